@@ -1,0 +1,1 @@
+"""Complementary pruning for PyTorch: keep the channels that say different things."""

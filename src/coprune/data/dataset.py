@@ -1,0 +1,179 @@
+"""A named data set in three parts, and the checks every data set passes before any work starts.
+
+*train* is what fine-tuning sees, *calibration* is what every decision is based on (statistics,
+budget search, early stopping) and *held-out* is only ever reported. Calibration samples are taken
+out of the training part, so that the three never share a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from coprune.data.source import ArraySource, Source
+from coprune.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Three sources and what a model must fit.
+
+    Attributes:
+        name: the name it was loaded by.
+        classes: number of classes ``C``; labels are ``0 … C−1``.
+        input_shape: shape of one sample, without the batch.
+        fingerprint: digest of the calibration and held-out samples.
+    """
+
+    name: str
+    train: Source
+    calibration: Source
+    heldout: Source
+    classes: int
+    input_shape: tuple[int, ...]
+    fingerprint: str
+
+
+def balanced_indices(labels: Tensor, count: int, *, seed: int) -> Tensor:
+    """Draw ``count`` samples, as evenly over the classes as the data allows.
+
+    Args:
+        labels: ``[N]`` int64.
+        count: how many to draw, at most ``N``.
+        seed: the draw.
+
+    Returns:
+        Sorted indices ``[count]``. When a class is too small for its share, the others fill up.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator)
+    order = shuffled[torch.argsort(labels[shuffled], stable=True)]
+    per_class = torch.bincount(labels)
+    starts = torch.cumsum(per_class, 0) - per_class
+    # Rank of every sample inside its class; taking the lowest ranks first takes all classes evenly.
+    rank = torch.arange(len(labels)) - starts[labels[order]]
+    chosen = order[torch.argsort(rank, stable=True)[:count]]
+    return chosen.sort().values
+
+
+def check_arrays(images: Tensor, labels: Tensor, *, where: str) -> None:
+    """Refuse data that would only fail later, with the cause in one line.
+
+    Args:
+        images: ``[N, …]``.
+        labels: ``[N]``.
+        where: how the message names the data, e.g. ``"npz:digits.npz, x_train"``.
+
+    Raises:
+        UserError: no samples, lengths that differ, NaN or Inf, labels that are negative.
+    """
+    if len(images) == 0:
+        raise UserError(f"{where}: no samples; give at least two of each class")
+    if len(images) != len(labels):
+        raise UserError(
+            f"{where}: {len(images)} samples but {len(labels)} labels; they must be as many"
+        )
+    if images.is_floating_point() and not bool(torch.isfinite(images).all()):
+        bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
+        raise UserError(f"{where}: NaN or Inf in {bad} of {len(images)} samples; clean or drop them")
+    if int(labels.min()) < 0:
+        raise UserError(f"{where}: negative label {int(labels.min())}; labels count from 0")
+
+
+def check_classes(labels: Tensor, classes: int, *, where: str) -> None:
+    """Refuse a calibration set from which no class statistics can be made.
+
+    Args:
+        labels: ``[N]`` int64 of the calibration set.
+        classes: number of classes ``C`` of the data set.
+        where: how the message names the data.
+
+    Raises:
+        UserError: one class only, or a class with fewer than two calibration samples.
+    """
+    if classes < 2:
+        raise UserError(f"{where}: only one class; separability needs at least two")
+    counts = torch.bincount(labels, minlength=classes)
+    short = torch.nonzero(counts < 2).flatten().tolist()
+    if short:
+        named = ", ".join(f"{c} ({int(counts[c])})" for c in short[:5])
+        more = f" and {len(short) - 5} more" if len(short) > 5 else ""
+        raise UserError(
+            f"{where}: fewer than two calibration samples of class {named}{more}; "
+            "raise --calibration or add samples of that class"
+        )
+
+
+def split_arrays(
+    train: ArraySource, heldout: ArraySource, *, name: str, calibration: int, seed: int
+) -> DataSet:
+    """Make a :class:`DataSet` by taking a balanced calibration set out of the training samples.
+
+    Args:
+        train: all training samples.
+        heldout: the samples accuracy is reported on.
+        name: the data set's name, also used in messages.
+        calibration: how many samples to set aside; 0 keeps all of them for training.
+        seed: which samples are drawn.
+
+    Raises:
+        UserError: see :func:`check_arrays` and :func:`check_classes`; also a calibration set that
+            would leave nothing to train on.
+    """
+    check_arrays(train.images, train.labels, where=f"{name}, train")
+    check_arrays(heldout.images, heldout.labels, where=f"{name}, held-out")
+    if train.images.shape[1:] != heldout.images.shape[1:]:
+        raise UserError(
+            f"{name}: training samples are {list(train.images.shape[1:])} but held-out samples are "
+            f"{list(heldout.images.shape[1:])}; they must have one shape"
+        )
+    classes = int(max(int(train.labels.max()), int(heldout.labels.max()))) + 1
+    if calibration >= len(train):
+        raise UserError(
+            f"--calibration {calibration} takes all {len(train)} training samples of {name}; "
+            "ask for fewer"
+        )
+    index = balanced_indices(train.labels, calibration, seed=seed)
+    rest = torch.ones(len(train), dtype=torch.bool)
+    rest[index] = False
+    parts = ArraySource.take(train, index)
+    if calibration:
+        check_classes(parts.labels, classes, where=name)
+    return DataSet(
+        name=name,
+        train=train.take(torch.nonzero(rest).flatten()),
+        calibration=parts,
+        heldout=heldout,
+        classes=classes,
+        input_shape=tuple(train.images.shape[1:]),
+        fingerprint=f"{parts.fingerprint()}-{heldout.fingerprint()}",
+    )
+
+
+def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[ArraySource]:
+    """Cut a source into balanced parts, e.g. statistics and search.
+
+    Args:
+        source: samples that fit in memory (a calibration set does).
+        parts: the share of each part; they sum to at most 1.
+        seed: the draw.
+
+    Returns:
+        One in-memory source a share, disjoint, each balanced over the classes.
+    """
+    if isinstance(source, ArraySource):
+        whole = source
+    else:
+        inputs, labels = zip(*source.batches(256), strict=True)
+        whole = ArraySource(torch.cat(inputs), torch.cat(labels))
+    out, left = [], torch.arange(len(whole))
+    for share in parts:
+        index = balanced_indices(whole.labels[left], round(share * len(whole)), seed=seed)
+        out.append(whole.take(left[index]))
+        keep = torch.ones(len(left), dtype=torch.bool)
+        keep[index] = False
+        left = left[keep]
+    return out

@@ -1,0 +1,187 @@
+"""Where batches come from: one small interface, two kinds of source.
+
+Shapes: ``N`` samples, ``B`` samples of a batch, ``C`` classes.
+
+A source hands out samples in two ways. :meth:`Source.batches` is for looking (statistics, accuracy):
+fixed order, no augmentation. :meth:`Source.epoch` is for training: shuffled and augmented, and a pure
+function of ``(seed, epoch)``, which is what makes an interrupted training continue exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Source(Protocol):
+    """Labelled samples that can be looked at in order and trained on in batches."""
+
+    def __len__(self) -> int:
+        """Number of samples, ``N``."""
+        ...
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Inputs ``[B, …]`` float32 and labels ``[B]`` int64, fixed order, no augmentation."""
+        ...
+
+    def epoch(
+        self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
+    ) -> Iterator[Batch]:
+        """One shuffled, augmented pass over ``fraction`` of the samples, without its first ``skip`` batches."""
+        ...
+
+    def steps(self, batch_size: int, fraction: float = 1.0) -> int:
+        """Number of batches of one epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of an image in training.
+
+    Attributes:
+        flip: mirror left-right with probability one half.
+        shift: move by up to this many pixels each way, filling with black.
+    """
+
+    flip: bool = False
+    shift: int = 0
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """``(x − mean) / std`` per channel, after uint8 pixels were divided by 255."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def _batch_seed(seed: int, epoch: int, step: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") & (2**63 - 1)
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Images held in memory.
+
+    Attributes:
+        images: ``[N, channels, H, W]``, uint8 (0…255) or float32.
+        labels: ``[N]`` int64.
+        normalisation: applied to every batch; None leaves values as they are (uint8: 0…1).
+        augmentation: applied by :meth:`epoch` only.
+    """
+
+    images: Tensor
+    labels: Tensor
+    normalisation: Normalisation | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> ArraySource:
+        """The samples with the given indices ``[M]``, as a source of their own."""
+        return ArraySource(
+            self.images[index], self.labels[index], self.normalisation, self.augmentation
+        )
+
+    def fingerprint(self) -> str:
+        """A digest of pixels, labels and normalisation: the same data gives the same text."""
+        digest = hashlib.sha256()
+        digest.update(str((tuple(self.images.shape), self.images.dtype, self.normalisation)).encode())
+        digest.update(self.images.contiguous().numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def _as_input(self, images: Tensor) -> Tensor:
+        x = images.float().div_(255.0) if images.dtype == torch.uint8 else images.float()
+        if self.normalisation is not None:
+            mean = torch.tensor(self.normalisation.mean).view(1, -1, 1, 1)
+            std = torch.tensor(self.normalisation.std).view(1, -1, 1, 1)
+            x = (x - mean) / std
+        return x
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        for start in range(0, len(self), batch_size):
+            part = slice(start, start + batch_size)
+            yield self._as_input(self.images[part]), self.labels[part]
+
+    def steps(self, batch_size: int, fraction: float = 1.0) -> int:
+        return -(-max(1, round(fraction * len(self))) // batch_size)
+
+    def epoch(
+        self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
+    ) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(_batch_seed(seed, epoch, -1))
+        order = torch.randperm(len(self), generator=generator)[: max(1, round(fraction * len(self)))]
+        for step, index in enumerate(order.split(batch_size)):
+            if step < skip:
+                continue
+            generator = torch.Generator().manual_seed(_batch_seed(seed, epoch, step))
+            images = augment(self.images[index], self.augmentation, generator)
+            yield self._as_input(images), self.labels[index]
+
+
+def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
+    """Flip and shift a batch, each image by its own draw.
+
+    Args:
+        images: ``[B, channels, H, W]``, any dtype.
+        how: what may happen to an image.
+        generator: the source of randomness.
+
+    Returns:
+        A new tensor ``[B, channels, H, W]`` of the same dtype.
+    """
+    n, _, height, width = images.shape
+    if how.flip:
+        mirrored = torch.rand(n, generator=generator) < 0.5
+        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+    if how.shift:
+        s = how.shift
+        padded = torch.nn.functional.pad(images, (s, s, s, s))
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, ch, 2s+1, 2s+1, H, W]
+        dy, dx = torch.randint(0, 2 * s + 1, (2, n), generator=generator)
+        images = windows[torch.arange(n), :, dy, dx].contiguous()
+    return images
+
+
+@dataclass(frozen=True)
+class LoaderSource:
+    """A user's own iterable of ``(inputs, labels)``, such as a ``torch.utils.data.DataLoader``.
+
+    Its order, batch size and augmentation are the user's; ``seed`` only seeds torch's global
+    generator before an epoch, which is what a shuffling DataLoader draws from.
+    """
+
+    loader: Iterable[Any]
+    samples: int
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        for inputs, labels in self.loader:
+            yield inputs, labels
+
+    def steps(self, batch_size: int, fraction: float = 1.0) -> int:
+        return max(1, round(fraction * len(self.loader)))  # type: ignore[arg-type]
+
+    def epoch(
+        self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
+    ) -> Iterator[Batch]:
+        torch.manual_seed(_batch_seed(seed, epoch, -1))
+        last = self.steps(batch_size, fraction)
+        for step, (inputs, labels) in enumerate(self.loader):
+            if step >= last:
+                return
+            if step >= skip:
+                yield inputs, labels

@@ -1,0 +1,31 @@
+"""The one error a user is meant to read.
+
+Everything a user can get wrong ends as :class:`UserError`: one line that names the cause and the
+way out. The command line prints that line and exits with code 2; from Python it is a ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input: the message is one line, cause first, then the way out."""
+
+
+def near_matches(word: str, known: Iterable[str]) -> str:
+    """The end of an "unknown name" message: close names first, else all of them.
+
+    Args:
+        word: what the user typed.
+        known: the names that exist.
+
+    Returns:
+        ``"did you mean a, b?"`` when something is close, else ``"known: a, b, c"``.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    return f"known: {', '.join(names)}"

@@ -1,0 +1,79 @@
+"""Top-1 accuracy and loss of a classifier on a source, without augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from coprune.data import Source
+from coprune.errors import UserError
+from coprune.progress import track
+
+
+@dataclass(frozen=True)
+class Score:
+    """Top-1 as a fraction in [0, 1], mean cross-entropy in nats, and how many samples gave them."""
+
+    top1: float
+    loss: float
+    samples: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, source: Source, *, batch_size: int = 250, device: str = "cpu", label: str = "accuracy"
+) -> Score:
+    """Top-1 accuracy over all samples of a source.
+
+    Args:
+        model: maps ``[B, …]`` to logits ``[B, C]``; evaluated in evaluation mode, and left so.
+        source: where the samples come from.
+        batch_size: samples of a forward pass.
+        device: where to compute.
+        label: of the progress bar.
+
+    Raises:
+        UserError: a label outside the model's classes, an output that is not ``[B, C]``, or logits
+            with NaN or Inf.
+    """
+    model.to(device).eval()
+    right = seen = 0
+    loss = 0.0
+    for inputs, labels in track(
+        source.batches(batch_size), label=label, total=source.steps(batch_size)
+    ):
+        logits = model(inputs.to(device))
+        check_logits(logits, labels.to(logits.device))
+        right += int((logits.argmax(1) == labels.to(device)).sum())
+        loss += float(F.cross_entropy(logits, labels.to(device), reduction="sum"))
+        seen += len(labels)
+    if seen == 0:
+        raise UserError("no samples to measure accuracy on")
+    return Score(right / seen, loss / seen, seen)
+
+
+def check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    """Refuse an output that is not a finite ``[B, C]`` with every label below ``C``.
+
+    Args:
+        logits: what the model returned for a batch.
+        labels: ``[B]`` int64.
+
+    Raises:
+        UserError: one line that says which of these it is.
+    """
+    if logits.ndim != 2 or len(logits) != len(labels):
+        raise UserError(
+            f"the model returns {list(logits.shape)} for {len(labels)} samples; "
+            "a classifier returns one row of logits a sample"
+        )
+    if int(labels.max()) >= logits.shape[1]:
+        raise UserError(
+            f"label {int(labels.max())} is outside the model's {logits.shape[1]} classes "
+            f"(0…{logits.shape[1] - 1}); give --num-classes or other data"
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise UserError("the model returns NaN or Inf on this data; check weights and normalisation")

@@ -1,0 +1,92 @@
+"""The run folder: who may write into it, what was asked, and how an interrupted run finds its way.
+
+While a run is unfinished its intermediate files live in ``run/work/``; the folder of a finished run
+holds the contract's files only.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coprune.errors import UserError
+from coprune.store.atomic import read_json, write_json
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that one run owns."""
+
+    path: Path
+
+    @property
+    def work(self) -> Path:
+        """Where unfinished state lives."""
+        return self.path / "work"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run that owns this folder is whole."""
+        return (self.path / "result.json").is_file() and not self.work.exists()
+
+    def log(self, event: str, **values: Any) -> None:
+        """Append one line to ``log.jsonl``."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
+        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def close(self) -> None:
+        """Remove the unfinished state: the run is whole."""
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -> RunFolder:
+    """Take a folder for a run, or take it up again.
+
+    Args:
+        out: the folder.
+        job: everything that was asked for (JSON values). A resumed run must ask for the same.
+        resume: continue what is there; starts anew when nothing is.
+        overwrite: remove what is there.
+
+    Raises:
+        UserError: the folder is in use and neither ``resume`` nor ``overwrite`` was given, it is
+            no folder, it was started with other options, or it cannot be written.
+    """
+    folder = RunFolder(out)
+    asked = json.loads(json.dumps(dict(job)))
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; --out needs a folder")
+    occupied = out.is_dir() and any(out.iterdir())
+    if occupied and overwrite:
+        _remove(out)
+    elif occupied and resume:
+        jobs = [p for p in (folder.work / "job.json", out / "job.json") if p.is_file()]
+        if not jobs:
+            raise UserError(f"{out}: holds no interrupted run; use --overwrite or another --out")
+        started = read_json(jobs[0], what="job")
+        other = sorted(k for k in started.keys() | asked.keys() if started.get(k) != asked.get(k))
+        if other:
+            said = ", ".join(f"{k} was {started.get(k)!r}, is {asked.get(k)!r}" for k in other[:3])
+            raise UserError(f"{out}: --resume with other options ({said}); ask for the same again")
+        return folder
+    elif occupied:
+        raise UserError(f"{out}: exists already; use --resume, --overwrite or another --out")
+    write_json(folder.work / "job.json", asked)
+    return folder
+
+
+def _remove(out: Path) -> None:
+    """Remove an earlier run, and nothing that is not one."""
+    ours = ("result.json", "work", "model.json", "compare.json")
+    if not any((out / name).exists() for name in ours):
+        raise UserError(f"{out}: is not a run folder, --overwrite leaves it alone; remove it yourself")
+    try:
+        shutil.rmtree(out)
+    except OSError as cause:
+        raise UserError(f"{out}: cannot be removed ({cause.strerror})") from cause

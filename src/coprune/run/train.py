@@ -1,0 +1,125 @@
+"""``coprune train``: a base model from scratch, or further training of one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from coprune.data import load_data
+from coprune.errors import UserError
+from coprune.measure.accuracy import Score, evaluate
+from coprune.measure.macs import count_macs, count_params
+from coprune.run.environment import pick_device, set_up, versions
+from coprune.run.folder import claim
+from coprune.store import open_model, save_model
+from coprune.store.atomic import write_json
+from coprune.store.model import check_finite
+from coprune.training import Checkpoint, Recipe, fit
+
+
+class TrainJob(BaseModel):
+    """Everything ``coprune train`` can be asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    data: str
+    recipe: Recipe
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    weights: str | None = None
+    arguments: Mapping[str, Any] = {}
+
+
+def train(
+    job: TrainJob, *, out: Path, resume: bool = False, overwrite: bool = False, command: str = ""
+) -> Score:
+    """Train on the whole training part and write a run folder with the model.
+
+    Args:
+        job: what to train, on what, how.
+        out: the run folder.
+        resume: continue an interrupted training; ends with the same weights.
+        overwrite: replace an earlier run.
+        command: the command line, kept with the model.
+
+    Returns:
+        Held-out accuracy.
+
+    Raises:
+        UserError: see the checks of data, model and run folder.
+    """
+    device = pick_device(job.device)
+    set_up(threads=job.threads, seed=job.seed)
+    data = load_data(job.data, calibration=0, seed=job.seed)
+    model = open_model(
+        job.model,
+        weights=Path(job.weights) if job.weights else None,
+        arguments=job.arguments,
+        offered={"in_channels": data.input_shape[0], "num_classes": data.classes},
+    )
+    # The first batch shows whether model and data fit, before anything is written.
+    inputs, labels = next(iter(data.heldout.batches(8)))
+    _try_forward(model, inputs)
+    folder = claim(out, job={"train": job.model_dump()}, resume=resume, overwrite=overwrite)
+    started = time.monotonic()
+    log = fit(
+        model,
+        data.train,
+        job.recipe,
+        seed=job.seed,
+        checkpoint=Checkpoint(folder.work / "training.safetensors"),
+        device=device,
+        label="training",
+    )
+    seconds = time.monotonic() - started
+    check_finite(model.state_dict(), where="the trained model")
+    score = evaluate(model, data.heldout, device=device)
+    model.cpu()
+    notes = {"command": command, "data": job.data, "top1": score.top1, "versions": versions()}
+    save_model(out, model, notes=notes)
+    for epoch, (loss, top1) in enumerate(zip(log.loss, log.accuracy, strict=True)):
+        folder.log("epoch", epoch=epoch, loss=loss, top1=top1)
+    stage = {
+        "name": "base",
+        "metric": "top1",
+        "value": score.top1,
+        "macs": count_macs(model, inputs[:1]),
+        "params": count_params(model),
+    }
+    write_json(
+        out / "result.json",
+        {
+            "schema": 1,
+            "method": "train",
+            "seed": job.seed,
+            "units": {"total": 0, "kept": 0},
+            "stages": [stage],
+            "latency": [],
+            "seconds": {"train": round(seconds, 3)},
+            "versions": versions(),
+        },
+    )
+    folder.close()
+    return score
+
+
+def _try_forward(model: torch.nn.Module, inputs: torch.Tensor) -> None:
+    """One small forward pass.
+
+    Raises:
+        UserError: the model does not take samples of this shape.
+    """
+    try:
+        with torch.no_grad():
+            model.eval()(inputs)
+    except (RuntimeError, ValueError, TypeError) as cause:
+        raise UserError(
+            f"the model does not take inputs {list(inputs.shape)}: {str(cause).splitlines()[0]}"
+        ) from cause

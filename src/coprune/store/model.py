@@ -1,0 +1,204 @@
+"""A model on disk: ``model.safetensors`` + ``model.json``, and nothing that could run.
+
+``model.json`` names what builds the model (:class:`coprune.models.Source`) and the sizes its layers
+have after surgery. Loading builds the full-size model, resizes the layers, loads the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coprune.errors import UserError
+from coprune.models import Source, build, remember, source_of
+from coprune.store.atomic import read_json, read_tensors, write_json, write_tensors
+
+SCHEMA = 1
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+
+# The attributes of a layer that say how large it is; everything else is the factory's business.
+_SIZES = (
+    "in_channels",
+    "out_channels",
+    "groups",
+    "in_features",
+    "out_features",
+    "num_features",
+    "num_channels",
+    "num_groups",
+)
+
+
+def layer_sizes(model: nn.Module) -> dict[str, dict[str, int]]:
+    """Module name → the size attributes it has, for every layer with weights."""
+    sizes = {}
+    for name, module in model.named_modules():
+        found = {
+            a: getattr(module, a) for a in _SIZES if isinstance(getattr(module, a, None), int)
+        }
+        if found and any(True for _ in module.parameters(recurse=False)):
+            sizes[name] = found
+    return sizes
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """A digest of all parameters and buffers: the same weights give the same text."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None = None) -> int:
+    """Write a model into a folder.
+
+    Args:
+        folder: made when missing.
+        model: its source is stored when it is known (see :func:`coprune.models.source_of`).
+        notes: JSON values stored beside it, e.g. how it was trained.
+
+    Returns:
+        Size of the weights file in bytes.
+    """
+    source = source_of(model)
+    size = write_tensors(folder / WEIGHTS, model.state_dict())
+    write_json(
+        folder / DESCRIPTION,
+        {
+            "schema": SCHEMA,
+            "source": {"name": source.name, "arguments": dict(source.arguments)} if source else None,
+            "class": f"{type(model).__module__}:{type(model).__qualname__}",
+            "layers": layer_sizes(model),
+            "fingerprint": weights_fingerprint(model),
+            "notes": notes or {},
+        },
+    )
+    return size
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """The content of a folder's ``model.json``.
+
+    Raises:
+        UserError: missing, truncated, or written by a later version.
+    """
+    described = read_json(folder / DESCRIPTION, what="model description")
+    if not isinstance(described, dict) or "layers" not in described:
+        raise UserError(f"{folder / DESCRIPTION}: not a model description of coprune")
+    if described.get("schema") != SCHEMA:
+        raise UserError(
+            f"{folder / DESCRIPTION}: schema {described.get('schema')}, this coprune reads {SCHEMA}; "
+            "use the version that wrote it"
+        )
+    return described
+
+
+def load(run: str | Path, *, model: nn.Module | None = None) -> nn.Module:
+    """Rebuild the model of a run folder: no pickle, no code from the folder.
+
+    Args:
+        run: a folder with ``model.safetensors`` and ``model.json``.
+        model: a fresh, full-size model of the same class; only needed when the saved model was
+            not built by name (``coprune:…``, ``python:…``), since its code is then unknown here.
+            It is resized in place.
+
+    Returns:
+        The model in evaluation mode; its outputs are bit-equal to those of the saved one.
+
+    Raises:
+        UserError: missing, truncated or foreign files, a model of another shape, NaN in weights.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such run folder")
+    described = describe(folder)
+    tensors = read_tensors(folder / WEIGHTS, what="weights file")
+    if model is None:
+        if described["source"] is None:
+            raise UserError(
+                f"{folder}: holds a {described['class']} that was not built by name; "
+                "give a fresh one: coprune.load(run, model=...)"
+            )
+        source = Source(described["source"]["name"], described["source"]["arguments"])
+        model = build(source)
+    resize(model, described["layers"], tensors, where=str(folder))
+    load_weights(model, tensors, where=str(folder / WEIGHTS))
+    if described["source"] is not None:
+        source = Source(described["source"]["name"], described["source"]["arguments"])
+        remember(model, source)
+    return model.eval()
+
+
+def resize(
+    model: nn.Module,
+    layers: dict[str, dict[str, int]],
+    tensors: dict[str, Tensor],
+    *,
+    where: str,
+) -> None:
+    """Give layers the sizes and (uninitialised) weights of a pruned model, in place.
+
+    Args:
+        model: full size.
+        layers: module name → size attributes.
+        tensors: the weights to come; only their shapes are used.
+        where: how a message names the origin.
+
+    Raises:
+        UserError: a layer that this model does not have.
+    """
+    modules = dict(model.named_modules())
+    for name, sizes in layers.items():
+        module = modules.get(name)
+        if module is None:
+            raise UserError(f"{where}: layer '{name}' is not in this {type(model).__name__}")
+        for attribute, value in sizes.items():
+            setattr(module, attribute, value)
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            saved = tensors.get(f"{name}.{key}" if name else key)
+            if saved is not None and saved.shape != parameter.shape:
+                fresh = nn.Parameter(parameter.new_empty(saved.shape), parameter.requires_grad)
+                setattr(module, key, fresh)
+        for key, buffer in list(module.named_buffers(recurse=False)):
+            saved = tensors.get(f"{name}.{key}" if name else key)
+            if saved is not None and saved.shape != buffer.shape:
+                setattr(module, key, buffer.new_empty(saved.shape))
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], *, where: str) -> None:
+    """Load a complete state dict, in place.
+
+    Raises:
+        UserError: names or shapes that differ (the first few are listed), NaN or Inf.
+    """
+    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    given = {name: tuple(t.shape) for name, t in tensors.items()}
+    if expected != given:
+        wrong = [
+            f"{name} {given.get(name, 'missing')} for {expected.get(name, 'nothing')}"
+            for name in sorted(expected.keys() | given.keys())
+            if expected.get(name) != given.get(name)
+        ]
+        raise UserError(
+            f"{where}: not weights of this {type(model).__name__}: {'; '.join(wrong[:3])}"
+            + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        )
+    check_finite(tensors, where=where)
+    model.load_state_dict(tensors)
+
+
+def check_finite(tensors: dict[str, Tensor], *, where: str) -> None:
+    """Refuse weights with NaN or Inf.
+
+    Raises:
+        UserError: names the first tensor that has any.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{where}: NaN or Inf in '{name}'; the training diverged or the file is bad")

@@ -1,0 +1,78 @@
+"""What a user types after ``--model``: a name, or the folder of an earlier run; and ``--weights``."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coprune.errors import UserError
+from coprune.models import Source, accepted_arguments, build
+from coprune.store.atomic import read_tensors
+from coprune.store.model import DESCRIPTION, check_finite, load, load_weights
+
+BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
+
+
+def bundled_names() -> list[str]:
+    """Names of the trained models that come with the package, as ``coprune:NET@DATA``."""
+    return sorted(f"coprune:{p.parent.name}" for p in BUNDLED.glob(f"*/{DESCRIPTION}"))
+
+
+def load_weights_file(path: Path) -> dict[str, Tensor]:
+    """Read a state dict: safetensors, or a ``.pt``/``.pth`` file with ``weights_only=True``.
+
+    Raises:
+        UserError: missing, damaged, or a pickle of anything but tensors.
+    """
+    if path.suffix not in (".pt", ".pth"):
+        return read_tensors(path, what="weights file")
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as cause:
+        raise UserError(
+            f"{path}: not a plain state dict (whole pickled models are never loaded); "
+            "save model.state_dict(), best as safetensors"
+        ) from cause
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path}: holds no state dict (name → tensor)")
+    return state
+
+
+def open_model(
+    name: str, *, weights: Path | None = None, arguments: Mapping[str, Any], offered: Mapping[str, Any]
+) -> nn.Module:
+    """The model a user names.
+
+    Args:
+        name: ``coprune:NET``, ``coprune:NET@DATA`` (trained, bundled), ``python:module:factory`` or
+            a run folder.
+        weights: a state dict to load into it.
+        arguments: the user's own factory arguments.
+        offered: arguments that the data suggests, used where the user gave none and the factory
+            takes them.
+
+    Raises:
+        UserError: an unknown name (with near matches), weights that do not fit, NaN in weights.
+    """
+    if name in bundled_names():
+        model = load(BUNDLED / name.removeprefix("coprune:"))
+    elif Path(name).is_dir():
+        model = load(name)
+    elif "/" in name and ":" not in name:
+        raise UserError(f"model '{name}': no such run folder")
+    else:
+        chosen = {**accepted_arguments(name, offered), **arguments}
+        model = build(Source(name, chosen))
+    if weights is not None:
+        load_weights(model, load_weights_file(weights), where=str(weights))
+    check_finite(model.state_dict(), where=f"model '{name}'")
+    return model

@@ -1,0 +1,176 @@
+"""The one training loop: base models, fine-tuning and distillation all go through :func:`fit`.
+
+Accelerate puts the model on its device, runs mixed precision and, under ``accelerate launch``,
+synchronises gradients; every process takes its share of the same global batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from coprune.data import Source
+from coprune.errors import UserError
+from coprune.progress import track
+from coprune.training.checkpoint import Checkpoint
+from coprune.training.recipe import Recipe, scheduler
+
+
+@dataclass(frozen=True)
+class FitLog:
+    """What a training did: mean loss and top-1 on the (augmented) batches, an entry an epoch."""
+
+    loss: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    steps: int
+
+
+def distillation_loss(logits: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """KL divergence from the teacher's softened classes (Hinton et al. 2015, arXiv 1503.02531, §2).
+
+    Args:
+        logits: the student's, ``[B, C]``.
+        teacher: the teacher's, ``[B, C]``.
+        temperature: T; the loss is multiplied by T² so that its gradient keeps its size.
+
+    Returns:
+        A scalar, the mean over the batch.
+    """
+    t = temperature
+    divergence = F.kl_div(
+        F.log_softmax(logits / t, 1), F.log_softmax(teacher / t, 1), reduction="batchmean", log_target=True
+    )
+    return divergence * t * t
+
+
+def _accelerator(recipe: Recipe, device: str) -> Accelerator:
+    precision = recipe.precision
+    if precision == "auto":
+        on_gpu = device != "cpu" and torch.cuda.is_available()
+        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if on_gpu else "fp32"
+    wanted = "no" if precision == "fp32" else precision
+    if precision == "fp16" and device == "cpu":
+        raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    # Accelerate keeps one precision for the whole process; a second training may want another.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    return Accelerator(mixed_precision=wanted, cpu=device == "cpu")
+
+
+def _batches(
+    source: Source, recipe: Recipe, *, seed: int, done: int, steps: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(epoch, inputs, labels) from where a training stopped to its end."""
+    for epoch in range(done // steps, recipe.epochs):
+        skip = done - epoch * steps if epoch == done // steps else 0
+        for inputs, labels in source.epoch(
+            recipe.batch_size, seed=seed, epoch=epoch, fraction=recipe.fraction, skip=skip
+        ):
+            yield epoch, inputs, labels
+
+
+def fit(
+    model: nn.Module,
+    source: Source,
+    recipe: Recipe,
+    *,
+    seed: int,
+    teacher: nn.Module | None = None,
+    checkpoint: Checkpoint | None = None,
+    device: str = "cpu",
+    label: str = "training",
+) -> FitLog:
+    """Train a classifier in place.
+
+    Args:
+        model: maps ``[B, …]`` to logits ``[B, C]``; left in evaluation mode on the CPU or ``device``.
+        source: the training samples.
+        recipe: everything about the schedule.
+        seed: order and augmentation of the batches.
+        teacher: the unpruned model, used when ``recipe.distill`` > 0.
+        checkpoint: where to save state; if it holds one, training continues from there and ends
+            with the same weights as an undisturbed one.
+        device: ``"cpu"`` or ``"cuda"``.
+        label: of the progress bar.
+
+    Raises:
+        UserError: the loss became NaN or Inf, or distillation without a teacher.
+    """
+    if recipe.distill > 0 and teacher is None:
+        raise UserError("distillation asked for, but there is no unpruned model to learn from")
+    accelerator = _accelerator(recipe, device)
+    layout = _layout(model)
+    model.to(memory_format=layout)  # type: ignore[call-overload]
+    if teacher is not None:
+        teacher = teacher.to(accelerator.device).eval()
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+    )
+    done = checkpoint.restore(model, optimizer) if checkpoint else 0
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr
+    steps = source.steps(recipe.batch_size, recipe.fraction)
+    schedule = scheduler(recipe, optimizer, steps_per_epoch=steps)
+    for _ in range(done):
+        schedule.step()
+    trained, optimizer = accelerator.prepare(model, optimizer)
+    trained.train()
+    rank, world = accelerator.process_index, accelerator.num_processes
+    sums: dict[int, list[float]] = {}
+    saved_at = time.monotonic()
+    total = recipe.epochs * steps
+    stream = _batches(source, recipe, seed=seed, done=done, steps=steps)
+    for epoch, inputs, labels in track(stream, label=label, total=total, done=done):
+        x = inputs[rank::world].to(accelerator.device)
+        y = labels[rank::world].to(accelerator.device)
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=layout)
+        logits = trained(x)
+        loss = F.cross_entropy(logits, y)
+        if recipe.distill > 0 and teacher is not None:
+            with torch.no_grad(), accelerator.autocast():
+                soft = teacher(x)
+            kl = distillation_loss(logits.float(), soft.float(), temperature=recipe.temperature)
+            loss = (1 - recipe.distill) * loss + recipe.distill * kl
+        accelerator.backward(loss)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        done += 1
+        entry = sums.setdefault(epoch, [0.0, 0.0, 0.0])
+        entry[0] += float(loss.detach()) * len(y)
+        entry[1] += float((logits.detach().argmax(1) == y).sum())
+        entry[2] += len(y)
+        if not entry[0] < float("inf"):
+            raise UserError(
+                f"the loss became {float(loss)} after {done} steps; lower the learning rate ({recipe.lr})"
+            )
+        due = done % steps == 0 or time.monotonic() - saved_at >= recipe.patience_s
+        if checkpoint and due and accelerator.is_main_process:
+            checkpoint.save(model, optimizer, step=done)
+            saved_at = time.monotonic()
+    accelerator.unwrap_model(trained, keep_fp32_wrapper=False)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.eval()
+    accelerator.free_memory()
+    return FitLog(
+        loss=tuple(s[0] / s[2] for s in sums.values()),
+        accuracy=tuple(s[1] / s[2] for s in sums.values()),
+        steps=done,
+    )
+
+
+def _layout(model: nn.Module) -> torch.memory_format:
+    """channels_last for image networks: about 1.4 times faster to train on a CPU, more on a GPU."""
+    convolutional = any(isinstance(m, nn.Conv2d) for m in model.modules())
+    return torch.channels_last if convolutional else torch.contiguous_format
