@@ -25,9 +25,7 @@ def validated(model: type[M], **values: Any) -> M:
         raise UserError(f"--{option} {first['input']}: {first['msg']}") from cause
 
 
-def model_arguments(
-    in_channels: int | None, num_classes: int | None, width: int | None
-) -> dict[str, int]:
+def model_arguments(in_channels: int | None, num_classes: int | None, width: int | None) -> dict[str, int]:
     """The factory arguments that were typed."""
     given = {"in_channels": in_channels, "num_classes": num_classes, "width": width}
     return {key: value for key, value in given.items() if value is not None}

@@ -73,9 +73,7 @@ def check_arrays(images: Tensor, labels: Tensor, *, where: str) -> None:
     if len(images) == 0:
         raise UserError(f"{where}: no samples; give at least two of each class")
     if len(images) != len(labels):
-        raise UserError(
-            f"{where}: {len(images)} samples but {len(labels)} labels; they must be as many"
-        )
+        raise UserError(f"{where}: {len(images)} samples but {len(labels)} labels; they must be as many")
     if images.is_floating_point() and not bool(torch.isfinite(images).all()):
         bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
         raise UserError(f"{where}: NaN or Inf in {bad} of {len(images)} samples; clean or drop them")
@@ -133,8 +131,7 @@ def split_arrays(
     classes = int(max(int(train.labels.max()), int(heldout.labels.max()))) + 1
     if calibration >= len(train):
         raise UserError(
-            f"--calibration {calibration} takes all {len(train)} training samples of {name}; "
-            "ask for fewer"
+            f"--calibration {calibration} takes all {len(train)} training samples of {name}; ask for fewer"
         )
     index = balanced_indices(train.labels, calibration, seed=seed)
     rest = torch.ones(len(train), dtype=torch.bool)

@@ -116,7 +116,5 @@ def load(root: str | None) -> tuple[ArraySource, ArraySource]:
             if path is None:
                 raise UserError(f"fashion-mnist:{folder}: {stem}[.gz] is missing; give another ROOT")
         images, labels = (read_idx(path) for path in paths if path is not None)
-        sources.append(
-            ArraySource(images.unsqueeze(1), labels.long(), NORMALISATION, AUGMENTATION)
-        )
+        sources.append(ArraySource(images.unsqueeze(1), labels.long(), NORMALISATION, AUGMENTATION))
     return sources[0], sources[1]

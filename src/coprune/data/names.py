@@ -20,9 +20,7 @@ Loader = Callable[[str | None], tuple[ArraySource, ArraySource]]
 def _sample(argument: str | None) -> tuple[ArraySource, ArraySource]:
     if argument:
         raise UserError("fashion-mnist-sample takes no argument; it is part of the package")
-    return npz.load(
-        SAMPLE_FILE, name="fashion-mnist-sample", augmentation=fashion_mnist.AUGMENTATION
-    )
+    return npz.load(SAMPLE_FILE, name="fashion-mnist-sample", augmentation=fashion_mnist.AUGMENTATION)
 
 
 def _npz(argument: str | None) -> tuple[ArraySource, ArraySource]:
@@ -57,6 +55,4 @@ def load_data(name: str, *, calibration: int = 2000, seed: int = 0) -> DataSet:
         raise UserError(f"--calibration {calibration}: a number of samples, 0 or more")
     train, heldout = LOADERS[head](argument or None)
     # A small data set must keep most of its samples for training.
-    return split_arrays(
-        train, heldout, name=name, calibration=min(calibration, len(train) // 4), seed=seed
-    )
+    return split_arrays(train, heldout, name=name, calibration=min(calibration, len(train) // 4), seed=seed)

@@ -89,9 +89,7 @@ class ArraySource:
 
     def take(self, index: Tensor) -> ArraySource:
         """The samples with the given indices ``[M]``, as a source of their own."""
-        return ArraySource(
-            self.images[index], self.labels[index], self.normalisation, self.augmentation
-        )
+        return ArraySource(self.images[index], self.labels[index], self.normalisation, self.augmentation)
 
     def fingerprint(self) -> str:
         """A digest of pixels, labels and normalisation: the same data gives the same text."""

@@ -42,9 +42,7 @@ def evaluate(
     model.to(device).eval()
     right = seen = 0
     loss = 0.0
-    for inputs, labels in track(
-        source.batches(batch_size), label=label, total=source.steps(batch_size)
-    ):
+    for inputs, labels in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
         logits = model(inputs.to(device))
         check_logits(logits, labels.to(logits.device))
         right += int((logits.argmax(1) == labels.to(device)).sum())

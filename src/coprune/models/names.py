@@ -88,9 +88,7 @@ def build(source: Source) -> nn.Module:
     except (TypeError, ValueError) as cause:
         raise UserError(f"model '{source.name}' refused {dict(source.arguments)}: {cause}") from cause
     if not isinstance(model, nn.Module):
-        raise UserError(
-            f"model '{source.name}' returned a {type(model).__name__}, not a torch.nn.Module"
-        )
+        raise UserError(f"model '{source.name}' returned a {type(model).__name__}, not a torch.nn.Module")
     return remember(model.eval(), source)
 
 

@@ -45,9 +45,7 @@ class SmallImageResNet(nn.Module):
         width: channels of the first stage.
     """
 
-    def __init__(
-        self, blocks: int, *, in_channels: int = 3, num_classes: int = 10, width: int = 16
-    ) -> None:
+    def __init__(self, blocks: int, *, in_channels: int = 3, num_classes: int = 10, width: int = 16) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

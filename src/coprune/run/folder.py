@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coprune.errors import UserError
-from coprune.store.atomic import read_json, write_json
+from coprune.files import read_json, write_json
 
 
 @dataclass(frozen=True)

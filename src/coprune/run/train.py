@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict
 
 from coprune.data import load_data
 from coprune.errors import UserError
+from coprune.files import write_json
 from coprune.measure.accuracy import Score, evaluate
 from coprune.measure.macs import count_macs, count_params
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import claim
 from coprune.store import open_model, save_model
-from coprune.store.atomic import write_json
 from coprune.store.model import check_finite
 from coprune.training import Checkpoint, Recipe, fit
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from coprune.errors import UserError
+from coprune.files import read_json, write_json
 from coprune.models import Source, build, remember, source_of
-from coprune.store.atomic import read_json, read_tensors, write_json, write_tensors
+from coprune.store.tensors import read_tensors, write_tensors
 
 SCHEMA = 1
 WEIGHTS = "model.safetensors"
@@ -38,9 +39,7 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, int]]:
     """Module name → the size attributes it has, for every layer with weights."""
     sizes = {}
     for name, module in model.named_modules():
-        found = {
-            a: getattr(module, a) for a in _SIZES if isinstance(getattr(module, a, None), int)
-        }
+        found = {a: getattr(module, a) for a in _SIZES if isinstance(getattr(module, a, None), int)}
         if found and any(True for _ in module.parameters(recurse=False)):
             sizes[name] = found
     return sizes

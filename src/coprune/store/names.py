@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError
 from coprune.models import Source, accepted_arguments, build
-from coprune.store.atomic import read_tensors
 from coprune.store.model import DESCRIPTION, check_finite, load, load_weights
+from coprune.store.tensors import read_tensors
 
 BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
 

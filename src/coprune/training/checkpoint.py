@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from coprune.store.atomic import read_tensors, write_tensors
+from coprune.store.tensors import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class Checkpoint:
         with safe_open(self.path, framework="pt") as file:
             step = int(file.metadata()["step"])
         prefix = "model."
-        model.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        )
+        model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):

@@ -65,7 +65,5 @@ def scheduler(recipe: Recipe, optimizer: Optimizer, *, steps_per_epoch: int) -> 
             optimizer, max_lr=recipe.lr, total_steps=total + 1, pct_start=0.3, cycle_momentum=False
         )
     if recipe.schedule == "step":
-        return StepLR(
-            optimizer, step_size=recipe.step_epochs * steps_per_epoch, gamma=recipe.step_factor
-        )
+        return StepLR(optimizer, step_size=recipe.step_epochs * steps_per_epoch, gamma=recipe.step_factor)
     return ConstantLR(optimizer, factor=1.0, total_iters=0)

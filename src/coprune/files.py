@@ -1,20 +1,21 @@
-"""Files appear whole or not at all: write beside, fsync, rename."""
+"""Files appear whole or not at all: write beside, fsync, rename. JSON documents with a schema.
+
+Knows nothing of torch, so that plans, results and reports can be read without it.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as tensor_bytes
-from torch import Tensor
+from pydantic import BaseModel, ValidationError
 
 from coprune.errors import UserError
+
+D = TypeVar("D", bound=BaseModel)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -67,34 +68,32 @@ def read_json(path: Path, *, what: str) -> Any:
     except OSError as cause:
         raise UserError(f"{path}: cannot be read ({cause.strerror})") from cause
     except ValueError as cause:
-        raise UserError(
-            f"{path}: truncated or not a {what} of coprune ({cause}); make it again"
-        ) from cause
+        raise UserError(f"{path}: truncated or not a {what} of coprune ({cause}); make it again") from cause
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
-) -> int:
-    """Write tensors as safetensors, whole or not at all. Returns the file's size in bytes."""
-    content = tensor_bytes(
-        {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
-        metadata=dict(metadata) if metadata else None,
-    )
-    write_bytes(path, content)
-    return len(content)
+def read_document(path: Path, kind: type[D], *, what: str, schema: int) -> D:
+    """Read a JSON document that states its schema, as a pydantic value.
 
-
-def read_tensors(path: Path, *, what: str) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    Args:
+        path: the file.
+        kind: the value's type.
+        what: how a message names it, e.g. "plan".
+        schema: the only schema this version reads.
 
     Raises:
-        UserError: missing, truncated or foreign.
+        UserError: missing, truncated, foreign, or of another schema.
     """
+    content = read_json(path, what=what)
+    if not isinstance(content, dict) or "schema" not in content:
+        raise UserError(f"{path}: not a {what} of coprune")
+    if content["schema"] != schema:
+        raise UserError(
+            f"{path}: {what} schema {content['schema']}, this coprune reads {schema}; "
+            "use the version that wrote it"
+        )
     try:
-        return load_tensors(path.read_bytes())
-    except FileNotFoundError as cause:
-        raise UserError(f"{path}: no such {what}") from cause
-    except OSError as cause:
-        raise UserError(f"{path}: cannot be read ({cause.strerror})") from cause
-    except (SafetensorError, ValueError) as cause:
-        raise UserError(f"{path}: truncated or not safetensors ({cause}); make it again") from cause
+        return kind(**content)
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        place = ".".join(str(p) for p in first["loc"])
+        raise UserError(f"{path}: not a valid {what}: {place}: {first['msg']}") from cause

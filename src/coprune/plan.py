@@ -1,0 +1,151 @@
+"""The decision as data: which units of which group stay, why, and from what it was concluded.
+
+A plan knows nothing of torch. It is JSON with a schema version, it can be read by people, and it can
+be applied to any model with the same layers (:mod:`coprune.surgery`).
+
+Shapes: ``U`` units of a group, ``K`` kept units.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from coprune.files import read_document, write_json
+
+SCHEMA = 1
+
+
+class Member(BaseModel):
+    """A layer's share in a group of units.
+
+    Attributes:
+        layer: module name, e.g. ``layer1.0.conv1``.
+        role: ``producer`` makes the units (output channels), ``consumer`` reads them (input
+            channels), ``carrier`` has one parameter a unit and passes it on (batch norm, depthwise).
+        offset: the first of the layer's channels that belongs to unit 0.
+        span: how many consecutive channels belong to one unit (a linear layer behind a flattened
+            h×w map reads h·w values a unit).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: str
+    role: Literal["producer", "consumer", "carrier"]
+    offset: int = Field(0, ge=0)
+    span: int = Field(1, ge=1)
+
+
+class Knee(BaseModel):
+    """What a method's own curve said about how many units to keep.
+
+    Attributes:
+        k: number of units.
+        rule: how it was read, e.g. ``kneedle, polynomial of degree 2, S=1``.
+        fallback: why the rule gave nothing and what was done instead; None when it gave ``k``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: int
+    rule: str
+    fallback: str | None = None
+
+
+class GroupDecision(BaseModel):
+    """What happens to one group, and why.
+
+    Attributes:
+        name: the group's name: its first producer.
+        members: the layers that gain or lose channels together.
+        size: number of units ``U``.
+        kept: sorted indices of the ``K`` units that stay.
+        reason: one sentence.
+        curve: pairs (k, value) that led to the choice; empty for methods without one.
+        curve_name: what the values are, e.g. ``mean simplified silhouette``.
+        knee: what the curve said, also when a budget overrode it.
+        clusters: cluster of every unit at the chosen k, ``[U]``; empty when nothing was clustered.
+        medoids: the central unit of every cluster.
+        position: every unit in two dimensions, ``[U]`` pairs, near means redundant; for the page.
+        score: the importance of every unit, ``[U]``, for methods that rank.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    members: tuple[Member, ...]
+    size: int = Field(ge=1)
+    kept: tuple[int, ...] = Field(min_length=1)
+    reason: str
+    curve: tuple[tuple[int, float], ...] = ()
+    curve_name: str = ""
+    knee: Knee | None = None
+    clusters: tuple[int, ...] = ()
+    medoids: tuple[int, ...] = ()
+    position: tuple[tuple[float, float], ...] = ()
+    score: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _indices_fit(self) -> GroupDecision:
+        if list(self.kept) != sorted(set(self.kept)) or not 0 <= self.kept[0] <= self.kept[-1] < self.size:
+            raise ValueError(f"group {self.name}: kept must be sorted, unique and below {self.size}")
+        return self
+
+
+class Skipped(BaseModel):
+    """A layer that was left alone, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: str
+    reason: str
+
+
+class Plan(BaseModel):
+    """Everything about one decision.
+
+    Attributes:
+        method: name of the selection method.
+        settings: its settings, defaults included.
+        budget: what was asked for, in words, e.g. ``keep_macs=0.5``.
+        seed: of clustering, sampling, training.
+        model: fingerprint of the weights the plan was made from.
+        data: fingerprint of the data, with its name.
+        groups: one decision a group, in the order of the network.
+        skipped: layers that were left alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = Field(SCHEMA, alias="schema")
+    method: str
+    settings: dict[str, Any]
+    budget: str
+    seed: int
+    model: str
+    data: dict[str, str]
+    groups: tuple[GroupDecision, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def units(self) -> dict[str, int]:
+        """``{"total": …, "kept": …}`` over all groups."""
+        return {
+            "total": sum(g.size for g in self.groups),
+            "kept": sum(len(g.kept) for g in self.groups),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON, whole or not at all."""
+        write_json(Path(path), self.model_dump(by_alias=True, mode="json"))
+
+    @staticmethod
+    def load(path: str | Path) -> Plan:
+        """Read a plan.
+
+        Raises:
+            UserError: missing, truncated, foreign, or of a later schema.
+        """
+        return read_document(Path(path), Plan, what="plan", schema=SCHEMA)

@@ -1,0 +1,42 @@
+"""Tensors on disk: safetensors, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor
+
+from coprune.errors import UserError
+from coprune.files import write_bytes
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
+) -> int:
+    """Write tensors as safetensors, whole or not at all. Returns the file's size in bytes."""
+    content = tensor_bytes(
+        {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
+        metadata=dict(metadata) if metadata else None,
+    )
+    write_bytes(path, content)
+    return len(content)
+
+
+def read_tensors(path: Path, *, what: str) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: missing, truncated or foreign.
+    """
+    try:
+        return load_tensors(path.read_bytes())
+    except FileNotFoundError as cause:
+        raise UserError(f"{path}: no such {what}") from cause
+    except OSError as cause:
+        raise UserError(f"{path}: cannot be read ({cause.strerror})") from cause
+    except (SafetensorError, ValueError) as cause:
+        raise UserError(f"{path}: truncated or not safetensors ({cause}); make it again") from cause
