@@ -1,0 +1,186 @@
+"""CoSeP as a selection method (first version: ACSP, arXiv 2505.13225, Levin & Singer).
+
+Profile of a unit: how well it separates each pair of classes. Cluster the units of a group by their
+profiles for every k, score each k by the mean simplified silhouette, take the knee, keep one unit a
+cluster. Every point the paper leaves open is a setting here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from coprune.cosep.clusters import Clustering, assign, cluster_every_k
+from coprune.cosep.knee import find_knee
+from coprune.cosep.separability import profile_distances
+from coprune.cosep.silhouette import mean_simplified_silhouette
+from coprune.cosep.space import classical_scaling, tsne
+from coprune.plan import GroupDecision, Knee
+from coprune.profile import ClassMoments, Profile, Statistic, WeightScore
+from coprune.progress import track
+from coprune.select import GroupChoice, Method
+from coprune.units import ChannelGroup
+
+
+class CoSePSettings(BaseModel):
+    """The points that the papers leave open.
+
+    Attributes:
+        grid: cells a side of the pixel grid; 1 averages all pixels, 0 keeps every pixel.
+        at: activations are read where the ``consumer`` reads them (behind batch norm and
+            activation) or where the ``producer`` puts them out.
+        space: cluster in the ``profile`` space, or in its 2-D ``tsne`` (GB-AFS, CAHP).
+        mss: ``paper``: mean distance to the other medoids; ``nearest``: the usual silhouette.
+        knee: ``interpolate`` (GB-AFS) or ``polynomial`` (CoSeP, CAHP).
+        knee_degree: of the polynomial: 2 in CoSeP's first version, 6 in CAHP.
+        sensitivity: Kneedle's S.
+        representative: unit kept of a cluster: largest L1 ``weight`` (the papers) or the ``medoid``.
+        start: where k-medoids starts: from the ``previous`` k, or at ``random``.
+        variance_eps: floor of a class variance, relative to the unit's mean square.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grid: int = Field(1, ge=0)
+    at: Literal["consumer", "producer"] = "consumer"
+    space: Literal["profile", "tsne"] = "profile"
+    mss: Literal["paper", "nearest"] = "paper"
+    knee: Literal["interpolate", "polynomial"] = "interpolate"
+    knee_degree: int = Field(2, ge=1, le=12)
+    sensitivity: float = Field(1.0, ge=0)
+    representative: Literal["weight", "medoid"] = "weight"
+    start: Literal["previous", "random"] = "previous"
+    variance_eps: float = Field(1e-6, gt=0)
+
+    @property
+    def moments(self) -> ClassMoments:
+        """The statistic these settings read."""
+        return ClassMoments(grid=self.grid, at=self.at)
+
+
+@dataclass(frozen=True)
+class CoSePChoice:
+    """The clusterings of one group for every k.
+
+    Attributes:
+        group: the group.
+        distance: between the units in the space that was clustered, ``[U, U]``.
+        weight: L1 norm of every unit, ``[U]``.
+        clusterings: for k = 2 … U − 1.
+        curve: mean simplified silhouette of each of them.
+        knee: what the curve says.
+        settings: that led here.
+    """
+
+    group: ChannelGroup
+    distance: Tensor
+    weight: Tensor
+    clusterings: Sequence[Clustering]
+    curve: tuple[tuple[int, float], ...]
+    knee: Knee
+    settings: CoSePSettings
+
+    def _clustering(self, k: int) -> Clustering:
+        size = self.group.size
+        if k >= size:
+            return assign(self.distance.numpy(), torch.arange(size).numpy())
+        if k == 1:
+            return assign(self.distance.numpy(), self.distance.sum(1).argmin().view(1).numpy())
+        return self.clusterings[k - 2]
+
+    @cached_property
+    def _position(self) -> tuple[tuple[float, float], ...]:
+        return tuple((float(x), float(y)) for x, y in classical_scaling(self.distance))
+
+    def keep(self, k: int, *, why: str) -> GroupDecision:
+        """One unit of each of ``k`` clusters."""
+        clustering = self._clustering(k)
+        kept = representatives(clustering, self.weight, how=self.settings.representative)
+        chosen = "largest weight" if self.settings.representative == "weight" else "medoid"
+        return GroupDecision(
+            name=self.group.name,
+            members=self.group.members,
+            size=self.group.size,
+            kept=tuple(sorted(kept)),
+            reason=f"the {chosen} of each of {k} clusters of units that separate the same classes; {why}",
+            curve=self.curve,
+            curve_name="mean simplified silhouette",
+            knee=self.knee,
+            clusters=tuple(clustering.labels.tolist()),
+            medoids=tuple(clustering.medoids.tolist()),
+            position=self._position,
+        )
+
+
+def representatives(clustering: Clustering, weight: Tensor, *, how: str) -> list[int]:
+    """One unit of each cluster.
+
+    Args:
+        clustering: ``k`` clusters of ``U`` units.
+        weight: ``[U]``; ties go to the unit with the lower index.
+        how: ``weight`` (the member with the largest) or ``medoid``.
+
+    Returns:
+        ``k`` unit indices, a cluster each.
+    """
+    if how == "medoid":
+        return [int(m) for m in clustering.medoids]
+    labels = torch.from_numpy(clustering.labels)
+    # Sorted by descending weight, stably: the first unit met of a cluster is its heaviest.
+    order = weight.argsort(descending=True, stable=True)
+    first = torch.full((len(clustering.medoids),), len(labels), dtype=torch.int64)
+    first.scatter_reduce_(0, labels[order], torch.arange(len(labels)), reduce="amin")
+    return [int(u) for u in order[first]]
+
+
+def choose_group(profile: Profile, group: ChannelGroup, settings: CoSePSettings, seed: int) -> CoSePChoice:
+    """Cluster one group for every k and read its knee."""
+    moments = profile.moments(settings.moments, group)
+    distance = profile_distances(moments, relative_eps=settings.variance_eps)
+    if settings.space == "tsne":
+        points = tsne(distance, seed=seed)
+        distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    clusterings = cluster_every_k(distance, seed=seed, start=settings.start)
+    values = [mean_simplified_silhouette(distance, c, variant=settings.mss) for c in clusterings]
+    knee = find_knee(
+        range(2, 2 + len(values)),
+        values,
+        units=group.size,
+        fit=settings.knee,
+        degree=settings.knee_degree,
+        sensitivity=settings.sensitivity,
+    )
+    return CoSePChoice(
+        group=group,
+        distance=distance,
+        weight=profile.weight_score(WeightScore("l1_norm"), group),
+        clusterings=clusterings,
+        curve=tuple(enumerate(values, start=2)),
+        knee=knee,
+        settings=settings,
+    )
+
+
+def _needs(settings: CoSePSettings) -> tuple[Statistic, ...]:
+    return (settings.moments, WeightScore("l1_norm"))
+
+
+def _choose(profile: Profile, settings: CoSePSettings, seed: int) -> Sequence[GroupChoice]:
+    groups = track(profile.groups, label="clusters", total=len(profile.groups))
+    return [choose_group(profile, group, settings, seed) for group in groups]
+
+
+COSEP = Method(
+    name="cosep",
+    summary="one channel of each cluster that separates the same classes (arXiv 2505.13225)",
+    settings=CoSePSettings,
+    needs=_needs,
+    choose=_choose,
+    has_knee=True,
+)

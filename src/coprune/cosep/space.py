@@ -1,0 +1,54 @@
+"""Units as points in two dimensions: for clustering as GB-AFS does it, and for the page."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def classical_scaling(distance: Tensor) -> Tensor:
+    """Classical multidimensional scaling (Torgerson 1952): the plane that keeps distances best.
+
+    Args:
+        distance: ``[U, U]`` float64.
+
+    Returns:
+        ``[U, 2]`` float64, centred; signs fixed so that the largest coordinate of an axis is
+        positive, which makes the picture reproducible.
+    """
+    square = distance.square()
+    centred = square - square.mean(0, keepdim=True) - square.mean(1, keepdim=True) + square.mean()
+    values, vectors = torch.linalg.eigh(-0.5 * centred)
+    axes = vectors[:, -2:].flip(1) * values[-2:].flip(0).clamp_min(0).sqrt()
+    if axes.shape[1] < 2:
+        axes = torch.cat([axes, torch.zeros(len(axes), 2 - axes.shape[1], dtype=axes.dtype)], 1)
+    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+    return axes * torch.where(largest < 0, -1.0, 1.0)
+
+
+def tsne(distance: Tensor, *, seed: int, perplexity: float = 10.0) -> Tensor:
+    """t-SNE to two dimensions (van der Maaten & Hinton 2008), from scikit-learn.
+
+    Args:
+        distance: ``[U, U]`` float64, used as it is.
+        seed: of the start.
+        perplexity: CAHP's 10; lowered for groups of fewer than 31 units, as t-SNE demands.
+
+    Returns:
+        ``[U, 2]`` float64.
+    """
+    from sklearn.manifold import TSNE
+
+    units = len(distance)
+    if units < 4:
+        return classical_scaling(distance)
+    fitted = TSNE(
+        n_components=2,
+        perplexity=min(perplexity, (units - 1) / 3),
+        metric="precomputed",
+        init="random",
+        max_iter=1000,
+        random_state=seed,
+    ).fit_transform(distance.numpy())
+    return torch.from_numpy(np.asarray(fitted, dtype=np.float64))

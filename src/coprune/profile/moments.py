@@ -1,0 +1,97 @@
+"""Class-conditional means and variances, streamed, exact and mergeable.
+
+CoSeP (arXiv 2505.13225) and GB-AFS (10.1186/s40537-024-00934-5) describe a unit by the mean and the
+variance of its activation in every class. Accumulated as (count, mean, M2) in float64 and merged by
+Chan, Golub & LeVeque (1983, "Algorithms for computing the sample variance"), so that any split of
+the samples gives what one pass gives.
+
+Shapes: ``N`` samples of a batch, ``U`` units, ``G`` cells of the pixel grid, ``C`` classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of a group's activations per class.
+
+    Attributes:
+        count: samples of each class, ``[C]`` float64.
+        mean: ``[C, U, G]`` float64.
+        m2: sum of squared deviations from the mean, ``[C, U, G]`` float64.
+    """
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        """Sample variance ``M2 / (n − 1)``, ``[C, U, G]``; 0 for a class with one sample."""
+        return self.m2 / (self.count - 1).clamp_min(1).view(-1, 1, 1)
+
+    def merge(self, other: Moments) -> Moments:
+        """The moments of both sets of samples together (Chan et al. 1983, eq. 2.1)."""
+        n = self.count + other.count
+        share = (other.count / n.clamp_min(1)).view(-1, 1, 1)
+        delta = other.mean - self.mean
+        return Moments(
+            n,
+            self.mean + delta * share,
+            self.m2 + other.m2 + delta.square() * share * self.count.view(-1, 1, 1),
+        )
+
+
+def to_grid(activation: Tensor, *, units: int, grid: int | None) -> Tensor:
+    """Bring an activation to one row of cells a unit.
+
+    Args:
+        activation: ``[N, U, H, W]``, ``[N, U·span]`` (a flattened map, read unit by unit) or
+            ``[N, U]``.
+        units: ``U``.
+        grid: average pixels to ``grid × grid`` cells; None keeps every pixel.
+
+    Returns:
+        ``[N, U, G]`` in the dtype of the activation.
+    """
+    if activation.ndim == 4:
+        if grid is not None and (activation.shape[2] > grid or activation.shape[3] > grid):
+            if grid == 1:
+                return activation.mean((2, 3)).unsqueeze(2)
+            activation = F.adaptive_avg_pool2d(
+                activation, (min(grid, activation.shape[2]), min(grid, activation.shape[3]))
+            )
+        return activation.flatten(2)
+    cells = activation.reshape(len(activation), units, -1)
+    return cells.mean(2, keepdim=True) if grid is not None and cells.shape[2] > grid * grid else cells
+
+
+def batch_moments(values: Tensor, labels: Tensor, *, classes: int) -> Moments:
+    """Moments of one batch.
+
+    Deviations are taken from the batch's overall mean first, then corrected to the class means, so
+    that one matrix product each gives sums and squares without cancellation.
+
+    Args:
+        values: ``[N, U, G]``, any float dtype.
+        labels: ``[N]`` int64 below ``classes``.
+        classes: ``C``.
+    """
+    n, units, cells = values.shape
+    x = values.reshape(n, -1).to(torch.float64)
+    members = F.one_hot(labels, classes).to(torch.float64).T  # [C, N]
+    count = members.sum(1)
+    safe = count.clamp_min(1).unsqueeze(1)
+    shift = x.mean(0)
+    x = x - shift
+    offset = (members @ x) / safe  # class means, seen from the shift
+    m2 = members @ x.square_() - safe * offset.square()
+    empty = (count == 0).unsqueeze(1)
+    mean = (offset + shift).masked_fill_(empty, 0)
+    return Moments(count, mean.view(classes, units, cells), m2.clamp_min_(0).view(classes, units, cells))

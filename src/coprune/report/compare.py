@@ -1,0 +1,187 @@
+"""The page of a comparison: ``folder/compare.json`` → ``folder/compare.html``."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from coprune.files import read_document, write_text
+from coprune.report import words
+from coprune.report.shell import page
+from coprune.report.summary import STAGES, last_measured, read_budget, stage_values, summarise
+
+SCHEMA = 1
+
+
+class _Base(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    value: float
+    macs: int
+    params: int
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    method: str
+    budget: float | str
+    seed: int
+    macs_ratio: float
+    pruned: float | None = None
+    recovered: float | None = None
+    finetuned: float | None = None
+    recovery: str = "none"
+
+
+class _Comparison(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    schema_version: int = Field(SCHEMA, alias="schema")
+    base: _Base
+    rows: list[_Row]
+
+
+def render_compare(compare: dict[str, Any]) -> str:
+    """One self-contained HTML page about a comparison; it asks for no other file.
+
+    Args:
+        compare: the content of ``compare.json``; accuracies are fractions, a stage that was not asked
+            for is None.
+
+    Returns:
+        The page.
+    """
+    rows = compare["rows"]
+    summary = summarise(compare)
+    measured = [stage for stage in STAGES if any(r[stage] is not None for r in summary)]
+    counts = sorted({r["seeds"] for r in summary})
+    return page(
+        "compare.html.j2",
+        data={
+            "base": compare["base"]["value"],
+            "stages": [[stage, words.STAGES[stage]] for stage in measured],
+            "series": _series(rows, measured),
+        },
+        title="Comparison of pruning methods",
+        headline=_headline(summary),
+        base=compare["base"],
+        seeds=" to ".join(str(c) for c in dict.fromkeys((counts[0], counts[-1]))) if counts else "0",
+        budgets=[
+            (_budget(budget), _table(list(part), measured, compare["base"]["value"]))
+            for budget, part in groupby(summary, key=lambda r: r["budget"])
+        ],
+        stages=[words.STAGES[stage] for stage in measured],
+    )
+
+
+def write_compare(folder: Path) -> Path:
+    """Render a comparison's page beside its ``compare.json``.
+
+    Returns:
+        ``folder/compare.html``.
+
+    Raises:
+        UserError: ``compare.json`` is missing, truncated or foreign, or the page cannot be written.
+    """
+    folder = Path(folder)
+    content = read_document(folder / "compare.json", _Comparison, what="comparison", schema=SCHEMA)
+    target = folder / "compare.html"
+    write_text(target, render_compare(content.model_dump(by_alias=True)))
+    return target
+
+
+def _label(method: str, recovery: str, recoveries: set[str]) -> str:
+    return words.method(method) + (f" · recovery {recovery}" if len(recoveries) > 1 else "")
+
+
+def _budget(budget: float | str) -> str:
+    return f"Budget: {budget}" if isinstance(budget, str) else f"Budget: keep {words.percent(budget, 0)}"
+
+
+def _headline(summary: list[dict[str, Any]]) -> str:
+    """Who came first at how many budgets; the first budget's winner when there is but one."""
+    if not summary:
+        return "Nothing was compared."
+    winners = [next(part) for _, part in groupby(summary, key=lambda r: r["budget"])]
+    wins: dict[str, int] = {}
+    for row in winners:
+        wins[row["method"]] = wins.get(row["method"], 0) + 1
+    best, count = max(wins.items(), key=lambda w: w[1])
+    methods = len({r["method"] for r in summary})
+    over = f"{methods} method{'s' if methods > 1 else ''} at {len(winners)} budget{'s' * (len(winners) > 1)}"
+    if count < len(winners):
+        return f"{over}: {words.method(best)} comes first at {count} of {len(winners)}."
+    row = winners[0]
+    last = last_measured(row)
+    value = f" ({words.percent(last[0], 2)})" if last and len(winners) == 1 else ""
+    return f"{over}: {words.method(best)} comes first{' at every one' if len(winners) > 1 else ''}{value}."
+
+
+def _series(rows: list[dict[str, Any]], measured: list[str]) -> list[dict[str, Any]]:
+    """One line a method and recovery; a point a budget: mean, least and greatest over seeds."""
+    recoveries = {row.get("recovery") or "none" for row in rows}
+    lines: dict[tuple[str, str], dict[float | str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        line = lines.setdefault((row["method"], row.get("recovery") or "none"), {})
+        line.setdefault(read_budget(row["budget"]), []).append(row)
+    series = []
+    for (method, recovery), budgets in lines.items():
+        points: dict[str, list[dict[str, Any]]] = {stage: [] for stage in measured}
+        for budget, same in budgets.items():
+            for stage in measured:
+                values = stage_values(same, stage)
+                if values:
+                    points[stage].append(
+                        {
+                            "macs": sum(r["macs_ratio"] for r in same) / len(same),
+                            "mean": sum(values) / len(values),
+                            "low": min(values),
+                            "high": max(values),
+                            "seeds": len(values),
+                            "budget": str(budget),
+                        }
+                    )
+        for stage in measured:
+            points[stage].sort(key=lambda p: p["macs"])
+        series.append(
+            {
+                "label": _label(method, recovery, recoveries),
+                "method": method,
+                "variant": sorted(recoveries).index(recovery),
+                "points": points,
+            }
+        )
+    return series
+
+
+def _table(rows: list[dict[str, Any]], measured: list[str], base: float) -> list[dict[str, Any]]:
+    """One budget's rows as text; the best of every stage is marked."""
+    best = {s: max((r[s][0] for r in rows if r[s] is not None), default=None) for s in measured}
+    table = []
+    for row in rows:
+        last = last_measured(row)
+        cells = [
+            {
+                "text": "–"
+                if row[s] is None
+                else f"{100 * row[s][0]:.2f}"
+                + (f"{words.NB}±{words.NB}{100 * row[s][1]:.2f}" if row["seeds"] > 1 else ""),
+                "best": len(rows) > 1 and row[s] is not None and row[s][0] == best[s],
+            }
+            for s in measured
+        ]
+        table.append(
+            {
+                "method": words.method(row["method"]),
+                "recovery": row["recovery"],
+                "macs": words.percent(row["macs_ratio"]),
+                "seeds": row["seeds"],
+                "cells": cells,
+                "change": "–" if last is None else words.points(last[0] - base).split(words.NB)[0],
+            }
+        )
+    return table

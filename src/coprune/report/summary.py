@@ -1,0 +1,84 @@
+"""Rows of a comparison brought together over seeds: for the terminal, the README and the page."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+STAGES = ("pruned", "recovered", "finetuned")
+
+
+def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
+    """Group the rows by budget, method and recovery, and take mean and spread over seeds.
+
+    Args:
+        compare: the content of ``compare.json``.
+
+    Returns:
+        One dict a group: ``budget`` (a float, or a word such as ``"knee"``), ``method``, ``recovery``,
+        ``seeds`` (how many), ``macs_ratio`` (mean), and ``pruned``, ``recovered``, ``finetuned``, each
+        ``(mean, std)`` as fractions or None where no row has it; std is the sample's (n − 1), 0.0 for
+        one seed. Ordered by budget, words first and then descending, and within a budget by the last
+        stage that was measured, best first.
+
+    Example:
+        >>> row = {"method": "random", "budget": 0.5, "seed": 0, "macs_ratio": 0.5, "recovery": "ls"}
+        >>> rows = [{**row, "pruned": 0.2}, {**row, "seed": 1, "pruned": 0.4}]
+        >>> [(r["seeds"], round(r["pruned"][0], 3)) for r in summarise({"rows": rows})]
+        [(2, 0.3)]
+    """
+    together: dict[tuple[float | str, str, str], list[dict[str, Any]]] = {}
+    for row in compare["rows"]:
+        key = (read_budget(row["budget"]), row["method"], row.get("recovery") or "none")
+        together.setdefault(key, []).append(row)
+    summary = [
+        {
+            "budget": budget,
+            "method": method,
+            "recovery": recovery,
+            "seeds": len({row["seed"] for row in rows}),
+            "macs_ratio": statistics.fmean(row["macs_ratio"] for row in rows),
+            **{stage: mean_and_std(stage_values(rows, stage)) for stage in STAGES},
+        }
+        for (budget, method, recovery), rows in together.items()
+    ]
+    return sorted(summary, key=_order)
+
+
+def read_budget(budget: float | str) -> float | str:
+    """``"0.5"`` and ``0.5`` are one budget; words stay words."""
+    try:
+        return float(budget)
+    except ValueError:
+        return str(budget)
+
+
+def stage_values(rows: Sequence[dict[str, Any]], stage: str) -> list[float]:
+    """A stage's accuracies over rows, those that were not asked for left out."""
+    return [row[stage] for row in rows if row.get(stage) is not None]
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float] | None:
+    """Mean and sample standard deviation (0.0 for one value); None for none."""
+    if not values:
+        return None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def last_measured(row: dict[str, Any]) -> tuple[float, float] | None:
+    """The last stage of a summary row that was measured."""
+    return next((row[stage] for stage in reversed(STAGES) if row[stage] is not None), None)
+
+
+def _order(row: dict[str, Any]) -> tuple[bool, str, float, float, str, str]:
+    budget, last = row["budget"], last_measured(row)
+    word = isinstance(budget, str)
+    return (
+        not word,
+        budget if word else "",
+        0.0 if word else -budget,
+        -last[0] if last else 1.0,
+        row["method"],
+        row["recovery"],
+    )

@@ -1,0 +1,161 @@
+"""Figures and sentences as people read them. A space before %, a true minus, a no-break space."""
+
+from __future__ import annotations
+
+from coprune.plan import Plan
+from coprune.result import Latency, Result, Stage
+
+METHODS = {
+    "bn_scale": "Batch-norm scale",
+    "cahp": "CAHP",
+    "complementary": "Complementary pruning",
+    "cosep": "CoSeP",
+    "fpgm": "FPGM",
+    "hessian": "Hessian ranking",
+    "lamp": "LAMP",
+    "magnitude": "Magnitude (L1)",
+    "magnitude_l2": "Magnitude (L2)",
+    "medoid": "Medoid choice",
+    "michel": "Michel head ranking",
+    "random": "Random choice",
+    "taylor": "Taylor ranking",
+}
+STAGES = {"base": "Base", "pruned": "Pruned", "recovered": "Recovered", "finetuned": "Fine-tuned"}
+_AFTER = {
+    "base": "before pruning",
+    "pruned": "right after surgery, without recovery",
+    "recovered": "after recovery without training",
+    "finetuned": "after fine-tuning",
+}
+_HEADS = {"cahp", "michel"}
+NB = "\u00a0"
+
+
+def method(name: str) -> str:
+    """A method's name as its authors write it; an unknown name as it is."""
+    return METHODS.get(name, name)
+
+
+def units(name: str) -> str:
+    """What the method removes: ``heads`` or ``channels``."""
+    return "heads" if name in _HEADS else "channels"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """``0.4987`` → ``49.9 %``."""
+    return f"{100 * fraction:.{digits}f}{NB}%"
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions in percentage points, signed: ``−0.78 points``."""
+    return f"{100 * difference:+.2f}{NB}points".replace("-", "−")
+
+
+def count(number: float) -> str:
+    """``40550000`` → ``40.55 M``; exact below ten thousand."""
+    for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(number) >= scale:
+            return f"{number / scale:.2f}{NB}{letter}"
+    return f"{number / 1e3:.1f}{NB}k" if abs(number) >= 1e4 else f"{number:,.0f}"
+
+
+def size(number: float) -> str:
+    """Bytes in decimal units: ``1093632`` → ``1.09 MB``."""
+    for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= scale:
+            return f"{number / scale:.2f}{NB}{unit}"
+    return f"{number:.0f}{NB}B"
+
+
+def milliseconds(number: float) -> str:
+    """Three significant digits: ``1.84 ms``."""
+    return f"{number:.{2 if number < 10 else 1 if number < 100 else 0}f}{NB}ms"
+
+
+def duration(seconds: float) -> str:
+    """``200`` → ``3 min 20 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f}{NB}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}{NB}h {minutes}{NB}min" if hours else f"{minutes}{NB}min {rest}{NB}s"
+
+
+def times(ratio: float) -> str:
+    """``1.62`` → ``1.62×``."""
+    return f"{ratio:.2f}×"
+
+
+def speed(ratio: float) -> str:
+    """A ratio base/pruned of times, in words: faster, slower or neither."""
+    if 0.98 <= ratio <= 1.02:
+        return f"no faster ({times(ratio)})"
+    return f"{times(ratio)} faster" if ratio > 1 else f"slower ({times(ratio)} the speed)"
+
+
+def place(latency: Latency) -> str:
+    """Where a time was taken: ``batch 1, 2 threads``."""
+    return f"batch {latency.batch}, {latency.threads} thread{'' if latency.threads == 1 else 's'}"
+
+
+def last_stage(result: Result) -> Stage | None:
+    """The last thing that was done to the model and measured, the base itself left out."""
+    return next((s for n in ("finetuned", "recovered", "pruned") if (s := result.stage(n))), None)
+
+
+def headline(plan: Plan, result: Result) -> str:
+    """One sentence: what was done, and what it cost."""
+    kept, total = plan.units["kept"], plan.units["total"]
+    done = f"{method(plan.method)} kept {kept:,} of {total:,} {units(plan.method)}"
+    base, last = result.stage("base"), last_stage(result)
+    if last is None:
+        return f"{done}; nothing has been measured after it."
+    if base is None:
+        return f"{done}: accuracy {percent(last.value, 2)} {_AFTER[last.name]}; the base was not measured."
+    gone = 1 - last.macs / base.macs if base.macs else 0.0
+    return (
+        f"{done}: {percent(gone)} of the MACs are gone, accuracy {percent(base.value, 2)} → "
+        f"{percent(last.value, 2)} ({points(last.value - base.value)}) {_AFTER[last.name]}."
+    )
+
+
+def knees(plan: Plan) -> str | None:
+    """What the knees alone would have kept, against what was kept; None for methods without a knee."""
+    with_knee = [g for g in plan.groups if g.knee]
+    if not with_knee:
+        return None
+    alone = sum(g.knee.k for g in with_knee if g.knee)
+    kept = sum(len(g.kept) for g in with_knee)
+    total = sum(g.size for g in with_knee)
+    unread = sum(1 for g in with_knee if g.knee and g.knee.fallback)
+    if alone == kept and all(g.knee and g.knee.k == len(g.kept) for g in with_knee):
+        text = f"The knees decided: {kept:,} of {total:,} units stay."
+    else:
+        text = (
+            f"The knees alone would have kept {alone:,} of {total:,} units; "
+            f"the budget ({plan.budget}) kept {kept:,}."
+        )
+    if unread:
+        text += f" In {unread} of {len(with_knee)} groups the curve had no knee and a fallback was used."
+    return text
+
+
+def promise(result: Result) -> str | None:
+    """Promised (MACs) against measured (time), in one or two sentences; None when no time was taken."""
+    base, last = result.stage("base"), last_stage(result)
+    if not result.latency or base is None or last is None or not last.macs:
+        return None
+    promised = base.macs / last.macs
+    low = min(result.latency, key=lambda t: t.ratio)
+    high = max(result.latency, key=lambda t: t.ratio)
+    if low is high:
+        measured = f"{speed(low.ratio)} at {place(low)}"
+    else:
+        measured = f"from {speed(low.ratio)} at {place(low)} to {speed(high.ratio)} at {place(high)}"
+    if high.ratio < 0.95 * promised:
+        verdict = "The clock gives less than the MACs promise."
+    elif low.ratio >= 0.95 * promised:
+        verdict = "The clock gives what the MACs promise."
+    else:
+        verdict = "Whether the clock gives what the MACs promise depends on where it is read."
+    return f"Promised: {times(promised)} fewer MACs. Measured: {measured}. {verdict}"

@@ -1,0 +1,91 @@
+"""How many units each group keeps, from one number for the whole network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from coprune.errors import UserError
+from coprune.units import CostModel
+
+Quantity = Literal["macs", "units"]
+
+
+class Budget(BaseModel):
+    """What was asked for; nothing means the method's own knee.
+
+    Attributes:
+        keep_macs: share of the MACs to keep.
+        keep_units: share of every group's units to keep.
+        max_drop: largest loss of calibration accuracy, in points (0.5 is half a per cent).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keep_macs: float | None = Field(None, gt=0, le=1)
+    keep_units: float | None = Field(None, gt=0, le=1)
+    max_drop: float | None = Field(None, ge=0, le=100)
+
+    @property
+    def words(self) -> str:
+        """For plan and page, e.g. ``keep_macs=0.5``."""
+        given = [f"{k}={v:g}" for k, v in self.model_dump().items() if v is not None]
+        return ", ".join(given) or "knee"
+
+
+def uniform_counts(sizes: Mapping[str, int], share: float) -> dict[str, int]:
+    """The same share of every group, rounded, at least one unit each."""
+    return {g: min(n, max(1, round(share * n))) for g, n in sizes.items()}
+
+
+def counts_for_macs(
+    cost: CostModel, target: float, *, shares: Mapping[str, float] | None = None
+) -> dict[str, int]:
+    """Largest counts whose MACs stay within a share of the full model's.
+
+    All groups keep the same share of their units (or shares in the given proportion); the share is
+    found by bisection, then single units are added where the rounding took most, as long as they
+    fit. So the result comes as close to the target as one unit allows.
+
+    Args:
+        cost: the cost model.
+        target: share of the MACs in (0, 1].
+        shares: relative share of each group, e.g. what a knee kept; None is the same for all.
+
+    Raises:
+        UserError: even one unit a group costs more than the target.
+    """
+    sizes = dict(cost.sizes)
+    relative = {g: (shares or {}).get(g, 1.0) for g in sizes}
+
+    def wanted(t: float) -> dict[str, float]:
+        return {g: min(float(n), max(1.0, t * relative[g] * n)) for g, n in sizes.items()}
+
+    def counts(t: float) -> dict[str, int]:
+        return {g: math.floor(v + 1e-9) for g, v in wanted(t).items()}
+
+    least = dict.fromkeys(sizes, 1)
+    if cost.ratio(least) > target:
+        raise UserError(
+            f"keep_macs={target:g} cannot be reached: one unit in every group still costs "
+            f"{cost.ratio(least):.3f} of the MACs; ask for at least that much"
+        )
+    low, high = 0.0, 1.0 / min(relative.values())
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost.ratio(counts(middle)) <= target else (low, middle)
+    found = counts(low)
+    rest = {g: v - found[g] for g, v in wanted(high).items()}
+    progress = True
+    while progress:
+        progress = False
+        for g in sorted(sizes, key=lambda g: -rest[g]):
+            more = {**found, g: found[g] + 1}
+            if found[g] < sizes[g] and cost.ratio(more) <= target:
+                found, progress = more, True
+                rest[g] -= 1.0
+                break
+    return found

@@ -1,0 +1,6 @@
+"""What can be removed together? Knows nothing of data and methods."""
+
+from coprune.units.find import cost_model, find_units, trace
+from coprune.units.group import ChannelGroup, CostModel, Units, channel_indices
+
+__all__ = ["ChannelGroup", "CostModel", "Units", "channel_indices", "cost_model", "find_units", "trace"]

@@ -1,0 +1,181 @@
+"""Find the channel groups of any model through Torch-Pruning's dependency graph."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from coprune.errors import UserError
+from coprune.measure.macs import layer_costs
+from coprune.plan import Member, Skipped
+from coprune.units.group import ChannelGroup, CostModel, LayerShare, Units
+
+_DENSE = (nn.Conv2d, nn.Linear)
+
+
+def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
+    """The dependency graph of a model.
+
+    Args:
+        model: its forward pass is run once with gradients on.
+        example: one or more samples ``[N, …]``.
+
+    Raises:
+        UserError: Torch-Pruning cannot follow the model.
+    """
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            # Tracing follows gradients; a frozen backbone would look like a constant.
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            return tp.DependencyGraph().build_dependency(model.eval(), example_inputs=example)
+    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as cause:
+        raise UserError(
+            f"the dependency graph of {type(model).__name__} cannot be traced: "
+            f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
+        ) from cause
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _role(graph: tp.DependencyGraph, module: nn.Module, handler: object) -> str | None:
+    pruner = graph.get_pruner_of_module(module)
+    if isinstance(module, _DENSE) and not _depthwise(module):
+        return "producer" if handler == pruner.prune_out_channels else "consumer"
+    if any(True for _ in module.parameters(recurse=False)):
+        return "carrier"
+    return None  # additions, concatenations, activations: nothing of theirs is cut
+
+
+def _depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups > 1
+
+
+def _group(graph: tp.DependencyGraph, root: nn.Module, names: dict[nn.Module, str]) -> ChannelGroup:
+    """The group of a producer's output channels, as members with offset and span."""
+    pruner = graph.get_pruner_of_module(root)
+    size = pruner.get_out_channels(root)
+    group = graph.get_pruning_group(root, pruner.prune_out_channels, list(range(size)))
+    members: dict[tuple[str, str], Member] = {}
+    regular = True
+    for dependency, indices in group:
+        module = dependency.target.module
+        role = _role(graph, module, dependency.handler)
+        if role is None or module not in names:
+            regular = regular and module is not None
+            continue
+        offset, span = min(indices), len(indices) // size
+        # Units must own consecutive channels in order; anything else is a kind of its own.
+        regular = regular and list(indices) == list(range(offset, offset + size * span))
+        key = (names[module], role)
+        regular = regular and key not in members
+        members[key] = Member(layer=names[module], role=role, offset=offset, span=span)
+    found = tuple(members.values())
+    modules = {name: module for module, name in names.items()}
+    producers = [m for m in found if m.role == "producer"]
+    simple = (
+        regular
+        and len(producers) == 1
+        and any(m.role == "consumer" for m in found)
+        and all(m.offset == 0 and m.span == 1 for m in found if m.role != "consumer")
+        and not any(m.role == "carrier" and _depthwise(modules[m.layer]) for m in found)
+    )
+    return ChannelGroup(names[root], size, found, "inner" if simple else "coupled")
+
+
+def find_units(
+    model: nn.Module, example: Tensor, *, skip: Sequence[str] = (), graph: tp.DependencyGraph | None = None
+) -> Units:
+    """All channel groups of a model, and the layers that no group covers, with reasons.
+
+    The first and the last layer are left alone (CoSeP, arXiv 2505.13225). Coupled groups are found
+    and reported, but not yet offered for pruning.
+
+    Args:
+        model: any module that Torch-Pruning can trace.
+        example: one sample with a batch dimension.
+        skip: module names to leave alone.
+        graph: of the model, when it is known already.
+
+    Raises:
+        UserError: the model cannot be traced, or a name in ``skip`` does not exist.
+    """
+    names = {module: name for name, module in model.named_modules() if name}
+    unknown = sorted(set(skip) - set(names.values()))
+    if unknown:
+        raise UserError(f"--skip {unknown[0]}: no such layer in {type(model).__name__}")
+    graph = graph or trace(model, example)
+    dense = [n for n in _execution_order(model, example) if not _depthwise(model.get_submodule(n))]
+    groups: list[ChannelGroup] = []
+    skipped: list[Skipped] = []
+    covered: set[str] = set()
+    for name in dense:
+        if name in covered:
+            continue
+        module = model.get_submodule(name)
+        pruner = graph.get_pruner_of_module(module)
+        if pruner is None or module not in graph.module2node:
+            skipped.append(Skipped(layer=name, reason="not reached by the dependency graph"))
+            continue
+        group = _group(graph, module, names)
+        producers = [m.layer for m in group.of_role("producer")]
+        covered.update(producers)
+        reason = None
+        if name in skip:
+            reason = "left alone as asked (--skip)"
+        elif name == dense[-1] or not group.of_role("consumer"):
+            reason = "makes the model's output"
+        elif group.kind == "coupled":
+            others = [m.layer for m in group.members if m.role != "consumer" and m.layer != name]
+            reason = f"coupled with {', '.join(others[:3])}{' …' if len(others) > 3 else ''}"
+        elif name == dense[0]:
+            reason = "first layer, left alone"
+        if reason is None:
+            groups.append(group)
+        else:
+            skipped.extend(Skipped(layer=p, reason=reason) for p in producers or [name])
+    return Units(tuple(groups), tuple(skipped))
+
+
+@torch.no_grad()
+def _execution_order(model: nn.Module, example: Tensor) -> list[str]:
+    """Names of the dense layers in the order in which they first run."""
+    order: dict[str, None] = {}
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: order.setdefault(name))
+        for name, module in model.named_modules()
+        if isinstance(module, _DENSE)
+    ]
+    try:
+        model.eval()(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(order)
+
+
+def cost_model(model: nn.Module, example: Tensor, groups: Sequence[ChannelGroup]) -> CostModel:
+    """What each layer costs and which groups scale it.
+
+    Args:
+        model: unpruned.
+        example: one sample ``[1, …]``.
+        groups: the groups that may lose units.
+    """
+    output = {m.layer: g.name for g in groups for m in g.members if m.role != "consumer"}
+    read = {m.layer: g.name for g in groups for m in g.members if m.role == "consumer"}
+    return CostModel(
+        tuple(
+            LayerShare(c.name, c.macs, c.params, output.get(c.name), read.get(c.name))
+            for c in layer_costs(model, example)
+            if c.macs or c.params
+        ),
+        {g.name: g.size for g in groups},
+    )

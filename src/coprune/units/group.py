@@ -1,0 +1,106 @@
+"""A group of units: what can only be removed together.
+
+A *unit* of a channel group is one output channel of its producers, with everything that depends on
+it: the batch-norm entries it passes and the input channels of the layers that read it. The group's
+members say which of their channels belong to which unit (:class:`coprune.plan.Member`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from coprune.plan import Member, Skipped
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that are kept or removed together.
+
+    Attributes:
+        name: module name of the first producer.
+        size: number of units ``U``.
+        members: the layers involved.
+        kind: ``inner``: one producer, read by dense layers only. ``coupled``: several producers
+            (a residual sum), a depthwise layer, or parts of a concatenation.
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    kind: Literal["inner", "coupled"]
+
+    def of_role(self, role: str) -> tuple[Member, ...]:
+        """The members with a role."""
+        return tuple(m for m in self.members if m.role == role)
+
+
+@dataclass(frozen=True)
+class Units:
+    """What can be removed from a model, and what cannot, with the reason."""
+
+    groups: tuple[ChannelGroup, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def channel_indices(member: Member, kept: Tensor) -> Tensor:
+    """The channels of a layer that belong to the given units.
+
+    Args:
+        member: the layer's share in the group.
+        kept: unit indices ``[K]`` int64.
+
+    Returns:
+        Channel indices ``[K · span]`` int64, in the units' order.
+    """
+    within = torch.arange(member.span)
+    return (member.offset + kept.unsqueeze(1) * member.span + within).flatten()
+
+
+@dataclass(frozen=True)
+class LayerShare:
+    """What one layer costs, and which groups scale it.
+
+    Attributes:
+        macs, params: at full size.
+        output, input: names of the groups that its output and input channels belong to, if any.
+    """
+
+    layer: str
+    macs: int
+    params: int
+    output: str | None
+    input: str | None
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """MACs and parameters as a function of how many units each group keeps.
+
+    A layer costs in proportion to the kept shares of its input and of its output channels. That is
+    exact for MACs; a bias is counted as if it shrank with the inputs, a negligible part of params.
+    """
+
+    layers: tuple[LayerShare, ...]
+    sizes: Mapping[str, int]
+
+    def macs(self, counts: Mapping[str, int]) -> float:
+        """MACs when group g keeps ``counts[g]`` units (groups not named keep all)."""
+        share = {g: counts.get(g, n) / n for g, n in self.sizes.items()}
+        return sum(
+            layer.macs * share.get(layer.output or "", 1.0) * share.get(layer.input or "", 1.0)
+            for layer in self.layers
+        )
+
+    @property
+    def full(self) -> int:
+        """MACs of the unpruned model."""
+        return sum(layer.macs for layer in self.layers)
+
+    def ratio(self, counts: Mapping[str, int]) -> float:
+        """MACs of the pruned model over those of the unpruned one."""
+        return self.macs(counts) / self.full
