@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from coprune.cli.prune import prune
 from coprune.cli.train import train
 from coprune.errors import UserError
 
@@ -17,7 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(train)
+for _command in (prune, train):
+    app.command()(_command)
 
 
 @app.callback()

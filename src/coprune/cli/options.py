@@ -8,19 +8,67 @@ from typing import Annotated, Optional
 import typer
 
 Model = Annotated[
-    str, typer.Option(help="coprune:NET, coprune:NET@DATA, python:module:factory or a run folder")
+    str, typer.Option(help="coprune:NET, coprune:NET@DATA (trained), python:module:factory or a run folder.")
 ]
-Data = Annotated[str, typer.Option(help="fashion-mnist[:ROOT], fashion-mnist-sample or npz:FILE")]
-Out = Annotated[Path, typer.Option(help="Folder to write; must not exist unless --resume or --overwrite.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0)]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")]
-Weights = Annotated[Optional[Path], typer.Option(help="safetensors, or a .pt/.pth state dict")]
+Data = Annotated[str, typer.Option(help="fashion-mnist[:ROOT], fashion-mnist-sample or npz:FILE.")]
+Weights = Annotated[Optional[Path], typer.Option(help="safetensors, or a .pt/.pth state dict.")]
 InChannels = Annotated[
     Optional[int], typer.Option(help="Image channels; taken from the data if not given.", min=1)
 ]
 NumClasses = Annotated[Optional[int], typer.Option(help="Classes; taken from the data if not given.", min=1)]
 Width = Annotated[Optional[int], typer.Option(help="Channels of the first stage.", min=1)]
-Calibration = Annotated[int, typer.Option(help="Samples set aside for statistics and decisions.", min=0)]
+Calibration = Annotated[
+    int, typer.Option(help="Training samples set aside for statistics and decisions.", min=2)
+]
+
+Out = Annotated[Path, typer.Option(help="Folder to write.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[Optional[int], typer.Option(help="CPU threads; all by default.", min=1)]
+
+KeepMacs = Annotated[Optional[float], typer.Option(help="Share of the MACs to keep, in (0, 1].")]
+KeepUnits = Annotated[Optional[float], typer.Option(help="Share of every group's units to keep, in (0, 1].")]
+MaxDrop = Annotated[
+    Optional[float],
+    typer.Option(help="Smallest model that loses at most this many points on calibration data."),
+]
+Allocation = Annotated[
+    str, typer.Option(help="Share out a MACs budget: uniform, or in the proportion of the knee.")
+]
+Schedule = Annotated[
+    str, typer.Option(help="oneshot; or layerwise: select, cut and train layer after layer.")
+]
+BetweenEpochs = Annotated[int, typer.Option(help="layerwise: epochs after each layer.", min=0)]
+BetweenFraction = Annotated[float, typer.Option(help="layerwise: share of the training samples.")]
+BetweenLr = Annotated[float, typer.Option(help="layerwise: learning rate, halved after an epoch.")]
+Recovery = Annotated[str, typer.Option(help="Without training: bn (re-estimate batch norm) or none.")]
+Skip = Annotated[str, typer.Option(help="Layers to leave alone, separated by commas.")]
+Profile = Annotated[Optional[Path], typer.Option(help="Statistics of an earlier run to reuse: RUN/profile.")]
+
+FinetuneEpochs = Annotated[int, typer.Option(help="Epochs of training at the end.", min=0)]
+FinetuneLr = Annotated[float, typer.Option(help="Highest learning rate.")]
+FinetuneSchedule = Annotated[str, typer.Option(help="cosine, onecycle, step or constant.")]
+BatchSize = Annotated[int, typer.Option(help="Samples a training step.", min=1)]
+Distill = Annotated[
+    float, typer.Option(help="Weight of the unpruned model's soft labels in the loss, 0 to 1.")
+]
+Precision = Annotated[str, typer.Option(help="auto (mixed on a GPU), fp32, bf16 or fp16.")]
+
+LatencyBatches = Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")]
+
+Grid = Annotated[Optional[int], typer.Option(help="cosep: pixel cells a side; 1 pooled, 0 every pixel.")]
+At = Annotated[Optional[str], typer.Option(help="cosep: read activations at the consumer or the producer.")]
+Space = Annotated[Optional[str], typer.Option(help="cosep: cluster in the profile space or in tsne.")]
+Mss = Annotated[Optional[str], typer.Option(help="cosep: silhouette, paper or nearest.")]
+KneeRule = Annotated[Optional[str], typer.Option("--knee", help="cosep: interpolate or polynomial.")]
+KneeDegree = Annotated[Optional[int], typer.Option(help="cosep: degree of the polynomial (2, 6).")]
+Sensitivity = Annotated[Optional[float], typer.Option(help="cosep: Kneedle's S.")]
+Representative = Annotated[
+    Optional[str], typer.Option(help="cosep: keep a cluster's largest weight or its medoid.")
+]
+Start = Annotated[Optional[str], typer.Option(help="cosep: k-medoids starts from previous k or random.")]
+VarianceEps = Annotated[
+    Optional[float], typer.Option(help="cosep: floor of a class variance, relative to the mean square.")
+]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from coprune.errors import UserError
 
 M = TypeVar("M", bound=BaseModel)
+N = TypeVar("N", int, float)
 
 
 def validated(model: type[M], **values: Any) -> M:
@@ -25,7 +26,44 @@ def validated(model: type[M], **values: Any) -> M:
         raise UserError(f"--{option} {first['input']}: {first['msg']}") from cause
 
 
+def given(**values: Any) -> dict[str, Any]:
+    """The values that were typed (not None)."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
 def model_arguments(in_channels: int | None, num_classes: int | None, width: int | None) -> dict[str, int]:
     """The factory arguments that were typed."""
-    given = {"in_channels": in_channels, "num_classes": num_classes, "width": width}
-    return {key: value for key, value in given.items() if value is not None}
+    return given(in_channels=in_channels, num_classes=num_classes, width=width)
+
+
+def numbers(text: str, *, option: str, kind: type[N]) -> tuple[N, ...]:
+    """Positive numbers separated by commas.
+
+    Raises:
+        UserError: anything else.
+    """
+    try:
+        found = tuple(kind(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = ()
+    if any(not value > 0 for value in found) or (text.strip() and not found):
+        raise UserError(f"--{option} {text}: numbers above 0, separated by commas")
+    return found
+
+
+def finetune_recipe(**values: Any) -> Any:
+    """The recipe of ``--finetune-…``; messages name the option that was typed.
+
+    Raises:
+        UserError: a value out of range.
+    """
+    from coprune.training import Recipe
+
+    try:
+        return Recipe(**values)
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        name = str(first["loc"][0])
+        shared = ("batch_size", "distill", "precision")
+        option = (name if name in shared else f"finetune_{name}").replace("_", "-")
+        raise UserError(f"--{option} {first['input']}: {first['msg']}") from cause

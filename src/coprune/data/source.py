@@ -34,7 +34,7 @@ class Source(Protocol):
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
     ) -> Iterator[Batch]:
-        """One shuffled, augmented pass over ``fraction`` of the samples, without its first ``skip`` batches."""
+        """One shuffled, augmented pass over ``fraction`` of the samples, less its first ``skip`` batches."""
         ...
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
@@ -167,8 +167,7 @@ class LoaderSource:
         return self.samples
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        for inputs, labels in self.loader:
-            yield inputs, labels
+        yield from self.loader
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
         return max(1, round(fraction * len(self.loader)))  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ def layer_costs(model: nn.Module, example: Tensor) -> list[LayerCost]:
     """
     was_training = model.training
     model.eval()
-    with FlopCounterMode(display=False, depth=None) as counter:
+    with FlopCounterMode(display=False) as counter:
         model(example)
     model.train(was_training)
     # The counter names modules with the root class in front; a leaf's total is all of its operations.

@@ -114,7 +114,7 @@ def headline(plan: Plan, result: Result) -> str:
         return f"{done}: accuracy {percent(last.value, 2)} {_AFTER[last.name]}; the base was not measured."
     gone = 1 - last.macs / base.macs if base.macs else 0.0
     return (
-        f"{done}: {percent(gone)} of the MACs are gone, accuracy {percent(base.value, 2)} → "
+        f"{done}: {percent(gone)} of the MACs are gone, accuracy {percent(base.value, 2)}{NB}→ "
         f"{percent(last.value, 2)} ({points(last.value - base.value)}) {_AFTER[last.name]}."
     )
 

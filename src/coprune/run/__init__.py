@@ -1,0 +1,1 @@
+"""Puts the steps in order; thin."""

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from coprune.data import load_data
-from coprune.errors import UserError
 from coprune.files import write_json
 from coprune.measure.accuracy import Score, evaluate
 from coprune.measure.macs import count_macs, count_params
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import claim
+from coprune.run.steps import check_takes
 from coprune.store import open_model, save_model
 from coprune.store.model import check_finite
 from coprune.training import Checkpoint, Recipe, fit
@@ -65,8 +64,8 @@ def train(
         offered={"in_channels": data.input_shape[0], "num_classes": data.classes},
     )
     # The first batch shows whether model and data fit, before anything is written.
-    inputs, labels = next(iter(data.heldout.batches(8)))
-    _try_forward(model, inputs)
+    inputs, _ = next(iter(data.heldout.batches(8)))
+    check_takes(model, inputs)
     folder = claim(out, job={"train": job.model_dump()}, resume=resume, overwrite=overwrite)
     started = time.monotonic()
     log = fit(
@@ -108,18 +107,3 @@ def train(
     )
     folder.close()
     return score
-
-
-def _try_forward(model: torch.nn.Module, inputs: torch.Tensor) -> None:
-    """One small forward pass.
-
-    Raises:
-        UserError: the model does not take samples of this shape.
-    """
-    try:
-        with torch.no_grad():
-            model.eval()(inputs)
-    except (RuntimeError, ValueError, TypeError) as cause:
-        raise UserError(
-            f"the model does not take inputs {list(inputs.shape)}: {str(cause).splitlines()[0]}"
-        ) from cause

@@ -14,14 +14,16 @@ from coprune.errors import UserError
 from coprune.files import write_bytes
 
 
+def _serialised(tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None) -> bytes:
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    return tensor_bytes(plain, metadata=dict(metadata) if metadata else None)
+
+
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
 ) -> int:
     """Write tensors as safetensors, whole or not at all. Returns the file's size in bytes."""
-    content = tensor_bytes(
-        {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
-        metadata=dict(metadata) if metadata else None,
-    )
+    content = _serialised(tensors, metadata=metadata)
     write_bytes(path, content)
     return len(content)
 
@@ -40,3 +42,8 @@ def read_tensors(path: Path, *, what: str) -> dict[str, Tensor]:
         raise UserError(f"{path}: cannot be read ({cause.strerror})") from cause
     except (SafetensorError, ValueError) as cause:
         raise UserError(f"{path}: truncated or not safetensors ({cause}); make it again") from cause
+
+
+def tensor_file_size(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes that :func:`write_tensors` would write."""
+    return len(_serialised(tensors, metadata=None))

@@ -106,7 +106,7 @@ def fit(
         raise UserError("distillation asked for, but there is no unpruned model to learn from")
     accelerator = _accelerator(recipe, device)
     layout = _layout(model)
-    model.to(memory_format=layout)  # type: ignore[call-overload]
+    model.to(memory_format=layout)
     if teacher is not None:
         teacher = teacher.to(accelerator.device).eval()
     optimizer = torch.optim.SGD(
@@ -160,7 +160,7 @@ def fit(
             checkpoint.save(model, optimizer, step=done)
             saved_at = time.monotonic()
     accelerator.unwrap_model(trained, keep_fp32_wrapper=False)
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.to(memory_format=torch.contiguous_format)
     model.eval()
     accelerator.free_memory()
     return FitLog(

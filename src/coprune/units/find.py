@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch_pruning as tp
@@ -15,6 +16,8 @@ from coprune.plan import Member, Skipped
 from coprune.units.group import ChannelGroup, CostModel, LayerShare, Units
 
 _DENSE = (nn.Conv2d, nn.Linear)
+
+Role = Literal["producer", "consumer", "carrier"]
 
 
 def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
@@ -45,7 +48,7 @@ def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
             parameter.requires_grad_(False)
 
 
-def _role(graph: tp.DependencyGraph, module: nn.Module, handler: object) -> str | None:
+def _role(graph: tp.DependencyGraph, module: nn.Module, handler: object) -> Role | None:
     pruner = graph.get_pruner_of_module(module)
     if isinstance(module, _DENSE) and not _depthwise(module):
         return "producer" if handler == pruner.prune_out_channels else "consumer"
@@ -63,7 +66,7 @@ def _group(graph: tp.DependencyGraph, root: nn.Module, names: dict[nn.Module, st
     pruner = graph.get_pruner_of_module(root)
     size = pruner.get_out_channels(root)
     group = graph.get_pruning_group(root, pruner.prune_out_channels, list(range(size)))
-    members: dict[tuple[str, str], Member] = {}
+    members: dict[tuple[str, Role], Member] = {}
     regular = True
     for dependency, indices in group:
         module = dependency.target.module
@@ -133,8 +136,7 @@ def find_units(
         elif name == dense[-1] or not group.of_role("consumer"):
             reason = "makes the model's output"
         elif group.kind == "coupled":
-            others = [m.layer for m in group.members if m.role != "consumer" and m.layer != name]
-            reason = f"coupled with {', '.join(others[:3])}{' …' if len(others) > 3 else ''}"
+            reason = _coupling(group)
         elif name == dense[0]:
             reason = "first layer, left alone"
         if reason is None:
@@ -142,6 +144,15 @@ def find_units(
         else:
             skipped.extend(Skipped(layer=p, reason=reason) for p in producers or [name])
     return Units(tuple(groups), tuple(skipped))
+
+
+def _coupling(group: ChannelGroup) -> str:
+    """Why a group is no inner group, in words."""
+    producers = [m.layer for m in group.of_role("producer")]
+    if len(producers) > 1:
+        named = ", ".join(sorted(producers)[:4]) + (" …" if len(producers) > 4 else "")
+        return f"coupled: {named} are added together"
+    return "coupled: its channels pass a depthwise layer or a concatenation"
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ function drawMap(g) {
   ], {
     height: 400, margin: { t: 24, b: 12, r: 12, l: 12 }, dragmode: narrow() ? false : "zoom",
     xaxis: { ...plain, automargin: false }, yaxis: { ...plain, automargin: false },
-  }, { displayModeBar: many && !narrow(), modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage", "autoScale2d"] });
+  }, { displayModeBar: many && !narrow(), modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] });
 }
 
 const ranking = (g) => g.score.map((_, u) => u).sort((a, b) => g.score[b] - g.score[a] || a - b);
@@ -140,7 +140,7 @@ function drawGroup() {
   if (show("knee", g.knee)) {
     byId("knee").textContent = g.knee.fallback
       ? "The curve has no knee of its own (" + g.knee.rule + "): " + g.knee.fallback
-      : "The knee is at k = " + g.knee.k + " (" + g.knee.rule + ")" + (g.knee.k === K ? "." : "; the budget made it " + K + ".");
+      : "The knee is at k = " + whole(g.knee.k) + " (" + g.knee.rule + ")" + (g.knee.k === K ? "." : "; the budget made it " + whole(K) + ".");
   }
   const ranked = g.score.length && !g.clusters.length;
   byId("map-part").classList.toggle("wide", !g.curve.length);

@@ -23,6 +23,7 @@ function drawOverview() {
   const share = state.scale === "share", rows = groups.map((_, i) => i);
   const part = (n, g) => (share ? (100 * n) / g.size : n);
   const longest = share ? 100 : Math.max(...groups.map((g) => g.size));
+  const figures = groups.map((g) => " " + whole(g.kept.length) + " / " + whole(g.size)), widest = Math.max(...figures.map((f) => f.length));
   const about = groups.map((g) => "<b>" + safe(g.name) + "</b><br>kept " + whole(g.kept.length) + " of " + whole(g.size) +
     (g.knee ? "<br>knee " + g.knee.k + (g.knee.fallback ? " (fallback)" : "") : ""));
   const bar = (name, colour, count) => ({
@@ -35,7 +36,7 @@ function drawOverview() {
     bar("removed", ink("removed"), (g) => g.size - g.kept.length),
     {
       type: "scatter", mode: "text", y: rows, x: groups.map((g) => part(g.size, g)), textposition: "middle right", cliponaxis: false,
-      text: groups.map((g) => " " + whole(g.kept.length) + " / " + whole(g.size)), textfont: { size: 12, color: ink("muted") },
+      text: figures, textfont: { size: 12, color: ink("muted") },
       hoverinfo: "skip", showlegend: false,
     },
   ];
@@ -48,7 +49,7 @@ function drawOverview() {
   react("overview", traces, {
     height: 92 + 26 * groups.length, barmode: "stack", bargap: 0.3, showlegend: true, margin: { t: 36, b: 44 },
     legend: { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom", traceorder: "normal", font: { size: 13 } },
-    xaxis: { range: [0, longest * (narrow() ? 1.28 : 1.1)], title: { text: share ? "share of the group, %" : data.unit }, rangemode: "tozero" },
+    xaxis: { range: [0, longest * (1 + widest * (narrow() ? 0.04 : 0.013))], title: { text: share ? "share of the group, %" : data.unit }, rangemode: "tozero" },
     yaxis: {
       range: [groups.length - 0.4, -0.6], tickvals: rows, ticktext: groups.map((g) => safe(elide(g.name, narrow() ? 14 : 34)) + " "),
       showgrid: false, tickfont: { size: 12, color: ink("ink") },
@@ -66,7 +67,7 @@ function decades(low, high, steps) {
 function drawLatency() {
   const entries = data.latency, rows = entries.map((_, i) => i), small = narrow();
   const several = new Set(entries.map((t) => t.engine + t.device)).size > 1;
-  const label = (t) => (small ? "b " + t.batch + ", t " + t.threads : t.place) + (several ? " · " + safe(t.engine) : "") + " ";
+  const label = (t) => (small ? t.place.replace(", ", "<br>") : t.place) + (several ? " · " + safe(t.engine) : "") + " ";
   const trace = (name, key, colour, shift, symbol) => ({
     type: "scatter", mode: "markers", name, x: entries.map((t) => t[key + "_ms"]), y: rows.map((i) => i + shift),
     error_x: {

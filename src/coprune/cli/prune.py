@@ -1,0 +1,168 @@
+"""``coprune prune``: from a trained model to a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coprune.cli import options as o
+
+if TYPE_CHECKING:
+    from coprune.run.prune import PruneSettings
+
+
+def prune(
+    model: o.Model,
+    data: o.Data,
+    out: o.Out,
+    method: str = "cosep",
+    keep_macs: o.KeepMacs = None,
+    keep_units: o.KeepUnits = None,
+    max_drop: o.MaxDrop = None,
+    allocation: o.Allocation = "uniform",
+    schedule: o.Schedule = "oneshot",
+    between_epochs: o.BetweenEpochs = 2,
+    between_fraction: o.BetweenFraction = 0.25,
+    between_lr: o.BetweenLr = 0.01,
+    recovery: o.Recovery = "bn",
+    finetune_epochs: o.FinetuneEpochs = 0,
+    finetune_lr: o.FinetuneLr = 0.02,
+    finetune_schedule: o.FinetuneSchedule = "cosine",
+    batch_size: o.BatchSize = 128,
+    distill: o.Distill = 0.5,
+    precision: o.Precision = "auto",
+    calibration: o.Calibration = 2000,
+    skip: o.Skip = "",
+    profile: o.Profile = None,
+    latency_batches: o.LatencyBatches = "1,32",
+    in_channels: o.InChannels = None,
+    num_classes: o.NumClasses = None,
+    width: o.Width = None,
+    weights: o.Weights = None,
+    grid: o.Grid = None,
+    at: o.At = None,
+    space: o.Space = None,
+    mss: o.Mss = None,
+    knee: o.KneeRule = None,
+    knee_degree: o.KneeDegree = None,
+    sensitivity: o.Sensitivity = None,
+    representative: o.Representative = None,
+    start: o.Start = None,
+    variance_eps: o.VarianceEps = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Prune a trained model: select, cut, recover, fine-tune, measure, report.
+
+    Methods: cosep, random, magnitude, bn_scale, fpgm, taylor. Without a budget the method's own
+    knee decides.
+    """
+    from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated
+    from coprune.run.job import PruneJob, run_prune
+    from coprune.run.prune import BETWEEN, PruneSettings
+    from coprune.select import Budget
+
+    options = given(
+        grid=grid,
+        at=at,
+        space=space,
+        mss=mss,
+        knee=knee,
+        knee_degree=knee_degree,
+        sensitivity=sensitivity,
+        representative=representative,
+        start=start,
+        variance_eps=variance_eps,
+    )
+    between = {"epochs": between_epochs, "fraction": between_fraction, "lr": between_lr}
+    settings = validated(
+        PruneSettings,
+        method=method,
+        options=options,
+        budget=validated(Budget, keep_macs=keep_macs, keep_units=keep_units, max_drop=max_drop),
+        allocation=allocation,
+        schedule=schedule,
+        between=validated(
+            type(BETWEEN),
+            **{**BETWEEN.model_dump(), **between, "batch_size": batch_size, "precision": precision},
+        ),
+        recovery=recovery,
+        finetune=finetune_recipe(
+            epochs=finetune_epochs,
+            lr=finetune_lr,
+            schedule=finetune_schedule,
+            batch_size=batch_size,
+            distill=distill,
+            precision=precision,
+        ),
+        skip=tuple(name.strip() for name in skip.split(",") if name.strip()),
+        latency_batches=numbers(latency_batches, option="latency-batches", kind=int),
+        profile=str(profile) if profile else None,
+        seed=seed,
+        device=device,
+        threads=threads,
+    )
+    job = PruneJob(
+        model=model,
+        data=data,
+        weights=str(weights) if weights else None,
+        arguments=model_arguments(in_channels, num_classes, width),
+        calibration=calibration,
+        settings=settings,
+    )
+    summarise(run_prune(job, out=out, resume=resume, overwrite=overwrite), settings)
+
+
+def summarise(run: Path, settings: PruneSettings | None = None) -> None:
+    """Print a finished run on one screen, naming its files."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from coprune.plan import Plan
+    from coprune.result import Result
+
+    plan, result = Plan.load(run / "plan.json"), Result.load(run / "result.json")
+    console = Console()
+    base = result.stages[0]
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "top-1", "MACs", "", "parameters", "", "file"):
+        table.add_column(column, justify="left" if not table.columns else "right")
+    for stage in result.stages:
+        table.add_row(
+            stage.name,
+            f"{stage.value:.2%}",
+            f"{stage.macs / 1e6:.2f} M",
+            f"{stage.macs / base.macs:.0%}",
+            f"{stage.params:,}",
+            f"{stage.params / base.params:.0%}",
+            f"{(stage.bytes or 0) / 1e6:.2f} MB",
+        )
+    units = result.units
+    console.print(
+        f"\n[bold]{result.method}[/] ({plan.budget}, seed {result.seed}) kept "
+        f"{units['kept']} of {units['total']} units in {len(plan.groups)} groups\n"
+    )
+    console.print(table)
+    for entry in result.latency:
+        console.print(
+            f"latency, batch {entry.batch}, {entry.threads} threads, {entry.device}: "
+            f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast "
+            f"(median of {entry.repeats})"
+        )
+    knees = [g.knee for g in plan.groups if g.knee]
+    if knees:
+        fallbacks = sum(1 for k in knees if k.fallback)
+        said = f"the knee says {sum(k.k for k in knees)} of {units['total']} units"
+        console.print(said + (f" ({fallbacks} by fallback)" if fallbacks else ""))
+    for note in result.notes:
+        console.print(f"note: {note}")
+    console.print(f"\n{len(plan.skipped)} layers left alone (why: coprune inspect {run})", highlight=False)
+    console.print(
+        f"model   {run / 'model.safetensors'}   coprune.load({str(run)!r})\n"
+        f"plan    {run / 'plan.json'}\nfigures {run / 'result.json'}\nreport  {run / 'report.html'}",
+        highlight=False,
+        soft_wrap=True,
+    )

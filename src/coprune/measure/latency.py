@@ -1,0 +1,96 @@
+"""Milliseconds of a forward pass, base against pruned, measured so that a noisy machine is fair to both.
+
+The two models run in turn on the same inputs, so a slow moment hits both; the ratio is taken pair by
+pair and its median reported. Warm-up passes are not counted.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coprune.result import Latency
+
+
+@dataclass(frozen=True)
+class LatencyPlan:
+    """How to measure.
+
+    Attributes:
+        batches: batch sizes.
+        repeats: pairs of forward passes for each.
+        seconds: stop a batch size after this long, but not before five pairs.
+        warmup: passes that are not counted.
+    """
+
+    batches: tuple[int, ...] = (1, 32)
+    repeats: int = 50
+    seconds: float = 5.0
+    warmup: int = 5
+
+
+@torch.inference_mode()
+def _once(model: nn.Module, inputs: Tensor, device: str) -> float:
+    started = time.perf_counter()
+    model(inputs)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) * 1e3
+
+
+def measure_latency(
+    base: nn.Module, pruned: nn.Module, example: Tensor, plan: LatencyPlan, *, device: str = "cpu"
+) -> tuple[Latency, ...]:
+    """Measure both models in turn.
+
+    Args:
+        base: the unpruned model.
+        pruned: the smaller one.
+        example: one sample ``[1, …]``, repeated to each batch size.
+        plan: how long and how often.
+        device: ``"cpu"`` or ``"cuda"``.
+
+    Returns:
+        One entry a batch size; milliseconds.
+    """
+    base, pruned = base.to(device).eval(), pruned.to(device).eval()
+    found = []
+    for batch in plan.batches:
+        inputs = example.repeat(batch, *[1] * (example.ndim - 1)).to(device)
+        for _ in range(plan.warmup):
+            _once(base, inputs, device)
+            _once(pruned, inputs, device)
+        pairs: list[tuple[float, float]] = []
+        started = time.perf_counter()
+        while len(pairs) < plan.repeats:
+            if len(pairs) >= 5 and time.perf_counter() - started > plan.seconds:
+                break
+            # Whoever goes second finds warmer caches: take turns.
+            if len(pairs) % 2:
+                second = _once(pruned, inputs, device)
+                pairs.append((_once(base, inputs, device), second))
+            else:
+                pairs.append((_once(base, inputs, device), _once(pruned, inputs, device)))
+        found.append(_summary(np.array(pairs), batch=batch, device=device))
+    return tuple(found)
+
+
+def _summary(pairs: np.ndarray, *, batch: int, device: str) -> Latency:
+    """Median and 10th to 90th percentile of ``[R, 2]`` milliseconds."""
+    low, middle, high = np.percentile(pairs, (10, 50, 90), axis=0)
+    return Latency(
+        engine="torch",
+        device=device,
+        threads=torch.get_num_threads(),
+        batch=batch,
+        base_ms=float(middle[0]),
+        pruned_ms=float(middle[1]),
+        base_spread_ms=(float(low[0]), float(high[0])),
+        pruned_spread_ms=(float(low[1]), float(high[1])),
+        ratio=float(np.median(pairs[:, 0] / pairs[:, 1])),
+        repeats=len(pairs),
+    )

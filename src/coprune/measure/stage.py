@@ -1,0 +1,43 @@
+"""All figures of a model after one step, as the run folder's contract names them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from coprune.data import DataSet
+from coprune.measure.accuracy import evaluate
+from coprune.measure.macs import count_macs, count_params
+from coprune.measure.memory import peak_memory
+from coprune.result import Stage
+from coprune.store.tensors import tensor_file_size
+
+
+def measure_stage(
+    name: Literal["base", "pruned", "recovered", "finetuned"],
+    model: nn.Module,
+    data: DataSet,
+    example: Tensor,
+    *,
+    device: str = "cpu",
+) -> Stage:
+    """Held-out accuracy and size of a model.
+
+    Args:
+        name: of the stage.
+        model: to measure.
+        data: its held-out part is used.
+        example: one sample ``[1, …]``.
+        device: where accuracy is computed.
+    """
+    score = evaluate(model, data.heldout, device=device, label=f"accuracy, {name}")
+    model.cpu()
+    return Stage(
+        name=name,
+        value=score.top1,
+        macs=count_macs(model, example),
+        params=count_params(model),
+        bytes=tensor_file_size(model.state_dict()),
+        peak_memory=peak_memory(model, example),
+    )

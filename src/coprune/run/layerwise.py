@@ -1,0 +1,122 @@
+"""The paper's schedule: layer after layer, first to last, each cut followed by a little training.
+
+Every finished layer leaves its decision and the model so far in ``run/work/layers``, so that an
+interrupted run continues with the layer it was at.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+from torch import nn
+
+from coprune.data import DataSet
+from coprune.files import read_document, write_json
+from coprune.plan import GroupDecision
+from coprune.progress import track
+from coprune.run.folder import RunFolder
+from coprune.run.steps import Prepared, counts, gather_for
+from coprune.select import Method
+from coprune.store.model import load, save_model
+from coprune.surgery import cut
+from coprune.training import Checkpoint, fit
+from coprune.units import ChannelGroup, Units, find_units
+
+if TYPE_CHECKING:
+    from coprune.run.prune import PruneSettings
+
+
+def prune_layer_by_layer(
+    model: nn.Module,
+    data: DataSet,
+    prepared: Prepared,
+    method: Method,
+    options: Any,
+    settings: PruneSettings,
+    *,
+    folder: RunFolder | None,
+    device: str,
+) -> tuple[tuple[GroupDecision, ...], nn.Module]:
+    """Select, cut and train one group at a time.
+
+    With a budget every group's count is known beforehand; without one each group's knee is read from
+    the network as it is by then. A group is cut once, so its indices are those of the full model.
+
+    Args:
+        model: unpruned; left as it is.
+        data: statistics from the calibration part, training on the training part.
+        prepared: the model's groups.
+        method: which units to keep.
+        options: the method's settings.
+        settings: the run's.
+        folder: for resuming.
+        device: where to compute.
+
+    Returns:
+        The decisions in the order of the network, and the pruned, partly trained model.
+    """
+    budget = settings.budget
+    fixed: dict[str, int] | None = None
+    if budget.keep_macs is not None or budget.keep_units is not None:
+        fixed, _ = counts(budget, prepared.cost, [], allocation="uniform")
+    current = copy.deepcopy(model)
+    decisions: list[GroupDecision] = []
+    names = [g.name for g in prepared.units.groups]
+    for index, name in enumerate(track(names, label="layers", total=len(names))):
+        place = folder.work / "layers" / f"{index:03d}" if folder else None
+        if place and (place / "decision.json").is_file():
+            decisions.append(_read_decision(place))
+            current = load(place, model=copy.deepcopy(model))
+            continue
+        group = _find(current, prepared, name, settings.skip)
+        here = Prepared(prepared.example, Units((group,), ()), prepared.cost)
+        profile = gather_for(
+            current, here, data.calibration, method.needs(options), classes=data.classes, device=device
+        )
+        current.cpu()
+        (choice,) = method.choose(profile, options, settings.seed)
+        if fixed is not None:
+            k, why = fixed[name], f"as many as {budget.words} allows"
+        else:
+            k = choice.knee.k if choice.knee else group.size
+            why = "the knee of its curve"
+        decision = choice.keep(k, why=why)
+        current = cut(current, (decision,), prepared.example)
+        if settings.between.epochs:
+            fit(
+                current,
+                data.train,
+                settings.between,
+                seed=settings.seed + 1000 * (index + 1),
+                teacher=model if settings.between.distill else None,
+                checkpoint=Checkpoint(place / "training.safetensors") if place else None,
+                device=device,
+                label=f"training after {name}",
+            )
+            current.cpu()
+        decisions.append(decision)
+        if place and folder:
+            save_model(place, current)
+            # Written last: its presence says that this layer is whole.
+            content = {"schema": 1, "decision": decision.model_dump(mode="json")}
+            write_json(place / "decision.json", content)
+            (place / "training.safetensors").unlink(missing_ok=True)
+            folder.log("layer", name=name, kept=len(decision.kept), size=decision.size)
+    return tuple(decisions), current
+
+
+def _find(current: nn.Module, prepared: Prepared, name: str, skip: tuple[str, ...]) -> ChannelGroup:
+    units = find_units(current, prepared.example, skip=skip)
+    return next(g for g in units.groups if g.name == name)
+
+
+def _read_decision(place: Path) -> GroupDecision:
+    return read_document(place / "decision.json", _Stored, what="decision", schema=1).decision
+
+
+class _Stored(BaseModel):
+    schema_version: int = Field(alias="schema")
+    decision: GroupDecision

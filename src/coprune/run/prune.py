@@ -1,0 +1,336 @@
+"""``coprune prune``: model + data → a physically smaller model with its plan and its figures."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from coprune.data import DataSet, Source, split_source
+from coprune.errors import UserError
+from coprune.measure import LatencyPlan, evaluate, measure_latency, measure_stage
+from coprune.methods import find_method, method_settings
+from coprune.plan import GroupDecision, Plan
+from coprune.profile import Profile
+from coprune.result import Result, Stage
+from coprune.run.environment import pick_device, set_up, versions
+from coprune.run.folder import RunFolder
+from coprune.run.layerwise import prune_layer_by_layer
+from coprune.run.search import Found, search_budget
+from coprune.run.steps import Prepared, counts, decide, gather_for, prepare, recover
+from coprune.select import Budget, GroupChoice, Method
+from coprune.store.model import weights_fingerprint
+from coprune.store.profile import load_profile, save_profile
+from coprune.surgery import cut
+from coprune.training import Checkpoint, Recipe, fit
+
+BETWEEN = Recipe(epochs=2, fraction=0.25, lr=0.01, schedule="step", step_epochs=1, step_factor=0.5)
+"""CoSeP's fine-tuning after each layer on CIFAR (arXiv 2505.13225)."""
+
+
+class PruneSettings(BaseModel):
+    """Everything that decides what a pruning run does, model and data apart.
+
+    Attributes:
+        method: name of the selection method.
+        options: the method's own settings.
+        budget: what to keep; empty: the method's knee.
+        allocation: how a MACs budget is shared out, ``uniform`` or in ``knee`` proportion.
+        schedule: ``oneshot``, or ``layerwise``: select, cut and train layer after layer.
+        between: training after each layer of the layerwise schedule.
+        recovery: without training: ``bn`` or ``none``.
+        finetune: training at the end; 0 epochs for none.
+        skip: layers to leave alone.
+        latency: how to measure it.
+        profile: a folder of statistics to reuse.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = "cosep"
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    budget: Budget = Field(default_factory=Budget)
+    allocation: Literal["uniform", "knee"] = "uniform"
+    schedule: Literal["oneshot", "layerwise"] = "oneshot"
+    between: Recipe = BETWEEN
+    recovery: Literal["bn", "none"] = "bn"
+    finetune: Recipe = Recipe(epochs=0)
+    skip: tuple[str, ...] = ()
+    latency_batches: tuple[int, ...] = (1, 32)
+    latency_seconds: float = 5.0
+    profile: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run hands back.
+
+    Attributes:
+        model: the smaller model, on the CPU, in evaluation mode.
+        plan: what was kept, and why.
+        result: every figure.
+        statistics: what the plan was concluded from: key → name → tensor.
+        data: fingerprint of the data.
+    """
+
+    model: nn.Module
+    plan: Plan
+    result: Result
+    statistics: Mapping[str, Mapping[str, Tensor]] = field(repr=False)
+
+    def save(self, run: str | Path) -> Path:
+        """Write the run folder: plan, model, result, statistics and page. Returns the folder."""
+        from coprune.run.write import write_run
+
+        return write_run(Path(run), self)
+
+
+class Stopwatch:
+    """Seconds of each named step, for ``result.json``."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {
+            "profile": 0.0, "select": 0.0, "surgery": 0.0, "recover": 0.0, "finetune": 0.0
+        }  # fmt: skip
+
+    @contextmanager
+    def measure(self, step: str) -> Iterator[None]:
+        """Add the time spent inside to a step."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - started
+
+
+def prune_model(
+    model: nn.Module, data: DataSet, settings: PruneSettings, *, folder: RunFolder | None = None
+) -> Outcome:
+    """Select, cut, recover, train and measure.
+
+    Args:
+        model: the trained network; left as it is.
+        data: in three parts; decisions use the calibration part only.
+        settings: what to do.
+        folder: where unfinished state is kept, so that an interrupted run can go on.
+
+    Raises:
+        UserError: anything about model, data or settings that the user can mend.
+    """
+    device = pick_device(settings.device)
+    set_up(threads=settings.threads, seed=settings.seed)
+    method = find_method(settings.method)
+    options = method_settings(method, settings.options)
+    check_settings(settings, method)
+    watch = Stopwatch()
+    model = copy.deepcopy(model).cpu().eval()
+    prepared = prepare(model, data, skip=settings.skip)
+    fingerprint = weights_fingerprint(model)
+    statistics_part, judging_part = _calibration(data, settings)
+    base = measure_stage("base", model, data, prepared.example, device=device)
+    stages, notes, found = [base], [], None
+    known = _known_statistics(settings, folder, model=fingerprint, data=data.fingerprint)
+    profile: Profile | None = None
+
+    if settings.schedule == "layerwise":
+        with watch.measure("select"):
+            decisions, pruned = prune_layer_by_layer(
+                model, data, prepared, method, options, settings, folder=folder, device=device
+            )
+    else:
+        with watch.measure("profile"):
+            profile = gather_for(
+                model,
+                prepared,
+                statistics_part,
+                method.needs(options),
+                classes=data.classes,
+                device=device,
+                known=known,
+            )
+            if folder:
+                save_profile(
+                    folder.path / "profile", profile.tensors, model=fingerprint, data=data.fingerprint
+                )
+        with watch.measure("select"):
+            choices = method.choose(profile, options, settings.seed)
+            if settings.budget.max_drop is not None:
+                found = _search(
+                    model, prepared, choices, settings, statistics_part, judging_part, device=device
+                )
+                decisions = found.decisions
+            else:
+                wanted, why = counts(settings.budget, prepared.cost, choices, allocation=settings.allocation)
+                decisions = decide(choices, wanted, why=why)
+        with watch.measure("surgery"):
+            pruned = cut(model, decisions, prepared.example)
+    plan = Plan(
+        schema=1,
+        method=method.name,
+        settings=_plan_settings(settings, options),
+        budget=settings.budget.words,
+        seed=settings.seed,
+        model=fingerprint,
+        data={"name": data.name, "fingerprint": data.fingerprint},
+        groups=decisions,
+        skipped=prepared.units.skipped,
+    )
+    if folder:
+        plan.save(folder.path / "plan.json")
+        folder.log("plan", kept=plan.units["kept"], total=plan.units["total"])
+    stages.append(measure_stage("pruned", pruned, data, prepared.example, device=device))
+    touched = stages[-1].macs < base.macs
+    if not touched:
+        notes.append("nothing was removed: " + _why_nothing(settings, found))
+
+    with watch.measure("recover"):
+        if touched and recover(pruned, statistics_part, how=settings.recovery, device=device):
+            stages.append(measure_stage("recovered", pruned, data, prepared.example, device=device))
+    if settings.finetune.epochs and touched:
+        before = copy.deepcopy(pruned)
+        with watch.measure("finetune"):
+            fit(
+                pruned,
+                data.train,
+                settings.finetune,
+                seed=settings.seed,
+                teacher=model if settings.finetune.distill else None,
+                checkpoint=Checkpoint(folder.work / "finetune.safetensors") if folder else None,
+                device=device,
+                label="fine-tuning",
+            )
+        limit = settings.budget.max_drop
+        if limit is not None and found is not None and _lost(found, pruned, judging_part, device) > limit:
+            notes.append(
+                f"fine-tuning lost more than {limit:g} points on calibration data; "
+                "the model before it is handed back"
+            )
+            pruned = before
+        else:
+            stages.append(measure_stage("finetuned", pruned, data, prepared.example, device=device))
+    with watch.measure("measure"):
+        latency = measure_latency(
+            model,
+            pruned,
+            prepared.example,
+            LatencyPlan(batches=settings.latency_batches, seconds=settings.latency_seconds),
+            device=device,
+        )
+    notes.extend(_budget_notes(settings, stages))
+    result = Result(
+        schema=1,
+        method=method.name,
+        seed=settings.seed,
+        units=plan.units,
+        stages=tuple(stages),
+        latency=latency,
+        seconds={k: round(v, 3) for k, v in watch.seconds.items()},
+        versions=versions(),
+        search=tuple(p.as_json() for p in found.probes) if found else (),
+        notes=tuple(notes),
+    )
+    return Outcome(pruned.cpu().eval(), plan, result, profile.tensors if profile else {})
+
+
+def check_settings(settings: PruneSettings, method: Method) -> None:
+    """Refuse settings that contradict each other or the method.
+
+    Raises:
+        UserError: several budgets, a search of a layerwise run, no budget and no knee.
+    """
+    asked = [v for v in settings.budget.model_dump().values() if v is not None]
+    if len(asked) > 1:
+        raise UserError("give one of --keep-macs, --keep-units and --max-drop, not several")
+    if settings.budget.max_drop is not None and settings.schedule == "layerwise":
+        raise UserError("--max-drop searches one-shot models; leave --schedule layerwise out")
+    if not asked and not method.has_knee:
+        raise UserError(
+            f"method '{method.name}' has no knee of its own; give --keep-macs, --keep-units or --max-drop"
+        )
+
+
+def _calibration(data: DataSet, settings: PruneSettings) -> tuple[Source, Source]:
+    """Samples for statistics and recovery, and samples to judge a search on; disjoint in a search."""
+    if settings.budget.max_drop is None:
+        return data.calibration, data.calibration
+    statistics, judging = split_source(data.calibration, (0.5, 0.5), seed=settings.seed)
+    return statistics, judging
+
+
+def _known_statistics(
+    settings: PruneSettings, folder: RunFolder | None, *, model: str, data: str
+) -> dict[str, dict[str, Tensor]]:
+    if settings.profile:
+        return load_profile(Path(settings.profile), model=model, data=data)
+    own = folder.path / "profile" if folder else None
+    if own and (own / "profile.json").is_file():
+        return load_profile(own, model=model, data=data)
+    return {}
+
+
+def _search(
+    model: nn.Module,
+    prepared: Prepared,
+    choices: list[GroupChoice] | Any,
+    settings: PruneSettings,
+    statistics: Source,
+    judging: Source,
+    *,
+    device: str,
+) -> Found:
+    base = evaluate(model, judging, device=device, label="accuracy, calibration").top1
+    model.cpu()
+
+    def at(share: float) -> tuple[float, tuple[GroupDecision, ...]]:
+        budget = Budget(keep_macs=share)
+        wanted, _ = counts(budget, prepared.cost, choices, allocation=settings.allocation)
+        why = f"max_drop={settings.budget.max_drop:g} allows no fewer"
+        return prepared.cost.ratio(wanted), decide(choices, wanted, why=why)
+
+    def judge(decisions: tuple[GroupDecision, ...]) -> float:
+        candidate = cut(model, decisions, prepared.example)
+        recover(candidate, statistics, how=settings.recovery, device=device)
+        return evaluate(candidate, judging, device=device, label="accuracy, probe").top1
+
+    least = prepared.cost.ratio(dict.fromkeys(prepared.cost.sizes, 1))
+    return search_budget(least, base, settings.budget.max_drop or 0.0, decide=at, judge=judge)
+
+
+def _lost(found: Found, model: nn.Module, judging: Source, device: str) -> float:
+    """Points lost on the judging half against the unpruned model (the search's first probe)."""
+    value = evaluate(model, judging, device=device, label="accuracy, calibration").top1
+    return (found.probes[0].value - value) * 100 - 1e-9
+
+
+def _plan_settings(settings: PruneSettings, options: BaseModel) -> dict[str, Any]:
+    general = settings.model_dump(mode="json", include={"allocation", "schedule", "recovery", "skip"})
+    if settings.schedule == "layerwise":
+        general["between"] = settings.between.model_dump(mode="json")
+    if settings.finetune.epochs:
+        general["finetune"] = settings.finetune.model_dump(mode="json")
+    return {**options.model_dump(mode="json"), **general}
+
+
+def _why_nothing(settings: PruneSettings, found: Found | None) -> str:
+    if found is not None:
+        return f"every smaller model that was tried lost more than {settings.budget.max_drop:g} points"
+    return f"the budget ({settings.budget.words}) keeps every unit"
+
+
+def _budget_notes(settings: PruneSettings, stages: list[Stage]) -> list[str]:
+    """A MACs budget that could not be met within 2 % is said, not hidden."""
+    target = settings.budget.keep_macs
+    reached = stages[1].macs / stages[0].macs
+    if target is not None and abs(reached - target) > 0.02 * target:
+        return [f"keep_macs={target:g} was asked for; whole units come to {reached:.3f}"]
+    return []

@@ -1,0 +1,132 @@
+"""The steps that ``prune`` and ``compare`` share, each a function of the values of the step before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from coprune.data import DataSet, Source
+from coprune.errors import UserError
+from coprune.plan import GroupDecision
+from coprune.profile import Profile, Statistic, gather
+from coprune.recover import reestimate_batchnorm
+from coprune.select import Budget, GroupChoice, counts_for_macs, uniform_counts
+from coprune.units import CostModel, Units, cost_model, find_units
+
+RECOVERIES = ("bn", "none")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model looked at: one sample to trace with, its groups and what they cost."""
+
+    example: Tensor
+    units: Units
+    cost: CostModel
+
+
+def prepare(model: nn.Module, data: DataSet, *, skip: Sequence[str] = ()) -> Prepared:
+    """Find what can be removed.
+
+    Raises:
+        UserError: the model does not take the data, or nothing can be removed (with all reasons).
+    """
+    inputs, _ = next(iter(data.heldout.batches(1)))
+    example = inputs[:1].cpu()
+    model.cpu()
+    check_takes(model, example)
+    units = find_units(model, example, skip=skip)
+    if not units.groups:
+        why = "; ".join(f"{s.layer}: {s.reason}" for s in units.skipped[:6]) or "it has no dense layers"
+        raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}")
+    return Prepared(example, units, cost_model(model, example, units.groups))
+
+
+def check_takes(model: nn.Module, inputs: Tensor) -> None:
+    """One small forward pass.
+
+    Raises:
+        UserError: the model does not take samples of this shape.
+    """
+    try:
+        with torch.no_grad():
+            model.eval()(inputs)
+    except (RuntimeError, ValueError, TypeError) as cause:
+        raise UserError(
+            f"the model does not take inputs {list(inputs.shape)}: {str(cause).splitlines()[0]}"
+        ) from cause
+
+
+def gather_for(
+    model: nn.Module,
+    prepared: Prepared,
+    source: Source,
+    statistics: Sequence[Statistic],
+    *,
+    classes: int,
+    device: str,
+    known: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> Profile:
+    """The profile that some methods asked for; statistics already ``known`` are not gathered again."""
+    have = dict(known or {})
+    missing = {s.key: s for s in statistics if s.key not in have}
+    found = gather(model, prepared.units.groups, source, missing.values(), classes=classes, device=device)
+    return Profile(prepared.units.groups, prepared.cost, {**have, **found})
+
+
+def counts(
+    budget: Budget, cost: CostModel, choices: Sequence[GroupChoice], *, allocation: str = "uniform"
+) -> tuple[dict[str, int], str]:
+    """How many units each group keeps, and who said so.
+
+    Args:
+        budget: what was asked for; ``max_drop`` is not a count and is searched elsewhere.
+        cost: the cost model.
+        choices: the method's choices, one a group.
+        allocation: ``uniform``: every group keeps the same share. ``knee``: shares in the
+            proportion that the method's knees have.
+
+    Returns:
+        Group name → number of units, and the words for the plan.
+
+    Raises:
+        UserError: no budget and a method without a knee, or a budget out of reach.
+    """
+    knees = {c.group.name: c.knee for c in choices}
+    if budget.keep_macs is not None:
+        shares = None
+        if allocation == "knee":
+            shares = {name: k.k / cost.sizes[name] for name, k in knees.items() if k is not None}
+            if not shares:
+                raise UserError("--allocation knee needs a method with a knee, such as cosep")
+        found = counts_for_macs(cost, budget.keep_macs, shares=shares)
+        return found, f"as many as keep_macs={budget.keep_macs:g} allows"
+    if budget.keep_units is not None:
+        return uniform_counts(cost.sizes, budget.keep_units), f"keep_units={budget.keep_units:g} asks for it"
+    if any(k is None for k in knees.values()):
+        raise UserError("this method has no knee of its own; give --keep-macs, --keep-units or --max-drop")
+    return {name: k.k for name, k in knees.items() if k is not None}, "the knee of its curve"
+
+
+def decide(
+    choices: Sequence[GroupChoice], wanted: Mapping[str, int], *, why: str
+) -> tuple[GroupDecision, ...]:
+    """Ask every choice for its units."""
+    return tuple(choice.keep(wanted[choice.group.name], why=why) for choice in choices)
+
+
+def recover(model: nn.Module, source: Source, *, how: str, device: str) -> bool:
+    """Bring accuracy back without training, in place. Returns whether anything was done.
+
+    Args:
+        model: right after surgery.
+        source: calibration samples.
+        how: ``bn`` (batch-norm re-estimation) or ``none``.
+        device: where to compute.
+    """
+    if how not in RECOVERIES:
+        raise UserError(f"--recovery {how}: known are {', '.join(RECOVERIES)}")
+    return how == "bn" and reestimate_batchnorm(model, source, device=device) > 0
