@@ -12,14 +12,14 @@ M = TypeVar("M", bound=BaseModel)
 N = TypeVar("N", int, float)
 
 
-def validated(model: type[M], **values: Any) -> M:
+def validated(kind: type[M], /, **values: Any) -> M:
     """Make a settings value, naming the option when a value is refused.
 
     Raises:
         UserError: e.g. ``--schedule sine: Input should be 'cosine', 'onecycle', …``.
     """
     try:
-        return model(**values)
+        return kind(**values)
     except ValidationError as cause:
         first = cause.errors()[0]
         option = "-".join(str(part) for part in first["loc"]).replace("_", "-")

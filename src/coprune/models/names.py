@@ -17,10 +17,12 @@ from torch import nn
 
 from coprune.errors import UserError, near_matches
 from coprune.models.resnet import SmallImageResNet
+from coprune.models.vgg import SmallImageVGG
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": functools.partial(SmallImageResNet, 3),
     "resnet56": functools.partial(SmallImageResNet, 9),
+    "vgg16_bn": SmallImageVGG,
 }
 """The project's own small-image networks; each takes ``in_channels``, ``num_classes``, ``width``."""
 

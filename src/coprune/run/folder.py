@@ -20,9 +20,26 @@ from coprune.files import read_json, write_json
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that one run owns."""
+    """A folder that one run owns, used as a context.
+
+    When a run that started here ends with a :class:`~coprune.errors.UserError`, nothing of it stays:
+    it could not be resumed, since something about it must change. Any other end (a kill, an
+    interrupt) leaves what ``--resume`` needs.
+
+    Attributes:
+        path: the folder.
+        fresh: whether this run made it, rather than taking it up again.
+    """
 
     path: Path
+    fresh: bool = False
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.fresh and kind is not None and issubclass(kind, UserError):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @property
     def work(self) -> Path:
@@ -78,7 +95,7 @@ def claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -
     elif occupied:
         raise UserError(f"{out}: exists already; use --resume, --overwrite or another --out")
     write_json(folder.work / "job.json", asked)
-    return folder
+    return RunFolder(out, fresh=True)
 
 
 def _remove(out: Path) -> None:

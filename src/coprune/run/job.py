@@ -80,7 +80,7 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
     folder = claim(out, job={"prune": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return out
-    outcome = prune_model(model, data, settings, folder=folder)
-    write_run(out, outcome)
-    folder.close()
+    with folder:
+        write_run(out, prune_model(model, data, settings, folder=folder))
+        folder.close()
     return out

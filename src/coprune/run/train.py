@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
-from coprune.data import load_data
+from coprune.data import DataSet, load_data
 from coprune.files import write_json
 from coprune.measure.accuracy import Score, evaluate
 from coprune.measure.macs import count_macs, count_params
 from coprune.run.environment import pick_device, set_up, versions
-from coprune.run.folder import claim
+from coprune.run.folder import RunFolder, claim
 from coprune.run.steps import check_takes
 from coprune.store import open_model, save_model
 from coprune.store.model import check_finite
@@ -67,6 +68,14 @@ def train(
     inputs, _ = next(iter(data.heldout.batches(8)))
     check_takes(model, inputs)
     folder = claim(out, job={"train": job.model_dump()}, resume=resume, overwrite=overwrite)
+    with folder:
+        return _train(model, data, job, folder, device=device, command=command)
+
+
+def _train(
+    model: nn.Module, data: DataSet, job: TrainJob, folder: RunFolder, *, device: str, command: str
+) -> Score:
+    example, _ = next(iter(data.heldout.batches(1)))
     started = time.monotonic()
     log = fit(
         model,
@@ -82,18 +91,18 @@ def train(
     score = evaluate(model, data.heldout, device=device)
     model.cpu()
     notes = {"command": command, "data": job.data, "top1": score.top1, "versions": versions()}
-    save_model(out, model, notes=notes)
+    save_model(folder.path, model, notes=notes)
     for epoch, (loss, top1) in enumerate(zip(log.loss, log.accuracy, strict=True)):
         folder.log("epoch", epoch=epoch, loss=loss, top1=top1)
     stage = {
         "name": "base",
         "metric": "top1",
         "value": score.top1,
-        "macs": count_macs(model, inputs[:1]),
+        "macs": count_macs(model, example),
         "params": count_params(model),
     }
     write_json(
-        out / "result.json",
+        folder.path / "result.json",
         {
             "schema": 1,
             "method": "train",

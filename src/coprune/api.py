@@ -1,0 +1,152 @@
+"""The Python interface: a model and loaders in, a smaller model with its plan and figures out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from coprune.data import ArraySource, DataSet, LoaderSource, Source
+from coprune.data.dataset import check_arrays, check_classes
+from coprune.errors import UserError
+from coprune.run.prune import Outcome, PruneSettings, check_settings, prune_model
+from coprune.select import Budget
+from coprune.training import Recipe
+
+
+def prune(
+    model: nn.Module,
+    *,
+    train: Iterable[Any],
+    eval: Iterable[Any],
+    calibration: Iterable[Any] | None = None,
+    calibration_samples: int = 2000,
+    method: str = "cosep",
+    keep_macs: float | None = None,
+    keep_units: float | None = None,
+    max_drop: float | None = None,
+    allocation: str = "uniform",
+    schedule: str = "oneshot",
+    recovery: str = "bn",
+    finetune_epochs: int = 0,
+    finetune_lr: float = 0.02,
+    distill: float = 0.5,
+    skip: Iterable[str] = (),
+    seed: int = 0,
+    device: str = "auto",
+    **options: Any,
+) -> Outcome:
+    """Prune a trained classifier.
+
+    Args:
+        model: maps ``[B, …]`` to logits ``[B, C]``; left as it is.
+        train: batches of (inputs, labels), e.g. a ``DataLoader``; read by fine-tuning, and for the
+            calibration samples when none are given.
+        eval: held-out batches; only reported on, never used to decide.
+        calibration: batches that statistics and decisions are based on. Best disjoint from ``train``.
+        calibration_samples: how many to take from the start of ``train`` otherwise.
+        method: ``cosep``, ``random``, ``magnitude``, ``bn_scale``, ``fpgm`` or ``taylor``.
+        keep_macs, keep_units, max_drop: at most one; none: the method's own knee decides.
+        allocation, schedule, recovery, skip, seed, device: as on the command line.
+        finetune_epochs: passes over ``train`` at the end.
+        finetune_lr: highest learning rate, cosine to 0.
+        distill: weight of the unpruned model's soft labels in the loss.
+        options: the method's own settings, e.g. ``mss="nearest"`` for cosep.
+
+    Returns:
+        An outcome with ``.model``, ``.plan``, ``.result`` and ``.save(folder)``.
+
+    Raises:
+        UserError: a ``ValueError`` whose message is one line: the cause and the way out.
+
+    Example:
+        >>> import coprune
+        >>> outcome = coprune.prune(model, train=loader, eval=test_loader, keep_macs=0.5)  # doctest: +SKIP
+        >>> outcome.result.stage("recovered").value  # doctest: +SKIP
+        0.9265
+    """
+    given = {"keep_macs": keep_macs, "keep_units": keep_units, "max_drop": max_drop}
+    try:
+        settings = PruneSettings(
+            method=method,
+            options=options,
+            budget=Budget(**given),
+            allocation=allocation,  # type: ignore[arg-type]
+            schedule=schedule,  # type: ignore[arg-type]
+            recovery=recovery,  # type: ignore[arg-type]
+            finetune=Recipe(epochs=finetune_epochs, lr=finetune_lr, distill=distill),
+            skip=tuple(skip),
+            seed=seed,
+            device=device,
+        )
+    except ValueError as cause:
+        raise UserError(" ".join(str(cause).split())) from cause
+    from coprune.methods import find_method
+
+    check_settings(settings, find_method(method))
+    data = from_loaders(
+        train=train, heldout=eval, calibration=calibration, calibration_samples=calibration_samples
+    )
+    return prune_model(model, data, settings)
+
+
+def from_loaders(
+    *,
+    train: Iterable[Any],
+    heldout: Iterable[Any],
+    calibration: Iterable[Any] | None,
+    calibration_samples: int,
+) -> DataSet:
+    """A data set from a user's own loaders.
+
+    The calibration samples are held in memory: they are read several times and must be the same.
+
+    Raises:
+        UserError: batches that are no (inputs, labels), NaN, a class with fewer than two samples.
+    """
+    taken = _take(calibration if calibration is not None else train, calibration_samples, calibration is None)
+    classes = int(taken.labels.max()) + 1
+    check_classes(taken.labels, classes, where="calibration samples")
+    return DataSet(
+        name="loaders",
+        train=_loader_source(train),
+        calibration=taken,
+        heldout=_loader_source(heldout),
+        classes=classes,
+        input_shape=tuple(taken.images.shape[1:]),
+        fingerprint=hashlib.sha256(taken.fingerprint().encode()).hexdigest()[:16],
+    )
+
+
+def _take(batches: Iterable[Any], count: int, limited: bool) -> ArraySource:
+    inputs: list[torch.Tensor] = []
+    labels: list[torch.Tensor] = []
+    seen = 0
+    for batch in batches:
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+            raise UserError("a loader's batches must be (inputs, labels) pairs of tensors")
+        x, y = batch
+        inputs.append(torch.as_tensor(x))
+        labels.append(torch.as_tensor(y).long())
+        seen += len(labels[-1])
+        if limited and seen >= count:
+            break
+    if not inputs:
+        raise UserError("the loader of calibration samples is empty")
+    images, wanted = torch.cat(inputs), torch.cat(labels)
+    if limited:
+        images, wanted = images[:count], wanted[:count]
+    check_arrays(images, wanted, where="calibration samples")
+    return ArraySource(images, wanted)
+
+
+def _loader_source(loader: Iterable[Any]) -> Source:
+    if isinstance(loader, (ArraySource, LoaderSource)):
+        return loader
+    if not hasattr(loader, "__len__"):
+        raise UserError("a loader needs a length (len(loader)); wrap it in torch.utils.data.DataLoader")
+    samples = len(loader.dataset) if hasattr(loader, "dataset") else len(loader)
+    return LoaderSource(loader, samples)

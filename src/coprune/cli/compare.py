@@ -1,0 +1,143 @@
+"""``coprune compare``: methods × budgets × seeds in one table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coprune.cli import options as o
+
+if TYPE_CHECKING:
+    from coprune.compare.table import Comparison
+
+
+def compare(
+    model: o.Model,
+    data: o.Data,
+    out: o.Out,
+    methods: Annotated[
+        str, typer.Option(help="Methods, separated by commas.")
+    ] = "cosep,random,magnitude,bn_scale,fpgm,taylor",
+    keep_macs: Annotated[
+        str, typer.Option(help="Shares of the MACs and/or knee, separated by commas.")
+    ] = "0.5",
+    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 3,
+    recovery: Annotated[str, typer.Option(help="bn, none or both, separated by commas.")] = "bn",
+    finetune_epochs: o.FinetuneEpochs = 0,
+    finetune_lr: o.FinetuneLr = 0.02,
+    finetune_schedule: o.FinetuneSchedule = "cosine",
+    batch_size: o.BatchSize = 128,
+    distill: o.Distill = 0.5,
+    precision: o.Precision = "auto",
+    calibration: o.Calibration = 2000,
+    skip: o.Skip = "",
+    in_channels: o.InChannels = None,
+    num_classes: o.NumClasses = None,
+    width: o.Width = None,
+    weights: o.Weights = None,
+    grid: o.Grid = None,
+    at: o.At = None,
+    space: o.Space = None,
+    mss: o.Mss = None,
+    knee: o.KneeRule = None,
+    knee_degree: o.KneeDegree = None,
+    sensitivity: o.Sensitivity = None,
+    representative: o.Representative = None,
+    start: o.Start = None,
+    variance_eps: o.VarianceEps = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Compare methods at the same MACs, with the same recovery and the same fine-tuning."""
+    from coprune.cli.values import finetune_recipe, given, model_arguments, validated
+    from coprune.compare.run import CompareJob, run_compare
+
+    options = given(
+        grid=grid,
+        at=at,
+        space=space,
+        mss=mss,
+        knee=knee,
+        knee_degree=knee_degree,
+        sensitivity=sensitivity,
+        representative=representative,
+        start=start,
+        variance_eps=variance_eps,
+    )
+    job = validated(
+        CompareJob,
+        model=model,
+        data=data,
+        methods=_words(methods),
+        budgets=tuple(_budget(word) for word in _words(keep_macs)),
+        options=options,
+        seeds=seeds,
+        recoveries=_words(recovery),
+        finetune=finetune_recipe(
+            epochs=finetune_epochs,
+            lr=finetune_lr,
+            schedule=finetune_schedule,
+            batch_size=batch_size,
+            distill=distill,
+            precision=precision,
+        ),
+        weights=str(weights) if weights else None,
+        arguments=model_arguments(in_channels, num_classes, width),
+        calibration=calibration,
+        skip=_words(skip),
+        device=device,
+        threads=threads,
+    )
+    comparison = run_compare(job, out=out, resume=resume, overwrite=overwrite)
+    print_comparison(comparison)
+    typer.echo(f"\ntable   {out / 'compare.json'}\nreport  {out / 'compare.html'}")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _budget(word: str) -> float | str:
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The table of means and spreads on one screen, best first within a budget."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from coprune.report import summarise
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("budget", "method", "recovery", "MACs", "pruned", "recovered", "fine-tuned", "seeds"):
+        table.add_column(column, justify="left" if len(table.columns) < 3 else "right")
+
+    def cell(stage: tuple[float, float] | None) -> str:
+        return f"{stage[0]:.2%} ± {100 * stage[1]:.2f}" if stage else "–"
+
+    before = None
+    for row in summarise(comparison.as_json()):
+        if before not in (None, row["budget"]):
+            table.add_section()
+        budget = row["budget"] if row["budget"] != before else ""
+        before = row["budget"]
+        ratio = row["macs_ratio"]
+        table.add_row(
+            f"{budget:g}" if isinstance(budget, float) else str(budget),
+            row["method"],
+            row["recovery"],
+            f"{ratio[0] if isinstance(ratio, tuple) else ratio:.1%}",
+            cell(row["pruned"]),
+            cell(row["recovered"]),
+            cell(row["finetuned"]),
+            str(row["seeds"]),
+        )
+    console = Console()
+    console.print(f"\nbase {comparison.base.value:.2%}, {comparison.base.macs / 1e6:.2f} M MACs\n")
+    console.print(table)

@@ -1,0 +1,61 @@
+"""``coprune run job.toml``: a command and its options from a file, under the names of the command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from coprune.errors import UserError, near_matches
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+COMMANDS = ("train", "prune", "compare")
+
+
+def arguments_of(path: Path) -> list[str]:
+    """The command line that a job file stands for.
+
+    The file says ``command = "prune"`` and one key an option, written with ``-`` or ``_``; lists
+    become comma-separated values, true switches a flag on.
+
+    Raises:
+        UserError: missing file, no TOML, no or an unknown command, a value that is no option value.
+    """
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text())
+    except OSError as cause:
+        raise UserError(f"{path}: cannot be read ({cause.strerror})") from cause
+    except ValueError as cause:
+        raise UserError(f"{path}: not TOML ({cause})") from cause
+    command = content.pop("command", None)
+    if command not in COMMANDS:
+        raise UserError(f"{path}: command = {command!r}; {near_matches(str(command), COMMANDS)}")
+    words = [command]
+    for key, value in content.items():
+        option = "--" + key.replace("_", "-")
+        if value is True:
+            words.append(option)
+        elif value is False:
+            continue
+        elif isinstance(value, list) and all(isinstance(v, (str, int, float)) for v in value):
+            words += [option, ",".join(str(v) for v in value)]
+        elif isinstance(value, (str, int, float)):
+            words += [option, str(value)]
+        else:
+            raise UserError(f"{path}: {key} = {value!r} is no option value")
+    return words
+
+
+def run(
+    ctx: typer.Context,
+    job: Annotated[Path, typer.Argument(help="TOML file with command = … and one key an option.")],
+) -> None:
+    """Run a command described in a TOML file."""
+    root = ctx.find_root().command
+    root.main(args=arguments_of(job), prog_name="coprune", standalone_mode=False)

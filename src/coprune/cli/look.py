@@ -1,0 +1,79 @@
+"""``coprune inspect``, ``report`` and ``measure``: look at a run that is finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coprune.cli import options as o
+
+Run = Annotated[Path, typer.Argument(help="A run folder.")]
+
+
+def inspect(run: Run) -> None:
+    """Say what stayed in every group, why, and which layers were left alone."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from coprune.plan import Plan
+
+    plan = Plan.load(run / "plan.json")
+    console = Console()
+    console.print(
+        f"[bold]{plan.method}[/], {plan.budget}, seed {plan.seed}, data {plan.data.get('name')}, "
+        f"kept {plan.units['kept']} of {plan.units['total']}\n"
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("group", "kept", "of", "knee", "why"):
+        table.add_column(column, justify="right" if column in ("kept", "of", "knee") else "left")
+    for group in plan.groups:
+        knee = "" if group.knee is None else f"{group.knee.k}{'*' if group.knee.fallback else ''}"
+        table.add_row(group.name, str(len(group.kept)), str(group.size), knee, group.reason)
+    console.print(table)
+    for group in plan.groups:
+        if group.knee and group.knee.fallback:
+            console.print(f"* {group.name}: {group.knee.fallback}")
+    if plan.skipped:
+        console.print("\nleft alone:")
+    for skipped in plan.skipped:
+        console.print(f"  {skipped.layer}: {skipped.reason}", highlight=False)
+
+
+def report(run: Run) -> None:
+    """Write the page of a run or of a comparison anew."""
+    from coprune.report import write, write_compare
+
+    page = write_compare(run) if (run / "compare.json").is_file() else write(run)
+    typer.echo(str(page))
+
+
+def measure(
+    run: Run,
+    data: Annotated[str, typer.Option(help="Also measure accuracy on this data's held-out part.")] = "",
+    input_shape: Annotated[
+        str, typer.Option(help="Of one sample, e.g. 1,28,28; not needed with --data.")
+    ] = "",
+    latency_batches: o.LatencyBatches = "1,32",
+    threads: o.Threads = None,
+    device: o.Device = "auto",
+) -> None:
+    """Measure the model of a run: MACs, parameters, file size, peak memory, latency, accuracy."""
+    from coprune.cli.values import numbers
+    from coprune.errors import UserError
+    from coprune.run.measure import measure_run
+
+    shape = numbers(input_shape, option="input-shape", kind=int)
+    if not data and not shape:
+        raise UserError("measure needs --data or --input-shape to know what the model reads")
+    found = measure_run(
+        run,
+        data=data or None,
+        shape=shape,
+        batches=numbers(latency_batches, option="latency-batches", kind=int),
+        threads=threads,
+        device=device,
+    )
+    for line in found:
+        typer.echo(line)

@@ -1,0 +1,1 @@
+"""Methods × budgets × seeds: same budget, same recovery, same fine-tuning."""

@@ -1,0 +1,280 @@
+"""Methods × budgets × seeds, everything else equal.
+
+Every method gets the same calibration samples, the same recovery and the same fine-tuning on the
+same batches in the same order.
+
+Every row is written when it is done; ``--resume`` continues behind the last one.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from coprune.compare.table import BaseFigures, Comparison, Row
+from coprune.data import DataSet
+from coprune.errors import UserError
+from coprune.files import read_document, write_json
+from coprune.measure import count_macs, count_params, evaluate
+from coprune.methods import find_method, method_settings
+from coprune.progress import track
+from coprune.report import write_compare
+from coprune.run.environment import pick_device, set_up, versions
+from coprune.run.folder import RunFolder, claim
+from coprune.run.job import open_both
+from coprune.run.steps import RECOVERIES, Prepared, counts, decide, gather_for, prepare, recover
+from coprune.select import Budget, Method
+from coprune.surgery import cut
+from coprune.training import Recipe, fit
+
+KNEE = "knee"
+
+
+class CompareJob(BaseModel):
+    """Everything ``coprune compare`` can be asked for, but where to write.
+
+    Attributes:
+        methods: names; the first one with a knee decides the MACs of the ``knee`` budget.
+        options: settings of the methods that have them, by option name.
+        budgets: shares of the MACs, or ``knee``.
+        seeds: how many; seed s draws its own calibration samples and training order.
+        recoveries: each row is made once with each of them.
+        finetune: 0 epochs for none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    data: str
+    methods: tuple[str, ...]
+    budgets: tuple[float | str, ...]
+    options: Mapping[str, Any] = {}
+    seeds: int = 3
+    recoveries: tuple[str, ...] = ("bn",)
+    finetune: Recipe = Recipe(epochs=0)
+    weights: str | None = None
+    arguments: Mapping[str, Any] = {}
+    calibration: int = 2000
+    skip: tuple[str, ...] = ()
+    device: str = "auto"
+    threads: int | None = None
+
+
+def _settings(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
+    """Each method with its settings; an option must belong to at least one of them."""
+    methods = {name: find_method(name) for name in job.methods}
+    known = {field for m in methods.values() for field in m.settings.model_fields}
+    for option in job.options:
+        if option not in known:
+            raise UserError(f"--{option.replace('_', '-')} is no option of {', '.join(job.methods)}")
+    return {
+        name: (
+            method,
+            method_settings(
+                method, {k: v for k, v in job.options.items() if k in method.settings.model_fields}
+            ),
+        )
+        for name, method in methods.items()
+    }
+
+
+def check_job(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
+    """Refuse what cannot be compared, before anything is loaded.
+
+    Raises:
+        UserError: unknown names, budgets outside (0, 1], a knee that no method has.
+    """
+    methods = _settings(job)
+    if not methods:
+        raise UserError("--methods names none; e.g. --methods cosep,magnitude,random")
+    if len(methods) < len(job.methods):
+        raise UserError("--methods names a method twice")
+    for budget in job.budgets:
+        if budget == KNEE:
+            if not any(m.has_knee for m, _ in methods.values()):
+                raise UserError("--keep-macs knee needs a method with a knee, such as cosep")
+        elif isinstance(budget, str) or not 0 < budget <= 1:
+            raise UserError(f"--keep-macs {budget}: shares in (0, 1], or knee")
+    if not job.budgets:
+        raise UserError("--keep-macs names no budget; e.g. --keep-macs 0.5,0.25")
+    for recovery in job.recoveries:
+        if recovery not in RECOVERIES:
+            raise UserError(f"--recovery {recovery}: known are {', '.join(RECOVERIES)}")
+    if job.seeds < 1:
+        raise UserError(f"--seeds {job.seeds}: at least one")
+    pick_device(job.device)
+    return methods
+
+
+def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Comparison:
+    """Compare and write ``compare.json`` and ``compare.html``.
+
+    Args:
+        job: what to compare.
+        out: the folder.
+        resume: continue an interrupted comparison.
+        overwrite: replace an earlier one.
+
+    Returns:
+        The comparison.
+    """
+    methods = check_job(job)
+    device = pick_device(job.device)
+    set_up(threads=job.threads, seed=0)
+    model, data = _open(job, seed=0)
+    prepared = prepare(model, data, skip=job.skip)
+    folder = claim(out, job={"compare": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
+    if (out / "compare.json").is_file() and not folder.work.exists():
+        return Comparison.load(out / "compare.json")
+    with folder:
+        score = evaluate(model, data.heldout, device=device, label="accuracy, base")
+        model.cpu()
+        base = BaseFigures(
+            value=score.top1, macs=count_macs(model, prepared.example), params=count_params(model)
+        )
+        rows: list[Row] = []
+        total = job.seeds * len(job.budgets) * len(methods) * len(job.recoveries)
+        for row in track(
+            _rows(job, methods, model, prepared, folder, base=base, device=device), label="rows", total=total
+        ):
+            rows.append(row)
+        comparison = Comparison(
+            schema=1, base=base, rows=tuple(rows), job=job.model_dump(mode="json"), versions=versions()
+        )
+        comparison.save(out / "compare.json")
+        write_compare(out)
+        folder.close()
+    return comparison
+
+
+def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
+    return open_both(
+        job.model,
+        job.data,
+        weights=job.weights,
+        arguments=job.arguments,
+        calibration=job.calibration,
+        seed=seed,
+    )
+
+
+def _rows(
+    job: CompareJob,
+    methods: Mapping[str, tuple[Method, BaseModel]],
+    model: nn.Module,
+    prepared: Prepared,
+    folder: RunFolder,
+    *,
+    base: BaseFigures,
+    device: str,
+) -> Any:
+    for seed in range(job.seeds):
+        places = {
+            (budget, name, recovery): folder.work / "rows" / f"{seed}-{budget}-{name}-{recovery}.json"
+            for budget in job.budgets
+            for name in methods
+            for recovery in job.recoveries
+        }
+        done = {
+            key: read_document(place, _Stored, what="row", schema=1).row
+            for key, place in places.items()
+            if place.is_file()
+        }
+        if len(done) < len(places):
+            _, data = _open(job, seed=seed)
+            statistics = [s for method, options in methods.values() for s in method.needs(options)]
+            profile = gather_for(
+                model, prepared, data.calibration, statistics, classes=data.classes, device=device
+            )
+            model.cpu()
+            choices = {
+                name: method.choose(profile, options, seed) for name, (method, options) in methods.items()
+            }
+            knee_macs = _knee_macs(methods, choices, prepared)
+        for (budget, name, recovery), place in places.items():
+            if (budget, name, recovery) not in done:
+                started = time.monotonic()
+                wanted, why = _counts(budget, methods[name][0], choices[name], prepared, knee_macs)
+                decisions = decide(choices[name], wanted, why=why)
+                pruned = cut(model, decisions, prepared.example)
+                figures = _stages(pruned, model, data, job, recovery=recovery, seed=seed, device=device)
+                row = Row(
+                    method=name,
+                    budget=budget,
+                    seed=seed,
+                    macs_ratio=count_macs(pruned.cpu(), prepared.example) / base.macs,
+                    recovery=recovery,
+                    kept=sum(len(d.kept) for d in decisions),
+                    seconds=round(time.monotonic() - started, 1),
+                    **figures,
+                )
+                write_json(place, {"schema": 1, "row": row.model_dump(mode="json")})
+                done[budget, name, recovery] = row
+            yield done[budget, name, recovery]
+
+
+def _knee_macs(
+    methods: Mapping[str, tuple[Method, BaseModel]],
+    choices: Mapping[str, Sequence[Any]],
+    prepared: Prepared,
+) -> float | None:
+    """MACs that the first method with a knee keeps at it."""
+    for name, (method, _) in methods.items():
+        if method.has_knee:
+            wanted, _ = counts(Budget(), prepared.cost, choices[name])
+            return prepared.cost.ratio(wanted)
+    return None
+
+
+def _counts(
+    budget: float | str, method: Method, choices: Sequence[Any], prepared: Prepared, knee_macs: float | None
+) -> tuple[dict[str, int], str]:
+    if budget == KNEE and method.has_knee:
+        return counts(Budget(), prepared.cost, choices)
+    share = knee_macs if budget == KNEE else float(budget)
+    return counts(Budget(keep_macs=share), prepared.cost, choices)
+
+
+def _stages(
+    pruned: nn.Module,
+    teacher: nn.Module,
+    data: DataSet,
+    job: CompareJob,
+    *,
+    recovery: str,
+    seed: int,
+    device: str,
+) -> dict[str, float | None]:
+    """Held-out accuracy right after surgery, after recovery and after training; in place."""
+    found: dict[str, float | None] = {
+        "pruned": evaluate(pruned, data.heldout, device=device, label="accuracy, pruned").top1,
+        "recovered": None,
+        "finetuned": None,
+    }
+    if recover(pruned, data.calibration, how=recovery, device=device):
+        found["recovered"] = evaluate(pruned, data.heldout, device=device, label="accuracy, recovered").top1
+    if job.finetune.epochs:
+        fit(
+            pruned,
+            data.train,
+            job.finetune,
+            seed=seed,
+            teacher=copy.deepcopy(teacher) if job.finetune.distill else None,
+            device=device,
+            label="fine-tuning",
+        )
+        found["finetuned"] = evaluate(pruned, data.heldout, device=device, label="accuracy, fine-tuned").top1
+    return found
+
+
+class _Stored(BaseModel):
+    row: Row
+
+
+__all__ = ["CompareJob", "check_job", "run_compare"]

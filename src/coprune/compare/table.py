@@ -1,0 +1,80 @@
+"""``compare.json``: one row a method × budget × seed × recovery. A stable contract, schema 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from coprune.files import read_document, write_json
+
+SCHEMA = 1
+
+
+class BaseFigures(BaseModel):
+    """The unpruned model: held-out top-1, MACs, parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float
+    macs: int
+    params: int
+
+
+class Row(BaseModel):
+    """One pruned model.
+
+    Attributes:
+        budget: share of the MACs asked for, or ``knee``: a method with a knee used its own, every
+            other method got the MACs that the first such method came to, for the same seed.
+        macs_ratio: share of the MACs that was reached.
+        pruned: held-out top-1 right after surgery.
+        recovered: after recovery and before training; None without recovery.
+        finetuned: after equal training; None without training.
+        recovery: ``none`` or ``bn``.
+        kept: units kept.
+        seconds: the row took.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    budget: float | str
+    seed: int
+    macs_ratio: float
+    pruned: float
+    recovered: float | None
+    finetuned: float | None
+    recovery: str
+    kept: int
+    seconds: float
+
+
+class Comparison(BaseModel):
+    """All rows, and what they have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = Field(SCHEMA, alias="schema")
+    base: BaseFigures
+    rows: tuple[Row, ...]
+    job: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON value."""
+        return self.model_dump(by_alias=True, mode="json")
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_json(path, self.as_json())
+
+    @staticmethod
+    def load(path: Path) -> Comparison:
+        """Read a comparison.
+
+        Raises:
+            UserError: missing, truncated or foreign.
+        """
+        return read_document(path, Comparison, what="comparison", schema=SCHEMA)
