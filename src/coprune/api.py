@@ -62,11 +62,6 @@ def prune(
     Raises:
         UserError: a ``ValueError`` whose message is one line: the cause and the way out.
 
-    Example:
-        >>> import coprune
-        >>> outcome = coprune.prune(model, train=loader, eval=test_loader, keep_macs=0.5)  # doctest: +SKIP
-        >>> outcome.result.stage("recovered").value  # doctest: +SKIP
-        0.9265
     """
     given = {"keep_macs": keep_macs, "keep_units": keep_units, "max_drop": max_drop}
     try:
@@ -74,9 +69,9 @@ def prune(
             method=method,
             options=options,
             budget=Budget(**given),
-            allocation=allocation,  # type: ignore[arg-type]
-            schedule=schedule,  # type: ignore[arg-type]
-            recovery=recovery,  # type: ignore[arg-type]
+            allocation=allocation,
+            schedule=schedule,
+            recovery=recovery,
             finetune=Recipe(epochs=finetune_epochs, lr=finetune_lr, distill=distill),
             skip=tuple(skip),
             seed=seed,
@@ -148,5 +143,5 @@ def _loader_source(loader: Iterable[Any]) -> Source:
         return loader
     if not hasattr(loader, "__len__"):
         raise UserError("a loader needs a length (len(loader)); wrap it in torch.utils.data.DataLoader")
-    samples = len(loader.dataset) if hasattr(loader, "dataset") else len(loader)
-    return LoaderSource(loader, samples)
+    sized: Any = getattr(loader, "dataset", loader)
+    return LoaderSource(loader, len(sized))

@@ -91,6 +91,8 @@ def claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -
         if other:
             said = ", ".join(f"{k} was {started.get(k)!r}, is {asked.get(k)!r}" for k in other[:3])
             raise UserError(f"{out}: --resume with other options ({said}); ask for the same again")
+        for torn in out.rglob(".*.tmp"):  # files that a kill left half-written, beside the whole ones
+            torn.unlink()
         return folder
     elif occupied:
         raise UserError(f"{out}: exists already; use --resume, --overwrite or another --out")

@@ -1,0 +1,61 @@
+# Two commands for everybody: `make demo` and `make test`. Both make .venv when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-speed bench-render clean
+
+demo: $(VENV)/.ready
+	$(BIN)/coprune demo --out demo-run
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.ready
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The environment is whole when its stamp is there; an interrupted install is done again.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("coprune needs Python 3.10 or newer; set PYTHON=python3.x") if sys.version_info < (3, 10) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,vision]'
+	touch $@
+
+# ---- benchmarks: JSON under benchmarks/results, tables rendered from it -------------------------------
+BASES := benchmarks/bases
+
+$(BASES)/%/model.json: | $(VENV)/.ready
+	$(BIN)/python benchmarks/train_base.py $* --out $(BASES)/$*
+
+# Which reading of CoSeP's open points comes nearest to the published ratios (about 5 minutes, and
+# 15 minutes once for training the two networks).
+bench-cosep: $(VENV)/.ready $(BASES)/resnet56/model.json $(BASES)/vgg16_bn/model.json
+	$(BIN)/python benchmarks/cosep_variants.py resnet20=coprune:resnet20@fashion-mnist \
+	  resnet56=$(BASES)/resnet56 vgg16_bn=$(BASES)/vgg16_bn --out benchmarks/results/cosep_variants.json
+	$(BIN)/python benchmarks/render.py
+
+# CoSeP at its knee and at half the MACs against five rivals, full Fashion-MNIST, 3 seeds, one epoch of
+# equal fine-tuning (about an hour on two cores).
+bench-cosep-compare: $(VENV)/.ready
+	$(BIN)/coprune run benchmarks/cosep_compare.toml
+	$(BIN)/python benchmarks/render.py
+
+# Profile pass against a plain evaluation pass; the k-curve of 512 units.
+bench-speed: $(VENV)/.ready
+	$(BIN)/python benchmarks/speed.py --out benchmarks/results/speed.json
+	$(BIN)/python benchmarks/render.py
+
+bench-render: $(VENV)/.ready
+	$(BIN)/python benchmarks/render.py
+
+clean:
+	rm -rf $(VENV) demo-run

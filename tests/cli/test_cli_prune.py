@@ -1,0 +1,255 @@
+"""``coprune prune`` and what looks at its folder, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+import coprune as package
+from coprune.plan import Plan
+from coprune.result import Result
+
+CONTRACT = {
+    "plan.json",
+    "model.safetensors",
+    "model.json",
+    "result.json",
+    "profile",
+    "report.html",
+    "log.jsonl",
+}
+
+
+def test_run_folder_is_the_contract(coprune, base, digits, tmp_path):
+    out = tmp_path / "run"
+    ended = coprune(
+        "prune", "--model", base, "--data", digits, "--method", "cosep", "--keep-macs", 0.5,
+        "--finetune-epochs", 1, "--out", out, "--latency-batches", "1,2",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert {p.name for p in out.iterdir()} == CONTRACT
+    content = json.loads((out / "result.json").read_text())
+    assert content["schema"] == 1
+    assert [s["name"] for s in content["stages"]] == ["base", "pruned", "recovered", "finetuned"]
+    for stage in content["stages"]:
+        assert {"name", "metric", "value", "macs", "params"} <= stage.keys()
+        assert 0 <= stage["value"] <= 1
+    assert content["stages"][1]["macs"] <= 0.5 * content["stages"][0]["macs"]
+    assert [entry["batch"] for entry in content["latency"]] == [1, 2]
+    assert {"engine", "device", "threads", "batch", "base_ms", "pruned_ms", "ratio", "repeats"} <= content[
+        "latency"
+    ][0].keys()
+    assert {"profile", "select", "surgery", "recover", "finetune"} <= content["seconds"].keys()
+    plan = Plan.load(out / "plan.json")
+    assert plan.units == content["units"]
+    assert all(group.knee is not None and group.curve and group.clusters for group in plan.groups)
+    # One screen that names the files.
+    assert len(ended.out.splitlines()) <= 24
+    for name in ("model.safetensors", "plan.json", "result.json", "report.html"):
+        assert name in ended.out
+
+
+def test_result_figures_are_those_of_the_stored_model(coprune, base, digits, tmp_path):
+    from coprune.data import load_data
+    from coprune.measure import count_macs, count_params, evaluate
+
+    out = tmp_path / "run"
+    assert coprune("prune", "--model", base, "--data", digits, "--keep-units", 0.5, "--out", out).code == 0
+    final = Result.load(out / "result.json").stages[-1]
+    model, data = package.load(out), load_data(digits, calibration=60)
+    assert evaluate(model, data.heldout).top1 == final.value
+    assert count_params(model) == final.params
+    assert count_macs(model, torch.zeros(1, 1, 12, 12)) == final.macs
+    assert (out / "model.safetensors").stat().st_size == pytest.approx(final.bytes, abs=64)
+
+
+def test_the_knee_decides_without_a_budget(coprune, base, digits, tmp_path):
+    out = tmp_path / "run"
+    assert coprune("prune", "--model", base, "--data", digits, "--out", out).code == 0
+    plan = Plan.load(out / "plan.json")
+    assert plan.budget == "knee"
+    assert all(len(group.kept) == group.knee.k for group in plan.groups)
+
+
+def test_loaded_in_a_new_process_the_outputs_are_bit_equal(coprune, base, digits, tmp_path):
+    out = tmp_path / "run"
+    assert coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.4, "--out", out).code == 0
+    code = (
+        "import sys, torch, coprune, hashlib; torch.set_num_threads(1);"
+        "x = torch.linspace(-1, 1, 3 * 144).view(3, 1, 12, 12);"
+        "print(hashlib.sha256(coprune.load(sys.argv[1])(x).detach().numpy().tobytes()).hexdigest())"
+    )
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    }
+    torch.set_num_threads(1)
+    x = torch.linspace(-1, 1, 3 * 144).view(3, 1, 12, 12)
+    import hashlib
+
+    here = hashlib.sha256(package.load(out)(x).detach().numpy().tobytes()).hexdigest()
+    assert runs == {here + "\n"}
+
+
+@pytest.mark.parametrize("method", ["random", "magnitude", "bn_scale", "fpgm", "taylor"])
+def test_every_rival_runs_and_says_why(coprune, base, digits, tmp_path, method):
+    out = tmp_path / method
+    ended = coprune(
+        "prune", "--model", base, "--data", digits, "--method", method, "--keep-macs", 0.6, "--out", out
+    )
+    assert ended.code == 0, ended.err
+    plan = Plan.load(out / "plan.json")
+    for group in plan.groups:
+        kept = sorted(group.score[u] for u in group.kept)
+        removed = sorted(group.score[u] for u in set(range(group.size)) - set(group.kept))
+        assert not removed or kept[0] >= removed[-1]
+    assert (out / "report.html").stat().st_size > 1e6
+
+
+@pytest.mark.parametrize("limit", [0.0, 5.0, 100.0])
+def test_max_drop_never_loses_more_on_calibration_data(coprune, base, digits, tmp_path, limit):
+    from coprune.data import load_data, split_source
+    from coprune.measure import evaluate
+
+    out = tmp_path / "run"
+    ended = coprune("prune", "--model", base, "--data", digits, "--max-drop", limit, "--finetune-epochs", 1,
+                    "--finetune-lr", 0.5, "--out", out)  # fmt: skip
+    assert ended.code == 0, ended.err
+    data = load_data(digits)
+    _, judging = split_source(data.calibration, (0.5, 0.5), seed=0)
+    lost = evaluate(package.load(base), judging).top1 - evaluate(package.load(out), judging).top1
+    assert lost * 100 <= limit + 1e-9
+    result = Result.load(out / "result.json")
+    accepted = [p["macs"] for p in result.search if p["ok"]]
+    assert result.stages[-1].macs / result.stages[0].macs == pytest.approx(min(accepted), abs=1e-5)
+    if limit == 100.0:
+        # Anything goes: the smallest model there is.
+        assert result.units["kept"] == len(Plan.load(out / "plan.json").groups)
+
+
+def test_layer_after_layer(coprune, base, digits, tmp_path):
+    out = tmp_path / "run"
+    ended = coprune(
+        "prune", "--model", base, "--data", digits, "--schedule", "layerwise", "--keep-macs", 0.5,
+        "--between-epochs", 1, "--out", out,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    result = Result.load(out / "result.json")
+    assert result.stages[1].macs <= 0.5 * result.stages[0].macs
+    package.load(out)
+
+
+def test_statistics_are_reused_for_another_budget(coprune, base, digits, tmp_path, monkeypatch):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.5, "--out", first).code == 0
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("gathered anew")
+
+    monkeypatch.setattr(import_module("coprune.profile.gather"), "MomentsCollector", forbidden)
+    again = coprune(
+        "prune", "--model", base, "--data", digits, "--keep-macs", 0.3, "--profile", first / "profile",
+        "--out", second,
+    )  # fmt: skip
+    assert again.code == 0, again.err
+    other = coprune(
+        "prune", "--model", base, "--data", digits, "--keep-macs", 0.3, "--profile", first / "profile",
+        "--seed", 1, "--out", tmp_path / "third",
+    )  # fmt: skip
+    assert other.code == 2
+    assert "another data" in other.err
+
+
+def test_same_seed_same_bytes(coprune, base, digits, tmp_path):
+    for name in ("a", "b"):
+        ended = coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.5, "--finetune-epochs", 1,
+                        "--threads", 1, "--out", tmp_path / name)  # fmt: skip
+        assert ended.code == 0
+    for file in ("plan.json", "model.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_job_file_is_the_command_line(coprune, base, digits, tmp_path):
+    job = tmp_path / "job.toml"
+    job.write_text(
+        f'command = "prune"\nmodel = "{base}"\ndata = "{digits}"\nkeep-macs = 0.5\nlatency_batches = [1]\n'
+        f'threads = 1\nout = "{tmp_path}/from-file"\n'
+    )
+    assert coprune("run", job).code == 0
+    typed = coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.5, "--latency-batches", "1",
+                    "--threads", 1, "--out", tmp_path / "typed")  # fmt: skip
+    assert typed.code == 0
+    assert Plan.load(tmp_path / "from-file" / "plan.json") == Plan.load(tmp_path / "typed" / "plan.json")
+
+
+def test_inspect_report_and_measure(coprune, base, digits, tmp_path):
+    out = tmp_path / "run"
+    assert coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.5, "--out", out).code == 0
+    inspected = coprune("inspect", out)
+    assert "layer1.0.conv1" in inspected.out
+    assert "left alone" in inspected.out
+    page = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    assert coprune("report", out).code == 0
+    assert (out / "report.html").read_bytes() == page
+    measured = coprune("measure", out, "--data", digits, "--latency-batches", "1")
+    assert measured.code == 0, measured.err
+    final = Result.load(out / "result.json").stages[-1]
+    assert f"{final.value:.2%}" in measured.out
+    assert f"{final.params:,} parameters" in measured.out
+
+
+def test_a_factory_of_the_users_own(coprune, digits, tmp_path, monkeypatch):
+    (tmp_path / "my_nets.py").write_text(
+        "from torch import nn\n"
+        "def make(num_classes=4):\n"
+        "    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),\n"
+        "        nn.Flatten(), nn.Linear(8 * 64, 16), nn.ReLU(), nn.Linear(16, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ended = coprune("prune", "--model", "python:my_nets:make", "--data", digits, "--keep-units", 0.5,
+                    "--out", tmp_path / "run")  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert {g.name: len(g.kept) for g in Plan.load(tmp_path / "run" / "plan.json").groups} == {"2": 4, "6": 8}
+    assert package.load(tmp_path / "run")[6].in_features == 4 * 64
+
+
+def test_help_answers_at_once():
+    import time
+
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "coprune", "--help"], check=True, capture_output=True)
+    # Half a second on a quiet machine; what would break it is importing torch (several seconds).
+    assert time.monotonic() - started < 1.5
+    code = "import sys, coprune.cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_quiet_without_a_terminal(base, digits, tmp_path):
+    command = [sys.executable, "-m", "coprune", "prune", "--model", str(base), "--data", digits]
+    ended = subprocess.run(
+        [*command, "--keep-macs", "0.5", "--out", str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+
+
+def test_demo_keeps_its_promise(tmp_path):
+    """The README's first command: half the MACs, at most 1.5 points, a report."""
+    out = tmp_path / "demo"
+    command = [sys.executable, "-m", "coprune", "demo", "--out", str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    result = Result.load(out / "result.json")
+    base, final = result.stages[0], result.stages[-1]
+    assert final.macs <= 0.5 * base.macs
+    assert (base.value - final.value) * 100 <= 1.5
+    assert str(Path("demo") / "report.html") in ended.out.replace("\n", "")

@@ -1,0 +1,37 @@
+"""One thread, so that sums have one order; tiny networks that are traced once."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from hypothesis import settings
+from torch import nn
+
+from coprune.units import Units, find_units
+
+torch.set_num_threads(1)
+# Derandomised: a suite that fails must fail again. No deadline: this may share a busy machine.
+settings.register_profile("coprune", max_examples=25, deadline=None, derandomize=True)
+settings.load_profile("coprune")
+
+EXAMPLE = torch.zeros(1, 1, 12, 12)
+
+
+@pytest.fixture(scope="session")
+def example() -> torch.Tensor:
+    """One black image ``[1, 1, 12, 12]``, to trace and count with."""
+    return EXAMPLE
+
+
+@pytest.fixture(scope="session")
+def traced() -> dict[str, tuple[nn.Module, Units]]:
+    """Name → network and its units. Shared: no test may change these networks."""
+    networks: dict[str, nn.Module] = {
+        "resnet20": tiny.network("resnet20"),
+        "resnet56": tiny.network("resnet56", width=3),
+        "vgg16_bn": tiny.network("vgg16_bn", width=3),
+        "flattened": tiny.randomise(tiny.Flattened()),
+        "perceptron": tiny.randomise(tiny.Perceptron()),
+    }
+    return {name: (net, find_units(net, EXAMPLE)) for name, net in networks.items()}
