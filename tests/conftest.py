@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 from hypothesis import settings
 from torch import nn
 
+import tiny
 from coprune.units import Units, find_units
+
+pytest_plugins = ["commands"]
 
 torch.set_num_threads(1)
 # Derandomised: a suite that fails must fail again. No deadline: this may share a busy machine.

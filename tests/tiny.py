@@ -85,7 +85,9 @@ class Depthwise(nn.Module):
         return self.fc(self.mix(torch.relu(self.project(x))).mean((2, 3)))
 
 
-def source(n: int, *, classes: int = 3, size: int = 12, seed: int = 0, kind: type = ArraySource) -> ArraySource:
+def source(
+    n: int, *, classes: int = 3, size: int = 12, seed: int = 0, kind: type = ArraySource
+) -> ArraySource:
     """Random uint8 images; every class occurs at least ``n // classes`` times, in random order."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (n, 1, size, size), generator=generator, dtype=torch.uint8)
@@ -130,7 +132,9 @@ class NoCost(CostModel):
 
 
 def decision(of: ChannelGroup, kept: list[int]) -> GroupDecision:
-    return GroupDecision(name=of.name, members=of.members, size=of.size, kept=tuple(sorted(kept)), reason="test")
+    return GroupDecision(
+        name=of.name, members=of.members, size=of.size, kept=tuple(sorted(kept)), reason="test"
+    )
 
 
 def random_decisions(groups: tuple[ChannelGroup, ...], seed: int) -> tuple[GroupDecision, ...]:
@@ -149,4 +153,4 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 def same_state(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """Bit for bit."""
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return a.keys() == b.keys() and all(a[n].dtype == b[n].dtype and torch.equal(a[n], b[n]) for n in a)

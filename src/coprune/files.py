@@ -41,6 +41,18 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise UserError(f"{path}: cannot be written ({cause.strerror}); choose another --out") from cause
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        UserError: no permission, or a parent that is no folder.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise UserError(f"{path}: cannot be made ({cause.strerror}); choose another --out") from cause
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, whole or not at all."""
     write_bytes(path, text.encode())

@@ -10,8 +10,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from digits import write_digits
 from safetensors.torch import load_file, save_file
+
+from digits import write_digits
 
 BUNDLED = "coprune:resnet20@fashion-mnist"
 

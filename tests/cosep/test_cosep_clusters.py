@@ -61,7 +61,9 @@ def test_loss_is_near_the_optimum_of_small_groups():
 def test_starting_from_the_previous_k_is_no_worse_than_random_starts():
     distance = points(3, 48)
     ours = [c.loss for c in cluster_every_k(distance, seed=0)]
-    random = np.mean([[c.loss for c in cluster_every_k(distance, seed=s, start="random")] for s in range(3)], 0)
+    random = np.mean(
+        [[c.loss for c in cluster_every_k(distance, seed=s, start="random")] for s in range(3)], 0
+    )
     assert sum(ours) <= 1.02 * random.sum()
     assert all(a <= 1.08 * b for a, b in zip(ours, random, strict=True))
 

@@ -50,7 +50,13 @@ def test_published_variants_agree_with_kneed_and_with_the_twin(fit, degree, rate
     k, y = saturating(rate=rate)
     knee = find_knee(k.tolist(), y.tolist(), units=50, fit=fit, degree=degree)
     plain = KneeLocator(
-        k, y, S=1.0, curve="concave", direction="increasing", interp_method=NAMES[fit], polynomial_degree=degree
+        k,
+        y,
+        S=1.0,
+        curve="concave",
+        direction="increasing",
+        interp_method=NAMES[fit],
+        polynomial_degree=degree,
     )
     assert knee.fallback is None
     assert knee.k == plain.knee

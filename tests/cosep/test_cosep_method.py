@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from coprune.cosep import COSEP, CoSePSettings
 from coprune.cosep.clusters import Clustering
 from coprune.cosep.method import choose_group, representatives

@@ -52,7 +52,9 @@ def test_by_hand():
     clustering = assign(distance.numpy(), np.array([0, 2, 3]))
     assert mean_simplified_silhouette(distance, clustering, variant="paper") == pytest.approx((11 - 4) / 11)
     # nearest: the three medoids have s = 1, the unit (6 − 4)/6.
-    assert mean_simplified_silhouette(distance, clustering, variant="nearest") == pytest.approx((3 + 1 / 3) / 4)
+    assert mean_simplified_silhouette(distance, clustering, variant="nearest") == pytest.approx(
+        (3 + 1 / 3) / 4
+    )
 
 
 def test_paper_variant_leaves_out_medoids_and_their_duplicates_and_is_1_when_none_remain():

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import tiny
 from coprune.data import LoaderSource
 from coprune.errors import UserError
 from coprune.profile import ClassMoments, GateGradient, Profile, WeightScore, gather
@@ -41,7 +41,9 @@ def samples(n=24, classes=3):
 
 
 def hooks_on(model):
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
+    return sum(
+        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()
+    )
 
 
 @torch.no_grad()
@@ -49,7 +51,9 @@ def activations(net, group, at, source):
     """What the consumer reads or the producer puts out, of all samples, as NumPy."""
     seen = []
     if at == "producer":
-        handle = net.get_submodule(group.name).register_forward_hook(lambda _, i, o: seen.append(o.clone().numpy()))
+        handle = net.get_submodule(group.name).register_forward_hook(
+            lambda _, i, o: seen.append(o.clone().numpy())
+        )
     else:
         consumer = net.get_submodule(group.of_role("consumer")[0].layer)
         handle = consumer.register_forward_pre_hook(lambda _, i: seen.append(i[0].clone().numpy()))
@@ -91,7 +95,9 @@ def test_moments_equal_a_direct_computation(resnet, at, grid):
             mean = members.mean(0)
             assert found[f"{group.name}/count"][c] == len(members)
             np.testing.assert_allclose(found[f"{group.name}/mean"][c], mean, atol=1e-9)
-            np.testing.assert_allclose(found[f"{group.name}/m2"][c], ((members - mean) ** 2).sum(0), atol=1e-9)
+            np.testing.assert_allclose(
+                found[f"{group.name}/m2"][c], ((members - mean) ** 2).sum(0), atol=1e-9
+            )
 
 
 @pytest.mark.parametrize("grid", [0, 1])
@@ -117,7 +123,9 @@ def test_the_size_of_a_batch_does_not_matter(resnet):
         for key, tensors in once.items():
             assert tensors.keys() == again[key].keys()
             for name, tensor in tensors.items():
-                np.testing.assert_allclose(again[key][name], tensor, rtol=1e-9, atol=1e-9, err_msg=f"{key} {name}")
+                np.testing.assert_allclose(
+                    again[key][name], tensor, rtol=1e-9, atol=1e-9, err_msg=f"{key} {name}"
+                )
 
 
 def test_what_is_gathered_beside_it_does_not_matter(resnet):
@@ -151,7 +159,9 @@ def gate_loop(net, group, source):
 def test_gate_gradient_equals_an_explicit_gate_sample_by_sample(which, request):
     net, groups = request.getfixturevalue(which)
     source = samples(10)
-    found = Profile(groups, tiny.NoCost(), gather(net, groups, source, [GateGradient()], classes=3, batch_size=4))
+    found = Profile(
+        groups, tiny.NoCost(), gather(net, groups, source, [GateGradient()], classes=3, batch_size=4)
+    )
     for group in groups:
         wanted = gate_loop(net, group, source)
         assert wanted.max() > 0
@@ -215,7 +225,7 @@ def weight_loop(net, group, kind):
     if kind == "geometric_median":
         return [sum(math.dist(a, b) for b in rows) for a in rows]
     norm = next((m.layer for m in group.of_role("carrier")), None)
-    return [abs(float(v)) for v in net.get_submodule(norm).weight] if norm else []
+    return [abs(float(v)) for v in net.get_submodule(norm).weight.detach()] if norm else []
 
 
 @pytest.mark.parametrize("kind", ["l1_norm", "geometric_median", "bn_scale"])
@@ -224,13 +234,16 @@ def test_weight_scores_equal_loops(traced, which, kind):
     net, units = traced[which]
     found = gather(net, units.groups, samples(), [WeightScore(kind)], classes=3)
     for group in units.groups:
-        np.testing.assert_allclose(found[f"weights-{kind}"][group.name], weight_loop(net, group, kind), rtol=1e-9)
+        np.testing.assert_allclose(
+            found[f"weights-{kind}"][group.name], weight_loop(net, group, kind), rtol=1e-9
+        )
         assert found[f"weights-{kind}"][group.name].dtype == torch.float64
 
 
 def test_bn_scale_ignores_the_sign_and_is_empty_without_a_batch_norm(traced):
     net, units = traced["perceptron"]
-    assert all(not len(v) for v in gather(net, units.groups, samples(), [WeightScore("bn_scale")], classes=3).popitem()[1].values())
+    found = gather(net, units.groups, samples(), [WeightScore("bn_scale")], classes=3)
+    assert all(not len(score) for score in found["weights-bn_scale"].values())
     other = tiny.network("resnet20")
     with torch.no_grad():
         other.layer1[0].bn1.weight.copy_(torch.tensor([-2.0, 1.0, 0.5, -0.25]))

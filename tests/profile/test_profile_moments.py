@@ -1,11 +1,14 @@
 """Class-conditional moments against plain loops, and the merge that makes streaming exact."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coprune.profile import moments as module
 from coprune.profile.moments import Moments, batch_moments, to_grid
 
 
@@ -42,6 +45,14 @@ def test_moments_equal_a_plain_loop():
     assert_moments(batch_moments(values, labels, classes=5), moments_loop(values.numpy(), labels.numpy(), 5))
 
 
+@pytest.mark.parametrize("size", [1, 29, 30, 60, 90, 10_000])
+def test_the_size_of_a_block_does_not_matter(monkeypatch, size):
+    # 30 samples of 12 columns: one column at a time, …, two, three, all.
+    monkeypatch.setattr(module, "BLOCK_VALUES", size)
+    values, labels = draw(6)
+    assert_moments(batch_moments(values, labels, classes=5), moments_loop(values.numpy(), labels.numpy(), 5))
+
+
 def test_float32_is_accumulated_in_float64():
     values, labels = draw(1)
     values = values.float()
@@ -54,7 +65,9 @@ def test_a_large_offset_does_not_eat_the_variance():
     # E[x²] − E[x]² would have no digit left at 1e8; the spread here is 1.
     values, labels = draw(2)
     shifted = batch_moments(values + 1e8, labels, classes=5)
-    np.testing.assert_allclose(shifted.m2.numpy(), batch_moments(values, labels, classes=5).m2.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(
+        shifted.m2.numpy(), batch_moments(values, labels, classes=5).m2.numpy(), rtol=1e-6
+    )
 
 
 def test_the_input_is_left_as_it_was():
@@ -75,7 +88,7 @@ def test_sample_variance_divides_by_one_less_and_one_sample_has_none():
 def test_moments_of_any_split_merge_to_the_whole(seed, cuts):
     values, labels = draw(seed)
     edges = [0, *sorted(cuts), 30]
-    parts = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    parts = [slice(a, b) for a, b in itertools.pairwise(edges) if b > a]
     merged = batch_moments(values[parts[0]], labels[parts[0]], classes=5)
     for part in parts[1:]:
         merged = merged.merge(batch_moments(values[part], labels[part], classes=5))

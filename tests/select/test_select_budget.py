@@ -3,11 +3,11 @@
 import itertools
 
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from coprune.errors import UserError
 from coprune.measure import count_macs
 from coprune.models import Source, build
@@ -26,7 +26,11 @@ def real(name, width):
 @pytest.fixture(scope="module")
 def costs():
     """Networks of the size that people prune."""
-    return {"resnet20": real("resnet20", 16), "resnet56": real("resnet56", 16), "vgg16_bn": real("vgg16_bn", 32)}
+    return {
+        "resnet20": real("resnet20", 16),
+        "resnet56": real("resnet56", 16),
+        "vgg16_bn": real("vgg16_bn", 32),
+    }
 
 
 NETS = ["resnet20", "resnet56", "vgg16_bn"]
@@ -130,7 +134,6 @@ def test_macs_by_hand():
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg16_bn", "flattened", "perceptron"])
 @given(seed=st.integers(0, 10_000))
-@pytest.mark.usefixtures("example")
 def test_macs_are_those_of_the_really_cut_network(traced, name, seed):
     example = torch.zeros(1, 1, 12, 12)
     net, units = traced[name]

@@ -1,11 +1,11 @@
 """Rankings and groups that a method leaves alone."""
 
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from coprune.select import Ranking, Untouched
 
 
@@ -18,7 +18,9 @@ def test_a_ranking_keeps_the_highest_and_the_first_of_equals(score, data):
 
 
 def test_a_ranking_tells_its_scores_and_reason():
-    decision = Ranking(tiny.group(3), torch.tensor([0.5, 2.0, 1.0]).double(), "size of the filter").keep(2, why="asked")
+    decision = Ranking(tiny.group(3), torch.tensor([0.5, 2.0, 1.0]).double(), "size of the filter").keep(
+        2, why="asked"
+    )
     assert decision.kept == (1, 2)
     assert decision.score == (0.5, 2.0, 1.0)
     assert decision.reason == "the 2 of 3 with the highest size of the filter; asked"

@@ -130,7 +130,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
     model, data = _open(job, seed=0)
     prepared = prepare(model, data, skip=job.skip)
     folder = claim(out, job={"compare": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
-    if (out / "compare.json").is_file() and not folder.work.exists():
+    if folder.finished:
         return Comparison.load(out / "compare.json")
     with folder:
         score = evaluate(model, data.heldout, device=device, label="accuracy, base")

@@ -48,10 +48,10 @@ class CoSePSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     grid: int = Field(1, ge=0)
-    at: Literal["consumer", "producer"] = "consumer"
+    at: Literal["consumer", "producer"] = "producer"
     space: Literal["profile", "tsne"] = "profile"
     mss: Literal["paper", "nearest"] = "paper"
-    knee: Literal["interpolate", "polynomial"] = "interpolate"
+    knee: Literal["interpolate", "polynomial"] = "polynomial"
     knee_degree: int = Field(2, ge=1, le=12)
     sensitivity: float = Field(1.0, ge=0)
     representative: Literal["weight", "medoid"] = "weight"

@@ -1,7 +1,7 @@
 """The run folder: who may write into it, what was asked, and how an interrupted run finds its way.
 
-While a run is unfinished its intermediate files live in ``run/work/``; the folder of a finished run
-holds the contract's files only.
+``run/job.json`` says what was asked. While a run is unfinished its intermediate files live in
+``run/work/``; that folder goes when the run is whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coprune.errors import UserError
-from coprune.files import read_json, write_json
+from coprune.files import make_folder, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run that owns this folder is whole."""
-        return (self.path / "result.json").is_file() and not self.work.exists()
+        return (self.path / "job.json").is_file() and not self.work.exists()
 
     def log(self, event: str, **values: Any) -> None:
         """Append one line to ``log.jsonl``."""
@@ -83,10 +83,9 @@ def claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -
     if occupied and overwrite:
         _remove(out)
     elif occupied and resume:
-        jobs = [p for p in (folder.work / "job.json", out / "job.json") if p.is_file()]
-        if not jobs:
-            raise UserError(f"{out}: holds no interrupted run; use --overwrite or another --out")
-        started = read_json(jobs[0], what="job")
+        if not (out / "job.json").is_file():
+            raise UserError(f"{out}: holds no run to resume; use --overwrite or another --out")
+        started = read_json(out / "job.json", what="job")
         other = sorted(k for k in started.keys() | asked.keys() if started.get(k) != asked.get(k))
         if other:
             said = ", ".join(f"{k} was {started.get(k)!r}, is {asked.get(k)!r}" for k in other[:3])
@@ -96,13 +95,14 @@ def claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -
         return folder
     elif occupied:
         raise UserError(f"{out}: exists already; use --resume, --overwrite or another --out")
-    write_json(folder.work / "job.json", asked)
+    make_folder(folder.work)
+    write_json(out / "job.json", asked)
     return RunFolder(out, fresh=True)
 
 
 def _remove(out: Path) -> None:
     """Remove an earlier run, and nothing that is not one."""
-    ours = ("result.json", "work", "model.json", "compare.json")
+    ours = ("job.json", "result.json", "model.json", "compare.json")
     if not any((out / name).exists() for name in ours):
         raise UserError(f"{out}: is not a run folder, --overwrite leaves it alone; remove it yourself")
     try:

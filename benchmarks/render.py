@@ -1,0 +1,160 @@
+"""Render the tables of README and docs from the JSON under ``benchmarks/results``.
+
+    python benchmarks/render.py
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; what is there is replaced.
+Nothing in those places is ever typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from coprune.report import summarise
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+GROUPS = {"resnet20": 9, "resnet56": 27, "vgg16_bn": 12}
+READING = ("grid", "at", "space", "mss", "knee", "knee_degree")
+MOST_FALLBACKS = 0.25
+
+
+def load(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def versions(content: dict) -> str:
+    named = ", ".join(f"{k} {v}" for k, v in content["versions"].items())
+    return f"\n\n<sub>{named}</sub>"
+
+
+def points(stage: tuple[float, float] | None) -> str:
+    return f"{100 * stage[0]:.2f} ± {100 * stage[1]:.2f}" if stage else "–"
+
+
+def compare(name: str) -> Callable[[], str]:
+    def rendered() -> str:
+        content = load(name)
+        rows = []
+        for row in summarise(content):
+            ratio = row["macs_ratio"]
+            budget = row["budget"]
+            rows.append(
+                [
+                    f"{budget:g}" if isinstance(budget, float) else str(budget),
+                    f"`{row['method']}`",
+                    f"{100 * (ratio[0] if isinstance(ratio, tuple) else ratio):.1f} %",
+                    points(row["pruned"]),
+                    points(row["recovered"]),
+                    points(row["finetuned"]),
+                ]
+            )
+        base, job = content["base"], content["job"]
+        train = job["finetune"]
+        head = ["budget", "method", "MACs", "cut", "+ batch norm", f"+ {train['epochs']} epoch"]
+        said = (
+            f"\n\n`{job['model']}` on `{job['data']}`, base {100 * base['value']:.2f} %, "
+            f"{base['macs'] / 1e6:.2f} M MACs; {job['seeds']} seeds, mean ± standard deviation; top-1 on the "
+            f"whole test set, in per cent. Training for every row: {train['epochs']} epoch, SGD, "
+            f"{train['schedule']} from {train['lr']:g}, batch {train['batch_size']}, distillation weight "
+            f"{train['distill']:g}, {train['precision']}."
+        )
+        return table(head, rows) + said + versions(content)
+
+    return rendered
+
+
+def cosep_variants() -> str:
+    content = load("cosep_variants")
+    by_reading: dict[tuple, dict[str, dict]] = {}
+    for row in content["rows"]:
+        by_reading.setdefault(tuple(row[k] for k in READING), {})[row["model"]] = row
+    seeds = content["seeds"]
+    rows = []
+    for ranked in content["ranked"]:
+        reading = tuple(ranked[k] for k in READING)
+        found = by_reading[reading]
+        # VGG's group count: its first and last convolution are no inner groups.
+        groups = sum(GROUPS[m] for m in found) * seeds
+        fallback = sum(r["fallbacks"] for r in found.values()) / groups
+        grid, at, space, mss, knee, degree = reading
+        cells = {1: "pooled", 0: "pixels"}.get(grid, f"{grid}×{grid}")
+        rule = "interpolated" if knee == "interpolate" else f"polynomial {degree}"
+        means = {m: sum(r["macs_reduction"]) / len(r["macs_reduction"]) for m, r in found.items()}
+        rows.append(
+            [
+                cells,
+                at,
+                space,
+                mss,
+                rule,
+                *(f"{means[m]:.2f}×" if m in means else "–" for m in ("resnet56", "vgg16_bn", "resnet20")),
+                f"{100 * fallback:.0f} %",
+                f"{ranked['distance']:.2f}",
+            ]
+        )
+    head = ["values", "read at", "space", "silhouette", "knee", "ResNet-56", "VGG-16", "ResNet-20"]
+    published = content["published"]
+    note = (
+        f"\n\nMACs reduction at the knee, one-shot, mean of {seeds} seeds, `{content['data']}`. Published on "
+        f"CIFAR-10: ResNet-56 {published['resnet56']}×, VGG-16 {published['vgg16_bn']}×. *Fallback*: groups in "
+        "which Kneedle found no knee. *Distance*: mean |ln(ours / published)|."
+    )
+    return table([*head, "fallback", "distance"], rows[:16]) + note + versions(content)
+
+
+def speed() -> str:
+    content = load("speed")
+    names = {1: "pooled (default)", 4: "4×4 cells", 0: "every pixel"}
+    rows = [
+        [f"profile pass, {names[r['grid']]}", f"{r['ratio']:.2f} × a plain evaluation pass"]
+        for r in content["profile_pass"]
+    ]
+    curve = content["k_curve"]
+    rows.append(
+        [f"k-medoids, silhouette, knee: every k of {curve['units']} units", f"{curve['seconds']:.2f} s"]
+    )
+    note = f"\n\nMedians, {content['threads']} threads, in turn on one machine."
+    return table(["what", "cost"], rows) + note + versions(content)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "cosep_compare": compare("cosep_compare"),
+    "cosep_variants": cosep_variants,
+    "speed": speed,
+}
+
+
+def render(text: str) -> str:
+    """Replace every marked table whose results exist."""
+
+    def one(match: re.Match) -> str:
+        name = match.group(1)
+        if not (RESULTS / f"{name}.json").is_file():
+            return match.group(0)
+        return f"<!-- table: {name} -->\n{TABLES[name]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", one, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    for page in PAGES:
+        before = page.read_text()
+        after = render(before)
+        if after != before:
+            page.write_text(after)
+            print(page.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""``coprune compare`` as a user types it: equal cost, equal recovery, every row there, resumable."""
+
+from __future__ import annotations
+
+import json
+
+
+def test_rows_are_the_contract_and_cost_the_same(coprune, base, digits, tmp_path):
+    out = tmp_path / "cmp"
+    ended = coprune(
+        "compare", "--model", base, "--data", digits, "--methods", "random,cosep,magnitude", "--keep-macs",
+        "knee,0.5", "--seeds", 2, "--recovery", "bn,none", "--finetune-epochs", 1, "--out", out,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    content = json.loads((out / "compare.json").read_text())
+    assert content["schema"] == 1
+    assert {"value", "macs", "params"} == content["base"].keys()
+    rows = content["rows"]
+    assert len(rows) == 3 * 2 * 2 * 2
+    for row in rows:
+        assert {
+            "method",
+            "budget",
+            "seed",
+            "macs_ratio",
+            "pruned",
+            "recovered",
+            "finetuned",
+            "recovery",
+        } <= row.keys()
+        assert (row["recovered"] is None) == (row["recovery"] == "none")
+        assert row["finetuned"] is not None
+    for seed in (0, 1):
+        at_knee = {r["method"]: r["macs_ratio"] for r in rows if r["budget"] == "knee" and r["seed"] == seed}
+        # Whole channels of a four-channel layer are coarse: rivals come as close below as one unit allows.
+        assert at_knee["cosep"] * 0.85 <= at_knee["magnitude"] <= at_knee["cosep"] + 1e-9
+    assert all(r["macs_ratio"] <= 0.5 for r in rows if r["budget"] == 0.5)
+    same = [r for r in rows if r["method"] == "random" and r["seed"] == 0 and r["budget"] == 0.5]
+    assert same[0]["pruned"] == same[1]["pruned"]
+    for word in ("random", "cosep", "magnitude", "compare.json"):
+        assert word in ended.out
+    assert (out / "compare.html").is_file()
+    assert {p.name for p in out.iterdir()} == {"job.json", "compare.json", "compare.html"}
+
+
+def test_a_killed_comparison_goes_on_with_the_next_row(coprune, base, digits, tmp_path, monkeypatch):
+    typed = ["compare", "--model", base, "--data", digits, "--methods", "random,taylor", "--keep-macs", "0.5,0.3",
+             "--seeds", 1, "--finetune-epochs", 1]  # fmt: skip
+    assert coprune(*typed, "--out", tmp_path / "whole").code == 0
+    import coprune.compare.run as module
+
+    real, calls = module.fit, []
+
+    def dies(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "fit", dies)
+    assert coprune(*typed, "--out", tmp_path / "torn").code == 130
+    assert not (tmp_path / "torn" / "compare.json").exists()
+    assert coprune(*typed, "--out", tmp_path / "torn", "--resume").code == 0
+    # Three calls before the interrupt (one of them lost), two after: no finished row is done again.
+    assert len(calls) == 5
+
+    def figures(name):
+        rows = json.loads((tmp_path / name / "compare.json").read_text())["rows"]
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+    assert figures("torn") == figures("whole")
+
+
+def test_a_seed_changes_the_random_choice(coprune, base, digits, tmp_path):
+    out = tmp_path / "cmp"
+    assert coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.3",
+                   "--seeds", 3, "--out", out).code == 0  # fmt: skip
+    rows = json.loads((out / "compare.json").read_text())["rows"]
+    assert len({row["recovered"] for row in rows}) > 1

@@ -1,0 +1,109 @@
+"""Top-1 and loss by hand; wrong labels, shapes and numbers are refused in one line."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import tiny
+from coprune.data import DataSet, LoaderSource
+from coprune.errors import UserError
+from coprune.measure import Score, evaluate, measure_stage
+
+
+class Returns(nn.Module):
+    """Gives its input back, after a change."""
+
+    def __init__(self, change=lambda x: x):
+        super().__init__()
+        self.change = change
+
+    def forward(self, x):
+        return self.change(x)
+
+
+def loader(logits, labels, batch=2):
+    x, y = torch.tensor(logits, dtype=torch.float32), torch.tensor(labels)
+    return LoaderSource(list(zip(x.split(batch), y.split(batch), strict=True)), len(y))
+
+
+LOGITS = [[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]]
+
+
+def test_accuracy_and_loss_by_hand():
+    score = evaluate(Returns(), loader(LOGITS, [0, 1, 0]))
+    loss = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1)) + math.log(1 + math.exp(3))
+    assert score.top1 == 2 / 3
+    assert score.samples == 3
+    assert score.loss == pytest.approx(loss / 3, abs=1e-6)
+
+
+def test_the_last_short_batch_counts_by_its_samples():
+    net, source = tiny.network("resnet20"), tiny.source(25)
+    whole, parts = (evaluate(net, source, batch_size=b) for b in (25, 7))
+    assert whole.samples == parts.samples == 25
+    assert whole.top1 == parts.top1
+    assert whole.loss == pytest.approx(parts.loss, rel=1e-5)
+    x, y = next(source.batches(25))
+    with torch.no_grad():
+        assert whole.loss == pytest.approx(float(F.cross_entropy(net(x), y)), rel=1e-5)
+
+
+def test_evaluation_mode_and_no_changes():
+    net = tiny.network("resnet20").train()
+    before = tiny.state_of(net)
+    evaluate(net, tiny.source(9))
+    assert not net.training
+    assert tiny.same_state(before, tiny.state_of(net))
+
+
+@pytest.mark.parametrize("label", [2, 7])
+def test_a_label_above_the_classes_is_refused(label):
+    with pytest.raises(UserError, match=f"label {label} is outside the model's 2 classes"):
+        evaluate(Returns(), loader(LOGITS, [0, 1, label]))
+
+
+@pytest.mark.parametrize("label", [-1, -100])
+def test_a_negative_label_is_refused(label):
+    # BUG (measure/accuracy.py:71): −1 is an IndexError of PyTorch; −100 is cross_entropy's "ignore" and
+    # silently counts as wrong.
+    with pytest.raises(UserError, match="label"):
+        evaluate(Returns(), loader(LOGITS, [0, 1, label]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x.sum(1), lambda x: x.view(1, -1), lambda x: x.unsqueeze(2), lambda x: x.mean()],
+)
+def test_an_output_that_is_not_a_row_a_sample_is_refused(change):
+    with pytest.raises(UserError, match="a classifier returns one row of logits a sample"):
+        evaluate(Returns(change), loader(LOGITS, [0, 1, 0]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_none_are_refused(value):
+    with pytest.raises(UserError, match="NaN or Inf"):
+        evaluate(Returns(), loader([[1.0, value], *LOGITS[1:]], [0, 1, 0]))
+
+
+def test_no_samples_are_refused():
+    with pytest.raises(UserError, match="no samples"):
+        evaluate(Returns(), LoaderSource([], 0))
+
+
+def test_a_stage_holds_all_figures(example):
+    net, source = tiny.network("resnet20"), tiny.source(30)
+    data = DataSet("test", source, source, tiny.source(21, seed=1), 3, (1, 12, 12), "x")
+    stage = measure_stage("base", net, data, example)
+    assert stage.name == "base"
+    assert stage.value == evaluate(net, data.heldout).top1
+    assert stage.params == sum(p.numel() for p in net.parameters())
+    assert stage.bytes > 4 * stage.params
+    assert stage.peak_memory > 4 * stage.params
+    assert stage.macs > 0
+
+
+def test_score_is_a_value():
+    assert Score(0.5, 1.0, 10) == Score(0.5, 1.0, 10)
