@@ -107,8 +107,8 @@ def cosep_variants() -> str:
     published = content["published"]
     note = (
         f"\n\nMACs reduction at the knee, one-shot, mean of {seeds} seeds, `{content['data']}`. Published on "
-        f"CIFAR-10: ResNet-56 {published['resnet56']}×, VGG-16 {published['vgg16_bn']}×. *Fallback*: groups in "
-        "which Kneedle found no knee. *Distance*: mean |ln(ours / published)|."
+        f"CIFAR-10: ResNet-56 {published['resnet56']}×, VGG-16 {published['vgg16_bn']}×. *Fallback*: groups "
+        "in which Kneedle found no knee. *Distance*: mean |ln(ours / published)|."
     )
     return table([*head, "fallback", "distance"], rows[:16]) + note + versions(content)
 

@@ -5,6 +5,7 @@ Knows nothing of torch, so that plans, results and reports can be read without i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -32,8 +33,12 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except OSError as cause:
-        beside.unlink(missing_ok=True) if beside.parent.is_dir() else None
+    except BaseException as cause:
+        # Also when interrupted: nothing half-written stays.
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        if not isinstance(cause, OSError):
+            raise
         if cause.errno == errno.ENOSPC:
             raise UserError(
                 f"{path}: no free disk for {len(content):,} bytes; free some or choose another --out"

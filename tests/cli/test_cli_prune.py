@@ -170,8 +170,8 @@ def test_statistics_are_reused_for_another_budget(coprune, base, digits, tmp_pat
 
 def test_same_seed_same_bytes(coprune, base, digits, tmp_path):
     for name in ("a", "b"):
-        ended = coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.5, "--finetune-epochs", 1,
-                        "--threads", 1, "--out", tmp_path / name)  # fmt: skip
+        ended = coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.5,
+                        "--finetune-epochs", 1, "--threads", 1, "--out", tmp_path / name)  # fmt: skip
         assert ended.code == 0
     for file in ("plan.json", "model.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
@@ -211,15 +211,21 @@ def test_a_factory_of_the_users_own(coprune, digits, tmp_path, monkeypatch):
     (tmp_path / "my_nets.py").write_text(
         "from torch import nn\n"
         "def make(num_classes=4):\n"
-        "    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),\n"
-        "        nn.Flatten(), nn.Linear(8 * 64, 16), nn.ReLU(), nn.Linear(16, num_classes))\n"
+        "    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8),\n"
+        "        nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 16), nn.ReLU(), nn.Linear(16, num_classes))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     ended = coprune("prune", "--model", "python:my_nets:make", "--data", digits, "--keep-units", 0.5,
                     "--out", tmp_path / "run")  # fmt: skip
     assert ended.code == 0, ended.err
     assert {g.name: len(g.kept) for g in Plan.load(tmp_path / "run" / "plan.json").groups} == {"2": 4, "6": 8}
-    assert package.load(tmp_path / "run")[6].in_features == 4 * 64
+    # A folder could name any function there is; the user says that this one may run.
+    with pytest.raises(package.UserError, match="trust"):
+        package.load(tmp_path / "run")
+    assert package.load(tmp_path / "run", trust=True)[6].in_features == 4 * 64
+    again = ("prune", "--model", tmp_path / "run", "--data", digits, "--keep-units", 0.5, "--out")
+    assert coprune(*again, tmp_path / "refused").code == 2
+    assert coprune(*again, tmp_path / "again", "--trust").code == 0
 
 
 def test_help_answers_at_once():

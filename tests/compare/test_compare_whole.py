@@ -44,8 +44,8 @@ def test_rows_are_the_contract_and_cost_the_same(coprune, base, digits, tmp_path
 
 
 def test_a_killed_comparison_goes_on_with_the_next_row(coprune, base, digits, tmp_path, monkeypatch):
-    typed = ["compare", "--model", base, "--data", digits, "--methods", "random,taylor", "--keep-macs", "0.5,0.3",
-             "--seeds", 1, "--finetune-epochs", 1]  # fmt: skip
+    typed = ["compare", "--model", base, "--data", digits, "--methods", "random,taylor",
+             "--keep-macs", "0.5,0.3", "--seeds", 1, "--finetune-epochs", 1]  # fmt: skip
     assert coprune(*typed, "--out", tmp_path / "whole").code == 0
     import coprune.compare.run as module
 

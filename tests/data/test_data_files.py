@@ -256,7 +256,7 @@ def test_a_single_array_is_no_archive(tmp_path):
     # BUG (data/npz.py:55): np.load gives the array of an .npy file, which is no context: TypeError.
     with open(tmp_path / "data.npz", "wb") as file:
         np.save(file, floats(3))
-    with pytest.raises(UserError, match=r"not a readable \.npz archive"):
+    with pytest.raises(UserError, match="not an archive"):
         load_data(f"npz:{tmp_path / 'data.npz'}")
 
 

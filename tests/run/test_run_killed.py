@@ -67,8 +67,9 @@ def test_killed_at_every_step(base, digits, tmp_path, options, signs):
 
 
 def test_killed_training(digits, tmp_path):
-    typed = [sys.executable, "-m", "coprune", "train", "--model", "coprune:resnet20", "--width", "4", "--data",
-             digits, "--epochs", "6", "--batch-size", "16", "--threads", "1", "--resume", "--out"]  # fmt: skip
+    common = ["--model", "coprune:resnet20", "--width", "4", "--data", digits, "--batch-size", "16"]
+    typed = [sys.executable, "-m", "coprune", "train", *common, "--epochs", "6", "--threads", "1"]
+    typed += ["--resume", "--out"]
     finish([*typed, str(tmp_path / "whole")])
     assert kill_when([*typed, str(tmp_path / "torn")], tmp_path / "torn" / "work" / "training.safetensors")
     finish([*typed, str(tmp_path / "torn")])

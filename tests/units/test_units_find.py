@@ -95,7 +95,7 @@ def test_channels_behind_a_depthwise_layer_are_reported_not_offered():
     assert names(units) == ["project", "mix"]
     assert reasons(units) == {
         "stem": "first layer, left alone",
-        "expand": "coupled: its channels pass a depthwise layer or a concatenation",
+        "expand": "coupled: its channels pass a depthwise layer, a norm over channels or a concatenation",
         "fc": "makes the model's output",
     }
 

@@ -58,6 +58,7 @@ def measure(
     latency_batches: o.LatencyBatches = "1,32",
     threads: o.Threads = None,
     device: o.Device = "auto",
+    trust: o.Trust = False,
 ) -> None:
     """Measure the model of a run: MACs, parameters, file size, peak memory, latency, accuracy."""
     from coprune.cli.values import numbers
@@ -74,6 +75,7 @@ def measure(
         batches=numbers(latency_batches, option="latency-batches", kind=int),
         threads=threads,
         device=device,
+        trust=trust,
     )
     for line in found:
         typer.echo(line)

@@ -21,6 +21,10 @@ Calibration = Annotated[
     int, typer.Option(help="Training samples set aside for statistics and decisions.", min=2)
 ]
 
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the python: factory that the run folder given as --model names.")
+]
+
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")]

@@ -25,6 +25,7 @@ def train(
     num_classes: o.NumClasses = None,
     width: o.Width = None,
     weights: o.Weights = None,
+    trust: o.Trust = False,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -54,6 +55,7 @@ def train(
         device=device,
         threads=threads,
         weights=str(weights) if weights else None,
+        trust=trust,
         arguments=model_arguments(in_channels, num_classes, width),
     )
     command = " ".join(["coprune", *sys.argv[1:]])

@@ -61,6 +61,7 @@ class CompareJob(BaseModel):
     weights: str | None = None
     arguments: Mapping[str, Any] = {}
     calibration: int = 2000
+    trust: bool = False
     skip: tuple[str, ...] = ()
     device: str = "auto"
     threads: int | None = None
@@ -161,6 +162,7 @@ def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
         arguments=job.arguments,
         calibration=job.calibration,
         seed=seed,
+        trust=job.trust,
     )
 
 

@@ -54,6 +54,8 @@ def find_knee(
         return Knee(k=units, rule=rule, fallback=f"only {len(x)} points on the curve; all units stay")
     if not y.max() > y.min():
         return Knee(k=units, rule=rule, fallback="the curve is flat; all units stay")
+    if not y[-1] > y[0]:
+        return Knee(k=units, rule=rule, fallback="the curve does not rise; all units stay")
     with warnings.catch_warnings():
         # kneed warns when there is no knee, and numpy when the polynomial is badly conditioned.
         warnings.simplefilter("ignore")
@@ -66,7 +68,9 @@ def find_knee(
             interp_method="interp1d" if fit == "interpolate" else "polynomial",
             polynomial_degree=min(degree, len(x) - 1),
         ).knee
-    if located is not None:
+    # At its ends the curve meets the diagonal that Kneedle measures from, so a "knee" there (kneed
+    # reports one for convex curves) is none.
+    if located is not None and x[0] < located < x[-1]:
         return Knee(k=round(float(located)), rule=rule)
     chord = y[0] + (y[-1] - y[0]) * (x - x[0]) / (x[-1] - x[0])
     above = y - chord

@@ -37,6 +37,10 @@ class DataSet:
     fingerprint: str
 
 
+MOST_CLASSES = 1_000_000
+"""Labels beyond are taken for ids or pixels, before memory is asked for a million classes."""
+
+
 def balanced_indices(labels: Tensor, count: int, *, seed: int) -> Tensor:
     """Draw ``count`` samples, as evenly over the classes as the data allows.
 
@@ -79,6 +83,8 @@ def check_arrays(images: Tensor, labels: Tensor, *, where: str) -> None:
         raise UserError(f"{where}: NaN or Inf in {bad} of {len(images)} samples; clean or drop them")
     if int(labels.min()) < 0:
         raise UserError(f"{where}: negative label {int(labels.min())}; labels count from 0")
+    if int(labels.max()) >= MOST_CLASSES:
+        raise UserError(f"{where}: label {int(labels.max())}; labels are classes, counted from 0")
 
 
 def check_classes(labels: Tensor, classes: int, *, where: str) -> None:

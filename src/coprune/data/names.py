@@ -54,5 +54,7 @@ def load_data(name: str, *, calibration: int = 2000, seed: int = 0) -> DataSet:
     if calibration < 0:
         raise UserError(f"--calibration {calibration}: a number of samples, 0 or more")
     train, heldout = LOADERS[head](argument or None)
+    if calibration and 0 < len(train) < 4:
+        raise UserError(f"{name}: {len(train)} training samples are too few to set any aside")
     # A small data set must keep most of its samples for training.
     return split_arrays(train, heldout, name=name, calibration=min(calibration, len(train) // 4), seed=seed)

@@ -7,6 +7,7 @@ images are normalised, as arrays ``mean`` and ``std`` (one value a channel).
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ def _images(array: np.ndarray, *, where: str) -> Tensor:
     if array.dtype == np.uint8:
         return torch.from_numpy(array)
     if np.issubdtype(array.dtype, np.floating):
-        return torch.from_numpy(array.astype(np.float32))
+        with np.errstate(over="ignore"):  # what does not fit becomes Inf, which is refused later
+            return torch.from_numpy(array.astype(np.float32))
     raise UserError(f"{where}: dtype {array.dtype}; images are uint8 or float32")
 
 
@@ -33,6 +35,24 @@ def _labels(array: np.ndarray, *, where: str) -> Tensor:
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise UserError(f"{where}: {array.dtype} {list(array.shape)}; labels are integers [N]")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def _normalisation(arrays: dict[str, np.ndarray], *, name: str) -> Normalisation | None:
+    if "mean" not in arrays and "std" not in arrays:
+        return None
+    channels = arrays["x_train"].shape[1] if arrays["x_train"].ndim == 4 else 0
+    values = []
+    for key in ("mean", "std"):
+        if key not in arrays:
+            raise UserError(f"{name}: states mean or std but not both; add '{key}'")
+        value = np.atleast_1d(arrays[key]).astype(np.float64)
+        if value.shape != (channels,) or not np.isfinite(value).all() or (key == "std" and value.min() <= 0):
+            raise UserError(
+                f"{name}, {key}: {value.tolist()}; needs one finite value for each of {channels} channels"
+                + (", above 0" if key == "std" else "")
+            )
+        values.append(tuple(value.tolist()))
+    return Normalisation(values[0], values[1])
 
 
 def load(
@@ -52,7 +72,10 @@ def load(
     if not path.is_file():
         raise UserError(f"{name}: no such file: {path}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise UserError(f"{name}: a single array, not an archive; write it with numpy.savez")
+        with loaded as archive:
             missing = [key for key in _KEYS if key not in archive.files]
             if missing:
                 raise UserError(
@@ -62,14 +85,9 @@ def load(
             arrays = {key: archive[key] for key in archive.files}
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as cause:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as cause:
         raise UserError(f"{name}: not a readable .npz archive ({cause}); write it again") from cause
-    normalisation = None
-    if "mean" in arrays and "std" in arrays:
-        normalisation = Normalisation(
-            tuple(float(v) for v in np.atleast_1d(arrays["mean"])),
-            tuple(float(v) for v in np.atleast_1d(arrays["std"])),
-        )
+    normalisation = _normalisation(arrays, name=name)
     parts = [
         ArraySource(
             _images(arrays[f"x_{part}"], where=f"{name}, x_{part}"),

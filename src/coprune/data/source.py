@@ -38,7 +38,7 @@ class Source(Protocol):
         ...
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
-        """Number of batches of one epoch."""
+        """Number of batches of one epoch of training."""
         ...
 
 
@@ -63,7 +63,8 @@ class Normalisation:
     std: tuple[float, ...]
 
 
-def _batch_seed(seed: int, epoch: int, step: int) -> int:
+def batch_seed(seed: int, epoch: int, step: int) -> int:
+    """A seed for one step of a training, independent of those of all other steps."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") & (2**63 - 1)
 
@@ -100,7 +101,10 @@ class ArraySource:
         return digest.hexdigest()[:16]
 
     def _as_input(self, images: Tensor) -> Tensor:
-        x = images.float().div_(255.0) if images.dtype == torch.uint8 else images.float()
+        # A copy always: a model whose first layer works in place must not change the data set.
+        x = images.to(torch.float32, copy=True)
+        if images.dtype == torch.uint8:
+            x.div_(255.0)
         if self.normalisation is not None:
             mean = torch.tensor(self.normalisation.mean).view(1, -1, 1, 1)
             std = torch.tensor(self.normalisation.std).view(1, -1, 1, 1)
@@ -118,12 +122,12 @@ class ArraySource:
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
     ) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(_batch_seed(seed, epoch, -1))
+        generator = torch.Generator().manual_seed(batch_seed(seed, epoch, -1))
         order = torch.randperm(len(self), generator=generator)[: max(1, round(fraction * len(self)))]
         for step, index in enumerate(order.split(batch_size)):
             if step < skip:
                 continue
-            generator = torch.Generator().manual_seed(_batch_seed(seed, epoch, step))
+            generator = torch.Generator().manual_seed(batch_seed(seed, epoch, step))
             images = augment(self.images[index], self.augmentation, generator)
             yield self._as_input(images), self.labels[index]
 
@@ -175,7 +179,7 @@ class LoaderSource:
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
     ) -> Iterator[Batch]:
-        torch.manual_seed(_batch_seed(seed, epoch, -1))
+        torch.manual_seed(batch_seed(seed, epoch, -1))
         last = self.steps(batch_size, fraction)
         for step, (inputs, labels) in enumerate(self.loader):
             if step >= last:

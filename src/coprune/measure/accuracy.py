@@ -43,6 +43,7 @@ def evaluate(
     right = seen = 0
     loss = 0.0
     for inputs, labels in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
+        check_labels(labels)
         logits = model(inputs.to(device))
         check_logits(logits, labels.to(logits.device))
         right += int((logits.argmax(1) == labels.to(device)).sum())
@@ -51,6 +52,22 @@ def evaluate(
     if seen == 0:
         raise UserError("no samples to measure accuracy on")
     return Score(right / seen, loss / seen, seen)
+
+
+def check_labels(labels: torch.Tensor, classes: int | None = None) -> None:
+    """Refuse labels that are no class.
+
+    Args:
+        labels: ``[N]`` int64.
+        classes: how many there are, when that is known.
+
+    Raises:
+        UserError: a negative label, or one that is too large.
+    """
+    if len(labels) and int(labels.min()) < 0:
+        raise UserError(f"negative label {int(labels.min())}; labels count from 0")
+    if classes is not None and len(labels) and int(labels.max()) >= classes:
+        raise UserError(f"label {int(labels.max())} is outside the data's {classes} classes")
 
 
 def check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from coprune.measure.mode import evaluating
+
 
 @dataclass(frozen=True)
 class LayerCost:
@@ -31,33 +33,28 @@ def layer_costs(model: nn.Module, example: Tensor) -> list[LayerCost]:
         model: any module.
         example: one sample with a batch dimension, ``[1, …]``.
     """
-    was_training = model.training
-    model.eval()
-    with FlopCounterMode(display=False) as counter:
+    with evaluating(model), FlopCounterMode(display=False) as counter:
         model(example)
-    model.train(was_training)
-    # The counter names modules with the root class in front; a leaf's total is all of its operations.
-    counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    # The counter's totals are inclusive and named with the root class in front.
     root = type(model).__name__
-    return [
-        LayerCost(
-            name,
-            counts.get(f"{root}.{name}", 0) // 2,
-            sum(p.numel() for p in module.parameters(recurse=False)),
-        )
-        for name, module in model.named_modules()
-        if name and not any(True for _ in module.children())
-    ]
+    totals = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
+    found = []
+    for name, module in model.named_modules():
+        path = f"{root}.{name}" if name else root
+        inside = sum(totals.get(f"{path}.{child}", 0) for child, _ in module.named_children())
+        # What a module computes itself, e.g. a matrix product in its forward, is its own.
+        macs = totals.get(path, 0) - inside
+        params = sum(p.numel() for p in module.parameters(recurse=False))
+        if macs or params or not any(True for _ in module.children()):
+            found.append(LayerCost(name, macs, params))
+    return found
 
 
 @torch.no_grad()
 def count_macs(model: nn.Module, example: Tensor) -> int:
     """MACs of one forward pass of ``example`` ``[1, …]``."""
-    was_training = model.training
-    model.eval()
-    with FlopCounterMode(display=False) as counter:
+    with evaluating(model), FlopCounterMode(display=False) as counter:
         model(example)
-    model.train(was_training)
     return int(counter.get_total_flops()) // 2
 
 

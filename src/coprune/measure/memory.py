@@ -15,13 +15,16 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from coprune.measure.mode import evaluating
+
 
 class _LiveStorages(TorchDispatchMode):
     """Adds up the storages that operators have made and nobody has dropped yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: set[int]) -> None:
         super().__init__()
         self.peak = 0
+        self._known = known  # weights and input: views of them are nothing new
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
@@ -31,7 +34,8 @@ class _LiveStorages(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
-                self._live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+                if storage._cdata not in self._known:
+                    self._live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
         self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
         self.peak = max(self.peak, sum(size for _, size in self._live.values()))
         return result
@@ -45,12 +49,10 @@ def peak_memory(model: nn.Module, example: Tensor) -> int:
         model: evaluated in evaluation mode.
         example: one sample ``[1, …]`` or a batch.
     """
-    weights = sum(
-        s.nbytes()
-        for s in {
-            t.untyped_storage()._cdata: t.untyped_storage() for t in [*model.parameters(), *model.buffers()]
-        }.values()
-    )
-    with _LiveStorages() as live:
-        model.eval()(example)
-    return weights + example.untyped_storage().nbytes() + live.peak
+    held = {
+        t.untyped_storage()._cdata: t.untyped_storage().nbytes()
+        for t in [*model.parameters(), *model.buffers(), example]
+    }
+    with evaluating(model), _LiveStorages(set(held)) as live:
+        model(example)
+    return sum(held.values()) + live.peak

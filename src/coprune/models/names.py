@@ -87,7 +87,7 @@ def build(source: Source) -> nn.Module:
     factory = _factory(source.name)
     try:
         model = factory(**source.arguments)
-    except (TypeError, ValueError) as cause:
+    except (TypeError, ValueError, RuntimeError) as cause:
         raise UserError(f"model '{source.name}' refused {dict(source.arguments)}: {cause}") from cause
     if not isinstance(model, nn.Module):
         raise UserError(f"model '{source.name}' returned a {type(model).__name__}, not a torch.nn.Module")

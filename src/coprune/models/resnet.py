@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from coprune.models.arguments import require_positive
+
 
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a skip path. The channels between the two are *inner* channels."""
@@ -47,6 +49,7 @@ class SmallImageResNet(nn.Module):
 
     def __init__(self, blocks: int, *, in_channels: int = 3, num_classes: int = 10, width: int = 16) -> None:
         super().__init__()
+        require_positive(in_channels=in_channels, num_classes=num_classes, width=width)
         self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from coprune.models.arguments import require_positive
+
 _PLAN = (1, 1, "pool", 2, 2, "pool", 4, 4, 4, "pool", 8, 8, 8, "pool", 8, 8, 8)
 
 
@@ -22,6 +24,7 @@ class SmallImageVGG(nn.Module):
 
     def __init__(self, *, in_channels: int = 3, num_classes: int = 10, width: int = 64) -> None:
         super().__init__()
+        require_positive(in_channels=in_channels, num_classes=num_classes, width=width)
         layers: list[nn.Module] = []
         channels = in_channels
         for step in _PLAN:

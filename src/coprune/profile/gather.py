@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.data import Source
-from coprune.measure.accuracy import check_logits
+from coprune.measure.accuracy import check_labels, check_logits
 from coprune.profile.collect import Collector, GateGradientCollector, MomentsCollector
 from coprune.profile.moments import Moments
 from coprune.profile.statistic import ClassMoments, GateGradient, Statistic, WeightScore
@@ -77,7 +77,7 @@ def gather(
         source is not read.
 
     Raises:
-        UserError: labels outside the model's classes, NaN or Inf in the model's output.
+        UserError: labels outside the classes of data or model, NaN or Inf in the model's output.
     """
     found: dict[str, dict[str, Tensor]] = {}
     collectors: dict[str, Collector] = {}
@@ -91,22 +91,30 @@ def gather(
             collectors[wanted.key] = GateGradientCollector(groups)
     if not collectors:
         return found
-    gradients = any(c.needs_gradients for c in collectors.values())
     model.to(device).eval()
     handles = [handle for c in collectors.values() for handle in c.attach(model)]
     try:
         for inputs, labels in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
-            x, y = inputs.to(device), labels.to(device)
-            for collector in collectors.values():
-                collector.start_batch(y)
-            with torch.enable_grad() if gradients else torch.no_grad():
-                logits = model(x.requires_grad_(gradients))
-            check_logits(logits.detach(), y)
-            if gradients:
-                # Only down to the input: the weights' own gradients are not wanted.
-                loss = F.cross_entropy(logits, y, reduction="sum")
-                torch.autograd.backward(loss, inputs=[x])
+            check_labels(labels, classes)
+            _one_batch(model, list(collectors.values()), inputs.to(device), labels.to(device))
     finally:
         for handle in handles:
             handle.remove()
     return {**found, **{key: c.tensors() for key, c in collectors.items()}}
+
+
+def _one_batch(model: nn.Module, collectors: list[Collector], x: Tensor, y: Tensor) -> None:
+    for collector in collectors:
+        collector.start_batch(y)
+    # Only what a collector watches gets a gradient; without any, no graph is built.
+    weighted = any(isinstance(c, GateGradientCollector) for c in collectors)
+    with torch.set_grad_enabled(weighted):
+        logits = model(x)
+        check_logits(logits.detach(), y)
+        for collector in collectors:
+            gates = collector.watched()
+            gradients: tuple[Tensor, ...] = ()
+            if gates:
+                loss = F.cross_entropy(logits, y, reduction="sum")
+                gradients = torch.autograd.grad(loss, gates, retain_graph=True)
+            collector.end_batch(gradients)

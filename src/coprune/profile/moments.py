@@ -10,6 +10,7 @@ Shapes: ``N`` samples of a batch, ``U`` units, ``G`` cells of the pixel grid, ``
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -48,28 +49,36 @@ class Moments:
         )
 
 
-def to_grid(activation: Tensor, *, units: int, grid: int | None) -> Tensor:
+def to_grid(activation: Tensor, *, units: int, grid: int | None, last: bool = False) -> Tensor:
     """Bring an activation to one row of cells a unit.
 
     Args:
-        activation: ``[N, U, H, W]``, ``[N, U·span]`` (a flattened map, read unit by unit) or
-            ``[N, U]``.
+        activation: ``[N, U, H, W]`` of a convolution; of a linear layer ``[N, U·span]`` (a flattened
+            map, read unit by unit), ``[N, U]`` or ``[N, T, U]`` (tokens are its cells).
         units: ``U``.
-        grid: average pixels to ``grid × grid`` cells; None keeps every pixel.
+        grid: average pixels to ``grid × grid`` cells; None keeps every pixel. Tokens, and flattened
+            maps that are not square, have one cell unless every one is kept.
+        last: whether units lie on the last axis (linear layers) rather than behind the samples.
 
     Returns:
         ``[N, U, G]`` in the dtype of the activation.
     """
+    if activation.ndim == 3 or (last and activation.ndim > 2):
+        cells = activation.flatten(1, -2).transpose(1, 2)  # [N, U, T]
+        return cells if grid is None else cells.mean(2, keepdim=True)
     if activation.ndim == 4:
-        if grid is not None and (activation.shape[2] > grid or activation.shape[3] > grid):
-            if grid == 1:
-                return activation.mean((2, 3)).unsqueeze(2)
-            activation = F.adaptive_avg_pool2d(
-                activation, (min(grid, activation.shape[2]), min(grid, activation.shape[3]))
-            )
-        return activation.flatten(2)
-    cells = activation.reshape(len(activation), units, -1)
-    return cells.mean(2, keepdim=True) if grid is not None and cells.shape[2] > grid * grid else cells
+        maps = activation
+    else:
+        cells = activation.reshape(len(activation), units, -1)
+        side = math.isqrt(cells.shape[2])
+        if side * side != cells.shape[2]:
+            return cells if grid is None else cells.mean(2, keepdim=True)
+        maps = cells.unflatten(2, (side, side))
+    if grid == 1:
+        return maps.mean((2, 3)).unsqueeze(2)
+    if grid is not None and (maps.shape[2] > grid or maps.shape[3] > grid):
+        maps = F.adaptive_avg_pool2d(maps, (min(grid, maps.shape[2]), min(grid, maps.shape[3])))
+    return maps.flatten(2)
 
 
 BLOCK_VALUES = 1 << 18

@@ -29,6 +29,7 @@ class PruneJob(BaseModel):
     weights: str | None = None
     arguments: Mapping[str, Any] = {}
     calibration: int = 2000
+    trust: bool = False
     settings: PruneSettings = PruneSettings()
 
 
@@ -40,6 +41,7 @@ def open_both(
     arguments: Mapping[str, Any],
     calibration: int,
     seed: int,
+    trust: bool = False,
 ) -> tuple[nn.Module, DataSet]:
     """The named data, and the named model made to fit it.
 
@@ -49,7 +51,7 @@ def open_both(
     loaded = load_data(data, calibration=calibration, seed=seed)
     offered = {"in_channels": loaded.input_shape[0], "num_classes": loaded.classes}
     network = open_model(
-        model, weights=Path(weights) if weights else None, arguments=arguments, offered=offered
+        model, weights=Path(weights) if weights else None, arguments=arguments, offered=offered, trust=trust
     )
     return network, loaded
 
@@ -75,6 +77,7 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
         arguments=job.arguments,
         calibration=job.calibration,
         seed=settings.seed,
+        trust=job.trust,
     )
     prepare(model, data, skip=settings.skip)
     folder = claim(out, job={"prune": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)

@@ -31,6 +31,7 @@ def measure_run(
     batches: tuple[int, ...],
     threads: int | None,
     device: str,
+    trust: bool = False,
 ) -> Iterator[str]:
     """Lines for the terminal.
 
@@ -41,10 +42,11 @@ def measure_run(
         batches: batch sizes to time.
         threads: CPU threads.
         device: where to time.
+        trust: run the ``python:`` factory that the folder names.
     """
     where = pick_device(device)
     set_up(threads=threads, seed=0)
-    model = load(run)
+    model = load(run, trust=trust)
     loaded = load_data(data, calibration=0) if data else None
     example = next(iter(loaded.heldout.batches(1)))[0] if loaded else torch.zeros(1, *shape)
     check_takes(model, example)

@@ -35,6 +35,7 @@ class TrainJob(BaseModel):
     threads: int | None = None
     weights: str | None = None
     arguments: Mapping[str, Any] = {}
+    trust: bool = False
 
 
 def train(
@@ -63,6 +64,7 @@ def train(
         weights=Path(job.weights) if job.weights else None,
         arguments=job.arguments,
         offered={"in_channels": data.input_shape[0], "num_classes": data.classes},
+        trust=job.trust,
     )
     # The first batch shows whether model and data fit, before anything is written.
     inputs, _ = next(iter(data.heldout.batches(8)))

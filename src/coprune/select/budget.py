@@ -59,6 +59,8 @@ def counts_for_macs(
         UserError: even one unit a group costs more than the target.
     """
     sizes = dict(cost.sizes)
+    if not sizes:
+        return {}
     relative = {g: (shares or {}).get(g, 1.0) for g in sizes}
 
     def wanted(t: float) -> dict[str, float]:

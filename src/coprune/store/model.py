@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from coprune.errors import UserError
-from coprune.files import read_json, write_json
+from coprune.files import read_document, write_json
 from coprune.models import Source, build, remember, source_of
 from coprune.store.tensors import read_tensors, write_tensors
 
@@ -54,6 +55,32 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+class StoredSource(BaseModel):
+    """What builds the model, see :class:`coprune.models.Source`."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class Description(BaseModel):
+    """The content of ``model.json``.
+
+    Attributes:
+        source: what builds the full-size model; None when it was not built by name.
+        class_name: its class, for messages.
+        layers: module name → size attributes after surgery.
+        fingerprint: digest of the weights.
+        notes: how the model came to be.
+    """
+
+    schema_version: int = Field(alias="schema")
+    source: StoredSource | None
+    class_name: str = Field(alias="class")
+    layers: dict[str, dict[str, int]]
+    fingerprint: str
+    notes: dict[str, Any] = {}
+
+
 def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None = None) -> int:
     """Write a model into a folder.
 
@@ -67,71 +94,68 @@ def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None =
     """
     source = source_of(model)
     size = write_tensors(folder / WEIGHTS, model.state_dict())
-    write_json(
-        folder / DESCRIPTION,
-        {
-            "schema": SCHEMA,
-            "source": {"name": source.name, "arguments": dict(source.arguments)} if source else None,
-            "class": f"{type(model).__module__}:{type(model).__qualname__}",
-            "layers": layer_sizes(model),
-            "fingerprint": weights_fingerprint(model),
-            "notes": notes or {},
-        },
-    )
+    described = {
+        "schema": SCHEMA,
+        "source": {"name": source.name, "arguments": dict(source.arguments)} if source else None,
+        "class": f"{type(model).__module__}:{type(model).__qualname__}",
+        "layers": layer_sizes(model),
+        "fingerprint": weights_fingerprint(model),
+        "notes": notes or {},
+    }
+    write_json(folder / DESCRIPTION, described)
     return size
 
 
-def describe(folder: Path) -> dict[str, Any]:
+def describe(folder: Path) -> Description:
     """The content of a folder's ``model.json``.
 
     Raises:
-        UserError: missing, truncated, or written by a later version.
+        UserError: missing, truncated, foreign, or written by a later version.
     """
-    described = read_json(folder / DESCRIPTION, what="model description")
-    if not isinstance(described, dict) or "layers" not in described:
-        raise UserError(f"{folder / DESCRIPTION}: not a model description of coprune")
-    if described.get("schema") != SCHEMA:
-        raise UserError(
-            f"{folder / DESCRIPTION}: schema {described.get('schema')}, this coprune reads {SCHEMA}; "
-            "use the version that wrote it"
-        )
-    return described
+    return read_document(folder / DESCRIPTION, Description, what="model description", schema=SCHEMA)
 
 
-def load(run: str | Path, *, model: nn.Module | None = None) -> nn.Module:
+def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False) -> nn.Module:
     """Rebuild the model of a run folder: no pickle, no code from the folder.
 
     Args:
         run: a folder with ``model.safetensors`` and ``model.json``.
-        model: a fresh, full-size model of the same class; only needed when the saved model was
-            not built by name (``coprune:…``, ``python:…``), since its code is then unknown here.
-            It is resized in place.
+        model: a fresh, full-size model of the same class; only needed when the saved model was not
+            built by one of the project's names, since its code is then unknown here. It is resized
+            in place.
+        trust: run the factory that the folder names (``python:module:factory``). A folder from
+            elsewhere could name any function of any installed package, so this must be asked for.
 
     Returns:
         The model in evaluation mode; its outputs are bit-equal to those of the saved one.
 
     Raises:
-        UserError: missing, truncated or foreign files, a model of another shape, NaN in weights.
+        UserError: missing, truncated or foreign files, a model of another shape, NaN in weights, a
+            factory that was not trusted.
     """
     folder = Path(run)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder")
     described = describe(folder)
     tensors = read_tensors(folder / WEIGHTS, what="weights file")
+    source = Source(described.source.name, described.source.arguments) if described.source else None
     if model is None:
-        if described["source"] is None:
+        if source is None:
             raise UserError(
-                f"{folder}: holds a {described['class']} that was not built by name; "
+                f"{folder}: holds a {described.class_name} that was not built by name; "
                 "give a fresh one: coprune.load(run, model=...)"
             )
-        source = Source(described["source"]["name"], described["source"]["arguments"])
+        if source.name.startswith("python:") and not trust:
+            raise UserError(
+                f"{folder}: was built by {source.name}, and loading it runs that code; allow it with "
+                "coprune.load(run, trust=True) or --trust, or give the model: coprune.load(run, model=...)"
+            )
         model = build(source)
-    resize(model, described["layers"], tensors, where=str(folder))
+    resize(model, described.layers, tensors, where=str(folder))
     load_weights(model, tensors, where=str(folder / WEIGHTS))
-    if described["source"] is not None:
-        source = Source(described["source"]["name"], described["source"]["arguments"])
-        remember(model, source)
-    return model.eval()
+    if weights_fingerprint(model) != described.fingerprint:
+        raise UserError(f"{folder}: {WEIGHTS} is damaged or not the one that {DESCRIPTION} describes")
+    return (remember(model, source) if source else model).eval()
 
 
 def resize(
@@ -141,12 +165,12 @@ def resize(
     *,
     where: str,
 ) -> None:
-    """Give layers the sizes and (uninitialised) weights of a pruned model, in place.
+    """Give layers the sizes, and (uninitialised) weights of the shapes and types, of a pruned model.
 
     Args:
-        model: full size.
+        model: full size; changed in place.
         layers: module name → size attributes.
-        tensors: the weights to come; only their shapes are used.
+        tensors: the weights to come; only their shapes and types are used.
         where: how a message names the origin.
 
     Raises:
@@ -154,20 +178,19 @@ def resize(
     """
     modules = dict(model.named_modules())
     for name, sizes in layers.items():
-        module = modules.get(name)
-        if module is None:
+        if name not in modules:
             raise UserError(f"{where}: layer '{name}' is not in this {type(model).__name__}")
         for attribute, value in sizes.items():
-            setattr(module, attribute, value)
-        for key, parameter in list(module.named_parameters(recurse=False)):
+            setattr(modules[name], attribute, value)
+    for name, module in modules.items():
+        for key, old in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             saved = tensors.get(f"{name}.{key}" if name else key)
-            if saved is not None and saved.shape != parameter.shape:
-                fresh = nn.Parameter(parameter.new_empty(saved.shape), parameter.requires_grad)
-                setattr(module, key, fresh)
-        for key, buffer in list(module.named_buffers(recurse=False)):
-            saved = tensors.get(f"{name}.{key}" if name else key)
-            if saved is not None and saved.shape != buffer.shape:
-                setattr(module, key, buffer.new_empty(saved.shape))
+            if saved is None or (saved.shape == old.shape and saved.dtype == old.dtype):
+                continue
+            fresh = torch.empty_like(saved)
+            if isinstance(old, nn.Parameter):
+                fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
+            setattr(module, key, fresh)
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], *, where: str) -> None:

@@ -48,7 +48,12 @@ def load_weights_file(path: Path) -> dict[str, Tensor]:
 
 
 def open_model(
-    name: str, *, weights: Path | None = None, arguments: Mapping[str, Any], offered: Mapping[str, Any]
+    name: str,
+    *,
+    weights: Path | None = None,
+    arguments: Mapping[str, Any],
+    offered: Mapping[str, Any],
+    trust: bool = False,
 ) -> nn.Module:
     """The model a user names.
 
@@ -59,6 +64,7 @@ def open_model(
         arguments: the user's own factory arguments.
         offered: arguments that the data suggests, used where the user gave none and the factory
             takes them.
+        trust: run the ``python:`` factory that a run folder names.
 
     Raises:
         UserError: an unknown name (with near matches), weights that do not fit, NaN in weights.
@@ -66,7 +72,7 @@ def open_model(
     if name in bundled_names():
         model = load(BUNDLED / name.removeprefix("coprune:"))
     elif Path(name).is_dir():
-        model = load(name)
+        model = load(name, trust=trust)
     elif "/" in name and ":" not in name:
         raise UserError(f"model '{name}': no such run folder")
     else:

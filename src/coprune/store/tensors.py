@@ -15,7 +15,15 @@ from coprune.files import write_bytes
 
 
 def _serialised(tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None) -> bytes:
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        # Tied weights share memory, which safetensors refuses: each name gets its own copy, and the
+        # model ties them again when it is built.
+        address = value.untyped_storage().data_ptr()
+        plain[name] = value.clone() if address in seen else value
+        seen.add(address)
     return tensor_bytes(plain, metadata=dict(metadata) if metadata else None)
 
 

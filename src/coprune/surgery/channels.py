@@ -36,8 +36,10 @@ def cut(model: nn.Module, decisions: tuple[GroupDecision, ...], example: Tensor)
         layer = pruned.get_submodule(decision.name)
         prune = graph.get_pruner_of_module(layer).prune_out_channels
         graph.get_pruning_group(layer, prune, removed).prune()
-    for parameter in pruned.parameters():
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    for name, parameter in pruned.named_parameters():
         parameter.grad = None
+        parameter.requires_grad_(name not in frozen)  # surgery makes new parameters
     source = source_of(model)
     return remember(pruned, source) if source else pruned
 
@@ -63,7 +65,9 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
             }[member.role]
             has = next((getattr(module, a) for a in attribute if hasattr(module, a)), None)
             needs = member.offset + decision.size * member.span
-            if has is not None and has != needs and (member.offset == 0 or has < needs):
+            # A consumer behind a concatenation reads more than this group.
+            enough = member.role == "consumer" and has is not None and has >= needs
+            if has is not None and has != needs and not enough:
                 raise UserError(
                     f"plan for another model: layer '{member.layer}' has {has} channels, "
                     f"the plan says {needs}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from coprune.plan import GroupDecision
 from coprune.surgery.channels import check_fits
-from coprune.units import channel_indices
+from coprune.units import channel_indices, unit_axis
 
 
 @contextmanager
@@ -33,14 +33,16 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
             if member.role != "consumer" or not len(removed):
                 continue
             index = channel_indices(member, removed)
+            consumer = model.get_submodule(member.layer)
+            axis = unit_axis(consumer)
 
             def silence(
-                _: nn.Module, inputs: tuple[Tensor, ...], index: Tensor = index
+                _: nn.Module, inputs: tuple[Tensor, ...], index: Tensor = index, axis: int = axis
             ) -> tuple[Tensor, ...]:
-                x = inputs[0].index_fill(1, index.to(inputs[0].device), 0.0)
+                x = inputs[0].index_fill(axis, index.to(inputs[0].device), 0.0)
                 return (x, *inputs[1:])
 
-            hooks.append(model.get_submodule(member.layer).register_forward_pre_hook(silence))
+            hooks.append(consumer.register_forward_pre_hook(silence))
     try:
         yield model
     finally:

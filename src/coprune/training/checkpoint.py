@@ -6,14 +6,16 @@ batches and augmentation are pure functions of seed, epoch and step (:mod:`copru
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from coprune.errors import UserError
 from coprune.store.tensors import read_tensors, write_tensors
 
 
@@ -27,29 +29,46 @@ class Checkpoint:
 
     path: Path
 
-    def save(self, model: nn.Module, optimizer: Optimizer, *, step: int) -> None:
-        """Write model, momentum and the number of steps done."""
+    def save(
+        self, model: nn.Module, optimizer: Optimizer, *, step: int, sums: Mapping[int, list[float]]
+    ) -> None:
+        """Write model, momentum, the number of steps done and the log's sums of each epoch."""
         tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 if isinstance(value, Tensor):
                     tensors[f"optimizer.{index}.{key}"] = value
-        write_tensors(self.path, tensors, metadata={"step": str(step)})
+        write_tensors(self.path, tensors, metadata={"step": str(step), "sums": json.dumps(sums)})
 
-    def restore(self, model: nn.Module, optimizer: Optimizer) -> int:
-        """Load a saved state, in place. Returns the steps done, 0 when there is no file."""
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict[int, list[float]]]:
+        """Load a saved state, in place.
+
+        Returns:
+            The steps done and the log's sums; 0 and nothing when there is no file.
+
+        Raises:
+            UserError: not a checkpoint, or one of another network.
+        """
         if not self.path.is_file():
-            return 0
+            return 0, {}
         tensors = read_tensors(self.path, what="checkpoint")
         with safe_open(self.path, framework="pt") as file:
-            step = int(file.metadata()["step"])
+            metadata = file.metadata() or {}
+        try:
+            step = int(metadata["step"])
+            sums = {int(epoch): entry for epoch, entry in json.loads(metadata["sums"]).items()}
+        except (KeyError, ValueError) as cause:
+            raise UserError(f"{self.path}: not a checkpoint of coprune; remove it") from cause
         prefix = "model."
-        model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        saved = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+            raise UserError(f"{self.path}: checkpoint of another network; use --overwrite to start anew")
+        model.load_state_dict(saved)
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
                 _, index, key = name.split(".", 2)
-                state.setdefault(int(index), {})[key] = value.to(torch.float32)
+                state.setdefault(int(index), {})[key] = value
         whole = optimizer.state_dict()
         optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
-        return step
+        return step, sums

@@ -7,6 +7,7 @@ synchronises gradients; every process takes its share of the same global batch.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.data import Source
+from coprune.data.source import batch_seed
 from coprune.errors import UserError
 from coprune.progress import track
 from coprune.training.checkpoint import Checkpoint
@@ -116,25 +119,36 @@ def fit(
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
     )
-    done = checkpoint.restore(model, optimizer) if checkpoint else 0
+    done, sums = checkpoint.restore(model, optimizer) if checkpoint else (0, {})
     for group in optimizer.param_groups:
         group["lr"] = recipe.lr
     steps = source.steps(recipe.batch_size, recipe.fraction)
     schedule = scheduler(recipe, optimizer, steps_per_epoch=steps)
-    for _ in range(done):
-        schedule.step()
+    with warnings.catch_warnings():
+        # PyTorch warns about steps of the schedule without the optimizer's; those were done before.
+        warnings.simplefilter("ignore")
+        for _ in range(done):
+            schedule.step()
     trained, optimizer = accelerator.prepare(model, optimizer)
     trained.train()
     rank, world = accelerator.process_index, accelerator.num_processes
-    sums: dict[int, list[float]] = {}
     saved_at = time.monotonic()
     total = recipe.epochs * steps
+    normalised = any(isinstance(m, _BatchNorm) for m in model.modules())
     stream = _batches(source, recipe, seed=seed, done=done, steps=steps)
     for epoch, inputs, labels in track(stream, label=label, total=total, done=done):
+        # Dropout draws from the global generator: a function of the step, as everything else.
+        torch.manual_seed(batch_seed(seed, epoch, done))
         x = inputs[rank::world].to(accelerator.device)
         y = labels[rank::world].to(accelerator.device)
         if x.ndim == 4:
             x = x.contiguous(memory_format=layout)
+        if len(x) == 1 and normalised:
+            # Batch norm cannot learn from one value a channel: the last sample of this epoch's order
+            # is passed over, another one next time.
+            done += 1
+            schedule.step()
+            continue
         logits = trained(x)
         loss = F.cross_entropy(logits, y)
         if recipe.distill > 0 and teacher is not None:
@@ -153,11 +167,12 @@ def fit(
         entry[2] += len(y)
         if not entry[0] < float("inf"):
             raise UserError(
-                f"the loss became {float(loss)} after {done} steps; lower the learning rate ({recipe.lr})"
+                f"the loss became {float(loss.detach())} after {done} steps; "
+                f"lower the learning rate ({recipe.lr})"
             )
         due = done % steps == 0 or time.monotonic() - saved_at >= recipe.patience_s
         if checkpoint and due and accelerator.is_main_process:
-            checkpoint.save(model, optimizer, step=done)
+            checkpoint.save(model, optimizer, step=done, sums=sums)
             saved_at = time.monotonic()
     accelerator.unwrap_model(trained, keep_fp32_wrapper=False)
     model.to(memory_format=torch.contiguous_format)

@@ -1,6 +1,15 @@
 """What can be removed together? Knows nothing of data and methods."""
 
 from coprune.units.find import cost_model, find_units, trace
-from coprune.units.group import ChannelGroup, CostModel, Units, channel_indices
+from coprune.units.group import ChannelGroup, CostModel, Units, channel_indices, unit_axis
 
-__all__ = ["ChannelGroup", "CostModel", "Units", "channel_indices", "cost_model", "find_units", "trace"]
+__all__ = [
+    "ChannelGroup",
+    "CostModel",
+    "Units",
+    "channel_indices",
+    "cost_model",
+    "find_units",
+    "trace",
+    "unit_axis",
+]

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from coprune.errors import UserError
 from coprune.measure.macs import layer_costs
@@ -16,6 +18,8 @@ from coprune.plan import Member, Skipped
 from coprune.units.group import ChannelGroup, CostModel, LayerShare, Units
 
 _DENSE = (nn.Conv2d, nn.Linear)
+
+_CHANNELWISE = (_BatchNorm, _InstanceNorm, nn.PReLU)
 
 Role = Literal["producer", "consumer", "carrier"]
 
@@ -38,7 +42,7 @@ def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
             for parameter in frozen:
                 parameter.requires_grad_(True)
             return tp.DependencyGraph().build_dependency(model.eval(), example_inputs=example)
-    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as cause:
+    except (RuntimeError, ValueError, LookupError, AttributeError, TypeError, AssertionError) as cause:
         raise UserError(
             f"the dependency graph of {type(model).__name__} cannot be traced: "
             f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
@@ -49,12 +53,13 @@ def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
 
 
 def _role(graph: tp.DependencyGraph, module: nn.Module, handler: object) -> Role | None:
-    pruner = graph.get_pruner_of_module(module)
+    """A layer's part in a group; None for operations without channels of their own (additions, …)."""
     if isinstance(module, _DENSE) and not _depthwise(module):
-        return "producer" if handler == pruner.prune_out_channels else "consumer"
+        made = handler == graph.get_pruner_of_module(module).prune_out_channels
+        return "producer" if made else "consumer"
     if any(True for _ in module.parameters(recurse=False)):
         return "carrier"
-    return None  # additions, concatenations, activations: nothing of theirs is cut
+    return None
 
 
 def _depthwise(module: nn.Module) -> bool:
@@ -63,34 +68,45 @@ def _depthwise(module: nn.Module) -> bool:
 
 def _group(graph: tp.DependencyGraph, root: nn.Module, names: dict[nn.Module, str]) -> ChannelGroup:
     """The group of a producer's output channels, as members with offset and span."""
-    pruner = graph.get_pruner_of_module(root)
-    size = pruner.get_out_channels(root)
-    group = graph.get_pruning_group(root, pruner.prune_out_channels, list(range(size)))
+    size = graph.get_pruner_of_module(root).get_out_channels(root)
+    group = graph.get_pruning_group(
+        root, graph.get_pruner_of_module(root).prune_out_channels, list(range(size))
+    )
     members: dict[tuple[str, Role], Member] = {}
     regular = True
     for dependency, indices in group:
         module = dependency.target.module
+        if isinstance(module, nn.Parameter):
+            regular = False  # a bare parameter along the channels, such as a layer scale
+            continue
         role = _role(graph, module, dependency.handler)
         if role is None or module not in names:
-            regular = regular and module is not None
             continue
         offset, span = min(indices), len(indices) // size
         # Units must own consecutive channels in order; anything else is a kind of its own.
         regular = regular and list(indices) == list(range(offset, offset + size * span))
         key = (names[module], role)
-        regular = regular and key not in members
+        regular = regular and key not in members and _removable_alone(module, role, size * span)
         members[key] = Member(layer=names[module], role=role, offset=offset, span=span)
     found = tuple(members.values())
-    modules = {name: module for module, name in names.items()}
-    producers = [m for m in found if m.role == "producer"]
     simple = (
         regular
-        and len(producers) == 1
+        and len([m for m in found if m.role == "producer"]) == 1
         and any(m.role == "consumer" for m in found)
-        and all(m.offset == 0 and m.span == 1 for m in found if m.role != "consumer")
-        and not any(m.role == "carrier" and _depthwise(modules[m.layer]) for m in found)
+        and all(m.span == 1 for m in found if m.role != "consumer")
     )
     return ChannelGroup(names[root], size, found, "inner" if simple else "coupled")
+
+
+def _removable_alone(module: nn.Module, role: Role, channels: int) -> bool:
+    """Whether a unit can leave this layer without touching what the layer does for the others.
+
+    A consumer must read this group and nothing else (no concatenation). Layers in between must
+    treat every channel by itself, as batch norm does; group and layer norm mix them.
+    """
+    if role == "consumer":
+        return channels == getattr(module, "in_channels", getattr(module, "in_features", None))
+    return role == "producer" or isinstance(module, _CHANNELWISE)
 
 
 def find_units(
@@ -104,7 +120,7 @@ def find_units(
     Args:
         model: any module that Torch-Pruning can trace.
         example: one sample with a batch dimension.
-        skip: module names to leave alone.
+        skip: module names to leave alone; a container stands for all layers inside it.
         graph: of the model, when it is known already.
 
     Raises:
@@ -131,7 +147,7 @@ def find_units(
         producers = [m.layer for m in group.of_role("producer")]
         covered.update(producers)
         reason = None
-        if name in skip:
+        if any(_within(m.layer, skip) for m in group.members if m.role != "consumer"):
             reason = "left alone as asked (--skip)"
         elif name == dense[-1] or not group.of_role("consumer"):
             reason = "makes the model's output"
@@ -146,13 +162,18 @@ def find_units(
     return Units(tuple(groups), tuple(skipped))
 
 
+def _within(layer: str, names: Sequence[str]) -> bool:
+    """Whether a layer is one of the names, or inside one of them."""
+    return any(layer == name or layer.startswith(f"{name}.") for name in names)
+
+
 def _coupling(group: ChannelGroup) -> str:
     """Why a group is no inner group, in words."""
     producers = [m.layer for m in group.of_role("producer")]
     if len(producers) > 1:
         named = ", ".join(sorted(producers)[:4]) + (" …" if len(producers) > 4 else "")
         return f"coupled: {named} are added together"
-    return "coupled: its channels pass a depthwise layer or a concatenation"
+    return "coupled: its channels pass a depthwise layer, a norm over channels or a concatenation"
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coprune.plan import Member, Skipped
 
@@ -59,6 +59,11 @@ def channel_indices(member: Member, kept: Tensor) -> Tensor:
     """
     within = torch.arange(member.span)
     return (member.offset + kept.unsqueeze(1) * member.span + within).flatten()
+
+
+def unit_axis(layer: nn.Module) -> int:
+    """The axis of a layer's input and output that its channels lie on: last for linear layers."""
+    return -1 if isinstance(layer, nn.Linear) else 1
 
 
 @dataclass(frozen=True)
