@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-speed bench-render clean
+.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-speed bench-picture bench-render clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -47,12 +47,16 @@ bench-cosep: $(VENV)/.ready $(BASES)/resnet56/model.json $(BASES)/vgg16_bn/model
 # equal fine-tuning (about an hour on two cores).
 bench-cosep-compare: $(VENV)/.ready
 	$(BIN)/coprune run benchmarks/cosep_compare.toml
+	cp benchmarks/runs/cosep_compare/compare.json benchmarks/results/cosep_compare.json
 	$(BIN)/python benchmarks/render.py
 
 # Profile pass against a plain evaluation pass; the k-curve of 512 units.
 bench-speed: $(VENV)/.ready
 	$(BIN)/python benchmarks/speed.py --out benchmarks/results/speed.json
 	$(BIN)/python benchmarks/render.py
+
+bench-picture: demo
+	$(BIN)/python benchmarks/picture.py demo-run docs/report.png
 
 bench-render: $(VENV)/.ready
 	$(BIN)/python benchmarks/render.py

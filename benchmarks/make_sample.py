@@ -2,7 +2,7 @@
 
     python benchmarks/make_sample.py
 
-6,000 training images and 2,000 of the test images, balanced over the classes, seed 0. Written as a
+8,500 training images and 2,000 of the test images, balanced over the classes, seed 0. Written as a
 NumPy archive in the layout of ``npz:FILE``.
 """
 
@@ -15,7 +15,7 @@ from coprune.data.dataset import balanced_indices
 from coprune.data.names import SAMPLE_FILE
 
 train, heldout = fashion_mnist.load(None)
-train = train.take(balanced_indices(train.labels, 6000, seed=0))
+train = train.take(balanced_indices(train.labels, 8500, seed=0))
 heldout = heldout.take(balanced_indices(heldout.labels, 2000, seed=0))
 np.savez_compressed(
     SAMPLE_FILE,

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from coprune.cosep import CoSePSettings
 from coprune.report import summarise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 GROUPS = {"resnet20": 9, "resnet56": 27, "vgg16_bn": 12}
 READING = ("grid", "at", "space", "mss", "knee", "knee_degree")
-MOST_FALLBACKS = 0.25
+DEFAULT = tuple(getattr(CoSePSettings(), name) for name in READING)
 
 
 def load(name: str) -> dict:
@@ -93,7 +94,7 @@ def cosep_variants() -> str:
         means = {m: sum(r["macs_reduction"]) / len(r["macs_reduction"]) for m, r in found.items()}
         rows.append(
             [
-                cells,
+                f"**{cells}** (default)" if reading == DEFAULT else cells,
                 at,
                 space,
                 mss,

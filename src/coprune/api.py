@@ -12,7 +12,9 @@ from torch import nn
 from coprune.data import ArraySource, DataSet, LoaderSource, Source
 from coprune.data.dataset import check_arrays, check_classes
 from coprune.errors import UserError
-from coprune.run.prune import Outcome, PruneSettings, check_settings, prune_model
+from coprune.run.outcome import Outcome
+from coprune.run.prune import prune_model
+from coprune.run.settings import PruneSettings, check_settings
 from coprune.select import Budget
 from coprune.training import Recipe
 
@@ -33,7 +35,7 @@ def prune(
     recovery: str = "bn",
     finetune_epochs: int = 0,
     finetune_lr: float = 0.02,
-    distill: float = 0.5,
+    distill: float = 0.9,
     skip: Iterable[str] = (),
     seed: int = 0,
     device: str = "auto",

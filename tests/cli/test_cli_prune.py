@@ -259,3 +259,23 @@ def test_demo_keeps_its_promise(tmp_path):
     assert final.macs <= 0.5 * base.macs
     assert (base.value - final.value) * 100 <= 1.5
     assert str(Path("demo") / "report.html") in ended.out.replace("\n", "")
+
+
+def test_the_command_that_the_demo_prints_is_the_run_it_does(monkeypatch, coprune, tmp_path):
+    jobs = []
+
+    def noted(job, **_):
+        jobs.append(job)
+        raise package.UserError("noted")
+
+    monkeypatch.setattr("coprune.run.job.run_prune", noted)
+    from coprune.cli.demo import TYPED
+
+    coprune("demo", "--out", tmp_path / "demo")
+    coprune(*TYPED, "--out", tmp_path / "demo")
+    demo, typed = (job.model_dump() for job in jobs)
+    # Only the time spent on latency differs: a demo is in a hurry.
+    for job in (demo, typed):
+        job["settings"].pop("latency_seconds")
+        job["settings"].pop("between")
+    assert demo == typed

@@ -106,12 +106,12 @@ def test_more_images_than_labels(tmp_path):
         load_data(f"fashion-mnist:{tmp_path}", calibration=10)
 
 
-def test_the_sample_has_6000_and_2000_images_in_ten_equal_classes():
+def test_the_sample_has_8500_and_2000_images_in_ten_equal_classes():
     data = load_data("fashion-mnist-sample", calibration=1000)
     assert data.classes == 10
     assert data.input_shape == (1, 28, 28)
     counts = [torch.bincount(part.labels).tolist() for part in (data.train, data.calibration, data.heldout)]
-    assert counts == [[500] * 10, [100] * 10, [200] * 10]
+    assert counts == [[750] * 10, [100] * 10, [200] * 10]
     x, _ = next(data.calibration.batches(1000))
     assert abs(float(x.mean())) < 0.1  # normalised with the training images' figures
     assert abs(float(x.std()) - 1) < 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +29,7 @@ def compare(
     finetune_lr: o.FinetuneLr = 0.02,
     finetune_schedule: o.FinetuneSchedule = "cosine",
     batch_size: o.BatchSize = 128,
-    distill: o.Distill = 0.5,
+    distill: o.Distill = 0.9,
     precision: o.Precision = "auto",
     calibration: o.Calibration = 2000,
     skip: o.Skip = "",
@@ -121,7 +122,7 @@ def print_comparison(comparison: Comparison) -> None:
         table.add_column(column, justify="left" if len(table.columns) < 3 else "right")
 
     def cell(stage: tuple[float, float] | None) -> str:
-        return f"{stage[0]:.2%} ± {100 * stage[1]:.2f}" if stage else "–"
+        return f"{100 * stage[0]:.2f}±{100 * stage[1]:.2f}" if stage else "–"
 
     before = None
     for row in summarise(comparison.as_json()):
@@ -140,6 +141,8 @@ def print_comparison(comparison: Comparison) -> None:
             cell(row["finetuned"]),
             str(row["seeds"]),
         )
-    console = Console()
-    console.print(f"\nbase {comparison.base.value:.2%}, {comparison.base.macs / 1e6:.2f} M MACs\n")
+    # In a file the table keeps its lines; on a narrow terminal rich folds it.
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    base = comparison.base
+    console.print(f"\nbase {base.value:.2%} at {base.macs / 1e6:.2f} M MACs; top-1 in %, mean±deviation\n")
     console.print(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from coprune.cli import options as o
 
 if TYPE_CHECKING:
-    from coprune.run.prune import PruneSettings
+    from coprune.run.settings import PruneSettings
 
 
 def prune(
@@ -29,7 +29,7 @@ def prune(
     finetune_lr: o.FinetuneLr = 0.02,
     finetune_schedule: o.FinetuneSchedule = "cosine",
     batch_size: o.BatchSize = 128,
-    distill: o.Distill = 0.5,
+    distill: o.Distill = 0.9,
     precision: o.Precision = "auto",
     calibration: o.Calibration = 2000,
     skip: o.Skip = "",
@@ -63,7 +63,7 @@ def prune(
     """
     from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated
     from coprune.run.job import PruneJob, run_prune
-    from coprune.run.prune import BETWEEN, PruneSettings
+    from coprune.run.settings import BETWEEN, PruneSettings
     from coprune.select import Budget
 
     options = given(

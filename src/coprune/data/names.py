@@ -11,7 +11,7 @@ from coprune.data.source import ArraySource
 from coprune.errors import UserError, near_matches
 
 SAMPLE_FILE = Path(__file__).parent / "fashion-mnist-sample.npz"
-"""6,000 training and 2,000 held-out images, balanced, drawn from Fashion-MNIST by
+"""8,500 training and 2,000 held-out images, balanced, drawn from Fashion-MNIST by
 ``benchmarks/make_sample.py``."""
 
 Loader = Callable[[str | None], tuple[ArraySource, ArraySource]]

@@ -13,9 +13,9 @@ from coprune.data import DataSet, load_data
 from coprune.methods import find_method, method_settings
 from coprune.run.environment import pick_device
 from coprune.run.folder import claim
-from coprune.run.prune import PruneSettings, check_settings, prune_model
+from coprune.run.prune import prune_model
+from coprune.run.settings import PruneSettings, check_settings
 from coprune.run.steps import prepare
-from coprune.run.write import write_run
 from coprune.store import open_model
 
 
@@ -84,6 +84,6 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
     if folder.finished:
         return out
     with folder:
-        write_run(out, prune_model(model, data, settings, folder=folder))
+        prune_model(model, data, settings, folder=folder).save(out)
         folder.close()
     return out

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, Field
 from torch import nn
@@ -18,15 +18,13 @@ from coprune.files import read_document, write_json
 from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.run.folder import RunFolder
+from coprune.run.settings import PruneSettings
 from coprune.run.steps import Prepared, counts, gather_for
 from coprune.select import Method
 from coprune.store.model import load, save_model
 from coprune.surgery import cut
 from coprune.training import Checkpoint, fit
 from coprune.units import ChannelGroup, Units, find_units
-
-if TYPE_CHECKING:
-    from coprune.run.prune import PruneSettings
 
 
 def prune_layer_by_layer(

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from coprune.data import DataSet, Source, split_source
-from coprune.errors import UserError
 from coprune.measure import LatencyPlan, evaluate, measure_latency, measure_stage
 from coprune.methods import find_method, method_settings
 from coprune.plan import GroupDecision, Plan
@@ -23,76 +21,15 @@ from coprune.result import Result, Stage
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
 from coprune.run.layerwise import prune_layer_by_layer
+from coprune.run.outcome import Outcome
 from coprune.run.search import Found, search_budget
+from coprune.run.settings import PruneSettings, check_settings
 from coprune.run.steps import Prepared, counts, decide, gather_for, prepare, recover
-from coprune.select import Budget, GroupChoice, Method
+from coprune.select import Budget, GroupChoice
 from coprune.store.model import weights_fingerprint
 from coprune.store.profile import load_profile, save_profile
 from coprune.surgery import cut
-from coprune.training import Checkpoint, Recipe, fit
-
-BETWEEN = Recipe(epochs=2, fraction=0.25, lr=0.01, schedule="step", step_epochs=1, step_factor=0.5)
-"""CoSeP's fine-tuning after each layer on CIFAR (arXiv 2505.13225)."""
-
-
-class PruneSettings(BaseModel):
-    """Everything that decides what a pruning run does, model and data apart.
-
-    Attributes:
-        method: name of the selection method.
-        options: the method's own settings.
-        budget: what to keep; empty: the method's knee.
-        allocation: how a MACs budget is shared out, ``uniform`` or in ``knee`` proportion.
-        schedule: ``oneshot``, or ``layerwise``: select, cut and train layer after layer.
-        between: training after each layer of the layerwise schedule.
-        recovery: without training: ``bn`` or ``none``.
-        finetune: training at the end; 0 epochs for none.
-        skip: layers to leave alone.
-        latency: how to measure it.
-        profile: a folder of statistics to reuse.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: str = "cosep"
-    options: Mapping[str, Any] = Field(default_factory=dict)
-    budget: Budget = Field(default_factory=Budget)
-    allocation: Literal["uniform", "knee"] = "uniform"
-    schedule: Literal["oneshot", "layerwise"] = "oneshot"
-    between: Recipe = BETWEEN
-    recovery: Literal["bn", "none"] = "bn"
-    finetune: Recipe = Recipe(epochs=0)
-    skip: tuple[str, ...] = ()
-    latency_batches: tuple[int, ...] = (1, 32)
-    latency_seconds: float = 5.0
-    profile: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run hands back.
-
-    Attributes:
-        model: the smaller model, on the CPU, in evaluation mode.
-        plan: what was kept, and why.
-        result: every figure.
-        statistics: what the plan was concluded from: key → name → tensor.
-        data: fingerprint of the data.
-    """
-
-    model: nn.Module
-    plan: Plan
-    result: Result
-    statistics: Mapping[str, Mapping[str, Tensor]] = field(repr=False)
-
-    def save(self, run: str | Path) -> Path:
-        """Write the run folder: plan, model, result, statistics and page. Returns the folder."""
-        from coprune.run.write import write_run
-
-        return write_run(Path(run), self)
+from coprune.training import Checkpoint, fit
 
 
 class Stopwatch:
@@ -240,23 +177,6 @@ def prune_model(
         notes=tuple(notes),
     )
     return Outcome(pruned.cpu().eval(), plan, result, profile.tensors if profile else {})
-
-
-def check_settings(settings: PruneSettings, method: Method) -> None:
-    """Refuse settings that contradict each other or the method.
-
-    Raises:
-        UserError: several budgets, a search of a layerwise run, no budget and no knee.
-    """
-    asked = [v for v in settings.budget.model_dump().values() if v is not None]
-    if len(asked) > 1:
-        raise UserError("give one of --keep-macs, --keep-units and --max-drop, not several")
-    if settings.budget.max_drop is not None and settings.schedule == "layerwise":
-        raise UserError("--max-drop searches one-shot models; leave --schedule layerwise out")
-    if not asked and not method.has_knee:
-        raise UserError(
-            f"method '{method.name}' has no knee of its own; give --keep-macs, --keep-units or --max-drop"
-        )
 
 
 def _calibration(data: DataSet, settings: PruneSettings) -> tuple[Source, Source]:

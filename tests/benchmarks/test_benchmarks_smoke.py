@@ -1,0 +1,52 @@
+"""Every slow benchmark has a small twin here: it runs, and its table can be rendered."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(name: str, *args: object) -> None:
+    subprocess.run([sys.executable, str(ROOT / "benchmarks" / name), *map(str, args)], check=True, cwd=ROOT)
+
+
+def module(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_speed(tmp_path):
+    run("speed.py", "--out", tmp_path / "speed.json", "--repeats", 3, "--images", 500, "--units", 64)
+    content = json.loads((tmp_path / "speed.json").read_text())
+    assert [row["grid"] for row in content["profile_pass"]] == [1, 4, 0]
+    # The promise is 1.2; a shared machine with other work on it may be worse for a moment.
+    assert content["profile_pass"][0]["ratio"] < 1.6
+    assert content["k_curve"]["seconds"] < 3
+
+
+def test_variants(base, digits, tmp_path):
+    run("cosep_variants.py", f"resnet56={base}", "--data", digits, "--seeds", 1, "--out", tmp_path / "v.json")
+    content = json.loads((tmp_path / "v.json").read_text())
+    assert len(content["ranked"]) == len(content["rows"]) > 30
+    assert all(row["macs_reduction"][0] >= 1 for row in content["rows"])
+
+
+def test_the_comparison_job_is_one_that_runs():
+    from coprune.cli.job import arguments_of
+
+    words = arguments_of(ROOT / "benchmarks" / "cosep_compare.toml")
+    assert words[0] == "compare"
+    assert "--resume" in words
+
+
+def test_tables_in_readme_and_docs_are_the_rendered_ones():
+    render = module("render")
+    for page in render.PAGES:
+        assert render.render(page.read_text()) == page.read_text(), f"{page.name}: run make bench-render"
