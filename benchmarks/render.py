@@ -15,6 +15,8 @@ from pathlib import Path
 
 from coprune.cosep import CoSePSettings
 from coprune.report import summarise
+from coprune.store.model import describe
+from coprune.store.names import BUNDLED, bundled_names
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -129,8 +131,27 @@ def speed() -> str:
     return table(["what", "cost"], rows) + note + versions(content)
 
 
+def bundled() -> str:
+    rows = []
+    for name in bundled_names():
+        folder = BUNDLED / name.removeprefix("coprune:")
+        notes = describe(folder).notes
+        stage = json.loads((folder / "result.json").read_text())["stages"][0]
+        rows.append(
+            [
+                f"`{name}`",
+                f"{100 * stage['value']:.2f} %",
+                f"{stage['macs'] / 1e6:.2f} M",
+                f"{stage['params']:,}",
+                f"`{notes['command']}`",
+            ]
+        )
+    return table(["name", "top-1, whole test set", "MACs", "parameters", "made by"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "cosep_compare": compare("cosep_compare"),
+    "bundled": bundled,
     "cosep_variants": cosep_variants,
     "speed": speed,
 }
@@ -141,7 +162,7 @@ def render(text: str) -> str:
 
     def one(match: re.Match) -> str:
         name = match.group(1)
-        if not (RESULTS / f"{name}.json").is_file():
+        if name != "bundled" and not (RESULTS / f"{name}.json").is_file():
             return match.group(0)
         return f"<!-- table: {name} -->\n{TABLES[name]()}\n<!-- end -->"
 

@@ -150,9 +150,8 @@ def summarise(run: Path, settings: PruneSettings | None = None) -> None:
     console.print(table)
     for entry in result.latency:
         console.print(
-            f"latency, batch {entry.batch}, {entry.threads} threads, {entry.device}: "
-            f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast "
-            f"(median of {entry.repeats})"
+            f"batch {entry.batch}, {entry.threads} threads, {entry.device}: {entry.base_ms:.2f} → "
+            f"{entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast (median of {entry.repeats})"
         )
     knees = [g.knee for g in plan.groups if g.knee]
     if knees:
