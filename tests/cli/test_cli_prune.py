@@ -16,6 +16,7 @@ from coprune.plan import Plan
 from coprune.result import Result
 
 CONTRACT = {
+    "job.json",
     "plan.json",
     "model.safetensors",
     "model.json",
@@ -258,7 +259,7 @@ def test_demo_keeps_its_promise(tmp_path):
     base, final = result.stages[0], result.stages[-1]
     assert final.macs <= 0.5 * base.macs
     assert (base.value - final.value) * 100 <= 1.5
-    assert str(Path("demo") / "report.html") in ended.out.replace("\n", "")
+    assert str(Path("demo") / "report.html") in ended.stdout.replace("\n", "")
 
 
 def test_the_command_that_the_demo_prints_is_the_run_it_does(monkeypatch, coprune, tmp_path):
