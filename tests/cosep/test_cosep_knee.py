@@ -89,7 +89,7 @@ def test_a_curve_without_a_knee_keeps_all_units_and_says_so(fit, degree, k, valu
 @pytest.mark.parametrize(("fit", "degree"), VARIANTS)
 @pytest.mark.parametrize("shape", ["convex", "falling"])
 def test_a_convex_or_falling_curve_has_no_knee(fit, degree, shape):
-    # BUG (cosep/knee.py:69): kneed counts the ends of the difference curve as local maxima, so a convex
+    # Once a bug: kneed counts the ends of the difference curve as local maxima, so a convex
     # curve has its "knee" at the first k = 2, with no fallback recorded, and nearly every unit would go.
     # A falling curve passes the test for flatness (line 55). The docstring: "a curve that does not
     # rise, all units stay".

@@ -214,13 +214,13 @@ def test_a_bad_archive_is_one_line(archive, changes, words):
     ids=["channels", "zero", "nan", "half"],
 )
 def test_a_normalisation_that_cannot_be_is_refused(archive, stated):
-    # BUG (data/npz.py:68): mean and std are taken as they come.
+    # Once a bug: mean and std are taken as they come.
     with pytest.raises(UserError, match=r"mean|std"):
         load_data(archive(**stated))
 
 
 def test_an_absurd_label_is_one_line(archive):
-    # BUG (data/dataset.py:54): bincount allocates a counter for every class up to the largest label.
+    # Once a bug: bincount allocates a counter for every class up to the largest label.
     with pytest.raises(UserError, match="label"):
         load_data(archive(y_train=np.array([*(np.arange(59) % 3), 2**60])))
 
@@ -242,7 +242,7 @@ def test_a_truncated_archive_is_one_line(archive, tmp_path, share):
 
 @pytest.mark.parametrize("at", [60, 100, 300, 1000])
 def test_a_damaged_packed_archive_is_one_line(archive, tmp_path, at):
-    # BUG (data/npz.py:65): zlib.error is no OSError and gets out.
+    # Once a bug: zlib.error is no OSError and gets out.
     name = archive(packed=True)
     content = bytearray((tmp_path / "data.npz").read_bytes())
     for i in range(at, at + 40):
@@ -253,7 +253,7 @@ def test_a_damaged_packed_archive_is_one_line(archive, tmp_path, at):
 
 
 def test_a_single_array_is_no_archive(tmp_path):
-    # BUG (data/npz.py:55): np.load gives the array of an .npy file, which is no context: TypeError.
+    # Once a bug: np.load gives the array of an .npy file, which is no context: TypeError.
     with open(tmp_path / "data.npz", "wb") as file:
         np.save(file, floats(3))
     with pytest.raises(UserError, match="not an archive"):

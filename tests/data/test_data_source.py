@@ -54,7 +54,7 @@ def test_a_batch_is_no_view_of_the_images():
 
 
 def test_not_even_without_anything_to_convert():
-    # BUG (data/source.py:103): float32 images without normalisation are handed out as views; a network
+    # Once a bug: float32 images without normalisation are handed out as views; a network
     # whose first layer works in place (nn.ReLU(inplace=True), a user's x.sub_(…)) changes the data.
     source = numbered(4)
     x, _ = next(source.batches(4))

@@ -67,7 +67,7 @@ def test_a_label_above_the_classes_is_refused(label):
 
 @pytest.mark.parametrize("label", [-1, -100])
 def test_a_negative_label_is_refused(label):
-    # BUG (measure/accuracy.py:71): −1 is an IndexError of PyTorch; −100 is cross_entropy's "ignore" and
+    # Once a bug: −1 is an IndexError of PyTorch; −100 is cross_entropy's "ignore" and
     # silently counts as wrong.
     with pytest.raises(UserError, match="label"):
         evaluate(Returns(), loader(LOGITS, [0, 1, label]))

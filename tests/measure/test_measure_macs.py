@@ -66,7 +66,7 @@ def test_counting_leaves_the_network_as_it_was():
 
 
 def test_counting_leaves_a_frozen_batch_norm_in_evaluation_mode():
-    # BUG (measure/macs.py:38 and :60): train(True) on the root wakes every batch norm that the user had
+    # Once a bug: train(True) on the root wakes every batch norm that the user had
     # put in evaluation mode.
     net = tiny.network("resnet20").train()
     net.bn1.eval()
@@ -87,7 +87,7 @@ class InParent(nn.Module):
 
 
 def test_layer_costs_add_up_to_the_network():
-    # BUG (measure/macs.py:42): only leaves are listed, so that what a parent computes itself is in
+    # Once a bug: only leaves are listed, so that what a parent computes itself is in
     # count_macs but not here, nor in CostModel.full: keep_macs would be a share of something smaller.
     net, example = InParent(), torch.zeros(1, 4)
     assert count_macs(net, example) == 20 + 30
@@ -115,13 +115,13 @@ def test_peak_memory_of_a_cut_network_is_smaller(traced, example):
 
 
 def test_peak_memory_counts_a_linear_layers_weights_once():
-    # BUG (measure/memory.py:34): addmm reads weight.t(), a view whose storage is the weight's; every
+    # Once a bug: addmm reads weight.t(), a view whose storage is the weight's; every
     # storage that an operator returns is counted as new, and this one never dies.
     assert peak_memory(nn.Linear(100, 50, bias=False), torch.zeros(1, 100)) == 4 * (5000 + 100 + 50)
 
 
 def test_peak_memory_counts_the_input_once():
-    # BUG (measure/memory.py:34): a view of the input is not a second input.
+    # Once a bug: a view of the input is not a second input.
     assert peak_memory(nn.Sequential(nn.Flatten(), nn.ReLU()), torch.zeros(1, 1, 10, 10)) == 4 * (100 + 100)
 
 

@@ -82,6 +82,6 @@ def test_refused_arguments_and_foreign_results():
 
 @pytest.mark.parametrize("width", [0, -1])
 def test_an_impossible_width_is_one_line(width):
-    # BUG (models/names.py:90): −1 is a RuntimeError of PyTorch; 0 gives a network without channels.
+    # Once a bug: −1 is a RuntimeError of PyTorch; 0 gives a network without channels.
     with pytest.raises(UserError):
         build(Source("coprune:resnet20", {"width": width}))

@@ -195,7 +195,7 @@ class Branches(nn.Module):
 
 
 def test_gate_gradient_counts_every_consumer():
-    # BUG (profile/collect.py:49 and :98): "all consumers of a group read the same tensor" is wrong where
+    # Once a bug: "all consumers of a group read the same tensor" is wrong where
     # one reads in front of an activation and one behind it. Closing a unit silences it for both.
     net = tiny.randomise(Branches()).double()
     groups = find_units(net, torch.zeros(1, 1, 12, 12, dtype=torch.float64)).groups
@@ -293,7 +293,7 @@ def test_hooks_go_away_when_a_pass_is_broken_off(cause):
 
 
 def test_the_users_own_tensors_are_left_as_they_were():
-    # BUG (profile/gather.py:103): x is the loader's own tensor when nothing has to be moved or
+    # Once a bug: x is the loader's own tensor when nothing has to be moved or
     # converted; requires_grad_ marks it for good and backward leaves a gradient of its size on it.
     net = tiny.randomise(tiny.Flattened()).double()
     groups = find_units(net, torch.zeros(1, 1, 12, 12, dtype=torch.float64)).groups
@@ -312,7 +312,7 @@ def test_labels_outside_the_models_classes_are_refused(resnet):
 @pytest.mark.parametrize("wanted", [ClassMoments(), GateGradient()])
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_outside_the_datas_classes_are_refused(resnet, wanted, label):
-    # BUG (profile/gather.py:103): the moments' hook counts labels before check_logits has seen them, and
+    # Once a bug: the moments' hook counts labels before check_logits has seen them, and
     # check_logits (measure/accuracy.py:71) knows no negative label: RuntimeError or IndexError, not the
     # UserError that is promised.
     net, groups = resnet

@@ -152,7 +152,7 @@ def test_grid_of_a_flattened_map_reads_unit_by_unit():
 
 
 def test_grid_of_tokens_is_taken_unit_by_unit():
-    # BUG (profile/moments.py:71): [N, T, U], what a linear layer reads in a transformer, is reshaped as
+    # Once a bug: [N, T, U], what a linear layer reads in a transformer, is reshaped as
     # if it were [N, U, T]; find_units offers such groups. Units are the last axis there. Either the
     # right figures or a refusal, never another unit's tokens.
     x = torch.tensor([[[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]]])  # one sample, three tokens, two units

@@ -112,7 +112,7 @@ def test_an_unreachable_target_is_refused_with_the_least_possible(costs, name):
 
 
 def test_a_network_without_groups_can_be_asked_for_all_of_it():
-    # BUG (select/budget.py:76): min() of no groups is a ValueError with a message about iterables.
+    # Once a bug: min() of no groups is a ValueError with a message about iterables.
     nothing = CostModel((LayerShare("fc", 100, 110, None, None),), {})
     assert counts_for_macs(nothing, 1.0) == {}
 

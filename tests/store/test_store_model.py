@@ -105,7 +105,7 @@ def test_the_folder_holds_tensors_and_json_only(saved):
 
 
 def test_a_description_cannot_run_anything(saved, tmp_path):
-    # BUG (store/model.py:127 → models/names.py:47): a folder from elsewhere may name any callable that
+    # Once a bug: a folder from elsewhere may name any callable that
     # can be imported, with arguments of its choice: loading it runs `os.system(command=…)`.
     mark = tmp_path / "ran"
     edit(saved, source={"name": "python:os:system", "arguments": {"command": f"touch {mark}"}})
@@ -115,7 +115,7 @@ def test_a_description_cannot_run_anything(saved, tmp_path):
 
 
 def test_tied_weights_can_be_saved_and_measured(tmp_path):
-    # BUG (store/tensors.py:19): safetensors refuses tensors that share memory (RuntimeError); a network
+    # Once a bug: safetensors refuses tensors that share memory (RuntimeError); a network
     # that ties two weights cannot be saved, nor its file size measured.
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     net[1].weight = net[0].weight
@@ -126,7 +126,7 @@ def test_tied_weights_can_be_saved_and_measured(tmp_path):
 
 
 def test_float64_comes_back_as_float64(tmp_path):
-    # BUG (store/model.py:192): weights are cast to the fresh network's float32; "bit-equal" is promised.
+    # Once a bug: weights are cast to the fresh network's float32; "bit-equal" is promised.
     net = tiny.network("resnet20").double()
     save_model(tmp_path, net)
     assert tiny.same_state(tiny.state_of(load(tmp_path)), tiny.state_of(net))
@@ -172,7 +172,7 @@ def test_a_foreign_description(saved, content):
 
 @pytest.mark.parametrize("missing", ["source", "class"])
 def test_a_description_without_a_field(saved, missing):
-    # BUG (store/model.py:122 and :125): only "layers" and "schema" are checked; KeyError.
+    # Once a bug: only "layers" and "schema" are checked; KeyError.
     if missing == "class":
         edit(saved, source=None)
     without(saved, missing)
@@ -182,7 +182,7 @@ def test_a_description_without_a_field(saved, missing):
 
 @pytest.mark.parametrize("layers", [[], None, {"fc": 3}, {"fc": {"out_features": "many"}}])
 def test_a_description_with_nonsense_for_layers(saved, layers):
-    # BUG (store/model.py:156): AttributeError on .items(), or the nonsense is set on the layer.
+    # Once a bug: AttributeError on .items(), or the nonsense is set on the layer.
     edit(saved, layers=layers)
     with pytest.raises(UserError):
         load(saved)

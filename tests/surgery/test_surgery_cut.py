@@ -109,7 +109,7 @@ def test_a_cut_network_remembers_its_source(traced):
 
 
 def test_what_was_frozen_stays_frozen():
-    # BUG (surgery/channels.py:38): Torch-Pruning makes new parameters that require gradients, so that a
+    # Once a bug: Torch-Pruning makes new parameters that require gradients, so that a
     # frozen backbone would be trained after surgery.
     net = tiny.randomise(tiny.Flattened())
     for parameter in net.parameters():
@@ -192,7 +192,7 @@ class Concatenated(nn.Module):
 
 
 def test_offered_parts_of_a_concatenation_can_be_cut():
-    # BUG (surgery/channels.py:66): the first part has offset 0, and a consumer with more channels than
+    # Once a bug: the first part has offset 0, and a consumer with more channels than
     # that part is taken for another model. find_units offers the group as "inner".
     net = tiny.randomise(Concatenated())
     units = find_units(net, IMAGE)
@@ -216,7 +216,7 @@ class Tokens(nn.Module):
 
 
 def test_units_of_tokens_are_masked_as_they_are_cut():
-    # BUG (surgery/mask.py:40): dimension 1 of a linear layer's input is T here, not U; the mask
+    # Once a bug: dimension 1 of a linear layer's input is T here, not U; the mask
     # silences tokens. (Images [1, 12, 12] stand for 12 tokens of 12 features.)
     net = tiny.randomise(Tokens())
     units = find_units(net, IMAGE)
@@ -241,7 +241,7 @@ class Normalised(nn.Module):
 
 
 def test_whatever_is_offered_behind_a_layer_norm_is_cut_as_it_is_masked():
-    # BUG (units/find.py:86): offered as "inner", but the layer norm's mean and spread change with the cut.
+    # Once a bug: offered as "inner", but the layer norm's mean and spread change with the cut.
     net = tiny.randomise(Normalised(nn.LayerNorm(8)))
     decisions = tuple(tiny.decision(g, [0, 2, 3]) for g in find_units(net, IMAGE).groups)
     silenced, smaller = outputs(net, decisions, images(0))

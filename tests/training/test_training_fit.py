@@ -165,7 +165,7 @@ def test_a_finished_training_is_not_done_again(tmp_path):
 
 
 def test_with_dropout_a_training_repeats_too():
-    # BUG (training/loop.py): dropout draws from torch's global generator, which fit neither seeds…
+    # Once a bug: dropout draws from torch's global generator, which fit neither seeds…
     torch.manual_seed(1)
     first, _ = trained(net=small(dropout=0.5))
     torch.manual_seed(2)
@@ -186,7 +186,7 @@ def test_with_dropout_a_training_that_was_broken_off_ends_with_the_same_weights(
 
 
 def test_a_resumed_training_has_its_whole_log(tmp_path):
-    # BUG (training/loop.py:129): "an entry an epoch", but epochs before the interruption are lost, and
+    # Once a bug: "an entry an epoch", but epochs before the interruption are lost, and
     # the one it happened in is averaged over its rest only.
     _, whole = trained(RECIPE.model_copy(update={"patience_s": 0.0}))
     _, log = interrupted(tmp_path, RECIPE.model_copy(update={"patience_s": 0.0}), 7)
@@ -194,7 +194,7 @@ def test_a_resumed_training_has_its_whole_log(tmp_path):
 
 
 def test_a_last_batch_of_one_sample_can_be_trained_on():
-    # BUG (training/loop.py:138): 41 samples in batches of 8 leave one; a batch norm without pixels
+    # Once a bug: 41 samples in batches of 8 leave one; a batch norm without pixels
     # refuses it in training ("Expected more than 1 value per channel"), after the whole epoch.
     net = nn.Sequential(nn.Flatten(), nn.Linear(144, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     assert fit(net, tiny.source(41), Recipe(epochs=1, batch_size=8), seed=0).steps > 0
@@ -211,14 +211,14 @@ def test_a_truncated_checkpoint_is_one_line(tmp_path, share):
 
 
 def test_a_foreign_checkpoint_is_one_line(tmp_path):
-    # BUG (training/checkpoint.py:45): file.metadata() is None for tensors that others wrote: TypeError.
+    # Once a bug: file.metadata() is None for tensors that others wrote: TypeError.
     save_file(small().state_dict(), tmp_path / "state.safetensors")
     with pytest.raises(UserError):
         trained(checkpoint=Checkpoint(tmp_path / "state.safetensors"))
 
 
 def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
-    # BUG (training/checkpoint.py:47): load_state_dict's RuntimeError, many lines, gets out.
+    # Once a bug: load_state_dict's RuntimeError, many lines, gets out.
     checkpoint = Checkpoint(tmp_path / "state.safetensors")
     trained(checkpoint=checkpoint)
     with pytest.raises(UserError):

@@ -113,7 +113,7 @@ def test_an_unknown_name_to_skip_is_refused(traced):
 
 
 def test_skipping_a_whole_stage_leaves_all_of_it_alone(traced):
-    # BUG (units/find.py:134): only the name of a group's first producer is compared. A container's name
+    # Once a bug: only the name of a group's first producer is compared. A container's name
     # (or a batch norm's) is accepted and does nothing. It may be refused, or leave its layers alone.
     net, _ = traced["resnet20"]
     try:
@@ -152,7 +152,7 @@ class Asserting(nn.Module):
 
 
 def test_a_network_that_asserts_its_input_is_one_line_too():
-    # BUG (units/find.py:41): AssertionError (timm, Swin and ViT assert image sizes) and IndexError get out.
+    # Once a bug: AssertionError (timm, Swin and ViT assert image sizes) and IndexError get out.
     with pytest.raises(UserError, match="two features"):
         find_units(Asserting(), torch.zeros(1, 3))
 
@@ -183,7 +183,7 @@ def test_layers_that_treat_each_channel_alone_are_carried_along(between):
 
 @pytest.mark.parametrize("between", [nn.GroupNorm(4, 8), nn.LayerNorm([8, 8, 8])])
 def test_layers_that_mix_channels_make_a_group_coupled(between):
-    # BUG (units/find.py:86): a group or layer norm divides by the spread over *several* units, so cutting
+    # Once a bug: a group or layer norm divides by the spread over *several* units, so cutting
     # is not silencing; and GroupNorm(4, 8) with 3 channels left cannot even run.
     units = find_units(Middle(between), IMAGE)
     assert "made" not in names(units)
@@ -202,7 +202,7 @@ class Scaled(nn.Module):
 
 
 def test_a_bare_parameter_along_the_channels_is_no_crash():
-    # BUG (units/find.py:55): Torch-Pruning lists it as a member of the group; _role asks it for
+    # Once a bug: Torch-Pruning lists it as a member of the group; _role asks it for
     # .parameters() and dies with AttributeError.
     units = find_units(Middle(Scaled()), IMAGE)
     assert "made" in {*names(units), *reasons(units)}
@@ -225,7 +225,7 @@ class Upsampling(nn.Module):
 
 
 def test_channels_read_by_a_transposed_convolution_are_not_offered():
-    # BUG (units/find.py:56): a layer with weights that is no Conv2d or Linear counts as a carrier. Here it
+    # Once a bug: a layer with weights that is no Conv2d or Linear counts as a carrier. Here it
     # *reads* the units; the mask does not silence it and surgery refuses the plan.
     units = find_units(Upsampling(), IMAGE)
     assert "made" not in names(units)
