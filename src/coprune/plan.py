@@ -112,7 +112,7 @@ class Plan(BaseModel):
         budget: what was asked for, in words, e.g. ``keep_macs=0.5``.
         seed: of clustering, sampling, training.
         model: fingerprint of the weights the plan was made from.
-        data: fingerprint of the data, with its name.
+        data: the data's name and fingerprint, and that of the samples the statistics came from.
         groups: one decision a group, in the order of the network.
         skipped: layers that were left alone.
     """

@@ -59,15 +59,12 @@ def refused(ended, *words: str) -> None:
         ({"--skip": "layer9"}, ["no such layer"]),
         ({"--device": "tpu"}, ["--device"]),
         ({"--weights": "/nowhere.safetensors"}, ["no such weights"]),
-        ({"--calibration": "20000"}, []),
         ({"--num-classes": "3"}, ["outside the model's 3 classes"]),
         ({"--in-channels": "2"}, ["does not take inputs"]),
         ({"--no-such-option": "1"}, ["No such option"]),
     ],
 )
 def test_options(coprune, base, digits, tmp_path, change, words):
-    if set(change) == {"--calibration"}:
-        return  # more than there is is capped, not refused; see test_calibration_is_capped
     out = tmp_path / "run"
     options = {"--model": base, "--data": digits, "--keep-macs": "0.5", "--out": out}
     if "--num-classes" in change or "--in-channels" in change:

@@ -167,6 +167,13 @@ def test_statistics_are_reused_for_another_budget(coprune, base, digits, tmp_pat
     )  # fmt: skip
     assert other.code == 2
     assert "another data" in other.err
+    # A search judges on half of the calibration samples; statistics that saw them would be a leak.
+    search = coprune(
+        "prune", "--model", base, "--data", digits, "--max-drop", 5, "--profile", first / "profile",
+        "--out", tmp_path / "fourth",
+    )  # fmt: skip
+    assert search.code == 2
+    assert "another data" in search.err
 
 
 def test_same_seed_same_bytes(coprune, base, digits, tmp_path):

@@ -27,15 +27,17 @@ def measure_stage(
     Args:
         name: of the stage.
         model: to measure.
-        data: its held-out part is used.
+        data: its held-out part gives the value; the calibration figure stands beside it.
         example: one sample ``[1, …]``.
         device: where accuracy is computed.
     """
     score = evaluate(model, data.heldout, device=device, label=f"accuracy, {name}")
+    calibration = evaluate(model, data.calibration, device=device, label=f"calibration, {name}")
     model.cpu()
     return Stage(
         name=name,
         value=score.top1,
+        calibration=calibration.top1,
         macs=count_macs(model, example),
         params=count_params(model),
         bytes=tensor_file_size(model.state_dict()),

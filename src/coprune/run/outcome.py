@@ -55,7 +55,7 @@ class Outcome:
                 folder / "profile",
                 self.statistics,
                 model=self.plan.model,
-                data=self.plan.data["fingerprint"],
+                data=self.plan.data["statistics"],
             )
         self.result.save(folder / "result.json")
         write_page(folder)

@@ -76,7 +76,11 @@ def prune_model(
     statistics_part, judging_part = _calibration(data, settings)
     base = measure_stage("base", model, data, prepared.example, device=device)
     stages, notes, found = [base], [], None
-    known = _known_statistics(settings, folder, model=fingerprint, data=data.fingerprint)
+    # A search judges on samples that its statistics never saw, so those are other statistics than
+    # the ones of all calibration samples, and neither may be reused for the other.
+    searched = settings.budget.max_drop is not None
+    seen = f"{data.fingerprint}-half{settings.seed}" if searched else data.fingerprint
+    known = _known_statistics(settings, folder, model=fingerprint, data=seen)
     profile: Profile | None = None
 
     if settings.schedule == "layerwise":
@@ -96,9 +100,7 @@ def prune_model(
                 known=known,
             )
             if folder:
-                save_profile(
-                    folder.path / "profile", profile.tensors, model=fingerprint, data=data.fingerprint
-                )
+                save_profile(folder.path / "profile", profile.tensors, model=fingerprint, data=seen)
         with watch.measure("select"):
             choices = method.choose(profile, options, settings.seed)
             if settings.budget.max_drop is not None:
@@ -118,7 +120,7 @@ def prune_model(
         budget=settings.budget.words,
         seed=settings.seed,
         model=fingerprint,
-        data={"name": data.name, "fingerprint": data.fingerprint},
+        data={"name": data.name, "fingerprint": data.fingerprint, "statistics": seen},
         groups=decisions,
         skipped=prepared.units.skipped,
     )
