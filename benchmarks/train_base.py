@@ -12,7 +12,7 @@ from pathlib import Path
 
 OPTIONS = {
     "resnet56": ["--model", "coprune:resnet56", "--epochs", "3"],
-    "vgg16_bn": ["--model", "coprune:vgg16_bn", "--width", "16", "--epochs", "4"],
+    "vgg16_bn": ["--model", "coprune:vgg16_bn", "--width", "16", "--epochs", "8"],
 }
 
 
@@ -23,7 +23,7 @@ def main() -> int:
     args = parser.parse_args()
     command = [str(Path(sys.executable).with_name("coprune")), "train", *OPTIONS[args.name]]
     return subprocess.call(
-        [*command, "--data", "fashion-mnist", "--precision", "bf16", "--out", str(args.out), "--resume"]
+        [*command, "--data", "fashion-mnist", "--out", str(args.out), "--resume"]
     )
 
 

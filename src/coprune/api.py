@@ -26,13 +26,15 @@ def prune(
     eval: Iterable[Any],
     calibration: Iterable[Any] | None = None,
     calibration_samples: int = 2000,
-    method: str = "cosep",
+    method: str = "complementary",
     keep_macs: float | None = None,
+    keep_params: float | None = None,
     keep_units: float | None = None,
+    latency_ms: float | None = None,
     max_drop: float | None = None,
-    allocation: str = "uniform",
+    allocation: str = "auto",
     schedule: str = "oneshot",
-    recovery: str = "bn",
+    recovery: str = "auto",
     finetune_epochs: int = 0,
     finetune_lr: float = 0.02,
     distill: float = 0.9,
@@ -50,8 +52,10 @@ def prune(
         eval: held-out batches; only reported on, never used to decide.
         calibration: batches that statistics and decisions are based on. Best disjoint from ``train``.
         calibration_samples: how many to take from the start of ``train`` otherwise.
-        method: ``cosep``, ``random``, ``magnitude``, ``bn_scale``, ``fpgm`` or ``taylor``.
-        keep_macs, keep_units, max_drop: at most one; none: the method's own knee decides.
+        method: ``complementary``, ``cosep``, ``random``, ``magnitude``, ``magnitude_l2``, ``bn_scale``, ``fpgm``, ``lamp``,
+            ``taylor`` or ``hessian``.
+        keep_macs, keep_params, keep_units, latency_ms, max_drop: at most one; none: the method's own
+            knee decides.
         allocation, schedule, recovery, skip, seed, device: as on the command line.
         finetune_epochs: passes over ``train`` at the end.
         finetune_lr: highest learning rate, cosine to 0.
@@ -65,7 +69,13 @@ def prune(
         UserError: a ``ValueError`` whose message is one line: the cause and the way out.
 
     """
-    given = {"keep_macs": keep_macs, "keep_units": keep_units, "max_drop": max_drop}
+    given = {
+        "keep_macs": keep_macs,
+        "keep_params": keep_params,
+        "keep_units": keep_units,
+        "latency_ms": latency_ms,
+        "max_drop": max_drop,
+    }
     try:
         settings = PruneSettings(
             method=method,

@@ -7,12 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from coprune.baselines import BN_SCALE, FPGM, MAGNITUDE, RANDOM, TAYLOR
+from coprune.baselines import RIVALS
+from coprune.complementary import COMPLEMENTARY
 from coprune.cosep import COSEP
 from coprune.errors import UserError, near_matches
 from coprune.select import Method
 
-METHODS: dict[str, Method] = {m.name: m for m in (COSEP, RANDOM, MAGNITUDE, BN_SCALE, FPGM, TAYLOR)}
+METHODS: dict[str, Method] = {m.name: m for m in (COMPLEMENTARY, COSEP, *RIVALS)}
 
 
 def find_method(name: str) -> Method:

@@ -54,6 +54,24 @@ class Knee(BaseModel):
     fallback: str | None = None
 
 
+class TakeOver(BaseModel):
+    """Which kept units say what a removed one said.
+
+    Attributes:
+        unit: the removed unit.
+        explained: share of the removed unit's variance that a linear mix of the kept ones
+            reproduces, 0 … 1 (R²).
+        by: pairs (kept unit, its part of ``explained``), the largest first; parts are R²-shares and
+            add up to ``explained`` over all kept units, of which only the foremost are listed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unit: int = Field(ge=0)
+    explained: float = Field(ge=0, le=1)
+    by: tuple[tuple[int, float], ...] = ()
+
+
 class GroupDecision(BaseModel):
     """What happens to one group, and why.
 
@@ -70,6 +88,7 @@ class GroupDecision(BaseModel):
         medoids: the central unit of every cluster.
         position: every unit in two dimensions, ``[U]`` pairs, near means redundant; for the page.
         score: the importance of every unit, ``[U]``, for methods that rank.
+        took_over: for every removed unit, which kept ones say what it said; in unit order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +105,7 @@ class GroupDecision(BaseModel):
     medoids: tuple[int, ...] = ()
     position: tuple[tuple[float, float], ...] = ()
     score: tuple[float, ...] = ()
+    took_over: tuple[TakeOver, ...] = ()
 
     @model_validator(mode="after")
     def _indices_fit(self) -> GroupDecision:

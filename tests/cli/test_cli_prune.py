@@ -100,7 +100,9 @@ def test_loaded_in_a_new_process_the_outputs_are_bit_equal(coprune, base, digits
     assert runs == {here + "\n"}
 
 
-@pytest.mark.parametrize("method", ["random", "magnitude", "bn_scale", "fpgm", "taylor"])
+@pytest.mark.parametrize(
+    "method", ["random", "magnitude", "magnitude_l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"]
+)
 def test_every_rival_runs_and_says_why(coprune, base, digits, tmp_path, method):
     out = tmp_path / method
     ended = coprune(

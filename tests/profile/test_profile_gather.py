@@ -1,26 +1,21 @@
-"""One pass gathers what plain loops over activations, gates and weights give, and leaves no trace."""
+"""One pass gathers what plain loops over activations and weights give, and leaves no trace."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 import tiny
 from coprune.data import LoaderSource
 from coprune.errors import UserError
-from coprune.profile import ClassMoments, GateGradient, Profile, WeightScore, gather
+from coprune.profile import ClassMoments, Importance, WeightScore, gather
 from coprune.units import find_units
 
 ALL = (
     ClassMoments(grid=0),
     ClassMoments(grid=1, at="producer"),
-    GateGradient(),
     WeightScore("l1_norm"),
-    WeightScore("geometric_median"),
-    WeightScore("bn_scale"),
 )
 
 
@@ -137,119 +132,14 @@ def test_what_is_gathered_beside_it_does_not_matter(resnet):
         assert tiny.same_state(alone[wanted.key], together[wanted.key])
 
 
-def gate_loop(net, group, source):
-    """Mean of (∂loss/∂gate)² with a real gate of 1 before the consumer, one sample at a time."""
-    member = group.of_role("consumer")[0]
-    total = torch.zeros(group.size, dtype=torch.float64)
-    for x, y in source.batches(1):
-        gate = torch.ones(group.size, dtype=torch.float64, requires_grad=True)
-
-        def close(_, inputs, gate=gate):
-            wide = gate.repeat_interleave(member.span)
-            return (inputs[0] * wide.view(1, -1, *[1] * (inputs[0].ndim - 2)),)
-
-        handle = net.get_submodule(member.layer).register_forward_pre_hook(close)
-        loss = F.cross_entropy(net(x), y)
-        handle.remove()
-        total += torch.autograd.grad(loss, gate)[0].square()
-    return total / len(source)
-
-
-@pytest.mark.parametrize("which", ["resnet", "flattened"])
-def test_gate_gradient_equals_an_explicit_gate_sample_by_sample(which, request):
-    net, groups = request.getfixturevalue(which)
-    source = samples(10)
-    found = Profile(
-        groups, tiny.NoCost(), gather(net, groups, source, [GateGradient()], classes=3, batch_size=4)
-    )
-    for group in groups:
-        wanted = gate_loop(net, group, source)
-        assert wanted.max() > 0
-        np.testing.assert_allclose(found.gate_gradient(group), wanted, rtol=1e-9, atol=1e-15)
-
-
-def test_gate_gradient_of_a_frozen_model_is_the_same():
-    net = tiny.randomise(tiny.Flattened()).double()
-    groups = find_units(net, torch.zeros(1, 1, 12, 12, dtype=torch.float64)).groups
-    free = gather(net, groups, samples(), [GateGradient()], classes=3)
-    for parameter in net.parameters():
-        parameter.requires_grad_(False)
-    frozen = gather(net, groups, samples(), [GateGradient()], classes=3)
-    assert tiny.same_state(free["gate_gradient"], frozen["gate_gradient"])
-
-
-class Branches(nn.Module):
-    """One producer, read twice: as it is, and behind an activation."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(1, 3, 3)
-        self.made = nn.Conv2d(3, 5, 3)
-        self.plain = nn.Conv2d(5, 4, 3)
-        self.behind = nn.Conv2d(5, 4, 3)
-        self.fc = nn.Linear(4, 3)
-
-    def forward(self, x):
-        h = self.made(self.stem(x))
-        return self.fc((self.plain(h) + self.behind(torch.tanh(h))).mean((2, 3)))
-
-
-def test_gate_gradient_counts_every_consumer():
-    # Once a bug: "all consumers of a group read the same tensor" is wrong where
-    # one reads in front of an activation and one behind it. Closing a unit silences it for both.
-    net = tiny.randomise(Branches()).double()
-    groups = find_units(net, torch.zeros(1, 1, 12, 12, dtype=torch.float64)).groups
-    group = next(g for g in groups if g.name == "made")
-    assert len(group.of_role("consumer")) == 2
-    found = gather(net, groups, samples(6), [GateGradient()], classes=3)["gate_gradient"]
-    total = torch.zeros(5, dtype=torch.float64)
-    for x, y in samples(6).batches(1):
-        gate = torch.ones(5, dtype=torch.float64, requires_grad=True)
-        handles = [
-            net.get_submodule(m.layer).register_forward_pre_hook(
-                lambda _, i, gate=gate: (i[0] * gate.view(1, -1, 1, 1),)
-            )
-            for m in group.of_role("consumer")
-        ]
-        total += torch.autograd.grad(F.cross_entropy(net(x), y), gate)[0].square()
-        for handle in handles:
-            handle.remove()
-    np.testing.assert_allclose(found["made/sum"], total, rtol=1e-9)
-
-
-def weight_loop(net, group, kind):
-    weight = net.get_submodule(group.name).weight.detach().double()
-    rows = [w.flatten().tolist() for w in weight]
-    if kind == "l1_norm":
-        return [sum(abs(v) for v in row) for row in rows]
-    if kind == "geometric_median":
-        return [sum(math.dist(a, b) for b in rows) for a in rows]
-    norm = next((m.layer for m in group.of_role("carrier")), None)
-    return [abs(float(v)) for v in net.get_submodule(norm).weight.detach()] if norm else []
-
-
-@pytest.mark.parametrize("kind", ["l1_norm", "geometric_median", "bn_scale"])
 @pytest.mark.parametrize("which", ["resnet20", "flattened", "perceptron"])
-def test_weight_scores_equal_loops(traced, which, kind):
+def test_l1_norms_equal_loops(traced, which):
     net, units = traced[which]
-    found = gather(net, units.groups, samples(), [WeightScore(kind)], classes=3)
+    found = gather(net, units.groups, samples(), [WeightScore("l1_norm")], classes=3)["weights-l1_norm"]
     for group in units.groups:
-        np.testing.assert_allclose(
-            found[f"weights-{kind}"][group.name], weight_loop(net, group, kind), rtol=1e-9
-        )
-        assert found[f"weights-{kind}"][group.name].dtype == torch.float64
-
-
-def test_bn_scale_ignores_the_sign_and_is_empty_without_a_batch_norm(traced):
-    net, units = traced["perceptron"]
-    found = gather(net, units.groups, samples(), [WeightScore("bn_scale")], classes=3)
-    assert all(not len(score) for score in found["weights-bn_scale"].values())
-    other = tiny.network("resnet20")
-    with torch.no_grad():
-        other.layer1[0].bn1.weight.copy_(torch.tensor([-2.0, 1.0, 0.5, -0.25]))
-    groups = traced["resnet20"][1].groups
-    found = gather(other, groups, samples(), [WeightScore("bn_scale")], classes=3)
-    assert found["weights-bn_scale"]["layer1.0.conv1"].tolist() == [2.0, 1.0, 0.5, 0.25]
+        rows = net.get_submodule(group.name).weight.detach().double().flatten(1).tolist()
+        np.testing.assert_allclose(found[group.name], [sum(abs(v) for v in r) for r in rows], rtol=1e-9)
+        assert found[group.name].dtype == torch.float64
 
 
 class Unread:
@@ -298,7 +188,7 @@ def test_the_users_own_tensors_are_left_as_they_were():
     net = tiny.randomise(tiny.Flattened()).double()
     groups = find_units(net, torch.zeros(1, 1, 12, 12, dtype=torch.float64)).groups
     batches = list(samples().batches(8))
-    gather(net, groups, LoaderSource(batches, 24), [GateGradient()], classes=3)
+    gather(net, groups, LoaderSource(batches, 24), [ClassMoments(), Importance("taylor")], classes=3)
     assert [x.requires_grad for x, _ in batches] == [False] * 3
     assert [x.grad for x, _ in batches] == [None] * 3
 
@@ -309,7 +199,7 @@ def test_labels_outside_the_models_classes_are_refused(resnet):
         gather(net, groups, samples(24, classes=4), [ClassMoments()], classes=4)
 
 
-@pytest.mark.parametrize("wanted", [ClassMoments(), GateGradient()])
+@pytest.mark.parametrize("wanted", [ClassMoments(), Importance("taylor"), Importance("hessian")])
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_outside_the_datas_classes_are_refused(resnet, wanted, label):
     # Once a bug: the moments' hook counts labels before check_logits has seen them, and
@@ -323,11 +213,12 @@ def test_labels_outside_the_datas_classes_are_refused(resnet, wanted, label):
         gather(net, groups, LoaderSource([(x, y)], 6), [wanted], classes=3)
 
 
-def test_nan_is_refused_and_named():
+@pytest.mark.parametrize("wanted", [ClassMoments(), Importance("taylor"), Importance("hessian")])
+def test_nan_is_refused_and_named(wanted):
     net = tiny.randomise(tiny.Flattened()).double()
     groups = find_units(net, torch.zeros(1, 1, 12, 12, dtype=torch.float64)).groups
     with torch.no_grad():
         net.fc2.bias[0] = float("nan")
     with pytest.raises(UserError, match="NaN"):
-        gather(net, groups, samples(), [GateGradient()], classes=3)
+        gather(net, groups, samples(), [wanted], classes=3)
     assert hooks_on(net) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-from coprune.plan import GroupDecision, Knee, Member, Plan, Skipped
+from coprune.plan import GroupDecision, Knee, Member, Plan, Skipped, TakeOver
 from coprune.result import Latency, Result, Stage
 
 NINE = [(f"layer{1 + i // 3}.{i % 3}.conv1", 16 << (i // 3)) for i in range(9)]
@@ -62,6 +62,39 @@ def ranked(name: str, size: int, *, keep: float = 0.5) -> GroupDecision:
     return GroupDecision(
         name=name, members=members(name), size=size, kept=tuple(sorted(kept)), reason=reason, score=score
     )
+
+
+def complementary(name: str, size: int, *, keep: float = 0.5, listed: int = 5) -> GroupDecision:
+    """A group as complementary pruning decides it: what went is said by a mix of what stays."""
+    rng = random.Random(name)
+    kept = sorted(rng.sample(range(size), max(1, round(size * keep))))
+    took = []
+    for unit in sorted(set(range(size)) - set(kept)):
+        explained = 1 - 0.6 * rng.random() ** 2
+        weights = sorted((rng.random() ** 3 for _ in range(min(listed, len(kept)))), reverse=True)
+        by = zip(rng.sample(kept, len(weights)), weights, strict=True)
+        parts = tuple((u, explained * w / sum(weights)) for u, w in by)
+        took.append(TakeOver(unit=unit, explained=explained, by=parts))
+    return GroupDecision(
+        name=name,
+        members=members(name),
+        size=size,
+        kept=tuple(kept),
+        reason="removed one after the other: always the one the rest says best",
+        curve=tuple((k, math.exp(-5 * k / size) - math.exp(-5)) for k in range(size, 0, -1)),
+        curve_name="reconstruction error",
+        took_over=tuple(took),
+    )
+
+
+# As a search writes it since it takes intervals: the base first, then the smallest, then bisection.
+PROBES = (
+    {"macs": 1.0, "value": 0.94, "ok": True, "drop": 0.0, "low": 0.0, "high": 0.0, "chosen": False},
+    {"macs": 0.03, "value": 0.102, "ok": False, "drop": 83.8, "low": 81.1, "high": 86.5, "chosen": False},
+    {"macs": 0.5, "value": 0.925, "ok": False, "drop": 1.5, "low": 0.9, "high": 2.1, "chosen": False},
+    {"macs": 0.75, "value": 0.941, "ok": True, "drop": -0.1, "low": -0.5, "high": 0.3, "chosen": False},
+    {"macs": 0.63, "value": 0.938, "ok": True, "drop": 0.2, "low": -0.2, "high": 0.7, "chosen": True},
+)
 
 
 def plan(groups: list[GroupDecision] | None = None, *, method: str = "cosep", **changes: object) -> Plan:
@@ -147,7 +180,7 @@ def comparison() -> dict:
     for budget in ("knee", 0.5, 0.25):
         ratio = {"knee": 0.18, 0.5: 0.5, 0.25: 0.25}[budget]
         for method, loss in level.items():
-            for recovery in ("ls", "none") if method == "magnitude" else ("ls",):
+            for recovery in ("least-squares", "none") if method == "magnitude" else ("least-squares",):
                 if budget == "knee" and method != "cosep":
                     continue
                 for seed in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import report_samples as samples
 
+from coprune.plan import TakeOver
 from coprune.report import write, write_compare
 
 # What a reader does: next group, last group, the other scale; then it reports what it sees.
@@ -32,10 +34,10 @@ def charts(dom: str) -> set[str]:
     return {name for name, rest in zip(parts[1::2], parts[2::2], strict=True) if "main-svg" in rest}
 
 
-def read(page: Path) -> Path:
+def read(page: Path, reader: str = READER) -> Path:
     """The page with a reader in it."""
     read_by = page.with_name("read.html")
-    read_by.write_text(page.read_text().replace("</body>", READER + "</body>"))
+    read_by.write_text(page.read_text().replace("</body>", reader + "</body>"))
     return read_by
 
 
@@ -72,6 +74,101 @@ def test_many_groups_and_many_units(folder, chromium):
     assert "All 1,000 kept units" in seen.dom
 
 
+TAKEN = (
+    TakeOver(unit=17, explained=0.94, by=((3, 0.61), (9, 0.33))),
+    TakeOver(unit=5, explained=0.995, by=((9, 0.995),)),
+    TakeOver(unit=6, explained=0.004, by=()),
+    TakeOver(unit=7, explained=0.8, by=((3, 0.3), (9, 0.2), (0, 0.1), (1, 0.02))),
+)
+# Chooses every removed unit in turn, then opens what is folded.
+LISTENER = """
+<script>
+const heard = [];
+for (const option of byId("took-unit").options) {
+  byId("took-unit").value = option.value;
+  byId("took-unit").dispatchEvent(new Event("change"));
+  heard.push(byId("took-sentence").textContent + byId("took-split").textContent);
+}
+byId("took").emit("plotly_hover", { points: [{ x: 0 }] });
+heard.push(byId("took-sentence").textContent);
+byId("took").emit("plotly_click", { points: [{ x: 1 }] });
+byId("took").emit("plotly_unhover", {});
+heard.push(byId("took-sentence").textContent, byId("took-unit").value);
+byId("took-all").open = true;
+document.body.dataset.heard = JSON.stringify(heard);
+document.body.dataset.shapes = byId("took").layout.shapes.length;
+document.body.dataset.wide = String(document.documentElement.scrollWidth > window.innerWidth);
+</script>
+"""
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_who_took_over(folder, chromium, width):
+    group = samples.complementary("layer1.0.conv1", 20)
+    kept = (0, 1, 2, 3, 9, *range(10, 17), 18, 19)
+    first = group.model_copy(update={"kept": kept, "took_over": TAKEN})
+    plan = samples.plan(
+        [first, samples.complementary("layer2.0.conv1", 64)], method="complementary", budget="max_drop=1"
+    )
+    page = write(folder(plan, samples.result(plan, search=samples.PROBES)))
+    seen = chromium(read(page, LISTENER), width=width)
+    assert seen.console == []
+    assert charts(seen.dom) == {"stages", "overview", "took", "curve", "latency", "search"}
+    assert 'data-wide="false"' in seen.dom
+    assert 'data-shapes="2"' in seen.dom
+    heard = json.loads(html.unescape(re.findall(r'data-heard="(.*?)"', seen.dom)[0]).replace("\u00a0", " "))
+    assert heard == [
+        "Channel 5: 9 says 99.5 % of what it said.9: 99.5 %",
+        "Channel 6: no mix of the kept ones says what it said.lost 99.6 %",
+        "Channel 7: the kept ones together say 80 % of what it said, "
+        "foremost 3 (30 %), 9 (20 %) and 0 (10 %).3: 30 %9: 20 %0others: 18 %lost 20 %",
+        "Channel 17: 3 and 9 say 94 % of what it said.3: 61 %9: 33 %lost",
+        "Channel 5: 9 says 99.5 % of what it said.",
+        "Channel 17: 3 and 9 say 94 % of what it said.",
+        "17",
+    ]
+    # The least explained first, in the folded table; the busiest kept unit first in the other.
+    removed = seen.dom[seen.dom.index('id="took-table"') :]
+    cells = re.findall(r"<tr><td>(\d+)</td>", removed)
+    assert cells[:4] == ["6", "7", "17", "5"]
+    helpers = seen.dom[seen.dom.index('id="why"') : seen.dom.index('id="took-table"')]
+    assert re.findall(r'<td class="number">([\d.]+)</td>', helpers)[:4] == ["3", "1.52", "2", "0.91"]
+
+
+def test_512_units_and_a_foreign_plan(folder, chromium):
+    odd = samples.complementary("b", 16).model_copy(
+        update={"took_over": (TakeOver(unit=99, explained=1.0),), "curve": (), "curve_name": ""}
+    )
+    lost = samples.complementary("c", 4, keep=0.25)
+    lost = lost.model_copy(update={"took_over": (TakeOver(unit=lost.took_over[0].unit, explained=0.0),)})
+    groups = [samples.complementary("a", 512, listed=40), odd, lost]
+    plan = samples.plan(groups, method="complementary")
+    page = write(folder(plan, samples.result(plan)))
+    seen = chromium(page)
+    assert seen.console == []
+    assert charts(seen.dom) == {"stages", "overview", "took", "curve", "latency"}
+    seen = chromium(read(page))
+    assert seen.console == []
+    assert 'data-reason="Kept 1 of 4. Removed one after the other' in seen.dom
+
+
+def test_an_older_search_and_one_far_from_the_limit(folder, chromium):
+    plan = samples.plan(budget="max_drop=1")
+    old = tuple({k: p[k] for k in ("macs", "value", "ok")} for p in samples.PROBES)
+    reader = """<script>
+    document.body.dataset.zoom = byId("zoom").hidden + " " + byId("search").layout.yaxis.range[0];
+    document.body.dataset.limit = byId("search").layout.shapes[0].y0;
+    byId("zoom").children[1].click();
+    document.body.dataset.all = byId("search").layout.yaxis.range[0] < 10.2;
+    </script>"""
+    seen = chromium(read(write(folder(plan, samples.result(plan, search=old))), reader))
+    assert seen.console == []
+    assert "search" in charts(seen.dom)
+    assert re.search(r'data-zoom="false 9[12]\.', seen.dom)
+    assert 'data-limit="93"' in seen.dom
+    assert 'data-all="true"' in seen.dom
+
+
 @pytest.mark.parametrize("bare", [True, False])
 def test_hostile_and_empty_plans(folder, chromium, bare):
     evil = "</script><script>console.error(1)</script><img src=x onerror=console.error(2)><a href='http://x.test'>"
@@ -92,6 +189,41 @@ def test_a_comparison(tmp_path, chromium):
     assert seen.console == []
     assert seen.requests == []
     assert charts(seen.dom) == {"accuracy"}
+
+
+def test_a_comparison_by_step_and_recovery(tmp_path, chromium):
+    rows = [
+        {"method": m, "budget": b, "seed": s, "macs_ratio": b, "recovery": r, "pruned": b, "finetuned": f * b}
+        | {"recovered": None if r == "none" else f * b}
+        for m in ("complementary", "magnitude")
+        for b in (0.5, 0.25)
+        for s in (0, 1)
+        for r, f in (("none", 1.2), ("bn", 1.3), ("least-squares", 1.4 + s / 10))
+    ]
+    base = {"value": 0.94, "macs": 10, "params": 5}
+    (tmp_path / "compare.json").write_text(json.dumps({"schema": 1, "base": base, "rows": rows}))
+    reader = """<script>
+    const drawn = {};
+    for (const step of byId("stage").children) for (const by of byId("recovery").children) {
+      step.click(); by.click();
+      drawn[step.textContent + ", " + by.textContent] = byId("accuracy").data.map((t) => t.name);
+    }
+    document.body.dataset.drawn = JSON.stringify(drawn);
+    document.body.dataset.base = byId("accuracy").layout.shapes[0].y0;
+    document.body.dataset.high = byId("accuracy").data[0].error_y.array.map((n) => n.toFixed(3));
+    </script>"""
+    seen = chromium(read(write_compare(tmp_path), reader))
+    assert seen.console == []
+    assert charts(seen.dom) == {"accuracy"}
+    drawn = json.loads(html.unescape(re.findall(r'data-drawn="(.*?)"', seen.dom)[0]))
+    both = ["Complementary pruning", "Magnitude (L1)"]
+    assert drawn["Right after surgery, all"] == both  # nothing has been recovered yet: one line a method
+    assert drawn["Recovered, all"] == [f"{m} · {r}" for m in both for r in ("batch norm", "least squares")]
+    assert len(drawn["Fine-tuned, all"]) == 6
+    assert drawn["Recovered, none"] == []
+    assert drawn["Fine-tuned, least squares"] == both
+    assert 'data-base="94"' in seen.dom
+    assert 'data-high="1.250,2.500"' in seen.dom  # seeds 35 and 37.5, 70 and 75: the mean's distance up
 
 
 def test_the_page_forbids_what_slips_in(folder, chromium):

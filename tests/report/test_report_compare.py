@@ -16,7 +16,7 @@ def test_every_row_is_there_best_first(own):
     page = own(render_compare(samples.comparison())).replace(words.NB, " ")
     half = page[page.index("Budget: keep 50 %") : page.index("Budget: keep 25 %")]
     names = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', half)
-    assert names[0] == ("Complementary pruning", "ls")
+    assert names[0] == ("Complementary pruning", "least squares")
     assert names[-1] == ("Magnitude (L1)", "none")
     assert len(names) == 6
     assert page.index("Budget: knee") < page.index("Budget: keep 50 %")
@@ -34,6 +34,78 @@ def test_points_are_mean_least_and_greatest(drawn_from):
     assert (point["low"], point["high"], point["seeds"]) == (0.2, 0.7, 3)
     assert point["mean"] == pytest.approx(0.4)
     assert list(line["points"]) == ["pruned"]
+
+
+def rows_of(*given):
+    """Rows from (method, budget, seed, recovery, accuracy right after surgery, recovered, fine-tuned)."""
+    keys = ("method", "budget", "seed", "recovery", "pruned", "recovered", "finetuned")
+    return {
+        "schema": 1,
+        "base": {"value": 0.94, "macs": 10, "params": 5},
+        "rows": [{**dict(zip(keys, row, strict=True)), "macs_ratio": 0.5 - row[2] / 100} for row in given],
+    }
+
+
+THREE_RECOVERIES = rows_of(
+    ("complementary", 0.5, 0, "none", 0.5, None, 0.88),
+    ("complementary", "keep_macs=0.5", 1, "none", 0.6, None, 0.9),
+    ("complementary", 0.5, 0, "bn", 0.5, 0.8, 0.9),
+    ("complementary", "0.5", 1, "bn", 0.6, 0.82, 0.91),
+    ("complementary", 0.5, 0, "least-squares", 0.5, 0.9, 0.92),
+    ("complementary", 0.5, 1, "least-squares", 0.6, 0.91, 0.93),
+    ("random", 0.5, 0, "swapped", 0.1, 0.3, 0.4),
+)
+
+
+def test_a_line_a_method_and_recovery(drawn_from):
+    data = drawn_from(render_compare(THREE_RECOVERIES))
+    assert data["recoveries"] == [
+        ["none", "none"],
+        ["bn", "batch norm"],
+        ["least-squares", "least squares"],
+        ["swapped", "swapped"],
+    ]
+    assert data["stages"] == [
+        ["pruned", "Right after surgery"],
+        ["recovered", "Recovered"],
+        ["finetuned", "Fine-tuned"],
+    ]
+    assert data["base"] == 0.94
+    assert data["shown"] is None
+    assert [(s["label"], s["recovery"]) for s in data["series"]] == [
+        ("Complementary pruning · no recovery", "none"),
+        ("Complementary pruning · batch norm", "bn"),
+        ("Complementary pruning · least squares", "least-squares"),
+        ("Random choice · swapped", "swapped"),
+    ]
+    bare, _, squares, _ = data["series"]
+    assert bare["points"]["recovered"] == []
+    (point,) = squares["points"]["finetuned"]
+    assert (point["macs"], point["mean"]) == (pytest.approx(0.495), pytest.approx(0.925))
+    assert (point["low"], point["high"], point["seeds"], point["budget"]) == (0.92, 0.93, 2, "0.5")
+
+
+def test_recoveries_in_the_table_best_first_and_the_losers_stay(own):
+    page = own(render_compare(THREE_RECOVERIES)).replace(words.NB, " ")
+    assert page.count("<h3") == 1
+    assert re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', page) == [
+        ("Complementary pruning", "least squares"),
+        ("Complementary pruning", "batch norm"),
+        ("Complementary pruning", "none"),
+        ("Random choice", "swapped"),
+    ]
+    assert "<strong>92.50 ± 0.71</strong>" in page
+    assert "−1.50" in page
+
+
+def test_many_lines_start_with_the_recovery_that_wins_most(drawn_from):
+    ranks = {"least-squares": 0.9, "bn": 0.8, "none": 0.7}
+    given = [(f"m{i}", 0.5, 0, r, 0.1, None, v - i / 100) for i in range(4) for r, v in ranks.items()]
+    assert drawn_from(render_compare(rows_of(*given)))["shown"] == "least-squares"
+    alone = [(f"m{i}", 0.5, 0, "bn", 0.1, None, 0.5) for i in range(12)]
+    data = drawn_from(render_compare(rows_of(*alone)))
+    assert data["shown"] is None
+    assert data["series"][0]["label"] == "m0"
 
 
 def test_hostile_method_names_stay_text(own):

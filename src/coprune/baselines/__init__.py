@@ -1,5 +1,5 @@
 """Rival methods behind the same signature."""
 
-from coprune.baselines.rankings import BN_SCALE, FPGM, MAGNITUDE, RANDOM, TAYLOR
+from coprune.baselines.rankings import RIVALS
 
-__all__ = ["BN_SCALE", "FPGM", "MAGNITUDE", "RANDOM", "TAYLOR"]
+__all__ = ["RIVALS"]

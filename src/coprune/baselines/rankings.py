@@ -1,4 +1,7 @@
-"""Rivals that score every unit on its own and keep the highest, behind the signature of all methods."""
+"""Rivals that score every unit on its own and keep the highest, behind the signature of all methods.
+
+All scores but the lot are Torch-Pruning's own, see :mod:`coprune.profile.importance`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from coprune.profile import GateGradient, Profile, Statistic, WeightScore
+from coprune.profile import Importance, Profile, Statistic
+from coprune.profile.statistic import ImportanceKind
 from coprune.select import GroupChoice, Method, NoSettings, Ranking, Untouched
 from coprune.units import ChannelGroup
 
@@ -34,38 +38,57 @@ def _random(profile: Profile, group: ChannelGroup, seed: int) -> Tensor:
     return torch.rand(group.size, generator=generator, dtype=torch.float64)
 
 
-def _weights(kind: str) -> Score:
-    wanted = WeightScore(kind)
-    return lambda profile, group, seed: profile.weight_score(wanted, group)
+def _torch_pruning(
+    kind: ImportanceKind,
+    summary: str,
+    meaning: str,
+    *,
+    missing: str = "Torch-Pruning reads no weights of these channels",
+) -> Method:
+    wanted = Importance(kind)
+
+    def score(profile: Profile, group: ChannelGroup, seed: int) -> Tensor:
+        return profile.importance(wanted, group)
+
+    return _ranked(kind, summary, meaning, (wanted,), score, missing)
 
 
-RANDOM = _ranked("random", "any channels", "lot", (), _random)
-MAGNITUDE = _ranked(
-    "magnitude",
-    "largest L1 norm of the filter (arXiv 1608.08710)",
-    "L1 norm of the filter",
-    (WeightScore("l1_norm"),),
-    _weights("l1_norm"),
-)
-BN_SCALE = _ranked(
-    "bn_scale",
-    "largest scale of the batch norm behind it (arXiv 1708.06519)",
-    "batch-norm scale",
-    (WeightScore("bn_scale"),),
-    _weights("bn_scale"),
-    missing="no batch norm with a scale behind these channels",
-)
-FPGM = _ranked(
-    "fpgm",
-    "farthest from the geometric median of the filters (arXiv 1811.00250)",
-    "distance from the other filters",
-    (WeightScore("geometric_median"),),
-    _weights("geometric_median"),
-)
-TAYLOR = _ranked(
-    "taylor",
-    "largest first-order effect on the loss (arXiv 1906.10771)",
-    "first-order effect on the loss",
-    (GateGradient(),),
-    lambda profile, group, seed: profile.gate_gradient(group),
+RIVALS: tuple[Method, ...] = (
+    _ranked("random", "any channels", "lot", (), _random),
+    _torch_pruning(
+        "magnitude",
+        "largest L1 norm of all weights that belong to a channel (after arXiv 1608.08710)",
+        "L1 norm of its weights",
+    ),
+    _torch_pruning(
+        "magnitude_l2",
+        "largest L2 norm of all weights that belong to a channel (arXiv 2301.12900)",
+        "L2 norm of its weights",
+    ),
+    _torch_pruning(
+        "bn_scale",
+        "largest scale of the batch norm behind it (arXiv 1708.06519)",
+        "batch-norm scale",
+        missing="no batch norm with a scale behind these channels",
+    ),
+    _torch_pruning(
+        "fpgm",
+        "farthest from all other channels' weights (after arXiv 1811.00250)",
+        "distance from the other channels' weights",
+    ),
+    _torch_pruning(
+        "lamp",
+        "largest L2 norm in proportion to those that are no smaller (after arXiv 2010.07611)",
+        "layer-adaptive magnitude",
+    ),
+    _torch_pruning(
+        "taylor",
+        "largest first-order effect of its weights on the loss (after arXiv 1906.10771)",
+        "first-order effect on the loss",
+    ),
+    _torch_pruning(
+        "hessian",
+        "largest second-order effect of its weights on the loss (Optimal Brain Damage, NeurIPS 1989)",
+        "second-order effect on the loss",
+    ),
 )

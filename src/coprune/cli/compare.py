@@ -19,12 +19,14 @@ def compare(
     out: o.Out,
     methods: Annotated[
         str, typer.Option(help="Methods, separated by commas.")
-    ] = "cosep,random,magnitude,bn_scale,fpgm,taylor",
+    ] = "complementary,cosep,random,magnitude,bn_scale,fpgm,taylor",
     keep_macs: Annotated[
         str, typer.Option(help="Shares of the MACs and/or knee, separated by commas.")
     ] = "0.5",
     seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 3,
-    recovery: Annotated[str, typer.Option(help="bn, none or both, separated by commas.")] = "bn",
+    recovery: Annotated[
+        str, typer.Option(help="least-squares, bn and/or none, separated by commas.")
+    ] = "least-squares",
     finetune_epochs: o.FinetuneEpochs = 0,
     finetune_lr: o.FinetuneLr = 0.02,
     finetune_schedule: o.FinetuneSchedule = "cosine",
@@ -38,6 +40,10 @@ def compare(
     width: o.Width = None,
     weights: o.Weights = None,
     trust: o.Trust = False,
+    weighting: o.Weighting = None,
+    scatter: o.Scatter = None,
+    ridge: o.Ridge = None,
+    places: o.Places = None,
     grid: o.Grid = None,
     at: o.At = None,
     space: o.Space = None,
@@ -58,6 +64,10 @@ def compare(
     from coprune.compare.run import CompareJob, run_compare
 
     options = given(
+        weighting=weighting,
+        scatter=scatter,
+        ridge=ridge,
+        places=places,
         grid=grid,
         at=at,
         space=space,

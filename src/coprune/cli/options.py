@@ -33,13 +33,17 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[Optional[int], typer.Option(help="CPU threads; all by default.", min=1)]
 
 KeepMacs = Annotated[Optional[float], typer.Option(help="Share of the MACs to keep, in (0, 1].")]
+KeepParams = Annotated[Optional[float], typer.Option(help="Share of the parameters to keep, in (0, 1].")]
+LatencyMs = Annotated[
+    Optional[float], typer.Option(help="Milliseconds that one sample may take here, on these threads.")
+]
 KeepUnits = Annotated[Optional[float], typer.Option(help="Share of every group's units to keep, in (0, 1].")]
 MaxDrop = Annotated[
     Optional[float],
     typer.Option(help="Smallest model that loses at most this many points on calibration data."),
 ]
 Allocation = Annotated[
-    str, typer.Option(help="Share out a MACs budget: uniform, or in the proportion of the knee.")
+    str, typer.Option(help="Share out a budget: uniform, measured (sensitivity), knee; auto: the method's.")
 ]
 Schedule = Annotated[
     str, typer.Option(help="oneshot; or layerwise: select, cut and train layer after layer.")
@@ -47,7 +51,12 @@ Schedule = Annotated[
 BetweenEpochs = Annotated[int, typer.Option(help="layerwise: epochs after each layer.", min=0)]
 BetweenFraction = Annotated[float, typer.Option(help="layerwise: share of the training samples.")]
 BetweenLr = Annotated[float, typer.Option(help="layerwise: learning rate, halved after an epoch.")]
-Recovery = Annotated[str, typer.Option(help="Without training: bn (re-estimate batch norm) or none.")]
+Recovery = Annotated[
+    str,
+    typer.Option(
+        help="Without training: least-squares, bn (re-estimate batch norm), none; auto: the method's."
+    ),
+]
 Skip = Annotated[str, typer.Option(help="Layers to leave alone, separated by commas.")]
 Profile = Annotated[Optional[Path], typer.Option(help="Statistics of an earlier run to reuse: RUN/profile.")]
 
@@ -62,6 +71,15 @@ Precision = Annotated[str, typer.Option(help="auto (mixed on a GPU), fp32, bf16 
 
 LatencyBatches = Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")]
 
+Weighting = Annotated[
+    Optional[str], typer.Option(help="complementary: weigh output errors by sensitivity, or none.")
+]
+Scatter = Annotated[
+    Optional[float],
+    typer.Option(help="complementary: weight of the spread between class means; 0: no labels."),
+]
+Ridge = Annotated[Optional[float], typer.Option(help="complementary: ridge of the elimination, relative.")]
+Places = Annotated[Optional[int], typer.Option(help="complementary: pixels looked at, a sample and layer.")]
 Grid = Annotated[Optional[int], typer.Option(help="cosep: pixel cells a side; 1 pooled, 0 every pixel.")]
 At = Annotated[Optional[str], typer.Option(help="cosep: read activations at the consumer or the producer.")]
 Space = Annotated[Optional[str], typer.Option(help="cosep: cluster in the profile space or in tsne.")]

@@ -15,16 +15,18 @@ def prune(
     model: o.Model,
     data: o.Data,
     out: o.Out,
-    method: str = "cosep",
+    method: str = "complementary",
     keep_macs: o.KeepMacs = None,
+    keep_params: o.KeepParams = None,
     keep_units: o.KeepUnits = None,
+    latency_ms: o.LatencyMs = None,
     max_drop: o.MaxDrop = None,
-    allocation: o.Allocation = "uniform",
+    allocation: o.Allocation = "auto",
     schedule: o.Schedule = "oneshot",
     between_epochs: o.BetweenEpochs = 2,
     between_fraction: o.BetweenFraction = 0.25,
     between_lr: o.BetweenLr = 0.01,
-    recovery: o.Recovery = "bn",
+    recovery: o.Recovery = "auto",
     finetune_epochs: o.FinetuneEpochs = 0,
     finetune_lr: o.FinetuneLr = 0.02,
     finetune_schedule: o.FinetuneSchedule = "cosine",
@@ -40,6 +42,10 @@ def prune(
     width: o.Width = None,
     weights: o.Weights = None,
     trust: o.Trust = False,
+    weighting: o.Weighting = None,
+    scatter: o.Scatter = None,
+    ridge: o.Ridge = None,
+    places: o.Places = None,
     grid: o.Grid = None,
     at: o.At = None,
     space: o.Space = None,
@@ -58,8 +64,8 @@ def prune(
 ) -> None:
     """Prune a trained model: select, cut, recover, fine-tune, measure, report.
 
-    Methods: cosep, random, magnitude, bn_scale, fpgm, taylor. Without a budget the method's own
-    knee decides.
+    Methods: complementary, cosep, random, magnitude, magnitude_l2, bn_scale, fpgm, lamp, taylor,
+    hessian. Without a budget the method's own knee decides.
     """
     from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated
     from coprune.run.job import PruneJob, run_prune
@@ -67,6 +73,10 @@ def prune(
     from coprune.select import Budget
 
     options = given(
+        weighting=weighting,
+        scatter=scatter,
+        ridge=ridge,
+        places=places,
         grid=grid,
         at=at,
         space=space,
@@ -83,7 +93,14 @@ def prune(
         PruneSettings,
         method=method,
         options=options,
-        budget=validated(Budget, keep_macs=keep_macs, keep_units=keep_units, max_drop=max_drop),
+        budget=validated(
+            Budget,
+            keep_macs=keep_macs,
+            keep_params=keep_params,
+            keep_units=keep_units,
+            latency_ms=latency_ms,
+            max_drop=max_drop,
+        ),
         allocation=allocation,
         schedule=schedule,
         between=validated(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 from coprune.compare.table import BaseFigures, Comparison, Row
 from coprune.data import DataSet
@@ -23,12 +23,22 @@ from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.measure import count_macs, count_params, evaluate
 from coprune.methods import find_method, method_settings
+from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.report import write_compare
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
-from coprune.run.steps import RECOVERIES, Prepared, counts, decide, gather_for, prepare, recover
+from coprune.run.steps import (
+    RECOVERIES,
+    Prepared,
+    counts,
+    curves_for,
+    decide,
+    gather_for,
+    prepare,
+    recover,
+)
 from coprune.select import Budget, Method
 from coprune.surgery import cut
 from coprune.training import Recipe, fit
@@ -56,7 +66,7 @@ class CompareJob(BaseModel):
     budgets: tuple[float | str, ...]
     options: Mapping[str, Any] = {}
     seeds: int = 3
-    recoveries: tuple[str, ...] = ("bn",)
+    recoveries: tuple[str, ...] = ("least-squares",)
     finetune: Recipe = Recipe(epochs=0)
     weights: str | None = None
     arguments: Mapping[str, Any] = {}
@@ -198,14 +208,24 @@ def _rows(
             choices = {
                 name: method.choose(profile, options, seed) for name, (method, options) in methods.items()
             }
+            curves = {
+                name: curves_for(
+                    model, choices[name], data.calibration, allocation=method.allocation, device=device
+                )
+                for name, (method, _) in methods.items()
+            }
             knee_macs = _knee_macs(methods, choices, prepared)
         for (budget, name, recovery), place in places.items():
             if (budget, name, recovery) not in done:
                 started = time.monotonic()
-                wanted, why = _counts(budget, methods[name][0], choices[name], prepared, knee_macs)
+                wanted, why = _counts(
+                    budget, methods[name][0], choices[name], prepared, knee_macs, curves[name]
+                )
                 decisions = decide(choices[name], wanted, why=why)
                 pruned = cut(model, decisions, prepared.example)
-                figures = _stages(pruned, model, data, job, recovery=recovery, seed=seed, device=device)
+                figures = _stages(
+                    pruned, model, decisions, data, job, recovery=recovery, seed=seed, device=device
+                )
                 row = Row(
                     method=name,
                     budget=budget,
@@ -235,17 +255,25 @@ def _knee_macs(
 
 
 def _counts(
-    budget: float | str, method: Method, choices: Sequence[Any], prepared: Prepared, knee_macs: float | None
+    budget: float | str,
+    method: Method,
+    choices: Sequence[Any],
+    prepared: Prepared,
+    knee_macs: float | None,
+    curves: Mapping[str, Tensor] | None,
 ) -> tuple[dict[str, int], str]:
     if budget == KNEE and method.has_knee:
         return counts(Budget(), prepared.cost, choices)
     share = knee_macs if budget == KNEE else float(budget)
-    return counts(Budget(keep_macs=share), prepared.cost, choices)
+    return counts(
+        Budget(keep_macs=share), prepared.cost, choices, allocation=method.allocation, curves=curves
+    )
 
 
 def _stages(
     pruned: nn.Module,
     teacher: nn.Module,
+    decisions: Sequence[GroupDecision],
     data: DataSet,
     job: CompareJob,
     *,
@@ -259,7 +287,7 @@ def _stages(
         "recovered": None,
         "finetuned": None,
     }
-    if recover(pruned, data.calibration, how=recovery, device=device):
+    if recover(pruned, teacher, decisions, data.calibration, how=recovery, seed=seed, device=device):
         found["recovered"] = evaluate(pruned, data.heldout, device=device, label="accuracy, recovered").top1
     if job.finetune.epochs:
         fit(

@@ -183,4 +183,5 @@ COSEP = Method(
     needs=_needs,
     choose=_choose,
     has_knee=True,
+    recovery="bn",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,6 @@ class Score:
     samples: int
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module, source: Source, *, batch_size: int = 250, device: str = "cpu", label: str = "accuracy"
 ) -> Score:
@@ -39,19 +39,37 @@ def evaluate(
         UserError: a label outside the model's classes, an output that is not ``[B, C]``, or logits
             with NaN or Inf.
     """
-    model.to(device).eval()
     right = seen = 0
     loss = 0.0
-    for inputs, labels in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
-        check_labels(labels)
-        logits = model(inputs.to(device))
-        check_logits(logits, labels.to(logits.device))
-        right += int((logits.argmax(1) == labels.to(device)).sum())
-        loss += float(F.cross_entropy(logits, labels.to(device), reduction="sum"))
+    for logits, labels in _passes(model, source, batch_size=batch_size, device=device, label=label):
+        right += int((logits.argmax(1) == labels).sum())
+        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
         seen += len(labels)
     if seen == 0:
         raise UserError("no samples to measure accuracy on")
     return Score(right / seen, loss / seen, seen)
+
+
+def correctness(
+    model: nn.Module, source: Source, *, batch_size: int = 250, device: str = "cpu", label: str = "accuracy"
+) -> torch.Tensor:
+    """Which samples of a source are classified rightly, ``[N]`` bool on the CPU; see :func:`evaluate`."""
+    passes = _passes(model, source, batch_size=batch_size, device=device, label=label)
+    return torch.cat([(logits.argmax(1) == labels).cpu() for logits, labels in passes])
+
+
+@torch.no_grad()
+def _passes(
+    model: nn.Module, source: Source, *, batch_size: int, device: str, label: str
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Logits ``[B, C]`` and labels ``[B]``, checked, batch by batch."""
+    model.to(device).eval()
+    for inputs, labels in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
+        check_labels(labels)
+        wanted = labels.to(device)
+        logits = model(inputs.to(device))
+        check_logits(logits, wanted)
+        yield logits, wanted
 
 
 def check_labels(labels: torch.Tensor, classes: int | None = None) -> None:

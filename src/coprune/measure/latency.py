@@ -79,6 +79,14 @@ def measure_latency(
     return tuple(found)
 
 
+def median_ms(model: nn.Module, example: Tensor, *, repeats: int = 30, device: str = "cpu") -> float:
+    """Median milliseconds of one sample, warmed up."""
+    model, inputs = model.to(device).eval(), example[:1].to(device)
+    for _ in range(5):
+        _once(model, inputs, device)
+    return float(np.median([_once(model, inputs, device) for _ in range(repeats)]))
+
+
 def _summary(pairs: np.ndarray, *, batch: int, device: str) -> Latency:
     """Median and 10th to 90th percentile of ``[R, 2]`` milliseconds."""
     low, middle, high = np.percentile(pairs, (10, 50, 90), axis=0)

@@ -1,6 +1,16 @@
-"""Statistics of behaviour: streamed, mergeable, gathered in one pass. Knows nothing of methods."""
+"""Statistics of behaviour: streamed, mergeable, each gathered once. Knows nothing of methods."""
 
+from coprune.profile.consumers import Consumer
 from coprune.profile.gather import Profile, gather
-from coprune.profile.statistic import ClassMoments, GateGradient, Statistic, WeightScore
+from coprune.profile.statistic import ClassMoments, ConsumerCovariance, Importance, Statistic, WeightScore
 
-__all__ = ["ClassMoments", "GateGradient", "Profile", "Statistic", "WeightScore", "gather"]
+__all__ = [
+    "ClassMoments",
+    "Consumer",
+    "ConsumerCovariance",
+    "Importance",
+    "Profile",
+    "Statistic",
+    "WeightScore",
+    "gather",
+]

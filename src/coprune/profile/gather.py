@@ -1,4 +1,4 @@
-"""One pass over the calibration samples gathers every declared statistic, each once."""
+"""Gather every declared statistic, each once: one pass for all activations, one for each gradient."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.measure.accuracy import check_labels, check_logits
-from coprune.profile.collect import Collector, GateGradientCollector, MomentsCollector
+from coprune.profile.collect import Collector, MomentsCollector
+from coprune.profile.consumers import Consumer, ConsumerCollector, consumers_of, output_sensitivity
+from coprune.profile.importance import importances
 from coprune.profile.moments import Moments
-from coprune.profile.statistic import ClassMoments, GateGradient, Statistic, WeightScore
+from coprune.profile.statistic import ClassMoments, ConsumerCovariance, Importance, Statistic, WeightScore
 from coprune.profile.weights import SCORES
 from coprune.progress import track
 from coprune.units import ChannelGroup, CostModel
@@ -43,10 +44,13 @@ class Profile:
         """A score read off the weights, ``[U]`` float64; empty when the group has none."""
         return self.tensors[wanted.key][group.name]
 
-    def gate_gradient(self, group: ChannelGroup) -> Tensor:
-        """Mean over samples of (∂loss/∂gate)², ``[U]`` float64."""
-        found = self.tensors[GateGradient().key]
-        return found[f"{group.name}/sum"] / found["count"]
+    def importance(self, wanted: Importance, group: ChannelGroup) -> Tensor:
+        """An importance by Torch-Pruning, ``[U]`` float64; empty when the group has none."""
+        return self.tensors[wanted.key][group.name]
+
+    def consumers(self, wanted: ConsumerCovariance, group: ChannelGroup) -> tuple[Consumer, ...]:
+        """What the group's consumers read, and what their errors cost."""
+        return consumers_of(dict(self.tensors[wanted.key]), group)
 
 
 def gather(
@@ -73,48 +77,54 @@ def gather(
         label: of the progress bar.
 
     Returns:
-        Statistic key → name → tensor on the CPU, float64. Without a statistic that needs data the
-        source is not read.
+        Statistic key → name → tensor on the CPU, float64. For weight scores alone the source is not
+        read; importances that need no gradients read one sample of it.
 
     Raises:
-        UserError: labels outside the classes of data or model, NaN or Inf in the model's output.
+        UserError: labels outside the classes of data or model, NaN or Inf in the model's output, or
+            importances of a model that cannot be traced.
     """
     found: dict[str, dict[str, Tensor]] = {}
     collectors: dict[str, Collector] = {}
+    ranked: dict[str, Importance] = {}
+    sensitive: list[str] = []
     for wanted in statistics:
         if isinstance(wanted, WeightScore):
             score = SCORES[wanted.kind]
             found[wanted.key] = {g.name: score(model, g) for g in groups}
         elif isinstance(wanted, ClassMoments):
             collectors[wanted.key] = MomentsCollector(wanted, groups, classes=classes)
+        elif isinstance(wanted, ConsumerCovariance):
+            collectors[wanted.key] = ConsumerCollector(wanted, groups, samples=len(source), classes=classes)
+            sensitive.append(wanted.key)
         else:
-            collectors[wanted.key] = GateGradientCollector(groups)
+            ranked[wanted.key] = wanted
+    if ranked:
+        kinds = [wanted.kind for wanted in ranked.values()]
+        by_kind = importances(
+            model, groups, source, kinds, classes=classes, batch_size=batch_size, device=device, label=label
+        )
+        found.update({key: by_kind[wanted.kind] for key, wanted in ranked.items()})
     if not collectors:
         return found
     model.to(device).eval()
     handles = [handle for c in collectors.values() for handle in c.attach(model)]
     try:
-        for inputs, labels in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
-            check_labels(labels, classes)
-            _one_batch(model, list(collectors.values()), inputs.to(device), labels.to(device))
+        with torch.no_grad():
+            steps = source.steps(batch_size)
+            for inputs, labels in track(source.batches(batch_size), label=label, total=steps):
+                check_labels(labels, classes)
+                for collector in collectors.values():
+                    collector.start_batch(labels.to(device))
+                check_logits(model(inputs.to(device)), labels.to(device))
     finally:
         for handle in handles:
             handle.remove()
-    return {**found, **{key: c.tensors() for key, c in collectors.items()}}
-
-
-def _one_batch(model: nn.Module, collectors: list[Collector], x: Tensor, y: Tensor) -> None:
-    for collector in collectors:
-        collector.start_batch(y)
-    # Only what a collector watches gets a gradient; without any, no graph is built.
-    weighted = any(isinstance(c, GateGradientCollector) for c in collectors)
-    with torch.set_grad_enabled(weighted):
-        logits = model(x)
-        check_logits(logits.detach(), y)
-        for collector in collectors:
-            gates = collector.watched()
-            gradients: tuple[Tensor, ...] = ()
-            if gates:
-                loss = F.cross_entropy(logits, y, reduction="sum")
-                gradients = torch.autograd.grad(loss, gates, retain_graph=True)
-            collector.end_batch(gradients)
+    found.update({key: collector.tensors() for key, collector in collectors.items()})
+    if sensitive:
+        cost = output_sensitivity(
+            model, groups, source, batch_size=batch_size, device=device, label=f"{label}, sensitivity"
+        )
+        for key in sensitive:
+            found[key] |= cost
+    return found

@@ -1,7 +1,7 @@
 """What a selection method may ask to see, as values.
 
-A method declares statistics; one pass over the calibration samples gathers what all chosen methods
-declared, each once (:mod:`coprune.profile.gather`). A statistic's key names its file.
+A method declares statistics; what all chosen methods declared is gathered, each once, from the
+calibration samples (:mod:`coprune.profile.gather`). A statistic's key names its file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from typing import Literal
 Where = Literal["consumer", "producer"]
 """Where activations are read: ``consumer``, what the next layer reads (behind batch norm, activation
 and pooling); ``producer``, what the layer itself puts out. *Open* in CoSeP."""
+
+ImportanceKind = Literal["magnitude", "magnitude_l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"]
+"""One class of Torch-Pruning each, see :mod:`coprune.profile.importance`."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,37 @@ class WeightScore:
 
 
 @dataclass(frozen=True)
-class GateGradient:
-    """First-order effect on the loss of closing a unit (Molchanov et al. 2019, arXiv 1906.10771).
+class Importance:
+    """Torch-Pruning's importance of every unit; see :mod:`coprune.profile.importance`.
 
-    With a gate of 1 behind every unit, ∂loss/∂gate is the sum over pixels of activation times its
-    gradient. The paper averages its square over mini-batches; here a mini-batch is one sample, so
-    that the result does not depend on the batch size.
+    Attributes:
+        kind: which of its classes.
     """
+
+    kind: ImportanceKind
 
     @property
     def key(self) -> str:
         """Name of the statistic's file."""
-        return "gate_gradient"
+        return f"importance-{self.kind}"
 
 
-Statistic = ClassMoments | WeightScore | GateGradient
+@dataclass(frozen=True)
+class ConsumerCovariance:
+    """What the consumers of every group read: mean, covariance, weights, and what their errors cost.
+
+    Attributes:
+        places: at how many places of a sample each consumer is looked at.
+        classes: whether class means are kept too.
+    """
+
+    places: int = 24
+    classes: bool = False
+
+    @property
+    def key(self) -> str:
+        """Name of the statistic's file."""
+        return f"consumer_covariance-{self.places}{'-classes' if self.classes else ''}"
+
+
+Statistic = ClassMoments | WeightScore | Importance | ConsumerCovariance

@@ -14,6 +14,8 @@ from coprune.report.shell import page
 from coprune.report.summary import STAGES, last_measured, read_budget, stage_values, summarise
 
 SCHEMA = 1
+_LINES = 8
+_STEPS = {**words.STAGES, "pruned": "Right after surgery"}
 
 
 class _Base(BaseModel):
@@ -63,8 +65,10 @@ def render_compare(compare: dict[str, Any]) -> str:
         "compare.html.j2",
         data={
             "base": compare["base"]["value"],
-            "stages": [[stage, words.STAGES[stage]] for stage in measured],
+            "stages": [[stage, _STEPS[stage]] for stage in measured],
             "series": _series(rows, measured),
+            "recoveries": [[name, words.recovery(name)] for name in _recoveries(rows)],
+            "shown": _shown(summary),
         },
         title="Comparison of pruning methods",
         headline=_headline(summary),
@@ -94,8 +98,26 @@ def write_compare(folder: Path) -> Path:
     return target
 
 
-def _label(method: str, recovery: str, recoveries: set[str]) -> str:
-    return words.method(method) + (f" · recovery {recovery}" if len(recoveries) > 1 else "")
+def _label(method: str, recovery: str, recoveries: list[str]) -> str:
+    if len(recoveries) < 2:
+        return words.method(method)
+    return f"{words.method(method)} · {'no recovery' if recovery == 'none' else words.recovery(recovery)}"
+
+
+def _recoveries(rows: list[dict[str, Any]]) -> list[str]:
+    """Those that occur, in the order of :data:`words.RECOVERIES`, unknown ones last."""
+    found = {row.get("recovery") or "none" for row in rows}
+    known = [name for name in words.RECOVERIES if name in found]
+    return known + sorted(found - set(known))
+
+
+def _shown(summary: list[dict[str, Any]]) -> str | None:
+    """The recovery the chart starts with: None for all, while the lines can be told apart."""
+    lines = {(row["method"], row["recovery"]) for row in summary}
+    if len(lines) <= _LINES or len({recovery for _, recovery in lines}) < 2:
+        return None
+    winners = [next(part)["recovery"] for _, part in groupby(summary, key=lambda r: r["budget"])]
+    return max(dict.fromkeys(winners), key=winners.count)
 
 
 def _budget(budget: float | str) -> str:
@@ -123,7 +145,7 @@ def _headline(summary: list[dict[str, Any]]) -> str:
 
 def _series(rows: list[dict[str, Any]], measured: list[str]) -> list[dict[str, Any]]:
     """One line a method and recovery; a point a budget: mean, least and greatest over seeds."""
-    recoveries = {row.get("recovery") or "none" for row in rows}
+    recoveries = _recoveries(rows)
     lines: dict[tuple[str, str], dict[float | str, list[dict[str, Any]]]] = {}
     for row in rows:
         line = lines.setdefault((row["method"], row.get("recovery") or "none"), {})
@@ -150,8 +172,10 @@ def _series(rows: list[dict[str, Any]], measured: list[str]) -> list[dict[str, A
         series.append(
             {
                 "label": _label(method, recovery, recoveries),
+                "name": words.method(method),
                 "method": method,
-                "variant": sorted(recoveries).index(recovery),
+                "recovery": recovery,
+                "variant": recoveries.index(recovery),
                 "points": points,
             }
         )
@@ -177,7 +201,7 @@ def _table(rows: list[dict[str, Any]], measured: list[str], base: float) -> list
         table.append(
             {
                 "method": words.method(row["method"]),
-                "recovery": row["recovery"],
+                "recovery": words.recovery(row["recovery"]),
                 "macs": words.percent(row["macs_ratio"]),
                 "seeds": row["seeds"],
                 "cells": cells,

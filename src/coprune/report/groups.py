@@ -5,9 +5,13 @@ Shapes: ``U`` units of a group, ``K`` kept units.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from coprune.plan import GroupDecision
+from coprune.report import took_over
 
 
 def stand_ins(group: GroupDecision) -> list[int | None]:
@@ -49,26 +53,40 @@ def short(number: float) -> float:
     return float(f"{number:.5g}")
 
 
-def view(group: GroupDecision) -> dict[str, Any]:
+def finite(numbers: Iterable[float]) -> bool:
+    """Whether all can be drawn: JSON as Python reads it may hold NaN."""
+    return all(math.isfinite(n) for n in numbers)
+
+
+def view(group: GroupDecision, unit: str = "channel") -> dict[str, Any]:
     """The group for the page's script.
 
-    Lists that do not have one entry a unit (a foreign plan) are left out rather than drawn wrong.
+    Lists that do not have one finite entry a unit (a foreign plan) are left out rather than drawn wrong.
+
+    Args:
+        group: the decision.
+        unit: one of what it removes, in words.
     """
     size = group.size
     clusters = group.clusters if len(group.clusters) == size else ()
-    position = group.position if len(group.position) == size else ()
+    position = group.position if len(group.position) == size and finite(chain(*group.position)) else ()
+    score = group.score if len(group.score) == size and finite(group.score) else ()
     whole = group.model_copy(update={"clusters": clusters, "position": position})
+    took = took_over.view(group)
     return {
         "name": group.name,
         "size": size,
         "kept": list(group.kept),
         "reason": group.reason,
-        "curve": [[k, short(value)] for k, value in group.curve],
+        # A method that removes unit after unit writes its curve downwards.
+        "curve": [[k, short(value)] for k, value in sorted(group.curve) if math.isfinite(value)],
         "curve_name": group.curve_name,
         "knee": group.knee.model_dump() if group.knee else None,
         "clusters": list(clusters),
-        "stand": stand_ins(whole) if clusters else [],
+        "stand": stand_ins(whole) if clusters and not took else [],
+        "took": took,
+        "took_summary": took_over.about_group(group, unit),
         "position": [[short(x), short(y)] for x, y in position],
-        "score": [short(s) for s in group.score] if len(group.score) == size else [],
+        "score": [short(s) for s in score],
         "members": [[m.layer, m.role, m.span] for m in group.members],
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from coprune.files import write_text
 from coprune.plan import Plan
-from coprune.report import groups, words
+from coprune.report import groups, search, took_over, words
 from coprune.report.shell import page
 from coprune.result import Result
 
@@ -30,16 +30,17 @@ def render(run: Path) -> str:
     run = Path(run)
     plan, result = Plan.load(run / "plan.json"), Result.load(run / "result.json")
     stages = _stages(result)
-    probes = _probes(result)
+    searched = search.view(plan, result)
+    units = words.units(plan.method)
     return page(
         "run.html.j2",
         data={
             "method": words.method(plan.method),
-            "unit": words.units(plan.method),
-            "groups": [groups.view(g) for g in plan.groups],
+            "unit": units,
+            "groups": [groups.view(g, words.one(units)) for g in plan.groups],
             "stages": stages,
             "latency": [_latency(t) for t in result.latency],
-            "search": probes,
+            "search": searched,
         },
         plan=plan,
         result=result,
@@ -50,7 +51,11 @@ def render(run: Path) -> str:
         stages=stages,
         knees=words.knees(plan),
         promise=words.promise(result),
-        probes=probes,
+        took_over=took_over.about_plan(plan),
+        search=searched,
+        probes=search.rows(searched),
+        intervals=any(p["low"] is not None for p in searched["probes"]),
+        unit=words.one(units),
         settings=[(key, _plain(value)) for key, value in plan.settings.items()],
         seconds=[(key, words.duration(value)) for key, value in result.seconds.items()],
     )
@@ -121,15 +126,6 @@ def _tiles(result: Result) -> list[dict[str, str]]:
 
 def _latency(latency: Any) -> dict[str, Any]:
     return {**latency.model_dump(), "place": words.place(latency)}
-
-
-def _probes(result: Result) -> list[dict[str, Any]]:
-    """The probes of a budget search that can be drawn."""
-    return [
-        {"macs": float(p["macs"]), "value": float(p["value"]), "ok": bool(p.get("ok"))}
-        for p in result.search
-        if isinstance(p.get("macs"), int | float) and isinstance(p.get("value"), int | float)
-    ]
 
 
 def _small_print(plan: Plan, result: Result) -> list[tuple[str, str]]:

@@ -47,9 +47,9 @@ def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_budget(budget: float | str) -> float | str:
-    """``"0.5"`` and ``0.5`` are one budget; words stay words."""
+    """``0.5``, ``"0.5"`` and ``"keep_macs=0.5"`` are one budget; words stay words."""
     try:
-        return float(budget)
+        return float(str(budget).removeprefix("keep_macs="))
     except ValueError:
         return str(budget)
 

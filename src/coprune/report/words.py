@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from coprune.plan import Plan
 from coprune.result import Latency, Result, Stage
 
@@ -27,6 +29,7 @@ _AFTER = {
     "recovered": "after recovery without training",
     "finetuned": "after fine-tuning",
 }
+RECOVERIES = {"none": "none", "bn": "batch norm", "least-squares": "least squares"}
 _HEADS = {"cahp", "michel"}
 NB = "\u00a0"
 
@@ -41,6 +44,27 @@ def units(name: str) -> str:
     return "heads" if name in _HEADS else "channels"
 
 
+def one(plural: str) -> str:
+    """``channels`` → ``channel``."""
+    return plural.removesuffix("s")
+
+
+def recovery(name: str) -> str:
+    """What was done between surgery and training; an unknown name as it is."""
+    return RECOVERIES.get(name, name)
+
+
+def enumeration(parts: list[str]) -> str:
+    """``3``, ``3 and 9``, ``3, 9 and 12``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def share(fraction: float) -> str:
+    """A share in whole per cents; finer where rounding would reach 90 or 100 that it does not have."""
+    near = any(round(100 * fraction) == limit and 100 * fraction < limit - 1e-7 for limit in (90, 100))
+    return f"{math.floor(1000 * fraction + 1e-6) / 10:.1f}{NB}%" if near else percent(fraction, 0)
+
+
 def percent(fraction: float, digits: int = 1) -> str:
     """``0.4987`` → ``49.9 %``."""
     return f"{100 * fraction:.{digits}f}{NB}%"
@@ -49,6 +73,12 @@ def percent(fraction: float, digits: int = 1) -> str:
 def points(difference: float) -> str:
     """A difference of two fractions in percentage points, signed: ``−0.78 points``."""
     return f"{100 * difference:+.2f}{NB}points".replace("-", "−")
+
+
+def lost(points: float, low: float | None = None, high: float | None = None) -> str:
+    """Points lost, with an interval where there is one: ``0.21 (−0.12 to 0.55)``; a gain is negative."""
+    text = f"{points:.2f}" + (f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else "")
+    return text.replace("-0.00", "0.00").replace("-", "−")
 
 
 def count(number: float) -> str:

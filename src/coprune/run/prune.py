@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from coprune.data import DataSet, Source, split_source
-from coprune.measure import LatencyPlan, evaluate, measure_latency, measure_stage
+from coprune.errors import UserError
+from coprune.measure import LatencyPlan, correctness, measure_latency, measure_stage, median_ms
 from coprune.methods import find_method, method_settings
 from coprune.plan import GroupDecision, Plan
 from coprune.profile import Profile
@@ -22,10 +24,10 @@ from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
 from coprune.run.layerwise import prune_layer_by_layer
 from coprune.run.outcome import Outcome
-from coprune.run.search import Found, search_budget
-from coprune.run.settings import PruneSettings, check_settings
-from coprune.run.steps import Prepared, counts, decide, gather_for, prepare, recover
-from coprune.select import Budget, GroupChoice
+from coprune.run.search import Found, paired_drop, search_drop, search_knee, search_latency
+from coprune.run.settings import PruneSettings, check_settings, resolved
+from coprune.run.steps import Prepared, counts, curves_for, decide, gather_for, prepare, recover
+from coprune.select import Budget, GroupChoice, Method
 from coprune.store.model import weights_fingerprint
 from coprune.store.profile import load_profile, save_profile
 from coprune.surgery import cut
@@ -69,17 +71,18 @@ def prune_model(
     method = find_method(settings.method)
     options = method_settings(method, settings.options)
     check_settings(settings, method)
+    settings = resolved(settings, method)
     watch = Stopwatch()
     model = copy.deepcopy(model).cpu().eval()
     prepared = prepare(model, data, skip=settings.skip)
     fingerprint = weights_fingerprint(model)
-    statistics_part, judging_part = _calibration(data, settings)
+    judged = _judged(settings, method)
+    statistics_part, judging_part = _calibration(data, settings, judged=judged)
     base = measure_stage("base", model, data, prepared.example, device=device)
     stages, notes, found = [base], [], None
     # A search judges on samples that its statistics never saw, so those are other statistics than
     # the ones of all calibration samples, and neither may be reused for the other.
-    searched = settings.budget.max_drop is not None
-    seen = f"{data.fingerprint}-half{settings.seed}" if searched else data.fingerprint
+    seen = f"{data.fingerprint}-half{settings.seed}" if judged else data.fingerprint
     known = _known_statistics(settings, folder, model=fingerprint, data=seen)
     profile: Profile | None = None
 
@@ -103,13 +106,19 @@ def prune_model(
                 save_profile(folder.path / "profile", profile.tensors, model=fingerprint, data=seen)
         with watch.measure("select"):
             choices = method.choose(profile, options, settings.seed)
-            if settings.budget.max_drop is not None:
-                found = _search(
-                    model, prepared, choices, settings, statistics_part, judging_part, device=device
+            curves = curves_for(
+                model, choices, statistics_part, allocation=settings.allocation, device=device
+            )
+            if judged or settings.budget.searched:
+                search = _Search(
+                    model, prepared, choices, settings, curves, statistics_part, judging_part, device
                 )
-                decisions = found.decisions
+                decisions, found, said = search.run()
+                notes.extend(said)
             else:
-                wanted, why = counts(settings.budget, prepared.cost, choices, allocation=settings.allocation)
+                wanted, why = counts(
+                    settings.budget, prepared.cost, choices, allocation=settings.allocation, curves=curves
+                )
                 decisions = decide(choices, wanted, why=why)
         with watch.measure("surgery"):
             pruned = cut(model, decisions, prepared.example)
@@ -133,7 +142,15 @@ def prune_model(
         notes.append("nothing was removed: " + _why_nothing(settings, found))
 
     with watch.measure("recover"):
-        if touched and recover(pruned, statistics_part, how=settings.recovery, device=device):
+        if touched and recover(
+            pruned,
+            model,
+            decisions,
+            statistics_part,
+            how=settings.recovery,
+            seed=settings.seed,
+            device=device,
+        ):
             stages.append(measure_stage("recovered", pruned, data, prepared.example, device=device))
     if settings.finetune.epochs and touched:
         before = copy.deepcopy(pruned)
@@ -149,7 +166,7 @@ def prune_model(
                 label="fine-tuning",
             )
         limit = settings.budget.max_drop
-        if limit is not None and found is not None and _lost(found, pruned, judging_part, device) > limit:
+        if limit is not None and _lost(model, pruned, judging_part, device) > limit:
             notes.append(
                 f"fine-tuning lost more than {limit:g} points on calibration data; "
                 "the model before it is handed back"
@@ -181,11 +198,23 @@ def prune_model(
     return Outcome(pruned.cpu().eval(), plan, result, profile.tensors if profile else {})
 
 
-def _calibration(data: DataSet, settings: PruneSettings) -> tuple[Source, Source]:
+SOLVED_ON = 1000
+"""Calibration samples that selection and recovery get in a search; the others judge. More samples
+hardly make them better, while every judge makes the search surer."""
+
+
+def _judged(settings: PruneSettings, method: Method) -> bool:
+    """Whether recovered models are judged on samples of their own to find the size."""
+    own_curve = settings.budget.empty and method.knee_of_curve and settings.schedule == "oneshot"
+    return settings.budget.max_drop is not None or own_curve
+
+
+def _calibration(data: DataSet, settings: PruneSettings, *, judged: bool) -> tuple[Source, Source]:
     """Samples for statistics and recovery, and samples to judge a search on; disjoint in a search."""
-    if settings.budget.max_drop is None:
+    if not judged:
         return data.calibration, data.calibration
-    statistics, judging = split_source(data.calibration, (0.5, 0.5), seed=settings.seed)
+    share = min(0.5, SOLVED_ON / len(data.calibration))
+    statistics, judging = split_source(data.calibration, (share, 1 - share), seed=settings.seed)
     return statistics, judging
 
 
@@ -200,38 +229,80 @@ def _known_statistics(
     return {}
 
 
-def _search(
-    model: nn.Module,
-    prepared: Prepared,
-    choices: list[GroupChoice] | Any,
-    settings: PruneSettings,
-    statistics: Source,
-    judging: Source,
-    *,
-    device: str,
-) -> Found:
-    base = evaluate(model, judging, device=device, label="accuracy, calibration").top1
+@dataclass(frozen=True)
+class _Search:
+    """Everything that a search needs to try a model."""
+
+    model: nn.Module
+    prepared: Prepared
+    choices: Sequence[GroupChoice]
+    settings: PruneSettings
+    curves: Mapping[str, Tensor] | None
+    statistics: Source
+    judging: Source
+    device: str
+
+    def run(self) -> tuple[tuple[GroupDecision, ...], Found | None, list[str]]:
+        """Decisions, the probes of a search that judges accuracy, and notes."""
+        budget, cost = self.settings.budget, self.prepared.cost
+        least = cost.ratio(dict.fromkeys(cost.sizes, 1))
+        if budget.latency_ms is not None:
+            decisions, ms, smallest = search_latency(
+                least, budget.latency_ms, decide=self.at, time_ms=self.time_ms
+            )
+            if ms > budget.latency_ms:
+                raise UserError(
+                    f"latency_ms={budget.latency_ms:g} cannot be reached: one unit in every group still "
+                    f"takes {smallest:.3g} ms here; ask for at least that much"
+                )
+            return decisions, None, [f"{ms:.3g} ms a sample when it was chosen"]
+        base = correctness(self.model, self.judging, device=self.device, label="accuracy, calibration")
+        self.model.cpu()
+        if budget.max_drop is not None:
+            found = search_drop(least, base, budget.max_drop, decide=self.at, judge=self.judge)
+            return found.decisions, found, []
+        found, rule = search_knee(least, base, decide=self.at, judge=self.judge)
+        return found.decisions, found, [f"the knee of recovered accuracy over MACs: {rule}"]
+
+    def at(self, share: float) -> tuple[float, tuple[GroupDecision, ...]]:
+        """The decisions for a share of the MACs."""
+        wanted, _ = counts(
+            Budget(keep_macs=min(1.0, share)),
+            self.prepared.cost,
+            self.choices,
+            allocation=self.settings.allocation,
+            curves=self.curves,
+        )
+        budget = self.settings.budget
+        why = "the knee of the recovered curve" if budget.empty else f"{budget.words} allows it"
+        return self.prepared.cost.ratio(wanted), decide(self.choices, wanted, why=why)
+
+    def time_ms(self, decisions: tuple[GroupDecision, ...]) -> float:
+        """Milliseconds of one sample of the cut model."""
+        example = self.prepared.example
+        return median_ms(cut(self.model, decisions, example), example, device=self.device)
+
+    def judge(self, decisions: tuple[GroupDecision, ...]) -> Tensor:
+        """Which judging samples the cut and recovered model has right, ``[N]`` bool."""
+        settings = self.settings
+        candidate = cut(self.model, decisions, self.prepared.example)
+        recover(
+            candidate,
+            self.model,
+            decisions,
+            self.statistics,
+            how=settings.recovery,
+            seed=settings.seed,
+            device=self.device,
+        )
+        return correctness(candidate, self.judging, device=self.device, label="accuracy, probe")
+
+
+def _lost(model: nn.Module, pruned: nn.Module, judging: Source, device: str) -> float:
+    """Points lost on the judging samples against the unpruned model."""
+    base = correctness(model, judging, device=device, label="accuracy, calibration")
     model.cpu()
-
-    def at(share: float) -> tuple[float, tuple[GroupDecision, ...]]:
-        budget = Budget(keep_macs=share)
-        wanted, _ = counts(budget, prepared.cost, choices, allocation=settings.allocation)
-        why = f"max_drop={settings.budget.max_drop:g} allows no fewer"
-        return prepared.cost.ratio(wanted), decide(choices, wanted, why=why)
-
-    def judge(decisions: tuple[GroupDecision, ...]) -> float:
-        candidate = cut(model, decisions, prepared.example)
-        recover(candidate, statistics, how=settings.recovery, device=device)
-        return evaluate(candidate, judging, device=device, label="accuracy, probe").top1
-
-    least = prepared.cost.ratio(dict.fromkeys(prepared.cost.sizes, 1))
-    return search_budget(least, base, settings.budget.max_drop or 0.0, decide=at, judge=judge)
-
-
-def _lost(found: Found, model: nn.Module, judging: Source, device: str) -> float:
-    """Points lost on the judging half against the unpruned model (the search's first probe)."""
-    value = evaluate(model, judging, device=device, label="accuracy, calibration").top1
-    return (found.probes[0].value - value) * 100 - 1e-9
+    return paired_drop(base, correctness(pruned, judging, device=device))[0] - 1e-9
 
 
 def _plan_settings(settings: PruneSettings, options: BaseModel) -> dict[str, Any]:
@@ -244,8 +315,11 @@ def _plan_settings(settings: PruneSettings, options: BaseModel) -> dict[str, Any
 
 
 def _why_nothing(settings: PruneSettings, found: Found | None) -> str:
-    if found is not None:
-        return f"every smaller model that was tried lost more than {settings.budget.max_drop:g} points"
+    if found is not None and settings.budget.max_drop is not None:
+        return (
+            f"no smaller model that was tried surely lost at most {settings.budget.max_drop:g} points; "
+            "more --calibration samples make it surer"
+        )
     return f"the budget ({settings.budget.words}) keeps every unit"
 
 

@@ -1,78 +1,210 @@
-"""``--max-drop``: the smallest model, along a method's own order, that keeps its accuracy.
+"""Budgets that are found by trying: a largest loss, a latency, or the knee of the recovered curve.
 
-The curve of accuracy against MACs is probed by bisection. Every probe is cut and recovered with one
-half of the calibration samples and judged on the other half; held-out samples are never looked at.
+Every model that is tried is cut, recovered with one part of the calibration samples and judged on the
+other part, which neither the selection nor the solver has seen. Held-out samples are never looked at.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
+from coprune.cosep.knee import find_knee
 from coprune.plan import GroupDecision
 
-PROBES = 7
+PROBES = 8
+"""Models tried for a largest loss. Eight halvings of the logarithm end within 1 % of the MACs."""
+
+CONFIDENCE = 0.8
+"""A model is accepted when its true loss is within the limit with this probability (one-sided)."""
+
+_Z = 0.8416  # normal quantile of CONFIDENCE
+_Z_INTERVAL = 1.2816  # the interval shown: 80 %, two-sided
+
+KNEE_SHARES = (0.8, 0.62, 0.48, 0.37, 0.28, 0.21, 0.15)
+
+Decide = Callable[[float], tuple[float, tuple[GroupDecision, ...]]]
+Judge = Callable[[tuple[GroupDecision, ...]], Tensor]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One point of the curve: share of MACs, accuracy there, and whether the loss is allowed."""
+    """One model that was tried.
+
+    Attributes:
+        macs: its share of the MACs.
+        value: its accuracy on the judging samples.
+        drop: points lost there against the unpruned model, sample by sample.
+        low, high: 80 % interval of the true loss.
+        ok: whether the loss is allowed with the stated confidence.
+        chosen: whether it is the one that was taken.
+    """
 
     macs: float
     value: float
+    drop: float
+    low: float
+    high: float
     ok: bool
+    chosen: bool = False
 
     def as_json(self) -> dict[str, float | bool]:
         """For ``result.json``."""
-        return {"macs": round(self.macs, 6), "value": self.value, "ok": self.ok}
+        return {
+            "macs": round(self.macs, 6),
+            "value": self.value,
+            "drop": round(self.drop, 4),
+            "low": round(self.low, 4),
+            "high": round(self.high, 4),
+            "ok": self.ok,
+            "chosen": self.chosen,
+        }
 
 
 @dataclass(frozen=True)
 class Found:
-    """The smallest accepted model's decisions, and every probe in the order it was made."""
+    """The model that was taken, and every probe in the order it was made."""
 
     decisions: tuple[GroupDecision, ...]
     probes: tuple[Probe, ...]
 
 
-def search_budget(
-    least: float,
-    base: float,
-    max_drop: float,
-    *,
-    decide: Callable[[float], tuple[float, tuple[GroupDecision, ...]]],
-    judge: Callable[[tuple[GroupDecision, ...]], float],
-    probes: int = PROBES,
-) -> Found:
-    """Bisect the share of MACs.
+def paired_drop(base: Tensor, pruned: Tensor) -> tuple[float, float]:
+    """Points lost, and the standard error, from the same samples.
 
-    Accuracy along the order need not fall steadily, so only probes that were really measured are
-    ever returned: the smallest accepted one. Keeping everything loses nothing and is where the
-    search starts.
+    Pairs agree on most samples, so the difference is known far better than either accuracy. One
+    disagreement more than was seen is added to the variance, so that none seen is not certainty.
+
+    Args:
+        base, pruned: which samples are right, ``[N]`` bool.
+    """
+    n = len(base)
+    difference = base.double() - pruned.double()
+    mean = float(difference.mean())
+    variance = float(difference.square().sum() + 1) / n - mean * mean
+    return 100 * mean, 100 * math.sqrt(max(variance, 0.0) / n)
+
+
+def _probe(macs: float, base: Tensor, pruned: Tensor, limit: float) -> Probe:
+    drop, error = paired_drop(base, pruned)
+    return Probe(
+        macs=macs,
+        value=float(pruned.double().mean()),
+        drop=drop,
+        low=drop - _Z_INTERVAL * error,
+        high=drop + _Z_INTERVAL * error,
+        ok=drop + _Z * error <= limit + 1e-9,
+    )
+
+
+def search_drop(
+    least: float, base: Tensor, max_drop: float, *, decide: Decide, judge: Judge, probes: int = PROBES
+) -> Found:
+    """The smallest model that keeps the loss within a limit: bisection of the logarithm of the MACs.
+
+    Accuracy need not fall steadily, so only a model that was really tried is ever returned: the
+    smallest accepted one. Keeping everything loses nothing.
 
     Args:
         least: the smallest share of MACs that the groups allow.
-        base: accuracy of the unpruned model on the judging half, a fraction.
+        base: which judging samples the unpruned model has right, ``[N]`` bool.
         max_drop: allowed loss in points.
         decide: share of MACs → the share really reached, and the decisions for it.
-        judge: decisions → accuracy on the judging half, recovered, a fraction.
+        judge: decisions → which judging samples the recovered model has right.
         probes: how many models to try.
     """
     _, everything = decide(1.0)
-    best, tried = everything, [Probe(1.0, base, True)]
-    low, high = least, 1.0
+    whole = Probe(1.0, float(base.double().mean()), 0.0, 0.0, 0.0, True)
+    best, tried, at = everything, [whole], 0
+    low, high = math.log(least), 0.0
     for step in range(probes):
         # The smallest model first: when it is good enough, there is nothing to search.
         target = low if step == 0 else (low + high) / 2
-        reached, decisions = decide(target)
-        value = judge(decisions)
-        # Accuracies are counts over samples; half a sample absorbs the division's rounding.
-        ok = (base - value) * 100 <= max_drop + 1e-9
-        tried.append(Probe(reached, value, ok))
-        if ok:
-            best, high = decisions, target
+        reached, decisions = decide(math.exp(target))
+        probe = _probe(reached, base, judge(decisions), max_drop)
+        tried.append(probe)
+        if probe.ok:
+            best, high, at = decisions, target, len(tried) - 1
             if step == 0:
                 break
         else:
             low = target
+    tried[at] = replace(tried[at], chosen=True)
     return Found(best, tuple(tried))
+
+
+def search_knee(least: float, base: Tensor, *, decide: Decide, judge: Judge) -> tuple[Found, str]:
+    """The knee of recovered accuracy over MACs (Kneedle; Satopää et al. 2011).
+
+    Args:
+        least: the smallest share of MACs that the groups allow.
+        base: which judging samples the unpruned model has right, ``[N]`` bool.
+        decide, judge: as for :func:`search_drop`.
+
+    Returns:
+        What was found, and the rule in words.
+    """
+    tried = [Probe(1.0, float(base.double().mean()), 0.0, 0.0, 0.0, True)]
+    models = [decide(1.0)[1]]
+    for share in KNEE_SHARES:
+        if share < least:
+            break
+        reached, decisions = decide(share)
+        models.append(decisions)
+        tried.append(replace(_probe(reached, base, judge(decisions), 100.0), ok=True))
+    order = sorted(range(len(tried)), key=lambda i: tried[i].macs)
+    # In thousandths of the MACs, as the knee of a curve is a whole number of something.
+    knee = find_knee(
+        [round(1000 * tried[i].macs) for i in order],
+        torch.tensor([tried[i].value for i in order]).cummax(0).values.tolist(),
+        units=1000,
+        fit="interpolate",
+    )
+    at = min(range(len(tried)), key=lambda i: abs(1000 * tried[i].macs - knee.k))
+    tried[at] = replace(tried[at], chosen=True)
+    return Found(models[at], tuple(tried)), knee.fallback or knee.rule
+
+
+def search_latency(
+    least: float,
+    limit_ms: float,
+    *,
+    decide: Decide,
+    time_ms: Callable[[tuple[GroupDecision, ...]], float],
+    probes: int = PROBES,
+) -> tuple[tuple[GroupDecision, ...], float, float]:
+    """The largest model that is fast enough: bisection of the share of MACs.
+
+    Args:
+        least: the smallest share that the groups allow.
+        limit_ms: milliseconds of one sample.
+        decide: share of MACs → the share really reached, and the decisions for it.
+        time_ms: decisions → measured milliseconds of the cut model.
+        probes: how many models to time.
+
+    Returns:
+        Decisions and milliseconds of the largest model that is fast enough; or of the smallest, when
+        not even that is, and the milliseconds of the smallest.
+    """
+    _, decisions = decide(1.0)
+    measured = time_ms(decisions)
+    if measured <= limit_ms:
+        return decisions, measured, measured
+    _, best = decide(least)
+    found = smallest = time_ms(best)
+    if smallest > limit_ms:
+        return best, found, smallest
+    low, high = least, 1.0
+    for _ in range(probes):
+        middle = (low + high) / 2
+        _, decisions = decide(middle)
+        measured = time_ms(decisions)
+        if measured <= limit_ms:
+            best, found, low = decisions, measured, middle
+        else:
+            high = middle
+    return best, found, smallest

@@ -22,10 +22,12 @@ class PruneSettings(BaseModel):
         method: name of the selection method.
         options: the method's own settings.
         budget: what to keep; empty: the method's knee.
-        allocation: how a MACs budget is shared out, ``uniform`` or in ``knee`` proportion.
+        allocation: how a budget is shared out: the same share of every group (``uniform``), in
+            ``knee`` proportion, or by ``measured`` sensitivity; ``auto`` is the method's own way.
         schedule: ``oneshot``, or ``layerwise``: select, cut and train layer after layer.
         between: training after each layer of the layerwise schedule.
-        recovery: without training: ``bn`` or ``none``.
+        recovery: without training: ``least-squares``, ``bn`` or ``none``; ``auto`` is the method's
+            own, or ``bn`` after a layerwise schedule, which has trained.
         finetune: training at the end; 0 epochs for none.
         skip: layers to leave alone.
         latency: how to measure it.
@@ -34,13 +36,13 @@ class PruneSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: str = "cosep"
+    method: str = "complementary"
     options: Mapping[str, Any] = Field(default_factory=dict)
     budget: Budget = Field(default_factory=Budget)
-    allocation: Literal["uniform", "knee"] = "uniform"
+    allocation: Literal["auto", "uniform", "knee", "measured"] = "auto"
     schedule: Literal["oneshot", "layerwise"] = "oneshot"
     between: Recipe = BETWEEN
-    recovery: Literal["bn", "none"] = "bn"
+    recovery: Literal["auto", "least-squares", "bn", "none"] = "auto"
     finetune: Recipe = Recipe(epochs=0)
     skip: tuple[str, ...] = ()
     latency_batches: tuple[int, ...] = (1, 32)
@@ -51,18 +53,42 @@ class PruneSettings(BaseModel):
     threads: int | None = None
 
 
+def resolved(settings: PruneSettings, method: Method) -> PruneSettings:
+    """The settings with every ``auto`` replaced by what the method says."""
+    layerwise = settings.schedule == "layerwise"
+    return settings.model_copy(
+        update={
+            "allocation": method.allocation if settings.allocation == "auto" else settings.allocation,
+            "recovery": ("bn" if layerwise else method.recovery)
+            if settings.recovery == "auto"
+            else settings.recovery,
+        }
+    )
+
+
 def check_settings(settings: PruneSettings, method: Method) -> None:
     """Refuse settings that contradict each other or the method.
 
     Raises:
-        UserError: several budgets, a search of a layerwise run, no budget and no knee.
+        UserError: several budgets, a search of a layerwise run, no budget and no knee, an allocation
+            that the method cannot give.
     """
     asked = [v for v in settings.budget.model_dump().values() if v is not None]
     if len(asked) > 1:
-        raise UserError("give one of --keep-macs, --keep-units and --max-drop, not several")
-    if settings.budget.max_drop is not None and settings.schedule == "layerwise":
-        raise UserError("--max-drop searches one-shot models; leave --schedule layerwise out")
-    if not asked and not method.has_knee:
         raise UserError(
-            f"method '{method.name}' has no knee of its own; give --keep-macs, --keep-units or --max-drop"
+            "give one of --keep-macs, --keep-params, --keep-units, --latency-ms and --max-drop, not several"
+        )
+    layerwise = settings.schedule == "layerwise"
+    if settings.budget.searched and layerwise:
+        raise UserError("--max-drop and --latency-ms search one-shot models; leave --schedule layerwise out")
+    if not asked and not method.has_knee and (layerwise or not method.knee_of_curve):
+        raise UserError(
+            f"method '{method.name}' has no knee of its own"
+            + (" layer by layer" if method.knee_of_curve else "")
+            + "; give --keep-macs, --keep-units or --max-drop"
+        )
+    if settings.allocation == "measured" and method.allocation != "measured":
+        raise UserError(
+            f"--allocation measured needs a method that knows its loss for every size, such as "
+            f"complementary; '{method.name}' takes uniform"
         )

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from coprune.allocate import measured_curves, spend
 from coprune.data import DataSet, Source
 from coprune.errors import UserError
 from coprune.plan import GroupDecision
 from coprune.profile import Profile, Statistic, gather
-from coprune.recover import reestimate_batchnorm
-from coprune.select import Budget, GroupChoice, counts_for_macs, uniform_counts
+from coprune.recover import kept_outputs, least_squares, reestimate_batchnorm
+from coprune.select import Budget, GroupChoice, check_reachable, counts_for_macs, uniform_counts
 from coprune.units import CostModel, Units, cost_model, find_units
 
-RECOVERIES = ("bn", "none")
+RECOVERIES = ("least-squares", "bn", "none")
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,34 @@ def gather_for(
     return Profile(prepared.units.groups, prepared.cost, {**have, **found})
 
 
+def curves_for(
+    model: nn.Module, choices: Sequence[GroupChoice], source: Source, *, allocation: str, device: str
+) -> Mapping[str, Tensor] | None:
+    """What the measured allocation spends by, group → ``[U + 1]``; None for the other allocations."""
+    if allocation != "measured":
+        return None
+    found = measured_curves(model, choices, source, device=device)  # type: ignore[arg-type]
+    model.cpu()
+    return found
+
+
 def counts(
-    budget: Budget, cost: CostModel, choices: Sequence[GroupChoice], *, allocation: str = "uniform"
+    budget: Budget,
+    cost: CostModel,
+    choices: Sequence[GroupChoice],
+    *,
+    allocation: str = "uniform",
+    curves: Mapping[str, Tensor] | None = None,
 ) -> tuple[dict[str, int], str]:
     """How many units each group keeps, and who said so.
 
     Args:
-        budget: what was asked for; ``max_drop`` is not a count and is searched elsewhere.
+        budget: what was asked for; what has to be searched is searched elsewhere.
         cost: the cost model.
         choices: the method's choices, one a group.
         allocation: ``uniform``: every group keeps the same share. ``knee``: shares in the
-            proportion that the method's knees have.
+            proportion that the method's knees have. ``measured``: where it costs least by ``curves``.
+        curves: see :func:`curves_for`.
 
     Returns:
         Group name → number of units, and the words for the plan.
@@ -96,14 +114,19 @@ def counts(
         UserError: no budget and a method without a knee, or a budget out of reach.
     """
     knees = {c.group.name: c.knee for c in choices}
-    if budget.keep_macs is not None:
+    for quantity, target in (("macs", budget.keep_macs), ("params", budget.keep_params)):
+        if target is None:
+            continue
+        why = f"as many as keep_{quantity}={target:g} allows"
+        if allocation == "measured" and curves is not None:
+            check_reachable(cost, target, quantity=quantity)  # type: ignore[arg-type]
+            return spend(curves, lambda k, q=quantity: cost.ratio(k, q), target), why  # type: ignore[misc]
         shares = None
         if allocation == "knee":
             shares = {name: k.k / cost.sizes[name] for name, k in knees.items() if k is not None}
             if not shares:
                 raise UserError("--allocation knee needs a method with a knee, such as cosep")
-        found = counts_for_macs(cost, budget.keep_macs, shares=shares)
-        return found, f"as many as keep_macs={budget.keep_macs:g} allows"
+        return counts_for_macs(cost, target, shares=shares, quantity=quantity), why  # type: ignore[arg-type]
     if budget.keep_units is not None:
         return uniform_counts(cost.sizes, budget.keep_units), f"keep_units={budget.keep_units:g} asks for it"
     if any(k is None for k in knees.values()):
@@ -118,15 +141,34 @@ def decide(
     return tuple(choice.keep(wanted[choice.group.name], why=why) for choice in choices)
 
 
-def recover(model: nn.Module, source: Source, *, how: str, device: str) -> bool:
+def recover(
+    model: nn.Module,
+    teacher: nn.Module,
+    decisions: Sequence[GroupDecision],
+    source: Source,
+    *,
+    how: str,
+    seed: int,
+    device: str,
+) -> bool:
     """Bring accuracy back without training, in place. Returns whether anything was done.
 
     Args:
         model: right after surgery.
-        source: calibration samples.
-        how: ``bn`` (batch-norm re-estimation) or ``none``.
+        teacher: the unpruned model.
+        decisions: what was cut.
+        source: calibration samples; labels are not read.
+        how: ``least-squares``, ``bn`` (batch-norm re-estimation) or ``none``.
+        seed: of the places that least squares looks at.
         device: where to compute.
     """
     if how not in RECOVERIES:
         raise UserError(f"--recovery {how}: known are {', '.join(RECOVERIES)}")
+    if how == "least-squares":
+        kept = kept_outputs(teacher, decisions)
+        done = any(layer.changed for layer in least_squares(
+            model, teacher, source, kept=kept, seed=seed, device=device
+        ))  # fmt: skip
+        teacher.cpu()
+        return done
     return how == "bn" and reestimate_batchnorm(model, source, device=device) > 0

@@ -1,6 +1,6 @@
 """What a selection method is, and how a budget becomes a number of units a group."""
 
-from coprune.select.budget import Budget, counts_for_macs, uniform_counts
+from coprune.select.budget import Budget, check_reachable, counts_for_macs, uniform_counts
 from coprune.select.method import GroupChoice, Method, NoSettings, Ranking, Untouched
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "NoSettings",
     "Ranking",
     "Untouched",
+    "check_reachable",
     "counts_for_macs",
     "uniform_counts",
 ]

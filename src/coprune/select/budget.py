@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from coprune.errors import UserError
-from coprune.units import CostModel
-
-Quantity = Literal["macs", "units"]
+from coprune.units import CostModel, Quantity
 
 
 class Budget(BaseModel):
@@ -19,14 +16,18 @@ class Budget(BaseModel):
 
     Attributes:
         keep_macs: share of the MACs to keep.
+        keep_params: share of the parameters to keep.
         keep_units: share of every group's units to keep.
+        latency_ms: milliseconds that one sample may take, on the device and threads of the run.
         max_drop: largest loss of calibration accuracy, in points (0.5 is half a per cent).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     keep_macs: float | None = Field(None, gt=0, le=1)
+    keep_params: float | None = Field(None, gt=0, le=1)
     keep_units: float | None = Field(None, gt=0, le=1)
+    latency_ms: float | None = Field(None, gt=0)
     max_drop: float | None = Field(None, ge=0, le=100)
 
     @property
@@ -35,6 +36,16 @@ class Budget(BaseModel):
         given = [f"{k}={v:g}" for k, v in self.model_dump().items() if v is not None]
         return ", ".join(given) or "knee"
 
+    @property
+    def searched(self) -> bool:
+        """Whether models are tried to find it, rather than counted."""
+        return self.max_drop is not None or self.latency_ms is not None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was asked."""
+        return all(v is None for v in self.model_dump().values())
+
 
 def uniform_counts(sizes: Mapping[str, int], share: float) -> dict[str, int]:
     """The same share of every group, rounded, at least one unit each."""
@@ -42,9 +53,13 @@ def uniform_counts(sizes: Mapping[str, int], share: float) -> dict[str, int]:
 
 
 def counts_for_macs(
-    cost: CostModel, target: float, *, shares: Mapping[str, float] | None = None
+    cost: CostModel,
+    target: float,
+    *,
+    shares: Mapping[str, float] | None = None,
+    quantity: Quantity = "macs",
 ) -> dict[str, int]:
-    """Largest counts whose MACs stay within a share of the full model's.
+    """Largest counts whose MACs (or parameters) stay within a share of the full model's.
 
     All groups keep the same share of their units (or shares in the given proportion); the share is
     found by bisection, then single units are added where the rounding took most, as long as they
@@ -52,8 +67,9 @@ def counts_for_macs(
 
     Args:
         cost: the cost model.
-        target: share of the MACs in (0, 1].
+        target: share of the quantity in (0, 1].
         shares: relative share of each group, e.g. what a knee kept; None is the same for all.
+        quantity: what is limited.
 
     Raises:
         UserError: even one unit a group costs more than the target.
@@ -69,16 +85,11 @@ def counts_for_macs(
     def counts(t: float) -> dict[str, int]:
         return {g: math.floor(v + 1e-9) for g, v in wanted(t).items()}
 
-    least = dict.fromkeys(sizes, 1)
-    if cost.ratio(least) > target:
-        raise UserError(
-            f"keep_macs={target:g} cannot be reached: one unit in every group still costs "
-            f"{cost.ratio(least):.3f} of the MACs; ask for at least that much"
-        )
+    check_reachable(cost, target, quantity=quantity)
     low, high = 0.0, 1.0 / min(relative.values())
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if cost.ratio(counts(middle)) <= target else (low, middle)
+        low, high = (middle, high) if cost.ratio(counts(middle), quantity) <= target else (low, middle)
     found = counts(low)
     rest = {g: v - found[g] for g, v in wanted(high).items()}
     progress = True
@@ -86,8 +97,23 @@ def counts_for_macs(
         progress = False
         for g in sorted(sizes, key=lambda g: -rest[g]):
             more = {**found, g: found[g] + 1}
-            if found[g] < sizes[g] and cost.ratio(more) <= target:
+            if found[g] < sizes[g] and cost.ratio(more, quantity) <= target:
                 found, progress = more, True
                 rest[g] -= 1.0
                 break
     return found
+
+
+def check_reachable(cost: CostModel, target: float, *, quantity: Quantity) -> None:
+    """Refuse a budget that even one unit a group exceeds.
+
+    Raises:
+        UserError: says what the least is.
+    """
+    least = cost.ratio(dict.fromkeys(cost.sizes, 1), quantity)
+    if least > target:
+        what = {"macs": "MACs", "params": "parameters"}[quantity]
+        raise UserError(
+            f"keep_{quantity}={target:g} cannot be reached: one unit in every group still costs "
+            f"{least:.3f} of the {what}; ask for at least that much"
+        )

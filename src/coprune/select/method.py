@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -53,6 +53,11 @@ class Method:
         needs: the statistics to gather, given the settings.
         choose: one choice a group, given profile, settings and seed.
         has_knee: whether the choices say how many units to keep.
+        knee_of_curve: whether, with nothing asked, the knee of the recovered accuracy of the whole
+            network over its MACs decides.
+        allocation: how a budget is shared out unless the user says otherwise: ``uniform``, or
+            ``measured`` (:mod:`coprune.allocate`), which its choices must lend themselves to.
+        recovery: without training, unless the user says otherwise.
     """
 
     name: str
@@ -61,6 +66,9 @@ class Method:
     needs: Callable[[Any], tuple[Statistic, ...]]
     choose: Callable[[Profile, Any, int], Sequence[GroupChoice]]
     has_knee: bool = False
+    knee_of_curve: bool = False
+    allocation: Literal["uniform", "measured"] = "uniform"
+    recovery: Literal["least-squares", "bn", "none"] = "least-squares"
 
 
 @dataclass(frozen=True)

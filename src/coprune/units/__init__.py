@@ -1,11 +1,12 @@
 """What can be removed together? Knows nothing of data and methods."""
 
 from coprune.units.find import cost_model, find_units, trace
-from coprune.units.group import ChannelGroup, CostModel, Units, channel_indices, unit_axis
+from coprune.units.group import ChannelGroup, CostModel, Quantity, Units, channel_indices, unit_axis
 
 __all__ = [
     "ChannelGroup",
     "CostModel",
+    "Quantity",
     "Units",
     "channel_indices",
     "cost_model",

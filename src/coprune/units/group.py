@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from coprune.plan import Member, Skipped
 
+Quantity = Literal["macs", "params"]
+"""What a model can be too large in."""
+
 
 @dataclass(frozen=True)
 class ChannelGroup:
@@ -95,9 +98,16 @@ class CostModel:
 
     def macs(self, counts: Mapping[str, int]) -> float:
         """MACs when group g keeps ``counts[g]`` units (groups not named keep all)."""
+        return self._total(counts, "macs")
+
+    def params(self, counts: Mapping[str, int]) -> float:
+        """Parameters, likewise."""
+        return self._total(counts, "params")
+
+    def _total(self, counts: Mapping[str, int], quantity: Quantity) -> float:
         share = {g: counts.get(g, n) / n for g, n in self.sizes.items()}
         return sum(
-            layer.macs * share.get(layer.output or "", 1.0) * share.get(layer.input or "", 1.0)
+            getattr(layer, quantity) * share.get(layer.output or "", 1.0) * share.get(layer.input or "", 1.0)
             for layer in self.layers
         )
 
@@ -106,6 +116,6 @@ class CostModel:
         """MACs of the unpruned model."""
         return sum(layer.macs for layer in self.layers)
 
-    def ratio(self, counts: Mapping[str, int]) -> float:
-        """MACs of the pruned model over those of the unpruned one."""
-        return self.macs(counts) / self.full
+    def ratio(self, counts: Mapping[str, int], quantity: Quantity = "macs") -> float:
+        """MACs (or parameters) of the pruned model over those of the unpruned one."""
+        return self._total(counts, quantity) / sum(getattr(layer, quantity) for layer in self.layers)

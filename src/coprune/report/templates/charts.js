@@ -31,7 +31,8 @@ function layout(extra) {
     tickfont: { size: 12, color: ink("muted") }, fixedrange: true, automargin: true, ...more,
     title: { font: { size: 13, color: ink("muted") }, standoff: 10, ...(more.title || {}) },
   });
-  const { xaxis = {}, yaxis = {}, margin = {}, ...rest } = extra;
+  const { margin = {}, ...rest } = { xaxis: {}, yaxis: {}, ...extra };
+  for (const key of Object.keys(rest)) if (/^[xy]axis\d*$/.test(key)) rest[key] = axis(rest[key]);
   return {
     font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: ink("ink") },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
@@ -39,7 +40,7 @@ function layout(extra) {
     modebar: { bgcolor: "rgba(0,0,0,0)", color: ink("muted"), activecolor: ink("kept") },
     showlegend: false, dragmode: false, hovermode: "closest",
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 13 } },
-    ...rest, xaxis: axis(xaxis), yaxis: axis(yaxis), margin: { l: 8, r: 12, t: 16, b: 40, ...margin },
+    ...rest, margin: { l: 8, r: 12, t: 16, b: 40, ...margin },
   };
 }
 

@@ -3,13 +3,18 @@ const current = () => groups[state.group];
 
 function show(id, yes) { byId(id).hidden = !yes; return yes; }
 
+const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
+
 function drawCurve(g) {
-  const ks = g.curve.map((p) => p[0]), values = g.curve.map((p) => p[1]), K = g.kept.length;
+  const error = g.curve_name === "reconstruction error";
+  const ks = g.curve.map((p) => p[0]), values = g.curve.map((p) => (error ? 100 : 1) * p[1]), K = g.kept.length;
   const at = (k) => { const i = ks.indexOf(k); return i < 0 ? null : values[i]; };
-  byId("curve-title").textContent = g.curve_name ? g.curve_name[0].toUpperCase() + g.curve_name.slice(1) : "The curve";
+  byId("curve-title").textContent = capital(g.curve_name) || "The curve";
+  byId("curve-caption").textContent = (g.knee ? "Diamond: what the curve itself says. " : "") + "Dot: what was kept." +
+    (error ? " Share of what the next layers read that is lost when k " + data.unit + " stay" + (at(K) === null ? "." : ": " + at(K).toLocaleString("en", { maximumSignificantDigits: 3 }) + NB + "% with " + K + ".") : "");
   const traces = [{
     type: "scatter", mode: ks.length > 60 ? "lines" : "lines+markers", x: ks, y: values, line: { color: ink("base"), width: 2 },
-    marker: { size: 4, color: ink("base") }, hovertemplate: "k = %{x}<br>%{y:.4g}<extra></extra>",
+    marker: { size: 4, color: ink("base") }, hovertemplate: "k = %{x}<br>%{y:.4g}" + (error ? NB + "%" : "") + "<extra></extra>",
   }];
   const shapes = [], annotations = [];
   const mark = (k, text, colour, symbol, anchor) => {
@@ -35,11 +40,13 @@ function drawCurve(g) {
   }
   react("curve", traces, {
     height: 400, margin: { t: 44, b: 46 }, shapes, annotations,
-    xaxis: { title: { text: "kept units k" }, range: [0, g.size + 0.5] }, yaxis: {},
+    xaxis: { title: { text: "kept units k" }, range: [0, g.size + 0.5] },
+    yaxis: error ? { rangemode: "tozero", ticksuffix: NB + "%" } : {},
   });
 }
 
-function spoken(g, unit) {
+function spoken(g, unit, took) {
+  if (took.has(unit)) return "<br>" + safe(sentence(took.get(unit)));
   if (!g.stand.length) return "";
   const by = g.stand[unit];
   if (by === unit) return "<br>stays";
@@ -47,14 +54,17 @@ function spoken(g, unit) {
 }
 
 function drawMap(g) {
+  const took = new Map(tookOf(g).map((t) => [t.unit, t]));
+  // A line leads to the unit that stands for it: that of its cluster, or the foremost of those that took over.
+  const stands = (u) => (took.has(u) ? (took.get(u).by[0] || [null])[0] : g.stand.length ? g.stand[u] : null);
   const kept = new Set(g.kept), units = g.position.map((_, i) => i), clustered = g.clusters.length > 0;
-  const about = (u) => "<b>unit " + u + "</b> " + (kept.has(u) ? "(kept)" : "(removed)") + (clustered ? "<br>cluster " + g.clusters[u] : "") + spoken(g, u);
+  const about = (u) => "<b>unit " + u + "</b> " + (kept.has(u) ? "(kept)" : "(removed)") + (clustered ? "<br>cluster " + g.clusters[u] : "") + spoken(g, u, took);
   const colour = (u) => (clustered ? hue(g.clusters[u]) : kept.has(u) ? ink("kept") : ink("base"));
   const form = (u) => (clustered ? shape(g.clusters[u]) : "circle");
   const stay = units.filter((u) => kept.has(u)), gone = units.filter((u) => !kept.has(u));
   const spokes = { x: [], y: [] };
   for (const u of gone) {
-    const by = g.stand.length ? g.stand[u] : null;
+    const by = stands(u);
     if (by === null) continue;
     spokes.x.push(g.position[u][0], g.position[by][0], null);
     spokes.y.push(g.position[u][1], g.position[by][1], null);
@@ -64,7 +74,7 @@ function drawMap(g) {
     hovertext: list.map(about), hoverinfo: "text", marker, ...more,
   });
   const many = units.length > 300, label = stay.length <= 40;
-  byId("map-caption").textContent = "Filled: kept. Hollow: removed" + (spokes.x.length ? ", with a line to the kept unit that stands for it" : "") +
+  byId("map-caption").textContent = "Filled: kept. Hollow: removed" + (spokes.x.length ? ", with a line to the kept unit that " + (took.size ? "says most of it" : "stands for it") : "") +
     (clustered ? ". Colour and shape: cluster." : ".");
   const plain = { showline: true, mirror: true, ticks: "", showticklabels: false, showgrid: false, fixedrange: false };
   react("map", [
@@ -111,6 +121,7 @@ function ranges(list, most = 24) {
 }
 
 function whyTable(g) {
+  if (g.took.length) return helperTable(g);
   if (g.stand.length) {
     const rows = new Map(g.kept.map((u) => [u, []])), orphans = [];
     g.stand.forEach((by, u) => { if (by === null) orphans.push(u); else if (by !== u) rows.get(by).push(u); });
@@ -136,11 +147,17 @@ function drawGroup() {
   byId("group").value = String(state.group);
   byId("previous").disabled = state.group === 0;
   byId("next").disabled = state.group === groups.length - 1;
-  byId("reason").textContent = "Kept " + whole(K) + " of " + whole(g.size) + ". " + g.reason;
+  byId("reason").textContent = "Kept " + whole(K) + " of " + whole(g.size) + ". " + capital(g.reason);
   if (show("knee", g.knee)) {
     byId("knee").textContent = g.knee.fallback
       ? "The curve has no knee of its own (" + g.knee.rule + "): " + g.knee.fallback
       : "The knee is at k = " + whole(g.knee.k) + " (" + g.knee.rule + ")" + (g.knee.k === K ? "." : "; the budget made it " + whole(K) + ".");
+  }
+  if (show("took-summary", g.took_summary)) byId("took-summary").textContent = g.took_summary;
+  show("took-all", g.took.length);
+  if (show("took-part", g.took.length)) drawTook(g);
+  if (show("why-caption", g.took.length)) {
+    byId("why-caption").textContent = "In brackets the part of the removed " + one + " that it says; parts below 1" + NB + "% are left out. In all: 1.00 is the whole of one " + one + ".";
   }
   const ranked = g.score.length && !g.clusters.length;
   byId("map-part").classList.toggle("wide", !g.curve.length);
@@ -148,7 +165,7 @@ function drawGroup() {
   if (show("curve-part", g.curve.length)) drawCurve(g);
   if (show("map-part", g.position.length)) drawMap(g);
   if (show("score-part", ranked)) drawScore(g);
-  show("bare", !g.curve.length && !g.position.length && !g.score.length);
+  show("bare", !g.curve.length && !g.position.length && !g.score.length && !g.took.length);
   const why = whyTable(g), rows = why.querySelectorAll("tbody tr").length;
   if (rows > 60) {
     const folded = element("details");
@@ -161,7 +178,7 @@ function drawGroup() {
   ));
 }
 
-function choose(index) { state.group = Math.min(Math.max(index, 0), groups.length - 1); drawGroup(); }
+function choose(index) { state.group = Math.min(Math.max(index, 0), groups.length - 1); pinned.unit = null; drawGroup(); }
 
 if (groups.length) {
   groups.forEach((g, i) => {

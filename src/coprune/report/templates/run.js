@@ -25,7 +25,8 @@ function drawOverview() {
   const longest = share ? 100 : Math.max(...groups.map((g) => g.size));
   const figures = groups.map((g) => " " + whole(g.kept.length) + " / " + whole(g.size)), widest = Math.max(...figures.map((f) => f.length));
   const about = groups.map((g) => "<b>" + safe(g.name) + "</b><br>kept " + whole(g.kept.length) + " of " + whole(g.size) +
-    (g.knee ? "<br>knee " + g.knee.k + (g.knee.fallback ? " (fallback)" : "") : ""));
+    (g.knee ? "<br>knee " + g.knee.k + (g.knee.fallback ? " (fallback)" : "") : "") +
+    (g.took.length ? "<br>" + whole(g.took.filter((t) => t[1] >= 900).length) + " of " + whole(g.took.length) + " removed ones explained to 90" + NB + "%" : ""));
   const bar = (name, colour, count) => ({
     type: "bar", orientation: "h", name, y: rows, x: groups.map((g) => part(count(g), g)), marker: { color: colour },
     hovertext: about, hoverinfo: "text",
@@ -99,25 +100,6 @@ function drawLatency() {
   });
 }
 
-function drawSearch() {
-  const trace = (ok, name, marker) => {
-    const probes = data.search.filter((p) => p.ok === ok);
-    return {
-      type: "scatter", mode: "markers", name, x: probes.map((p) => 100 * p.macs), y: probes.map((p) => 100 * p.value), marker,
-      hovertext: probes.map((p) => percent(p.macs, 1) + " of the MACs<br>accuracy " + percent(p.value) + "<br>" + name), hoverinfo: "text",
-    };
-  };
-  const order = [...data.search].sort((a, b) => a.macs - b.macs);
-  react("search", [
-    { type: "scatter", mode: "lines", x: order.map((p) => 100 * p.macs), y: order.map((p) => 100 * p.value), line: { color: ink("line"), width: 2 }, hoverinfo: "skip", showlegend: false },
-    trace(true, "within the allowed drop", { size: 12, color: ink("kept"), symbol: "circle" }),
-    trace(false, "refused", { size: 11, color: ink("accent"), symbol: "x" }),
-  ], {
-    height: 320, showlegend: true, margin: { t: 34, b: 46 },
-    xaxis: { title: { text: "MACs left, % of the base" } }, yaxis: { title: { text: "accuracy, %" } },
-  });
-}
-
 if (data.stages.length) drawing(drawStages);
 if (groups.length) {
   const sizes = groups.map((g) => g.size);
@@ -129,4 +111,3 @@ if (groups.length) {
   toggle("scale", (value) => { state.scale = value; drawOverview(); });
 }
 if (data.latency.length) drawing(drawLatency);
-if (data.search.length) drawing(drawSearch);

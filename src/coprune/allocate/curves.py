@@ -1,0 +1,189 @@
+"""What it costs the network when one group alone keeps k units, for every k.
+
+Reconstruction errors of different layers cannot be compared: late errors are common to all pixels
+and pass undiminished, early ones average out. So the divergence of the network's output is measured
+for each group at a few sizes, and the selection's own loss is scaled to go through these points.
+
+Shapes: ``U`` units, ``b`` values of a unit that a consumer reads at a place, ``D = U·b``,
+``K`` kept units, ``O`` outputs of a consumer, ``C`` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coprune.data import Source
+from coprune.profile import Consumer
+from coprune.progress import track
+from coprune.units import ChannelGroup
+
+LEVELS = (0.5, 0.25, 0.125)
+"""Shares of a group's units at which it is measured."""
+
+WORK = 12_000
+"""Samples times measurements: the more groups, the fewer samples each, so that the time grows with the
+depth and not with its square."""
+
+_LEAST, _MOST = 64, 500
+_BATCH = 125
+
+
+class Curved(Protocol):
+    """A choice that knows its own loss for every k."""
+
+    @property
+    def group(self) -> ChannelGroup:
+        """The group."""
+        ...
+
+    @property
+    def loss(self) -> Tensor:
+        """``[U + 1]`` float64: what is lost when k are kept."""
+        ...
+
+    @property
+    def consumers(self) -> tuple[Consumer, ...]:
+        """What reads the group."""
+        ...
+
+    def kept(self, k: int) -> Tensor:
+        """The units that stay, sorted, ``[K]``."""
+        ...
+
+
+@torch.no_grad()
+def measured_curves(
+    model: nn.Module, choices: Sequence[Curved], source: Source, *, device: str = "cpu"
+) -> dict[str, Tensor]:
+    """Divergence of the network's output when one group alone is pruned, for every k.
+
+    Args:
+        model: unpruned; left as it is.
+        choices: one a group.
+        source: calibration samples; labels are not read.
+        device: where to compute.
+
+    Returns:
+        Group name → ``[U + 1]`` float64: mean KL divergence in nats when k units are kept. ``[0]`` is
+        that of 1 or more: no group goes altogether.
+    """
+    model.to(device).eval()
+    plan = [(choice, k) for choice in choices for k in _levels(choice.group.size)]
+    inputs = _samples(source, max(1, len(plan))).to(device)
+    reference = _log_probabilities(model, inputs)
+    points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
+    for choice, k in track(plan, label="sensitivity of groups", total=len(plan)):
+        with pruned_alone(model, choice.consumers, choice.kept(k), choice.group.size):
+            found = _log_probabilities(model, inputs)
+        divergence = F.kl_div(found, reference, log_target=True, reduction="batchmean")
+        points[choice.group.name][k] = float(divergence)
+    return {c.group.name: through(c.loss, points[c.group.name]) for c in choices}
+
+
+def _levels(size: int) -> list[int]:
+    return sorted({max(1, round(level * size)) for level in LEVELS} - {size})
+
+
+def _samples(source: Source, measurements: int) -> Tensor:
+    """Evenly spread samples, as many as the work allows, ``[N, …]``."""
+    count = min(len(source), max(_LEAST, min(_MOST, WORK // measurements)))
+    wanted = {i * len(source) // count for i in range(count)}
+    seen, chosen = 0, []
+    for inputs, _ in source.batches(_BATCH):
+        chosen.append(inputs[[i for i in range(len(inputs)) if seen + i in wanted]])
+        seen += len(inputs)
+    return torch.cat(chosen)
+
+
+def _log_probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
+    return torch.cat([model(part).double().log_softmax(1) for part in inputs.split(_BATCH)])
+
+
+def through(loss: Tensor, points: dict[int, float]) -> Tensor:
+    """The loss, scaled so that it passes through measured points.
+
+    The factor is interpolated in k, in logarithms, and constant beyond the outermost points.
+
+    Args:
+        loss: ``[U + 1]``, falling to 0 at k = U.
+        points: k → measured value.
+
+    Returns:
+        ``[U + 1]``, never rising with k.
+    """
+    tiny = 1e-12
+    if not points:
+        return loss
+    at = sorted(points)
+    factors = torch.tensor(
+        [max(points[k], tiny) / max(float(loss[k]), tiny) for k in at], dtype=torch.float64
+    )
+    size = len(loss) - 1
+    k = torch.arange(size + 1, dtype=torch.float64)
+    place = torch.tensor(at, dtype=torch.float64)
+    right = torch.searchsorted(place, k).clamp(1, max(1, len(at) - 1)) if len(at) > 1 else None
+    if right is None:
+        factor = factors.log().expand(size + 1)
+    else:
+        left = right - 1
+        share = ((k - place[left]) / (place[right] - place[left])).clamp(0, 1)
+        factor = factors.log()[left] * (1 - share) + factors.log()[right] * share
+    curve = loss * factor.exp()
+    return curve.flip(0).cummax(0).values.flip(0)
+
+
+@contextmanager
+def pruned_alone(model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, units: int) -> Iterator[None]:
+    """Within the context the consumers read the kept units only, and are solved again on them.
+
+    W'_K = W C_·K (C_KK + λI)⁻¹, and what the removed units said on average is added to the output.
+
+    Args:
+        model: changed only within the context.
+        consumers: of the group.
+        kept: ``[K]`` int64.
+        units: ``U``.
+    """
+    before, handles = [], []
+    try:
+        for consumer in consumers:
+            layer = model.get_submodule(consumer.layer)
+            weight = layer.get_parameter("weight")
+            solved, shift = resolved(consumer, kept, units)
+            solved, shift = solved.to(weight), shift.to(weight)
+            before.append((weight, weight.detach().clone()))
+            each = weight[0].numel() // solved.shape[1]
+            # Where neighbouring pixels were averaged, each gets its share.
+            weight.copy_((solved.repeat_interleave(each, 1) / each).view_as(weight))
+            handles.append(layer.register_forward_hook(_adding(shift, linear=isinstance(layer, nn.Linear))))
+        yield
+    finally:
+        for weight, old in before:
+            weight.copy_(old)
+        for handle in handles:
+            handle.remove()
+
+
+def _adding(shift: Tensor, *, linear: bool) -> Callable[..., Tensor]:
+    def add(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        return output + (shift if linear else shift.view(-1, 1, 1))
+
+    return add
+
+
+def resolved(consumer: Consumer, kept: Tensor, units: int, *, ridge: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """Weights of a consumer on the kept units, others 0, ``[O, D]``, and what to add, ``[O]``."""
+    each = consumer.weight.shape[1] // units
+    columns = (kept.unsqueeze(1) * each + torch.arange(each)).flatten()
+    system = consumer.covariance[columns][:, columns].clone()
+    system.diagonal().add_(ridge * consumer.covariance.diagonal().mean().clamp_min(1e-30))
+    solved = torch.zeros_like(consumer.weight)
+    right = consumer.covariance[columns] @ consumer.weight.T
+    solved[:, columns] = torch.linalg.solve(system, right).T
+    return solved, (consumer.weight - solved) @ consumer.mean

@@ -1,0 +1,221 @@
+"""What the consumers of a group read, and what an error of their outputs costs.
+
+Shapes: ``U`` units, ``b`` values of a unit that a consumer reads at one place (kernel size, or pixels
+of a flattened map), ``D = U·b``, ``O`` outputs of the consumer, ``C`` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from coprune.data import Source
+from coprune.profile.rows import draw_positions, output_positions, read_rows
+from coprune.profile.statistic import ConsumerCovariance
+from coprune.progress import track
+from coprune.units import ChannelGroup
+
+LARGEST = 8192
+"""Values a consumer may read at a place (a covariance of half a gigabyte). Of a wider one, which reads
+flattened maps, neighbouring pixels are averaged."""
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """One consumer of a group, seen from the group's units.
+
+    Attributes:
+        layer: module name.
+        weight: ``[O, D]`` float64, unit-major.
+        mean: of what it reads, ``[D]``.
+        covariance: ``[D, D]``.
+        between: covariance of the class means, ``[D, D]``; None when it was not asked for.
+        sensitivity: mean square of the gradient of the model's own log-likelihood by each output,
+            over places and samples, ``[O]``: what a squared error of it costs (diagonal Fisher).
+    """
+
+    layer: str
+    weight: Tensor
+    mean: Tensor
+    covariance: Tensor
+    between: Tensor | None
+    sensitivity: Tensor
+
+
+class ConsumerCollector:
+    """Mean and covariance of what every consumer reads at some places of every sample.
+
+    Streamed as (count, mean, M2) and merged as Chan et al. (1983) do, float64.
+    """
+
+    def __init__(
+        self, wanted: ConsumerCovariance, groups: tuple[ChannelGroup, ...], *, samples: int, classes: int
+    ) -> None:
+        self._wanted, self._groups, self._samples, self._classes = wanted, groups, samples, classes
+        self._labels = torch.empty(0, dtype=torch.int64)
+        self._seen: dict[str, int] = {}
+        self._found: dict[str, dict[str, Tensor]] = {}
+
+    def attach(self, model: nn.Module) -> list[RemovableHandle]:
+        handles = []
+        for group in self._groups:
+            for member in group.of_role("consumer"):
+                layer = model.get_submodule(member.layer)
+                columns = slice(member.offset, member.offset + group.size * member.span)
+                key = f"{group.name}/{member.layer}"
+
+                def read(
+                    layer: nn.Module,
+                    inputs: tuple[Tensor, ...],
+                    output: Tensor,
+                    key: str = key,
+                    columns: slice = columns,
+                    group: ChannelGroup = group,
+                ) -> None:
+                    self._add(key, layer, inputs[0].detach(), output, columns, group.size)
+
+                handles.append(layer.register_forward_hook(read))
+                weight = layer.get_parameter("weight").detach()[:, columns].double().flatten(1)
+                self._found[key] = {"weight": _narrow(weight, group.size, total=True).cpu()}
+        return handles
+
+    def start_batch(self, labels: Tensor) -> None:
+        self._labels = labels
+
+    def _add(
+        self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor, columns: slice, units: int
+    ) -> None:
+        start = self._seen.get(key, 0)
+        self._seen[key] = start + len(inputs)
+        places = output_positions(layer, output)
+        at = draw_positions(key, samples=self._samples, places=places, wanted=self._wanted.places, seed=0).to(
+            inputs.device
+        )[start : start + len(inputs)]
+        axis = -1 if isinstance(layer, nn.Linear) else 1
+        part = inputs.narrow(axis, columns.start, columns.stop - columns.start)
+        x = _narrow(read_rows(layer, part, at), units, total=False).double()
+        mean = x.mean(0)
+        centred = x - mean
+        batch = {"count": x.new_tensor(float(len(x))), "mean": mean, "m2": centred.T @ centred}
+        if self._wanted.classes:
+            labels = F.one_hot(self._labels.repeat_interleave(at.shape[1]), self._classes).double()
+            batch["class_count"], batch["class_sum"] = labels.sum(0), labels.T @ x
+        self._found[key] = {**self._found[key], **_merged(self._found[key], batch)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"{key}/{part}": t.cpu() for key, parts in self._found.items() for part, t in parts.items()}
+
+
+def _merged(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+    if "count" not in a:
+        return b
+    count = a["count"] + b["count"]
+    delta = b["mean"] - a["mean"]
+    merged = {
+        "count": count,
+        "mean": a["mean"] + delta * (b["count"] / count),
+        "m2": a["m2"] + b["m2"] + delta.outer(delta) * (a["count"] * b["count"] / count),
+    }
+    return merged | {k: a[k] + b[k] for k in ("class_count", "class_sum") if k in b}
+
+
+def _narrow(values: Tensor, units: int, *, total: bool) -> Tensor:
+    """Average (or sum) neighbouring values of a unit until a row ``[…, D]`` is no longer than allowed."""
+    each = values.shape[-1] // units
+    cells = next((c for c in range(each, 0, -1) if each % c == 0 and units * c <= LARGEST), 1)
+    if cells == each:
+        return values
+    parts = values.unflatten(-1, (units, cells, each // cells))
+    return (parts.sum(-1) if total else parts.mean(-1)).flatten(-2)
+
+
+def consumers_of(tensors: dict[str, Tensor], group: ChannelGroup) -> tuple[Consumer, ...]:
+    """The consumers of a group, from what :class:`ConsumerCollector` and the gradients left."""
+    found = []
+    for member in group.of_role("consumer"):
+        key = f"{group.name}/{member.layer}"
+        count, mean = tensors[f"{key}/count"], tensors[f"{key}/mean"]
+        between = None
+        if f"{key}/class_sum" in tensors:
+            # Classes count the same, however many samples they have.
+            there = tensors[f"{key}/class_count"]
+            means = (tensors[f"{key}/class_sum"] / there.clamp_min(1).unsqueeze(1))[there > 0]
+            means = means - means.mean(0)
+            between = means.T @ means / len(means)
+        found.append(
+            Consumer(
+                layer=member.layer,
+                weight=tensors[f"{key}/weight"],
+                mean=mean,
+                covariance=tensors[f"{key}/m2"] / count,
+                between=between,
+                sensitivity=tensors[f"{key}/sensitivity"],
+            )
+        )
+    return tuple(found)
+
+
+def output_sensitivity(
+    model: nn.Module,
+    groups: Iterable[ChannelGroup],
+    source: Source,
+    *,
+    batch_size: int,
+    device: str,
+    label: str,
+) -> dict[str, Tensor]:
+    """Mean square gradient by every output of every consumer: ``group/layer/sensitivity`` → ``[O]``.
+
+    The loss is the model's own log-likelihood: classes are drawn from what it predicts (Fisher
+    information, not the empirical one), so no label is read.
+
+    Args:
+        model: in evaluation mode; its parameters' gradients are left alone.
+        groups: whose consumers to look at.
+        source: calibration samples, floating-point.
+        batch_size: samples of a backward pass.
+        device: where to compute.
+        label: of the progress bar.
+    """
+    model.to(device).eval()
+    keys: dict[str, list[str]] = {}
+    for group in groups:
+        for member in group.of_role("consumer"):
+            keys.setdefault(member.layer, []).append(f"{group.name}/{member.layer}/sensitivity")
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = dict.fromkeys(keys, 0)
+
+    def watch(layer: nn.Module, _: Sequence[Tensor], output: Tensor, name: str) -> None:
+        axis = output.ndim - 1 if isinstance(layer, nn.Linear) else 1
+
+        def add(gradient: Tensor) -> None:
+            rows = gradient.movedim(axis, -1).flatten(0, -2)
+            total = rows.square().sum(0, dtype=torch.float64)
+            sums[name] = sums[name] + total if name in sums else total
+            counts[name] += len(rows)
+
+        # On the tensor, so that an activation that works in place afterwards does no harm.
+        output.register_hook(add)
+
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: watch(m, i, o, name))
+        for name in keys
+    ]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for inputs, _ in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
+            with torch.enable_grad():
+                x = inputs.to(device).requires_grad_()
+                logits = model(x)
+                drawn = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator)[:, 0]
+                loss = F.cross_entropy(logits, drawn.to(device), reduction="sum")
+                torch.autograd.grad(loss, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {key: (sums[name] / counts[name]).cpu() for name, found in keys.items() for key in found}

@@ -1,0 +1,163 @@
+"""Torch-Pruning's own importances, so that rivals are what their users get and not our reading of them.
+
+Every kind is one class of :mod:`torch_pruning` with its defaults, which is how its users make it:
+the importances of all members of a group (the filters, the batch norm's scales, the input weights of
+the next layer, as far as the class reads them) are averaged, ``group_reduction="mean"``, and divided
+by their mean, ``normalizer="mean"``, which no ranking within a group notices. Biases do not count.
+
+- ``magnitude``, ``magnitude_l2``: ``GroupMagnitudeImportance(p=1)`` and ``(p=2)``: sum of |w|ᵖ.
+- ``bn_scale``: ``BNScaleImportance()``: |γ| of the batch norms.
+- ``fpgm``: ``FPGMImportance()``: sum of distances to the other units; between squared weights, unlike
+  in the paper (arXiv 1811.00250), so a filter and its negative count as equal.
+- ``lamp``: ``LAMPImportance()``: the L2 magnitude over the sum of those that are no smaller. Made for
+  comparing layers; within one it ranks as ``magnitude_l2`` does.
+- ``taylor``: ``GroupTaylorImportance()``: sum of |w · ∂loss/∂w|, the loss being the mean over all
+  samples. The class leaves batch norms out.
+- ``hessian``: ``GroupHessianImportance()``: sum of w² · mean of (∂loss/∂w)², the square taken sample
+  by sample, over at most :data:`HESSIAN_SAMPLES` samples. The mean is handed over in ``.grad``, where
+  the class looks for it: its own ``accumulate_grad`` (1.6.1) looks parameters up by name in a table
+  keyed by parameter, and so forgets every sample but the last.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from coprune.data import Source
+from coprune.measure.accuracy import check_labels, check_logits
+from coprune.profile.statistic import ImportanceKind
+from coprune.progress import track
+from coprune.units import ChannelGroup, trace
+
+HESSIAN_SAMPLES = 256
+"""Each takes a backward pass of its own. Spread evenly, since the samples may be sorted by class."""
+
+SCORERS: Mapping[ImportanceKind, Callable[[], Callable[[tp.dependency.Group], Tensor | None]]] = {
+    "magnitude": partial(tp.importance.GroupMagnitudeImportance, p=1),
+    "magnitude_l2": partial(tp.importance.GroupMagnitudeImportance, p=2),
+    "bn_scale": tp.importance.BNScaleImportance,
+    "fpgm": tp.importance.FPGMImportance,
+    "lamp": tp.importance.LAMPImportance,
+    "taylor": tp.importance.GroupTaylorImportance,
+    "hessian": tp.importance.GroupHessianImportance,
+}
+
+
+def importances(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    source: Source,
+    kinds: Iterable[ImportanceKind],
+    *,
+    classes: int,
+    batch_size: int,
+    device: str,
+    label: str,
+) -> dict[ImportanceKind, dict[str, Tensor]]:
+    """Importance of every unit; ``taylor`` and ``hessian`` pass over the source once each.
+
+    Args:
+        model: unpruned; not touched: gradients are taken on a twin, in evaluation mode.
+        groups: the units to describe.
+        source: one sample is traced with; gradients are those of the cross-entropy.
+        kinds: what to compute.
+        classes: number of classes of the data.
+        batch_size: samples of a backward pass of ``taylor``; the result does not depend on it.
+        device: where to compute.
+        label: of the progress bars.
+
+    Returns:
+        Kind → group name → ``[U]`` float64 (computed in float32) on the CPU, in the order of the
+        units; empty where a class has nothing to read, such as batch norms that are not there.
+
+    Raises:
+        UserError: the model cannot be traced, labels outside the classes of data or model, NaN or
+            Inf in the model's output.
+    """
+    twin = copy.deepcopy(model).to(device).eval()
+    for parameter in twin.parameters():
+        parameter.requires_grad_(True)
+    example, _ = next(iter(source.batches(1)))
+    graph = trace(twin, example[:1].to(device))
+    found: dict[ImportanceKind, dict[str, Tensor]] = {}
+    for kind in kinds:
+        batches = _checked(source, batch_size, classes)
+        if kind == "taylor":
+            steps = source.steps(batch_size)
+            _leave_gradients(twin, track(batches, label=f"{label}, {kind}", total=steps), power=1)
+        elif kind == "hessian":
+            count = min(HESSIAN_SAMPLES, len(source))
+            single = _spread(batches, count, of=len(source))
+            _leave_gradients(twin, track(single, label=f"{label}, {kind}", total=count), power=2)
+        scorer = SCORERS[kind]()
+        found[kind] = {g.name: _of_group(scorer, graph, twin, g) for g in groups}
+    return found
+
+
+def _of_group(
+    scorer: Callable[[tp.dependency.Group], Tensor | None],
+    graph: tp.DependencyGraph,
+    model: nn.Module,
+    group: ChannelGroup,
+) -> Tensor:
+    root = model.get_submodule(group.name)
+    prune = graph.get_pruner_of_module(root).prune_out_channels
+    values = scorer(graph.get_pruning_group(root, prune, list(range(group.size))))
+    if values is None:
+        return torch.empty(0, dtype=torch.float64)
+    values = values.detach().double().cpu()
+    # Where all units count for nothing, as in a dead layer, the normalizer divides 0 by 0.
+    return torch.where(values.isnan(), 0.0, values)
+
+
+def _checked(source: Source, batch_size: int, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for inputs, labels in source.batches(batch_size):
+        check_labels(labels, classes)
+        yield inputs, labels
+
+
+def _spread(
+    batches: Iterable[tuple[Tensor, Tensor]], count: int, *, of: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """``count`` single samples, evenly spread over ``of`` of them."""
+    wanted = {i * of // count for i in range(count)}
+    seen = 0
+    for inputs, labels in batches:
+        for i in range(len(labels)):
+            if seen + i in wanted:
+                yield inputs[i : i + 1], labels[i : i + 1]
+        seen += len(labels)
+
+
+def _leave_gradients(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, power: int) -> None:
+    """Set every parameter's ``.grad`` to a mean over samples.
+
+    Args:
+        model: all its parameters require gradients.
+        batches: inputs and labels on any device.
+        power: 1: of the gradients. 2: of their squares; every batch is then one sample.
+    """
+    parameters = list(model.parameters())
+    # In a trained model the batches' gradients nearly cancel; summed in float32, what is left would
+    # depend on how the samples were cut into batches.
+    totals = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
+    count = 0
+    for inputs, labels in batches:
+        x, y = inputs.to(parameters[0].device), labels.to(parameters[0].device)
+        with torch.enable_grad():
+            logits = model(x)
+            check_logits(logits.detach(), y)
+            loss = F.cross_entropy(logits, y, reduction="sum")
+            gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        for total, gradient in zip(totals, gradients, strict=True):
+            total += gradient.double() ** power
+        count += len(y)
+    for parameter, total in zip(parameters, totals, strict=True):
+        parameter.grad = (total / count).to(parameter.dtype)

@@ -1,0 +1,83 @@
+"""Rows of a regression: what a dense layer reads at one output position, and where to look.
+
+Shapes: ``N`` samples, ``P`` positions a sample, ``D`` values read at a position (``U·kh·kw`` of a
+convolution, channel-major like its weight; the features of a linear layer), ``O`` output channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def output_positions(layer: nn.Module, output: Tensor) -> int:
+    """Number of places at which the layer is applied to one sample (pixels, tokens, or 1)."""
+    if isinstance(layer, nn.Conv2d):
+        return output.shape[-2] * output.shape[-1]
+    return output[0].numel() // output.shape[-1]
+
+
+def draw_positions(name: str, *, samples: int, places: int, wanted: int, seed: int) -> Tensor:
+    """Where to look: ``[N, P]`` int64 below ``places``, different places for every sample.
+
+    A function of the layer's name and the seed, so that two networks are looked at in the same places.
+    """
+    if wanted >= places:
+        return torch.arange(places).expand(samples, places)
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.rand(samples, places, generator=generator).topk(wanted, dim=1).indices
+
+
+def read_rows(layer: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
+    """What the layer reads at the given places.
+
+    Args:
+        layer: a convolution with ``groups=1`` or a linear layer.
+        inputs: ``[N, U, H, W]``, or ``[N, …, D]`` of a linear layer.
+        positions: ``[N, P]``.
+
+    Returns:
+        ``[N·P, D]`` in the dtype of the inputs.
+    """
+    if not isinstance(layer, nn.Conv2d):
+        return _pick(inputs.reshape(len(inputs), -1, inputs.shape[-1]), positions)
+    padded = _padded(layer, inputs)
+    n, channels, height, width = padded.shape
+    (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
+    out_w = (width - dw * (kw - 1) - 1) // sw + 1
+    sn, sc, sy, sx = padded.stride()
+    out_h = (height - dh * (kh - 1) - 1) // sh + 1
+    patches = padded.as_strided(
+        (n, out_h, out_w, channels, kh, kw), (sn, sy * sh, sx * sw, sc, sy * dh, sx * dw)
+    )
+    sample = torch.arange(n, device=inputs.device).unsqueeze(1)
+    picked = patches[sample, positions // out_w, positions % out_w]  # [N, P, U, kh, kw]
+    return picked.reshape(n * positions.shape[1], channels * kh * kw)
+
+
+def _padded(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
+    both = layer._reversed_padding_repeated_twice
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    return F.pad(inputs, both, mode=mode).contiguous() if any(both) else inputs.contiguous()
+
+
+def pick_outputs(output: Tensor, positions: Tensor, *, last: bool) -> Tensor:
+    """Values of an activation at the given places: ``[N·P, O]``.
+
+    Args:
+        output: ``[N, O, H, W]``, or ``[N, …, O]`` when ``last``.
+        positions: ``[N, P]``.
+        last: whether channels lie on the last axis.
+    """
+    if last:
+        return _pick(output.reshape(len(output), -1, output.shape[-1]), positions)
+    return _pick(output.flatten(2).transpose(1, 2), positions)
+
+
+def _pick(cells: Tensor, positions: Tensor) -> Tensor:
+    sample = torch.arange(len(cells), device=cells.device).unsqueeze(1)
+    return cells[sample, positions].flatten(0, 1)

@@ -1,0 +1,282 @@
+"""Sequential patch least squares: every dense layer solved again on what the pruned network feeds it.
+
+One walk through the network, in the order in which it runs. Each dense layer's weights are set so
+that, on what the layers before it (already solved) now feed it, the network says what the unpruned
+one said at that place: behind the layer's batch norm and, at a residual sum, behind the sum, so that
+the layer also makes up for the error that the skip path carries. Errors do not pile up, nothing is
+trained and no label is read. What a depthwise layer cannot absorb, the next dense one does.
+
+The idea of re-solving a consumer is ThiNet's (arXiv 1707.06342) and OSSCAR's (arXiv 2403.12983); new
+here are the walk, the sum's correction and the rectifier (see :mod:`coprune.recover.regression`).
+
+Shapes: ``N`` samples, ``P`` places a sample, ``K`` kept output channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coprune.data import Source
+from coprune.errors import UserError
+from coprune.measure.memory import peak_memory
+from coprune.profile.rows import draw_positions, pick_outputs, read_rows
+from coprune.progress import track
+from coprune.recover.calls import Place, Taps
+from coprune.recover.regression import Solution, Target, solve
+from coprune.recover.sites import Site, find_sites
+
+ROWS = 24_000
+"""Rows of a regression: 24 places of each of 1,000 images. Twice as many gain 2 % of the divergence."""
+
+MEMORY = 3 << 30
+"""Bytes that the samples of the walk may take at its worst moment."""
+
+_BATCH = 125
+_HELD_BACK = 8
+
+
+@dataclass(frozen=True)
+class LayerRecovery:
+    """What the walk did to one layer.
+
+    Attributes:
+        layer: module name.
+        before, after: error of its old and of its new weights behind norm, sum and rectifier, on
+            samples that the solver did not see, over the variation of what is wanted there.
+        changed: whether it was given the new weights: they were better there.
+        ridge: the λ that was chosen.
+    """
+
+    layer: str
+    before: float
+    after: float
+    changed: bool
+    ridge: float
+
+
+@torch.no_grad()
+def least_squares(
+    model: nn.Module,
+    teacher: nn.Module,
+    source: Source,
+    *,
+    kept: Mapping[str, Tensor],
+    seed: int = 0,
+    rows: int = ROWS,
+    memory: int = MEMORY,
+    device: str = "cpu",
+) -> tuple[LayerRecovery, ...]:
+    """Solve every dense layer of a pruned model again, in place.
+
+    The samples pass the pruned model once, all together; as many are taken (evenly spread) as fit
+    into ``memory``, and the fewer they are, the more places of each are looked at.
+
+    Args:
+        model: pruned; left in evaluation mode.
+        teacher: the unpruned model.
+        source: calibration samples; labels are not read.
+        kept: layer → the output channels of the unpruned layer that it still has, ``[K]`` int64, for
+            every layer that has lost some.
+        seed: which places are looked at.
+        rows: of a regression, about.
+        memory: bytes.
+        device: where to compute.
+
+    Returns:
+        An entry for every layer that was solved, in the order of the walk.
+
+    Raises:
+        UserError: the models are not one network before and after surgery.
+    """
+    model.to(device).eval()
+    teacher.to(device).eval()
+    inputs = _samples(source, teacher, memory=memory).to(device)
+    walk = _pairs(model, teacher, inputs[:2], kept)
+    places = {
+        site.layer: draw_positions(
+            site.layer, samples=len(inputs), places=site.places, wanted=-(-rows // len(inputs)), seed=seed
+        ).to(device)
+        for site, _, _ in walk
+    }
+    wanted = _teacher_values(teacher, walk, inputs, places)
+    found: list[LayerRecovery] = []
+    bar = iter(track(range(len(walk)), label="least squares", total=len(walk)))
+
+    def visit(site: Site, layer: nn.Module, layer_inputs: Tensor, other: Tensor | None) -> None:
+        next(bar, None)
+        at, last = places[site.layer], isinstance(layer, nn.Linear)
+        scale, shift = _norm(model, site, layer)
+        beside = None if other is None else pick_outputs(other, at, last=last)
+        read = _rows(layer, layer_inputs, at)
+        found.append(_resolve(model, site, layer, read, wanted.pop(site.layer), scale, shift, beside, at))
+
+    try:
+        _visit(model, [site for site, _, _ in walk], inputs, visit)
+    finally:
+        bar.close()  # type: ignore[attr-defined]
+    return tuple(found)
+
+
+def _samples(source: Source, teacher: nn.Module, *, memory: int) -> Tensor:
+    """As many samples as fit, evenly spread, ``[N, …]``."""
+    first, _ = next(iter(source.batches(1)))
+    device = next(teacher.parameters()).device
+    each = max(1, peak_memory(teacher, first[:1].to(device)))
+    count = min(len(source), max(16, memory // each))
+    picked = {i * len(source) // count for i in range(count)}
+    chosen: list[Tensor] = []
+    seen = 0
+    for inputs, _ in source.batches(_BATCH):
+        index = [i for i in range(len(inputs)) if seen + i in picked]
+        chosen.append(inputs[index])
+        seen += len(inputs)
+    return torch.cat(chosen)
+
+
+def _pairs(
+    model: nn.Module, teacher: nn.Module, example: Tensor, kept: Mapping[str, Tensor]
+) -> list[tuple[Site, Site, Tensor | None]]:
+    """Every dense layer's site in both models, and which of the teacher's channels it has."""
+    ours, theirs = find_sites(model, example), find_sites(teacher, example)
+    if [s.layer for s in ours] != [s.layer for s in theirs]:
+        raise UserError("the pruned and the unpruned model are not the same network: their layers differ")
+    walk = []
+    for site, full in zip(ours, theirs, strict=True):
+        has = model.get_submodule(site.layer).get_parameter("weight").shape[0]
+        had = teacher.get_submodule(site.layer).get_parameter("weight").shape[0]
+        index = kept.get(site.layer)
+        if (had if index is None else len(index)) != has:
+            raise UserError(
+                f"layer '{site.layer}' has {has} of {had} channels, and it is not known which; "
+                "give the plan that cut it"
+            )
+        walk.append((site, full, index if has < had else None))
+    return walk
+
+
+Visitor = Callable[[Site, nn.Module, Tensor, "Tensor | None"], None]
+
+
+def _visit(
+    model: nn.Module, sites: list[Site], inputs: Tensor, visitor: Visitor, *, after: bool = False
+) -> None:
+    """Run a forward pass that stops by at every site.
+
+    Args:
+        model: run on ``inputs``.
+        sites: where to stop by.
+        inputs: ``[N, …]``.
+        visitor: told site, layer, what the layer reads (or, ``after``, what it puts out) and the
+            other operand of the sum behind it. A layer that it changes runs with its new weights.
+        after: whether to stop behind the layers rather than in front of them.
+    """
+    waiting: dict[str, Tensor] = {}
+    takers: dict[Place, list[Callable[[Tensor], None]]] = {}
+    for site in sites:
+        if site.other is not None:
+
+            def take(value: Tensor, name: str = site.layer) -> None:
+                waiting[name] = value
+
+            takers.setdefault(site.other, []).append(take)
+    taps = Taps(takers)
+    handles = []
+    for site in sites:
+        layer = model.get_submodule(site.layer)
+
+        def stop(layer: nn.Module, args: Any, output: Any = None, site: Site = site) -> None:
+            with taps.aside():
+                visitor(site, layer, output if after else args[0], waiting.pop(site.layer, None))
+
+        handles.append(layer.register_forward_hook(stop) if after else layer.register_forward_pre_hook(stop))
+    try:
+        with taps:
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _teacher_values(
+    teacher: nn.Module,
+    walk: list[tuple[Site, Site, Tensor | None]],
+    inputs: Tensor,
+    places: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """What the unpruned network says behind norm and sum of every site, ``[N·P, K]`` each."""
+    kept = {site.layer: index for site, _, index in walk}
+    # Whether a sum can be made up for is the pruned model's matter; both run in the same order.
+    found: dict[str, list[Tensor]] = {site.layer: [] for site, _, _ in walk}
+    start = 0
+
+    def note(site: Site, layer: nn.Module, output: Tensor, other: Tensor | None) -> None:
+        at, last = places[site.layer][start : start + _BATCH], isinstance(layer, nn.Linear)
+        scale, shift = _norm(teacher, site, layer)
+        value = pick_outputs(output, at, last=last) * scale + shift
+        if other is not None:
+            value += pick_outputs(other, at, last=last)
+        index = kept[site.layer]
+        found[site.layer].append(value if index is None else value[:, index.to(value.device)])
+
+    for start in range(0, len(inputs), _BATCH):
+        _visit(teacher, [full for _, full, _ in walk], inputs[start : start + _BATCH], note, after=True)
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _norm(model: nn.Module, site: Site, layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and shift ``[O]`` of the batch norm behind a layer in evaluation mode; 1 and 0 without."""
+    weight = layer.get_parameter("weight")
+    if site.norm is None:
+        return weight.new_ones(len(weight)), weight.new_zeros(len(weight))
+    norm = model.get_submodule(site.norm)
+    variance, mean = norm.get_buffer("running_var"), norm.get_buffer("running_mean")
+    scale = (variance + float(norm.eps)).rsqrt()  # type: ignore[arg-type]
+    if norm.affine:
+        return scale * norm.weight, norm.bias - mean * scale * norm.weight  # type: ignore[operator]
+    return scale, -mean * scale
+
+
+def _rows(layer: nn.Module, inputs: Tensor, at: Tensor) -> Tensor:
+    """What the layer reads at all places, ``[N·P, D]``, a few samples at a time."""
+    parts = zip(inputs.split(_BATCH), at.split(_BATCH), strict=True)
+    return torch.cat([read_rows(layer, x, p) for x, p in parts])
+
+
+def _resolve(
+    model: nn.Module,
+    site: Site,
+    layer: nn.Module,
+    read: Tensor,
+    value: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    other: Tensor | None,
+    at: Tensor,
+) -> LayerRecovery:
+    """Solve one layer and give it the new weights where they are better."""
+    weight, bias = layer.get_parameter("weight"), layer.bias
+    norm = model.get_submodule(site.norm) if site.norm else None
+    # What a norm scales by 0 has no say and no target.
+    live = scale.abs() > 1e-6 * scale.abs().max().clamp_min(1e-30)
+    old = weight.double().flatten(1)[live]
+    added = bias.double()[live] if isinstance(bias, Tensor) else torch.zeros_like(old[:, 0])
+    target = Target(
+        value[:, live], scale[live], shift[live], None if other is None else other[:, live], site.rectified
+    )
+    held_back = at.shape[1] * max(1, len(at) // _HELD_BACK)
+    solution: Solution = solve(
+        read, target, old, added, held_back=held_back, intercept=isinstance(bias, Tensor) or norm is not None
+    )
+    if solution.better:
+        weight[live] = solution.weight.view(len(old), *weight.shape[1:]).to(weight.dtype)
+        if isinstance(bias, Tensor):
+            bias[live] = solution.bias.to(bias.dtype)
+        elif norm is not None:
+            # y + b in front of a norm is y with a running mean less by b.
+            norm.get_buffer("running_mean")[live] -= solution.bias.to(weight.dtype)
+    return LayerRecovery(site.layer, solution.before, solution.after, solution.better, solution.ridge)

@@ -1,0 +1,120 @@
+"""Where the output of every dense layer goes: into which batch norm, sum and rectifier.
+
+Found by running the model once on a small example and noting every call, so it holds for any
+network whose forward pass is plain PyTorch, traceable by torch.fx or not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from coprune.profile.rows import output_positions
+from coprune.recover.calls import Call, Place, Record
+
+_RECTIFIERS = frozenset({"relu", "relu_", "relu6", "hardtanh", "hardtanh_"})
+
+
+@dataclass(frozen=True)
+class Site:
+    """One dense layer as the walk through the network meets it.
+
+    Attributes:
+        layer: module name.
+        norm: the batch norm that alone reads its output, if any.
+        addition: whether a sum of two whole tensors alone reads the output (behind ``norm``).
+        other: where the sum's other operand is made, when that is before this layer runs: then the
+            layer can make up for what is wrong with it.
+        rectified: whether ReLUs alone read the result (behind ``norm`` and sum): values below 0 are
+            then all the same.
+        places: at how many places of one sample the layer is applied (pixels, tokens, or 1).
+    """
+
+    layer: str
+    norm: str | None = None
+    addition: bool = False
+    other: Place | None = None
+    rectified: bool = False
+    places: int = 1
+
+
+def is_dense(module: nn.Module) -> bool:
+    """Whether every output channel reads every input channel, so that it can absorb a mix of them."""
+    if isinstance(module, nn.Conv2d):
+        return module.groups == 1
+    return isinstance(module, nn.Linear)
+
+
+@torch.no_grad()
+def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
+    """All dense layers that run exactly once, in the order in which they run.
+
+    Args:
+        model: run in evaluation mode.
+        example: one or more samples ``[N, …]``.
+    """
+    watched = {
+        name: module
+        for name, module in model.named_modules()
+        if is_dense(module) or isinstance(module, _BatchNorm)
+    }
+    record = Record()
+    places: dict[str, int] = {}
+    handles: list[RemovableHandle] = []
+    for name, module in watched.items():
+
+        def enter(_: nn.Module, __: Any, name: str = name) -> None:
+            record.layer = name
+
+        def leave(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
+            record.layer = None
+            if is_dense(layer):
+                with record.aside():
+                    places[name] = output_positions(layer, output)
+
+        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    try:
+        with record:
+            model.eval()(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    readers: dict[int, list[Call]] = {}
+    for call in record.calls:
+        for value in set(call.reads):
+            readers.setdefault(value, []).append(call)
+    runs = [c.layer for c in record.calls if c.layer]
+    return tuple(
+        _site(call, readers, record.places, places[call.layer])
+        for call in record.calls
+        if call.layer and is_dense(watched[call.layer]) and runs.count(call.layer) == 1
+    )
+
+
+def _site(call: Call, readers: dict[int, list[Call]], made: dict[int, Place], places: int) -> Site:
+    value = call.makes[0]
+    norm = other = None
+    addition = False
+    reader = _only(readers.get(value, []))
+    if reader and reader.name == "batch_norm" and reader.layer:
+        norm, value = reader.layer, reader.makes[0]
+        reader = _only(readers.get(value, []))
+    if reader and reader.addition and len(reader.reads) == 2:
+        addition = True
+        place = made.get(reader.reads[1 - reader.reads.index(value)])
+        other = place if place and place[0] < call.number else None
+        value = reader.makes[0]
+    after = readers.get(value, [])
+    rectified = bool(after) and all(c.name in _RECTIFIERS for c in after)
+    # What a rectifier does to a sum depends on both operands.
+    rectified = rectified and (other is not None or not addition)
+    return Site(call.layer or "", norm, addition, other, rectified, places)
+
+
+def _only(calls: list[Call]) -> Call | None:
+    return calls[0] if len(calls) == 1 else None
