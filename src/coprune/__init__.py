@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coprune.api import prune
+    from coprune.api import prune, recover_model
     from coprune.data import load_data
     from coprune.errors import UserError
     from coprune.plan import Plan
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "prune": "coprune.api",
+    "recover_model": "coprune.api",
     "load": "coprune.store",
     "open_model": "coprune.store",
     "load_data": "coprune.data",
@@ -33,7 +34,17 @@ _HOMES = {
     "UserError": "coprune.errors",
 }
 
-__all__ = ["Plan", "Result", "UserError", "apply_plan", "load", "load_data", "open_model", "prune"]
+__all__ = [
+    "Plan",
+    "Result",
+    "UserError",
+    "apply_plan",
+    "load",
+    "load_data",
+    "open_model",
+    "prune",
+    "recover_model",
+]
 
 
 def __getattr__(name: str) -> Any:

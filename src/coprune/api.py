@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable
 from typing import Any
@@ -12,8 +13,12 @@ from torch import nn
 from coprune.data import ArraySource, DataSet, LoaderSource, Source
 from coprune.data.dataset import check_arrays, check_classes
 from coprune.errors import UserError
+from coprune.plan import Plan
+from coprune.recover import least_squares
+from coprune.run.environment import pick_device
 from coprune.run.outcome import Outcome
 from coprune.run.prune import prune_model
+from coprune.run.recover import surviving
 from coprune.run.settings import PruneSettings, check_settings
 from coprune.select import Budget
 from coprune.training import Recipe
@@ -52,8 +57,8 @@ def prune(
         eval: held-out batches; only reported on, never used to decide.
         calibration: batches that statistics and decisions are based on. Best disjoint from ``train``.
         calibration_samples: how many to take from the start of ``train`` otherwise.
-        method: ``complementary``, ``cosep``, ``random``, ``magnitude``, ``magnitude_l2``, ``bn_scale``, ``fpgm``, ``lamp``,
-            ``taylor`` or ``hessian``.
+        method: ``complementary``, ``cosep``, ``random``, ``magnitude``, ``magnitude_l2``, ``bn_scale``,
+            ``fpgm``, ``lamp``, ``taylor`` or ``hessian``.
         keep_macs, keep_params, keep_units, latency_ms, max_drop: at most one; none: the method's own
             knee decides.
         allocation, schedule, recovery, skip, seed, device: as on the command line.
@@ -98,6 +103,41 @@ def prune(
         train=train, heldout=eval, calibration=calibration, calibration_samples=calibration_samples
     )
     return prune_model(model, data, settings)
+
+
+def recover_model(
+    model: nn.Module,
+    *,
+    teacher: nn.Module,
+    calibration: Iterable[Any],
+    plan: Plan | None = None,
+    calibration_samples: int = 1000,
+    seed: int = 0,
+    device: str = "auto",
+) -> nn.Module:
+    """Bring back the accuracy of a model that was pruned anywhere: no labels read, no training.
+
+    Args:
+        model: pruned; left as it is.
+        teacher: the unpruned model, with the weights that were pruned.
+        calibration: batches of (inputs, labels); the labels are not read.
+        plan: what was cut; told by the channels' behaviour when it is not given.
+        calibration_samples: how many to take.
+        seed: which pixels are looked at.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        A recovered copy on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: the two are not one network, or the plan is for another.
+    """
+    where = pick_device(device)
+    samples = _take(calibration, calibration_samples, limited=True)
+    recovered, full = copy.deepcopy(model).cpu().eval(), copy.deepcopy(teacher).cpu().eval()
+    kept = surviving(recovered, full, samples, plan.groups if plan else None)
+    least_squares(recovered, full, samples, kept=kept, seed=seed, device=where)
+    return recovered.cpu()
 
 
 def from_loaders(

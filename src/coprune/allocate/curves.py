@@ -3,6 +3,9 @@
 Reconstruction errors of different layers cannot be compared: late errors are common to all pixels
 and pass undiminished, early ones average out. So the divergence of the network's output is measured
 for each group at a few sizes, and the selection's own loss is scaled to go through these points.
+Measured so, a group is judged as if no layer behind it would be solved again; the selection's loss
+does not see that far. The geometric mean of both shared out budgets better than either, on networks
+with and without skip paths (docs/complementary.md).
 
 Shapes: ``U`` units, ``b`` values of a unit that a consumer reads at a place, ``D = U·b``,
 ``K`` kept units, ``O`` outputs of a consumer, ``C`` classes.
@@ -70,8 +73,8 @@ def measured_curves(
         device: where to compute.
 
     Returns:
-        Group name → ``[U + 1]`` float64: mean KL divergence in nats when k units are kept. ``[0]`` is
-        that of 1 or more: no group goes altogether.
+        Group name → ``[U + 1]`` float64, never rising with k: the geometric mean of the KL divergence
+        (nats) and the selection's loss when k units are kept.
     """
     model.to(device).eval()
     plan = [(choice, k) for choice in choices for k in _levels(choice.group.size)]
@@ -83,7 +86,9 @@ def measured_curves(
             found = _log_probabilities(model, inputs)
         divergence = F.kl_div(found, reference, log_target=True, reduction="batchmean")
         points[choice.group.name][k] = float(divergence)
-    return {c.group.name: through(c.loss, points[c.group.name]) for c in choices}
+    return {
+        c.group.name: (through(c.loss, points[c.group.name]) * c.loss).clamp_min(0).sqrt() for c in choices
+    }
 
 
 def _levels(size: int) -> list[int]:

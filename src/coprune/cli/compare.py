@@ -28,7 +28,11 @@ def compare(
         str, typer.Option(help="least-squares, bn and/or none, separated by commas.")
     ] = "least-squares",
     finetune_epochs: o.FinetuneEpochs = 0,
-    finetune_lr: o.FinetuneLr = 0.02,
+    finetune_images: o.FinetuneImages = None,
+    finetune_lr: Annotated[
+        str,
+        typer.Option(help="Highest learning rate; of several, each row takes its best on calibration data."),
+    ] = "0.02",
     finetune_schedule: o.FinetuneSchedule = "cosine",
     batch_size: o.BatchSize = 128,
     distill: o.Distill = 0.9,
@@ -60,7 +64,7 @@ def compare(
     overwrite: o.Overwrite = False,
 ) -> None:
     """Compare methods at the same MACs, with the same recovery and the same fine-tuning."""
-    from coprune.cli.values import finetune_recipe, given, model_arguments, validated
+    from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated
     from coprune.compare.run import CompareJob, run_compare
 
     options = given(
@@ -79,8 +83,10 @@ def compare(
         start=start,
         variance_eps=variance_eps,
     )
+    rates = numbers(finetune_lr, option="finetune-lr", kind=float)
     job = validated(
         CompareJob,
+        finetune_rates=rates,
         model=model,
         data=data,
         methods=_words(methods),
@@ -90,7 +96,8 @@ def compare(
         recoveries=_words(recovery),
         finetune=finetune_recipe(
             epochs=finetune_epochs,
-            lr=finetune_lr,
+            images=finetune_images,
+            lr=rates[0],
             schedule=finetune_schedule,
             batch_size=batch_size,
             distill=distill,

@@ -15,7 +15,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-COMMANDS = ("train", "prune", "compare")
+COMMANDS = ("train", "prune", "recover", "compare")
 
 
 def arguments_of(path: Path) -> list[str]:

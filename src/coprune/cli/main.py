@@ -13,6 +13,7 @@ from coprune.cli.demo import demo
 from coprune.cli.job import run
 from coprune.cli.look import inspect, measure, report
 from coprune.cli.prune import prune
+from coprune.cli.recover import recover
 from coprune.cli.train import train
 from coprune.errors import UserError
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (demo, train, prune, compare, inspect, measure, report, run):
+for _command in (demo, train, prune, recover, compare, inspect, measure, report, run):
     app.command()(_command)
 
 

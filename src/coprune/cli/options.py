@@ -61,6 +61,10 @@ Skip = Annotated[str, typer.Option(help="Layers to leave alone, separated by com
 Profile = Annotated[Optional[Path], typer.Option(help="Statistics of an earlier run to reuse: RUN/profile.")]
 
 FinetuneEpochs = Annotated[int, typer.Option(help="Epochs of training at the end.", min=0)]
+FinetuneImages = Annotated[
+    Optional[int],
+    typer.Option(help="Train on so many samples only; all by default.", min=1),
+]
 FinetuneLr = Annotated[float, typer.Option(help="Highest learning rate.")]
 FinetuneSchedule = Annotated[str, typer.Option(help="cosine, onecycle, step or constant.")]
 BatchSize = Annotated[int, typer.Option(help="Samples a training step.", min=1)]

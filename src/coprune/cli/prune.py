@@ -28,6 +28,7 @@ def prune(
     between_lr: o.BetweenLr = 0.01,
     recovery: o.Recovery = "auto",
     finetune_epochs: o.FinetuneEpochs = 0,
+    finetune_images: o.FinetuneImages = None,
     finetune_lr: o.FinetuneLr = 0.02,
     finetune_schedule: o.FinetuneSchedule = "cosine",
     batch_size: o.BatchSize = 128,
@@ -110,6 +111,7 @@ def prune(
         recovery=recovery,
         finetune=finetune_recipe(
             epochs=finetune_epochs,
+            images=finetune_images,
             lr=finetune_lr,
             schedule=finetune_schedule,
             batch_size=batch_size,

@@ -56,6 +56,8 @@ class CompareJob(BaseModel):
         seeds: how many; seed s draws its own calibration samples and training order.
         recoveries: each row is made once with each of them.
         finetune: 0 epochs for none.
+        finetune_rates: learning rates; each row is trained with all of them, and the one with the best
+            calibration accuracy counts. Empty: that of ``finetune``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +70,7 @@ class CompareJob(BaseModel):
     seeds: int = 3
     recoveries: tuple[str, ...] = ("least-squares",)
     finetune: Recipe = Recipe(epochs=0)
+    finetune_rates: tuple[float, ...] = ()
     weights: str | None = None
     arguments: Mapping[str, Any] = {}
     calibration: int = 2000
@@ -215,6 +218,7 @@ def _rows(
                 for name, (method, _) in methods.items()
             }
             knee_macs = _knee_macs(methods, choices, prepared)
+        cut_values: dict[tuple[float | str, str], float] = {}
         for (budget, name, recovery), place in places.items():
             if (budget, name, recovery) not in done:
                 started = time.monotonic()
@@ -223,6 +227,11 @@ def _rows(
                 )
                 decisions = decide(choices[name], wanted, why=why)
                 pruned = cut(model, decisions, prepared.example)
+                if (budget, name) not in cut_values:
+                    # The same for every recovery.
+                    cut_values[budget, name] = evaluate(
+                        pruned, data.heldout, device=device, label="accuracy, pruned"
+                    ).top1
                 figures = _stages(
                     pruned, model, decisions, data, job, recovery=recovery, seed=seed, device=device
                 )
@@ -232,6 +241,7 @@ def _rows(
                     seed=seed,
                     macs_ratio=count_macs(pruned.cpu(), prepared.example) / base.macs,
                     recovery=recovery,
+                    pruned=cut_values[budget, name],
                     kept=sum(len(d.kept) for d in decisions),
                     seconds=round(time.monotonic() - started, 1),
                     **figures,
@@ -281,26 +291,42 @@ def _stages(
     seed: int,
     device: str,
 ) -> dict[str, float | None]:
-    """Held-out accuracy right after surgery, after recovery and after training; in place."""
+    """Held-out accuracy after recovery and after training; in place."""
     found: dict[str, float | None] = {
-        "pruned": evaluate(pruned, data.heldout, device=device, label="accuracy, pruned").top1,
         "recovered": None,
         "finetuned": None,
+        "rate": None,
     }
     if recover(pruned, teacher, decisions, data.calibration, how=recovery, seed=seed, device=device):
         found["recovered"] = evaluate(pruned, data.heldout, device=device, label="accuracy, recovered").top1
     if job.finetune.epochs:
+        trained, found["rate"] = _trained(pruned, teacher, data, job, seed=seed, device=device)
+        found["finetuned"] = evaluate(trained, data.heldout, device=device, label="accuracy, fine-tuned").top1
+    return found
+
+
+def _trained(
+    pruned: nn.Module, teacher: nn.Module, data: DataSet, job: CompareJob, *, seed: int, device: str
+) -> tuple[nn.Module, float]:
+    """The model after training with each rate, the best on calibration data, and its rate."""
+    best: tuple[float, nn.Module, float] | None = None
+    for rate in job.finetune_rates or (job.finetune.lr,):
+        trained = copy.deepcopy(pruned)
         fit(
-            pruned,
+            trained,
             data.train,
-            job.finetune,
+            job.finetune.model_copy(update={"lr": rate}),
             seed=seed,
             teacher=copy.deepcopy(teacher) if job.finetune.distill else None,
             device=device,
-            label="fine-tuning",
+            label=f"fine-tuning, lr {rate:g}",
         )
-        found["finetuned"] = evaluate(pruned, data.heldout, device=device, label="accuracy, fine-tuned").top1
-    return found
+        value = evaluate(trained, data.calibration, device=device, label="calibration").top1
+        if best is None or value > best[0]:
+            best = (value, trained, rate)
+    if best is None:
+        raise ValueError("no learning rate to train with")
+    return best[1], best[2]
 
 
 class _Stored(BaseModel):

@@ -35,6 +35,7 @@ class Row(BaseModel):
         recovery: ``none``, ``bn`` or ``least-squares``.
         kept: units kept.
         seconds: the row took.
+        rate: the learning rate that ``finetuned`` was trained with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,7 @@ class Row(BaseModel):
     recovery: str
     kept: int
     seconds: float
+    rate: float | None = None
 
 
 class Comparison(BaseModel):

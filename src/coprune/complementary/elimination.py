@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 EXACT = 256
-"""Up to this many units they go one at a time. Of more, one in 128 of those left goes in a step."""
+"""Up to this many units each is compared with all others before it goes."""
+
+SHARE = 128
+"""Of more units, one in this many of those left goes in a step, chosen among the cheapest."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +73,47 @@ def eliminate(readers: Sequence[Reader], units: int, *, ridge: float = 1e-3) -> 
     order: list[int] = []
     loss = [0.0]
     while len(order) < units:
-        cost = torch.where(alive, sum(_costs(p, w, b, alive) for p, w, b in state), torch.inf)
         left = units - len(order)
-        go = cost.argsort(stable=True)[: 1 if left <= EXACT else left // 128]
-        for unit in go.tolist():
+        go, costs = _next(state, alive, 1 if left <= EXACT else left // SHARE)
+        for unit, cost in zip(go.tolist(), costs, strict=True):
             order.append(unit)
-            loss.append(loss[-1] + max(0.0, float(cost[unit])))
+            loss.append(loss[-1] + max(0.0, cost))
         alive[go] = False
         for p, w, b in state:
-            _remove(p, w, (go.unsqueeze(1) * b + torch.arange(b)).flatten())
+            _remove(p, w, _columns(go, b))
     return Elimination(torch.tensor(order), torch.tensor(loss, dtype=torch.float64))
+
+
+_State = list[tuple[Tensor, Tensor, int]]  # inverse, weight, b of every reader
+
+
+def _next(state: _State, alive: Tensor, count: int) -> tuple[Tensor, list[float]]:
+    """The next units to go, and what each costs once those before it have gone.
+
+    One unit is the cheapest of all. Several are taken one after another from twice as many: the
+    formulas hold on any part of the columns, so the costs are exact, and twins do not go together.
+    """
+    cost = torch.where(alive, sum(_costs(p, w, b, alive) for p, w, b in state), torch.inf)
+    cheapest = cost.argsort(stable=True)
+    if count == 1:
+        return cheapest[:1], [float(cost[cheapest[0]])]
+    near = cheapest[: 2 * count]
+    part = [(p[c][:, c], w[:, c], b) for p, w, b in state for c in (_columns(near, b),)]
+    there = torch.ones(len(near), dtype=torch.bool)
+    taken, costs = [], []
+    for _ in range(count):
+        cost = torch.where(there, sum(_costs(p, w, b, there) for p, w, b in part), torch.inf)
+        one = cost.argmin()
+        taken.append(one)
+        costs.append(float(cost[one]))
+        there[one] = False
+        for p, w, b in part:
+            _remove(p, w, _columns(one.view(1), b))
+    return near[torch.stack(taken)], costs
+
+
+def _columns(units: Tensor, each: int) -> Tensor:
+    return (units.unsqueeze(1) * each + torch.arange(each)).flatten()
 
 
 def _costs(inverse: Tensor, weight: Tensor, each: int, alive: Tensor) -> Tensor:

@@ -156,6 +156,21 @@ def split_arrays(
     )
 
 
+def limited(source: Source, count: int, *, seed: int) -> Source:
+    """At most ``count`` samples of a source, a balanced draw.
+
+    Raises:
+        UserError: a user's own loader, of which nothing can be drawn.
+    """
+    if count >= len(source):
+        return source
+    if not isinstance(source, ArraySource):
+        raise UserError(
+            "training on a part of the samples needs data in memory; cut the loader yourself"
+        )
+    return source.take(balanced_indices(source.labels, count, seed=seed))
+
+
 def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[ArraySource]:
     """Cut a source into balanced parts, e.g. statistics and search.
 

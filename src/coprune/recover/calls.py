@@ -20,12 +20,22 @@ Place = tuple[int, int]
 
 _ADDITIONS = frozenset({"add", "add_", "__add__", "__iadd__", "__radd__"})
 
+_RECTIFIERS = frozenset({"relu", "relu_", "relu6"})
+
 
 def is_addition(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a call adds two tensors of one shape: a residual sum, not a bias or a scalar."""
     if getattr(func, "__name__", "") not in _ADDITIONS or len(args) != 2 or kwargs.get("alpha", 1) != 1:
         return False
     return all(isinstance(a, Tensor) and a.ndim > 1 for a in args) and args[0].shape == args[1].shape
+
+
+def is_rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call makes all values below 0 the same."""
+    name = getattr(func, "__name__", "")
+    if name in ("hardtanh", "hardtanh_"):
+        return kwargs.get("min_val", args[1] if len(args) > 1 else -1.0) >= 0
+    return name in _RECTIFIERS
 
 
 def tensors_in(values: Any) -> list[Tensor]:
@@ -50,6 +60,7 @@ class Call:
         reads: values it was given.
         makes: values it made, new tensors first.
         addition: whether it is a residual sum.
+        rectifier: whether it makes all values below 0 the same.
     """
 
     number: int
@@ -58,6 +69,7 @@ class Call:
     reads: tuple[int, ...]
     makes: tuple[int, ...]
     addition: bool
+    rectifier: bool
 
 
 class _Counting(TorchFunctionMode):
@@ -116,7 +128,7 @@ class Record(_Counting):
         given = [*tensors_in(args), *tensors_in(tuple(kwargs.values()))]
         reads = tuple(self._number(t) for t in given)
         versions = [t._version for t in given]
-        addition = is_addition(func, args, kwargs)
+        addition, rectifier = is_addition(func, args, kwargs), is_rectifier(func, args, kwargs)
         result = func(*args, **kwargs)
         returned = tensors_in((result,))
         changed = [t for t, v in zip(given, versions, strict=True) if t._version != v]
@@ -127,7 +139,7 @@ class Record(_Counting):
             for index, tensor in enumerate(returned):
                 self.places.setdefault(self._value[id(tensor)], (number, index))
             name = getattr(func, "__name__", "")
-            self.calls.append(Call(number, name, self.layer, reads, makes, addition))
+            self.calls.append(Call(number, name, self.layer, reads, makes, addition, rectifier))
         return result
 
 

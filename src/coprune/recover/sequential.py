@@ -237,7 +237,7 @@ def _norm(model: nn.Module, site: Site, layer: nn.Module) -> tuple[Tensor, Tenso
     variance, mean = norm.get_buffer("running_var"), norm.get_buffer("running_mean")
     scale = (variance + float(norm.eps)).rsqrt()  # type: ignore[arg-type]
     if norm.affine:
-        return scale * norm.weight, norm.bias - mean * scale * norm.weight  # type: ignore[operator]
+        return scale * norm.weight, norm.bias - mean * scale * norm.weight
     return scale, -mean * scale
 
 

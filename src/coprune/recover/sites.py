@@ -6,6 +6,7 @@ network whose forward pass is plain PyTorch, traceable by torch.fx or not.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,6 @@ from torch.utils.hooks import RemovableHandle
 
 from coprune.profile.rows import output_positions
 from coprune.recover.calls import Call, Place, Record
-
-_RECTIFIERS = frozenset({"relu", "relu_", "relu6", "hardtanh", "hardtanh_"})
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,17 @@ def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
     watched = {
         name: module
         for name, module in model.named_modules()
-        if is_dense(module) or isinstance(module, _BatchNorm)
+        if is_dense(module) or (isinstance(module, _BatchNorm) and module.running_mean is not None)
     }
     record = Record()
+    runs: Counter[str] = Counter()
     places: dict[str, int] = {}
     handles: list[RemovableHandle] = []
     for name, module in watched.items():
 
         def enter(_: nn.Module, __: Any, name: str = name) -> None:
             record.layer = name
+            runs[name] += 1
 
         def leave(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
             record.layer = None
@@ -78,30 +79,37 @@ def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
                     places[name] = output_positions(layer, output)
 
         handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    seen = example.clone()  # which a model whose first layer works in place changes
     try:
         with record:
-            model.eval()(example)
+            model.eval()(seen)
     finally:
         for handle in handles:
             handle.remove()
     readers: dict[int, list[Call]] = {}
+    own: dict[str, list[Call]] = {}
     for call in record.calls:
         for value in set(call.reads):
             readers.setdefault(value, []).append(call)
-    runs = [c.layer for c in record.calls if c.layer]
+        if call.layer:
+            own.setdefault(call.layer, []).append(call)
+    once = {name for name, count in runs.items() if count == 1}
     return tuple(
-        _site(call, readers, record.places, places[call.layer])
-        for call in record.calls
-        if call.layer and is_dense(watched[call.layer]) and runs.count(call.layer) == 1
+        _site(calls[-1], readers, record.places, places[name], once)
+        for name, calls in own.items()
+        # Padding other than by zeros is a call of its own; any other call makes more of the weights.
+        if name in once and is_dense(watched[name]) and all(c.name == "pad" for c in calls[:-1])
     )
 
 
-def _site(call: Call, readers: dict[int, list[Call]], made: dict[int, Place], places: int) -> Site:
+def _site(
+    call: Call, readers: dict[int, list[Call]], made: dict[int, Place], places: int, once: set[str]
+) -> Site:
     value = call.makes[0]
     norm = other = None
     addition = False
     reader = _only(readers.get(value, []))
-    if reader and reader.name == "batch_norm" and reader.layer:
+    if reader and reader.name == "batch_norm" and reader.layer in once:
         norm, value = reader.layer, reader.makes[0]
         reader = _only(readers.get(value, []))
     if reader and reader.addition and len(reader.reads) == 2:
@@ -110,7 +118,7 @@ def _site(call: Call, readers: dict[int, list[Call]], made: dict[int, Place], pl
         other = place if place and place[0] < call.number else None
         value = reader.makes[0]
     after = readers.get(value, [])
-    rectified = bool(after) and all(c.name in _RECTIFIERS for c in after)
+    rectified = bool(after) and all(c.rectifier for c in after)
     # What a rectifier does to a sum depends on both operands.
     rectified = rectified and (other is not None or not addition)
     return Site(call.layer or "", norm, addition, other, rectified, places)

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from coprune.data import Source
+from coprune.data import Source, limited
 from coprune.data.source import batch_seed
 from coprune.errors import UserError
 from coprune.progress import track
@@ -107,6 +107,8 @@ def fit(
     """
     if recipe.distill > 0 and teacher is None:
         raise UserError("distillation asked for, but there is no unpruned model to learn from")
+    if recipe.images is not None:
+        source = limited(source, recipe.images, seed=seed)
     accelerator = _accelerator(recipe, device)
     layout = _layout(model)
     model.to(memory_format=layout)

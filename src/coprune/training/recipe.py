@@ -25,6 +25,7 @@ class Recipe(BaseModel):
         schedule: ``cosine`` to 0, ``onecycle`` (Smith & Topin 2017, arXiv 1708.07120), ``step``
             (times ``step_factor`` every ``step_epochs``) or ``constant``.
         fraction: share of the training samples used, drawn anew each epoch.
+        images: train on so many samples only, a balanced draw that stays the same in every epoch.
         precision: ``auto`` is mixed precision on a GPU and float32 on a CPU.
         distill: weight of the teacher's soft labels in the loss, 0 (none) … 1 (only).
         temperature: of the soft labels (Hinton et al. 2015, arXiv 1503.02531).
@@ -42,6 +43,7 @@ class Recipe(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     fraction: float = Field(1.0, gt=0, le=1)
+    images: int | None = Field(None, ge=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     distill: float = Field(0.0, ge=0, le=1)
     temperature: float = Field(2.0, gt=0)

@@ -102,11 +102,17 @@ def _removable_alone(module: nn.Module, role: Role, channels: int) -> bool:
     """Whether a unit can leave this layer without touching what the layer does for the others.
 
     A consumer must read this group and nothing else (no concatenation). Layers in between must
-    treat every channel by itself, as batch norm does; group and layer norm mix them.
+    treat every channel by itself, as batch norm and depthwise convolutions do; group and layer norm
+    mix them.
     """
     if role == "consumer":
         return channels == getattr(module, "in_channels", getattr(module, "in_features", None))
-    return role == "producer" or isinstance(module, _CHANNELWISE)
+    return role == "producer" or isinstance(module, _CHANNELWISE) or _channelwise(module)
+
+
+def _channelwise(module: nn.Module) -> bool:
+    """Whether a convolution makes every output channel from the one input channel of that number."""
+    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
 
 
 def find_units(
@@ -173,7 +179,7 @@ def _coupling(group: ChannelGroup) -> str:
     if len(producers) > 1:
         named = ", ".join(sorted(producers)[:4]) + (" …" if len(producers) > 4 else "")
         return f"coupled: {named} are added together"
-    return "coupled: its channels pass a depthwise layer, a norm over channels or a concatenation"
+    return "coupled: its channels pass a grouped layer, a norm over channels or a concatenation"
 
 
 @torch.no_grad()

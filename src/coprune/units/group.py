@@ -28,8 +28,9 @@ class ChannelGroup:
         name: module name of the first producer.
         size: number of units ``U``.
         members: the layers involved.
-        kind: ``inner``: one producer, read by dense layers only. ``coupled``: several producers
-            (a residual sum), a depthwise layer, or parts of a concatenation.
+        kind: ``inner``: one producer, read by dense layers only, with nothing but channel-by-channel
+            layers (batch norm, depthwise) in between. ``coupled``: several producers (a residual
+            sum), a norm over channels, or parts of a concatenation.
     """
 
     name: str

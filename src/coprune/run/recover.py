@@ -1,0 +1,226 @@
+"""``coprune recover``: accuracy back for a pruned model that came from anywhere, without training."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from coprune.data import DataSet, Source
+from coprune.errors import UserError
+from coprune.measure import LatencyPlan, measure_latency, measure_stage
+from coprune.plan import GroupDecision, Plan
+from coprune.recover import (
+    LayerRecovery,
+    kept_outputs,
+    least_squares,
+    matched_outputs,
+    reestimate_batchnorm,
+)
+from coprune.result import Result
+from coprune.run.environment import pick_device, set_up, versions
+from coprune.run.folder import RunFolder, claim
+from coprune.run.job import open_both
+from coprune.run.outcome import Outcome
+from coprune.run.steps import Prepared, check_takes, prepare
+from coprune.store import open_model
+from coprune.store.model import weights_fingerprint
+from coprune.surgery import check_fits
+
+_LOOKED_AT = 256
+
+
+class RecoverJob(BaseModel):
+    """Everything ``coprune recover`` can be asked for, but where to write.
+
+    Attributes:
+        model: the pruned model.
+        teacher: the unpruned one.
+        plan: the plan that cut it; that of the model's folder, or found by the channels' behaviour,
+            when it is not given.
+        recovery: ``least-squares``, or ``bn``, which needs to know nothing of the surgery.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    teacher: str
+    data: str
+    plan: str | None = None
+    recovery: Literal["least-squares", "bn"] = "least-squares"
+    weights: str | None = None
+    arguments: Mapping[str, Any] = {}
+    calibration: int = 2000
+    trust: bool = False
+    latency_batches: tuple[int, ...] = (1, 32)
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+
+
+def surviving(
+    model: nn.Module, teacher: nn.Module, source: Source, decisions: tuple[GroupDecision, ...] | None
+) -> dict[str, Tensor]:
+    """Layer → the unpruned layer's output channels that the pruned one still has.
+
+    Args:
+        model: pruned.
+        teacher: unpruned.
+        source: calibration samples, looked at when nobody says what was cut.
+        decisions: what was cut, when it is known.
+
+    Raises:
+        UserError: the decisions are for another model, or the channels cannot be told.
+    """
+    if decisions is not None:
+        check_fits(teacher, decisions)
+        return kept_outputs(teacher, decisions)
+    parts: list[Tensor] = []
+    for inputs, _ in source.batches(_LOOKED_AT):
+        parts.append(inputs)
+        if sum(map(len, parts)) >= _LOOKED_AT:
+            break
+    return matched_outputs(model.cpu(), teacher.cpu(), torch.cat(parts)[:_LOOKED_AT])
+
+
+def run_recover(
+    job: RecoverJob, *, out: Path, resume: bool = False, overwrite: bool = False
+) -> tuple[Path, tuple[LayerRecovery, ...]]:
+    """Recover and write a run folder like that of ``coprune prune``.
+
+    Returns:
+        The folder, and what was done to every layer (nothing for a run that was whole already).
+    """
+    device = pick_device(job.device)
+    set_up(threads=job.threads, seed=job.seed)
+    teacher, data = open_both(
+        job.teacher,
+        job.data,
+        weights=None,
+        arguments={},
+        calibration=job.calibration,
+        seed=job.seed,
+        trust=job.trust,
+    )
+    offered = {"in_channels": data.input_shape[0], "num_classes": data.classes}
+    model = open_model(
+        job.model,
+        weights=Path(job.weights) if job.weights else None,
+        arguments=job.arguments,
+        offered=offered,
+        trust=job.trust,
+    )
+    prepared = prepare(teacher, data)
+    check_takes(model, prepared.example)
+    own = Path(job.model) / "plan.json"
+    place = Path(job.plan) if job.plan else own if own.is_file() else None
+    given = Plan.load(place) if place else None
+    kept = surviving(model, teacher, data.calibration, given.groups if given else None)
+    plan = _plan(given, kept, teacher, prepared, data, job)
+    folder = claim(out, job={"recover": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
+    if folder.finished:
+        return out, ()
+    with folder:
+        outcome, layers = _recover(model, teacher, kept, plan, prepared, data, job, folder, device=device)
+        outcome.save(out)
+        folder.close()
+    return out, layers
+
+
+def _recover(
+    model: nn.Module,
+    teacher: nn.Module,
+    kept: Mapping[str, Tensor],
+    plan: Plan,
+    prepared: Prepared,
+    data: DataSet,
+    job: RecoverJob,
+    folder: RunFolder,
+    *,
+    device: str,
+) -> tuple[Outcome, tuple[LayerRecovery, ...]]:
+    example = prepared.example
+    stages = [
+        measure_stage("base", teacher, data, example, device=device),
+        measure_stage("pruned", model, data, example, device=device),
+    ]
+    recovered = copy.deepcopy(model)
+    started = time.monotonic()
+    layers: tuple[LayerRecovery, ...] = ()
+    if job.recovery == "bn":
+        reestimate_batchnorm(recovered, data.calibration, device=device)
+    else:
+        layers = least_squares(recovered, teacher, data.calibration, kept=kept, seed=job.seed, device=device)
+    seconds = time.monotonic() - started
+    teacher.cpu()
+    recovered.cpu()
+    notes = []
+    best = measure_stage("recovered", recovered, data, example, device=device)
+    if (best.calibration or 0.0) < (stages[-1].calibration or 0.0):
+        # A model that was trained after surgery can be better than any layer-by-layer imitation.
+        notes.append(
+            f"recovery would have lowered calibration accuracy ({stages[-1].calibration:.2%} → "
+            f"{best.calibration:.2%}); the model is handed back as it came"
+        )
+        recovered = model
+    else:
+        stages.append(best)
+    for layer in layers:
+        folder.log("layer", name=layer.layer, before=layer.before, after=layer.after, changed=layer.changed)
+    batches = LatencyPlan(batches=job.latency_batches)
+    result = Result(
+        schema=1,
+        method=plan.method,
+        seed=job.seed,
+        units=plan.units,
+        stages=tuple(stages),
+        latency=measure_latency(teacher, recovered, example, batches, device=device),
+        seconds={
+            "profile": 0.0, "select": 0.0, "surgery": 0.0, "recover": round(seconds, 3), "finetune": 0.0
+        },
+        versions=versions(),
+        notes=tuple(notes),
+    )  # fmt: skip
+    return Outcome(recovered.cpu().eval(), plan, result, {}), layers
+
+
+def _plan(
+    given: Plan | None,
+    kept: Mapping[str, Tensor],
+    teacher: nn.Module,
+    prepared: Prepared,
+    data: DataSet,
+    job: RecoverJob,
+) -> Plan:
+    """The plan that cut the model; or, of a model without one, what it must have been."""
+    if given is not None:
+        return given
+    groups = tuple(
+        GroupDecision(
+            name=group.name,
+            members=group.members,
+            size=group.size,
+            kept=tuple(kept[group.name].tolist()) if group.name in kept else tuple(range(group.size)),
+            reason="cut elsewhere; told by the channels' behaviour on calibration samples",
+        )
+        for group in prepared.units.groups
+    )
+    if not kept:
+        raise UserError(f"model '{job.model}' has all the channels of '{job.teacher}'; nothing was pruned")
+    return Plan(
+        schema=1,
+        method="elsewhere",
+        settings={"recovery": job.recovery},
+        budget="as it came",
+        seed=job.seed,
+        model=weights_fingerprint(teacher),
+        data={"name": data.name, "fingerprint": data.fingerprint, "statistics": data.fingerprint},
+        groups=groups,
+        skipped=prepared.units.skipped,
+    )
