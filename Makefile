@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-speed bench-picture bench-render clean
+.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-max-drop bench-speed bench-picture bench-render clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -48,6 +48,18 @@ bench-cosep: $(VENV)/.ready $(BASES)/resnet56/model.json $(BASES)/vgg16_bn/model
 bench-cosep-compare: $(VENV)/.ready
 	$(BIN)/coprune run benchmarks/cosep_compare.toml
 	cp benchmarks/runs/cosep_compare/compare.json benchmarks/results/cosep_compare.json
+	$(BIN)/python benchmarks/render.py
+
+# Choice × recovery × budget without training, two networks, 3 seeds (about two hours on two cores).
+bench-quality: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
+	for n in resnet20 vgg16_bn; do \
+	  $(BIN)/coprune run benchmarks/quality_$$n.toml && \
+	  cp benchmarks/runs/quality_$$n/compare.json benchmarks/results/quality_$$n.json || exit 1; done
+	$(BIN)/python benchmarks/render.py
+
+# --max-drop 1 on five seeds, judged on the test set (about ten minutes on two cores).
+bench-max-drop: $(VENV)/.ready
+	$(BIN)/python benchmarks/max_drop.py --out benchmarks/results/max_drop.json
 	$(BIN)/python benchmarks/render.py
 
 # Profile pass against a plain evaluation pass; the k-curve of 512 units.

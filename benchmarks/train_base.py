@@ -22,9 +22,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     command = [str(Path(sys.executable).with_name("coprune")), "train", *OPTIONS[args.name]]
-    return subprocess.call(
-        [*command, "--data", "fashion-mnist", "--out", str(args.out), "--resume"]
-    )
+    return subprocess.call([*command, "--data", "fashion-mnist", "--out", str(args.out), "--resume"])
 
 
 if __name__ == "__main__":

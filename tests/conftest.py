@@ -35,5 +35,6 @@ def traced() -> dict[str, tuple[nn.Module, Units]]:
         "vgg16_bn": tiny.network("vgg16_bn", width=3),
         "flattened": tiny.randomise(tiny.Flattened()),
         "perceptron": tiny.randomise(tiny.Perceptron()),
+        "depthwise": tiny.randomise(tiny.Depthwise()),
     }
     return {name: (net, find_units(net, EXAMPLE)) for name, net in networks.items()}

@@ -72,7 +72,8 @@ def test_result_figures_are_those_of_the_stored_model(coprune, base, digits, tmp
 
 def test_the_knee_decides_without_a_budget(coprune, base, digits, tmp_path):
     out = tmp_path / "run"
-    assert coprune("prune", "--model", base, "--data", digits, "--out", out).code == 0
+    typed = ["prune", "--model", base, "--data", digits, "--method", "cosep", "--out", out]
+    assert coprune(*typed).code == 0
     plan = Plan.load(out / "plan.json")
     assert plan.budget == "knee"
     assert all(len(group.kept) == group.knee.k for group in plan.groups)
@@ -150,30 +151,31 @@ def test_layer_after_layer(coprune, base, digits, tmp_path):
     package.load(out)
 
 
-def test_statistics_are_reused_for_another_budget(coprune, base, digits, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "collector"), [("cosep", "MomentsCollector"), ("complementary", "ConsumerCollector")]
+)
+def test_statistics_are_reused_for_another_budget(
+    coprune, base, digits, tmp_path, monkeypatch, method, collector
+):
     first, second = tmp_path / "first", tmp_path / "second"
-    assert coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.5, "--out", first).code == 0
+    common = ["prune", "--method", method, "--model", base, "--data", digits, "--latency-batches", 1]
+    assert coprune(*common, "--keep-macs", 0.5, "--out", first).code == 0
 
     def forbidden(*args, **kwargs):
         raise AssertionError("gathered anew")
 
-    monkeypatch.setattr(import_module("coprune.profile.gather"), "MomentsCollector", forbidden)
-    again = coprune(
-        "prune", "--model", base, "--data", digits, "--keep-macs", 0.3, "--profile", first / "profile",
-        "--out", second,
-    )  # fmt: skip
+    monkeypatch.setattr(import_module("coprune.profile.gather"), collector, forbidden)
+    with pytest.raises(AssertionError, match="gathered anew"):
+        coprune(*common, "--keep-macs", 0.3, "--out", tmp_path / "anew")
+    again = coprune(*common, "--keep-macs", 0.3, "--profile", first / "profile", "--out", second)
     assert again.code == 0, again.err
     other = coprune(
-        "prune", "--model", base, "--data", digits, "--keep-macs", 0.3, "--profile", first / "profile",
-        "--seed", 1, "--out", tmp_path / "third",
-    )  # fmt: skip
+        *common, "--keep-macs", 0.3, "--profile", first / "profile", "--seed", 1, "--out", tmp_path / "third"
+    )
     assert other.code == 2
     assert "another data" in other.err
     # A search judges on half of the calibration samples; statistics that saw them would be a leak.
-    search = coprune(
-        "prune", "--model", base, "--data", digits, "--max-drop", 5, "--profile", first / "profile",
-        "--out", tmp_path / "fourth",
-    )  # fmt: skip
+    search = coprune(*common, "--max-drop", 5, "--profile", first / "profile", "--out", tmp_path / "fourth")
     assert search.code == 2
     assert "another data" in search.err
 

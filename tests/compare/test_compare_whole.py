@@ -74,6 +74,66 @@ def test_a_killed_comparison_goes_on_with_the_next_row(coprune, base, digits, tm
 def test_a_seed_changes_the_random_choice(coprune, base, digits, tmp_path):
     out = tmp_path / "cmp"
     assert coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.3",
-                   "--seeds", 3, "--out", out).code == 0  # fmt: skip
+                   "--seeds", 3, "--recovery", "bn", "--out", out).code == 0  # fmt: skip
     rows = json.loads((out / "compare.json").read_text())["rows"]
     assert len({row["recovered"] for row in rows}) > 1
+
+
+METHODS, RECOVERIES = ["complementary", "magnitude", "random"], ["none", "bn", "least-squares"]
+
+
+def test_every_recovery_of_every_method_and_a_resumed_table_is_the_same(
+    coprune, base, digits, tmp_path, monkeypatch
+):
+    typed = ["compare", "--model", base, "--data", digits, "--methods", ",".join(METHODS),
+             "--keep-macs", "0.5,0.3", "--seeds", 1, "--threads", 1,
+             "--recovery", ",".join(RECOVERIES)]  # fmt: skip
+    ended = coprune(*typed, "--out", tmp_path / "whole")
+    assert ended.code == 0, ended.err
+    content = json.loads((tmp_path / "whole" / "compare.json").read_text())
+    rows = {(r["method"], r["budget"], r["recovery"]): r for r in content["rows"]}
+    assert rows.keys() == {(m, b, r) for m in METHODS for b in (0.5, 0.3) for r in RECOVERIES}
+    for (method, budget, recovery), row in rows.items():
+        assert row["finetuned"] is None
+        assert row["seed"] == 0
+        assert 0 < row["macs_ratio"] <= budget
+        assert (row["recovered"] is None) == (recovery == "none")
+        # The same cut network for every recovery.
+        same = rows[method, budget, "none"]
+        assert (row["pruned"], row["macs_ratio"], row["kept"]) == (
+            same["pruned"],
+            same["macs_ratio"],
+            same["kept"],
+        )
+        assert 0 <= row["pruned"] <= 1
+    import coprune.compare.run as module
+
+    real, calls = module.recover, []
+
+    def dies(*args, **kwargs):
+        calls.append(kwargs["how"])
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "recover", dies)
+    assert coprune(*typed, "--out", tmp_path / "torn").code == 130
+    assert not (tmp_path / "torn" / "compare.json").exists()
+    assert coprune(*typed, "--out", tmp_path / "torn", "--resume").code == 0
+    assert len(calls) == len(rows) + 1
+    again = json.loads((tmp_path / "torn" / "compare.json").read_text())["rows"]
+    assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in content["rows"]]
+    # A finished comparison is not made again.
+    assert coprune(*typed, "--out", tmp_path / "torn", "--resume").code == 0
+    assert len(calls) == len(rows) + 1
+
+
+def test_a_row_takes_its_best_learning_rate_on_calibration_data(coprune, base, digits, tmp_path):
+    out = tmp_path / "cmp"
+    ended = coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.3",
+                    "--seeds", 1, "--recovery", "none", "--finetune-epochs", 2, "--batch-size", 16,
+                    "--finetune-lr", "1e-9,0.02", "--out", out)  # fmt: skip
+    assert ended.code == 0, ended.err
+    (row,) = json.loads((out / "compare.json").read_text())["rows"]
+    assert row["rate"] == 0.02
+    assert row["finetuned"] > row["pruned"]

@@ -10,7 +10,7 @@ from torch import nn
 import tiny
 from coprune.data import DataSet, LoaderSource
 from coprune.errors import UserError
-from coprune.measure import Score, evaluate, measure_stage
+from coprune.measure import Score, correctness, evaluate, measure_stage
 
 
 class Returns(nn.Module):
@@ -107,3 +107,30 @@ def test_a_stage_holds_all_figures(example):
 
 def test_score_is_a_value():
     assert Score(0.5, 1.0, 10) == Score(0.5, 1.0, 10)
+
+
+def test_which_samples_are_right_by_hand():
+    right = correctness(Returns(), loader(LOGITS, [0, 1, 0]))
+    assert right.dtype == torch.bool
+    assert right.tolist() == [True, True, False]
+
+
+def test_which_samples_are_right_is_in_the_sources_order_and_means_the_accuracy():
+    net, source = tiny.network("resnet20"), tiny.source(25)
+    whole, parts = (correctness(net, source, batch_size=b) for b in (25, 7))
+    assert torch.equal(whole, parts)
+    assert float(whole.double().mean()) == evaluate(net, source).top1
+    x, y = next(source.batches(25))
+    with torch.no_grad():
+        assert torch.equal(whole, net(x).argmax(1) == y)
+
+
+@pytest.mark.parametrize(("labels", "words"), [([0, 1, 7], "outside"), ([0, 1, -1], "label")])
+def test_which_samples_are_right_refuses_labels_that_are_none(labels, words):
+    with pytest.raises(UserError, match=words):
+        correctness(Returns(), loader(LOGITS, labels))
+
+
+def test_which_samples_are_right_needs_samples():
+    with pytest.raises(UserError, match="no samples"):
+        correctness(Returns(), LoaderSource([], 0))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from coprune.measure import LatencyPlan, measure_latency
+from coprune.measure import LatencyPlan, measure_latency, median_ms
 from coprune.measure import latency as module
 
 
@@ -93,3 +93,18 @@ def test_real_networks_give_sane_figures(traced, example):
     assert 0 < found.base_spread_ms[0] <= found.base_ms <= found.base_spread_ms[1]
     assert found.ratio > 0
     assert found.threads == torch.get_num_threads()
+
+
+def test_the_median_of_one_sample_after_warming_up(clock):
+    # Five passes warm up; the median of 9, 2, 4 is 4.
+    net = Clocked("net", clock, [1000] * 5 + [9, 2, 4])
+    assert median_ms(net, EXAMPLE.repeat(6, 1, 1, 1), repeats=3) == pytest.approx(4)
+    assert len(clock) == 8
+    assert {shape for _, shape, _ in clock} == {(1, 3, 2, 2)}
+    assert all(inference for *_, inference in clock)
+
+
+def test_the_median_is_taken_in_evaluation_mode(clock):
+    net = Clocked("net", clock, forever(1)).train()
+    median_ms(net, EXAMPLE, repeats=1)
+    assert not net.training

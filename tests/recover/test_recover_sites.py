@@ -84,9 +84,7 @@ def test_of_two_summed_layers_the_one_that_runs_later_makes_up_for_the_other(ski
     assert (found[last].norm, found[last].addition, found[last].rectified) == (norms[last], True, True)
     with torch.no_grad():
         branch = (
-            net.down(MAPS)
-            if first == "down.0"
-            else net.bn2(net.conv2(torch.relu(net.bn1(net.conv1(MAPS)))))
+            net.down(MAPS) if first == "down.0" else net.bn2(net.conv2(torch.relu(net.bn1(net.conv1(MAPS)))))
         )
     torch.testing.assert_close(value_at(net, found[last].other, MAPS), branch)
 

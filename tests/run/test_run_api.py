@@ -34,7 +34,13 @@ def test_loaders_in_smaller_model_out(tmp_path):
     net = Net()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     outcome = package.prune(
-        net, train=loader(shuffle=True), eval=loader(seed=1), keep_macs=0.5, finetune_epochs=1, mss="nearest"
+        net,
+        train=loader(shuffle=True),
+        eval=loader(seed=1),
+        method="cosep",
+        keep_macs=0.5,
+        finetune_epochs=1,
+        mss="nearest",
     )
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in before.items())
     assert outcome.result.stage("finetuned").macs <= 0.5 * outcome.result.stage("base").macs
@@ -64,7 +70,13 @@ def test_a_plan_applies_to_another_copy(tmp_path):
         ({"method": "magnitud"}, "magnitude"),
         ({"keep_macs": 3}, "keep_macs"),
         ({"keep_macs": 0.5, "max_drop": 1}, "one of"),
-        ({"keep_macs": 0.5, "mss": "worst"}, "mss"),
+        ({"method": "cosep", "keep_macs": 0.5, "mss": "worst"}, "--mss worst"),
+        ({"keep_macs": 0.5, "mss": "paper"}, "no option of method 'complementary'"),
+        ({"keep_macs": 0.5, "scatter": -1}, "--scatter -1"),
+        ({"keep_params": 2}, "keep_params"),
+        ({"keep_params": 0.5, "latency_ms": 1}, "one of"),
+        ({"method": "magnitude", "keep_macs": 0.5, "allocation": "measured"}, "uniform"),
+        ({"latency_ms": 1e-9}, "cannot be reached"),
         ({"keep_macs": 0.5, "skip": ["z"]}, "no such layer"),
         ({"keep_macs": 0.5, "train": [torch.zeros(3)]}, "pairs"),
         ({"keep_macs": 0.5, "calibration": []}, "empty"),

@@ -48,7 +48,7 @@ def finish(typed: list[str]) -> None:
             ("job.json", "profile/profile.json", "plan.json", "work/finetune.safetensors", "model.json"),
         ),
         (
-            ("--schedule", "layerwise", "--between-epochs", "2"),
+            ("--schedule", "layerwise", "--method", "cosep", "--between-epochs", "2"),
             ("work/layers/000/training.safetensors", "work/layers/002/decision.json", "plan.json"),
         ),
     ],

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import tiny
 from coprune.errors import UserError
-from coprune.measure import count_macs
+from coprune.measure import count_macs, count_params
 from coprune.models import Source, build
-from coprune.select import Budget, counts_for_macs, uniform_counts
+from coprune.select import Budget, check_reachable, counts_for_macs, uniform_counts
 from coprune.surgery import cut
 from coprune.units import cost_model, find_units
 from coprune.units.group import CostModel, LayerShare
@@ -132,7 +132,7 @@ def test_macs_by_hand():
     assert cost.ratio({"a": 4}) == 1
 
 
-@pytest.mark.parametrize("name", ["resnet20", "vgg16_bn", "flattened", "perceptron"])
+@pytest.mark.parametrize("name", ["resnet20", "vgg16_bn", "flattened", "perceptron", "depthwise"])
 @given(seed=st.integers(0, 10_000))
 def test_macs_are_those_of_the_really_cut_network(traced, name, seed):
     example = torch.zeros(1, 1, 12, 12)
@@ -143,7 +143,7 @@ def test_macs_are_those_of_the_really_cut_network(traced, name, seed):
     assert cost.macs(counts) == pytest.approx(count_macs(cut(net, decisions, example), example), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet56", "vgg16_bn", "flattened", "perceptron"])
+@pytest.mark.parametrize("name", ["resnet20", "resnet56", "vgg16_bn", "flattened", "perceptron", "depthwise"])
 def test_the_full_cost_is_the_networks(traced, example, name):
     net, units = traced[name]
     cost = cost_model(net, example, units.groups)
@@ -165,3 +165,66 @@ def test_budget_words_and_limits():
     for bad in ({"keep_macs": 0}, {"keep_macs": 1.5}, {"keep_units": -1}, {"max_drop": 101}, {"keep": 0.5}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             Budget(**bad)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg16_bn", "depthwise"])
+@given(seed=st.integers(0, 10_000))
+def test_parameters_are_those_of_the_really_cut_network_but_for_biases(traced, name, seed):
+    example = torch.zeros(1, 1, 12, 12)
+    net, units = traced[name]
+    decisions = tiny.random_decisions(units.groups, seed)
+    counts = {d.name: len(d.kept) for d in decisions}
+    biases = sum(p.numel() for n, p in net.named_parameters() if n.endswith("bias"))
+    counted = cost_model(net, example, units.groups).params(counts)
+    assert counted == pytest.approx(count_params(cut(net, decisions, example)), abs=biases)
+
+
+@pytest.mark.parametrize("name", NETS)
+@given(target=st.floats(0.2, 1.0))
+def test_parameters_never_above_the_target_and_nothing_more_would_fit(costs, name, target):
+    cost = costs[name]
+    counts = counts_for_macs(cost, target, quantity="params")
+    assert cost.ratio(counts, "params") <= target
+    for g, n in cost.sizes.items():
+        assert counts[g] == n or cost.ratio({**counts, g: counts[g] + 1}, "params") > target
+
+
+def test_unreachable_parameters_are_refused_by_name(costs):
+    with pytest.raises(UserError, match=r"keep_params=0\.001 cannot be reached: .* of the parameters"):
+        check_reachable(costs["resnet20"], 0.001, quantity="params")
+
+
+def test_parameters_by_hand():
+    layers = (
+        LayerShare("a", 0, 40, "a", None),
+        LayerShare("b", 0, 60, None, "a"),
+        LayerShare("c", 9, 10, None, None),
+    )
+    cost = CostModel(layers, {"a": 4})
+    assert cost.params({"a": 1}) == 10 + 15 + 10
+    assert cost.ratio({"a": 1}, "params") == 35 / 110
+    assert counts_for_macs(cost, 0.6, quantity="params") == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "searched"),
+    [
+        ({}, "knee", False),
+        ({"keep_params": 0.25}, "keep_params=0.25", False),
+        ({"latency_ms": 3.5}, "latency_ms=3.5", True),
+        ({"max_drop": 0}, "max_drop=0", True),
+    ],
+)
+def test_a_budget_says_what_it_is(given, words, searched):
+    budget = Budget(**given)
+    assert budget.words == words
+    assert budget.searched == searched
+    assert budget.empty == (not given)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"keep_params": 0}, {"keep_params": 1.1}, {"latency_ms": 0}, {"latency_ms": -2}]
+)
+def test_new_limits(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Budget(**bad)

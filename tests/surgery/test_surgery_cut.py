@@ -13,7 +13,7 @@ from coprune.plan import Plan
 from coprune.surgery import apply_plan, check_fits, cut, masked
 from coprune.units import find_units
 
-NETS = ["resnet20", "resnet56", "vgg16_bn", "flattened", "perceptron"]
+NETS = ["resnet20", "resnet56", "vgg16_bn", "flattened", "perceptron", "depthwise"]
 IMAGE = torch.zeros(1, 1, 12, 12)
 
 

@@ -1,6 +1,9 @@
 """Training repeats bit for bit, also when it was broken off; losses and schedules by hand."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -320,3 +323,26 @@ def test_recipes_refuse_what_cannot_be():
     ):
         with pytest.raises(ValueError, match=next(iter(bad))):
             Recipe(**{"epochs": 1, **bad})
+
+
+NARROW = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+import tiny
+from coprune.training import Recipe, fit
+torch.set_num_threads(int(sys.argv[2]))
+net = tiny.network("resnet20", width=int(sys.argv[3]))
+fit(net, tiny.source(64), Recipe(epochs=3, batch_size=16, lr=0.01), seed=0)
+print("whole")
+"""
+
+
+@pytest.mark.parametrize(("threads", "width"), [(1, 4), (2, 4), (1, 5)])
+def test_narrow_skip_connections_are_trained_without_harm(threads, width):
+    # Once a bug: oneDNN's gradient of a strided 1×1 convolution with fewer than 16 input channels
+    # (8 with AVX2) writes behind its buffer when images lie channels last: the process dies, hangs or
+    # learns from wrong gradients (github.com/uxlfoundation/oneDNN/issues/6035).
+    typed = [sys.executable, "-c", NARROW, str(Path(tiny.__file__).parent), str(threads), str(width)]
+    ended = subprocess.run(typed, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr[:300]
+    assert ended.stdout == "whole\n"

@@ -90,14 +90,26 @@ def test_channels_of_a_unit():
     assert channel_indices(Member(layer="a", role="producer"), torch.tensor([1, 4])).tolist() == [1, 4]
 
 
-def test_channels_behind_a_depthwise_layer_are_reported_not_offered():
-    units = find_units(tiny.Depthwise(), IMAGE)
-    assert names(units) == ["project", "mix"]
-    assert reasons(units) == {
-        "stem": "first layer, left alone",
-        "expand": "coupled: its channels pass a depthwise layer, a norm over channels or a concatenation",
-        "fc": "makes the model's output",
+def test_a_depthwise_layer_carries_its_channels(traced):
+    _, units = traced["depthwise"]
+    assert names(units) == ["expand", "project", "mix"]
+    assert units.groups[0].kind == "inner"
+    assert set(units.groups[0].members) == {
+        Member(layer="expand", role="producer"),
+        Member(layer="spatial", role="carrier"),
+        Member(layer="project", role="consumer"),
     }
+    assert reasons(units) == {"stem": "first layer, left alone", "fc": "makes the model's output"}
+
+
+@pytest.mark.parametrize(("groups", "out"), [(4, 8), (8, 16)])
+def test_a_grouped_layer_that_mixes_or_multiplies_channels_is_not_offered(groups, out):
+    net = tiny.Depthwise()
+    net.spatial = nn.Conv2d(8, out, 3, groups=groups)
+    net.project = nn.Conv2d(out, 5, 1)
+    units = find_units(net, IMAGE)
+    assert "expand" not in names(units)
+    assert reasons(units)["expand"]
 
 
 def test_a_skipped_layer_keeps_its_place_and_reason(traced):

@@ -107,7 +107,8 @@ def _samples(source: Source, measurements: int) -> Tensor:
 
 
 def _log_probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
-    return torch.cat([model(part).double().log_softmax(1) for part in inputs.split(_BATCH)])
+    # Copies: the first layer may work in place.
+    return torch.cat([model(part.clone()).double().log_softmax(1) for part in inputs.split(_BATCH)])
 
 
 def through(loss: Tensor, points: dict[int, float]) -> Tensor:

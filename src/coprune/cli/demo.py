@@ -27,9 +27,7 @@ def demo(
     from coprune.run.settings import PruneSettings
     from coprune.select import Budget
 
-    settings = PruneSettings(
-        budget=Budget(keep_macs=0.5), latency_seconds=3.0, seed=seed, threads=threads
-    )
+    settings = PruneSettings(budget=Budget(keep_macs=0.5), latency_seconds=3.0, seed=seed, threads=threads)
     typer.echo(f"coprune {' '.join(TYPED)} --seed {seed} --out {out}", err=True)
     job = PruneJob(model=MODEL, data=DATA, calibration=1000, settings=settings)
     summarise(run_prune(job, out=out, overwrite=overwrite))

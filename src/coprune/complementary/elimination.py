@@ -98,7 +98,10 @@ def _next(state: _State, alive: Tensor, count: int) -> tuple[Tensor, list[float]
     if count == 1:
         return cheapest[:1], [float(cost[cheapest[0]])]
     near = cheapest[: 2 * count]
-    part = [(p[c][:, c], w[:, c], b) for p, w, b in state for c in (_columns(near, b),)]
+    part = []
+    for p, w, b in state:
+        columns = _columns(near, b)
+        part.append((p[columns][:, columns], w[:, columns], b))
     there = torch.ones(len(near), dtype=torch.bool)
     taken, costs = [], []
     for _ in range(count):

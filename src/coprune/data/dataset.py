@@ -165,9 +165,7 @@ def limited(source: Source, count: int, *, seed: int) -> Source:
     if count >= len(source):
         return source
     if not isinstance(source, ArraySource):
-        raise UserError(
-            "training on a part of the samples needs data in memory; cut the loader yourself"
-        )
+        raise UserError("training on a part of the samples needs data in memory; cut the loader yourself")
     return source.take(balanced_indices(source.labels, count, seed=seed))
 
 

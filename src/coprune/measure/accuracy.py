@@ -55,7 +55,10 @@ def correctness(
 ) -> torch.Tensor:
     """Which samples of a source are classified rightly, ``[N]`` bool on the CPU; see :func:`evaluate`."""
     passes = _passes(model, source, batch_size=batch_size, device=device, label=label)
-    return torch.cat([(logits.argmax(1) == labels).cpu() for logits, labels in passes])
+    right = [(logits.argmax(1) == labels).cpu() for logits, labels in passes]
+    if not right:
+        raise UserError("no samples to measure accuracy on")
+    return torch.cat(right)
 
 
 @torch.no_grad()

@@ -210,8 +210,9 @@ def output_sensitivity(
     try:
         for inputs, _ in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
             with torch.enable_grad():
-                x = inputs.to(device).requires_grad_()
-                logits = model(x)
+                # The loader's own tensor is not to be marked; the first layer may work in place.
+                x = inputs.to(device).detach().requires_grad_()
+                logits = model(x.clone())
                 drawn = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator)[:, 0]
                 loss = F.cross_entropy(logits, drawn.to(device), reduction="sum")
                 torch.autograd.grad(loss, x)

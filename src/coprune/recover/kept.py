@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -12,7 +12,7 @@ from coprune.errors import UserError
 from coprune.plan import GroupDecision
 from coprune.profile.rows import draw_positions, pick_outputs
 from coprune.recover.sites import find_sites
-from coprune.units import channel_indices
+from coprune.units import ChannelGroup, channel_indices
 
 _PLACES = 16
 _ALIKE = 0.5
@@ -40,16 +40,20 @@ def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict
 
 
 @torch.no_grad()
-def matched_outputs(model: nn.Module, teacher: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
-    """The same for a pruned model that came without a plan: channels are told by their behaviour.
+def matched_outputs(
+    model: nn.Module, teacher: nn.Module, inputs: Tensor, groups: Sequence[ChannelGroup] = ()
+) -> dict[str, Tensor]:
+    """The same for a pruned model that came without a plan.
 
-    A surviving channel still varies over samples and places as the one it was, so each is assigned
-    to the unpruned channel it correlates with, one to one (Kuhn's Hungarian method), in order.
+    Layer after layer, each channel is assigned to the unpruned channel it is most alike, one to one
+    (Kuhn's Hungarian method): by the direction of its weights where it is known which channels it
+    reads, which survives fine-tuning, else by how it varies over samples and places.
 
     Args:
         model: pruned.
         teacher: unpruned.
         inputs: calibration samples ``[N, …]``.
+        groups: of the unpruned model, in the order of the network; they say who reads whom.
 
     Raises:
         UserError: the layers differ, or a channel is like none.
@@ -57,24 +61,43 @@ def matched_outputs(model: nn.Module, teacher: nn.Module, inputs: Tensor) -> dic
     ours, theirs = ([s.layer for s in find_sites(m, inputs[:2])] for m in (model, teacher))
     if ours != theirs:
         raise UserError("the pruned and the unpruned model are not the same network: their layers differ")
-    names = [name for name in ours if len(_weight(model, name)) < len(_weight(teacher, name))]
-    seen = _outputs(model, names, inputs), _outputs(teacher, names, inputs)
-    found = {}
+    names = [n for n in ours if len(_weight(model, n)) < len(_weight(teacher, n))]
+    small, large = _outputs(model, names, inputs), _outputs(teacher, names, inputs)
+    readers = {m.layer: (g, m) for g in groups for m in g.of_role("consumer")}
+    found: dict[str, Tensor] = {}
     for name in names:
-        small, large = (
-            (x - x.mean(0)) / (x - x.mean(0)).norm(dim=0).clamp_min(1e-12)
-            for x in (seen[0][name], seen[1][name])
-        )
-        alike = (small.T @ large).numpy()
-        rows, columns = linear_sum_assignment(alike, maximize=True)
-        weakest = float(alike[rows, columns].min())
+        columns = None
+        if name in readers:
+            group, member = readers[name]
+            kept = found.get(group.name, torch.arange(group.size))
+            columns = channel_indices(member, kept)
+        alike = _alike_weights(_weight(model, name), _weight(teacher, name), columns)
+        if alike is None:
+            alike = _cosines(small[name] - small[name].mean(0), large[name] - large[name].mean(0))
+        rows, matched = linear_sum_assignment(alike.numpy(), maximize=True)
+        weakest = float(alike.numpy()[rows, matched].min())
         if weakest < _ALIKE:
             raise UserError(
                 f"layer '{name}': a channel of the pruned model is like none of the unpruned one "
-                f"(correlation {weakest:.2f}); give the plan that cut it with --plan"
+                f"(cosine {weakest:.2f}); give the plan that cut it with --plan"
             )
-        found[name] = torch.from_numpy(columns)
+        found[name] = torch.from_numpy(matched)
     return found
+
+
+def _alike_weights(small: Tensor, large: Tensor, columns: Tensor | None) -> Tensor | None:
+    """Cosines of filters ``[K, U]``; None when it is not known which input channels are which."""
+    if columns is not None and len(columns) == small.shape[1]:
+        large = large[:, columns]
+    elif small.shape[1] != large.shape[1]:
+        return None
+    rows = (w.detach().double().cpu().flatten(1).T for w in (small, large))
+    return _cosines(*rows)
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Between the columns of two matrices with as many rows."""
+    return (a / a.norm(dim=0).clamp_min(1e-12)).T @ (b / b.norm(dim=0).clamp_min(1e-12))
 
 
 def _weight(model: nn.Module, name: str) -> Tensor:
@@ -98,7 +121,7 @@ def _outputs(model: nn.Module, names: list[str], inputs: Tensor) -> dict[str, Te
 
         handles.append(model.get_submodule(name).register_forward_hook(take))
     try:
-        model.eval()(inputs)
+        model.eval()(inputs.clone())  # the first layer may work in place
     finally:
         for handle in handles:
             handle.remove()

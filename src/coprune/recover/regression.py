@@ -112,6 +112,8 @@ def solve(
     start = _Line(weight, bias)
     before = _error(rows, target, start, judge) / energy
     best = Solution(weight, bias, before, float("inf"), float("inf"))
+    if fit.stop < 1:
+        return best  # of one sample alone none is left to solve on
     factor = None
     problem = _Problem(rows, target, start, fit, intercept=intercept)
     linear = problem.missing(None)

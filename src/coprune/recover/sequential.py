@@ -126,7 +126,7 @@ def _samples(source: Source, teacher: nn.Module, *, memory: int) -> Tensor:
     """As many samples as fit, evenly spread, ``[N, …]``."""
     first, _ = next(iter(source.batches(1)))
     device = next(teacher.parameters()).device
-    each = max(1, peak_memory(teacher, first[:1].to(device)))
+    each = max(1, peak_memory(teacher, first[:1].to(device, copy=True)))
     count = min(len(source), max(16, memory // each))
     picked = {i * len(source) // count for i in range(count)}
     chosen: list[Tensor] = []
@@ -194,9 +194,10 @@ def _visit(
                 visitor(site, layer, output if after else args[0], waiting.pop(site.layer, None))
 
         handles.append(layer.register_forward_hook(stop) if after else layer.register_forward_pre_hook(stop))
+    read = inputs.clone()  # which a model whose first layer works in place changes
     try:
         with taps:
-            model(inputs)
+            model(read)
     finally:
         for handle in handles:
             handle.remove()

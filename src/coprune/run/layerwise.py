@@ -58,7 +58,7 @@ def prune_layer_by_layer(
     """
     budget = settings.budget
     fixed: dict[str, int] | None = None
-    if budget.keep_macs is not None or budget.keep_units is not None:
+    if not budget.empty:
         fixed, _ = counts(budget, prepared.cost, [], allocation="uniform")
     current = copy.deepcopy(model)
     decisions: list[GroupDecision] = []

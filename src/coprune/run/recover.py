@@ -32,6 +32,7 @@ from coprune.run.steps import Prepared, check_takes, prepare
 from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
 from coprune.surgery import check_fits
+from coprune.units import find_units
 
 _LOOKED_AT = 256
 
@@ -65,7 +66,10 @@ class RecoverJob(BaseModel):
 
 
 def surviving(
-    model: nn.Module, teacher: nn.Module, source: Source, decisions: tuple[GroupDecision, ...] | None
+    model: nn.Module,
+    teacher: nn.Module,
+    source: Source,
+    decisions: tuple[GroupDecision, ...] | None,
 ) -> dict[str, Tensor]:
     """Layer → the unpruned layer's output channels that the pruned one still has.
 
@@ -86,7 +90,9 @@ def surviving(
         parts.append(inputs)
         if sum(map(len, parts)) >= _LOOKED_AT:
             break
-    return matched_outputs(model.cpu(), teacher.cpu(), torch.cat(parts)[:_LOOKED_AT])
+    inputs = torch.cat(parts)[:_LOOKED_AT]
+    groups = find_units(teacher.cpu(), inputs[:1]).groups
+    return matched_outputs(model.cpu(), teacher, inputs, groups)
 
 
 def run_recover(

@@ -124,7 +124,8 @@ def search_drop(
     for step in range(probes):
         # The smallest model first: when it is good enough, there is nothing to search.
         target = low if step == 0 else (low + high) / 2
-        reached, decisions = decide(math.exp(target))
+        # exp(log(least)) may round to just below the least that can be reached.
+        reached, decisions = decide(max(least, math.exp(target)))
         probe = _probe(reached, base, judge(decisions), max_drop)
         tried.append(probe)
         if probe.ok:

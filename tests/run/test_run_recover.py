@@ -1,0 +1,65 @@
+"""``coprune recover`` and ``coprune.recover_model``: a pruned model from anywhere."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+import coprune as package
+from coprune.plan import GroupDecision
+from coprune.surgery import cut
+from coprune.units import find_units
+from tiny import network, source
+
+
+def test_a_run_is_recovered_from_the_command_line(coprune, base, digits, tmp_path):
+    cut_run, out = tmp_path / "cut", tmp_path / "out"
+    assert coprune("prune", "--model", base, "--data", digits, "--method", "magnitude", "--keep-macs", "0.4",
+                   "--recovery", "none", "--out", cut_run).code == 0  # fmt: skip
+    assert coprune("recover", "--model", cut_run, "--teacher", base, "--data", digits, "--out", out).code == 0
+    result = json.loads((out / "result.json").read_text())
+    stages = {s["name"]: s for s in result["stages"]}
+    assert list(stages) == ["base", "pruned", "recovered"]
+    assert stages["recovered"]["macs"] == stages["pruned"]["macs"] < stages["base"]["macs"]
+    assert stages["recovered"]["calibration"] >= stages["pruned"]["calibration"]
+    assert (out / "report.html").is_file()
+    assert package.load(out) is not None
+
+
+def test_without_a_plan_it_is_found_out_what_was_cut(coprune, base, digits, tmp_path):
+    cut_run, out = tmp_path / "cut", tmp_path / "out"
+    assert coprune("prune", "--model", base, "--data", digits, "--method", "magnitude", "--keep-macs", "0.6",
+                   "--recovery", "none", "--out", cut_run).code == 0  # fmt: skip
+    plan = json.loads((cut_run / "plan.json").read_text())
+    (cut_run / "plan.json").unlink()
+    ended = coprune("recover", "--model", cut_run, "--teacher", base, "--data", digits, "--out", out)
+    assert ended.code == 0
+    found = json.loads((out / "plan.json").read_text())
+    assert [g["kept"] for g in found["groups"]] == [g["kept"] for g in plan["groups"]]
+    assert found["method"] == "elsewhere"
+
+
+def test_a_teacher_of_another_shape_is_one_line(coprune, base, digits, tmp_path):
+    ended = coprune("recover", "--model", base, "--teacher", "coprune:vgg16_bn", "--data", digits, "--out",
+                    tmp_path / "out")  # fmt: skip
+    assert ended.code == 2
+    assert "not the same network" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_from_python():
+    teacher = network("resnet20")
+    samples = source(96)
+    x = next(iter(samples.batches(32)))[0]
+    decisions = tuple(
+        GroupDecision(name=g.name, members=g.members, size=g.size, kept=(0, 2), reason="test")
+        for g in find_units(teacher, x[:1]).groups[:2]
+    )
+    pruned = cut(teacher, decisions, x[:1])
+    before = {k: v.clone() for k, v in pruned.state_dict().items()}
+    recovered = package.recover_model(pruned, teacher=teacher, calibration=samples.batches(32))
+    assert all(torch.equal(v, pruned.state_dict()[k]) for k, v in before.items())
+    with torch.no_grad():
+        wanted, cut_away, found = (m.eval()(x) for m in (teacher, pruned, recovered))
+    assert (found - wanted).square().mean() < (cut_away - wanted).square().mean()
