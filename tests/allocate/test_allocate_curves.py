@@ -98,13 +98,17 @@ def test_pruned_alone_says_nothing_of_the_removed_units_and_leaves_no_trace(trac
         before, kept = tiny.state_of(net), choice.kept(max(1, choice.group.size // 2))
         gone = [u for u in range(choice.group.size) if u not in kept.tolist()]
         wanted = net(source.images)
-        with pytest.raises(RuntimeError, match="inside"):
+
+        def look(choice=choice, kept=kept, gone=gone, wanted=wanted):
             with pruned_alone(net, choice.consumers, kept, choice.group.size):
                 for member in choice.group.of_role("consumer"):
                     weight = net.get_submodule(member.layer).weight
                     assert not weight.unflatten(1, (choice.group.size, -1))[:, gone].any()
                 assert not torch.allclose(net(source.images), wanted, atol=1e-4)
                 raise RuntimeError("inside")
+
+        with pytest.raises(RuntimeError, match="inside"):
+            look()
         assert tiny.same_state(before, tiny.state_of(net))
         assert torch.equal(net(source.images), wanted)
         assert all(not m._forward_hooks for m in net.modules())

@@ -85,9 +85,10 @@ METHODS, RECOVERIES = ["complementary", "magnitude", "random"], ["none", "bn", "
 def test_every_recovery_of_every_method_and_a_resumed_table_is_the_same(
     coprune, base, digits, tmp_path, monkeypatch
 ):
-    typed = ["compare", "--model", base, "--data", digits, "--methods", ",".join(METHODS),
-             "--keep-macs", "0.5,0.3", "--seeds", 1, "--threads", 1,
-             "--recovery", ",".join(RECOVERIES)]  # fmt: skip
+    typed = [
+        "compare", "--model", base, "--data", digits, "--methods", ",".join(METHODS), "--seeds", 1,
+        "--keep-macs", "0.5,0.3", "--recovery", ",".join(RECOVERIES), "--threads", 1,
+    ]  # fmt: skip
     ended = coprune(*typed, "--out", tmp_path / "whole")
     assert ended.code == 0, ended.err
     content = json.loads((tmp_path / "whole" / "compare.json").read_text())

@@ -59,6 +59,7 @@ class ConsumerCollector:
         self._wanted, self._groups, self._samples, self._classes = wanted, groups, samples, classes
         self._labels = torch.empty(0, dtype=torch.int64)
         self._seen: dict[str, int] = {}
+        self._places: dict[str, Tensor] = {}  # of all samples; drawing them costs more than a batch
         self._found: dict[str, dict[str, Tensor]] = {}
 
     def attach(self, model: nn.Module) -> list[RemovableHandle]:
@@ -92,10 +93,12 @@ class ConsumerCollector:
     ) -> None:
         start = self._seen.get(key, 0)
         self._seen[key] = start + len(inputs)
-        places = output_positions(layer, output)
-        at = draw_positions(key, samples=self._samples, places=places, wanted=self._wanted.places, seed=0).to(
-            inputs.device
-        )[start : start + len(inputs)]
+        if key not in self._places:
+            places = output_positions(layer, output)
+            self._places[key] = draw_positions(
+                key, samples=self._samples, places=places, wanted=self._wanted.places, seed=0
+            )
+        at = self._places[key][start : start + len(inputs)].to(inputs.device)
         axis = -1 if isinstance(layer, nn.Linear) else 1
         part = inputs.narrow(axis, columns.start, columns.stop - columns.start)
         x = _narrow(read_rows(layer, part, at), units, total=False).double()
