@@ -66,6 +66,7 @@ def compare(
     """Compare methods at the same MACs, with the same recovery and the same fine-tuning."""
     from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated
     from coprune.compare.run import CompareJob, run_compare
+    from coprune.errors import UserError
 
     options = given(
         weighting=weighting,
@@ -84,6 +85,8 @@ def compare(
         variance_eps=variance_eps,
     )
     rates = numbers(finetune_lr, option="finetune-lr", kind=float)
+    if not rates:
+        raise UserError("--finetune-lr names no learning rate; e.g. --finetune-lr 0.02")
     job = validated(
         CompareJob,
         finetune_rates=rates,

@@ -26,8 +26,15 @@ def demo(
     from coprune.run.job import PruneJob, run_prune
     from coprune.run.settings import PruneSettings
     from coprune.select import Budget
+    from coprune.training import Recipe
 
-    settings = PruneSettings(budget=Budget(keep_macs=0.5), latency_seconds=3.0, seed=seed, threads=threads)
+    settings = PruneSettings(
+        budget=Budget(keep_macs=0.5),
+        finetune=Recipe(epochs=0, lr=0.02, distill=0.9),
+        latency_seconds=3.0,
+        seed=seed,
+        threads=threads,
+    )
     typer.echo(f"coprune {' '.join(TYPED)} --seed {seed} --out {out}", err=True)
     job = PruneJob(model=MODEL, data=DATA, calibration=1000, settings=settings)
     summarise(run_prune(job, out=out, overwrite=overwrite))
