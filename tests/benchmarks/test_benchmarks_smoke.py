@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,10 +40,30 @@ def test_variants(base, digits, tmp_path):
     assert all(row["macs_reduction"][0] >= 1 for row in content["rows"])
 
 
-def test_the_comparison_job_is_one_that_runs():
+def test_max_drop(base, digits, tmp_path):
+    run(
+        "max_drop.py",
+        "--model",
+        base,
+        "--data",
+        digits,
+        "--seeds",
+        1,
+        "--max-drop",
+        5,
+        "--out",
+        tmp_path / "m",
+    )
+    (row,) = json.loads(out.read_text())["rows"]
+    assert 0 < row["macs"] <= 1
+    assert row["low"] <= row["calibration_drop"] <= row["high"]
+
+
+@pytest.mark.parametrize("name", ["cosep_compare", "quality_resnet20", "quality_vgg16_bn"])
+def test_the_comparison_job_is_one_that_runs(name):
     from coprune.cli.job import arguments_of
 
-    words = arguments_of(ROOT / "benchmarks" / "cosep_compare.toml")
+    words = arguments_of(ROOT / "benchmarks" / f"{name}.toml")
     assert words[0] == "compare"
     assert "--resume" in words
 
