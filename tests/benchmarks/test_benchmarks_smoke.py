@@ -41,19 +41,8 @@ def test_variants(base, digits, tmp_path):
 
 
 def test_max_drop(base, digits, tmp_path):
-    run(
-        "max_drop.py",
-        "--model",
-        base,
-        "--data",
-        digits,
-        "--seeds",
-        1,
-        "--max-drop",
-        5,
-        "--out",
-        tmp_path / "m",
-    )
+    out = tmp_path / "drop.json"
+    run("max_drop.py", "--model", base, "--data", digits, "--seeds", 1, "--max-drop", 5, "--out", out)
     (row,) = json.loads(out.read_text())["rows"]
     assert 0 < row["macs"] <= 1
     assert row["low"] <= row["calibration_drop"] <= row["high"]
