@@ -166,8 +166,16 @@ def search_knee(least: float, base: Tensor, *, decide: Decide, judge: Judge) -> 
         fit="interpolate",
     )
     at = min(range(len(tried)), key=lambda i: abs(1000 * tried[i].macs - knee.k))
-    tried[at] = replace(tried[at], chosen=True)
-    return Found(models[at], tuple(tried)), knee.fallback or knee.rule
+    smallest = order[0]
+    if tried[smallest].drop <= 0:
+        # Nothing is lost down to there: there is no knee to stop at.
+        return Found(models[smallest], _marked(tried, smallest)), "the smallest tried loses nothing"
+    return Found(models[at], _marked(tried, at)), knee.fallback or knee.rule
+
+
+def _marked(tried: list[Probe], at: int) -> tuple[Probe, ...]:
+    """The probes with one marked as chosen."""
+    return tuple(replace(probe, chosen=i == at) for i, probe in enumerate(tried))
 
 
 def search_latency(
