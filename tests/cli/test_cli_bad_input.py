@@ -57,6 +57,7 @@ def refused(ended, *words: str) -> None:
         ({"--allocation": "measured", "--method": "magnitude"}, ["--allocation measured", "uniform"]),
         ({"--allocation": "knee"}, ["--allocation knee", "cosep"]),
         ({"--allocation": "evenly"}, ["--allocation"]),
+        ({"--allocation": "measured", "--schedule": "layerwise"}, ["--allocation measured", "one-shot"]),
         ({"--mss": "paper"}, ["no option of method 'complementary'"]),
         ({"--weighting": "labels"}, ["--weighting", "sensitivity"]),
         ({"--ridge": "0"}, ["--ridge"]),

@@ -217,6 +217,7 @@ def test_layer_after_layer(prune, tmp_path, option, quantity):
     assert 0.3 < getattr(result.stages[1], quantity) / getattr(result.stages[0], quantity) <= 0.5
     assert [s.name for s in result.stages] == ["base", "pruned", "recovered"]
     assert plan.settings["recovery"] == "bn"
+    assert plan.settings["allocation"] == "uniform"
     assert all(group.took_over for group in plan.groups if len(group.kept) < group.size)
     package.load(tmp_path / "run")
 

@@ -58,7 +58,12 @@ def resolved(settings: PruneSettings, method: Method) -> PruneSettings:
     layerwise = settings.schedule == "layerwise"
     return settings.model_copy(
         update={
-            "allocation": method.allocation if settings.allocation == "auto" else settings.allocation,
+            # Layer after layer there is nothing measured to share out by.
+            "allocation": "uniform"
+            if layerwise
+            else method.allocation
+            if settings.allocation == "auto"
+            else settings.allocation,
             "recovery": ("bn" if layerwise else method.recovery)
             if settings.recovery == "auto"
             else settings.recovery,
@@ -86,6 +91,10 @@ def check_settings(settings: PruneSettings, method: Method) -> None:
             f"method '{method.name}' has no knee of its own"
             + (" layer by layer" if method.knee_of_curve else "")
             + "; give --keep-macs, --keep-units or --max-drop"
+        )
+    if layerwise and settings.allocation not in ("auto", "uniform"):
+        raise UserError(
+            f"--allocation {settings.allocation} shares out one-shot budgets; leave --schedule layerwise out"
         )
     if settings.allocation == "measured" and method.allocation != "measured":
         raise UserError(
