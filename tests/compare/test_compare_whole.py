@@ -129,12 +129,20 @@ def test_every_recovery_of_every_method_and_a_resumed_table_is_the_same(
     assert len(calls) == len(rows) + 1
 
 
-def test_a_row_takes_its_best_learning_rate_on_calibration_data(coprune, base, digits, tmp_path):
-    out = tmp_path / "cmp"
-    ended = coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.3",
-                    "--seeds", 1, "--recovery", "none", "--finetune-epochs", 2, "--batch-size", 16,
-                    "--finetune-lr", "1e-9,0.02", "--out", out)  # fmt: skip
+def test_a_method_takes_its_best_learning_rate_on_calibration_data(
+    coprune, base, digits, tmp_path, monkeypatch
+):
+    import coprune.compare.run as module
+
+    real, calls = module.fit, []
+    monkeypatch.setattr(module, "fit", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    typed = ["compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.3",
+             "--seeds", 2, "--recovery", "none", "--finetune-epochs", 2, "--batch-size", 16,
+             "--finetune-lr", "1e-9,0.02", "--out", tmp_path / "cmp"]  # fmt: skip
+    ended = coprune(*typed)
     assert ended.code == 0, ended.err
-    (row,) = json.loads((out / "compare.json").read_text())["rows"]
-    assert row["rate"] == 0.02
-    assert row["finetuned"] > row["pruned"]
+    rows = json.loads((tmp_path / "cmp" / "compare.json").read_text())["rows"]
+    assert [row["rate"] for row in rows] == [0.02, 0.02]
+    assert all(row["finetuned"] > row["pruned"] for row in rows)
+    # Both rates with the first seed, the better one with the second.
+    assert len(calls) == 3

@@ -31,7 +31,9 @@ def compare(
     finetune_images: o.FinetuneImages = None,
     finetune_lr: Annotated[
         str,
-        typer.Option(help="Highest learning rate; of several, each row takes its best on calibration data."),
+        typer.Option(
+            help="Highest learning rate; of several, each method takes its best on calibration data (first seed)."
+        ),
     ] = "0.02",
     finetune_schedule: o.FinetuneSchedule = "cosine",
     batch_size: o.BatchSize = 128,

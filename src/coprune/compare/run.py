@@ -56,8 +56,9 @@ class CompareJob(BaseModel):
         seeds: how many; seed s draws its own calibration samples and training order.
         recoveries: each row is made once with each of them.
         finetune: 0 epochs for none.
-        finetune_rates: learning rates; each row is trained with all of them, and the one with the best
-            calibration accuracy counts. Empty: that of ``finetune``.
+        finetune_rates: learning rates, all tried with the first seed: each method, budget and recovery
+            gets the one with the best calibration accuracy, and keeps it for the other seeds. Empty:
+            that of ``finetune``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -189,6 +190,7 @@ def _rows(
     base: BaseFigures,
     device: str,
 ) -> Any:
+    rates: dict[tuple[float | str, str, str], tuple[float, ...]] = {}
     for seed in range(job.seeds):
         places = {
             (budget, name, recovery): folder.work / "rows" / f"{seed}-{budget}-{name}-{recovery}.json"
@@ -233,7 +235,15 @@ def _rows(
                         pruned, data.heldout, device=device, label="accuracy, pruned"
                     ).top1
                 figures = _stages(
-                    pruned, model, decisions, data, job, recovery=recovery, seed=seed, device=device
+                    pruned,
+                    model,
+                    decisions,
+                    data,
+                    job,
+                    recovery=recovery,
+                    rates=rates.get((budget, name, recovery), job.finetune_rates),
+                    seed=seed,
+                    device=device,
                 )
                 row = Row(
                     method=name,
@@ -248,7 +258,10 @@ def _rows(
                 )
                 write_json(place, {"schema": 1, "row": row.model_dump(mode="json")})
                 done[budget, name, recovery] = row
-            yield done[budget, name, recovery]
+            row = done[budget, name, recovery]
+            if row.rate is not None:
+                rates.setdefault((budget, name, recovery), (row.rate,))
+            yield row
 
 
 def _knee_macs(
@@ -288,6 +301,7 @@ def _stages(
     job: CompareJob,
     *,
     recovery: str,
+    rates: Sequence[float],
     seed: int,
     device: str,
 ) -> dict[str, float | None]:
@@ -300,17 +314,26 @@ def _stages(
     if recover(pruned, teacher, decisions, data.calibration, how=recovery, seed=seed, device=device):
         found["recovered"] = evaluate(pruned, data.heldout, device=device, label="accuracy, recovered").top1
     if job.finetune.epochs:
-        trained, found["rate"] = _trained(pruned, teacher, data, job, seed=seed, device=device)
+        trained, found["rate"] = _trained(
+            pruned, teacher, data, job, rates=rates or (job.finetune.lr,), seed=seed, device=device
+        )
         found["finetuned"] = evaluate(trained, data.heldout, device=device, label="accuracy, fine-tuned").top1
     return found
 
 
 def _trained(
-    pruned: nn.Module, teacher: nn.Module, data: DataSet, job: CompareJob, *, seed: int, device: str
+    pruned: nn.Module,
+    teacher: nn.Module,
+    data: DataSet,
+    job: CompareJob,
+    *,
+    rates: Sequence[float],
+    seed: int,
+    device: str,
 ) -> tuple[nn.Module, float]:
     """The model after training with each rate, the best on calibration data, and its rate."""
     best: tuple[float, nn.Module, float] | None = None
-    for rate in job.finetune_rates or (job.finetune.lr,):
+    for rate in rates:
         trained = copy.deepcopy(pruned)
         fit(
             trained,
@@ -321,7 +344,10 @@ def _trained(
             device=device,
             label=f"fine-tuning, lr {rate:g}",
         )
-        value = evaluate(trained, data.calibration, device=device, label="calibration").top1
+        # With one rate there is nothing to choose, and nothing to measure for it.
+        value = 0.0
+        if len(rates) > 1:
+            value = evaluate(trained, data.calibration, device=device, label="calibration").top1
         if best is None or value > best[0]:
             best = (value, trained, rate)
     if best is None:
