@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+JOBS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.toml"))
 
 
 def run(name: str, *args: object) -> None:
@@ -42,13 +43,29 @@ def test_variants(base, digits, tmp_path):
 
 def test_max_drop(base, digits, tmp_path):
     out = tmp_path / "drop.json"
-    run("max_drop.py", "--model", base, "--data", digits, "--seeds", 1, "--max-drop", 5, "--out", out)
-    (row,) = json.loads(out.read_text())["rows"]
+    run(
+        "max_drop.py",
+        base,
+        "--data",
+        digits,
+        "--seeds",
+        1,
+        "--max-drop",
+        20,
+        "--calibration",
+        300,
+        "--out",
+        out,
+    )
+    content = json.loads(out.read_text())
+    (row,) = content["rows"]
     assert 0 < row["macs"] <= 1
     assert row["low"] <= row["calibration_drop"] <= row["high"]
+    assert content["sizes"]
+    assert all(0 < size["macs"] < 1 for size in content["sizes"])
 
 
-@pytest.mark.parametrize("name", ["cosep_compare", "quality_resnet20", "quality_vgg16_bn"])
+@pytest.mark.parametrize("name", JOBS)
 def test_the_comparison_job_is_one_that_runs(name):
     from coprune.cli.job import arguments_of
 

@@ -37,7 +37,7 @@ def test_intervals_the_chosen_one_and_the_limit(folder, own, drawn_from):
         ["5", "63.0 %", "93.80 %", "0.20 (−0.20 to 0.70)", "|chosen"],
     ]
     assert "5 sizes were tried" in text
-    assert "Whiskers: 95 % confidence interval of the loss" in text
+    assert "Whiskers: 80 % interval of the true loss, which is below the upper end with 90 %" in text
     assert "The allowed drop is 1 point." in text
 
 

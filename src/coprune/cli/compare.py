@@ -32,7 +32,7 @@ def compare(
     finetune_lr: Annotated[
         str,
         typer.Option(
-            help="Highest learning rate; of several, each method takes its best on calibration data (first seed)."
+            help="Highest learning rate; of several, each method takes its best on calibration data."
         ),
     ] = "0.02",
     finetune_schedule: o.FinetuneSchedule = "cosine",
