@@ -43,20 +43,8 @@ def test_variants(base, digits, tmp_path):
 
 def test_max_drop(base, digits, tmp_path):
     out = tmp_path / "drop.json"
-    run(
-        "max_drop.py",
-        base,
-        "--data",
-        digits,
-        "--seeds",
-        1,
-        "--max-drop",
-        20,
-        "--calibration",
-        300,
-        "--out",
-        out,
-    )
+    args = [base, "--data", digits, "--seeds", 1, "--max-drop", 0.01, "--calibration", 300]
+    run("max_drop.py", *args, "--out", out)
     content = json.loads(out.read_text())
     (row,) = content["rows"]
     assert 0 < row["macs"] <= 1
