@@ -324,3 +324,29 @@ def test_a_pass_has_the_same_calls_again_and_in_a_smaller_copy():
 
     full = tiny.network("resnet20")
     assert calls(full) == calls(full) == calls(tiny.network("resnet20", width=3))
+
+
+class Two(nn.Module):
+    """Two convolutions of one shape and a third of another."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(4, 4, 3, padding=1, bias=False) for _ in range(2))
+        self.third = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        return self.third(F.relu(self.second(F.relu(self.first(x)))))
+
+
+def test_weights_that_two_layers_share_are_left_alone():
+    net = Two()
+    net.second.weight = net.first.weight
+    assert list(sites(net)) == ["third"]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("normalise", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_weights_that_are_made_anew_at_every_call_are_left_alone(normalise):
+    net = Two()
+    normalise(net.second)
+    assert list(sites(net)) == ["first", "third"]

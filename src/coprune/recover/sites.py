@@ -53,6 +53,9 @@ def is_dense(module: nn.Module) -> bool:
 def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
     """All dense layers that run exactly once, in the order in which they run.
 
+    Layers whose weights are not theirs alone are left out: tied ones, and those that a parametrisation
+    (weight norm) makes anew at every call.
+
     Args:
         model: run in evaluation mode.
         example: one or more samples ``[N, …]``.
@@ -94,11 +97,16 @@ def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
         if call.layer:
             own.setdefault(call.layer, []).append(call)
     once = {name for name, count in runs.items() if count == 1}
+    held = [p for module in model.modules() for p in module._parameters.values() if p is not None]
+    holders = Counter(map(id, held))
     return tuple(
         _site(calls[-1], readers, record.places, places[name], once)
         for name, calls in own.items()
         # Padding other than by zeros is a call of its own; any other call makes more of the weights.
-        if name in once and is_dense(watched[name]) and all(c.name == "pad" for c in calls[:-1])
+        if name in once
+        and is_dense(watched[name])
+        and holders[id(watched[name]._parameters.get("weight"))] == 1
+        and all(c.name == "pad" for c in calls[:-1])
     )
 
 

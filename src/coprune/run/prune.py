@@ -103,9 +103,9 @@ def prune_model(
                 save_profile(folder.path / "profile", profile.tensors, model=fingerprint, data=seen)
         with watch.measure("select"):
             choices = method.choose(profile, options, settings.seed)
-            curves = curves_for(
-                model, choices, statistics_part, allocation=settings.allocation, device=device
-            )
+            # A share of every group's units needs no curves to be shared out by.
+            allocation = "uniform" if settings.budget.keep_units is not None else settings.allocation
+            curves = curves_for(model, choices, statistics_part, allocation=allocation, device=device)
             if judged or settings.budget.searched:
                 search = Trials(
                     model, prepared, choices, settings, curves, statistics_part, judging_part, device

@@ -96,6 +96,10 @@ def check_settings(settings: PruneSettings, method: Method) -> None:
         raise UserError(
             f"--allocation {settings.allocation} shares out one-shot budgets; leave --schedule layerwise out"
         )
+    if settings.allocation == "knee" and not method.has_knee:
+        raise UserError(
+            f"--allocation knee needs a method with a knee, such as cosep; '{method.name}' has none"
+        )
     if settings.allocation == "measured" and method.allocation != "measured":
         raise UserError(
             f"--allocation measured needs a method that knows its loss for every size, such as "

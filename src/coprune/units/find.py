@@ -155,7 +155,7 @@ def find_units(
         reason = None
         if any(_within(m.layer, skip) for m in group.members if m.role != "consumer"):
             reason = "left alone as asked (--skip)"
-        elif name == dense[-1] or not group.of_role("consumer"):
+        elif name == dense[-1] or not (group.of_role("consumer") or _mixing(model, group)):
             reason = "makes the model's output"
         elif group.kind == "coupled":
             reason = _coupling(group)
@@ -171,6 +171,14 @@ def find_units(
 def _within(layer: str, names: Sequence[str]) -> bool:
     """Whether a layer is one of the names, or inside one of them."""
     return any(layer == name or layer.startswith(f"{name}.") for name in names)
+
+
+def _mixing(model: nn.Module, group: ChannelGroup) -> bool:
+    """Whether the channels pass a layer that does not treat each of them by itself."""
+    return any(
+        not _removable_alone(model.get_submodule(m.layer), "carrier", group.size)
+        for m in group.of_role("carrier")
+    )
 
 
 def _coupling(group: ChannelGroup) -> str:
