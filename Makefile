@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-max-drop bench-speed bench-picture bench-render clean
+.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-max-drop bench-ablation bench-training bench-speed bench-picture bench-render clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -60,6 +60,20 @@ bench-quality: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 # --max-drop 1 on five seeds, judged on the test set (about an hour on two cores).
 bench-max-drop: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 	$(BIN)/python benchmarks/max_drop.py coprune:resnet20@fashion-mnist $(BASES)/vgg16_bn --out benchmarks/results/max_drop.json
+	$(BIN)/python benchmarks/render.py
+
+# One ingredient of complementary changed at a time (about half an hour on two cores).
+bench-ablation: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
+	$(BIN)/python benchmarks/ablation.py resnet20=coprune:resnet20@fashion-mnist \
+	  vgg16_bn=$(BASES)/vgg16_bn --out benchmarks/results/ablation.json
+	$(BIN)/python benchmarks/render.py
+
+# Accuracy against images of training seen: every method at its best learning rate (about two hours).
+TRAININGS := 1000x2 6000x1 60000x1 60000x1_bn
+bench-training: $(VENV)/.ready
+	for n in $(TRAININGS); do \
+	  $(BIN)/coprune run benchmarks/training_$$n.toml && \
+	  cp benchmarks/runs/training_$$n/compare.json benchmarks/results/training_$$n.json || exit 1; done
 	$(BIN)/python benchmarks/render.py
 
 # Profile pass against a plain evaluation pass; the k-curve of 512 units.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
+RECOVERED = {"bn": "recovery by batch norm only", "none": "no recovery"}
 GROUPS = {"resnet20": 9, "resnet56": 27, "vgg16_bn": 12}
 READING = ("grid", "at", "space", "mss", "knee", "knee_degree")
 DEFAULT = tuple(getattr(CoSePSettings(), name) for name in READING)
@@ -180,6 +182,27 @@ def max_drop() -> str:
     return table(head, rows) + said + versions(content)
 
 
+def ablation() -> str:
+    """Points lost with one ingredient changed at a time."""
+    content = load("ablation")
+    cells: dict[str, dict[tuple[str, float], str]] = {}
+    for part in content["variants"]:
+        for row in part["rows"]:
+            said = part["variant"] if row["recovery"] == "least-squares" else RECOVERED[row["recovery"]]
+            column = (part["model"], row["budget"])
+            same = [
+                100 * (part["base"] - (r["pruned"] if r["recovered"] is None else r["recovered"]))
+                for r in part["rows"]
+                if (r["recovery"], r["budget"]) == (row["recovery"], row["budget"])
+            ]
+            spread = statistics.stdev(same) if len(same) > 1 else 0.0
+            cells.setdefault(said, {})[column] = f"{statistics.fmean(same):.2f} ± {spread:.2f}"
+    columns = sorted({c for row in cells.values() for c in row}, key=lambda c: (c[0], -c[1]))
+    rows = [[said, *(row.get(c, "–") for c in columns)] for said, row in cells.items()]
+    head = ["points lost", *(f"{model}, {100 * budget:.0f} %" for model, budget in columns)]
+    return table(head, rows) + versions(content)
+
+
 def cosep_variants() -> str:
     content = load("cosep_variants")
     by_reading: dict[tuple, dict[str, dict]] = {}
@@ -261,6 +284,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quality_vgg16_bn": quality("quality_vgg16_bn"),
     "max_drop": max_drop,
     "ingredients": ingredients,
+    "ablation": ablation,
 }
 
 

@@ -53,6 +53,17 @@ def test_max_drop(base, digits, tmp_path):
     assert all(0 < size["macs"] < 1 for size in content["sizes"])
 
 
+def test_ablation(base, digits, tmp_path, monkeypatch):
+    args = [f"digits={base}", "--data", digits, "--seeds", 1, "--calibration", 200, "--keep-macs", 0.5]
+    run("ablation.py", *args, "--runs", tmp_path / "runs", "--out", tmp_path / "ablation.json")
+    render = module("render")
+    monkeypatch.setattr(render, "RESULTS", tmp_path)
+    lines = render.ablation().splitlines()
+    assert lines[0] == "| points lost | digits, 50 % |"
+    # Five variants, and the first of them with two more recoveries.
+    assert len([line for line in lines if line.startswith("| ")]) == 1 + 5 + 2
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_the_comparison_job_is_one_that_runs(name):
     from coprune.cli.job import arguments_of

@@ -146,3 +146,16 @@ def test_a_method_takes_its_best_learning_rate_on_calibration_data(
     assert all(row["finetuned"] > row["pruned"] for row in rows)
     # Both rates with the first seed, the better one with the second.
     assert len(calls) == 3
+
+
+def test_with_a_uniform_allocation_every_group_keeps_its_share(coprune, base, digits, tmp_path):
+    out = tmp_path / "cmp"
+    methods = "complementary,magnitude"
+    typed = ["compare", "--model", base, "--data", digits, "--methods", methods, "--seeds", 1,
+             "--keep-macs", "0.4", "--calibration", 200, "--out", out]  # fmt: skip
+    assert coprune(*typed, "--allocation", "uniform").code == 0
+    ours, theirs = json.loads((out / "compare.json").read_text())["rows"]
+    assert (ours["macs_ratio"], ours["kept"]) == (theirs["macs_ratio"], theirs["kept"])
+    ended = coprune(*typed, "--allocation", "knee", "--overwrite")
+    assert ended.code == 2
+    assert "allocation" in ended.err

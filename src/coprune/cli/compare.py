@@ -27,6 +27,9 @@ def compare(
     recovery: Annotated[
         str, typer.Option(help="least-squares, bn and/or none, separated by commas.")
     ] = "least-squares",
+    allocation: Annotated[
+        str, typer.Option(help="Share out a budget: auto (each method's own way) or uniform for all.")
+    ] = "auto",
     finetune_epochs: o.FinetuneEpochs = 0,
     finetune_images: o.FinetuneImages = None,
     finetune_lr: Annotated[
@@ -99,6 +102,7 @@ def compare(
         options=options,
         seeds=seeds,
         recoveries=_words(recovery),
+        allocation=allocation,
         finetune=finetune_recipe(
             epochs=finetune_epochs,
             images=finetune_images,

@@ -12,7 +12,7 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class CompareJob(BaseModel):
         budgets: shares of the MACs, or ``knee``.
         seeds: how many; seed s draws its own calibration samples and training order.
         recoveries: each row is made once with each of them.
+        allocation: ``auto``: each method shares a budget out in its own way. ``uniform``: every group
+            keeps the same share, whatever the method: the choices alone are compared.
         finetune: 0 epochs for none.
         finetune_rates: learning rates, all tried with the first seed: each method, budget and recovery
             gets the one with the best calibration accuracy, and keeps it for the other seeds. Empty:
@@ -70,6 +72,7 @@ class CompareJob(BaseModel):
     options: Mapping[str, Any] = {}
     seeds: int = 3
     recoveries: tuple[str, ...] = ("least-squares",)
+    allocation: Literal["auto", "uniform"] = "auto"
     finetune: Recipe = Recipe(epochs=0)
     finetune_rates: tuple[float, ...] = ()
     weights: str | None = None
@@ -215,7 +218,7 @@ def _rows(
             }
             curves = {
                 name: curves_for(
-                    model, choices[name], data.calibration, allocation=method.allocation, device=device
+                    model, choices[name], data.calibration, allocation=_allocation(job, method), device=device
                 )
                 for name, (method, _) in methods.items()
             }
@@ -225,7 +228,7 @@ def _rows(
             if (budget, name, recovery) not in done:
                 started = time.monotonic()
                 wanted, why = _counts(
-                    budget, methods[name][0], choices[name], prepared, knee_macs, curves[name]
+                    budget, methods[name][0], choices[name], prepared, job, knee_macs, curves[name]
                 )
                 decisions = decide(choices[name], wanted, why=why)
                 pruned = cut(model, decisions, prepared.example)
@@ -282,6 +285,7 @@ def _counts(
     method: Method,
     choices: Sequence[Any],
     prepared: Prepared,
+    job: CompareJob,
     knee_macs: float | None,
     curves: Mapping[str, Tensor] | None,
 ) -> tuple[dict[str, int], str]:
@@ -289,8 +293,12 @@ def _counts(
         return counts(Budget(), prepared.cost, choices)
     share = knee_macs if budget == KNEE else float(budget)
     return counts(
-        Budget(keep_macs=share), prepared.cost, choices, allocation=method.allocation, curves=curves
+        Budget(keep_macs=share), prepared.cost, choices, allocation=_allocation(job, method), curves=curves
     )
+
+
+def _allocation(job: CompareJob, method: Method) -> str:
+    return method.allocation if job.allocation == "auto" else job.allocation
 
 
 def _stages(
