@@ -10,7 +10,7 @@ import tiny
 from coprune.data import LoaderSource
 from coprune.profile import ConsumerCovariance, consumers, gather
 from coprune.profile.consumers import consumers_of, output_sensitivity
-from coprune.profile.rows import draw_positions
+from coprune.profile.rows import draw_positions, draw_valid
 from coprune.units import find_units
 
 IMAGE = torch.zeros(1, 1, 12, 12, dtype=torch.float64)
@@ -76,8 +76,17 @@ def rows_twin(net, layer, key, wanted, source):
     handle.remove()
     read, out = seen[0]
     if isinstance(layer, nn.Linear):
+        tokens = read.ndim > 2
         read = read.reshape(len(read), -1, read.shape[-1])
         at = draw_positions(key, samples=len(read), places=read.shape[1], wanted=wanted, seed=0)
+        if tokens:
+            # Batch by batch, since texts are of different widths; all of these tokens count.
+            every = torch.ones(read.shape[:2], dtype=torch.bool)
+            drawn = [
+                draw_valid(f"{key}/{i}", every[i : i + 7], wanted=wanted, seed=0)
+                for i in range(0, len(read), 7)
+            ]
+            at = torch.cat(drawn)
         return np.stack([read[i, at[i]].numpy() for i in range(len(read))])
     pad = F.pad(read, (layer.padding[1],) * 2 + (layer.padding[0],) * 2)
     width = out.shape[-1]
@@ -154,7 +163,9 @@ def test_a_class_without_samples_has_no_say():
 def test_sensitivity_equals_the_gradients_of_single_samples(name):
     net, groups = made(name)
     source = samples()
-    found = output_sensitivity(net, groups, source, batch_size=7, device="cpu", label="test")
+    found, reached = output_sensitivity(net, groups, source, batch_size=7, device="cpu", label="test")
+    assert bool(reached) == (name == "tokens")
+    whole = name == "tokens"  # what a sample's tokens cost together; some may not count
     generator = torch.Generator().manual_seed(0)
     drawn = []
     with torch.no_grad():
@@ -180,7 +191,7 @@ def test_sensitivity_equals_the_gradients_of_single_samples(name):
             (gradient,) = torch.autograd.grad(loss, added[0])
             axis = -1 if isinstance(layer, nn.Linear) else 1
             squares.append(gradient.movedim(axis, -1).flatten(0, -2).square())
-        expected = torch.cat(squares).mean(0)
+        expected = torch.cat(squares).sum(0) / len(squares) if whole else torch.cat(squares).mean(0)
         np.testing.assert_allclose(found[f"{group}/{name}/sensitivity"], expected, rtol=1e-8, atol=1e-14)
 
 
@@ -221,7 +232,7 @@ def test_a_first_layer_that_works_in_place():
     source = samples()
     shifted = LoaderSource([(x - 0.5, y) for x, y in source.batches(24)], 24)
     found, wanted = (
-        output_sensitivity(m, groups, s, batch_size=24, device="cpu", label="test")
+        output_sensitivity(m, groups, s, batch_size=24, device="cpu", label="test")[0]
         for m, s in ((net, source), (plain, shifted))
     )
     for key, tensor in wanted.items():

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.data import Source
+from coprune.data.spread import spread
+from coprune.forward import Inputs, copied, logits_of, moved, split
 from coprune.profile import Consumer
 from coprune.progress import track
 from coprune.units import ChannelGroup
@@ -78,7 +80,8 @@ def measured_curves(
     """
     model.to(device).eval()
     plan = [(choice, k) for choice in choices for k in _levels(choice.group.size)]
-    inputs = _samples(source, max(1, len(plan))).to(device)
+    count = max(_LEAST, min(_MOST, WORK // max(1, len(plan))))
+    inputs = moved(spread(source, count), device)
     reference = _log_probabilities(model, inputs)
     points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
     for choice, k in track(plan, label="sensitivity of groups", total=len(plan)):
@@ -95,20 +98,10 @@ def _levels(size: int) -> list[int]:
     return sorted({max(1, round(level * size)) for level in LEVELS} - {size})
 
 
-def _samples(source: Source, measurements: int) -> Tensor:
-    """Evenly spread samples, as many as the work allows, ``[N, …]``."""
-    count = min(len(source), max(_LEAST, min(_MOST, WORK // measurements)))
-    wanted = {i * len(source) // count for i in range(count)}
-    seen, chosen = 0, []
-    for inputs, _ in source.batches(_BATCH):
-        chosen.append(inputs[[i for i in range(len(inputs)) if seen + i in wanted]])
-        seen += len(inputs)
-    return torch.cat(chosen)
-
-
-def _log_probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
+def _log_probabilities(model: nn.Module, inputs: Inputs) -> Tensor:
     # Copies: the first layer may work in place.
-    return torch.cat([model(part.clone()).double().log_softmax(1) for part in inputs.split(_BATCH)])
+    parts = [logits_of(model, copied(part)) for part in split(inputs, _BATCH)]
+    return torch.cat(parts).double().log_softmax(1)
 
 
 def through(loss: Tensor, points: dict[int, float]) -> Tensor:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-Batch = tuple[Tensor, Tensor]
+from coprune.forward import Inputs
+
+Batch = tuple[Inputs, Tensor]
 
 
 class Source(Protocol):
@@ -28,7 +30,7 @@ class Source(Protocol):
         ...
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Inputs ``[B, …]`` float32 and labels ``[B]`` int64, fixed order, no augmentation."""
+        """Inputs ``[B, …]`` (float32, or named) and labels ``[B]`` int64, fixed order, no augmentation."""
         ...
 
     def epoch(
@@ -39,6 +41,40 @@ class Source(Protocol):
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
         """Number of batches of one epoch of training."""
+        ...
+
+
+S = TypeVar("S", bound="MemorySource")
+
+
+@runtime_checkable
+class MemorySource(Source, Protocol):
+    """A source that holds its samples, so that some of them can be taken."""
+
+    @property
+    def labels(self) -> Tensor:
+        """``[N]`` int64."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, without the batch; of texts that of the longest, ``(L,)``."""
+        ...
+
+    def take(self: S, index: Tensor) -> S:
+        """The samples with the given indices ``[M]``, as a source of their own."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A digest: the same samples give the same text."""
+        ...
+
+    def defect(self) -> str | None:
+        """What makes the inputs unusable and the way out, in words; None when nothing does."""
+        ...
+
+    def unlike(self: S, heldout: S) -> str | None:
+        """Why one model cannot take these training and those held-out samples; None when it can."""
         ...
 
 
@@ -99,6 +135,28 @@ class ArraySource:
         digest.update(self.images.contiguous().numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """``(channels, H, W)``."""
+        return tuple(self.images.shape[1:])
+
+    def defect(self) -> str | None:
+        """See :class:`MemorySource`."""
+        images = self.images
+        if len(images) != len(self.labels):
+            return f"{len(images)} samples but {len(self.labels)} labels; they must be as many"
+        if images.is_floating_point() and not bool(torch.isfinite(images).all()):
+            bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
+            return f"NaN or Inf in {bad} of {len(images)} samples; clean or drop them"
+        return None
+
+    def unlike(self, heldout: ArraySource) -> str | None:
+        """See :class:`MemorySource`."""
+        mine, theirs = list(self.input_shape), list(heldout.input_shape)
+        if mine == theirs:
+            return None
+        return f"training samples are {mine} but held-out samples are {theirs}; they must have one shape"
 
     def _as_input(self, images: Tensor) -> Tensor:
         # A copy always: a model whose first layer works in place must not change the data set.

@@ -11,6 +11,7 @@ from torch import nn
 
 from coprune.data import Source
 from coprune.errors import UserError
+from coprune.forward import logits_of, moved
 from coprune.progress import track
 
 
@@ -70,7 +71,7 @@ def _passes(
     for inputs, labels in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
         check_labels(labels)
         wanted = labels.to(device)
-        logits = model(inputs.to(device))
+        logits = logits_of(model, moved(inputs, device))
         check_logits(logits, wanted)
         yield logits, wanted
 

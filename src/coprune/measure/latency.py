@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from coprune.forward import Inputs, logits_of, moved, part_of
 from coprune.result import Latency
 
 
@@ -34,16 +35,16 @@ class LatencyPlan:
 
 
 @torch.inference_mode()
-def _once(model: nn.Module, inputs: Tensor, device: str) -> float:
+def _once(model: nn.Module, inputs: Inputs, device: str) -> float:
     started = time.perf_counter()
-    model(inputs)
+    logits_of(model, inputs)
     if device == "cuda":
         torch.cuda.synchronize()
     return (time.perf_counter() - started) * 1e3
 
 
 def measure_latency(
-    base: nn.Module, pruned: nn.Module, example: Tensor, plan: LatencyPlan, *, device: str = "cpu"
+    base: nn.Module, pruned: nn.Module, example: Inputs, plan: LatencyPlan, *, device: str = "cpu"
 ) -> tuple[Latency, ...]:
     """Measure both models in turn.
 
@@ -60,7 +61,7 @@ def measure_latency(
     base, pruned = base.to(device).eval(), pruned.to(device).eval()
     found = []
     for batch in plan.batches:
-        inputs = example.repeat(batch, *[1] * (example.ndim - 1)).to(device)
+        inputs = moved(part_of(example, [0] * batch), device)
         for _ in range(plan.warmup):
             _once(base, inputs, device)
             _once(pruned, inputs, device)
@@ -79,9 +80,9 @@ def measure_latency(
     return tuple(found)
 
 
-def median_ms(model: nn.Module, example: Tensor, *, repeats: int = 30, device: str = "cpu") -> float:
+def median_ms(model: nn.Module, example: Inputs, *, repeats: int = 30, device: str = "cpu") -> float:
     """Median milliseconds of one sample, warmed up."""
-    model, inputs = model.to(device).eval(), example[:1].to(device)
+    model, inputs = model.to(device).eval(), moved(part_of(example, [0]), device)
     for _ in range(5):
         _once(model, inputs, device)
     return float(np.median([_once(model, inputs, device) for _ in range(repeats)]))

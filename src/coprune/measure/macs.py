@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from coprune.forward import Inputs, logits_of
 from coprune.measure.mode import evaluating
 
 
@@ -26,7 +27,7 @@ class LayerCost:
 
 
 @torch.no_grad()
-def layer_costs(model: nn.Module, example: Tensor) -> list[LayerCost]:
+def layer_costs(model: nn.Module, example: Inputs) -> list[LayerCost]:
     """What every layer costs for one sample, in the order of the module tree.
 
     Args:
@@ -34,7 +35,7 @@ def layer_costs(model: nn.Module, example: Tensor) -> list[LayerCost]:
         example: one sample with a batch dimension, ``[1, …]``.
     """
     with evaluating(model), FlopCounterMode(display=False) as counter:
-        model(example)
+        logits_of(model, example)
     # The counter's totals are inclusive and named with the root class in front.
     root = type(model).__name__
     totals = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
@@ -51,10 +52,10 @@ def layer_costs(model: nn.Module, example: Tensor) -> list[LayerCost]:
 
 
 @torch.no_grad()
-def count_macs(model: nn.Module, example: Tensor) -> int:
+def count_macs(model: nn.Module, example: Inputs) -> int:
     """MACs of one forward pass of ``example`` ``[1, …]``."""
     with evaluating(model), FlopCounterMode(display=False) as counter:
-        model(example)
+        logits_of(model, example)
     return int(counter.get_total_flops()) // 2
 
 

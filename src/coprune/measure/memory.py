@@ -15,6 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from coprune.forward import Inputs, logits_of, tensors_of
 from coprune.measure.mode import evaluating
 
 
@@ -42,7 +43,7 @@ class _LiveStorages(TorchDispatchMode):
 
 
 @torch.no_grad()
-def peak_memory(model: nn.Module, example: Tensor) -> int:
+def peak_memory(model: nn.Module, example: Inputs) -> int:
     """Bytes of weights, input and activations at the worst moment of one forward pass.
 
     Args:
@@ -51,8 +52,8 @@ def peak_memory(model: nn.Module, example: Tensor) -> int:
     """
     held = {
         t.untyped_storage()._cdata: t.untyped_storage().nbytes()
-        for t in [*model.parameters(), *model.buffers(), example]
+        for t in [*model.parameters(), *model.buffers(), *tensors_of(example)]
     }
     with evaluating(model), _LiveStorages(set(held)) as live:
-        model(example)
+        logits_of(model, example)
     return sum(held.values()) + live.peak

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from coprune.data import DataSet
+from coprune.forward import Inputs
 from coprune.measure.accuracy import evaluate
 from coprune.measure.macs import count_macs, count_params
 from coprune.measure.memory import peak_memory
@@ -18,7 +19,7 @@ def measure_stage(
     name: Literal["base", "pruned", "recovered", "finetuned"],
     model: nn.Module,
     data: DataSet,
-    example: Tensor,
+    example: Inputs,
     *,
     device: str = "cpu",
 ) -> Stage:

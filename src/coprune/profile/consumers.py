@@ -6,7 +6,7 @@ of a flattened map), ``D = U·b``, ``O`` outputs of the consumer, ``C`` classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from coprune.data import Source
-from coprune.profile.rows import draw_positions, output_positions, read_rows
+from coprune.forward import copied, logits_of, moved
+from coprune.profile.reach import has_tokens
+from coprune.profile.rows import draw_positions, draw_valid, output_positions, read_rows
 from coprune.profile.statistic import ConsumerCovariance
 from coprune.progress import track
 from coprune.units import ChannelGroup
@@ -54,9 +56,16 @@ class ConsumerCollector:
     """
 
     def __init__(
-        self, wanted: ConsumerCovariance, groups: tuple[ChannelGroup, ...], *, samples: int, classes: int
+        self,
+        wanted: ConsumerCovariance,
+        groups: tuple[ChannelGroup, ...],
+        *,
+        samples: int,
+        classes: int,
+        reached: Mapping[str, Sequence[Tensor]],
     ) -> None:
         self._wanted, self._groups, self._samples, self._classes = wanted, groups, samples, classes
+        self._reached = {layer: iter(batches) for layer, batches in reached.items()}
         self._labels = torch.empty(0, dtype=torch.int64)
         self._seen: dict[str, int] = {}
         self._places: dict[str, Tensor] = {}  # of all samples; drawing them costs more than a batch
@@ -91,14 +100,7 @@ class ConsumerCollector:
     def _add(
         self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor, columns: slice, units: int
     ) -> None:
-        start = self._seen.get(key, 0)
-        self._seen[key] = start + len(inputs)
-        if key not in self._places:
-            places = output_positions(layer, output)
-            self._places[key] = draw_positions(
-                key, samples=self._samples, places=places, wanted=self._wanted.places, seed=0
-            )
-        at = self._places[key][start : start + len(inputs)].to(inputs.device)
+        at = self._at(key, layer, inputs, output).to(inputs.device)
         axis = -1 if isinstance(layer, nn.Linear) else 1
         part = inputs.narrow(axis, columns.start, columns.stop - columns.start)
         x = _narrow(read_rows(layer, part, at), units, total=False).double()
@@ -109,6 +111,21 @@ class ConsumerCollector:
             labels = F.one_hot(self._labels.repeat_interleave(at.shape[1]), self._classes).double()
             batch["class_count"], batch["class_sum"] = labels.sum(0), labels.T @ x
         self._found[key] = {**self._found[key], **_merged(self._found[key], batch)}
+
+    def _at(self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
+        """Where to look at this batch, ``[B, P]``."""
+        start = self._seen.get(key, 0)
+        self._seen[key] = start + len(inputs)
+        if key in self._reached:
+            # Batches of texts are of different widths, so each draws its own.
+            name = f"{key}/{start}"
+            return draw_valid(name, next(self._reached[key]), wanted=self._wanted.places, seed=0)
+        if key not in self._places:
+            places = output_positions(layer, output)
+            self._places[key] = draw_positions(
+                key, samples=self._samples, places=places, wanted=self._wanted.places, seed=0
+            )
+        return self._places[key][start : start + len(inputs)]
 
     def tensors(self) -> dict[str, Tensor]:
         return {f"{key}/{part}": t.cpu() for key, parts in self._found.items() for part, t in parts.items()}
@@ -171,8 +188,8 @@ def output_sensitivity(
     batch_size: int,
     device: str,
     label: str,
-) -> dict[str, Tensor]:
-    """Mean square gradient by every output of every consumer: ``group/layer/sensitivity`` → ``[O]``.
+) -> tuple[dict[str, Tensor], dict[str, list[Tensor]]]:
+    """Mean square gradient by every output of every consumer, and which places have any.
 
     The loss is the model's own log-likelihood: classes are drawn from what it predicts (Fisher
     information, not the empirical one), so no label is read.
@@ -184,24 +201,38 @@ def output_sensitivity(
         batch_size: samples of a backward pass.
         device: where to compute.
         label: of the progress bar.
+
+    Returns:
+        ``group/layer/sensitivity`` → ``[O]``: the mean over samples and places of a convolution; over
+        samples the sum of all tokens, of which only some count. And ``group/layer`` → a batch's
+        ``[B, places]`` bool, for layers that are applied to tokens.
     """
     model.to(device).eval()
     keys: dict[str, list[str]] = {}
     for group in groups:
         for member in group.of_role("consumer"):
-            keys.setdefault(member.layer, []).append(f"{group.name}/{member.layer}/sensitivity")
+            keys.setdefault(member.layer, []).append(f"{group.name}/{member.layer}")
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = dict.fromkeys(keys, 0)
+    reached: dict[str, list[Tensor]] = {}
+    roots: list[Tensor] = []
 
     def watch(layer: nn.Module, _: Sequence[Tensor], output: Tensor, name: str) -> None:
         axis = output.ndim - 1 if isinstance(layer, nn.Linear) else 1
+
+        tokens = has_tokens(layer, output)
 
         def add(gradient: Tensor) -> None:
             rows = gradient.movedim(axis, -1).flatten(0, -2)
             total = rows.square().sum(0, dtype=torch.float64)
             sums[name] = sums[name] + total if name in sums else total
-            counts[name] += len(rows)
+            counts[name] += len(gradient) if tokens else len(rows)
+            if tokens:
+                reached.setdefault(name, []).append((gradient != 0).any(-1).flatten(1))
 
+        if not output.requires_grad:
+            output.requires_grad_()  # of a frozen model that reads no floating-point numbers
+        roots.append(output)
         # On the tensor, so that an activation that works in place afterwards does no harm.
         output.register_hook(add)
 
@@ -214,12 +245,18 @@ def output_sensitivity(
         for inputs, _ in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
             with torch.enable_grad():
                 # The loader's own tensor is not to be marked; the first layer may work in place.
-                x = inputs.to(device).detach().requires_grad_()
-                logits = model(x.clone())
+                x = moved(inputs, device)
+                roots.clear()
+                if isinstance(x, Tensor):
+                    x = x.detach().requires_grad_()
+                logits = logits_of(model, copied(x))
                 drawn = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator)[:, 0]
                 loss = F.cross_entropy(logits, drawn.to(device), reduction="sum")
-                torch.autograd.grad(loss, x)
+                # All gradients on the way to the input; of named inputs, to the outputs themselves.
+                torch.autograd.grad(loss, x if isinstance(x, Tensor) else list(roots))
     finally:
         for handle in handles:
             handle.remove()
-    return {key: (sums[name] / counts[name]).cpu() for name, found in keys.items() for key in found}
+    means = {name: (total / counts[name]).cpu() for name, total in sums.items()}
+    cost = {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}
+    return cost, {key: reached[name] for name, found in keys.items() if name in reached for key in found}

@@ -9,12 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from coprune.data import Source
+from coprune.forward import logits_of, moved
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.profile.collect import Collector, MomentsCollector
 from coprune.profile.consumers import Consumer, ConsumerCollector, consumers_of, output_sensitivity
 from coprune.profile.importance import importances
 from coprune.profile.moments import Moments
-from coprune.profile.statistic import ClassMoments, ConsumerCovariance, Importance, Statistic, WeightScore
+from coprune.profile.statistic import (
+    ClassMoments,
+    ConsumerCovariance,
+    Importance,
+    Statistic,
+    Streamed,
+    WeightScore,
+)
 from coprune.profile.weights import SCORES
 from coprune.progress import track
 from coprune.units import ChannelGroup, CostModel
@@ -87,7 +95,7 @@ def gather(
     found: dict[str, dict[str, Tensor]] = {}
     collectors: dict[str, Collector] = {}
     ranked: dict[str, Importance] = {}
-    sensitive: list[str] = []
+    sensitive: list[ConsumerCovariance] = []
     for wanted in statistics:
         if isinstance(wanted, WeightScore):
             score = SCORES[wanted.kind]
@@ -95,16 +103,30 @@ def gather(
         elif isinstance(wanted, ClassMoments):
             collectors[wanted.key] = MomentsCollector(wanted, groups, classes=classes)
         elif isinstance(wanted, ConsumerCovariance):
-            collectors[wanted.key] = ConsumerCollector(wanted, groups, samples=len(source), classes=classes)
-            sensitive.append(wanted.key)
-        else:
+            sensitive.append(wanted)
+        elif isinstance(wanted, Importance):
             ranked[wanted.key] = wanted
+        elif isinstance(wanted, Streamed):
+            collectors[wanted.key] = wanted.collector(groups, classes=classes)
+        else:
+            measured = wanted.measure(model, groups, source, classes=classes, device=device, label=label)
+            found[wanted.key] = dict(measured)
     if ranked:
         kinds = [wanted.kind for wanted in ranked.values()]
         by_kind = importances(
             model, groups, source, kinds, classes=classes, batch_size=batch_size, device=device, label=label
         )
         found.update({key: by_kind[wanted.kind] for key, wanted in ranked.items()})
+    costs: dict[str, Tensor] = {}
+    if sensitive:
+        # First, since it tells where it is worth while to look.
+        costs, reached = output_sensitivity(
+            model, groups, source, batch_size=batch_size, device=device, label=f"{label}, sensitivity"
+        )
+        for covariance in sensitive:
+            collectors[covariance.key] = ConsumerCollector(
+                covariance, groups, samples=len(source), classes=classes, reached=reached
+            )
     if not collectors:
         return found
     model.to(device).eval()
@@ -116,15 +138,11 @@ def gather(
                 check_labels(labels, classes)
                 for collector in collectors.values():
                     collector.start_batch(labels.to(device))
-                check_logits(model(inputs.to(device)), labels.to(device))
+                check_logits(logits_of(model, moved(inputs, device)), labels.to(device))
     finally:
         for handle in handles:
             handle.remove()
     found.update({key: collector.tensors() for key, collector in collectors.items()})
-    if sensitive:
-        cost = output_sensitivity(
-            model, groups, source, batch_size=batch_size, device=device, label=f"{label}, sensitivity"
-        )
-        for key in sensitive:
-            found[key] |= cost
+    for covariance in sensitive:
+        found[covariance.key] |= costs
     return found

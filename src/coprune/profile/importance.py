@@ -31,6 +31,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from coprune.data import Source
+from coprune.forward import Inputs, logits_of, moved, part_of
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.profile.statistic import ImportanceKind
 from coprune.progress import track
@@ -85,7 +86,7 @@ def importances(
     for parameter in twin.parameters():
         parameter.requires_grad_(True)
     example, _ = next(iter(source.batches(1)))
-    graph = trace(twin, example[:1].to(device))
+    graph = trace(twin, moved(part_of(example, [0]), device))
     found: dict[ImportanceKind, dict[str, Tensor]] = {}
     for kind in kinds:
         batches = _checked(source, batch_size, classes)
@@ -117,26 +118,26 @@ def _of_group(
     return torch.where(values.isnan(), 0.0, values)
 
 
-def _checked(source: Source, batch_size: int, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _checked(source: Source, batch_size: int, classes: int) -> Iterator[tuple[Inputs, Tensor]]:
     for inputs, labels in source.batches(batch_size):
         check_labels(labels, classes)
         yield inputs, labels
 
 
 def _spread(
-    batches: Iterable[tuple[Tensor, Tensor]], count: int, *, of: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+    batches: Iterable[tuple[Inputs, Tensor]], count: int, *, of: int
+) -> Iterator[tuple[Inputs, Tensor]]:
     """``count`` single samples, evenly spread over ``of`` of them."""
     wanted = {i * of // count for i in range(count)}
     seen = 0
     for inputs, labels in batches:
         for i in range(len(labels)):
             if seen + i in wanted:
-                yield inputs[i : i + 1], labels[i : i + 1]
+                yield part_of(inputs, [i]), labels[i : i + 1]
         seen += len(labels)
 
 
-def _leave_gradients(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, power: int) -> None:
+def _leave_gradients(model: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], *, power: int) -> None:
     """Set every parameter's ``.grad`` to a mean over samples.
 
     Args:
@@ -150,9 +151,9 @@ def _leave_gradients(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]],
     totals = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
     count = 0
     for inputs, labels in batches:
-        x, y = inputs.to(parameters[0].device), labels.to(parameters[0].device)
+        x, y = moved(inputs, parameters[0].device), labels.to(parameters[0].device)
         with torch.enable_grad():
-            logits = model(x)
+            logits = logits_of(model, x)
             check_logits(logits.detach(), y)
             loss = F.cross_entropy(logits, y, reduction="sum")
             gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)

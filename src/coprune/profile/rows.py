@@ -32,6 +32,27 @@ def draw_positions(name: str, *, samples: int, places: int, wanted: int, seed: i
     return torch.rand(samples, places, generator=generator).topk(wanted, dim=1).indices
 
 
+def draw_valid(name: str, valid: Tensor, *, wanted: int, seed: int) -> Tensor:
+    """Where to look when not every place counts: ``[N, P]`` int64.
+
+    Every sample gets as many places, so that all weigh the same; one with fewer valid places than the
+    others repeats its own.
+
+    Args:
+        name: of the layer.
+        valid: places that count, ``[N, places]`` bool. A sample without any gets its first place.
+        wanted: places a sample, at most.
+        seed: of the draw.
+    """
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    drawn = torch.rand(valid.shape, generator=generator).masked_fill(~valid.cpu(), -1.0)
+    order = drawn.argsort(dim=1, descending=True)
+    counts = valid.cpu().sum(1, keepdim=True).clamp_min(1)
+    most = min(wanted, int(counts.max()))
+    return order.gather(1, torch.arange(most).expand(len(valid), most) % counts)
+
+
 def read_rows(layer: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
     """What the layer reads at the given places.
 

@@ -2,12 +2,23 @@
 
 A method declares statistics; what all chosen methods declared is gathered, each once, from the
 calibration samples (:mod:`coprune.profile.gather`). A statistic's key names its file.
+
+Statistics of one method's own live with the method and say themselves how they are gathered:
+:class:`Streamed` ones while the batches pass, :class:`OwnPass` ones on their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from coprune.data import Source
+    from coprune.profile.collect import Collector
+    from coprune.units import ChannelGroup
 
 Where = Literal["consumer", "producer"]
 """Where activations are read: ``consumer``, what the next layer reads (behind batch norm, activation
@@ -85,4 +96,41 @@ class ConsumerCovariance:
         return f"consumer_covariance-{self.places}{'-classes' if self.classes else ''}"
 
 
-Statistic = ClassMoments | WeightScore | Importance | ConsumerCovariance
+@runtime_checkable
+class Streamed(Protocol):
+    """A statistic that brings its own collector for the common pass over the data."""
+
+    @property
+    def key(self) -> str:
+        """Name of the statistic's file."""
+        ...
+
+    def collector(self, groups: tuple[ChannelGroup, ...], *, classes: int) -> Collector:
+        """What gathers it over the groups it is meant for."""
+        ...
+
+
+@runtime_checkable
+class OwnPass(Protocol):
+    """A statistic that calls the model itself (for gradients), or looks at its weights only."""
+
+    @property
+    def key(self) -> str:
+        """Name of the statistic's file."""
+        ...
+
+    def measure(
+        self,
+        model: nn.Module,
+        groups: tuple[ChannelGroup, ...],
+        source: Source,
+        *,
+        classes: int,
+        device: str,
+        label: str,
+    ) -> Mapping[str, Tensor]:
+        """Name → tensor on the CPU, for the groups it is meant for."""
+        ...
+
+
+Statistic = ClassMoments | WeightScore | Importance | ConsumerCovariance | Streamed | OwnPass

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.data import Source
+from coprune.forward import logits_of, moved, samples_in
 from coprune.progress import track
 
 
@@ -47,8 +48,8 @@ def reestimate_batchnorm(
             source.batches(batch_size), label="batch norm", total=source.steps(batch_size)
         ):
             # A batch of one sample has no variance over 1×1 maps.
-            if len(inputs) > 1:
-                model(inputs.to(device))
+            if samples_in(inputs) > 1:
+                logits_of(model, moved(inputs, device))
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from coprune.errors import UserError
+from coprune.forward import Inputs, copied, logits_of, part_of
 from coprune.plan import GroupDecision
 from coprune.profile.rows import draw_positions, pick_outputs
 from coprune.recover.sites import find_sites
@@ -41,7 +42,7 @@ def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict
 
 @torch.no_grad()
 def matched_outputs(
-    model: nn.Module, teacher: nn.Module, inputs: Tensor, groups: Sequence[ChannelGroup] = ()
+    model: nn.Module, teacher: nn.Module, inputs: Inputs, groups: Sequence[ChannelGroup] = ()
 ) -> dict[str, Tensor]:
     """The same for a pruned model that came without a plan.
 
@@ -58,7 +59,7 @@ def matched_outputs(
     Raises:
         UserError: the layers differ, or a channel is like none.
     """
-    ours, theirs = ([s.layer for s in find_sites(m, inputs[:2])] for m in (model, teacher))
+    ours, theirs = ([s.layer for s in find_sites(m, part_of(inputs, slice(2)))] for m in (model, teacher))
     if ours != theirs:
         raise UserError("the pruned and the unpruned model are not the same network: their layers differ")
     names = [n for n in ours if len(_weight(model, n)) < len(_weight(teacher, n))]
@@ -104,7 +105,7 @@ def _weight(model: nn.Module, name: str) -> Tensor:
     return model.get_submodule(name).get_parameter("weight")
 
 
-def _outputs(model: nn.Module, names: list[str], inputs: Tensor) -> dict[str, Tensor]:
+def _outputs(model: nn.Module, names: list[str], inputs: Inputs) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     handles = []
     for name in names:
@@ -121,7 +122,7 @@ def _outputs(model: nn.Module, names: list[str], inputs: Tensor) -> dict[str, Te
 
         handles.append(model.get_submodule(name).register_forward_hook(take))
     try:
-        model.eval()(inputs.clone())  # the first layer may work in place
+        logits_of(model.eval(), copied(inputs))  # the first layer may work in place
     finally:
         for handle in handles:
             handle.remove()

@@ -14,7 +14,7 @@ Shapes: ``N`` samples, ``P`` places a sample, ``K`` kept output channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from coprune.data import Source
+from coprune.data.spread import spread
 from coprune.errors import UserError
+from coprune.forward import Inputs, copied, logits_of, moved, part_of, samples_in, split
 from coprune.measure.memory import peak_memory
-from coprune.profile.rows import draw_positions, pick_outputs, read_rows
+from coprune.profile.reach import reach
+from coprune.profile.rows import draw_positions, draw_valid, pick_outputs, read_rows
 from coprune.progress import track
 from coprune.recover.calls import Place, Taps
 from coprune.recover.regression import Solution, Target, solve
@@ -95,14 +98,9 @@ def least_squares(
     """
     model.to(device).eval()
     teacher.to(device).eval()
-    inputs = _samples(source, teacher, memory=memory).to(device)
-    walk = _pairs(model, teacher, inputs[:2], kept)
-    places = {
-        site.layer: draw_positions(
-            site.layer, samples=len(inputs), places=site.places, wanted=-(-rows // len(inputs)), seed=seed
-        ).to(device)
-        for site, _, _ in walk
-    }
+    inputs = moved(_samples(source, teacher, memory=memory), device)
+    walk = _pairs(model, teacher, part_of(inputs, slice(2)), kept)
+    places = _places(teacher, [site for site, _, _ in walk], inputs, rows=rows, seed=seed, device=device)
     wanted = _teacher_values(teacher, walk, inputs, places)
     found: list[LayerRecovery] = []
     bar = iter(track(range(len(walk)), label="least squares", total=len(walk)))
@@ -122,24 +120,37 @@ def least_squares(
     return tuple(found)
 
 
-def _samples(source: Source, teacher: nn.Module, *, memory: int) -> Tensor:
+def _samples(source: Source, teacher: nn.Module, *, memory: int) -> Inputs:
     """As many samples as fit, evenly spread, ``[N, …]``."""
-    first, _ = next(iter(source.batches(1)))
     device = next(teacher.parameters()).device
-    each = max(1, peak_memory(teacher, first[:1].to(device, copy=True)))
-    count = min(len(source), max(16, memory // each))
-    picked = {i * len(source) // count for i in range(count)}
-    chosen: list[Tensor] = []
-    seen = 0
-    for inputs, _ in source.batches(_BATCH):
-        index = [i for i in range(len(inputs)) if seen + i in picked]
-        chosen.append(inputs[index])
-        seen += len(inputs)
-    return torch.cat(chosen)
+    # The last sample: texts are stored by length.
+    first = copied(moved(part_of(spread(source, len(source)), [0]), device))
+    each = max(1, peak_memory(teacher, first))
+    return spread(source, max(16, memory // each))
+
+
+def _places(
+    teacher: nn.Module, sites: Sequence[Site], inputs: Inputs, *, rows: int, seed: int, device: str
+) -> dict[str, Tensor]:
+    """Where to look at every layer, ``[N, P]``; of tokens, only at those that can reach the logits."""
+    samples = samples_in(inputs)
+    wanted = -(-rows // samples)
+    dense = {site.layer: teacher.get_submodule(site.layer) for site in sites if site.places > 1}
+    names = [name for name, layer in dense.items() if not isinstance(layer, nn.Conv2d)]
+    parts = [reach(teacher, part, names) for part in split(copied(inputs), _BATCH)] if names else []
+    valid = {name: torch.cat([part[name] for part in parts]) for name in names}
+    return {
+        site.layer: (
+            draw_valid(site.layer, valid[site.layer], wanted=wanted, seed=seed)
+            if site.layer in valid
+            else draw_positions(site.layer, samples=samples, places=site.places, wanted=wanted, seed=seed)
+        ).to(device)
+        for site in sites
+    }
 
 
 def _pairs(
-    model: nn.Module, teacher: nn.Module, example: Tensor, kept: Mapping[str, Tensor]
+    model: nn.Module, teacher: nn.Module, example: Inputs, kept: Mapping[str, Tensor]
 ) -> list[tuple[Site, Site, Tensor | None]]:
     """Every dense layer's site in both models, and which of the teacher's channels it has."""
     ours, theirs = find_sites(model, example), find_sites(teacher, example)
@@ -163,7 +174,7 @@ Visitor = Callable[[Site, nn.Module, Tensor, "Tensor | None"], None]
 
 
 def _visit(
-    model: nn.Module, sites: list[Site], inputs: Tensor, visitor: Visitor, *, after: bool = False
+    model: nn.Module, sites: list[Site], inputs: Inputs, visitor: Visitor, *, after: bool = False
 ) -> None:
     """Run a forward pass that stops by at every site.
 
@@ -194,10 +205,10 @@ def _visit(
                 visitor(site, layer, output if after else args[0], waiting.pop(site.layer, None))
 
         handles.append(layer.register_forward_hook(stop) if after else layer.register_forward_pre_hook(stop))
-    read = inputs.clone()  # which a model whose first layer works in place changes
+    read = copied(inputs)  # which a model whose first layer works in place changes
     try:
         with taps:
-            model(read)
+            logits_of(model, read)
     finally:
         for handle in handles:
             handle.remove()
@@ -206,7 +217,7 @@ def _visit(
 def _teacher_values(
     teacher: nn.Module,
     walk: list[tuple[Site, Site, Tensor | None]],
-    inputs: Tensor,
+    inputs: Inputs,
     places: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """What the unpruned network says behind norm and sum of every site, ``[N·P, K]`` each."""
@@ -224,8 +235,9 @@ def _teacher_values(
         index = kept[site.layer]
         found[site.layer].append(value if index is None else value[:, index.to(value.device)])
 
-    for start in range(0, len(inputs), _BATCH):
-        _visit(teacher, [full for _, full, _ in walk], inputs[start : start + _BATCH], note, after=True)
+    for start in range(0, samples_in(inputs), _BATCH):
+        part = part_of(inputs, slice(start, start + _BATCH))
+        _visit(teacher, [full for _, full, _ in walk], part, note, after=True)
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 

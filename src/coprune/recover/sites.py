@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
+from coprune.forward import Inputs, copied, logits_of
 from coprune.profile.rows import output_positions
 from coprune.recover.calls import Call, Place, Record
 
@@ -50,7 +51,7 @@ def is_dense(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
+def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     """All dense layers that run exactly once, in the order in which they run.
 
     Layers whose weights are not theirs alone are left out: tied ones, and those that a parametrisation
@@ -82,10 +83,10 @@ def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
                     places[name] = output_positions(layer, output)
 
         handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    seen = example.clone()  # which a model whose first layer works in place changes
+    seen = copied(example)  # which a model whose first layer works in place changes
     try:
         with record:
-            model.eval()(seen)
+            logits_of(model.eval(), seen)
     finally:
         for handle in handles:
             handle.remove()

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from coprune.data import DataSet, Source
+from coprune.data.spread import spread
 from coprune.errors import UserError
+from coprune.forward import part_of
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.plan import GroupDecision, Plan
 from coprune.recover import (
@@ -85,13 +86,8 @@ def surviving(
     if decisions is not None:
         check_fits(teacher, decisions)
         return kept_outputs(teacher, decisions)
-    parts: list[Tensor] = []
-    for inputs, _ in source.batches(_LOOKED_AT):
-        parts.append(inputs)
-        if sum(map(len, parts)) >= _LOOKED_AT:
-            break
-    inputs = torch.cat(parts)[:_LOOKED_AT]
-    groups = find_units(teacher.cpu(), inputs[:1]).groups
+    inputs = spread(source, _LOOKED_AT)
+    groups = find_units(teacher.cpu(), part_of(inputs, [0])).groups
     return matched_outputs(model.cpu(), teacher, inputs, groups)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from coprune.allocate import measured_curves, spend
 from coprune.data import DataSet, Source
 from coprune.errors import UserError
+from coprune.forward import Inputs, logits_of, moved, part_of, tensors_of
 from coprune.plan import GroupDecision
 from coprune.profile import Profile, Statistic, gather
 from coprune.recover import kept_outputs, least_squares, reestimate_batchnorm
@@ -24,7 +25,7 @@ RECOVERIES = ("least-squares", "bn", "none")
 class Prepared:
     """A model looked at: one sample to trace with, its groups and what they cost."""
 
-    example: Tensor
+    example: Inputs
     units: Units
     cost: CostModel
 
@@ -36,7 +37,7 @@ def prepare(model: nn.Module, data: DataSet, *, skip: Sequence[str] = ()) -> Pre
         UserError: the model does not take the data, or nothing can be removed (with all reasons).
     """
     inputs, _ = next(iter(data.heldout.batches(1)))
-    example = inputs[:1].cpu()
+    example = moved(part_of(inputs, [0]), "cpu")
     model.cpu()
     check_takes(model, example)
     units = find_units(model, example, skip=skip)
@@ -46,7 +47,7 @@ def prepare(model: nn.Module, data: DataSet, *, skip: Sequence[str] = ()) -> Pre
     return Prepared(example, units, cost_model(model, example, units.groups))
 
 
-def check_takes(model: nn.Module, inputs: Tensor) -> None:
+def check_takes(model: nn.Module, inputs: Inputs) -> None:
     """One small forward pass.
 
     Raises:
@@ -54,11 +55,10 @@ def check_takes(model: nn.Module, inputs: Tensor) -> None:
     """
     try:
         with torch.no_grad():
-            model.eval()(inputs)
+            logits_of(model.eval(), inputs)
     except (RuntimeError, ValueError, TypeError) as cause:
-        raise UserError(
-            f"the model does not take inputs {list(inputs.shape)}: {str(cause).splitlines()[0]}"
-        ) from cause
+        shapes = " and ".join(str(list(t.shape)) for t in tensors_of(inputs))
+        raise UserError(f"the model does not take inputs {shapes}: {str(cause).splitlines()[0]}") from cause
 
 
 def gather_for(

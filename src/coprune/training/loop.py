@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from coprune.data import Source, limited
 from coprune.data.source import batch_seed
 from coprune.errors import UserError
+from coprune.forward import Inputs, logits_of, moved, part_of
 from coprune.progress import track
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.recipe import Recipe, scheduler
@@ -68,7 +69,7 @@ def _accelerator(recipe: Recipe, device: str) -> Accelerator:
 
 def _batches(
     source: Source, recipe: Recipe, *, seed: int, done: int, steps: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
+) -> Iterator[tuple[int, Inputs, Tensor]]:
     """(epoch, inputs, labels) from where a training stopped to its end."""
     for epoch in range(done // steps, recipe.epochs):
         skip = done - epoch * steps if epoch == done // steps else 0
@@ -141,21 +142,21 @@ def fit(
     for epoch, inputs, labels in track(stream, label=label, total=total, done=done):
         # Dropout draws from the global generator: a function of the step, as everything else.
         torch.manual_seed(batch_seed(seed, epoch, done))
-        x = inputs[rank::world].to(accelerator.device)
+        x = moved(part_of(inputs, slice(rank, None, world)), accelerator.device)
         y = labels[rank::world].to(accelerator.device)
-        if x.ndim == 4:
+        if isinstance(x, Tensor) and x.ndim == 4:
             x = x.contiguous(memory_format=layout)
-        if len(x) == 1 and normalised:
+        if len(y) == 1 and normalised:
             # Batch norm cannot learn from one value a channel: the last sample of this epoch's order
             # is passed over, another one next time.
             done += 1
             schedule.step()
             continue
-        logits = trained(x)
+        logits = logits_of(trained, x)
         loss = F.cross_entropy(logits, y)
         if recipe.distill > 0 and teacher is not None:
             with torch.no_grad(), accelerator.autocast():
-                soft = teacher(x)
+                soft = logits_of(teacher, x)
             kl = distillation_loss(logits.float(), soft.float(), temperature=recipe.temperature)
             loss = (1 - recipe.distill) * loss + recipe.distill * kl
         accelerator.backward(loss)

@@ -1,0 +1,90 @@
+"""How a model is called: one place that knows tensors from named inputs, and outputs from logits.
+
+Image models take one tensor ``[N, …]``. Text models (🤗 transformers) take named tensors, all with the
+samples first, and hand back an object with ``logits``. Nothing else in the project calls a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Inputs = Tensor | dict[str, Tensor]
+"""What a model reads: one tensor ``[N, …]``, or named ones, each ``[N, …]``."""
+
+
+def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
+    """One forward pass.
+
+    Args:
+        model: takes ``inputs``; hands back a tensor or an object with ``logits``.
+        inputs: ``[N, …]``, or named.
+
+    Returns:
+        Logits ``[N, C]``.
+
+    Raises:
+        TypeError: the output is neither.
+    """
+    output: Any = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+    if isinstance(output, Tensor):
+        return output
+    logits = getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"{type(model).__name__} returns a {type(output).__name__} without logits; a classifier is needed"
+        )
+    return logits
+
+
+def tensors_of(inputs: Inputs) -> list[Tensor]:
+    """All tensors of the inputs."""
+    return list(inputs.values()) if isinstance(inputs, dict) else [inputs]
+
+
+def samples_in(inputs: Inputs) -> int:
+    """Number of samples ``N``."""
+    return len(tensors_of(inputs)[0])
+
+
+def part_of(inputs: Inputs, index: slice | Tensor | list[int]) -> Inputs:
+    """Some of the samples."""
+    if isinstance(inputs, dict):
+        return {name: tensor[index] for name, tensor in inputs.items()}
+    return inputs[index]
+
+
+def split(inputs: Inputs, size: int) -> list[Inputs]:
+    """In parts of at most ``size`` samples."""
+    return [part_of(inputs, slice(at, at + size)) for at in range(0, samples_in(inputs), size)]
+
+
+def moved(inputs: Inputs, device: str | torch.device) -> Inputs:
+    """On a device."""
+    if isinstance(inputs, dict):
+        return {name: tensor.to(device) for name, tensor in inputs.items()}
+    return inputs.to(device)
+
+
+def copied(inputs: Inputs) -> Inputs:
+    """A copy, for a model whose first layer works in place."""
+    if isinstance(inputs, dict):
+        return {name: tensor.clone() for name, tensor in inputs.items()}
+    return inputs.clone()
+
+
+def joined(parts: Sequence[Inputs]) -> Inputs:
+    """Several batches as one. Named inputs must be as wide as one another.
+
+    Raises:
+        ValueError: batches of different shapes.
+    """
+    try:
+        if isinstance(parts[0], dict):
+            return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}  # type: ignore[index]
+        return torch.cat(list(parts))  # type: ignore[arg-type]
+    except RuntimeError as cause:
+        raise ValueError(f"batches of different shapes cannot be joined: {cause}") from cause
