@@ -35,6 +35,7 @@ def prune(
     keep_macs: float | None = None,
     keep_params: float | None = None,
     keep_units: float | None = None,
+    keep_heads: float | None = None,
     latency_ms: float | None = None,
     max_drop: float | None = None,
     allocation: str = "auto",
@@ -43,6 +44,7 @@ def prune(
     finetune_epochs: int = 0,
     finetune_lr: float = 0.02,
     distill: float = 0.9,
+    units: Iterable[str] = (),
     skip: Iterable[str] = (),
     seed: int = 0,
     device: str = "auto",
@@ -59,9 +61,9 @@ def prune(
         calibration_samples: how many to take from the start of ``train`` otherwise.
         method: ``complementary``, ``cosep``, ``random``, ``magnitude``, ``magnitude_l2``, ``bn_scale``,
             ``fpgm``, ``lamp``, ``taylor`` or ``hessian``.
-        keep_macs, keep_params, keep_units, latency_ms, max_drop: at most one; none: the method's own
-            knee decides.
-        allocation, schedule, recovery, skip, seed, device: as on the command line.
+        keep_macs, keep_params, keep_units, keep_heads, latency_ms, max_drop: at most one; none: the
+            method's own knee decides.
+        allocation, schedule, recovery, units, skip, seed, device: as on the command line.
         finetune_epochs: passes over ``train`` at the end.
         finetune_lr: highest learning rate, cosine to 0.
         distill: weight of the unpruned model's soft labels in the loss.
@@ -78,6 +80,7 @@ def prune(
         "keep_macs": keep_macs,
         "keep_params": keep_params,
         "keep_units": keep_units,
+        "keep_heads": keep_heads,
         "latency_ms": latency_ms,
         "max_drop": max_drop,
     }
@@ -90,6 +93,7 @@ def prune(
             schedule=schedule,
             recovery=recovery,
             finetune=Recipe(epochs=finetune_epochs, lr=finetune_lr, distill=distill),
+            units=tuple(units),
             skip=tuple(skip),
             seed=seed,
             device=device,

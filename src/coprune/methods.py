@@ -8,12 +8,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from coprune.baselines import RIVALS
+from coprune.baselines.heads import HEAD_RIVALS
+from coprune.cahp import CAHP
 from coprune.complementary import COMPLEMENTARY
 from coprune.cosep import COSEP
 from coprune.errors import UserError, near_matches
 from coprune.select import Method
 
-METHODS: dict[str, Method] = {m.name: m for m in (COMPLEMENTARY, COSEP, *RIVALS)}
+METHODS: dict[str, Method] = {m.name: m for m in (COMPLEMENTARY, COSEP, CAHP, *RIVALS, *HEAD_RIVALS)}
 
 
 def find_method(name: str) -> Method:

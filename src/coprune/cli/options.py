@@ -8,9 +8,21 @@ from typing import Annotated, Optional
 import typer
 
 Model = Annotated[
-    str, typer.Option(help="coprune:NET, coprune:NET@DATA (trained), python:module:factory or a run folder.")
+    str,
+    typer.Option(
+        help="coprune:NET, coprune:NET@DATA (trained), hf:DIR, python:module:factory or a run folder."
+    ),
 ]
-Data = Annotated[str, typer.Option(help="fashion-mnist[:ROOT], fashion-mnist-sample or npz:FILE.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="fashion-mnist[:ROOT], fashion-mnist-sample, npz:FILE; texts: tsv:FILE, sst5:ROOT, mnli:ROOT, "
+        "mnli-mm:ROOT, hf:NAME[:CONFIG]."
+    ),
+]
+Tokenizer = Annotated[
+    Optional[str], typer.Option(help="Texts: folder or id of a tokenizer; the model's by default.")
+]
 Weights = Annotated[Optional[Path], typer.Option(help="safetensors, or a .pt/.pth state dict.")]
 InChannels = Annotated[
     Optional[int], typer.Option(help="Image channels; taken from the data if not given.", min=1)
@@ -38,6 +50,12 @@ LatencyMs = Annotated[
     Optional[float], typer.Option(help="Milliseconds that one sample may take here, on these threads.")
 ]
 KeepUnits = Annotated[Optional[float], typer.Option(help="Share of every group's units to keep, in (0, 1].")]
+KeepHeads = Annotated[
+    Optional[float], typer.Option(help="Share of all attention heads to keep, in (0, 1]; nothing else goes.")
+]
+KindsOfUnits = Annotated[
+    str, typer.Option(help="What to remove: channels, heads, neurons, separated by commas; all by default.")
+]
 MaxDrop = Annotated[
     Optional[float],
     typer.Option(help="Smallest model that loses at most this many points on calibration data."),
@@ -66,7 +84,11 @@ FinetuneImages = Annotated[
     typer.Option(help="Train on so many samples only; all by default.", min=1),
 ]
 FinetuneLr = Annotated[float, typer.Option(help="Highest learning rate.")]
-FinetuneSchedule = Annotated[str, typer.Option(help="cosine, onecycle, step or constant.")]
+FinetuneOptimizer = Annotated[str, typer.Option(help="sgd, or adamw (for transformers).")]
+FinetuneSchedule = Annotated[str, typer.Option(help="cosine, linear, onecycle, step or constant.")]
+FinetuneWarmup = Annotated[float, typer.Option(help="Share of the steps in which the rate first rises.")]
+FinetuneWeightDecay = Annotated[float, typer.Option(help="Of adamw on all but biases and norms.")]
+FinetuneClip = Annotated[Optional[float], typer.Option(help="Largest norm of a step's gradient.")]
 BatchSize = Annotated[int, typer.Option(help="Samples a training step.", min=1)]
 Distill = Annotated[
     float, typer.Option(help="Weight of the unpruned model's soft labels in the loss, 0 to 1.")

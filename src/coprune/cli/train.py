@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -18,7 +18,10 @@ def train(
     epochs: Annotated[int, typer.Option(min=1)] = 8,
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.1,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
-    schedule: Annotated[str, typer.Option(help="onecycle, cosine, step or constant")] = "onecycle",
+    optimizer: Annotated[str, typer.Option(help="sgd, or adamw (for transformers)")] = "sgd",
+    schedule: Annotated[str, typer.Option(help="onecycle, cosine, linear, step or constant")] = "onecycle",
+    warmup: Annotated[float, typer.Option(help="Share of the steps in which the rate first rises.")] = 0.0,
+    clip: Annotated[Optional[float], typer.Option(help="Largest norm of a step's gradient.")] = None,
     weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16")] = "auto",
     in_channels: o.InChannels = None,
@@ -43,7 +46,10 @@ def train(
         epochs=epochs,
         lr=lr,
         batch_size=batch_size,
+        optimizer=optimizer,
         schedule=schedule,
+        warmup=warmup,
+        clip=clip,
         weight_decay=weight_decay,
         precision=precision,
     )

@@ -31,11 +31,12 @@ from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
 from coprune.run.steps import (
     RECOVERIES,
+    Choices,
     Prepared,
-    counts,
     curves_for,
     decide,
     gather_for,
+    kept_ratio,
     prepare,
     recover,
 )
@@ -227,10 +228,9 @@ def _rows(
         for (budget, name, recovery), place in places.items():
             if (budget, name, recovery) not in done:
                 started = time.monotonic()
-                wanted, why = _counts(
+                decisions = _decisions(
                     budget, methods[name][0], choices[name], prepared, job, knee_macs, curves[name]
                 )
-                decisions = decide(choices[name], wanted, why=why)
                 pruned = cut(model, decisions, prepared.example)
                 if (budget, name) not in cut_values:
                     # The same for every recovery.
@@ -269,30 +269,29 @@ def _rows(
 
 def _knee_macs(
     methods: Mapping[str, tuple[Method, BaseModel]],
-    choices: Mapping[str, Sequence[Any]],
+    choices: Mapping[str, Choices],
     prepared: Prepared,
 ) -> float | None:
     """MACs that the first method with a knee keeps at it."""
     for name, (method, _) in methods.items():
         if method.has_knee:
-            wanted, _ = counts(Budget(), prepared.cost, choices[name])
-            return prepared.cost.ratio(wanted)
+            return kept_ratio(prepared.cost, decide(Budget(), prepared.cost, choices[name]))
     return None
 
 
-def _counts(
+def _decisions(
     budget: float | str,
     method: Method,
-    choices: Sequence[Any],
+    choices: Choices,
     prepared: Prepared,
     job: CompareJob,
     knee_macs: float | None,
     curves: Mapping[str, Tensor] | None,
-) -> tuple[dict[str, int], str]:
+) -> tuple[GroupDecision, ...]:
     if budget == KNEE and method.has_knee:
-        return counts(Budget(), prepared.cost, choices)
+        return decide(Budget(), prepared.cost, choices)
     share = knee_macs if budget == KNEE else float(budget)
-    return counts(
+    return decide(
         Budget(keep_macs=share), prepared.cost, choices, allocation=_allocation(job, method), curves=curves
     )
 

@@ -2,6 +2,17 @@
 
 from coprune.data.dataset import DataSet, limited, split_source
 from coprune.data.names import load_data
-from coprune.data.source import ArraySource, LoaderSource, Source
+from coprune.data.source import ArraySource, LoaderSource, MemorySource, Source
+from coprune.data.text import TextSource
 
-__all__ = ["ArraySource", "DataSet", "LoaderSource", "Source", "limited", "load_data", "split_source"]
+__all__ = [
+    "ArraySource",
+    "DataSet",
+    "LoaderSource",
+    "MemorySource",
+    "Source",
+    "TextSource",
+    "limited",
+    "load_data",
+    "split_source",
+]

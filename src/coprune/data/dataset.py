@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coprune.data.source import ArraySource, Source
+from coprune.data.source import ArraySource, Batch, MemorySource, S, Source
+from coprune.data.text import TextSource
 from coprune.errors import UserError
 
 
@@ -24,8 +25,10 @@ class DataSet:
     Attributes:
         name: the name it was loaded by.
         classes: number of classes ``C``; labels are ``0 … C−1``.
-        input_shape: shape of one sample, without the batch.
+        input_shape: shape of one sample, without the batch; of texts ``(L,)``, the tokens of the longest.
         fingerprint: digest of the calibration and held-out samples.
+        names: what the classes are called, when the data says so.
+        notes: what the user should know about how the data was read.
     """
 
     name: str
@@ -35,6 +38,13 @@ class DataSet:
     classes: int
     input_shape: tuple[int, ...]
     fingerprint: str
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a model reads named tensors of tokens."""
+        return isinstance(self.calibration, TextSource)
 
 
 MOST_CLASSES = 1_000_000
@@ -64,23 +74,25 @@ def balanced_indices(labels: Tensor, count: int, *, seed: int) -> Tensor:
 
 
 def check_arrays(images: Tensor, labels: Tensor, *, where: str) -> None:
+    """:func:`check_samples` of images ``[N, …]`` and labels ``[N]``."""
+    check_samples(ArraySource(images, labels), where=where)
+
+
+def check_samples(source: MemorySource, *, where: str) -> None:
     """Refuse data that would only fail later, with the cause in one line.
 
     Args:
-        images: ``[N, …]``.
-        labels: ``[N]``.
+        source: the samples.
         where: how the message names the data, e.g. ``"npz:digits.npz, x_train"``.
 
     Raises:
-        UserError: no samples, lengths that differ, NaN or Inf, labels that are negative.
+        UserError: no samples, lengths that differ, NaN or Inf, empty texts, labels that are negative.
     """
-    if len(images) == 0:
+    defect, labels = source.defect(), source.labels
+    if defect:
+        raise UserError(f"{where}: {defect}")
+    if len(labels) == 0:
         raise UserError(f"{where}: no samples; give at least two of each class")
-    if len(images) != len(labels):
-        raise UserError(f"{where}: {len(images)} samples but {len(labels)} labels; they must be as many")
-    if images.is_floating_point() and not bool(torch.isfinite(images).all()):
-        bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
-        raise UserError(f"{where}: NaN or Inf in {bad} of {len(images)} samples; clean or drop them")
     if int(labels.min()) < 0:
         raise UserError(f"{where}: negative label {int(labels.min())}; labels count from 0")
     if int(labels.max()) >= MOST_CLASSES:
@@ -112,7 +124,14 @@ def check_classes(labels: Tensor, classes: int, *, where: str) -> None:
 
 
 def split_arrays(
-    train: ArraySource, heldout: ArraySource, *, name: str, calibration: int, seed: int
+    train: S,
+    heldout: S,
+    *,
+    name: str,
+    calibration: int,
+    seed: int,
+    names: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
 ) -> DataSet:
     """Make a :class:`DataSet` by taking a balanced calibration set out of the training samples.
 
@@ -122,19 +141,19 @@ def split_arrays(
         name: the data set's name, also used in messages.
         calibration: how many samples to set aside; 0 keeps all of them for training.
         seed: which samples are drawn.
+        names: what the classes are called.
+        notes: passed on.
 
     Raises:
-        UserError: see :func:`check_arrays` and :func:`check_classes`; also a calibration set that
+        UserError: see :func:`check_samples` and :func:`check_classes`; also a calibration set that
             would leave nothing to train on.
     """
-    check_arrays(train.images, train.labels, where=f"{name}, train")
-    check_arrays(heldout.images, heldout.labels, where=f"{name}, held-out")
-    if train.images.shape[1:] != heldout.images.shape[1:]:
-        raise UserError(
-            f"{name}: training samples are {list(train.images.shape[1:])} but held-out samples are "
-            f"{list(heldout.images.shape[1:])}; they must have one shape"
-        )
-    classes = int(max(int(train.labels.max()), int(heldout.labels.max()))) + 1
+    check_samples(train, where=f"{name}, train")
+    check_samples(heldout, where=f"{name}, held-out")
+    difference = train.unlike(heldout)
+    if difference:
+        raise UserError(f"{name}: {difference}")
+    classes = max(int(train.labels.max()) + 1, int(heldout.labels.max()) + 1, len(names))
     if calibration >= len(train):
         raise UserError(
             f"--calibration {calibration} takes all {len(train)} training samples of {name}; ask for fewer"
@@ -142,7 +161,7 @@ def split_arrays(
     index = balanced_indices(train.labels, calibration, seed=seed)
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[index] = False
-    parts = ArraySource.take(train, index)
+    parts = train.take(index)
     if calibration:
         check_classes(parts.labels, classes, where=name)
     return DataSet(
@@ -151,8 +170,10 @@ def split_arrays(
         calibration=parts,
         heldout=heldout,
         classes=classes,
-        input_shape=tuple(train.images.shape[1:]),
+        input_shape=train.input_shape,
         fingerprint=f"{parts.fingerprint()}-{heldout.fingerprint()}",
+        names=names,
+        notes=notes,
     )
 
 
@@ -164,12 +185,28 @@ def limited(source: Source, count: int, *, seed: int) -> Source:
     """
     if count >= len(source):
         return source
-    if not isinstance(source, ArraySource):
+    if not isinstance(source, MemorySource):
         raise UserError("training on a part of the samples needs data in memory; cut the loader yourself")
     return source.take(balanced_indices(source.labels, count, seed=seed))
 
 
-def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[ArraySource]:
+def in_memory(batches: Sequence[Batch]) -> ArraySource | TextSource:
+    """Batches of a user's own loader, held in memory: images, or texts when the inputs are named.
+
+    Args:
+        batches: at least one; inputs ``[B, …]`` or named tokens ``[B, T]``, and labels ``[B]``.
+
+    Raises:
+        UserError: named inputs that are not those of a text model.
+    """
+    inputs, labels = [x for x, _ in batches], torch.cat([y for _, y in batches])
+    images = [x for x in inputs if isinstance(x, Tensor)]
+    if images:
+        return ArraySource(torch.cat(images), labels)
+    return TextSource.from_batches([x for x in inputs if isinstance(x, dict)], labels)
+
+
+def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[MemorySource]:
     """Cut a source into balanced parts, e.g. statistics and search.
 
     Args:
@@ -180,12 +217,9 @@ def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[A
     Returns:
         One in-memory source a share, disjoint, each balanced over the classes.
     """
-    if isinstance(source, ArraySource):
-        whole = source
-    else:
-        inputs, labels = zip(*source.batches(256), strict=True)
-        whole = ArraySource(torch.cat(inputs), torch.cat(labels))
-    out, left = [], torch.arange(len(whole))
+    whole = source if isinstance(source, MemorySource) else in_memory(list(source.batches(256)))
+    out: list[MemorySource] = []
+    left = torch.arange(len(whole))
     for share in parts:
         index = balanced_indices(whole.labels[left], round(share * len(whole)), seed=seed)
         out.append(whole.take(left[index]))

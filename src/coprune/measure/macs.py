@@ -3,10 +3,16 @@
 Counted by ``torch.utils.flop_counter`` (convolutions and matrix products; 2 FLOPs are one MAC), so a
 3×3 convolution from 16 to 16 channels on 28×28 pixels is 9·16·16·784 = 1,806,336 MACs. Batch norm,
 activations and pooling are not counted, as in the literature.
+
+Attention counts its two products whichever way it is computed: ``H`` heads of ``d`` channels over ``T``
+tokens are 2·H·d·T² MACs, causal or not. PyTorch's counter has no entry for its fused CPU kernels and
+would count nothing there, so that eager attention would seem dearer than the same done at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +32,30 @@ class LayerCost:
     params: int
 
 
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
+    """FLOPs of queries ``[N, H, T, d]`` with keys and values ``[N, heads, S, d]``, two a MAC."""
+    samples, heads, tokens, channels = query
+    return 2 * samples * heads * tokens * key[-2] * (channels + value[-1])
+
+
+@contextmanager
+def _counting(model: nn.Module) -> Iterator[FlopCounterMode]:
+    """Count within the context, in evaluation mode and with no kernel that hides its products."""
+    fused = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention as one operation
+    for parameter in trained:
+        parameter.requires_grad_(False)  # the counter hooks gradients, which nothing has here
+    try:
+        with evaluating(model), FlopCounterMode(display=False, custom_mapping=fused) as counter:
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
 @torch.no_grad()
 def layer_costs(model: nn.Module, example: Inputs) -> list[LayerCost]:
     """What every layer costs for one sample, in the order of the module tree.
@@ -34,7 +64,7 @@ def layer_costs(model: nn.Module, example: Inputs) -> list[LayerCost]:
         model: any module.
         example: one sample with a batch dimension, ``[1, …]``.
     """
-    with evaluating(model), FlopCounterMode(display=False) as counter:
+    with _counting(model) as counter:
         logits_of(model, example)
     # The counter's totals are inclusive and named with the root class in front.
     root = type(model).__name__
@@ -54,7 +84,7 @@ def layer_costs(model: nn.Module, example: Inputs) -> list[LayerCost]:
 @torch.no_grad()
 def count_macs(model: nn.Module, example: Inputs) -> int:
     """MACs of one forward pass of ``example`` ``[1, …]``."""
-    with evaluating(model), FlopCounterMode(display=False) as counter:
+    with _counting(model) as counter:
         logits_of(model, example)
     return int(counter.get_total_flops()) // 2
 

@@ -1,4 +1,4 @@
-"""Model names, such as ``coprune:resnet20`` or ``python:my.nets:make``, to fresh modules.
+"""Model names, such as ``coprune:resnet20``, ``python:my.nets:make`` or ``hf:DIR``, to fresh modules.
 
 A model that was built here remembers its *source*: the name and the arguments. That is what a run
 folder stores instead of code, and why loading one needs no pickle.
@@ -26,7 +26,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 """The project's own small-image networks; each takes ``in_channels``, ``num_classes``, ``width``."""
 
-SCHEMES = ("coprune", "python")
+SCHEMES = ("coprune", "python", "hf")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ def _factory(name: str) -> Callable[..., nn.Module]:
             known = [f"coprune:{n}" for n in NETWORKS]
             raise UserError(f"unknown model '{name}'; {near_matches(name, known)}")
         return NETWORKS[rest]
+    if scheme == "hf":
+        from coprune.models.hf import from_config
+
+        return functools.partial(from_config, name)
     if scheme == "python":
         module_name, _, attribute = rest.partition(":")
         if not module_name or not attribute:
@@ -62,7 +66,7 @@ def _factory(name: str) -> Callable[..., nn.Module]:
                 f"{near_matches(attribute, names)}"
             )
         return factory
-    known = [f"coprune:{n}" for n in NETWORKS] + ["python:package.module:factory", "a run folder"]
+    known = [f"coprune:{n}" for n in NETWORKS] + ["python:package.module:factory", "hf:DIR", "a run folder"]
     raise UserError(f"unknown model '{name}'; {near_matches(name, known)}")
 
 
@@ -87,6 +91,8 @@ def build(source: Source) -> nn.Module:
     factory = _factory(source.name)
     try:
         model = factory(**source.arguments)
+    except UserError:
+        raise
     except (TypeError, ValueError, RuntimeError) as cause:
         raise UserError(f"model '{source.name}' refused {dict(source.arguments)}: {cause}") from cause
     if not isinstance(model, nn.Module):

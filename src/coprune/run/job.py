@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from coprune.data import DataSet, load_data
+from coprune.data.names import is_text
 from coprune.methods import find_method, method_settings
+from coprune.models.hf import label_names, tokenizer_of
 from coprune.run.environment import pick_device
 from coprune.run.folder import claim
 from coprune.run.prune import prune_model
-from coprune.run.settings import PruneSettings, check_settings
+from coprune.run.settings import PruneSettings, check_settings, kinds_of
 from coprune.run.steps import prepare
 from coprune.store import open_model
 
@@ -27,10 +29,34 @@ class PruneJob(BaseModel):
     model: str
     data: str
     weights: str | None = None
+    tokenizer: str | None = None
     arguments: Mapping[str, Any] = {}
     calibration: int = 2000
     trust: bool = False
     settings: PruneSettings = PruneSettings()
+
+
+def open_data(data: str, *, calibration: int, seed: int, model: str, tokenizer: str | None = None) -> DataSet:
+    """The named data; texts as the named model reads them, labels in the order of its classes.
+
+    Raises:
+        UserError: see :func:`coprune.data.load_data`.
+    """
+    if not is_text(data):
+        return load_data(data, calibration=calibration, seed=seed)
+    return load_data(
+        data,
+        calibration=calibration,
+        seed=seed,
+        tokenizer=tokenizer or tokenizer_of(model),
+        class_order=label_names(model),
+    )
+
+
+def offered_by(data: DataSet) -> dict[str, int]:
+    """What the data suggests for a model's arguments."""
+    classes = {"num_classes": data.classes}
+    return classes if data.is_text else {"in_channels": data.input_shape[0], **classes}
 
 
 def open_both(
@@ -42,16 +68,31 @@ def open_both(
     calibration: int,
     seed: int,
     trust: bool = False,
+    tokenizer: str | None = None,
 ) -> tuple[nn.Module, DataSet]:
     """The named data, and the named model made to fit it.
+
+    Args:
+        model: see :func:`coprune.store.open_model`.
+        data: see :func:`coprune.data.load_data`.
+        weights: a file to load into the model.
+        arguments: the model's, as typed.
+        calibration: samples set aside.
+        seed: which, and of the head that a checkpoint lacks.
+        trust: run the factory that a run folder names.
+        tokenizer: for texts, a folder or hub id; that of the model when not given.
 
     Raises:
         UserError: see :func:`coprune.data.load_data` and :func:`coprune.store.open_model`.
     """
-    loaded = load_data(data, calibration=calibration, seed=seed)
-    offered = {"in_channels": loaded.input_shape[0], "num_classes": loaded.classes}
+    loaded = open_data(data, calibration=calibration, seed=seed, model=model, tokenizer=tokenizer)
     network = open_model(
-        model, weights=Path(weights) if weights else None, arguments=arguments, offered=offered, trust=trust
+        model,
+        weights=Path(weights) if weights else None,
+        arguments=arguments,
+        offered=offered_by(loaded),
+        trust=trust,
+        seed=seed,
     )
     return network, loaded
 
@@ -78,8 +119,9 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
         calibration=job.calibration,
         seed=settings.seed,
         trust=job.trust,
+        tokenizer=job.tokenizer,
     )
-    prepare(model, data, skip=settings.skip)
+    prepare(model, data, skip=settings.skip, kinds=kinds_of(settings, method))
     folder = claim(out, job={"prune": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return out

@@ -7,6 +7,7 @@ interrupted run continues with the layer it was at.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from coprune.data import DataSet
+from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.plan import GroupDecision
 from coprune.progress import track
@@ -75,7 +77,12 @@ def prune_layer_by_layer(
             current, here, data.calibration, method.needs(options), classes=data.classes, device=device
         )
         current.cpu()
-        (choice,) = method.choose(profile, options, settings.seed)
+        choices = method.choose(profile, options, settings.seed)
+        if not isinstance(choices, Sequence):
+            raise UserError(
+                f"'{method.name}' chooses over all layers at once; leave --schedule layerwise out"
+            )
+        (choice,) = choices
         if fixed is not None:
             k, why = fixed[name], f"as many as {budget.words} allows"
         else:

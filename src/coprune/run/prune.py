@@ -22,8 +22,8 @@ from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
 from coprune.run.layerwise import prune_layer_by_layer
 from coprune.run.outcome import Outcome
-from coprune.run.settings import PruneSettings, check_settings, resolved
-from coprune.run.steps import counts, curves_for, decide, gather_for, prepare, recover
+from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved
+from coprune.run.steps import curves_for, decide, gather_for, prepare, recover
 from coprune.run.trials import Trials, calibration_parts, is_judged, points_lost, why_nothing
 from coprune.store.model import weights_fingerprint
 from coprune.store.profile import load_profile, save_profile
@@ -71,7 +71,7 @@ def prune_model(
     settings = resolved(settings, method)
     watch = Stopwatch()
     model = copy.deepcopy(model).cpu().eval()
-    prepared = prepare(model, data, skip=settings.skip)
+    prepared = prepare(model, data, skip=settings.skip, kinds=kinds_of(settings, method))
     fingerprint = weights_fingerprint(model)
     judged = is_judged(settings, method)
     statistics_part, judging_part = calibration_parts(data, settings, judged=judged)
@@ -113,10 +113,9 @@ def prune_model(
                 decisions, found, said = search.run()
                 notes.extend(said)
             else:
-                wanted, why = counts(
-                    settings.budget, prepared.cost, choices, allocation=settings.allocation, curves=curves
+                decisions = decide(
+                    settings.budget, prepared.cost, choices, allocation=allocation, curves=curves
                 )
-                decisions = decide(choices, wanted, why=why)
         with watch.measure("surgery"):
             pruned = cut(model, decisions, prepared.example)
     plan = Plan(

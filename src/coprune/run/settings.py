@@ -29,6 +29,8 @@ class PruneSettings(BaseModel):
         recovery: without training: ``least-squares``, ``bn`` or ``none``; ``auto`` is the method's
             own, or ``bn`` after a layerwise schedule, which has trained.
         finetune: training at the end; 0 epochs for none.
+        units: kinds of units to remove: ``channels``, ``heads``, ``neurons``; empty: all that the
+            method can choose from. ``keep_heads`` removes heads only.
         skip: layers to leave alone.
         latency: how to measure it.
         profile: a folder of statistics to reuse.
@@ -44,6 +46,7 @@ class PruneSettings(BaseModel):
     between: Recipe = BETWEEN
     recovery: Literal["auto", "least-squares", "bn", "none"] = "auto"
     finetune: Recipe = Recipe(epochs=0)
+    units: tuple[Literal["channels", "heads", "neurons"], ...] = ()
     skip: tuple[str, ...] = ()
     latency_batches: tuple[int, ...] = (1, 32)
     latency_seconds: float = 5.0
@@ -51,6 +54,21 @@ class PruneSettings(BaseModel):
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
+
+
+def kinds_of(settings: PruneSettings, method: Method) -> tuple[str, ...]:
+    """Kinds of groups that a run may remove.
+
+    Raises:
+        UserError: none that was asked for and that the method can choose from.
+    """
+    asked = ("heads",) if settings.budget.keep_heads is not None else settings.units
+    kinds = tuple("inner" if unit == "channels" else unit for unit in asked) or method.units
+    found = tuple(kind for kind in method.units if kind in kinds)
+    if not found:
+        can = " and ".join("channels" if kind == "inner" else kind for kind in method.units)
+        raise UserError(f"method '{method.name}' chooses {can}, not {' and '.join(asked)}")
+    return found
 
 
 def resolved(settings: PruneSettings, method: Method) -> PruneSettings:
@@ -81,8 +99,10 @@ def check_settings(settings: PruneSettings, method: Method) -> None:
     asked = [v for v in settings.budget.model_dump().values() if v is not None]
     if len(asked) > 1:
         raise UserError(
-            "give one of --keep-macs, --keep-params, --keep-units, --latency-ms and --max-drop, not several"
+            "give one of --keep-macs, --keep-params, --keep-units, --keep-heads, --latency-ms and "
+            "--max-drop, not several"
         )
+    kinds_of(settings, method)
     layerwise = settings.schedule == "layerwise"
     if settings.budget.searched and layerwise:
         raise UserError("--max-drop and --latency-ms search one-shot models; leave --schedule layerwise out")

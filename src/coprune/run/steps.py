@@ -12,11 +12,25 @@ from coprune.allocate import measured_curves, spend
 from coprune.data import DataSet, Source
 from coprune.errors import UserError
 from coprune.forward import Inputs, logits_of, moved, part_of, tensors_of
-from coprune.plan import GroupDecision
+from coprune.plan import GroupDecision, Skipped
 from coprune.profile import Profile, Statistic, gather
 from coprune.recover import kept_outputs, least_squares, reestimate_batchnorm
-from coprune.select import Budget, GroupChoice, check_reachable, counts_for_macs, uniform_counts
+from coprune.select import (
+    Budget,
+    GroupChoice,
+    JointChoice,
+    check_reachable,
+    counts_for_macs,
+    uniform_counts,
+    units_for_share,
+)
 from coprune.units import CostModel, Units, cost_model, find_units
+
+KINDS = ("inner", "heads", "neurons")
+"""Kinds of groups that can be removed."""
+
+Choices = Sequence[GroupChoice] | JointChoice
+"""What a method says: a choice a group, or one over all groups."""
 
 RECOVERIES = ("least-squares", "bn", "none")
 
@@ -30,8 +44,20 @@ class Prepared:
     cost: CostModel
 
 
-def prepare(model: nn.Module, data: DataSet, *, skip: Sequence[str] = ()) -> Prepared:
+def prepare(
+    model: nn.Module,
+    data: DataSet,
+    *,
+    skip: Sequence[str] = (),
+    kinds: Sequence[str] = KINDS,
+) -> Prepared:
     """Find what can be removed.
+
+    Args:
+        model: unpruned.
+        data: one held-out sample is traced with.
+        skip: layers to leave alone.
+        kinds: of groups that may be removed; the others are reported as left alone.
 
     Raises:
         UserError: the model does not take the data, or nothing can be removed (with all reasons).
@@ -40,11 +66,19 @@ def prepare(model: nn.Module, data: DataSet, *, skip: Sequence[str] = ()) -> Pre
     example = moved(part_of(inputs, [0]), "cpu")
     model.cpu()
     check_takes(model, example)
-    units = find_units(model, example, skip=skip)
+    units = _of_kinds(find_units(model, example, skip=skip), kinds)
     if not units.groups:
         why = "; ".join(f"{s.layer}: {s.reason}" for s in units.skipped[:6]) or "it has no dense layers"
         raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}")
     return Prepared(example, units, cost_model(model, example, units.groups))
+
+
+def _of_kinds(units: Units, kinds: Sequence[str]) -> Units:
+    left = [g for g in units.groups if g.kind not in kinds]
+    reasons = tuple(
+        Skipped(layer=g.name, reason=f"left alone: only {' and '.join(kinds)} are removed") for g in left
+    )
+    return Units(tuple(g for g in units.groups if g.kind in kinds), (*units.skipped, *reasons))
 
 
 def check_takes(model: nn.Module, inputs: Inputs) -> None:
@@ -79,7 +113,7 @@ def gather_for(
 
 
 def curves_for(
-    model: nn.Module, choices: Sequence[GroupChoice], source: Source, *, allocation: str, device: str
+    model: nn.Module, choices: Choices, source: Source, *, allocation: str, device: str
 ) -> Mapping[str, Tensor] | None:
     """What the measured allocation spends by, group → ``[U + 1]``; None for the other allocations."""
     if allocation != "measured":
@@ -87,6 +121,66 @@ def curves_for(
     found = measured_curves(model, choices, source, device=device)  # type: ignore[arg-type]
     model.cpu()
     return found
+
+
+def decide(
+    budget: Budget,
+    cost: CostModel,
+    choices: Choices,
+    *,
+    allocation: str = "uniform",
+    curves: Mapping[str, Tensor] | None = None,
+    why: str | None = None,
+) -> tuple[GroupDecision, ...]:
+    """Turn a budget into decisions.
+
+    Args:
+        budget: what was asked for; what has to be searched is searched elsewhere.
+        cost: the cost model.
+        choices: what the method says.
+        allocation: see :func:`counts`; a joint choice shares out by itself.
+        curves: see :func:`curves_for`.
+        why: who asked for that many, in words; by default the budget.
+
+    Raises:
+        UserError: see :func:`counts`.
+    """
+    if not isinstance(choices, Sequence):
+        total, said = _joint_count(budget, cost, choices)
+        return choices.keep(total, why=why or said)
+    wanted, said = counts(budget, cost, choices, allocation=allocation, curves=curves)
+    return tuple(choice.keep(wanted[choice.group.name], why=why or said) for choice in choices)
+
+
+def kept_ratio(cost: CostModel, decisions: Sequence[GroupDecision]) -> float:
+    """Share of the MACs that decisions keep."""
+    return cost.ratio({d.name: len(d.kept) for d in decisions})
+
+
+def _joint_count(budget: Budget, cost: CostModel, choice: JointChoice) -> tuple[int, str]:
+    """How many units over all groups together, and who said so."""
+    total, groups = sum(g.size for g in choice.groups), len(choice.groups)
+    for option, share in (("keep_heads", budget.keep_heads), ("keep_units", budget.keep_units)):
+        if share is not None:
+            wanted = units_for_share(total, share, groups=groups, option=option)
+            return wanted, f"{option}={share:g} asks for it"
+    for quantity, target in (("macs", budget.keep_macs), ("params", budget.keep_params)):
+        if target is None:
+            continue
+        check_reachable(cost, target, quantity=quantity)  # type: ignore[arg-type]
+        low, high = groups, total + 1
+        while high - low > 1:  # the most that fit; more units never cost less
+            middle = (low + high) // 2
+            kept = {d.name: len(d.kept) for d in choice.keep(middle, why="")}
+            fits = cost.ratio(kept, quantity) <= target  # type: ignore[arg-type]
+            low, high = (middle, high) if fits else (low, middle)
+        return low, f"as many as keep_{quantity}={target:g} allows"
+    if choice.knee is None:
+        raise UserError(_NO_KNEE)
+    return choice.knee.k, "the knee of its curve"
+
+
+_NO_KNEE = "this method has no knee of its own; give --keep-macs, --keep-units or --max-drop"
 
 
 def counts(
@@ -114,31 +208,32 @@ def counts(
         UserError: no budget and a method without a knee, or a budget out of reach.
     """
     knees = {c.group.name: c.knee for c in choices}
+    measured = curves if allocation == "measured" else None
     for quantity, target in (("macs", budget.keep_macs), ("params", budget.keep_params)):
         if target is None:
             continue
         why = f"as many as keep_{quantity}={target:g} allows"
-        if allocation == "measured" and curves is not None:
+        if measured is not None:
             check_reachable(cost, target, quantity=quantity)  # type: ignore[arg-type]
-            return spend(curves, lambda k, q=quantity: cost.ratio(k, q), target), why  # type: ignore[misc]
+            return spend(measured, lambda k, q=quantity: cost.ratio(k, q), target), why  # type: ignore[misc]
         shares = None
         if allocation == "knee":
             shares = {name: k.k / cost.sizes[name] for name, k in knees.items() if k is not None}
             if not shares:
                 raise UserError("--allocation knee needs a method with a knee, such as cosep")
         return counts_for_macs(cost, target, shares=shares, quantity=quantity), why  # type: ignore[arg-type]
+    if budget.keep_heads is not None:
+        why = f"keep_heads={budget.keep_heads:g} asks for it"
+        if measured is None:
+            return uniform_counts(cost.sizes, budget.keep_heads), why
+        total = sum(cost.sizes.values())
+        wanted = units_for_share(total, budget.keep_heads, groups=len(cost.sizes), option="keep_heads")
+        return spend(measured, lambda k: float(sum(k.values())), wanted), why
     if budget.keep_units is not None:
         return uniform_counts(cost.sizes, budget.keep_units), f"keep_units={budget.keep_units:g} asks for it"
     if any(k is None for k in knees.values()):
-        raise UserError("this method has no knee of its own; give --keep-macs, --keep-units or --max-drop")
+        raise UserError(_NO_KNEE)
     return {name: k.k for name, k in knees.items() if k is not None}, "the knee of its curve"
-
-
-def decide(
-    choices: Sequence[GroupChoice], wanted: Mapping[str, int], *, why: str
-) -> tuple[GroupDecision, ...]:
-    """Ask every choice for its units."""
-    return tuple(choice.keep(wanted[choice.group.name], why=why) for choice in choices)
 
 
 def recover(

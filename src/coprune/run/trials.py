@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from coprune.measure import correctness, median_ms
 from coprune.plan import GroupDecision
 from coprune.run.search import Found, least_provable, paired_drop, search_drop, search_knee, search_latency
 from coprune.run.settings import PruneSettings
-from coprune.run.steps import Prepared, counts, decide, recover
-from coprune.select import Budget, GroupChoice, Method
+from coprune.run.steps import Choices, Prepared, decide, kept_ratio, recover
+from coprune.select import Budget, Method
 from coprune.surgery import cut
 
 SOLVED_ON = 1000
@@ -43,7 +43,7 @@ class Trials:
 
     model: nn.Module
     prepared: Prepared
-    choices: Sequence[GroupChoice]
+    choices: Choices
     settings: PruneSettings
     curves: Mapping[str, Tensor] | None
     statistics: Source
@@ -74,16 +74,16 @@ class Trials:
 
     def at(self, share: float) -> tuple[float, tuple[GroupDecision, ...]]:
         """The decisions for a share of the MACs."""
-        wanted, _ = counts(
+        budget, cost = self.settings.budget, self.prepared.cost
+        decisions = decide(
             Budget(keep_macs=min(1.0, share)),
-            self.prepared.cost,
+            cost,
             self.choices,
             allocation=self.settings.allocation,
             curves=self.curves,
+            why="the knee of the recovered curve" if budget.empty else f"{budget.words} allows it",
         )
-        budget = self.settings.budget
-        why = "the knee of the recovered curve" if budget.empty else f"{budget.words} allows it"
-        return self.prepared.cost.ratio(wanted), decide(self.choices, wanted, why=why)
+        return kept_ratio(cost, decisions), decisions
 
     def time_ms(self, decisions: tuple[GroupDecision, ...]) -> float:
         """Milliseconds of one sample of the cut model."""

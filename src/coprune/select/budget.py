@@ -18,6 +18,7 @@ class Budget(BaseModel):
         keep_macs: share of the MACs to keep.
         keep_params: share of the parameters to keep.
         keep_units: share of every group's units to keep.
+        keep_heads: share of all attention heads of the model to keep; nothing else is removed.
         latency_ms: milliseconds that one sample may take, on the device and threads of the run.
         max_drop: largest loss of calibration accuracy, in points (0.5 is half a per cent).
     """
@@ -27,6 +28,7 @@ class Budget(BaseModel):
     keep_macs: float | None = Field(None, gt=0, le=1)
     keep_params: float | None = Field(None, gt=0, le=1)
     keep_units: float | None = Field(None, gt=0, le=1)
+    keep_heads: float | None = Field(None, gt=0, le=1)
     latency_ms: float | None = Field(None, gt=0)
     max_drop: float | None = Field(None, ge=0, le=100)
 
@@ -50,6 +52,27 @@ class Budget(BaseModel):
 def uniform_counts(sizes: Mapping[str, int], share: float) -> dict[str, int]:
     """The same share of every group, rounded, at least one unit each."""
     return {g: min(n, max(1, round(share * n))) for g, n in sizes.items()}
+
+
+def units_for_share(total: int, share: float, *, groups: int, option: str) -> int:
+    """How many of all units together a share comes to, rounded.
+
+    Args:
+        total: units of all groups.
+        share: in (0, 1].
+        groups: each keeps one at least.
+        option: how a message names the share.
+
+    Raises:
+        UserError: fewer units than groups.
+    """
+    wanted = round(share * total)
+    if wanted < groups:
+        raise UserError(
+            f"{option}={share:g} cannot be reached: one in each of {groups} groups is "
+            f"{groups / total:.3f} of all {total}; ask for at least that much"
+        )
+    return wanted
 
 
 def counts_for_macs(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from coprune.plan import GroupDecision, Knee
 from coprune.profile import Profile, Statistic
+from coprune.select.joint import JointChoice
 from coprune.units import ChannelGroup
 
 
@@ -51,24 +52,26 @@ class Method:
         summary: one line for ``--help`` and the page.
         settings: pydantic model of the method's options.
         needs: the statistics to gather, given the settings.
-        choose: one choice a group, given profile, settings and seed.
+        choose: one choice a group, or one for all groups together, given profile, settings and seed.
         has_knee: whether the choices say how many units to keep.
         knee_of_curve: whether, with nothing asked, the knee of the recovered accuracy of the whole
             network over its MACs decides.
         allocation: how a budget is shared out unless the user says otherwise: ``uniform``, or
             ``measured`` (:mod:`coprune.allocate`), which its choices must lend themselves to.
         recovery: without training, unless the user says otherwise.
+        units: the kinds of groups that the method can choose from.
     """
 
     name: str
     summary: str
     settings: type[BaseModel]
     needs: Callable[[Any], tuple[Statistic, ...]]
-    choose: Callable[[Profile, Any, int], Sequence[GroupChoice]]
+    choose: Callable[[Profile, Any, int], Sequence[GroupChoice] | JointChoice]
     has_knee: bool = False
     knee_of_curve: bool = False
     allocation: Literal["uniform", "measured"] = "uniform"
     recovery: Literal["least-squares", "bn", "none"] = "least-squares"
+    units: tuple[str, ...] = ("inner", "heads", "neurons")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """A model on disk: ``model.safetensors`` + ``model.json``, and nothing that could run.
 
 ``model.json`` names what builds the model (:class:`coprune.models.Source`) and the sizes its layers
-have after surgery. Loading builds the full-size model, resizes the layers, loads the weights.
+have after surgery. Loading builds the full-size model, resizes the layers, loads the weights. A model of
+🤗 transformers is built from its ``config.json`` instead (:mod:`coprune.store.transformers`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.models import Source, build, remember, source_of
 from coprune.store.tensors import read_tensors, write_tensors
+from coprune.store.transformers import (
+    Architecture,
+    attention_counts,
+    build_architecture,
+    save_architecture,
+    tie_weights,
+)
 
 SCHEMA = 1
 WEIGHTS = "model.safetensors"
@@ -33,16 +41,21 @@ _SIZES = (
     "num_features",
     "num_channels",
     "num_groups",
+    "embedding_dim",
+    "nf",
+    "nx",
 )
 
 
 def layer_sizes(model: nn.Module) -> dict[str, dict[str, int]]:
-    """Module name → the size attributes it has, for every layer with weights."""
+    """Module name → the size attributes it has, for every layer with weights and every attention."""
     sizes = {}
     for name, module in model.named_modules():
         found = {a: getattr(module, a) for a in _SIZES if isinstance(getattr(module, a, None), int)}
         if found and any(True for _ in module.parameters(recurse=False)):
             sizes[name] = found
+    for name, counts in attention_counts(model).items():
+        sizes[name] = {**sizes.get(name, {}), **counts}
     return sizes
 
 
@@ -69,6 +82,7 @@ class Description(BaseModel):
         source: what builds the full-size model; None when it was not built by name.
         class_name: its class, for messages.
         layers: module name → size attributes after surgery.
+        transformers: set when ``config.json`` says what builds the model.
         fingerprint: digest of the weights.
         notes: how the model came to be.
     """
@@ -77,6 +91,7 @@ class Description(BaseModel):
     source: StoredSource | None
     class_name: str = Field(alias="class")
     layers: dict[str, dict[str, int]]
+    transformers: Architecture | None = None
     fingerprint: str
     notes: dict[str, Any] = {}
 
@@ -94,11 +109,13 @@ def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None =
     """
     source = source_of(model)
     size = write_tensors(folder / WEIGHTS, model.state_dict())
+    architecture = save_architecture(folder, model)
     described = {
         "schema": SCHEMA,
         "source": {"name": source.name, "arguments": dict(source.arguments)} if source else None,
         "class": f"{type(model).__module__}:{type(model).__qualname__}",
         "layers": layer_sizes(model),
+        **({"transformers": architecture.model_dump()} if architecture else {}),
         "fingerprint": weights_fingerprint(model),
         "notes": notes or {},
     }
@@ -139,6 +156,8 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
     described = describe(folder)
     tensors = read_tensors(folder / WEIGHTS, what="weights file")
     source = Source(described.source.name, described.source.arguments) if described.source else None
+    if model is None and described.transformers is not None:
+        model = build_architecture(folder, described.transformers)
     if model is None:
         if source is None:
             raise UserError(
@@ -152,6 +171,7 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
             )
         model = build(source)
     resize(model, described.layers, tensors, where=str(folder))
+    tie_weights(model)
     load_weights(model, tensors, where=str(folder / WEIGHTS))
     if weights_fingerprint(model) != described.fingerprint:
         raise UserError(f"{folder}: {WEIGHTS} is damaged or not the one that {DESCRIPTION} describes")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError
 from coprune.models import Source, accepted_arguments, build
+from coprune.models.hf import SCHEME, pretrained
 from coprune.store.model import DESCRIPTION, check_finite, load, load_weights
 from coprune.store.tensors import read_tensors
 
@@ -54,17 +55,19 @@ def open_model(
     arguments: Mapping[str, Any],
     offered: Mapping[str, Any],
     trust: bool = False,
+    seed: int | None = None,
 ) -> nn.Module:
     """The model a user names.
 
     Args:
-        name: ``coprune:NET``, ``coprune:NET@DATA`` (trained, bundled), ``python:module:factory`` or
-            a run folder.
+        name: ``coprune:NET``, ``coprune:NET@DATA`` (trained, bundled), ``python:module:factory``,
+            ``hf:DIR_OR_ID`` (trained) or a run folder.
         weights: a state dict to load into it.
         arguments: the user's own factory arguments.
         offered: arguments that the data suggests, used where the user gave none and the factory
             takes them.
         trust: run the ``python:`` factory that a run folder names.
+        seed: of the head that an ``hf:`` checkpoint lacks; None: torch's generator as it stands.
 
     Raises:
         UserError: an unknown name (with near matches), weights that do not fit, NaN in weights.
@@ -73,6 +76,12 @@ def open_model(
         model = load(BUNDLED / name.removeprefix("coprune:"))
     elif Path(name).is_dir():
         model = load(name, trust=trust)
+    elif name.startswith(SCHEME):
+        chosen = {**{k: offered[k] for k in ("num_classes",) if k in offered}, **arguments}
+        if chosen.keys() - {"num_classes"}:
+            wrong = sorted(chosen.keys() - {"num_classes"})[0].replace("_", "-")
+            raise UserError(f"--{wrong}: a checkpoint ({name}) has its own; only --num-classes can be given")
+        model = pretrained(name, num_classes=chosen.get("num_classes"), seed=seed)
     elif "/" in name and ":" not in name:
         raise UserError(f"model '{name}': no such run folder")
     else:

@@ -1,24 +1,38 @@
-"""Apply a plan to a model: cut channels through Torch-Pruning's dependency graph, and only it."""
+"""Apply a plan to a model.
+
+Channels are cut through Torch-Pruning's dependency graph, and only it; the heads and feed-forward neurons
+of a transformer by slicing (:mod:`coprune.surgery.heads`).
+"""
 
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 
 from torch import Tensor, nn
 
 from coprune.errors import UserError
+from coprune.forward import Inputs
 from coprune.models import remember, source_of
-from coprune.plan import GroupDecision, Plan
+from coprune.plan import GroupDecision, Member, Plan
+from coprune.surgery.heads import is_sliced, slice_units
 from coprune.units import trace
 
+_SIZES = {
+    "producer": ("out_channels", "out_features", "nf"),
+    "consumer": ("in_channels", "in_features", "nx"),
+    "carrier": ("num_features", "out_channels", "embedding_dim"),
+}
+"""What an attribute with the number of channels is called, by role; ``nf``, ``nx``: GPT-2's layers."""
 
-def cut(model: nn.Module, decisions: tuple[GroupDecision, ...], example: Tensor) -> nn.Module:
-    """A copy of the model without the channels that were not kept.
+
+def cut(model: nn.Module, decisions: tuple[GroupDecision, ...], example: Inputs) -> nn.Module:
+    """A copy of the model without the units that were not kept.
 
     Args:
         model: left as it is.
         decisions: one a group; groups keep their order.
-        example: one sample ``[1, …]`` to trace the model with.
+        example: one sample ``[1, …]`` to trace the model with; not needed for a transformer.
 
     Returns:
         The smaller model, in evaluation mode; it remembers the source of the full one.
@@ -28,6 +42,26 @@ def cut(model: nn.Module, decisions: tuple[GroupDecision, ...], example: Tensor)
     """
     check_fits(model, decisions)
     pruned = copy.deepcopy(model).cpu().eval()
+    sliced = is_sliced(model, decisions)
+    slice_units(pruned, [d for d, here in zip(decisions, sliced, strict=True) if here])
+    traced = [d for d, here in zip(decisions, sliced, strict=True) if not here]
+    if traced:
+        _cut_channels(pruned, traced, example)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    for name, parameter in pruned.named_parameters():
+        parameter.grad = None
+        parameter.requires_grad_(name not in frozen)  # surgery makes new parameters
+    source = source_of(model)
+    return remember(pruned, source) if source else pruned
+
+
+def _cut_channels(pruned: nn.Module, decisions: list[GroupDecision], example: Inputs) -> None:
+    """Remove channels through the dependency graph, in place."""
+    if not isinstance(example, Tensor):
+        raise UserError(
+            f"plan for another model: '{decisions[0].name}' names no heads or neurons of this "
+            f"{type(pruned).__name__}, and named inputs cannot be traced"
+        )
     graph = trace(pruned, example.cpu())
     for decision in decisions:
         removed = sorted(set(range(decision.size)) - set(decision.kept))
@@ -36,12 +70,6 @@ def cut(model: nn.Module, decisions: tuple[GroupDecision, ...], example: Tensor)
         layer = pruned.get_submodule(decision.name)
         prune = graph.get_pruner_of_module(layer).prune_out_channels
         graph.get_pruning_group(layer, prune, removed).prune()
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    for name, parameter in pruned.named_parameters():
-        parameter.grad = None
-        parameter.requires_grad_(name not in frozen)  # surgery makes new parameters
-    source = source_of(model)
-    return remember(pruned, source) if source else pruned
 
 
 def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
@@ -52,29 +80,27 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
     """
     modules = dict(model.named_modules())
     for decision in decisions:
+        shares: dict[tuple[str, str], list[Member]] = defaultdict(list)
         for member in decision.members:
-            module = modules.get(member.layer)
+            shares[member.layer, member.role].append(member)
+        for (layer, role), members in shares.items():
+            module = modules.get(layer)
             if module is None:
                 raise UserError(
-                    f"plan for another model: layer '{member.layer}' is not in this {type(model).__name__}"
+                    f"plan for another model: layer '{layer}' is not in this {type(model).__name__}"
                 )
-            attribute = {
-                "producer": ("out_channels", "out_features"),
-                "consumer": ("in_channels", "in_features"),
-                "carrier": ("num_features", "out_channels"),
-            }[member.role]
-            has = next((getattr(module, a) for a in attribute if hasattr(module, a)), None)
-            needs = member.offset + decision.size * member.span
+            has = next((getattr(module, a) for a in _SIZES[role] if hasattr(module, a)), None)
+            # A fused projection has several shares in a group of heads, the last one up to its end.
+            needs = max(m.offset + decision.size * m.span for m in members)
             # A consumer behind a concatenation reads more than this group.
-            enough = member.role == "consumer" and has is not None and has >= needs
+            enough = role == "consumer" and has is not None and has >= needs
             if has is not None and has != needs and not enough:
                 raise UserError(
-                    f"plan for another model: layer '{member.layer}' has {has} channels, "
-                    f"the plan says {needs}"
+                    f"plan for another model: layer '{layer}' has {has} channels, the plan says {needs}"
                 )
 
 
-def apply_plan(model: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
+def apply_plan(model: nn.Module, plan: Plan, example: Inputs) -> nn.Module:
     """:func:`cut` with a whole plan."""
     return cut(model, plan.groups, example)
 

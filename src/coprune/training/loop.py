@@ -24,7 +24,7 @@ from coprune.errors import UserError
 from coprune.forward import Inputs, logits_of, moved, part_of
 from coprune.progress import track
 from coprune.training.checkpoint import Checkpoint
-from coprune.training.recipe import Recipe, scheduler
+from coprune.training.recipe import Recipe, optimizer_for, scheduler
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,7 @@ def fit(
     model.to(memory_format=layout)
     if teacher is not None:
         teacher = teacher.to(accelerator.device).eval()
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-    )
+    optimizer = optimizer_for(recipe, model)
     done, sums = checkpoint.restore(model, optimizer) if checkpoint else (0, {})
     for group in optimizer.param_groups:
         group["lr"] = recipe.lr
@@ -160,6 +154,8 @@ def fit(
             kl = distillation_loss(logits.float(), soft.float(), temperature=recipe.temperature)
             loss = (1 - recipe.distill) * loss + recipe.distill * kl
         accelerator.backward(loss)
+        if recipe.clip is not None:
+            accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()

@@ -1,5 +1,6 @@
 """What can be removed together? Knows nothing of data and methods."""
 
+from coprune.units.attention import find_transformer_units
 from coprune.units.find import cost_model, find_units, trace
 from coprune.units.group import ChannelGroup, CostModel, Quantity, Units, channel_indices, unit_axis
 
@@ -10,6 +11,7 @@ __all__ = [
     "Units",
     "channel_indices",
     "cost_model",
+    "find_transformer_units",
     "find_units",
     "trace",
     "unit_axis",

@@ -1,4 +1,4 @@
-"""Find the channel groups of any model through Torch-Pruning's dependency graph."""
+"""Find the units of any model: a transformer's by its family, others' by Torch-Pruning's dependency graph."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from coprune.errors import UserError
+from coprune.forward import Inputs
 from coprune.measure.macs import layer_costs
 from coprune.plan import Member, Skipped
+from coprune.units.attention import find_transformer_units, within
 from coprune.units.group import ChannelGroup, CostModel, LayerShare, Units
 
 _DENSE = (nn.Conv2d, nn.Linear)
@@ -116,26 +118,37 @@ def _channelwise(module: nn.Module) -> bool:
 
 
 def find_units(
-    model: nn.Module, example: Tensor, *, skip: Sequence[str] = (), graph: tp.DependencyGraph | None = None
+    model: nn.Module, example: Inputs, *, skip: Sequence[str] = (), graph: tp.DependencyGraph | None = None
 ) -> Units:
-    """All channel groups of a model, and the layers that no group covers, with reasons.
+    """All groups of a model, and the layers that no group covers, with reasons.
 
-    The first and the last layer are left alone (CoSeP, arXiv 2505.13225). Coupled groups are found
-    and reported, but not yet offered for pruning.
+    A transformer's heads and feed-forward neurons are found by its family
+    (:func:`coprune.units.attention.find_transformer_units`), the channels of any other model by its
+    dependency graph. There, the first and the last layer are left alone (CoSeP, arXiv 2505.13225).
+    Coupled groups are found and reported, but not yet offered for pruning.
 
     Args:
-        model: any module that Torch-Pruning can trace.
-        example: one sample with a batch dimension.
+        model: any module that Torch-Pruning can trace, or a transformer.
+        example: one sample with a batch dimension; a transformer is not called.
         skip: module names to leave alone; a container stands for all layers inside it.
         graph: of the model, when it is known already.
 
     Raises:
-        UserError: the model cannot be traced, or a name in ``skip`` does not exist.
+        UserError: the model cannot be traced, its attention is of an unknown family, or a name in
+            ``skip`` does not exist.
     """
     names = {module: name for name, module in model.named_modules() if name}
     unknown = sorted(set(skip) - set(names.values()))
     if unknown:
         raise UserError(f"--skip {unknown[0]}: no such layer in {type(model).__name__}")
+    transformer = find_transformer_units(model, skip=skip)
+    if transformer is not None:
+        return transformer
+    if isinstance(example, dict):
+        raise UserError(
+            f"{type(model).__name__} reads named inputs but has no attention that is known; "
+            "the dependency graph is traced with one tensor"
+        )
     graph = graph or trace(model, example)
     dense = [n for n in _execution_order(model, example) if not _depthwise(model.get_submodule(n))]
     groups: list[ChannelGroup] = []
@@ -153,7 +166,7 @@ def find_units(
         producers = [m.layer for m in group.of_role("producer")]
         covered.update(producers)
         reason = None
-        if any(_within(m.layer, skip) for m in group.members if m.role != "consumer"):
+        if any(within(m.layer, skip) for m in group.members if m.role != "consumer"):
             reason = "left alone as asked (--skip)"
         elif name == dense[-1] or not (group.of_role("consumer") or _mixing(model, group)):
             reason = "makes the model's output"
@@ -166,11 +179,6 @@ def find_units(
         else:
             skipped.extend(Skipped(layer=p, reason=reason) for p in producers or [name])
     return Units(tuple(groups), tuple(skipped))
-
-
-def _within(layer: str, names: Sequence[str]) -> bool:
-    """Whether a layer is one of the names, or inside one of them."""
-    return any(layer == name or layer.startswith(f"{name}.") for name in names)
 
 
 def _mixing(model: nn.Module, group: ChannelGroup) -> bool:
@@ -207,8 +215,11 @@ def _execution_order(model: nn.Module, example: Tensor) -> list[str]:
     return list(order)
 
 
-def cost_model(model: nn.Module, example: Tensor, groups: Sequence[ChannelGroup]) -> CostModel:
+def cost_model(model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]) -> CostModel:
     """What each layer costs and which groups scale it.
+
+    The products of queries, keys and values are an attention module's own cost, and its heads' group
+    scales them.
 
     Args:
         model: unpruned.

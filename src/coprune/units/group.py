@@ -1,8 +1,10 @@
 """A group of units: what can only be removed together.
 
 A *unit* of a channel group is one output channel of its producers, with everything that depends on
-it: the batch-norm entries it passes and the input channels of the layers that read it. The group's
-members say which of their channels belong to which unit (:class:`coprune.plan.Member`).
+it: the batch-norm entries it passes and the input channels of the layers that read it. In a transformer
+a unit is an attention head (rows of the query, key and value projections, columns of the output
+projection) or a neuron of a feed-forward block. The group's members say which of their channels belong
+to which unit (:class:`coprune.plan.Member`).
 """
 
 from __future__ import annotations
@@ -25,18 +27,20 @@ class ChannelGroup:
     """Channels that are kept or removed together.
 
     Attributes:
-        name: module name of the first producer.
+        name: module name of the first producer; of heads, that of the attention module.
         size: number of units ``U``.
         members: the layers involved.
         kind: ``inner``: one producer, read by dense layers only, with nothing but channel-by-channel
             layers (batch norm, depthwise) in between. ``coupled``: several producers (a residual
-            sum), a norm over channels, or parts of a concatenation.
+            sum), a norm over channels, or parts of a concatenation. ``heads``: those of an attention
+            module, or of several that share something a head; with grouped queries a unit is a
+            key/value head with its queries. ``neurons``: those of a feed-forward block.
     """
 
     name: str
     size: int
     members: tuple[Member, ...]
-    kind: Literal["inner", "coupled"]
+    kind: Literal["inner", "coupled", "heads", "neurons"]
 
     def of_role(self, role: str) -> tuple[Member, ...]:
         """The members with a role."""
@@ -66,8 +70,11 @@ def channel_indices(member: Member, kept: Tensor) -> Tensor:
 
 
 def unit_axis(layer: nn.Module) -> int:
-    """The axis of a layer's input and output that its channels lie on: last for linear layers."""
-    return -1 if isinstance(layer, nn.Linear) else 1
+    """The axis of a layer's input and output that its channels lie on: last for linear layers.
+
+    🤗's ``Conv1D`` (GPT-2) is a linear layer with a transposed weight.
+    """
+    return -1 if isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D" else 1
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""SST-5 and MNLI in their published layouts.
+
+``sst5:ROOT``: the Stanford Sentiment Treebank with five classes (Socher et al. 2013, EMNLP): files of
+trees, ``train.txt``, ``dev.txt``, ``test.txt``, or tables with the columns ``text`` and ``label``.
+
+``mnli:ROOT``: Multi-Genre Natural Language Inference (Williams et al. 2018, arXiv 1704.05426), as GLUE
+gives it out (``train.tsv``, ``dev_matched.tsv`` …) or as its authors do (``multinli_1.0_train.jsonl`` …).
+The test part has no labels; accuracy is reported on the matched part, or by ``mnli-mm:ROOT`` on the
+mismatched one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from coprune.data.text import Texts
+from coprune.data.tsv import KINDS, Table, column, held_out, kind_of, numbered_labels, read_table, read_text
+from coprune.errors import UserError
+
+SENTIMENTS = ("very negative", "negative", "neutral", "positive", "very positive")
+
+ENTAILMENTS = ("entailment", "neutral", "contradiction")
+"""In the order of GLUE, which most trained models keep."""
+
+_ROOT = re.compile(r"\(\s*([0-4])\s")
+_LEAF = re.compile(r"\(\s*[0-4]\s+([^\s()]+)\s*\)")
+# How the Penn Treebank writes what would be mistaken for its own marks.
+_ESCAPES = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
+
+
+def _folder(argument: str | None, *, name: str, inside: Sequence[str]) -> list[Path]:
+    """The folder that was named and those of the usual archives in it."""
+    if not argument:
+        raise UserError(f"{name}: names no folder; write {name}:ROOT")
+    root = Path(argument).expanduser()
+    if not root.is_dir():
+        raise UserError(f"{name}:{argument}: no such folder")
+    return [root, *(root / sub for sub in inside if (root / sub).is_dir())]
+
+
+def _first(folders: Sequence[Path], stems: Sequence[str], kinds: Sequence[str]) -> Path | None:
+    """The first file that exists, packed or not."""
+    names = [f"{stem}{kind}{gz}" for stem in stems for kind in kinds for gz in ("", ".gz")]
+    return next((folder / n for folder in folders for n in names if (folder / n).is_file()), None)
+
+
+def sentence_of(tree: str) -> tuple[str, str]:
+    """A tree ``(3 (2 A) (4 (3 fine) (2 film)))`` → its leaves as one text, and the label of its root.
+
+    Raises:
+        ValueError: not such a tree.
+    """
+    root, leaves = _ROOT.match(tree), _LEAF.findall(tree)
+    if root is None or not leaves or tree.count("(") != tree.count(")"):
+        raise ValueError("not a tree such as (3 (2 A) (4 film))")
+    words = (_ESCAPES.get(leaf, leaf.replace("\\/", "/").replace("\\*", "*")) for leaf in leaves)
+    return " ".join(words), root.group(1)
+
+
+def _trees(path: Path) -> Texts:
+    found: list[tuple[str, str]] = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(sentence_of(line.strip()))
+        except ValueError as cause:
+            raise UserError(f"{path}, line {number}: {cause}; fetch the file again") from cause
+    if not found:
+        raise UserError(f"{path}: empty; fetch the file again")
+    text, labels = zip(*found, strict=True)
+    return Texts(text, None, numbered_labels(labels, "01234"), SENTIMENTS)
+
+
+def _sentiments(path: Path) -> Texts:
+    table = read_table(path)
+    text = column(table, "text", where=str(path))
+    labels = [label.strip() for label in column(table, "label", where=str(path))]
+    names = next((n for n in ("01234", SENTIMENTS) if set(labels) <= set(n)), None)
+    if names is None:
+        wrong = sorted(set(labels) - set("01234"))[0]
+        raise UserError(f"{path}: label '{wrong}'; SST-5 labels are 0 (very negative) to 4 (very positive)")
+    return Texts(tuple(text), None, numbered_labels(labels, names), SENTIMENTS)
+
+
+def load_sst5(argument: str | None) -> tuple[Texts, Texts]:
+    """Training and held-out sentences; dev joins training, see :func:`coprune.data.tsv.held_out`.
+
+    Raises:
+        UserError: no such folder, no training part, no held-out part, or a file that cannot be read.
+    """
+    folders = _folder(argument, name="sst5", inside=("trees",))
+    parts: dict[str, Texts] = {}
+    for part, stems in {"train": ["train"], "dev": ["dev", "validation", "valid"], "test": ["test"]}.items():
+        path = _first(folders, stems, (".txt", *KINDS))
+        if path is not None:
+            parts[part] = _trees(path) if kind_of(path) == ".txt" else _sentiments(path)
+    if "train" not in parts or len(parts) == 1:
+        missing = "train.txt" if "train" not in parts else "test.txt"
+        raise UserError(f"sst5:{argument}: {missing} is missing (or .jsonl, .csv, .tsv); give another ROOT")
+    return held_out(parts)
+
+
+def _inferences(path: Path) -> Texts:
+    table: Table = read_table(path)
+    where = str(path)
+    labels = [label.strip() for label in column(table, "gold_label", where=where)]
+    one, two = (column(table, name, where=where) for name in ("sentence1", "sentence2"))
+    # '-' where the annotators did not agree.
+    kept = [i for i, label in enumerate(labels) if label != "-"]
+    labels = [labels[i] for i in kept]
+    unknown = sorted(set(labels) - set(ENTAILMENTS))
+    if unknown:
+        raise UserError(f"{path}: gold_label '{unknown[0]}'; known are {', '.join(ENTAILMENTS)}")
+    return Texts(
+        tuple(one[i] for i in kept),
+        tuple(two[i] for i in kept),
+        numbered_labels(labels, ENTAILMENTS),
+        ENTAILMENTS,
+    )
+
+
+def _load_mnli(argument: str | None, *, name: str, heldout: str) -> tuple[Texts, Texts]:
+    folders = _folder(argument, name=name, inside=("MNLI", "multinli_1.0"))
+    parts = []
+    for part in ("train", heldout):
+        path = _first(folders, [part, f"multinli_1.0_{part}"], (".tsv", ".jsonl"))
+        if path is None:
+            raise UserError(
+                f"{name}:{argument}: neither {part}.tsv (GLUE) nor multinli_1.0_{part}.jsonl; "
+                "give another ROOT"
+            )
+        parts.append(_inferences(path))
+    return parts[0], parts[1]
+
+
+def load_mnli(argument: str | None) -> tuple[Texts, Texts]:
+    """Training and matched development pairs.
+
+    Raises:
+        UserError: no such folder, a part that is missing or cannot be read.
+    """
+    return _load_mnli(argument, name="mnli", heldout="dev_matched")
+
+
+def load_mnli_mismatched(argument: str | None) -> tuple[Texts, Texts]:
+    """Training and mismatched development pairs, see :func:`load_mnli`."""
+    return _load_mnli(argument, name="mnli-mm", heldout="dev_mismatched")

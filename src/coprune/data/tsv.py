@@ -1,0 +1,189 @@
+"""Tables of texts: ``tsv:FILE`` with the columns text, perhaps text_pair, label, perhaps split.
+
+A header names the columns. In a ``.tsv`` file a tab ends a field and a line end a row, without quotes or
+escapes (as in GLUE); ``.csv`` (RFC 4180) and ``.jsonl`` are read too, and any of them packed with gzip.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from coprune.data.text import Texts
+from coprune.errors import UserError, near_matches
+
+Table = dict[str, list[str]]
+"""Column → its values; all columns are as long as one another."""
+
+KINDS = (".tsv", ".csv", ".jsonl")
+
+_PARTS = {"train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test"}
+
+_HELDOUT_SHARE, _HELDOUT_SEED = 0.2, 0
+"""What is held out of a table that does not say: the same samples whatever the seed of a run."""
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file, gzipped or not.
+
+    Raises:
+        UserError: missing, damaged or not UTF-8.
+    """
+    try:
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+    except FileNotFoundError as cause:
+        raise UserError(f"{path}: no such file") from cause
+    except (OSError, EOFError, zlib.error) as cause:
+        raise UserError(f"{path}: cannot be read ({cause}); fetch the file again") from cause
+    except UnicodeDecodeError as cause:
+        raise UserError(f"{path}: not UTF-8 (byte {cause.start}); save it as UTF-8") from cause
+
+
+def kind_of(path: Path) -> str:
+    """The suffix of a table, that of gzip apart."""
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+
+
+def read_table(path: Path) -> Table:
+    """All columns of a table.
+
+    Raises:
+        UserError: unreadable, another kind of file, rows that are not as wide as the header.
+    """
+    kind, content = kind_of(path), read_text(path)
+    if kind not in KINDS:
+        raise UserError(f"{path}: not a {', '.join(KINDS)} file, packed with gzip or not")
+    if kind == ".jsonl":
+        return _objects(path, content)
+    if kind == ".csv":
+        try:
+            rows = list(csv.reader(io.StringIO(content, newline=""), strict=True))
+        except csv.Error as cause:
+            raise UserError(f"{path}: not CSV ({cause})") from cause
+    else:
+        # Not splitlines(): it would also split at the rarer line ends that occur inside of texts.
+        rows = [line.removesuffix("\r").split("\t") for line in content.split("\n")]
+    numbered = [(number, row) for number, row in enumerate(rows, 1) if row and row != [""]]
+    if not numbered:
+        raise UserError(f"{path}: empty; the first line names the columns")
+    header = [name.strip() for name in numbered[0][1]]
+    for number, row in numbered[1:]:
+        if len(row) != len(header):
+            raise UserError(f"{path}, line {number}: {len(row)} fields where the header has {len(header)}")
+    columns = zip(*(row for _, row in numbered[1:]), strict=True)
+    return dict(zip(header, map(list, columns), strict=True)) if numbered[1:] else {n: [] for n in header}
+
+
+def _objects(path: Path, content: str) -> Table:
+    """One JSON object a line; the columns are those of the first."""
+    table: Table = {}
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as cause:
+            raise UserError(f"{path}, line {number}: not JSON ({cause})") from cause
+        if not isinstance(row, dict) or (table and not table.keys() <= row.keys()):
+            raise UserError(f"{path}, line {number}: not an object with the keys of the first line")
+        table = table or {name: [] for name in row}
+        for name, values in table.items():
+            values.append(str(row[name]))
+    if not table:
+        raise UserError(f"{path}: empty; one JSON object a line is due")
+    return table
+
+
+def column(table: Mapping[str, list[str]], name: str, *, where: str) -> list[str]:
+    """One column.
+
+    Raises:
+        UserError: there is none of that name (with near matches).
+    """
+    if name not in table:
+        raise UserError(f"{where}: no column '{name}'; {near_matches(name, table)}")
+    return table[name]
+
+
+def class_names(labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes that occur, sorted; as numbers when all of them are integers."""
+    found = set(labels)
+    try:
+        return tuple(sorted(found, key=int))
+    except ValueError:
+        return tuple(sorted(found))
+
+
+def numbered_labels(labels: Sequence[str], names: Sequence[str]) -> Tensor:
+    """Places of the labels in ``names``, ``[N]`` int64."""
+    place = {name: number for number, name in enumerate(names)}
+    return torch.tensor([place[label] for label in labels], dtype=torch.int64)
+
+
+def held_out(parts: Mapping[str, Texts]) -> tuple[Texts, Texts]:
+    """Training and held-out texts out of the parts ``train``, ``dev``, ``test`` that there are.
+
+    Decisions are made on calibration samples taken out of training, so a dev part joins training where
+    there is a test part. Without either a balanced fifth is held out, the same one in every run.
+    """
+    from coprune.data.dataset import balanced_indices
+
+    train = parts["train"]
+    if "test" in parts:
+        return (concatenated(train, parts["dev"]) if "dev" in parts else train), parts["test"]
+    if "dev" in parts:
+        return train, parts["dev"]
+    drawn = balanced_indices(train.label, round(_HELDOUT_SHARE * len(train)), seed=_HELDOUT_SEED)
+    rest = torch.ones(len(train), dtype=torch.bool)
+    rest[drawn] = False
+    return train.take(torch.nonzero(rest).flatten()), train.take(drawn)
+
+
+def concatenated(first: Texts, second: Texts) -> Texts:
+    """Both, one behind the other; of the same classes, and both or neither with pairs."""
+    pair = first.pair + second.pair if first.pair is not None and second.pair is not None else None
+    return Texts(first.text + second.text, pair, torch.cat([first.label, second.label]), first.names)
+
+
+def load(argument: str | None) -> tuple[Texts, Texts]:
+    """Training and held-out texts of one table, see :func:`held_out`.
+
+    Args:
+        argument: the file.
+
+    Raises:
+        UserError: no or an unreadable file, a column or all training rows missing, an unknown split, an
+            empty label.
+    """
+    if not argument:
+        raise UserError("tsv: names no file; write tsv:FILE")
+    where, table = f"tsv:{argument}", read_table(Path(argument).expanduser())
+    text, labels = column(table, "text", where=where), column(table, "label", where=where)
+    labels = [label.strip() for label in labels]
+    if "" in labels:
+        raise UserError(f"{where}: row {labels.index('') + 1} has no label; drop such rows")
+    splits = [s.strip().lower() for s in table.get("split", ["train"] * len(text))]
+    unknown = sorted(set(splits) - _PARTS.keys())
+    if unknown:
+        raise UserError(f"{where}: split '{unknown[0]}'; splits are train, dev and test")
+    names = class_names(labels)
+    whole = Texts(
+        tuple(text),
+        tuple(table["text_pair"]) if "text_pair" in table else None,
+        numbered_labels(labels, names),
+        names,
+    )
+    named = [_PARTS[split] for split in splits]
+    at = {part: [i for i, of in enumerate(named) if of == part] for part in set(named)}
+    if "train" not in at:
+        raise UserError(f"{where}: no training rows; give some the split train")
+    return held_out({part: whole.take(torch.tensor(index)) for part, index in at.items()})

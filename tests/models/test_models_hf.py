@@ -1,0 +1,248 @@
+"""🤗 transformers checkpoints by name: trained weights, fresh heads, and every way it can go wrong."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import texts
+from coprune.errors import UserError
+from coprune.models import Source, accepted_arguments, build, source_of
+from coprune.models.hf import config_of, fresh_parameters, label_names, pretrained, reads_images, tokenizer_of
+from coprune.run.job import open_both
+from coprune.store import open_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A three-class text model; no test may change it."""
+    return texts.tiny_text_model(tmp_path_factory.mktemp("models") / "text")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A checkpoint without a classifier, such as a sentence encoder, and without tokenizer files."""
+    from transformers import BertConfig, BertModel
+
+    where = tmp_path_factory.mktemp("models") / "encoder"
+    shape = {"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(**shape, intermediate_size=32, max_position_embeddings=16)).save_pretrained(where)
+    return where
+
+
+@pytest.fixture(scope="module")
+def vision(tmp_path_factory):
+    """A two-class image model of 8×8 pixels."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    where = tmp_path_factory.mktemp("models") / "vision"
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = ViTConfig(**shape, image_size=8, patch_size=4, num_channels=1, num_labels=2)
+    ViTForImageClassification(config).save_pretrained(where)
+    return where
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """A copy of the text model that a test may break."""
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_trained_weights_come_as_they_are(folder):
+    model = pretrained(f"hf:{folder}", num_classes=3)
+    saved = weights(folder)
+    assert fresh_parameters(model) == ()
+    assert not model.training
+    assert source_of(model) == Source(f"hf:{folder}", {"num_labels": 3})
+    state = model.state_dict()
+    assert state.keys() == saved.keys()
+    assert all(torch.equal(state[key], saved[key]) for key in saved)
+    assert pretrained(f"hf:{folder}", num_classes=None).config.num_labels == 3
+
+
+def test_half_precision_is_loaded_as_float32(folder, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    AutoModelForSequenceClassification.from_pretrained(folder).half().save_pretrained(tmp_path)
+    model = pretrained(f"hf:{tmp_path}", num_classes=3)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_another_number_of_classes_gets_a_fresh_head_by_seed(folder):
+    a, b, c = (pretrained(f"hf:{folder}", num_classes=5, seed=seed) for seed in (0, 0, 1))
+    assert fresh_parameters(a) == ("classifier.bias", "classifier.weight")
+    assert a.classifier.weight.shape == (5, 32)
+    assert torch.equal(a.classifier.weight, b.classifier.weight)
+    assert not torch.equal(a.classifier.weight, c.classifier.weight)
+    key = "bert.encoder.layer.0.output.dense.weight"
+    assert torch.equal(a.state_dict()[key], weights(folder)[key])
+
+
+def test_a_given_seed_leaves_the_global_generator_alone(folder):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    pretrained(f"hf:{folder}", num_classes=5, seed=0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_encoder_gets_a_head(encoder):
+    model = pretrained(f"hf:{encoder}", num_classes=4, seed=0)
+    assert "classifier.weight" in fresh_parameters(model)
+    assert model(input_ids=torch.tensor([[1, 2]])).logits.shape == (1, 4)
+    key = "encoder.layer.0.output.dense.weight"
+    assert torch.equal(model.state_dict()[f"bert.{key}"], weights(encoder)[key])
+
+
+def test_image_models_are_told_by_their_configuration(vision, folder):
+    assert reads_images(config_of(f"hf:{vision}"))
+    assert not reads_images(config_of(f"hf:{folder}"))
+    model = open_model(f"hf:{vision}", arguments={}, offered={"in_channels": 1, "num_classes": 2})
+    assert type(model).__name__ == "ViTForImageClassification"
+    assert model(torch.zeros(1, 1, 8, 8)).logits.shape == (1, 2)
+    assert tokenizer_of(f"hf:{vision}") is None
+
+
+def test_build_needs_no_weights(folder, tmp_path):
+    shutil.copy(folder / "config.json", tmp_path)
+    model = build(Source(f"hf:{tmp_path}", {"num_labels": 5}))
+    assert isinstance(model, nn.Module)
+    assert model.classifier.weight.shape == (5, 32)
+    assert not model.training
+    assert build(Source(f"hf:{tmp_path}")).config.num_labels == 3
+    assert accepted_arguments(f"hf:{tmp_path}", {"num_labels": 5, "in_channels": 1}) == {"num_labels": 5}
+
+
+def test_what_can_be_given(folder):
+    offered = {"num_classes": 3}
+    assert open_model(f"hf:{folder}", arguments={"num_classes": 4}, offered=offered).config.num_labels == 4
+    with pytest.raises(UserError, match="--width: a checkpoint"):
+        open_model(f"hf:{folder}", arguments={"width": 8}, offered=offered)
+
+
+def test_where_the_tokenizer_is(folder, encoder, tmp_path):
+    assert tokenizer_of(f"hf:{folder}") == str(folder)
+    assert tokenizer_of(str(folder)) == str(folder)  # a run folder holds the same files
+    assert tokenizer_of(f"hf:{encoder}") is None
+    assert tokenizer_of(str(tmp_path)) is None
+    assert tokenizer_of("coprune:resnet20") is None
+
+
+def test_names_of_classes(copy, folder):
+    assert label_names(f"hf:{folder}") is None  # LABEL_0 … says nothing
+    assert label_names("coprune:resnet20") is None
+    config = json.loads((copy / "config.json").read_text())
+    config["id2label"] = {"0": "no", "1": "maybe", "2": "yes"}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert label_names(f"hf:{copy}") == label_names(str(copy)) == ("no", "maybe", "yes")
+
+
+def test_model_and_texts_fit_without_being_told(copy, tmp_path):
+    config = json.loads((copy / "config.json").read_text())
+    config["id2label"] = {"0": "2", "1": "0", "2": "1"}
+    (copy / "config.json").write_text(json.dumps(config))
+    path = texts.tiny_tsv(tmp_path / "t.tsv")
+    rest = {"weights": None, "arguments": {}, "calibration": 30, "seed": 0}
+    model, data = open_both(f"hf:{copy}", f"tsv:{path}", **rest)
+    assert fresh_parameters(model) == ()
+    # The model's order of classes, not that of the table.
+    assert data.names == ("2", "0", "1")
+    inputs, _ = next(data.calibration.batches(4))
+    assert model(**inputs).logits.shape == (4, 3)
+
+
+def test_a_tokenizer_can_be_given(encoder, folder, tmp_path):
+    path = texts.tiny_tsv(tmp_path / "t.tsv")
+    rest = {"weights": None, "arguments": {}, "calibration": 30, "seed": 0}
+    with pytest.raises(UserError, match="needs a tokenizer"):
+        open_both(f"hf:{encoder}", f"tsv:{path}", **rest)
+    model, data = open_both(f"hf:{encoder}", f"tsv:{path}", tokenizer=str(folder), **rest)
+    inputs, _ = next(data.calibration.batches(4))
+    assert model(**inputs).logits.shape == (4, 3)
+
+
+def one_line(name, words, **options):
+    with pytest.raises(UserError, match=words) as caught:
+        pretrained(name, num_classes=3, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_no_model(tmp_path, copy):
+    one_line("hf:", "hf:DIR or hf:ID")
+    one_line(f"hf:{tmp_path}/none", "no such folder")
+    one_line("hf:./none", "no such folder")
+    one_line(f"hf:{tmp_path}", f"no config.json; did you mean hf:{copy}")
+    one_line(f"hf:{copy}/config.json", "no such folder")
+    (copy / "config.json").unlink()
+    one_line(f"hf:{copy}", "no config.json; give the folder")
+
+
+BROKEN = {
+    "not JSON": ("config.json", lambda raw: raw[:40], "check its config.json"),
+    "no type": ("config.json", lambda _: b'{"a": 1}', "model_type"),
+    "unknown type": ("config.json", lambda _: b'{"model_type": "nonsense"}', "nonsense"),
+    "cut weights": ("model.safetensors", lambda raw: raw[:5000], "weights cannot be loaded"),
+    "no weights": ("model.safetensors", None, "weights cannot be loaded"),
+    "wider": (
+        "config.json",
+        lambda raw: raw.replace(b'"hidden_size": 32', b'"hidden_size": 64'),
+        "do not fit",
+    ),
+}
+
+
+@pytest.mark.parametrize(("file", "change", "words"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_checkpoint_is_one_line(copy, file, change, words):
+    raw = (copy / file).read_bytes()
+    (copy / file).unlink()
+    if change is not None:
+        (copy / file).write_bytes(change(raw))
+    one_line(f"hf:{copy}", words)
+
+
+def test_weights_of_another_architecture_are_one_line(copy):
+    from safetensors.torch import save_file
+
+    save_file({"conv.weight": torch.zeros(3, 3)}, copy / "model.safetensors", metadata={"format": "pt"})
+    one_line(f"hf:{copy}", "of another architecture")
+
+
+def test_a_model_that_makes_no_classifier(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    one_line(f"hf:{tmp_path}", "weights cannot be loaded")
+    with pytest.raises(UserError, match="makes no classifier"):
+        build(Source(f"hf:{tmp_path}"))
+
+
+def test_code_of_a_checkpoint_is_not_run(copy, tmp_path):
+    config = json.loads((copy / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Mine: pass\n")
+    one_line(f"hf:{copy}", "cannot be read")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_hub_out_of_reach_is_one_line(monkeypatch):
+    from transformers import AutoConfig
+
+    def unreachable(where, **_):
+        raise OSError(f"We couldn't connect to the hub to load {where}.\nCheck your internet connection.")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", unreachable)
+    one_line("hf:some/model", "couldn't connect.*check the id and the network, or give a folder")
+    with pytest.raises(UserError, match="network"):
+        tokenizer_of("hf:some/model")
+
+
+def test_without_the_library(monkeypatch, folder):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    one_line(f"hf:{folder}", r"pip install coprune\[text\]")

@@ -1,0 +1,221 @@
+"""A pruned transformer on disk: the same class, the same bits, and the library's own tools work on it."""
+
+import json
+
+import pytest
+import torch
+
+import coprune
+from coprune.errors import UserError
+from coprune.store import save_model
+from coprune.surgery import cut
+from coprune.units import find_units
+from tiny_transformers import CASES, WORDS, inputs, output, transformer, uneven
+
+pytest.importorskip("transformers")
+
+STORED = [c for c in CASES if c[0] not in ("timm", "timm_norms", "torchvision")]
+
+
+def pruned(name, how="", dtype=torch.float32):
+    model, example = transformer(name, how, dtype=dtype), inputs(name, dtype=dtype)
+    return cut(model, uneven(find_units(model, example).groups), example)
+
+
+def tokenizer(folder):
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", *(f"w{i}" for i in range(WORDS - 2))]
+    plain = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    plain.pre_tokenizer = Whitespace()
+    made = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="[PAD]", unk_token="[UNK]")
+    made.save_pretrained(folder)
+    return made
+
+
+@pytest.mark.parametrize(("name", "how"), STORED)
+def test_loaded_model_is_the_saved_one_bit_for_bit(tmp_path, name, how):
+    model, example = pruned(name, how), inputs(name, dtype=torch.float32)
+    save_model(tmp_path, model)
+    loaded = coprune.load(tmp_path)
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    assert torch.equal(output(loaded, example), output(model, example))
+    assert loaded.config._attn_implementation == how
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", ["bert", "llama", "t5", "gpt2"])
+def test_other_types_are_kept_and_ties_with_them(tmp_path, name, dtype):
+    model, example = pruned(name, dtype=dtype), inputs(name, dtype=dtype)
+    save_model(tmp_path, model)
+    loaded = coprune.load(tmp_path)
+    assert {n: p.dtype for n, p in loaded.named_parameters()} == {
+        n: p.dtype for n, p in model.named_parameters()
+    }
+    assert torch.equal(output(loaded, example), output(model, example))
+
+
+@pytest.mark.parametrize(("name", "tied"), [("gpt2", True), ("t5", True), ("bart", True), ("llama", False)])
+def test_tied_weights_survive(tmp_path, name, tied):
+    save_model(tmp_path, pruned(name))
+    loaded = coprune.load(tmp_path)
+    assert (loaded.lm_head.weight is loaded.get_input_embeddings().weight) == tied
+
+
+def test_a_trained_untied_copy_is_not_tied_by_loading(tmp_path):
+    model = pruned("llama")
+    with torch.no_grad():
+        model.lm_head.weight.add_(1.0)
+    save_model(tmp_path, model)
+    assert torch.equal(coprune.load(tmp_path).lm_head.weight, model.lm_head.weight)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "t5", "bart"])
+def test_generation_with_cache_is_the_same_after_loading(tmp_path, name):
+    model, example = pruned(name), inputs(name)
+    model.generation_config.repetition_penalty = 1.3
+    example = {k: example[k][:1] for k in ("input_ids", "attention_mask")}
+    save_model(tmp_path, model)
+    loaded = coprune.load(tmp_path)
+    assert loaded.generation_config.repetition_penalty == 1.3
+    options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+    assert torch.equal(loaded.generate(**example, **options), model.generate(**example, **options))
+
+
+def test_loaded_model_can_be_saved_and_loaded_again(tmp_path):
+    model, example = pruned("bert"), inputs("bert", dtype=torch.float32)
+    tokenizer(tmp_path / "origin")
+    model._coprune_tokenizer = str(tmp_path / "origin")
+    save_model(tmp_path / "a", model)
+    save_model(tmp_path / "b", coprune.load(tmp_path / "a"))
+    assert torch.equal(output(coprune.load(tmp_path / "b"), example), output(model, example))
+    assert (tmp_path / "b" / "tokenizer.json").is_file()
+
+
+def test_a_loaded_model_can_be_pruned_further(tmp_path):
+    model, example = pruned("bert"), inputs("bert", dtype=torch.float32)
+    save_model(tmp_path, model)
+    loaded = coprune.load(tmp_path)
+    assert find_units(loaded, example) == find_units(model, example)
+    heads = find_units(loaded, example).groups
+    assert [g.size for g in heads] == [1, 4, 3, 15]
+
+
+def test_pipeline_reads_the_model_and_its_tokenizer(tmp_path):
+    from transformers import AutoTokenizer, pipeline
+
+    made = tokenizer(tmp_path / "origin")
+    model = pruned("distilbert")
+    model.config._name_or_path = str(tmp_path / "origin")
+    save_model(tmp_path / "run", model)
+    loaded, words = coprune.load(tmp_path / "run"), AutoTokenizer.from_pretrained(tmp_path / "run")
+    made.model_input_names = words.model_input_names = ["input_ids", "attention_mask"]
+    texts = ["w1 w2 w3", "w7 w8", "w30 w31 w32 w33"]
+    before = pipeline("text-classification", model=model, tokenizer=made, top_k=None)(texts)
+    after = pipeline("text-classification", model=loaded, tokenizer=words, top_k=None)(texts)
+    assert before == after
+    assert all(len(answer) == 3 for answer in after)
+
+
+def test_trainer_trains_it(tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    save_model(tmp_path / "run", pruned("bert"))
+    loaded = coprune.load(tmp_path / "run")
+    example = inputs("bert", samples=8)
+    rows = [{**{k: v[i] for k, v in example.items()}, "labels": torch.tensor(i % 3)} for i in range(8)]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "out"),
+        max_steps=6,
+        per_device_train_batch_size=8,
+        learning_rate=1e-2,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        logging_steps=1,
+        disable_tqdm=True,
+    )
+    trainer = Trainer(model=loaded, args=arguments, train_dataset=rows)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    save_model(tmp_path / "again", loaded)
+    assert torch.equal(output(coprune.load(tmp_path / "again"), example), output(loaded.eval(), example))
+
+
+def test_description_says_how_many_heads_each_layer_has(tmp_path):
+    save_model(tmp_path, pruned("bert"))
+    layers = json.loads((tmp_path / "model.json").read_text())["layers"]
+    sizes = [layers[f"bert.encoder.layer.{i}.attention.self"] for i in (0, 1)]
+    assert sizes == [
+        {"num_attention_heads": 1, "all_head_size": 8},
+        {"num_attention_heads": 3, "all_head_size": 24},
+    ]
+    # The configuration is that of the full model, as the library itself would write it.
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["architectures"] == ["BertForSequenceClassification"]
+    assert written["num_attention_heads"] == 4
+
+
+def test_timm_model_is_resized_into_a_fresh_one(tmp_path):
+    pytest.importorskip("timm")
+    model, example = pruned("timm"), inputs("timm", dtype=torch.float32)
+    save_model(tmp_path, model)
+    assert not (tmp_path / "config.json").exists()
+    loaded = coprune.load(tmp_path, model=transformer("timm", dtype=torch.float32))
+    assert torch.equal(output(loaded, example), output(model, example))
+
+
+@pytest.mark.parametrize(
+    "name", ["os.system", "NoSuchModel", "AutoModel", "BertConfig", "pipeline", "PreTrainedModel", "", None]
+)
+def test_only_models_of_the_package_itself_are_built(tmp_path, name):
+    save_model(tmp_path, pruned("bert"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["architectures"] = [name]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config\.json: "):
+        coprune.load(tmp_path)
+
+
+def test_remote_code_named_in_the_folder_never_runs(tmp_path):
+    model, example = pruned("bert"), inputs("bert", dtype=torch.float32)
+    save_model(tmp_path, model)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "evil.Evil", "AutoConfig": "evil.Config"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')\n")
+    assert torch.equal(output(coprune.load(tmp_path), example), output(model, example))
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"architectures": "Bert"}'])
+def test_missing_or_damaged_configuration_is_named(tmp_path, content):
+    save_model(tmp_path, pruned("bert"))
+    (tmp_path / "config.json").unlink()
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json"):
+        coprune.load(tmp_path)
+
+
+def test_configuration_of_another_model_is_refused(tmp_path):
+    save_model(tmp_path, pruned("bert"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    for changes in ({"num_hidden_layers": 1}, {"hidden_size": 33}, {"hidden_size": "wide"}):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+        with pytest.raises(UserError):
+            coprune.load(tmp_path)
+
+
+def test_unknown_buffer_is_refused(tmp_path):
+    save_model(tmp_path, pruned("llama"))
+    described = json.loads((tmp_path / "model.json").read_text())
+    for buffers in ({"model.nothing": "float32"}, {"model.rotary_emb.inv_freq": "Tensor"}):
+        described["transformers"]["buffers"] = buffers
+        (tmp_path / "model.json").write_text(json.dumps(described))
+        with pytest.raises(UserError):
+            coprune.load(tmp_path)

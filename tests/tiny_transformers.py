@@ -1,0 +1,303 @@
+"""Random transformers of every family, small enough to run in milliseconds: width 32, 2 layers, 4 heads."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coprune.plan import GroupDecision
+from coprune.units import ChannelGroup
+
+WORDS, CLASSES, TOKENS = 50, 3, 7
+
+_TEXT = {
+    "vocab_size": WORDS,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "num_labels": CLASSES,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+}
+_IMAGE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "num_labels": CLASSES,
+    "image_size": 12,
+    "patch_size": 4,
+    "num_channels": 1,
+}
+_DECODER = {**_TEXT, "num_key_value_heads": 4, "head_dim": 8, "bos_token_id": 1, "eos_token_id": 2}
+_DEBERTA = {
+    **_TEXT,
+    "relative_attention": True,
+    "pos_att_type": ["c2p", "p2c"],
+    "max_relative_positions": 16,
+    "type_vocab_size": 0,
+    "position_biased_input": False,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+    """How to make one.
+
+    Attributes:
+        model, config: names of the classes in transformers; "" for other libraries.
+        settings: of the configuration.
+        reads: ``text``, ``image``, ``both``, or ``pair`` (encoder and decoder).
+        implementations: of attention.
+        make: instead of the classes.
+    """
+
+    model: str
+    config: str = ""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    reads: str = "text"
+    implementations: tuple[str, ...] = ("eager", "sdpa")
+    make: Callable[[], nn.Module] | None = None
+
+
+def _timm(**settings: Any) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=12,
+        patch_size=4,
+        in_chans=1,
+        num_classes=CLASSES,
+        embed_dim=32,
+        depth=2,
+        num_heads=4,
+        mlp_ratio=1.25,
+        **settings,
+    )
+
+
+def _torchvision() -> nn.Module:
+    from torchvision.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        image_size=12,
+        patch_size=4,
+        num_layers=2,
+        num_heads=4,
+        hidden_dim=32,
+        mlp_dim=40,
+        num_classes=CLASSES,
+    )
+
+
+_T5 = {
+    "vocab_size": WORDS,
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 40,
+    "num_layers": 2,
+    "num_heads": 4,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 0,
+    "eos_token_id": 1,
+}
+_BART = {
+    "vocab_size": WORDS,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 40,
+    "max_position_embeddings": 40,
+    "num_labels": CLASSES,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": None,
+}
+_CLIP = {
+    "text_config": {**_TEXT, "bos_token_id": 1, "eos_token_id": 2},
+    "vision_config": _IMAGE,
+    "projection_dim": 16,
+}
+_SWIN = {
+    "image_size": 16,
+    "patch_size": 2,
+    "num_channels": 1,
+    "embed_dim": 16,
+    "depths": [2, 1],
+    "num_heads": [4, 4],
+    "window_size": 4,
+    "mlp_ratio": 1.25,
+    "num_labels": CLASSES,
+}
+
+ZOO: dict[str, Tiny] = {
+    "bert": Tiny("BertForSequenceClassification", "BertConfig", _TEXT),
+    "roberta": Tiny("RobertaForSequenceClassification", "RobertaConfig", _TEXT),
+    "distilbert": Tiny(
+        "DistilBertForSequenceClassification",
+        "DistilBertConfig",
+        {
+            "vocab_size": WORDS,
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 4,
+            "hidden_dim": 40,
+            "num_labels": CLASSES,
+            "max_position_embeddings": 40,
+        },
+    ),
+    "electra": Tiny("ElectraForSequenceClassification", "ElectraConfig", {**_TEXT, "embedding_size": 16}),
+    "albert": Tiny("AlbertForSequenceClassification", "AlbertConfig", {**_TEXT, "embedding_size": 16}),
+    "mpnet": Tiny("MPNetForSequenceClassification", "MPNetConfig", _TEXT, implementations=("eager",)),
+    "deberta": Tiny(
+        "DebertaForSequenceClassification", "DebertaConfig", _DEBERTA, implementations=("eager",)
+    ),
+    "deberta_v2": Tiny(
+        "DebertaV2ForSequenceClassification",
+        "DebertaV2Config",
+        {**_DEBERTA, "share_att_key": False},
+        implementations=("eager",),
+    ),
+    "deberta_v3": Tiny(
+        "DebertaV2ForSequenceClassification",
+        "DebertaV2Config",
+        {**_DEBERTA, "share_att_key": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
+        implementations=("eager",),
+    ),
+    "vit": Tiny("ViTForImageClassification", "ViTConfig", _IMAGE, "image"),
+    "deit": Tiny("DeiTForImageClassification", "DeiTConfig", _IMAGE, "image"),
+    "beit": Tiny(
+        "BeitForImageClassification", "BeitConfig", {**_IMAGE, "use_relative_position_bias": True}, "image"
+    ),
+    "beit_shared": Tiny(
+        "BeitForImageClassification",
+        "BeitConfig",
+        {**_IMAGE, "use_shared_relative_position_bias": True},
+        "image",
+    ),
+    "swin": Tiny("SwinForImageClassification", "SwinConfig", _SWIN, "image"),
+    "gpt2": Tiny(
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {
+            "vocab_size": WORDS,
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_inner": 40,
+            "n_positions": 40,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+    ),
+    "llama": Tiny("LlamaForCausalLM", "LlamaConfig", _DECODER),
+    "llama_grouped": Tiny(
+        "LlamaForSequenceClassification",
+        "LlamaConfig",
+        {**_DECODER, "num_attention_heads": 8, "head_dim": 4, "mlp_bias": True, "attention_bias": True},
+    ),
+    "qwen2": Tiny("Qwen2ForCausalLM", "Qwen2Config", {**_DECODER, "num_attention_heads": 8, "head_dim": 4}),
+    "mistral": Tiny("MistralForCausalLM", "MistralConfig", {**_DECODER, "num_attention_heads": 8}),
+    "clip": Tiny("CLIPModel", "CLIPConfig", _CLIP, "both"),
+    "clip_vision": Tiny(
+        "CLIPForImageClassification", "CLIPConfig", {**_CLIP, "num_labels": CLASSES}, "image"
+    ),
+    "t5": Tiny("T5ForConditionalGeneration", "T5Config", _T5, "pair"),
+    "t5_gated": Tiny(
+        "T5ForConditionalGeneration",
+        "T5Config",
+        {**_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+        "pair",
+    ),
+    "bart": Tiny("BartForConditionalGeneration", "BartConfig", _BART, "pair"),
+    "bart_classifier": Tiny("BartForSequenceClassification", "BartConfig", _BART, "text"),
+    "timm": Tiny("", reads="tensor", implementations=("sdpa",), make=_timm),
+    "timm_norms": Tiny(
+        "",
+        reads="tensor",
+        implementations=("sdpa",),
+        make=functools.partial(_timm, qkv_bias=False, qk_norm=True, init_values=0.5),
+    ),
+    "torchvision": Tiny("", reads="colour", implementations=("sdpa",), make=_torchvision),
+}
+
+CASES = [(name, how) for name, tiny in ZOO.items() for how in tiny.implementations]
+
+
+def transformer(name: str, attention: str = "", *, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A network of the zoo with random weights everywhere, so that no bias or table is zero; fused attention
+    unless said otherwise, where the family has it.
+    """
+    tiny = ZOO[name]
+    torch.manual_seed(1)
+    if tiny.make is not None:
+        model = tiny.make()
+    else:
+        import transformers
+
+        config = getattr(transformers, tiny.config)(**tiny.settings)
+        config._attn_implementation = attention or tiny.implementations[-1]
+        model = getattr(transformers, tiny.model)(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.to(dtype).eval()
+
+
+def inputs(name: str, *, samples: int = 2, dtype: torch.dtype = torch.float64) -> Any:
+    """What the network reads: a tensor, or named ones; the last sample is padded."""
+    tiny = ZOO[name]
+    generator = torch.Generator().manual_seed(2)
+    side = 16 if name == "swin" else 12
+    image = torch.randn(samples, 3 if tiny.reads == "colour" else 1, side, side, generator=generator)
+    if tiny.reads in ("tensor", "colour"):
+        return image.to(dtype)
+    if tiny.reads == "image":
+        return {"pixel_values": image.to(dtype)}
+    ids = torch.randint(5, WORDS, (samples, TOKENS), generator=generator)
+    ids[:, -1] = 2  # BART classifies where the end of the sentence is
+    mask = torch.ones_like(ids)
+    if samples > 1 and name != "bart_classifier":
+        mask[-1, 5:] = 0
+        ids[-1, 5:] = 0
+    found = {"input_ids": ids, "attention_mask": mask}
+    if tiny.reads == "both":
+        found["pixel_values"] = image.to(dtype)
+    if tiny.reads == "pair":
+        found["decoder_input_ids"] = torch.randint(5, WORDS, (samples, 4), generator=generator)
+    return found
+
+
+def output(model: nn.Module, x: Any) -> Tensor:
+    """Logits, whatever the model calls them."""
+    with torch.no_grad():
+        found = model(**x) if isinstance(x, dict) else model(x)
+    if isinstance(found, Tensor):
+        return found
+    return found.logits if hasattr(found, "logits") else found.logits_per_image
+
+
+def decide(group: ChannelGroup, kept: tuple[int, ...]) -> GroupDecision:
+    """Keep some units of a group."""
+    return GroupDecision(name=group.name, members=group.members, size=group.size, kept=kept, reason="test")
+
+
+def uneven(groups: tuple[ChannelGroup, ...]) -> tuple[GroupDecision, ...]:
+    """One head here, three there; a third of the neurons here, most of them there."""
+    heads, neurons, found = [(2,), (0, 1, 3), (1, 2)], [(0, 7, 9, 19), tuple(range(3, 18))], []
+    for group in groups:
+        choices = heads if group.kind == "heads" else neurons
+        found.append(decide(group, tuple(k for k in choices[0] if k < group.size)))
+        choices.append(choices.pop(0))
+    return tuple(found)
