@@ -82,6 +82,12 @@ def _timm(**settings: Any) -> nn.Module:
     )
 
 
+def _timm_gated() -> nn.Module:
+    from timm.layers import SwiGLU
+
+    return _timm(mlp_layer=SwiGLU)
+
+
 def _torchvision() -> nn.Module:
     from torchvision.models.vision_transformer import VisionTransformer
 
@@ -144,6 +150,8 @@ _SWIN = {
 ZOO: dict[str, Tiny] = {
     "bert": Tiny("BertForSequenceClassification", "BertConfig", _TEXT),
     "roberta": Tiny("RobertaForSequenceClassification", "RobertaConfig", _TEXT),
+    "xlm_roberta": Tiny("XLMRobertaForSequenceClassification", "XLMRobertaConfig", _TEXT),
+    "camembert": Tiny("CamembertForSequenceClassification", "CamembertConfig", _TEXT),
     "distilbert": Tiny(
         "DistilBertForSequenceClassification",
         "DistilBertConfig",
@@ -229,6 +237,7 @@ ZOO: dict[str, Tiny] = {
         implementations=("sdpa",),
         make=functools.partial(_timm, qkv_bias=False, qk_norm=True, init_values=0.5),
     ),
+    "timm_gated": Tiny("", reads="tensor", implementations=("sdpa",), make=_timm_gated),
     "torchvision": Tiny("", reads="colour", implementations=("sdpa",), make=_torchvision),
 }
 

@@ -97,6 +97,17 @@ def test_head_magnitude_is_the_norm_of_the_slice_of_the_output_projection(model,
             torch.testing.assert_close(score[h], weight[:, 8 * h : 8 * h + 8].norm())
 
 
+def test_head_magnitude_adds_up_over_layers_that_lose_the_same_heads():
+    layers = torch.nn.ModuleList([torch.nn.Linear(6, 4), torch.nn.Linear(8, 5)])
+    members = (Member(layer="0", role="consumer", span=3), Member(layer="1", role="consumer", span=4))
+    group = ChannelGroup("0", 2, members, kind="heads")
+    found = HeadMagnitude().measure(layers, (group,), None, classes=2, device="cpu", label="")["0"]
+    for h in range(2):
+        parts = layers[0].weight[:, 3 * h : 3 * h + 3], layers[1].weight[:, 4 * h : 4 * h + 4]
+        both = torch.cat([p.detach().double().flatten() for p in parts])
+        torch.testing.assert_close(found[h], both.norm())
+
+
 def test_head_magnitude_reads_transposed_weights():
     from transformers.pytorch_utils import Conv1D
 

@@ -3,10 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from coprune.cahp.salience import BATCH, HeadSalience, gate_gradients, salience_of, sensitivity_of
 from coprune.errors import UserError
+from coprune.plan import Member
 from coprune.profile import Profile, gather
+from coprune.units import ChannelGroup
 from tiny import NoCost
 from tiny_heads import CLASSES, bert, bert_groups, sentences
 
@@ -59,6 +62,36 @@ def test_gate_gradients_equal_finite_differences(model):
     for gradient, twin in zip(found, differences(model, heads(model), inputs, labels), strict=True):
         assert gradient.shape == (6, 4)
         torch.testing.assert_close(gradient, twin, rtol=1e-5, atol=1e-8)
+
+
+def test_layers_that_lose_the_same_heads_share_their_gates(model):
+    first, second = heads(model)
+    both = ChannelGroup(first.name, first.size, (*first.members, *second.members), "heads")
+    inputs, labels = next(sentences(6).batches(6))
+    (found,) = gate_gradients(model, (both,), inputs, labels)
+    torch.testing.assert_close(found, sum(gate_gradients(model, (first, second), inputs, labels)))
+
+
+class Windows(nn.Module):
+    """Four windows an image, each a row of the output projection's input, as in Swin."""
+
+    def __init__(self):
+        super().__init__()
+        self.made, self.out, self.last = nn.Linear(9, 6), nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        windows = x.view(len(x) * 4, 4, 9)
+        return self.last(self.out(self.made(windows).tanh()).tanh().view(len(x), 16, 5).mean(1))
+
+
+def test_windows_of_an_image_share_their_gates():
+    model = Windows().double()
+    group = ChannelGroup("made", 3, (Member(layer="out", role="consumer", span=2),), "heads")
+    x, labels = torch.rand(5, 144, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    (found,) = gate_gradients(model, (group,), x, labels)
+    for i in range(5):
+        (alone,) = gate_gradients(model, (group,), x[i : i + 1], labels[i : i + 1])
+        torch.testing.assert_close(found[i : i + 1], alone)
 
 
 def test_salience_is_the_mean_over_batches_and_sensitivity_the_mean_over_samples(model):

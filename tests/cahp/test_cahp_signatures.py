@@ -222,3 +222,54 @@ def test_images_in_a_timm_vit():
         return maps_of(images)
 
     check_images(model, groups, maps_once_restored)
+
+
+def mpnet():
+    from transformers import MPNetConfig, MPNetForSequenceClassification
+
+    config = MPNetConfig(
+        vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        num_labels=CLASSES, initializer_range=0.3,
+    )  # fmt: skip
+    return MPNetForSequenceClassification(config).eval()
+
+
+def test_maps_that_a_module_keeps_to_itself_are_read_off_its_dropout():
+    model, source = mpnet(), sentences(12, longest=6)
+    group = ChannelGroup("mpnet.encoder.layer.0.attention.attn", 2, (), "heads")
+    wanted = HeadSignatures(4)
+    tensors = gather(model, (group,), source, [wanted], classes=CLASSES, batch_size=1)
+    found = signatures_of(Profile((group,), NoCost(), tensors), wanted, group)
+    rows = {c: [] for c in range(CLASSES)}
+    for inputs, labels in source.batches(1):
+        with torch.no_grad():
+            maps = model(**inputs, output_attentions=True).attentions[0]
+        n = inputs["input_ids"].shape[1]
+        rows[int(labels)].append(
+            torch.stack([cropped_and_interpolated(maps[0, h], n, 4).flatten() for h in range(2)])
+        )
+    for c in range(CLASSES):
+        mean = torch.stack(rows[c]).double().mean(0)
+        torch.testing.assert_close(found.mean[c], mean, rtol=0, atol=1e-6)
+
+
+def test_windows_of_an_image_are_averaged():
+    attention, labels = nn.Identity(), torch.tensor([0, 1, 1])
+    group = ChannelGroup("", 2, (), "heads")
+    collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
+    collector.attach(attention)
+    collector.start_batch(labels)
+    maps = torch.rand(3 * 4, 2, 5, 5, dtype=torch.float64)  # four windows an image
+    attention(maps)
+    found = Profile((group,), NoCost(), {"head_signatures-grid3": collector.tensors()})
+    mean = resized(maps.view(3, 4, 2, 5, 5).mean(1), torch.full((3,), 5), 3).flatten(2)
+    torch.testing.assert_close(signatures_of(found, HeadSignatures(3), group).mean[1], mean[1:].mean(0))
+
+
+def test_maps_of_other_samples_are_refused():
+    attention, group = nn.Identity(), ChannelGroup("", 2, (), "heads")
+    collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
+    collector.attach(attention)
+    collector.start_batch(torch.tensor([0, 1, 1]))
+    with pytest.raises(UserError, match="do not cover the 3 samples"):
+        attention(torch.rand(4, 2, 5, 5))

@@ -14,7 +14,7 @@ from tiny_transformers import CASES, WORDS, inputs, output, transformer, uneven
 
 pytest.importorskip("transformers")
 
-STORED = [c for c in CASES if c[0] not in ("timm", "timm_norms", "torchvision")]
+STORED = [c for c in CASES if c[0] not in ("timm", "timm_norms", "timm_gated", "torchvision")]
 
 
 def pruned(name, how="", dtype=torch.float32):

@@ -77,13 +77,15 @@ class HeadMagnitude:
 
 
 def _slice_norms(model: nn.Module, group: ChannelGroup) -> Tensor:
-    (consumer,) = group.of_role("consumer")
-    layer = model.get_submodule(consumer.layer)
-    weight = layer.get_parameter("weight").detach().double().cpu()
-    # Inputs lie on the last axis of a linear layer, on the first of transformers' Conv1D.
-    columns = weight if isinstance(layer, nn.Linear) else weight.T
-    index = channel_indices(consumer, torch.arange(group.size))
-    return columns[:, index].unflatten(1, (group.size, consumer.span)).square().sum((0, 2)).sqrt()
+    square = torch.zeros(group.size, dtype=torch.float64)
+    for consumer in group.of_role("consumer"):
+        layer = model.get_submodule(consumer.layer)
+        weight = layer.get_parameter("weight").detach().double().cpu()
+        # Inputs lie on the last axis of a linear layer, on the first of transformers' Conv1D.
+        columns = weight if isinstance(layer, nn.Linear) else weight.T
+        index = channel_indices(consumer, torch.arange(group.size))
+        square += columns[:, index].unflatten(1, (group.size, consumer.span)).square().sum((0, 2))
+    return square.sqrt()
 
 
 def _head_magnitude(profile: Profile, settings: NoSettings, seed: int) -> JointRanking:

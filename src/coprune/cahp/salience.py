@@ -105,7 +105,8 @@ def gate_gradients(
 
     Args:
         model: in evaluation mode.
-        groups: heads with one consumer each, the output projection.
+        groups: of heads; their consumers are output projections. Layers that can only lose the same
+            heads are one group, whose gates act in all of them.
         inputs: of ``N`` samples.
         labels: ``[N]`` int64.
 
@@ -118,17 +119,21 @@ def gate_gradients(
     gates: list[list[Tensor]] = [[] for _ in groups]
     with ExitStack() as hooks, torch.enable_grad():
         for group, placed in zip(groups, gates, strict=True):
-            (consumer,) = group.of_role("consumer")
-            layer = model.get_submodule(consumer.layer)
-            hook = layer.register_forward_pre_hook(_gate(consumer, group.size, placed))
-            hooks.callback(hook.remove)
+            for consumer in group.of_role("consumer"):
+                layer = model.get_submodule(consumer.layer)
+                hook = layer.register_forward_pre_hook(_gate(consumer, group.size, placed))
+                hooks.callback(hook.remove)
         logits = logits_of(model, inputs)
         check_logits(logits.detach(), labels)
         loss = F.cross_entropy(logits, labels, reduction="sum")
         flat = [gate for placed in gates for gate in placed]
         found = iter(torch.autograd.grad(loss, flat, materialize_grads=True))
-    # A layer that runs several times (shared weights) has a gate each time; the head is all of them.
-    return [torch.stack([next(found) for _ in placed]).sum(0) for placed in gates]
+    # Gates of one head in several layers, in a layer that runs several times, or in several windows of
+    # an image (rows of a sample follow one another) are one gate.
+    n = len(labels)
+    return [
+        torch.stack([next(found).unflatten(0, (n, -1)).sum(1) for _ in placed]).sum(0) for placed in gates
+    ]
 
 
 def _gate(consumer: Member, heads: int, placed: list[Tensor]) -> Any:

@@ -32,7 +32,9 @@ class HeadSignatures:
     """Mean and variance per class of every head's attention map.
 
     Where several query heads share a key and a value (grouped-query attention), the unit is the
-    key/value head and its map is the mean over its query heads.
+    key/value head and its map is the mean over its query heads. Of layers that can only lose the same
+    heads together (one group), the first layer's maps are looked at. Where an image is attended to
+    window by window (Swin), its map is the mean over the windows.
 
     Attributes:
         grid: cells a side of the resized map; CAHP's 32, 48 for long pairs of sentences.
@@ -169,13 +171,30 @@ class SignatureCollector:
         ]
         for group in self._groups:
             module = model.get_submodule(group.name)
+            noted: list[Tensor] = []
+
+            def passed(
+                part: nn.Module, inputs: tuple[Any, ...], output: Any, noted: list[Tensor] = noted
+            ) -> None:
+                noted.append(output)
 
             def drawn(
-                module: nn.Module, inputs: tuple[Any, ...], output: Any, group: ChannelGroup = group
+                module: nn.Module,
+                inputs: tuple[Any, ...],
+                output: Any,
+                group: ChannelGroup = group,
+                noted: list[Tensor] = noted,
             ) -> None:
-                self._add(group, _map_among(output, group))
+                handed_out = output if isinstance(output, tuple) else (output,)
+                maps = _map_among((*handed_out, *noted), group)
+                noted.clear()
+                self._add(group, maps)
 
-            handles.append(_where_maps_pass(module).register_forward_hook(drawn))
+            # timm, MPNet and DeBERTa keep their maps to themselves, but pass them through a dropout
+            # of the attention module's own, which changes nothing in evaluation mode.
+            inner = [part for part in module.children() if isinstance(part, nn.Dropout)]
+            handles += [part.register_forward_hook(passed) for part in inner]
+            handles.append(module.register_forward_hook(drawn))
         return handles
 
     def start_batch(self, labels: Tensor) -> None:
@@ -184,15 +203,19 @@ class SignatureCollector:
 
     def _add(self, group: ChannelGroup, maps: Tensor) -> None:
         n, tokens = len(self._labels), maps.shape[-1]
-        if len(maps) != n or (self._lengths is not None and int(self._lengths.max()) > tokens):
+        windows = len(maps) // n
+        fits = windows * n == len(maps) and (windows == 1 or self._lengths is None)
+        if not fits or (self._lengths is not None and int(self._lengths.max()) > tokens):
             raise UserError(
-                f"{group.name}: attention maps {list(maps.shape)} do not cover whole samples (attention "
-                "within windows?); head signatures need one map a sample"
+                f"{group.name}: attention maps {list(maps.shape)} do not cover the {n} samples' real tokens; "
+                "choose a method that does not read them, such as michel or head_magnitude"
             )
         lengths = self._lengths
         if lengths is None:
             lengths = torch.full((n,), tokens, device=maps.device)
         wide = head_maps(maps.detach().to(torch.promote_types(maps.dtype, torch.float32)), group.size)
+        if windows > 1:
+            wide = wide.unflatten(0, (n, windows)).mean(1)
         cells = resized(wide, lengths, self._wanted.grid).flatten(2)
         batch = batch_moments(cells, self._labels, classes=self._classes)
         before = self._found.get(group.name)
@@ -223,19 +246,13 @@ def _compute_plainly(model: nn.Module) -> list[tuple[Any, str, Any]]:
     return changed
 
 
-def _where_maps_pass(attention: nn.Module) -> nn.Module:
-    """The module that hands the maps out: timm's passes them through ``attn_drop``."""
-    inside = getattr(attention, "attn_drop", None)
-    return inside if isinstance(inside, nn.Module) and hasattr(attention, "fused_attn") else attention
-
-
-def _map_among(output: Any, group: ChannelGroup) -> Tensor:
-    """The attention map ``[N, Q, T, T]`` in what an attention module hands back.
+def _map_among(values: tuple[Any, ...], group: ChannelGroup) -> Tensor:
+    """The first attention map ``[N, Q, T, T]`` among several values.
 
     Raises:
         UserError: there is none.
     """
-    for value in output if isinstance(output, tuple) else (output,):
+    for value in values:
         if not isinstance(value, Tensor) or value.ndim != 4:
             continue
         if value.shape[-1] == value.shape[-2] and value.shape[1] % group.size == 0:

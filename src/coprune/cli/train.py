@@ -28,6 +28,7 @@ def train(
     num_classes: o.NumClasses = None,
     width: o.Width = None,
     weights: o.Weights = None,
+    tokenizer: o.Tokenizer = None,
     trust: o.Trust = False,
     seed: o.Seed = 0,
     device: o.Device = "auto",
@@ -61,6 +62,7 @@ def train(
         device=device,
         threads=threads,
         weights=str(weights) if weights else None,
+        tokenizer=tokenizer,
         trust=trust,
         arguments=model_arguments(in_channels, num_classes, width),
     )

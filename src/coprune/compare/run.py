@@ -77,6 +77,7 @@ class CompareJob(BaseModel):
     finetune: Recipe = Recipe(epochs=0)
     finetune_rates: tuple[float, ...] = ()
     weights: str | None = None
+    tokenizer: str | None = None
     arguments: Mapping[str, Any] = {}
     calibration: int = 2000
     trust: bool = False
@@ -181,6 +182,7 @@ def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
         calibration=job.calibration,
         seed=seed,
         trust=job.trust,
+        tokenizer=job.tokenizer,
     )
 
 

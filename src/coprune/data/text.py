@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -223,8 +224,13 @@ def open_tokenizer(where: str) -> Any:
         from transformers import AutoTokenizer
     except ImportError as cause:
         raise UserError("text data needs 🤗 transformers: pip install coprune[text]") from cause
+    folder = Path(where).expanduser()
+    if where.startswith((".", "/", "~")) and not folder.is_dir():
+        raise UserError(f"no tokenizer in '{where}': no such folder")
     try:
-        return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(
+            str(folder) if folder.is_dir() else where, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as cause:
         said = str(cause).strip().splitlines()
         raise UserError(

@@ -10,14 +10,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from coprune.data import DataSet, load_data
+from coprune.data import DataSet
 from coprune.files import write_json
 from coprune.measure.accuracy import Score, evaluate
 from coprune.measure.macs import count_macs, count_params
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
+from coprune.run.job import open_both
 from coprune.run.steps import check_takes
-from coprune.store import open_model, save_model
+from coprune.store import save_model
 from coprune.store.model import check_finite
 from coprune.training import Checkpoint, Recipe, fit
 
@@ -34,6 +35,7 @@ class TrainJob(BaseModel):
     device: str = "auto"
     threads: int | None = None
     weights: str | None = None
+    tokenizer: str | None = None
     arguments: Mapping[str, Any] = {}
     trust: bool = False
 
@@ -58,13 +60,15 @@ def train(
     """
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=job.seed)
-    data = load_data(job.data, calibration=0, seed=job.seed)
-    model = open_model(
+    model, data = open_both(
         job.model,
-        weights=Path(job.weights) if job.weights else None,
+        job.data,
+        weights=job.weights,
         arguments=job.arguments,
-        offered={"in_channels": data.input_shape[0], "num_classes": data.classes},
+        calibration=0,
+        seed=job.seed,
         trust=job.trust,
+        tokenizer=job.tokenizer,
     )
     # The first batch shows whether model and data fit, before anything is written.
     inputs, _ = next(iter(data.heldout.batches(8)))
