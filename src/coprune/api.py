@@ -7,12 +7,13 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import nn
 
-from coprune.data import ArraySource, DataSet, LoaderSource, Source
-from coprune.data.dataset import check_arrays, check_classes
+from coprune.data import ArraySource, DataSet, LoaderSource, MemorySource, Source, TextSource
+from coprune.data.dataset import check_classes, check_samples, in_memory
+from coprune.data.source import Batch, pair_of
 from coprune.errors import UserError
+from coprune.forward import part_of
 from coprune.plan import Plan
 from coprune.recover import least_squares
 from coprune.run.environment import pick_device
@@ -167,35 +168,32 @@ def from_loaders(
         calibration=taken,
         heldout=_loader_source(heldout),
         classes=classes,
-        input_shape=tuple(taken.images.shape[1:]),
+        input_shape=taken.input_shape,
         fingerprint=hashlib.sha256(taken.fingerprint().encode()).hexdigest()[:16],
     )
 
 
-def _take(batches: Iterable[Any], count: int, limited: bool) -> ArraySource:
-    inputs: list[torch.Tensor] = []
-    labels: list[torch.Tensor] = []
+def _take(batches: Iterable[Any], count: int, limited: bool) -> MemorySource:
+    taken: list[Batch] = []
     seen = 0
     for batch in batches:
-        if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-            raise UserError("a loader's batches must be (inputs, labels) pairs of tensors")
-        x, y = batch
-        inputs.append(torch.as_tensor(x))
-        labels.append(torch.as_tensor(y).long())
-        seen += len(labels[-1])
+        taken.append(pair_of(batch))
+        seen += len(taken[-1][1])
         if limited and seen >= count:
             break
-    if not inputs:
+    if not taken:
         raise UserError("the loader of calibration samples is empty")
-    images, wanted = torch.cat(inputs), torch.cat(labels)
-    if limited:
-        images, wanted = images[:count], wanted[:count]
-    check_arrays(images, wanted, where="calibration samples")
-    return ArraySource(images, wanted)
+    whole: MemorySource = in_memory(taken)
+    if limited and count < len(whole):
+        inputs, labels = taken[-1]
+        rest = count - (seen - len(labels))
+        whole = in_memory([*taken[:-1], (part_of(inputs, slice(rest)), labels[:rest])])
+    check_samples(whole, where="calibration samples")
+    return whole
 
 
 def _loader_source(loader: Iterable[Any]) -> Source:
-    if isinstance(loader, (ArraySource, LoaderSource)):
+    if isinstance(loader, (ArraySource, LoaderSource, TextSource)):
         return loader
     if not hasattr(loader, "__len__"):
         raise UserError("a loader needs a length (len(loader)); wrap it in torch.utils.data.DataLoader")

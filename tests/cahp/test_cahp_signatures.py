@@ -259,7 +259,7 @@ def test_windows_of_an_image_are_averaged():
     collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
     collector.attach(attention)
     collector.start_batch(labels)
-    maps = torch.rand(3 * 4, 2, 5, 5, dtype=torch.float64)  # four windows an image
+    maps = torch.rand(3 * 4, 2, 5, 5, dtype=torch.float64).softmax(-1)  # four windows an image
     attention(maps)
     found = Profile((group,), NoCost(), {"head_signatures-grid3": collector.tensors()})
     mean = resized(maps.view(3, 4, 2, 5, 5).mean(1), torch.full((3,), 5), 3).flatten(2)
@@ -272,4 +272,15 @@ def test_maps_of_other_samples_are_refused():
     collector.attach(attention)
     collector.start_batch(torch.tensor([0, 1, 1]))
     with pytest.raises(UserError, match="do not cover the 3 samples"):
-        attention(torch.rand(4, 2, 5, 5))
+        attention(torch.rand(4, 2, 5, 5).softmax(-1))
+
+
+def test_other_values_of_that_shape_are_no_maps():
+    attention, group = nn.Identity(), ChannelGroup("", 2, (), "heads")
+    collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
+    collector.attach(attention)
+    collector.start_batch(torch.tensor([0, 1]))
+    with pytest.raises(UserError, match="no attention maps"):
+        attention(torch.randn(2, 2, 5, 5))
+    attention((torch.zeros(2, 5, 8), torch.randn(2, 2, 5, 5), torch.eye(5).expand(2, 2, 5, 5)))
+    assert float(collector.tensors()["/mean"][0].sum()) > 0

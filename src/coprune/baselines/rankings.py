@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -53,7 +54,10 @@ def _torch_pruning(
     return _ranked(kind, summary, meaning, (wanted,), score, missing)
 
 
-RIVALS: tuple[Method, ...] = (
+_CHANNELS_ONLY = ("bn_scale", "fpgm", "lamp", "hessian")
+"""What these read, heads and neurons have not, or not in a form that Torch-Pruning would see."""
+
+_RANKINGS: tuple[Method, ...] = (
     _ranked("random", "any channels", "lot", (), _random),
     _torch_pruning(
         "magnitude",
@@ -92,3 +96,5 @@ RIVALS: tuple[Method, ...] = (
         "second-order effect on the loss",
     ),
 )
+
+RIVALS = tuple(replace(m, units=("inner",)) if m.name in _CHANNELS_ONLY else m for m in _RANKINGS)

@@ -253,9 +253,13 @@ def _map_among(values: tuple[Any, ...], group: ChannelGroup) -> Tensor:
         UserError: there is none.
     """
     for value in values:
-        if not isinstance(value, Tensor) or value.ndim != 4:
+        if not isinstance(value, Tensor) or value.ndim != 4 or value.shape[1] % group.size:
             continue
-        if value.shape[-1] == value.shape[-2] and value.shape[1] % group.size == 0:
+        first = value[:, :, 0].float()  # what the first token attends to: it is real in every sample
+        # Other values have that shape too, such as T5's table of relative positions. NaN passes: what
+        # the model returns is checked for it, with a message of its own.
+        foreign = (first < 0).any() | ((first.sum(-1) - 1).abs() > 0.01).any()
+        if value.shape[-1] == value.shape[-2] and not bool(foreign):
             return value
     raise UserError(
         f"{group.name} hands out no attention maps of its {group.size} heads; "

@@ -184,4 +184,5 @@ COSEP = Method(
     choose=_choose,
     has_knee=True,
     recovery="bn",
+    units=("inner",),
 )

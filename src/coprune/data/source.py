@@ -10,13 +10,14 @@ function of ``(seed, epoch)``, which is what makes an interrupted training conti
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from coprune.errors import UserError
 from coprune.forward import Inputs
 
 Batch = tuple[Inputs, Tensor]
@@ -214,6 +215,30 @@ def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Te
     return images
 
 
+def pair_of(batch: Any) -> Batch:
+    """A batch of a user's own loader as inputs and labels.
+
+    Args:
+        batch: ``(inputs, labels)``; or named tensors with ``labels`` (or ``label``) among them, as
+            🤗 data collators make them.
+
+    Raises:
+        UserError: anything else.
+    """
+    if isinstance(batch, Mapping):
+        named = dict(batch)
+        key = next((k for k in ("labels", "label") if k in named), None)
+        if key is not None:
+            return named, torch.as_tensor(named.pop(key)).long()
+    elif isinstance(batch, (tuple, list)) and len(batch) == 2:
+        inputs, labels = batch
+        inputs = dict(inputs) if isinstance(inputs, Mapping) else torch.as_tensor(inputs)
+        return inputs, torch.as_tensor(labels).long()
+    raise UserError(
+        "a loader's batches must be (inputs, labels) pairs of tensors, or named tensors with 'labels'"
+    )
+
+
 @dataclass(frozen=True)
 class LoaderSource:
     """A user's own iterable of ``(inputs, labels)``, such as a ``torch.utils.data.DataLoader``.
@@ -229,7 +254,7 @@ class LoaderSource:
         return self.samples
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        yield from self.loader
+        yield from map(pair_of, self.loader)
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
         return max(1, round(fraction * len(self.loader)))  # type: ignore[arg-type]
@@ -239,8 +264,8 @@ class LoaderSource:
     ) -> Iterator[Batch]:
         torch.manual_seed(batch_seed(seed, epoch, -1))
         last = self.steps(batch_size, fraction)
-        for step, (inputs, labels) in enumerate(self.loader):
+        for step, batch in enumerate(self.loader):
             if step >= last:
                 return
             if step >= skip:
-                yield inputs, labels
+                yield pair_of(batch)

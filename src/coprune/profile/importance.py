@@ -31,11 +31,15 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from coprune.data import Source
+from coprune.errors import UserError
 from coprune.forward import Inputs, logits_of, moved, part_of
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.profile.statistic import ImportanceKind
 from coprune.progress import track
-from coprune.units import ChannelGroup, trace
+from coprune.units import ChannelGroup, channel_indices, trace
+
+SLICED = ("heads", "neurons")
+"""Kinds of groups that are slices of linear layers, and no nodes of a dependency graph."""
 
 HESSIAN_SAMPLES = 256
 """Each takes a backward pass of its own. Spread evenly, since the samples may be sorted by class."""
@@ -85,8 +89,10 @@ def importances(
     twin = copy.deepcopy(model).to(device).eval()
     for parameter in twin.parameters():
         parameter.requires_grad_(True)
-    example, _ = next(iter(source.batches(1)))
-    graph = trace(twin, moved(part_of(example, [0]), device))
+    graph = None
+    if any(g.kind not in SLICED for g in groups):
+        example, _ = next(iter(source.batches(1)))
+        graph = trace(twin, moved(part_of(example, [0]), device))
     found: dict[ImportanceKind, dict[str, Tensor]] = {}
     for kind in kinds:
         batches = _checked(source, batch_size, classes)
@@ -98,8 +104,42 @@ def importances(
             single = _spread(batches, count, of=len(source))
             _leave_gradients(twin, track(single, label=f"{label}, {kind}", total=count), power=2)
         scorer = SCORERS[kind]()
-        found[kind] = {g.name: _of_group(scorer, graph, twin, g) for g in groups}
+        sliced = {g.name: _of_slices(kind, twin, g) for g in groups if g.kind in SLICED}
+        traced = [g for g in groups if g.kind not in SLICED]
+        found[kind] = sliced | {
+            g.name: _of_group(scorer, graph, twin, g) for g in traced if graph is not None
+        }
     return found
+
+
+def _of_slices(kind: ImportanceKind, model: nn.Module, group: ChannelGroup) -> Tensor:
+    """The same sums over a head's or a neuron's slices, averaged over the linear layers it has a part in.
+
+    Torch-Pruning's graph is not traced through transformers; what its classes sum up is.
+
+    Raises:
+        UserError: a kind that needs more than the weights of the slices.
+    """
+    if kind not in _SLICE_SCORES:
+        raise UserError(
+            f"{kind} ranks channels; for heads and neurons there are {', '.join(_SLICE_SCORES)} and random"
+        )
+    parts = []
+    for member in group.members:
+        layer = model.get_submodule(member.layer)
+        if isinstance(layer, nn.Linear):
+            score = _SLICE_SCORES[kind](layer.weight).detach().double()
+            along = score.sum(1) if member.role == "producer" else score.sum(0)
+            units = channel_indices(member, torch.arange(group.size)).to(along.device)
+            parts.append(along[units].view(group.size, member.span).sum(1))
+    return torch.stack(parts).mean(0).cpu() if parts else torch.empty(0, dtype=torch.float64)
+
+
+_SLICE_SCORES: Mapping[ImportanceKind, Callable[[Tensor], Tensor]] = {
+    "magnitude": lambda w: w.abs(),
+    "magnitude_l2": lambda w: w.square(),
+    "taylor": lambda w: (w * w.grad).abs() if w.grad is not None else torch.zeros_like(w),
+}
 
 
 def _of_group(

@@ -12,7 +12,7 @@ from coprune.errors import UserError
 from coprune.forward import Inputs, copied, logits_of, part_of
 from coprune.plan import GroupDecision
 from coprune.profile.rows import draw_positions, pick_outputs
-from coprune.recover.sites import find_sites, is_dense
+from coprune.recover.sites import find_sites
 from coprune.units import ChannelGroup, channel_indices
 
 _PLACES = 16
@@ -20,7 +20,7 @@ _ALIKE = 0.5
 
 
 def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict[str, Tensor]:
-    """Layer → output channels of the unpruned layer that are still there, for dense layers that lost some.
+    """Layer → output channels of the unpruned layer that are still there, for layers that lost some.
 
     Args:
         teacher: the unpruned model.
@@ -30,9 +30,10 @@ def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict
     for decision in decisions:
         removed = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)), dtype=torch.int64)
         for member in decision.members:
-            # Only dense layers are solved again; an attention module is a member without weights.
-            dense = is_dense(teacher.get_submodule(member.layer))
-            if member.role != "consumer" and dense and len(removed):
+            # An attention module is a member without weights; the walk leaves transposed ones alone.
+            module = teacher.get_submodule(member.layer)
+            weighty = module._parameters.get("weight") is not None and type(module).__name__ != "Conv1D"
+            if member.role != "consumer" and weighty and len(removed):
                 gone.setdefault(member.layer, []).append(channel_indices(member, removed))
     found = {}
     for layer, parts in gone.items():

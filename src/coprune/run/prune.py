@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from coprune.data import DataSet
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.methods import find_method, method_settings
+from coprune.models.hf import fresh_parameters
 from coprune.plan import Plan
 from coprune.profile import Profile
 from coprune.result import Result, Stage
@@ -76,7 +77,10 @@ def prune_model(
     judged = is_judged(settings, method)
     statistics_part, judging_part = calibration_parts(data, settings, judged=judged)
     base = measure_stage("base", model, data, prepared.example, device=device)
-    stages, notes, found = [base], [], None
+    stages, notes, found = [base], [*data.notes], None
+    fresh = fresh_parameters(model)
+    if fresh:
+        notes.append(f"untrained, since the checkpoint had none that fit: {', '.join(fresh)}")
     # A search judges on samples that its statistics never saw, so those are other statistics than
     # the ones of all calibration samples, and neither may be reused for the other.
     seen = f"{data.fingerprint}-half{settings.seed}" if judged else data.fingerprint

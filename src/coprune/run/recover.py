@@ -27,7 +27,7 @@ from coprune.recover import (
 from coprune.result import Result
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
-from coprune.run.job import open_both
+from coprune.run.job import offered_by, open_both
 from coprune.run.outcome import Outcome
 from coprune.run.steps import Prepared, check_takes, prepare
 from coprune.store import open_model
@@ -110,12 +110,11 @@ def run_recover(
         seed=job.seed,
         trust=job.trust,
     )
-    offered = {"in_channels": data.input_shape[0], "num_classes": data.classes}
     model = open_model(
         job.model,
         weights=Path(job.weights) if job.weights else None,
         arguments=job.arguments,
-        offered=offered,
+        offered=offered_by(data),
         trust=job.trust,
     )
     prepared = prepare(teacher, data)

@@ -74,11 +74,13 @@ def prepare(
 
 
 def _of_kinds(units: Units, kinds: Sequence[str]) -> Units:
-    left = [g for g in units.groups if g.kind not in kinds]
-    reasons = tuple(
-        Skipped(layer=g.name, reason=f"left alone: only {' and '.join(kinds)} are removed") for g in left
+    wanted = " and ".join("channels" if kind == "inner" else kind for kind in kinds)
+    left = tuple(
+        Skipped(layer=g.name, reason=f"left alone: only {wanted} are removed")
+        for g in units.groups
+        if g.kind not in kinds
     )
-    return Units(tuple(g for g in units.groups if g.kind in kinds), (*units.skipped, *reasons))
+    return Units(tuple(g for g in units.groups if g.kind in kinds), (*left, *units.skipped))
 
 
 def check_takes(model: nn.Module, inputs: Inputs) -> None:

@@ -26,7 +26,7 @@ _CHANNELWISE = (_BatchNorm, _InstanceNorm, nn.PReLU)
 Role = Literal["producer", "consumer", "carrier"]
 
 
-def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
+def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
     """The dependency graph of a model.
 
     Args:
