@@ -144,6 +144,49 @@ def ingredients() -> str:
     return table(head, rows) + versions(load("quality_resnet20"))
 
 
+TRAININGS = ("1000x2", "6000x1", "60000x1")
+
+
+def training() -> str:
+    """Accuracy against images of training seen: a row a budget, choice and recovery."""
+    cells: dict[tuple, dict[str, str]] = {}
+    sizes: dict[tuple, float] = {}
+    contents = {
+        name: load(f"training_{name}") for name in TRAININGS if (RESULTS / f"training_{name}.json").is_file()
+    }
+    for name, content in contents.items():
+        for row in summarise(content):
+            key = (row["budget"], row["method"], row["recovery"])
+            line = cells.setdefault(key, {"untrained": points(row["recovered"])})
+            rates = {r["rate"] for r in content["rows"] if (r["budget"], r["method"], r["recovery"]) == key}
+            line[name] = f"{points(row['finetuned'])} ({', '.join(f'{r:g}' for r in sorted(rates))})"
+            sizes.setdefault(key, row["recovered"][0])
+    order = sorted(cells, key=lambda key: (-key[0], key[2] != "least-squares", -sizes[key]))
+    lines = [
+        [
+            f"{100 * budget:.0f} %",
+            f"**`{method}`**" if method == "complementary" else f"`{method}`",
+            "least squares" if recovery == "least-squares" else "batch norm",
+            cells[key]["untrained"],
+            *(cells[key].get(name, "–") for name in contents),
+        ]
+        for key in order
+        for budget, method, recovery in [key]
+    ]
+    heads = {"1000x2": "1,000 × 2", "6000x1": "6,000 × 1", "60000x1": "60,000 × 1"}
+    first = next(iter(contents.values()))
+    job = first["job"]
+    train = job["finetune"]
+    said = (
+        f"\n\n`{job['model']}` on `{job['data']}`, base {100 * first['base']['value']:.2f} %; images × "
+        f"passes of training after the recovery; SGD, cosine to 0, batch {train['batch_size']}, distillation "
+        f"weight {train['distill']:g}; {job['seeds']} seeds, mean ± standard deviation of top-1 on the whole test set, "
+        "in per cent. In brackets the learning rate that did best on calibration data."
+    )
+    head = ["MACs", "choice", "recovery", "untrained", *(heads[name] for name in contents)]
+    return table(head, lines) + said + versions(first)
+
+
 def max_drop() -> str:
     content = load("max_drop")
     limit = content["max_drop"]
@@ -285,6 +328,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "max_drop": max_drop,
     "ingredients": ingredients,
     "ablation": ablation,
+    "training": training,
 }
 
 
@@ -293,7 +337,11 @@ def render(text: str) -> str:
 
     def one(match: re.Match) -> str:
         name = match.group(1)
-        wanted = {"bundled": (), "ingredients": ("quality_resnet20", "quality_vgg16_bn")}.get(name, (name,))
+        wanted = {
+            "bundled": (),
+            "training": ("training_1000x2",),
+            "ingredients": ("quality_resnet20", "quality_vgg16_bn"),
+        }.get(name, (name,))
         if not all((RESULTS / f"{n}.json").is_file() for n in wanted):
             return match.group(0)
         return f"<!-- table: {name} -->\n{TABLES[name]()}\n<!-- end -->"

@@ -99,6 +99,19 @@ def test_rivals_at_the_same_cost(coprune, encoder, reviews, tmp_path):
     assert all(0.5 < row["macs_ratio"] <= 0.6 for row in rows)
 
 
+def test_head_methods_at_the_same_number_of_heads(coprune, encoder, reviews, tmp_path):
+    out = tmp_path / "cmp"
+    typed = ["compare", "--model", encoder, "--data", reviews, "--methods", "complementary,cahp,michel",
+             "--seeds", 1, "--calibration", 150, "--out", out]  # fmt: skip
+    ended = coprune(*typed, "--keep-heads", "0.5,knee")
+    assert ended.code == 0, ended.err
+    rows = json.loads((out / "compare.json").read_text())["rows"]
+    assert [row["kept"] for row in rows if row["budget"] == 0.5] == [4, 4, 4]
+    assert len(rows) == 6
+    ended = coprune(*typed, "--keep-heads", "0.5", "--keep-macs", "0.5", "--overwrite")
+    assert (ended.code, "not both" in ended.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [

@@ -21,8 +21,11 @@ def compare(
         str, typer.Option(help="Methods, separated by commas.")
     ] = "complementary,cosep,random,magnitude,bn_scale,fpgm,taylor",
     keep_macs: Annotated[
-        str, typer.Option(help="Shares of the MACs and/or knee, separated by commas.")
-    ] = "0.5",
+        str, typer.Option(help="Shares of the MACs and/or knee, separated by commas; 0.5 by default.")
+    ] = "",
+    keep_heads: Annotated[
+        str, typer.Option(help="Instead: shares of all attention heads and/or knee; nothing else goes.")
+    ] = "",
     seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 3,
     recovery: Annotated[
         str, typer.Option(help="least-squares, bn and/or none, separated by commas.")
@@ -94,6 +97,8 @@ def compare(
         start=start,
         variance_eps=variance_eps,
     )
+    if keep_heads and keep_macs:
+        raise UserError("give --keep-macs or --keep-heads, not both")
     rates = numbers(finetune_lr, option="finetune-lr", kind=float)
     if not rates:
         raise UserError("--finetune-lr names no learning rate; e.g. --finetune-lr 0.02")
@@ -103,7 +108,8 @@ def compare(
         model=model,
         data=data,
         methods=_words(methods),
-        budgets=tuple(_budget(word) for word in _words(keep_macs)),
+        budgets=tuple(_budget(word) for word in _words(keep_heads or keep_macs or "0.5")),
+        budget_of="heads" if keep_heads else "macs",
         options=options,
         seeds=seeds,
         recoveries=_words(recovery),

@@ -30,6 +30,7 @@ from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
 from coprune.run.steps import (
+    KINDS,
     RECOVERIES,
     Choices,
     Prepared,
@@ -52,6 +53,8 @@ class CompareJob(BaseModel):
 
     Attributes:
         methods: names; the first one with a knee decides the MACs of the ``knee`` budget.
+        budget_of: what the budgets are shares of: the ``macs``, or the attention ``heads``, and then
+            nothing else is removed.
         options: settings of the methods that have them, by option name.
         budgets: shares of the MACs, or ``knee``.
         seeds: how many; seed s draws its own calibration samples and training order.
@@ -70,6 +73,7 @@ class CompareJob(BaseModel):
     data: str
     methods: tuple[str, ...]
     budgets: tuple[float | str, ...]
+    budget_of: Literal["macs", "heads"] = "macs"
     options: Mapping[str, Any] = {}
     seeds: int = 3
     recoveries: tuple[str, ...] = ("least-squares",)
@@ -118,11 +122,12 @@ def check_job(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
     for budget in job.budgets:
         if budget == KNEE:
             if not any(m.has_knee for m, _ in methods.values()):
-                raise UserError("--keep-macs knee needs a method with a knee, such as cosep")
+                raise UserError(f"--keep-{job.budget_of} knee needs a method with a knee, such as cosep")
         elif isinstance(budget, str) or not 0 < budget <= 1:
-            raise UserError(f"--keep-macs {budget}: shares in (0, 1], or knee")
+            raise UserError(f"--keep-{job.budget_of} {budget}: shares in (0, 1], or knee")
     if not job.budgets:
-        raise UserError("--keep-macs names no budget; e.g. --keep-macs 0.5,0.25")
+        raise UserError(f"--keep-{job.budget_of} names no budget; e.g. --keep-{job.budget_of} 0.5,0.25")
+    _kinds(job, methods)
     for recovery in job.recoveries:
         if recovery not in RECOVERIES:
             raise UserError(f"--recovery {recovery}: known are {', '.join(RECOVERIES)}")
@@ -148,7 +153,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=0)
     model, data = _open(job, seed=0)
-    prepared = prepare(model, data, skip=job.skip)
+    prepared = prepare(model, data, skip=job.skip, kinds=_kinds(job, methods))
     folder = claim(out, job={"compare": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return Comparison.load(out / "compare.json")
@@ -171,6 +176,18 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
         write_compare(out)
         folder.close()
     return comparison
+
+
+def _kinds(job: CompareJob, methods: Mapping[str, tuple[Method, BaseModel]]) -> tuple[str, ...]:
+    """What all of the methods can remove, so that they are compared on the same units."""
+    asked = ("heads",) if job.budget_of == "heads" else KINDS
+    found = tuple(kind for kind in asked if all(kind in m.units for m, _ in methods.values()))
+    if not found:
+        raise UserError(
+            f"{', '.join(methods)} have no kind of units in common"
+            + (" with --keep-heads" if job.budget_of == "heads" else "; with cahp, give --keep-heads")
+        )
+    return found
 
 
 def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
@@ -293,9 +310,9 @@ def _decisions(
     if budget == KNEE and method.has_knee:
         return decide(Budget(), prepared.cost, choices)
     share = knee_macs if budget == KNEE else float(budget)
-    return decide(
-        Budget(keep_macs=share), prepared.cost, choices, allocation=_allocation(job, method), curves=curves
-    )
+    heads = job.budget_of == "heads" and budget != KNEE
+    asked = Budget(keep_heads=share) if heads else Budget(keep_macs=share)
+    return decide(asked, prepared.cost, choices, allocation=_allocation(job, method), curves=curves)
 
 
 def _allocation(job: CompareJob, method: Method) -> str:
