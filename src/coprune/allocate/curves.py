@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.data import Source
-from coprune.data.spread import spread
-from coprune.forward import Inputs, copied, logits_of, moved, split
+from coprune.data.spread import spread_batches
+from coprune.forward import Inputs, copied, logits_of, moved, part_of
 from coprune.profile import Consumer
 from coprune.progress import track
 from coprune.units import ChannelGroup
@@ -81,7 +81,10 @@ def measured_curves(
     model.to(device).eval()
     plan = [(choice, k) for choice in choices for k in _levels(choice.group.size)]
     count = max(_LEAST, min(_MOST, WORK // max(1, len(plan))))
-    inputs = moved(spread(source, count), device)
+    inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=_BATCH)]
+    if any(isinstance(part, dict) for part in inputs):
+        # A sentence costs as much as many small images, and says more.
+        inputs = [part_of(part, slice(None, None, 3)) for part in inputs]
     reference = _log_probabilities(model, inputs)
     points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
     for choice, k in track(plan, label="sensitivity of groups", total=len(plan)):
@@ -98,9 +101,9 @@ def _levels(size: int) -> list[int]:
     return sorted({max(1, round(level * size)) for level in LEVELS} - {size})
 
 
-def _log_probabilities(model: nn.Module, inputs: Inputs) -> Tensor:
+def _log_probabilities(model: nn.Module, batches: Sequence[Inputs]) -> Tensor:
     # Copies: the first layer may work in place.
-    parts = [logits_of(model, copied(part)) for part in split(inputs, _BATCH)]
+    parts = [logits_of(model, copied(part)) for part in batches]
     return torch.cat(parts).double().log_softmax(1)
 
 

@@ -69,18 +69,23 @@ def eliminate(readers: Sequence[Reader], units: int, *, ridge: float = 1e-3) -> 
         system.diagonal().add_(ridge * system.diagonal().mean().clamp_min(1e-30))
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
         state.append((inverse, reader.weight.clone(), reader.weight.shape[1] // units))
-    alive = torch.ones(units, dtype=torch.bool)
+    alive, ids = torch.ones(units, dtype=torch.bool), torch.arange(units)
     order: list[int] = []
     loss = [0.0]
     while len(order) < units:
         left = units - len(order)
         go, costs = _next(state, alive, 1 if left <= EXACT else left // SHARE)
-        for unit, cost in zip(go.tolist(), costs, strict=True):
+        for unit, cost in zip(ids[go].tolist(), costs, strict=True):
             order.append(unit)
             loss.append(loss[-1] + max(0.0, cost))
         alive[go] = False
         for p, w, b in state:
             _remove(p, w, _columns(go, b))
+        if len(ids) > EXACT and 2 * int(alive.sum()) <= len(ids):
+            # What has gone is all zeros by now; without it each step costs a quarter.
+            there = torch.nonzero(alive).flatten()
+            state = [_narrowed(p, w, b, there) for p, w, b in state]
+            alive, ids = alive[there], ids[there]
     return Elimination(torch.tensor(order), torch.tensor(loss, dtype=torch.float64))
 
 
@@ -100,8 +105,7 @@ def _next(state: _State, alive: Tensor, count: int) -> tuple[Tensor, list[float]
     near = cheapest[: 2 * count]
     part = []
     for p, w, b in state:
-        columns = _columns(near, b)
-        part.append((p[columns][:, columns], w[:, columns], b))
+        part.append(_narrowed(p, w, b, near))
     there = torch.ones(len(near), dtype=torch.bool)
     taken, costs = [], []
     for _ in range(count):
@@ -113,6 +117,12 @@ def _next(state: _State, alive: Tensor, count: int) -> tuple[Tensor, list[float]
         for p, w, b in part:
             _remove(p, w, _columns(one.view(1), b))
     return near[torch.stack(taken)], costs
+
+
+def _narrowed(inverse: Tensor, weight: Tensor, each: int, units: Tensor) -> tuple[Tensor, Tensor, int]:
+    """The state of some of the units."""
+    columns = _columns(units, each)
+    return inverse[columns][:, columns], weight[:, columns], each
 
 
 def _columns(units: Tensor, each: int) -> Tensor:
