@@ -60,8 +60,9 @@ def prune(
         eval: held-out batches; only reported on, never used to decide.
         calibration: batches that statistics and decisions are based on. Best disjoint from ``train``.
         calibration_samples: how many to take from the start of ``train`` otherwise.
-        method: ``complementary``, ``cosep``, ``random``, ``magnitude``, ``magnitude_l2``, ``bn_scale``,
-            ``fpgm``, ``lamp``, ``taylor`` or ``hessian``.
+        method: ``complementary``; for channels ``cosep``, ``bn_scale``, ``fpgm``, ``lamp``, ``hessian``;
+            for attention heads ``cahp``, ``michel``, ``medoid``, ``last_layers``, ``head_magnitude``; for
+            all of them ``random``, ``magnitude``, ``magnitude_l2``, ``taylor``.
         keep_macs, keep_params, keep_units, keep_heads, latency_ms, max_drop: at most one; none: the
             method's own knee decides.
         allocation, schedule, recovery, units, skip, seed, device: as on the command line.

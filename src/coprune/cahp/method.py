@@ -263,5 +263,6 @@ CAHP = Method(
     needs=_needs,
     choose=_choose,
     has_knee=True,
+    recovery="none",  # the paper trains, and recovers nothing before
     units=("heads",),
 )

@@ -71,6 +71,7 @@ def compare(
     representative: o.Representative = None,
     start: o.Start = None,
     variance_eps: o.VarianceEps = None,
+    share: o.Share = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
     resume: o.Resume = False,
@@ -96,6 +97,7 @@ def compare(
         representative=representative,
         start=start,
         variance_eps=variance_eps,
+        share=share,
     )
     if keep_heads and keep_macs:
         raise UserError("give --keep-macs or --keep-heads, not both")

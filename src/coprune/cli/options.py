@@ -106,17 +106,23 @@ Scatter = Annotated[
 ]
 Ridge = Annotated[Optional[float], typer.Option(help="complementary: ridge of the elimination, relative.")]
 Places = Annotated[Optional[int], typer.Option(help="complementary: pixels looked at, a sample and layer.")]
-Grid = Annotated[Optional[int], typer.Option(help="cosep: pixel cells a side; 1 pooled, 0 every pixel.")]
+Grid = Annotated[
+    Optional[int],
+    typer.Option(help="cosep: pixel cells a side; 1 pooled, 0 every pixel. cahp: cells a side of a map."),
+]
 At = Annotated[Optional[str], typer.Option(help="cosep: read activations at the consumer or the producer.")]
-Space = Annotated[Optional[str], typer.Option(help="cosep: cluster in the profile space or in tsne.")]
-Mss = Annotated[Optional[str], typer.Option(help="cosep: silhouette, paper or nearest.")]
+Space = Annotated[Optional[str], typer.Option(help="cosep: profile or tsne; cahp: tsne or full.")]
+Mss = Annotated[Optional[str], typer.Option(help="cosep, cahp: silhouette, paper or nearest.")]
 KneeRule = Annotated[Optional[str], typer.Option("--knee", help="cosep: interpolate or polynomial.")]
-KneeDegree = Annotated[Optional[int], typer.Option(help="cosep: degree of the polynomial (2, 6).")]
+KneeDegree = Annotated[Optional[int], typer.Option(help="cosep, cahp: degree of the polynomial (2, 6).")]
 Sensitivity = Annotated[Optional[float], typer.Option(help="cosep: Kneedle's S.")]
 Representative = Annotated[
     Optional[str], typer.Option(help="cosep: keep a cluster's largest weight or its medoid.")
 ]
 Start = Annotated[Optional[str], typer.Option(help="cosep: k-medoids starts from previous k or random.")]
+Share = Annotated[
+    Optional[float], typer.Option(help="cahp: share of the batches that the salience is read from.")
+]
 VarianceEps = Annotated[
     Optional[float], typer.Option(help="cosep: floor of a class variance, relative to the mean square.")
 ]

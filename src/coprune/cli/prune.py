@@ -64,6 +64,7 @@ def prune(
     representative: o.Representative = None,
     start: o.Start = None,
     variance_eps: o.VarianceEps = None,
+    share: o.Share = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -72,8 +73,9 @@ def prune(
 ) -> None:
     """Prune a trained model: select, cut, recover, fine-tune, measure, report.
 
-    Methods: complementary, cosep, random, magnitude, magnitude_l2, bn_scale, fpgm, lamp, taylor,
-    hessian. Without a budget the method's own knee decides.
+    Methods: complementary; for channels cosep, bn_scale, fpgm, lamp, hessian; for attention heads cahp,
+    michel, medoid, last_layers, head_magnitude; for all of them random, magnitude, magnitude_l2, taylor.
+    Without a budget the method's own knee decides.
     """
     from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated
     from coprune.run.job import PruneJob, run_prune
@@ -95,6 +97,7 @@ def prune(
         representative=representative,
         start=start,
         variance_eps=variance_eps,
+        share=share,
     )
     between = {"epochs": between_epochs, "fraction": between_fraction, "lr": between_lr}
     settings = validated(
