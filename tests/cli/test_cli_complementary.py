@@ -142,7 +142,7 @@ def test_a_latency_in_between_is_met_on_a_clock_that_counts_macs(prune, tmp_path
         timed.append(count_macs(model, example) / 1e5)
         return timed[-1]
 
-    monkeypatch.setattr("coprune.run.prune.median_ms", by_macs)
+    monkeypatch.setattr("coprune.run.trials.median_ms", by_macs)
     assert prune(tmp_path / "run", "--latency-ms", 2).code == 0
     result = Result.load(tmp_path / "run" / "result.json")
     assert timed[0] == result.stages[0].macs / 1e5 > 2
