@@ -43,8 +43,11 @@ def versions(content: dict) -> str:
     return f"\n\n<sub>{named}</sub>"
 
 
-def points(stage: tuple[float, float] | None) -> str:
-    return f"{100 * stage[0]:.2f} ± {100 * stage[1]:.2f}" if stage else "–"
+def points(stage: tuple[float, float] | None, *, seeds: int = 3) -> str:
+    """Mean and spread in per cent; one seed has no spread."""
+    if not stage:
+        return "–"
+    return f"{100 * stage[0]:.2f}" + (f" ± {100 * stage[1]:.2f}" if seeds > 1 else "")
 
 
 def compare(name: str) -> Callable[[], str]:
@@ -155,8 +158,8 @@ def text() -> str:
             [
                 f"{100 * row['budget']:.0f} % of the {what}",
                 f"**`{row['method']}`**" if row["method"] == "complementary" else f"`{row['method']}`",
-                points(row["pruned"]),
-                points(row["recovered"]),
+                points(row["pruned"], seeds=job["seeds"]),
+                points(row["recovered"], seeds=job["seeds"]),
                 f"{100 * (base['value'] - row['recovered'][0]):.2f}",
             ]
             for row in rows
