@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import texts
 import tiny
 from coprune.recover.calls import Record, Taps
 from coprune.recover.sites import Site, find_sites
@@ -20,7 +21,7 @@ def sites(model, example=MAPS):
 def value_at(model, place, x):
     """What is made at a place in one pass."""
     seen, x = [], x.clone()
-    with Taps({place: [lambda t: seen.append(t.clone())]}):
+    with Taps({place: [lambda t: seen.append(t.clone())]}).of(model):
         model(x)
     assert len(seen) == 1
     return seen[0]
@@ -318,7 +319,7 @@ def test_an_example_that_the_model_changes_in_place_stays_the_callers():
 def test_a_pass_has_the_same_calls_again_and_in_a_smaller_copy():
     def calls(model):
         record = Record()
-        with torch.no_grad(), record:
+        with torch.no_grad(), record.of(model):
             model(torch.zeros(2, 1, 12, 12))
         return [(c.number, c.name, c.addition) for c in record.calls]
 
@@ -350,3 +351,19 @@ def test_weights_that_are_made_anew_at_every_call_are_left_alone(normalise):
     net = Two()
     normalise(net.second)
     assert list(sites(net)) == ["first", "third"]
+
+
+def test_a_batch_without_padding_has_its_values_in_the_same_places(tmp_path):
+    # Once a bug: without padding no mask is made, and later calls had other numbers than with it.
+    from transformers import AutoModelForSequenceClassification
+
+    folder = texts.tiny_text_model(tmp_path / "model", classes=3)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    ids = torch.randint(4, 10, (3, 7), generator=torch.Generator().manual_seed(0))
+    full, padded = (
+        {"input_ids": ids, "attention_mask": (torch.arange(7) < torch.tensor(n).unsqueeze(1)).long()}
+        for n in ([7, 7, 7], [7, 3, 5])
+    )
+    found = find_sites(model, full)
+    assert found == find_sites(model, padded)
+    assert sum(site.other is not None for site in found) == 4  # two sums a layer

@@ -3,20 +3,27 @@
 A network's forward pass makes the same calls whenever it is run, before and after surgery. So a value
 seen once (an operand of a residual sum, say) can be reached again in another pass, or in the pass of
 a smaller copy, without tracing the code.
+
+Calls are numbered anew from every dense layer on. Not all that lies between two of them is the same for
+all inputs: a transformer makes its attention mask in other ways when a batch has no padding.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-Place = tuple[int, int]
-"""(running number of the call, index among the tensors it hands back)."""
+Number = tuple[int, int]
+"""(dense layers that were entered before, running number of the call since)."""
+
+Place = tuple[Number, int]
+"""(number of the call, index among the tensors it hands back)."""
 
 _ADDITIONS = frozenset({"add", "add_", "__add__", "__iadd__", "__radd__"})
 
@@ -63,7 +70,7 @@ class Call:
         rectifier: whether it makes all values below 0 the same.
     """
 
-    number: int
+    number: Number
     name: str
     layer: str | None
     reads: tuple[int, ...]
@@ -72,13 +79,29 @@ class Call:
     rectifier: bool
 
 
-class _Counting(TorchFunctionMode):
+class _Counting(TorchFunctionMode, ABC):
     """Numbers the calls of a pass; those made inside :meth:`aside` do not count."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self._number: Number = (0, 0)
         self._aside = 0
+
+    @contextmanager
+    def of(self, model: nn.Module) -> Iterator[None]:
+        """Within the context the calls of the model's pass are numbered."""
+
+        def enter(*_: Any) -> None:
+            self._number = (self._number[0] + 1, 0)
+
+        layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        handles = [layer.register_forward_pre_hook(enter) for layer in layers]
+        try:
+            with self:
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -95,12 +118,13 @@ class _Counting(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._aside:
             return func(*args, **kwargs)
-        number = self.count
-        self.count += 1
+        number = self._number
+        self._number = (number[0], number[1] + 1)
         return self._called(number, func, args, kwargs)
 
-    def _called(self, number: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _called(self, number: Number, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call that counts."""
 
 
 class Record(_Counting):
@@ -114,7 +138,7 @@ class Record(_Counting):
         self._value: dict[int, int] = {}
         self._held: list[Tensor] = []  # so that no tensor takes the identity of a dead one
 
-    def _number(self, tensor: Tensor) -> int:
+    def _value_of(self, tensor: Tensor) -> int:
         if id(tensor) not in self._value:
             self._renew(tensor)
         return self._value[id(tensor)]
@@ -124,9 +148,9 @@ class Record(_Counting):
         self._value[id(tensor)] = len(self._held)
         return len(self._held)
 
-    def _called(self, number: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _called(self, number: Number, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = [*tensors_in(args), *tensors_in(tuple(kwargs.values()))]
-        reads = tuple(self._number(t) for t in given)
+        reads = tuple(self._value_of(t) for t in given)
         versions = [t._version for t in given]
         addition, rectifier = is_addition(func, args, kwargs), is_rectifier(func, args, kwargs)
         result = func(*args, **kwargs)
@@ -151,7 +175,7 @@ class Taps(_Counting):
         self._takers = takers
         self._calls = {number for number, _ in takers}
 
-    def _called(self, number: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _called(self, number: Number, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         if number in self._calls:
             with self.aside():

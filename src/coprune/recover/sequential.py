@@ -201,13 +201,18 @@ def _visit(
         layer = model.get_submodule(site.layer)
 
         def stop(layer: nn.Module, args: Any, output: Any = None, site: Site = site) -> None:
+            if site.other is not None and site.layer not in waiting:
+                raise UserError(
+                    f"layer '{site.layer}': what is added to its output was not met: these samples take "
+                    "another way through the model than the first two; use --recovery bn or none"
+                )
             with taps.aside():
                 visitor(site, layer, output if after else args[0], waiting.pop(site.layer, None))
 
         handles.append(layer.register_forward_hook(stop) if after else layer.register_forward_pre_hook(stop))
     read = copied(inputs)  # which a model whose first layer works in place changes
     try:
-        with taps:
+        with taps.of(model):
             logits_of(model, read)
     finally:
         for handle in handles:

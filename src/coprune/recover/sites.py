@@ -85,7 +85,7 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
         handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     seen = copied(example)  # which a model whose first layer works in place changes
     try:
-        with record:
+        with record.of(model):
             logits_of(model.eval(), seen)
     finally:
         for handle in handles:
