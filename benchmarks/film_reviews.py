@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import random
+from bisect import bisect_left
 from importlib.util import find_spec
 from pathlib import Path
-
-import numpy as np
 
 from coprune.errors import UserError
 from coprune.run.train import TrainJob, train
@@ -28,8 +28,9 @@ def write_reviews(path: Path, *, seed: int = 0, heldout: int = 2105) -> None:
     """A table with text, label and split."""
     with gzip.open(SENTENCES, "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    labels = np.searchsorted(BOUNDS, [float(row["valence"]) for row in rows])
-    order = np.random.default_rng(seed).permutation(len(rows))
+    labels = [bisect_left(BOUNDS, float(row["valence"])) for row in rows]
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         file.write("text\tlabel\tsplit\n")

@@ -147,6 +147,15 @@ def ingredients() -> str:
     return table(head, rows) + versions(load("quality_resnet20"))
 
 
+def _kept(content: dict, summary: dict) -> str:
+    """Units and share of the MACs of a row of the summary, means over the seeds."""
+    same = [
+        r for r in content["rows"] if (r["budget"], r["method"]) == (summary["budget"], summary["method"])
+    ]
+    units, macs = (statistics.fmean(r[key] for r in same) for key in ("kept", "macs_ratio"))
+    return f"{units:,.0f}, {100 * macs:.0f} %"
+
+
 def text() -> str:
     """Heads alone, and heads with neurons, without training: points lost."""
     lines, said = [], ""
@@ -158,6 +167,7 @@ def text() -> str:
             [
                 f"{100 * row['budget']:.0f} % of the {what}",
                 f"**`{row['method']}`**" if row["method"] == "complementary" else f"`{row['method']}`",
+                _kept(content, row),
                 points(row["pruned"], seeds=job["seeds"]),
                 points(row["recovered"], seeds=job["seeds"]),
                 f"{100 * (base['value'] - row['recovered'][0]):.2f}",
@@ -168,7 +178,7 @@ def text() -> str:
         said += f"sentence; {job['calibration']:,} calibration sentences. "
     runs = " and ".join(f"{load(n)['job']['seeds']} ({n})" for n in ("text_heads", "text_both"))
     said += f"Seeds: {runs}, on one split with 2,105 held-out sentences; top-1 in per cent, no training."
-    head = ["kept", "choice", "as cut", "+ least squares", "points lost"]
+    head = ["asked", "choice", "units kept, MACs", "as cut", "+ least squares", "points lost"]
     return table(head, lines) + "\n\n" + said + versions(load("text_heads"))
 
 
@@ -212,7 +222,23 @@ def training() -> str:
         "test set, in per cent. In brackets the learning rate that did best on calibration data."
     )
     head = ["MACs", "choice", "recovery", "untrained", *(heads[name] for name in contents)]
-    return table(head, lines) + said + versions(first)
+    return table(head, lines) + said + _least_trained(cells, sizes, heads) + versions(first)
+
+
+def _least_trained(cells: dict[tuple, dict[str, str]], untrained: dict[tuple, float], heads: dict) -> str:
+    """How much training a rival without least squares needs to reach the default without any."""
+    said = "\n\nTo reach untrained `complementary` with least squares, the best rival with batch norm needs"
+    for budget in sorted({key[0] for key in cells}, reverse=True):
+        wanted = 100 * untrained[budget, "complementary", "least-squares"]
+        rivals = [
+            line for (b, m, how), line in cells.items() if (b, how) == (budget, "bn") and m != "complementary"
+        ]
+        tried = [name for name in heads if any(name in line for line in rivals)]
+        best = {name: max(float(line[name].split()[0]) for line in rivals if name in line) for name in tried}
+        enough = next((name for name in tried if best[name] >= wanted), None)
+        need = heads[enough] if enough else f"more than {heads[tried[-1]]} ({best[tried[-1]]:.2f})"
+        said += f" at {100 * budget:.0f} % of the MACs {need},"
+    return said.rstrip(",") + "."
 
 
 def max_drop() -> str:
@@ -232,14 +258,17 @@ def max_drop() -> str:
                 f"{100 * row['macs']:.1f} %",
                 f"{row['calibration_drop']:.2f} ({row['low']:.2f} to {row['high']:.2f})",
                 f"{row['heldout_drop']:.2f}",
-                f"{100 * min(held):.1f} %" if held else "none",
+                f"{100 * min(held):.1f} % ({100 * (row['macs'] / min(held) - 1):+.0f} %)" if held else "none",
                 f"{row['seconds']:.0f} s",
             ]
         )
     said = (
         f"\n\n`--max-drop {limit:g}` on `{content['data']}`, {content['calibration']:,} calibration images: "
-        "a thousand choose and recover and the others judge; points lost. *Would have held*: the "
-        "smallest of the sizes around it, 5 % apart, that lost no more than the limit on the held-out images."
+        "a thousand choose and recover and the others judge; points lost. *Would have held*: the smallest of "
+        "the sizes around it, 5 % apart, that lost no more than the limit on the held-out images, and by how "
+        "much the taken one is larger. "
+        f"Lost more than allowed: {sum(r['heldout_drop'] > limit for r in content['rows'])} of "
+        f"{len(content['rows'])}."
     )
     head = [
         "network",

@@ -44,6 +44,7 @@ def prune(
     recovery: str = "auto",
     finetune_epochs: int = 0,
     finetune_lr: float = 0.02,
+    finetune_optimizer: str = "sgd",
     distill: float = 0.9,
     units: Iterable[str] = (),
     skip: Iterable[str] = (),
@@ -68,6 +69,7 @@ def prune(
         allocation, schedule, recovery, units, skip, seed, device: as on the command line.
         finetune_epochs: passes over ``train`` at the end.
         finetune_lr: highest learning rate, cosine to 0.
+        finetune_optimizer: ``sgd``, or ``adamw`` for transformers (with a rate such as 2e-5).
         distill: weight of the unpruned model's soft labels in the loss.
         options: the method's own settings, e.g. ``mss="nearest"`` for cosep.
 
@@ -94,7 +96,9 @@ def prune(
             allocation=allocation,
             schedule=schedule,
             recovery=recovery,
-            finetune=Recipe(epochs=finetune_epochs, lr=finetune_lr, distill=distill),
+            finetune=Recipe(
+                epochs=finetune_epochs, lr=finetune_lr, optimizer=finetune_optimizer, distill=distill
+            ),
             units=tuple(units),
             skip=tuple(skip),
             seed=seed,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.data.spread import spread_batches
-from coprune.forward import Inputs, copied, logits_of, moved, part_of
+from coprune.forward import Inputs, copied, logits_of, moved
 from coprune.profile import Consumer
 from coprune.progress import track
 from coprune.units import ChannelGroup
@@ -34,6 +34,9 @@ LEVELS = (0.5, 0.25, 0.125)
 WORK = 12_000
 """Samples times measurements: the more groups, the fewer samples each, so that the time grows with the
 depth and not with its square."""
+
+WORK_TEXTS = 4_000
+"""The same for texts: a sentence costs as much as many small images."""
 
 _LEAST, _MOST = 64, 500
 _BATCH = 125
@@ -80,11 +83,10 @@ def measured_curves(
     """
     model.to(device).eval()
     plan = [(choice, k) for choice in choices for k in _levels(choice.group.size)]
-    count = max(_LEAST, min(_MOST, WORK // max(1, len(plan))))
+    first, _ = next(iter(source.batches(1)))
+    work = WORK if isinstance(first, Tensor) else WORK_TEXTS
+    count = max(_LEAST, min(_MOST, work // max(1, len(plan))))
     inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=_BATCH)]
-    if any(isinstance(part, dict) for part in inputs):
-        # A sentence costs as much as many small images, and says more.
-        inputs = [part_of(part, slice(None, None, 3)) for part in inputs]
     reference = _log_probabilities(model, inputs)
     points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
     for choice, k in track(plan, label="sensitivity of groups", total=len(plan)):

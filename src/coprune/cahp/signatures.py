@@ -20,7 +20,8 @@ from torch.utils.hooks import RemovableHandle
 
 from coprune.errors import UserError
 from coprune.profile import Profile
-from coprune.profile.moments import Moments, batch_moments
+from coprune.profile.collect import GroupMoments
+from coprune.profile.moments import Moments
 from coprune.units import ChannelGroup
 
 VARIANCE_FLOOR = 1e-6
@@ -138,7 +139,7 @@ def head_maps(maps: Tensor, heads: int) -> Tensor:
     return maps if maps.shape[1] == heads else maps.unflatten(1, (heads, -1)).mean(2)
 
 
-class SignatureCollector:
+class SignatureCollector(GroupMoments):
     """Reads attention maps while a batch passes; see :class:`HeadSignatures`.
 
     Fused attention never forms the maps, so the model computes attention the plain way (``eager`` in
@@ -147,11 +148,10 @@ class SignatureCollector:
     """
 
     def __init__(self, wanted: HeadSignatures, groups: tuple[ChannelGroup, ...], *, classes: int) -> None:
-        self._wanted, self._groups, self._classes = wanted, groups, classes
-        self._labels = torch.empty(0, dtype=torch.int64)
+        super().__init__(classes=classes)
+        self._wanted, self._groups = wanted, groups
         self._lengths: Tensor | None = None
         self._fused: list[tuple[Any, str, Any]] = []
-        self._found: dict[str, Moments] = {}
 
     def attach(self, model: nn.Module) -> list[RemovableHandle]:
         """See :class:`coprune.profile.collect.Collector`."""
@@ -197,10 +197,6 @@ class SignatureCollector:
             handles.append(module.register_forward_hook(drawn))
         return handles
 
-    def start_batch(self, labels: Tensor) -> None:
-        """See :class:`coprune.profile.collect.Collector`."""
-        self._labels = labels
-
     def _add(self, group: ChannelGroup, maps: Tensor) -> None:
         n, tokens = len(self._labels), maps.shape[-1]
         windows = len(maps) // n
@@ -216,18 +212,7 @@ class SignatureCollector:
         wide = head_maps(maps.detach().to(torch.promote_types(maps.dtype, torch.float32)), group.size)
         if windows > 1:
             wide = wide.unflatten(0, (n, windows)).mean(1)
-        cells = resized(wide, lengths, self._wanted.grid).flatten(2)
-        batch = batch_moments(cells, self._labels, classes=self._classes)
-        before = self._found.get(group.name)
-        self._found[group.name] = before.merge(batch) if before else batch
-
-    def tensors(self) -> dict[str, Tensor]:
-        """See :class:`coprune.profile.collect.Collector`."""
-        return {
-            f"{name}/{part}": getattr(moments, part).cpu()
-            for name, moments in self._found.items()
-            for part in ("count", "mean", "m2")
-        }
+        self.merge(group, resized(wide, lengths, self._wanted.grid).flatten(2))
 
 
 def _compute_plainly(model: nn.Module) -> list[tuple[Any, str, Any]]:

@@ -29,13 +29,39 @@ class Collector(Protocol):
         ...
 
 
-class MomentsCollector:
+class GroupMoments:
+    """Class-conditional moments of values that come batch by batch, by group; the base of collectors."""
+
+    def __init__(self, *, classes: int) -> None:
+        self._classes = classes
+        self._labels = torch.empty(0, dtype=torch.int64)
+        self._found: dict[str, Moments] = {}
+
+    def start_batch(self, labels: Tensor) -> None:
+        """See :class:`Collector`."""
+        self._labels = labels
+
+    def merge(self, group: ChannelGroup, values: Tensor) -> None:
+        """Take in the values of a batch, ``[N, U, cells]``."""
+        batch = batch_moments(values, self._labels, classes=self._classes)
+        before = self._found.get(group.name)
+        self._found[group.name] = before.merge(batch) if before else batch
+
+    def tensors(self) -> dict[str, Tensor]:
+        """``NAME/count``, ``NAME/mean`` and ``NAME/m2`` of every group."""
+        return {
+            f"{name}/{part}": getattr(moments, part).cpu()
+            for name, moments in self._found.items()
+            for part in ("count", "mean", "m2")
+        }
+
+
+class MomentsCollector(GroupMoments):
     """Class-conditional moments of every group, see :class:`coprune.profile.moments.Moments`."""
 
     def __init__(self, wanted: ClassMoments, groups: tuple[ChannelGroup, ...], *, classes: int) -> None:
-        self._wanted, self._groups, self._classes = wanted, groups, classes
-        self._labels = torch.empty(0, dtype=torch.int64)
-        self._found: dict[str, Moments] = {}
+        super().__init__(classes=classes)
+        self._wanted, self._groups = wanted, groups
 
     def attach(self, model: nn.Module) -> list[RemovableHandle]:
         handles = []
@@ -61,20 +87,8 @@ class MomentsCollector:
                 handles.append(model.get_submodule(group.name).register_forward_hook(made))
         return handles
 
-    def start_batch(self, labels: Tensor) -> None:
-        self._labels = labels
-
     def _add(self, group: ChannelGroup, layer: nn.Module, activation: Tensor) -> None:
         cells = to_grid(
             activation, units=group.size, grid=self._wanted.grid or None, last=unit_axis(layer) == -1
         )
-        batch = batch_moments(cells, self._labels, classes=self._classes)
-        before = self._found.get(group.name)
-        self._found[group.name] = before.merge(batch) if before else batch
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {
-            f"{name}/{part}": getattr(moments, part).cpu()
-            for name, moments in self._found.items()
-            for part in ("count", "mean", "m2")
-        }
+        self.merge(group, cells)

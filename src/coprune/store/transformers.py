@@ -19,23 +19,16 @@ from torch import nn
 
 from coprune.errors import UserError
 from coprune.files import read_json, write_bytes
+from coprune.models.hf import CONFIG, TOKENIZER_FILES
 from coprune.units.attention import attention_family
 
-CONFIG = "config.json"
 GENERATION = "generation_config.json"
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
+INPUT_FILES = (
+    *TOKENIZER_FILES,
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
     "merges.txt",
-    "spiece.model",
-    "spm.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
     "bpe.codes",
     "chat_template.jinja",
     "preprocessor_config.json",
@@ -98,7 +91,7 @@ def save_architecture(folder: Path, model: nn.Module) -> Architecture | None:
         write_bytes(folder / GENERATION, source.generation_config.to_json_string(use_diff=True).encode())
     origin = getattr(model, "_coprune_tokenizer", None) or getattr(source.config, "_name_or_path", "")
     if origin and Path(origin).is_dir() and Path(origin).resolve() != folder.resolve():
-        for name in TOKENIZER_FILES:
+        for name in INPUT_FILES:
             if (Path(origin) / name).is_file():
                 write_bytes(folder / name, (Path(origin) / name).read_bytes())
     parts = {"": source.config} | {key: getattr(source.config, key, None) for key in config.sub_configs}
@@ -145,7 +138,7 @@ def build_architecture(folder: Path, architecture: Architecture) -> nn.Module:
     if (folder / GENERATION).is_file() and model.can_generate():
         settings = read_json(folder / GENERATION, what="generation settings")
         model.generation_config = transformers.GenerationConfig.from_dict(settings)
-    if any((folder / file).is_file() for file in TOKENIZER_FILES):
+    if any((folder / file).is_file() for file in INPUT_FILES):
         model._coprune_tokenizer = str(folder)
     for buffer, dtype in architecture.buffers.items():
         place, _, key = buffer.rpartition(".")
