@@ -95,7 +95,7 @@ def test_covariance_of_a_linear_consumer_is_that_of_its_inputs():
 def test_sensitivity_is_the_mean_square_gradient_of_drawn_classes():
     model = randomise(Flattened())
     groups = find_units(model, X[:1]).groups
-    found, _ = output_sensitivity(model, groups, SAMPLES, batch_size=60, device="cpu", label="t")
+    found = output_sensitivity(model, groups, SAMPLES, batch_size=60, device="cpu", label="t")
     with torch.no_grad():
         chances = model(X).softmax(1)
     drawn = torch.multinomial(chances, 1, generator=torch.Generator().manual_seed(0))[:, 0]

@@ -9,7 +9,7 @@ from torch import nn
 import tiny
 from coprune.data import LoaderSource
 from coprune.profile import ConsumerCovariance, consumers, gather
-from coprune.profile.consumers import consumers_of, output_sensitivity
+from coprune.profile.consumers import consumers_of, output_sensitivity, reached_places
 from coprune.profile.rows import draw_positions, draw_valid
 from coprune.units import find_units
 
@@ -163,7 +163,8 @@ def test_a_class_without_samples_has_no_say():
 def test_sensitivity_equals_the_gradients_of_single_samples(name):
     net, groups = made(name)
     source = samples()
-    found, reached = output_sensitivity(net, groups, source, batch_size=7, device="cpu", label="test")
+    found = output_sensitivity(net, groups, source, batch_size=7, device="cpu", label="test")
+    reached = reached_places(net, groups, source, batch_size=7, device="cpu")
     assert bool(reached) == (name == "tokens")
     whole = name == "tokens"  # what a sample's tokens cost together; some may not count
     generator = torch.Generator().manual_seed(0)
@@ -232,7 +233,7 @@ def test_a_first_layer_that_works_in_place():
     source = samples()
     shifted = LoaderSource([(x - 0.5, y) for x, y in source.batches(24)], 24)
     found, wanted = (
-        output_sensitivity(m, groups, s, batch_size=24, device="cpu", label="test")[0]
+        output_sensitivity(m, groups, s, batch_size=24, device="cpu", label="test")
         for m, s in ((net, source), (plain, shifted))
     )
     for key, tensor in wanted.items():

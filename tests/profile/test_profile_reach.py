@@ -8,7 +8,7 @@ from torch import nn
 
 import texts
 from coprune.forward import logits_of
-from coprune.profile.reach import reach
+from coprune.profile.reach import _first, _last, learn_reach, reach
 from coprune.profile.rows import draw_valid
 
 
@@ -68,6 +68,42 @@ def test_of_a_frozen_model_too_and_gradients_are_left_alone(encoder):
         for parameter in encoder.parameters():
             parameter.requires_grad_(True)
     assert all(p.grad is None for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("seen", [(3, 7, 5), (6, 6)])
+def test_a_few_samples_tell_what_gradients_would_tell_of_all(encoder, seen):
+    names = [n for n, m in encoder.named_modules() if isinstance(m, nn.Linear)]
+    rule = learn_reach(encoder, sentences(*seen), names)
+    assert all(pattern is not None for pattern in rule.patterns.values())
+    others = sentences(2, 9, 4, 8, 3)
+    wanted = reach(encoder, others, names)
+    found = rule.of(others)
+    assert found.keys() == wanted.keys()
+    assert len(found) > 8
+    for name, places in wanted.items():
+        assert torch.equal(found[name], places), name
+
+
+def test_a_layer_of_which_no_usual_pattern_holds_is_told_by_gradients():
+    class Second(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.last(self.layer(x)[:, 1])
+
+    net, x = Second().eval(), torch.randn(5, 3, 4)
+    rule = learn_reach(net, x[:2], ["layer", "last"])
+    assert rule.patterns == {"layer": None}
+    assert rule.of(x)["layer"].tolist() == [[False, True, False]] * 5
+
+
+def test_the_last_token_of_a_padded_sentence():
+    mask = sentences(3, 7, 5)["attention_mask"].bool()
+    real = _last(mask)
+    assert real.nonzero().tolist() == [[0, 2], [1, 6], [2, 4]]
+    assert _first(mask).nonzero().tolist() == [[0, 0], [1, 0], [2, 0]]
 
 
 def test_convolutions_are_looked_at_everywhere():

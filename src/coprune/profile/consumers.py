@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from coprune.data import Source
-from coprune.forward import copied, logits_of, moved
-from coprune.profile.reach import has_tokens
+from coprune.data.spread import spread_batches
+from coprune.forward import copied, logits_of, moved, part_of
+from coprune.profile.reach import has_tokens, learn_reach
 from coprune.profile.rows import draw_positions, draw_valid, output_positions, read_rows
 from coprune.profile.statistic import ConsumerCovariance
 from coprune.progress import track
@@ -25,6 +26,12 @@ from coprune.units import ChannelGroup
 LARGEST = 8192
 """Values a consumer may read at a place (a covariance of half a gigabyte). Of a wider one, which reads
 flattened maps, neighbouring pixels are averaged."""
+
+SENSITIVE_TEXTS = 250
+"""Texts whose gradients are taken: a mean square needs fewer than a covariance, and a backward pass is
+dear. Of images all are."""
+
+_PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -188,8 +195,8 @@ def output_sensitivity(
     batch_size: int,
     device: str,
     label: str,
-) -> tuple[dict[str, Tensor], dict[str, list[Tensor]]]:
-    """Mean square gradient by every output of every consumer, and which places have any.
+) -> dict[str, Tensor]:
+    """Mean square gradient by every output of every consumer.
 
     The loss is the model's own log-likelihood: classes are drawn from what it predicts (Fisher
     information, not the empirical one), so no label is read.
@@ -204,17 +211,12 @@ def output_sensitivity(
 
     Returns:
         ``group/layer/sensitivity`` → ``[O]``: the mean over samples and places of a convolution; over
-        samples the sum of all tokens, of which only some count. And ``group/layer`` → a batch's
-        ``[B, places]`` bool, for layers that are applied to tokens.
+        samples the sum of all tokens, of which only some count.
     """
     model.to(device).eval()
-    keys: dict[str, list[str]] = {}
-    for group in groups:
-        for member in group.of_role("consumer"):
-            keys.setdefault(member.layer, []).append(f"{group.name}/{member.layer}")
+    keys = _keys(groups)
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = dict.fromkeys(keys, 0)
-    reached: dict[str, list[Tensor]] = {}
     roots: list[Tensor] = []
 
     def watch(layer: nn.Module, _: Sequence[Tensor], output: Tensor, name: str) -> None:
@@ -227,8 +229,6 @@ def output_sensitivity(
             total = rows.square().sum(0, dtype=torch.float64)
             sums[name] = sums[name] + total if name in sums else total
             counts[name] += len(gradient) if tokens else len(rows)
-            if tokens:
-                reached.setdefault(name, []).append((gradient != 0).any(-1).flatten(1))
 
         if not output.requires_grad:
             output.requires_grad_()  # of a frozen model that reads no floating-point numbers
@@ -241,8 +241,13 @@ def output_sensitivity(
         for name in keys
     ]
     generator = torch.Generator().manual_seed(0)
+    first, _ = next(iter(source.batches(1)))
+    batches, steps = (inputs for inputs, _ in source.batches(batch_size)), source.steps(batch_size)
+    if not isinstance(first, Tensor):
+        texts = spread_batches(source, SENSITIVE_TEXTS, batch_size=batch_size)
+        batches, steps = (inputs for inputs in texts), len(texts)
     try:
-        for inputs, _ in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
+        for inputs in track(batches, label=label, total=steps):
             with torch.enable_grad():
                 # The loader's own tensor is not to be marked; the first layer may work in place.
                 x = moved(inputs, device)
@@ -258,5 +263,42 @@ def output_sensitivity(
         for handle in handles:
             handle.remove()
     means = {name: (total / counts[name]).cpu() for name, total in sums.items()}
-    cost = {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}
-    return cost, {key: reached[name] for name, found in keys.items() if name in reached for key in found}
+    return {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}
+
+
+def reached_places(
+    model: nn.Module, groups: Iterable[ChannelGroup], source: Source, *, batch_size: int, device: str
+) -> dict[str, list[Tensor]]:
+    """Which places of what the consumers put out have a say, of layers that are applied to tokens.
+
+    Args:
+        model: in evaluation mode; its parameters' gradients are left alone.
+        groups: whose consumers to look at.
+        source: calibration samples; read only where there are tokens.
+        batch_size: as that of the pass in which the places are looked at.
+        device: where to compute.
+
+    Returns:
+        ``group/layer`` → a batch's ``[B, places]`` bool, batch by batch.
+    """
+    model.to(device).eval()
+    keys = _keys(groups)
+    first, _ = next(iter(source.batches(_PROBES)))
+    rule = learn_reach(model, moved(part_of(first, slice(_PROBES)), device), list(keys))
+    if not rule.patterns:
+        return {}
+    found: dict[str, list[Tensor]] = {}
+    for inputs, _ in source.batches(batch_size):
+        for name, places in rule.of(moved(inputs, device)).items():
+            for key in keys[name]:
+                found.setdefault(key, []).append(places)
+    return found
+
+
+def _keys(groups: Iterable[ChannelGroup]) -> dict[str, list[str]]:
+    """Consumer → ``group/layer`` for every group that it reads."""
+    keys: dict[str, list[str]] = {}
+    for group in groups:
+        for member in group.of_role("consumer"):
+            keys.setdefault(member.layer, []).append(f"{group.name}/{member.layer}")
+    return keys

@@ -12,7 +12,13 @@ from coprune.data import Source
 from coprune.forward import logits_of, moved
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.profile.collect import Collector, MomentsCollector
-from coprune.profile.consumers import Consumer, ConsumerCollector, consumers_of, output_sensitivity
+from coprune.profile.consumers import (
+    Consumer,
+    ConsumerCollector,
+    consumers_of,
+    output_sensitivity,
+    reached_places,
+)
 from coprune.profile.importance import importances
 from coprune.profile.moments import Moments
 from coprune.profile.statistic import (
@@ -119,10 +125,10 @@ def gather(
         found.update({key: by_kind[wanted.kind] for key, wanted in ranked.items()})
     costs: dict[str, Tensor] = {}
     if sensitive:
-        # First, since it tells where it is worth while to look.
-        costs, reached = output_sensitivity(
+        costs = output_sensitivity(
             model, groups, source, batch_size=batch_size, device=device, label=f"{label}, sensitivity"
         )
+        reached = reached_places(model, groups, source, batch_size=batch_size, device=device)
         for covariance in sensitive:
             collectors[covariance.key] = ConsumerCollector(
                 covariance, groups, samples=len(source), classes=classes, reached=reached

@@ -26,7 +26,7 @@ from coprune.data.spread import spread
 from coprune.errors import UserError
 from coprune.forward import Inputs, copied, logits_of, moved, part_of, samples_in, split
 from coprune.measure.memory import peak_memory
-from coprune.profile.reach import reach
+from coprune.profile.reach import learn_reach
 from coprune.profile.rows import draw_positions, draw_valid, pick_outputs, read_rows
 from coprune.progress import track
 from coprune.recover.calls import Place, Taps
@@ -41,6 +41,7 @@ MEMORY = 3 << 30
 
 _BATCH = 125
 _HELD_BACK = 8
+_PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ def _samples(source: Source, teacher: nn.Module, *, memory: int) -> Inputs:
     device = next(teacher.parameters()).device
     # The last sample: texts are stored by length.
     first = copied(moved(part_of(spread(source, len(source)), [0]), device))
-    each = max(1, peak_memory(teacher, first))
+    weights = sum(t.untyped_storage().nbytes() for t in [*teacher.parameters(), *teacher.buffers()])
+    each = max(1, peak_memory(teacher, first) - weights)
     return spread(source, max(16, memory // each))
 
 
@@ -137,8 +139,11 @@ def _places(
     wanted = -(-rows // samples)
     dense = {site.layer: teacher.get_submodule(site.layer) for site in sites if site.places > 1}
     names = [name for name, layer in dense.items() if not isinstance(layer, nn.Conv2d)]
-    parts = [reach(teacher, part, names) for part in split(copied(inputs), _BATCH)] if names else []
-    valid = {name: torch.cat([part[name] for part in parts]) for name in names}
+    valid: dict[str, Tensor] = {}
+    if names:
+        rule = learn_reach(teacher, part_of(inputs, slice(_PROBES)), names)
+        parts = [rule.of(part) for part in split(inputs, _BATCH)]
+        valid = {name: torch.cat([part[name] for part in parts]) for name in names}
     return {
         site.layer: (
             draw_valid(site.layer, valid[site.layer], wanted=wanted, seed=seed)
