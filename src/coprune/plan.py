@@ -89,6 +89,8 @@ class GroupDecision(BaseModel):
         position: every unit in two dimensions, ``[U]`` pairs, near means redundant; for the page.
         score: the importance of every unit, ``[U]``, for methods that rank.
         took_over: for every removed unit, which kept ones say what it said; in unit order.
+        kind: what the units are: ``inner`` or ``coupled`` (channels), ``heads``, ``neurons``; empty in
+            a plan that does not say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -106,6 +108,7 @@ class GroupDecision(BaseModel):
     position: tuple[tuple[float, float], ...] = ()
     score: tuple[float, ...] = ()
     took_over: tuple[TakeOver, ...] = ()
+    kind: str = ""
 
     @model_validator(mode="after")
     def _indices_fit(self) -> GroupDecision:
@@ -135,6 +138,8 @@ class Plan(BaseModel):
         data: the data's name and fingerprint, and that of the samples the statistics came from.
         groups: one decision a group, in the order of the network.
         skipped: layers that were left alone.
+        joint: whether the groups were decided together: curve and knee are of all of them, the same in
+            each, and clusters, positions and scores have one meaning in all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -148,6 +153,13 @@ class Plan(BaseModel):
     data: dict[str, str]
     groups: tuple[GroupDecision, ...]
     skipped: tuple[Skipped, ...] = ()
+    joint: bool = False
+
+    @property
+    def knees(self) -> tuple[Knee, ...]:
+        """What the curves said: one knee a group, or the one of all groups together."""
+        found = tuple(g.knee for g in self.groups if g.knee)
+        return found[:1] if self.joint else found
 
     @property
     def units(self) -> dict[str, int]:

@@ -189,10 +189,9 @@ def summarise(run: Path, settings: PruneSettings | None = None) -> None:
             f"batch {entry.batch}, {entry.threads} threads, {entry.device}: {entry.base_ms:.2f} → "
             f"{entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast (median of {entry.repeats})"
         )
-    knees = [g.knee for g in plan.groups if g.knee]
-    if knees:
-        fallbacks = sum(1 for k in knees if k.fallback)
-        said = f"the knee says {sum(k.k for k in knees)} of {units['total']} units"
+    if plan.knees:
+        fallbacks = sum(1 for k in plan.knees if k.fallback)
+        said = f"the knee says {sum(k.k for k in plan.knees)} of {units['total']} units"
         console.print(said + (f" ({fallbacks} by fallback)" if fallbacks else ""))
     for note in result.notes:
         console.print(f"note: {note}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from coprune.files import write_text
 from coprune.plan import Plan
-from coprune.report import groups, search, took_over, words
+from coprune.report import groups, heads, pairs, search, took_over, words
 from coprune.report.shell import page
 from coprune.result import Result
 
@@ -31,13 +31,20 @@ def render(run: Path) -> str:
     plan, result = Plan.load(run / "plan.json"), Result.load(run / "result.json")
     stages = _stages(result)
     searched = search.view(plan, result)
-    units = words.units(plan.method)
+    units = words.units(plan)
+    all_heads = heads.view(plan)
+    redundant = pairs.view(plan, run)
     return page(
         "run.html.j2",
         data={
             "method": words.method(plan.method),
             "unit": units,
-            "groups": [groups.view(g, words.one(units)) for g in plan.groups],
+            "groups": [
+                groups.view(heads.alone(g) if all_heads and all_heads["joint"] else g, words.one(units))
+                for g in plan.groups
+            ],
+            "heads": all_heads,
+            "pairs": redundant,
             "stages": stages,
             "latency": [_latency(t) for t in result.latency],
             "search": searched,
@@ -52,6 +59,8 @@ def render(run: Path) -> str:
         knees=words.knees(plan),
         promise=words.promise(result),
         took_over=took_over.about_plan(plan),
+        heads=all_heads,
+        pairs=redundant,
         search=searched,
         probes=search.rows(searched),
         intervals=any(p["low"] is not None for p in searched["probes"]),

@@ -84,7 +84,7 @@ def about_plan(plan: Plan) -> str | None:
     known = [(group, entry) for group in plan.groups for entry in recorded(group)]
     if not known:
         return None
-    units = words.units(plan.method)
+    units = words.units(plan)
     well = sum(entry.explained >= WELL for _, entry in known)
     group, entry = min(known, key=lambda pair: pair[1].explained)
     least = f"{words.one(units)} {entry.unit} of {group.name} ({words.share(entry.explained)})"

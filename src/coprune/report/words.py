@@ -13,8 +13,10 @@ METHODS = {
     "complementary": "Complementary pruning",
     "cosep": "CoSeP",
     "fpgm": "FPGM",
+    "head_magnitude": "Head magnitude",
     "hessian": "Hessian ranking",
     "lamp": "LAMP",
+    "last_layers": "Last layers first",
     "magnitude": "Magnitude (L1)",
     "magnitude_l2": "Magnitude (L2)",
     "medoid": "Medoid choice",
@@ -30,7 +32,15 @@ _AFTER = {
     "finetuned": "after fine-tuning",
 }
 RECOVERIES = {"none": "none", "bn": "batch norm", "least-squares": "least squares"}
-_HEADS = {"cahp", "michel"}
+JOINT = ("cahp", "head_magnitude", "last_layers", "medoid", "michel")
+"""Methods over the heads of all layers at once; told by name where a plan does not say so itself."""
+_KINDS = {"inner": "channels", "coupled": "channels", "heads": "heads", "neurons": "neurons"}
+_SCORES = {
+    "cahp": "salience",
+    "head_magnitude": "norm",
+    "last_layers": "number of layers behind it",
+    "michel": "sensitivity",
+}
 NB = "\u00a0"
 
 
@@ -39,9 +49,21 @@ def method(name: str) -> str:
     return METHODS.get(name, name)
 
 
-def units(name: str) -> str:
-    """What the method removes: ``heads`` or ``channels``."""
-    return "heads" if name in _HEADS else "channels"
+def units(plan: Plan) -> str:
+    """What the plan removes: ``channels``, ``heads`` or ``neurons``, and ``units`` for a mixture."""
+    by_name = "heads" if plan.method in JOINT else "channels"
+    found = {_KINDS.get(g.kind, by_name) for g in plan.groups} or {by_name}
+    return found.pop() if len(found) == 1 else "units"
+
+
+def joint(plan: Plan) -> bool:
+    """Whether the groups were decided together."""
+    return plan.joint or plan.method in JOINT
+
+
+def score(method: str) -> str:
+    """What a method's score is called."""
+    return _SCORES.get(method, "score")
 
 
 def one(plural: str) -> str:
@@ -136,7 +158,7 @@ def last_stage(result: Result) -> Stage | None:
 def headline(plan: Plan, result: Result) -> str:
     """One sentence: what was done, and what it cost."""
     kept, total = plan.units["kept"], plan.units["total"]
-    done = f"{method(plan.method)} kept {kept:,} of {total:,} {units(plan.method)}"
+    done = f"{method(plan.method)} kept {kept:,} of {total:,} {units(plan)}"
     base, last = result.stage("base"), last_stage(result)
     if last is None:
         return f"{done}; nothing has been measured after it."
@@ -154,6 +176,8 @@ def knees(plan: Plan) -> str | None:
     with_knee = [g for g in plan.groups if g.knee]
     if not with_knee:
         return None
+    if joint(plan):
+        return _one_knee(plan)
     alone = sum(g.knee.k for g in with_knee if g.knee)
     kept = sum(len(g.kept) for g in with_knee)
     total = sum(g.size for g in with_knee)
@@ -168,6 +192,22 @@ def knees(plan: Plan) -> str | None:
     if unread:
         text += f" In {unread} of {len(with_knee)} groups the curve had no knee and a fallback was used."
     return text
+
+
+def _one_knee(plan: Plan) -> str:
+    """The knee of all groups together; a layer that it would empty keeps a head beyond it."""
+    knee = next(g.knee for g in plan.groups if g.knee)
+    kept, total, what = plan.units["kept"], plan.units["total"], units(plan)
+    if plan.budget == "knee" or kept == knee.k:
+        text = f"The knee decided: {min(knee.k, kept):,} of {total:,} {what} stay"
+        more = kept - knee.k
+        text += f", and {more:,} more, so that no layer loses all of its {what}." if more > 0 else "."
+    else:
+        text = (
+            f"The knee alone would have kept {knee.k:,} of {total:,} {what}; "
+            f"the budget ({plan.budget}) kept {kept:,}."
+        )
+    return text + (" The curve had no knee of its own, and a fallback was used." if knee.fallback else "")
 
 
 def promise(result: Result) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ def prune_model(
     seen = f"{data.fingerprint}-half{settings.seed}" if judged else data.fingerprint
     known = _known_statistics(settings, folder, model=fingerprint, data=seen)
     profile: Profile | None = None
+    joint = False
 
     if settings.schedule == "layerwise":
         with watch.measure("select"):
@@ -107,6 +108,7 @@ def prune_model(
                 save_profile(folder.path / "profile", profile.tensors, model=fingerprint, data=seen)
         with watch.measure("select"):
             choices = method.choose(profile, options, settings.seed)
+            joint = not isinstance(choices, Sequence)
             # A share of every group's units needs no curves to be shared out by.
             allocation = "uniform" if settings.budget.keep_units is not None else settings.allocation
             curves = curves_for(model, choices, statistics_part, allocation=allocation, device=device)
@@ -122,6 +124,7 @@ def prune_model(
                 )
         with watch.measure("surgery"):
             pruned = cut(model, decisions, prepared.example)
+    kinds = {g.name: g.kind for g in prepared.units.groups}
     plan = Plan(
         schema=1,
         method=method.name,
@@ -130,8 +133,9 @@ def prune_model(
         seed=settings.seed,
         model=fingerprint,
         data={"name": data.name, "fingerprint": data.fingerprint, "statistics": seen},
-        groups=decisions,
+        groups=tuple(d.model_copy(update={"kind": kinds[d.name]}) for d in decisions),
         skipped=prepared.units.skipped,
+        joint=joint,
     )
     if folder:
         plan.save(folder.path / "plan.json")

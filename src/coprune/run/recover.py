@@ -209,6 +209,7 @@ def _plan(
             size=group.size,
             kept=tuple(kept[group.name].tolist()) if group.name in kept else tuple(range(group.size)),
             reason="cut elsewhere; told by the channels' behaviour on calibration samples",
+            kind=group.kind,
         )
         for group in prepared.units.groups
     )

@@ -101,7 +101,7 @@ function drawLatency() {
 }
 
 if (data.stages.length) drawing(drawStages);
-if (groups.length) {
+if (groups.length && byId("overview")) {
   const sizes = groups.map((g) => g.size);
   if (Math.max(...sizes) > 8 * Math.min(...sizes)) {
     state.scale = "share";
