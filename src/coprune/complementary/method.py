@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from coprune.complementary.elimination import Elimination, Reader, eliminate
-from coprune.complementary.takeover import took_over, unit_covariance
+from coprune.complementary.takeover import alike, took_over, unit_covariance
 from coprune.cosep.space import classical_scaling
 from coprune.plan import GroupDecision
 from coprune.profile import Consumer, ConsumerCovariance, Profile, Statistic
@@ -58,7 +58,8 @@ class ComplementaryChoice:
     Attributes:
         group: the group.
         elimination: order and losses.
-        covariance: of the units, ``[U, U]``.
+        covariance: of the units, ``[U·e, U·e]``; ``e`` is 1 but for heads, whose channels in the same
+            place have nothing in common, so that all of them are looked at.
         consumers: what reads the group.
         knee: always None: the recovered curve of the whole network has one, a group has not.
     """
@@ -76,11 +77,13 @@ class ComplementaryChoice:
 
     @cached_property
     def _position(self) -> tuple[tuple[float, float], ...]:
-        scale = self.covariance.diagonal().clamp_min(1e-30).sqrt()
-        alike = (self.covariance / scale.outer(scale)).clamp(-1, 1)
         # Distance 0 for units that vary together, √2 for units that have nothing to do with each other.
-        points = classical_scaling((2 * (1 - alike.abs())).clamp_min(0).sqrt())
+        points = classical_scaling((2 * (1 - alike(self.covariance, self._each))).clamp_min(0).sqrt())
         return tuple((float(x), float(y)) for x, y in points)
+
+    @property
+    def _each(self) -> int:
+        return len(self.covariance) // self.group.size
 
     def kept(self, k: int) -> Tensor:
         """The last ``k`` of the elimination, sorted, ``[K]``."""
@@ -100,7 +103,7 @@ class ComplementaryChoice:
             curve=tuple((i, float(loss[i])) for i in range(1, size + 1)),
             curve_name="share of the consumers' output lost",
             position=self._position,
-            took_over=took_over(self.covariance, kept) if k < size else (),
+            took_over=took_over(self.covariance, kept, each=self._each) if k < size else (),
         )
 
 
@@ -108,7 +111,7 @@ def choose_group(
     consumers: tuple[Consumer, ...], group: ChannelGroup, settings: ComplementarySettings
 ) -> ComplementaryChoice:
     """The elimination of one group."""
-    readers, units = [], torch.zeros(group.size, group.size, dtype=torch.float64)
+    readers, units = [], []
     for consumer in consumers:
         weight = consumer.weight
         if settings.weighting == "sensitivity":
@@ -118,9 +121,13 @@ def choose_group(
             share = covariance.trace() / consumer.between.trace().clamp_min(1e-30)
             covariance = covariance + settings.scatter * share * consumer.between
         readers.append(Reader(covariance, weight))
-        units += unit_covariance(consumer.covariance, group.size)
+        whole = group.kind == "heads"
+        units.append(consumer.covariance if whole else unit_covariance(consumer.covariance, group.size))
     return ComplementaryChoice(
-        group, eliminate(readers, group.size, ridge=settings.ridge), units / len(consumers), consumers
+        group,
+        eliminate(readers, group.size, ridge=settings.ridge),
+        torch.stack(units).mean(0),
+        consumers,
     )
 
 

@@ -1,6 +1,6 @@
 """Which kept units say what a removed one said.
 
-Shapes: ``U`` units, ``K`` kept, ``R`` removed.
+Shapes: ``U`` units, ``K`` kept, ``R`` removed, ``e`` channels of a unit (a head has many).
 """
 
 from __future__ import annotations
@@ -25,34 +25,58 @@ def unit_covariance(covariance: Tensor, units: int) -> Tensor:
     return blocks.diagonal(dim1=1, dim2=3).mean(-1)
 
 
-def took_over(covariance: Tensor, kept: Tensor, *, ridge: float = 1e-3) -> tuple[TakeOver, ...]:
-    """Regress every removed unit on the kept ones.
+def alike(covariance: Tensor, each: int) -> Tensor:
+    """How much two units vary together, 0 … 1, ``[U, U]``: |correlation|, for several channels √RV.
 
-    A kept unit's part is its coefficient times its covariance with the removed one, over the removed
-    one's variance: parts add up to R² (Pratt's measure, 1987; Thomas, Hughes & Zumbo 1998). Negative
-    parts (suppressors) are counted as none, and the others scaled to add up to R² again.
+    RV (Escoufier 1973; Robert & Escoufier 1976) is ‖C_ij‖² / (‖C_ii‖ ‖C_jj‖) in Frobenius norms; it
+    does not depend on how the channels of a unit are rotated.
 
     Args:
-        covariance: of the units, ``[U, U]`` float64.
+        covariance: ``[U·e, U·e]`` float64, unit-major.
+        each: ``e``.
+    """
+    units = len(covariance) // each
+    square = covariance.view(units, each, units, each).square().sum((1, 3))
+    scale = square.diagonal().clamp_min(1e-60).sqrt()
+    return (square / scale.outer(scale)).clamp(0, 1).sqrt()
+
+
+def took_over(
+    covariance: Tensor, kept: Tensor, *, each: int = 1, ridge: float = 1e-3
+) -> tuple[TakeOver, ...]:
+    """Regress every removed unit on the kept ones, all channels of the one on all of the others.
+
+    A kept unit's part is its coefficient times its covariance with the removed one, over the removed
+    one's variance: parts add up to R² (Pratt's measure, 1987; Thomas, Hughes & Zumbo 1998). Of units
+    with several channels both are sums over channels. Negative parts (suppressors) are counted as
+    none, and the others scaled to add up to R² again.
+
+    Args:
+        covariance: of the units, ``[U·e, U·e]`` float64, unit-major.
         kept: ``[K]`` int64, sorted.
+        each: ``e``.
         ridge: λ, relative to the mean diagonal.
 
     Returns:
         An entry a removed unit, in their order. A unit that never varies says nothing: fully explained.
     """
-    gone = torch.ones(len(covariance), dtype=torch.bool)
+    units = len(covariance) // each
+    gone = torch.ones(units, dtype=torch.bool)
     gone[kept] = False
     removed = torch.nonzero(gone).flatten()
-    system = covariance[kept][:, kept].clone()
+    columns, rows = _channels(kept, each), _channels(removed, each)
+    system = covariance[columns][:, columns].clone()
     system.diagonal().add_(ridge * covariance.diagonal().mean().clamp_min(1e-30))
-    cross = covariance[removed][:, kept]  # [R, K]
+    cross = covariance[rows][:, columns]  # [R·e, K·e]
     coefficients = torch.linalg.solve(system, cross.T).T
-    variance = covariance.diagonal()[removed]
-    parts = coefficients * cross / variance.clamp_min(1e-30).unsqueeze(1)
+    spread = covariance.diagonal().view(units, each).sum(1)
+    variance = spread[removed]
+    products = (coefficients * cross).view(len(removed), each, len(kept), each).sum((1, 3))
+    parts = products / variance.clamp_min(1e-30).unsqueeze(1)
     explained = parts.sum(1).clamp(0, 1)
     positive = parts.clamp_min(0)
     positive = positive * (explained / positive.sum(1).clamp_min(1e-30)).unsqueeze(1)
-    still = variance <= 1e-12 * covariance.diagonal().max()
+    still = variance <= 1e-12 * spread.max()
     shares, index = positive.topk(min(_LISTED, len(kept)), dim=1)
     entries = []
     for row, unit in enumerate(removed.tolist()):
@@ -65,3 +89,7 @@ def took_over(covariance: Tensor, kept: Tensor, *, ridge: float = 1e-3) -> tuple
             )
         )
     return tuple(entries)
+
+
+def _channels(units: Tensor, each: int) -> Tensor:
+    return (units.unsqueeze(1) * each + torch.arange(each)).flatten()

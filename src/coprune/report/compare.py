@@ -61,6 +61,7 @@ def render_compare(compare: dict[str, Any]) -> str:
     summary = summarise(compare)
     measured = [stage for stage in STAGES if any(r[stage] is not None for r in summary)]
     counts = sorted({r["seeds"] for r in summary})
+    of_heads = _of_heads(compare)
     return page(
         "compare.html.j2",
         data={
@@ -69,16 +70,18 @@ def render_compare(compare: dict[str, Any]) -> str:
             "series": _series(rows, measured),
             "recoveries": [[name, words.recovery(name)] for name in _recoveries(rows)],
             "shown": _shown(summary),
+            "heads": of_heads,
         },
         title="Comparison of pruning methods",
         headline=_headline(summary),
         base=compare["base"],
         seeds=" to ".join(str(c) for c in dict.fromkeys((counts[0], counts[-1]))) if counts else "0",
         budgets=[
-            (_budget(budget), _table(list(part), measured, compare["base"]["value"]))
+            (_budget(budget, of_heads=of_heads), _table(list(part), measured, compare["base"]["value"]))
             for budget, part in groupby(summary, key=lambda r: r["budget"])
         ],
         stages=[words.STAGES[stage] for stage in measured],
+        of_heads=of_heads,
     )
 
 
@@ -120,8 +123,16 @@ def _shown(summary: list[dict[str, Any]]) -> str | None:
     return max(dict.fromkeys(winners), key=winners.count)
 
 
-def _budget(budget: float | str) -> str:
-    return f"Budget: {budget}" if isinstance(budget, str) else f"Budget: keep {words.percent(budget, 0)}"
+def _of_heads(compare: dict[str, Any]) -> bool:
+    """Whether the budgets are shares of the attention heads, and every row says how many it kept."""
+    asked = (compare.get("job") or {}).get("budget_of") == "heads"
+    return asked and all(row.get("kept") is not None for row in compare["rows"])
+
+
+def _budget(budget: float | str, *, of_heads: bool) -> str:
+    if isinstance(budget, str):
+        return f"Budget: {budget}"
+    return f"Budget: keep {words.percent(budget, 0)}" + (" of the heads" if of_heads else "")
 
 
 def _headline(summary: list[dict[str, Any]]) -> str:
@@ -160,6 +171,7 @@ def _series(rows: list[dict[str, Any]], measured: list[str]) -> list[dict[str, A
                     points[stage].append(
                         {
                             "macs": sum(r["macs_ratio"] for r in same) / len(same),
+                            "kept": sum(r.get("kept") or 0 for r in same) / len(same),
                             "mean": sum(values) / len(values),
                             "low": min(values),
                             "high": max(values),
@@ -168,7 +180,7 @@ def _series(rows: list[dict[str, Any]], measured: list[str]) -> list[dict[str, A
                         }
                     )
         for stage in measured:
-            points[stage].sort(key=lambda p: p["macs"])
+            points[stage].sort(key=lambda p: (p["macs"], p["kept"]))
         series.append(
             {
                 "label": _label(method, recovery, recoveries),

@@ -28,6 +28,7 @@ FINEST = 48
 """Cells a side that are drawn; finer maps are averaged in blocks."""
 
 _LEVELS = 99
+_FLAT = 1e-12  # standard deviation up to which a map has no pattern
 _BRIGHTEST = 99.5  # percentile: a few cells ([CLS], [SEP]) would leave nothing to see of the rest
 
 Head = tuple[int, int]
@@ -36,28 +37,28 @@ Head = tuple[int, int]
 Maps = NDArray[np.float64]
 
 
-def view(plan: Plan, run: Path) -> list[dict[str, Any]]:
-    """The pairs for the page's script, the most redundant first; empty without maps.
+def view(plan: Plan, run: Path) -> dict[str, Any]:
+    """The pairs for the page's script.
 
     Args:
         plan: the decision.
         run: its folder; the maps are in ``profile/``.
 
     Returns:
-        For each pair ``removed`` and ``kept`` (layer, head), both ``maps`` as whole numbers 0 … 99 on
-        one scale, row by row, ``side`` cells a side, and ``correlation`` of the two maps, None when
-        one of them is flat.
+        ``shown``: the pairs, the most redundant first, none without maps: for each ``removed`` and
+        ``kept`` (layer, head), both ``maps`` as whole numbers 0 … 99 on one scale, row by row, ``side``
+        cells a side, and ``correlation`` of the two maps, None when one of them is flat.
+        ``typical``: median correlation of the maps of any two heads, None without one.
     """
     groups = [plan.groups[i] for i in heads.layers_of(plan)]
     chosen = pick(groups, joint=words.joint(plan))
-    if not chosen:
-        return []
-    maps = mean_maps(plan, Path(run) / "profile", sorted({layer for pair in chosen for layer, _ in pair}))
-    return [
+    maps = mean_maps(plan, Path(run) / "profile") if chosen else {}
+    shown = [
         _drawn(removed, kept, maps[removed[0]][removed[1]], maps[kept[0]][kept[1]])
         for removed, kept in chosen
         if removed[0] in maps and kept[0] in maps
     ]
+    return {"shown": shown, "typical": typical_correlation(list(maps.values())) if shown else None}
 
 
 def pick(groups: list[GroupDecision], *, joint: bool, most: int = SHOWN) -> list[tuple[Head, Head]]:
@@ -94,16 +95,28 @@ def _apart(groups: list[GroupDecision], one: Head, other: Head) -> float | None:
     return distance if math.isfinite(distance) else None
 
 
-def mean_maps(plan: Plan, profile: Path, layers: list[int]) -> dict[int, Maps]:
+def typical_correlation(layers: list[Maps]) -> float | None:
+    """Median correlation of two different heads' maps; None when fewer than two are not flat.
+
+    Args:
+        layers: of each ``[H, B, B]``.
+    """
+    rows = np.concatenate([m.reshape(len(m), -1) for m in layers])
+    rows = rows[rows.std(axis=1) > _FLAT]
+    if len(rows) < 2:
+        return None
+    return round(float(np.median(np.corrcoef(rows)[np.triu_indices(len(rows), 1)])), 3)
+
+
+def mean_maps(plan: Plan, profile: Path) -> dict[int, Maps]:
     """Mean attention maps over all samples of all classes, as the run gathered them.
 
     Args:
         plan: whose statistics are wanted.
         profile: the folder.
-        layers: which, counted among the layers of heads.
 
     Returns:
-        Layer → ``[H, B, B]``; nothing for layers without maps, and nothing at all when the statistics
+        Layer, counted among the layers of heads → ``[H, B, B]``; nothing for layers without maps, and nothing at all when the statistics
         are missing, cannot be read, or are of another model or other samples.
     """
     file = _signatures(plan, profile)
@@ -114,10 +127,10 @@ def mean_maps(plan: Plan, profile: Path, layers: list[int]) -> dict[int, Maps]:
     try:
         with safe_open(file, framework="numpy") as tensors:
             names = set(tensors.keys())
-            for layer in layers:
-                wanted = [f"{groups[layer].name}/{part}" for part in ("count", "mean")]
+            for layer, group in enumerate(groups):
+                wanted = [f"{group.name}/{part}" for part in ("count", "mean")]
                 if names.issuperset(wanted):
-                    made = _averaged(*(tensors.get_tensor(n) for n in wanted), size=groups[layer].size)
+                    made = _averaged(*(tensors.get_tensor(n) for n in wanted), size=group.size)
                     found |= {} if made is None else {layer: made}
     except (OSError, SafetensorError):
         return {}
@@ -174,7 +187,7 @@ def _drawn(removed: Head, kept: Head, one: Maps, other: Maps) -> dict[str, Any]:
     both = np.stack([one, other])
     top = max(float(np.percentile(both, _BRIGHTEST)), 1e-30)
     levels = np.rint(_LEVELS * np.clip(both / top, 0, 1)).astype(int)
-    flat = both.std(axis=(1, 2)).min() <= 1e-12
+    flat = both.std(axis=(1, 2)).min() <= _FLAT
     return {
         "removed": list(removed),
         "kept": list(kept),

@@ -51,7 +51,9 @@ def method(name: str) -> str:
 
 def units(plan: Plan) -> str:
     """What the plan removes: ``channels``, ``heads`` or ``neurons``, and ``units`` for a mixture."""
-    by_name = "heads" if plan.method in JOINT else "channels"
+    # Plans that do not say of what kind their groups are: some methods and one budget know heads only.
+    only_heads = plan.method in JOINT or plan.budget.startswith("keep_heads=")
+    by_name = "heads" if only_heads else "channels"
     found = {_KINDS.get(g.kind, by_name) for g in plan.groups} or {by_name}
     return found.pop() if len(found) == 1 else "units"
 

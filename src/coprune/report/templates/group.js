@@ -74,7 +74,8 @@ function drawGroup() {
   byId("group").value = String(state.group);
   byId("previous").disabled = state.group === 0;
   byId("next").disabled = state.group === groups.length - 1;
-  byId("reason").textContent = "Kept " + whole(K) + " of " + whole(g.size) + ". " + capital(g.reason);
+  const count = K + " of " + g.size;  // some reasons begin with it
+  byId("reason").textContent = "Kept " + (g.reason.startsWith(count) ? g.reason : whole(K) + " of " + whole(g.size) + ". " + capital(g.reason));
   if (show("knee", g.knee)) {
     byId("knee").textContent = g.knee.fallback
       ? "The curve has no knee of its own (" + g.knee.rule + "): " + g.knee.fallback

@@ -17,7 +17,7 @@ function drawHeat(canvas, levels, side) {
 }
 
 function drawPairs() {
-  byId("pairs").replaceChildren(...data.pairs.map((pair) => {
+  byId("pairs").replaceChildren(...data.pairs.shown.map((pair) => {
     const figure = element("figure", undefined, "twins");
     const map = (head, levels, does) => {
       const part = element("div"), canvas = element("canvas");
@@ -34,4 +34,4 @@ function drawPairs() {
   }));
 }
 
-if (data.pairs.length) drawing(drawPairs);
+if (data.pairs.shown.length) drawing(drawPairs);
