@@ -164,3 +164,14 @@ def test_values_do_not_change():
 def test_accuracy_is_a_fraction(value):
     with pytest.raises(ValidationError, match="value"):
         Stage(name="base", value=value, macs=1, params=1)
+
+
+def test_a_plan_from_before_kinds_and_joint_choices_still_loads(tmp_path):
+    content = json.loads(plan().model_dump_json(by_alias=True))
+    del content["joint"]
+    for group in content["groups"]:
+        del group["kind"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    old = Plan.load(tmp_path / "old.json")
+    assert old == plan()
+    assert (old.joint, old.groups[0].kind, [k.k for k in old.knees]) == (False, "", [3])

@@ -73,6 +73,9 @@ def test_half_the_heads_and_nothing_else(coprune, encoder, reviews, tmp_path, me
     assert result_of(run)["units"] == {"total": 8, "kept": 4}
     plan = Plan.load(run / "plan.json")
     assert all(g.name.endswith("self") for g in plan.groups)
+    assert {g.kind for g in plan.groups} == {"heads"}
+    assert plan.joint == (method not in ("complementary", "random"))
+    assert "kept 4 of 8 heads" in (run / "report.html").read_text()
     assert all(g.kept for g in plan.groups)
     left = {s.layer: s.reason for s in plan.skipped}
     assert "only heads are removed" in left["bert.encoder.layer.0.intermediate.dense"]
@@ -86,6 +89,7 @@ def test_cahp_without_a_budget_stops_at_its_knee(coprune, encoder, reviews, tmp_
     first = Plan.load(run / "plan.json").groups[0]
     assert first.knee is not None
     assert "silhouette" in first.curve_name
+    assert f"the knee says {first.knee.k} of 8 units" in ended.out
 
 
 def test_rivals_at_the_same_cost(coprune, encoder, reviews, tmp_path):
@@ -107,6 +111,9 @@ def test_head_methods_at_the_same_number_of_heads(coprune, encoder, reviews, tmp
     assert ended.code == 0, ended.err
     rows = json.loads((out / "compare.json").read_text())["rows"]
     assert [row["kept"] for row in rows if row["budget"] == 0.5] == [4, 4, 4]
+    page = (out / "compare.html").read_text()
+    assert "Accuracy against heads" in page
+    assert "of the heads" in page
     assert len(rows) == 6
     ended = coprune(*typed, "--keep-heads", "0.5", "--keep-macs", "0.5", "--overwrite")
     assert (ended.code, "not both" in ended.err) == (2, True)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coprune.complementary.takeover import took_over, unit_covariance
+from coprune.complementary.takeover import alike, took_over, unit_covariance
 
 seeds = st.integers(0, 9999)
 
@@ -89,3 +89,36 @@ def test_covariance_of_units_is_the_average_over_the_values_of_a_place(seed, eac
         for v in range(3):
             wanted = np.mean([c[u * each + i, v * each + i] for i in range(each)])
             assert float(found[u, v]) == pytest.approx(wanted)
+
+
+@given(seed=seeds, units=st.integers(2, 5), each=st.integers(1, 4))
+def test_units_of_several_channels_against_least_squares(seed, units, each):
+    c, x = covariance(seed, units * each)
+    x = x - x.mean(0)
+    kept = list(range(0, units, 2))
+    columns = [u * each + i for u in kept for i in range(each)]
+    for entry in took_over(torch.from_numpy(c), torch.tensor(kept), each=each, ridge=1e-9):
+        y = x[:, entry.unit * each : (entry.unit + 1) * each]
+        fitted = x[:, columns] @ np.linalg.lstsq(x[:, columns], y, rcond=None)[0]
+        assert entry.explained == pytest.approx(1 - ((y - fitted) ** 2).sum() / (y**2).sum(), abs=2e-3)
+        assert sum(part for _, part in entry.by) == pytest.approx(entry.explained, abs=6e-4)
+
+
+def test_a_rotated_unit_is_its_twin():
+    c, _ = covariance(3, 6)
+    turn = torch.linalg.qr(torch.from_numpy(covariance(4, 3)[0]))[0]
+    mix = torch.eye(6, dtype=torch.float64)
+    mix = torch.cat([mix, turn @ mix[:3]])  # unit 2 is unit 0, its three channels mixed
+    wide = mix @ torch.from_numpy(c) @ mix.T
+    (entry,) = took_over(wide, torch.tensor([0, 1]), each=3, ridge=1e-9)
+    assert (entry.unit, entry.by[0][0]) == (2, 0)
+    assert entry.explained > 0.999
+    likeness = alike(wide, 3)
+    assert likeness.diagonal() == pytest.approx(1)
+    assert likeness[1, 2] == pytest.approx(likeness[0, 1])
+
+
+@given(seed=seeds)
+def test_likeness_of_single_channels_is_the_correlation(seed):
+    c, x = covariance(seed, 4)
+    assert alike(torch.from_numpy(c), 1).numpy() == pytest.approx(np.abs(np.corrcoef(x.T)), abs=1e-9)

@@ -138,3 +138,16 @@ def test_a_foreign_file_is_one_clear_line(tmp_path, content, says):
     (tmp_path / "compare.json").write_text(content)
     with pytest.raises(UserError, match=says):
         write_compare(tmp_path)
+
+
+def test_shares_of_heads_are_drawn_over_heads(own, drawn_from):
+    compare = samples.comparison()
+    compare["rows"] = [{**row, "kept": 18} for row in compare["rows"]]
+    plain = render_compare(compare)
+    assert not drawn_from(plain)["heads"]
+    page = render_compare({**compare, "job": {"budget_of": "heads"}})
+    assert drawn_from(page)["heads"]
+    assert {p["kept"] for s in drawn_from(page)["series"] for p in s["points"]["finetuned"]} == {18}
+    assert "Accuracy against heads" in own(page)
+    assert "keep 50 % of the heads" in own(page).replace(words.NB, " ")
+    assert "of the heads" not in own(plain)

@@ -116,8 +116,9 @@ def mean_maps(plan: Plan, profile: Path) -> dict[int, Maps]:
         profile: the folder.
 
     Returns:
-        Layer, counted among the layers of heads → ``[H, B, B]``; nothing for layers without maps, and nothing at all when the statistics
-        are missing, cannot be read, or are of another model or other samples.
+        Layer, counted among the layers of heads → ``[H, B, B]``; nothing for layers without maps, and
+        nothing at all when the statistics are missing, cannot be read, or are of another model or other
+        samples.
     """
     file = _signatures(plan, profile)
     if file is None:

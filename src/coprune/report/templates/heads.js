@@ -100,6 +100,6 @@ function headTable(layer) {
 if (heads) {
   drawing(drawHeadsMap);
   if (heads.plane) drawing(drawHeadsPlane);
-  if (heads.curve) drawing(() => drawCurve("heads-curve", heads.curve, { axis: "number of heads", what: "The higher, the better the clusters are told apart." }));
+  if (heads.curve) drawing(() => drawCurve("heads-curve", heads.curve, { axis: "number of heads", what: "Higher: the clusters lie better apart." }));
   if (heads.joint && heads.score) drawing(drawHeadsScore);
 }
