@@ -90,6 +90,8 @@ def test_cahp_without_a_budget_stops_at_its_knee(coprune, encoder, reviews, tmp_
     assert first.knee is not None
     assert "silhouette" in first.curve_name
     assert f"the knee says {first.knee.k} of 8 units" in ended.out
+    looked = coprune("inspect", run)
+    assert looked.out.count(f"the knee says {first.knee.k} of 8 units") == 1
 
 
 def test_rivals_at_the_same_cost(coprune, encoder, reviews, tmp_path):

@@ -29,10 +29,17 @@ def inspect(run: Run) -> None:
     for column in ("group", "kept", "of", "knee", "why"):
         table.add_column(column, justify="right" if column in ("kept", "of", "knee") else "left")
     for group in plan.groups:
-        knee = "" if group.knee is None else f"{group.knee.k}{'*' if group.knee.fallback else ''}"
+        # The knee of all groups together is no number of units of any of them.
+        knee = (
+            "" if group.knee is None or plan.joint else f"{group.knee.k}{'*' if group.knee.fallback else ''}"
+        )
         table.add_row(group.name, str(len(group.kept)), str(group.size), knee, group.reason)
     console.print(table)
-    for group in plan.groups:
+    if plan.joint and plan.knees:
+        (knee_of_all,) = plan.knees
+        said = f"the knee says {knee_of_all.k} of {plan.units['total']} units"
+        console.print(said + (f" ({knee_of_all.fallback})" if knee_of_all.fallback else ""))
+    for group in () if plan.joint else plan.groups:
         if group.knee and group.knee.fallback:
             console.print(f"* {group.name}: {group.knee.fallback}")
     if plan.skipped:

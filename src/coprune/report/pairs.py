@@ -194,5 +194,7 @@ def _drawn(removed: Head, kept: Head, one: Maps, other: Maps) -> dict[str, Any]:
         "kept": list(kept),
         "side": one.shape[0],
         "maps": [level.ravel().tolist() for level in levels],
-        "correlation": None if flat else round(float(np.corrcoef(both.reshape(2, -1))[0, 1]), 3),
+        "correlation": None
+        if flat
+        else round(float(np.atleast_2d(np.corrcoef(both.reshape(2, -1)))[0, 1]), 3),
     }
