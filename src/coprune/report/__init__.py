@@ -1,6 +1,7 @@
 """Pages for people: one self-contained HTML file from a run folder or from a comparison.
 
-Knows nothing of torch: everything is read from ``plan.json``, ``result.json`` and ``compare.json``.
+Knows nothing of torch: everything is read from ``plan.json``, ``result.json`` and ``compare.json``, and
+the mean attention maps of heads from ``profile/``.
 """
 
 from coprune.report.compare import render_compare, write_compare
