@@ -1,6 +1,7 @@
 """Curves of groups pruned alone: scaled through what was measured, and the model as it was."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -184,10 +185,11 @@ def test_samples_are_evenly_spread_and_fewer_where_there_is_much_to_measure(trac
     )
     source = noise(300)
     choice = choices_of(traced["flattened"][0])[0]
-    monkeypatch.setattr(curves, "WORK", 100 * len(_levels(choice.group.size)))
+    effort = replace(curves.IMAGES, work=100 * len(_levels(choice.group.size)))
+    monkeypatch.setattr(curves, "IMAGES", effort)
     measured_curves(traced["flattened"][0], [choice], source)
     assert all(torch.equal(x, source.images[::3]) for x in seen)
-    monkeypatch.setattr(curves, "WORK", 1)
+    monkeypatch.setattr(curves, "IMAGES", replace(effort, work=1))
     seen.clear()
     measured_curves(traced["flattened"][0], [choice], source)
     assert {len(x) for x in seen} == {64}

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import texts
+
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.toml"))
 
@@ -62,6 +64,18 @@ def test_ablation(base, digits, tmp_path, monkeypatch):
     assert lines[0] == "| points lost | digits, 50 % |"
     # Five variants, and the first of them with two more recoveries.
     assert len([line for line in lines if line.startswith("| ")]) == 1 + 5 + 2
+
+
+def test_text(tmp_path, monkeypatch):
+    source = texts.tiny_text_model(tmp_path / "tiny", classes=5, heads=8)
+    where = ["--runs", tmp_path / "runs", "--bases", tmp_path / "bases", "--out", tmp_path / "text.json"]
+    run("text.py", "--source", f"hf:{source}", "--sentences", 400, "--calibration", 100, "--seeds", 2, *where)
+    render = module("render")
+    monkeypatch.setattr(render, "RESULTS", tmp_path)
+    lines = render.text().splitlines()
+    # Three budgets of four methods, two of three.
+    assert len([line for line in lines if line.startswith("| ")]) == 1 + 3 * 4 + 2 * 3
+    assert "at its own knee" in lines[-3]
 
 
 @pytest.mark.parametrize("name", JOBS)

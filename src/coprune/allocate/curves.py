@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -31,15 +32,28 @@ from coprune.units import ChannelGroup
 LEVELS = (0.5, 0.25, 0.125)
 """Shares of a group's units at which it is measured."""
 
-WORK = 12_000
-"""Samples times measurements: the more groups, the fewer samples each, so that the time grows with the
-depth and not with its square."""
 
-WORK_TEXTS = 4_000
-"""The same for texts: a sentence costs as much as many small images."""
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
 
-_LEAST, _MOST = 64, 500
-_BATCH = 125
+    Attributes:
+        work: samples times measurements: the more groups, the fewer samples each, so that the time
+            grows with the depth and not with its square.
+        least, most: samples.
+        batch: samples of a forward pass; texts of one batch are padded to its longest.
+    """
+
+    work: int
+    least: int
+    most: int
+    batch: int
+
+
+IMAGES = Effort(work=12_000, least=64, most=500, batch=125)
+
+TEXTS = Effort(work=2_000, least=48, most=500, batch=16)
+"""A sentence costs as much as many small images."""
 
 
 class Curved(Protocol):
@@ -84,9 +98,9 @@ def measured_curves(
     model.to(device).eval()
     plan = [(choice, k) for choice in choices for k in _levels(choice.group.size)]
     first, _ = next(iter(source.batches(1)))
-    work = WORK if isinstance(first, Tensor) else WORK_TEXTS
-    count = max(_LEAST, min(_MOST, work // max(1, len(plan))))
-    inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=_BATCH)]
+    effort = IMAGES if isinstance(first, Tensor) else TEXTS
+    count = max(effort.least, min(effort.most, effort.work // max(1, len(plan))))
+    inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=effort.batch)]
     reference = _log_probabilities(model, inputs)
     points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
     for choice, k in track(plan, label="sensitivity of groups", total=len(plan)):

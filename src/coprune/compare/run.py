@@ -57,6 +57,7 @@ class CompareJob(BaseModel):
             nothing else is removed.
         options: settings of the methods that have them, by option name.
         budgets: shares of the MACs, or ``knee``.
+        seed: the first.
         seeds: how many; seed s draws its own calibration samples and training order.
         recoveries: each row is made once with each of them.
         allocation: ``auto``: each method shares a budget out in its own way. ``uniform``: every group
@@ -75,6 +76,7 @@ class CompareJob(BaseModel):
     budgets: tuple[float | str, ...]
     budget_of: Literal["macs", "heads"] = "macs"
     options: Mapping[str, Any] = {}
+    seed: int = 0
     seeds: int = 3
     recoveries: tuple[str, ...] = ("least-squares",)
     allocation: Literal["auto", "uniform"] = "auto"
@@ -214,7 +216,7 @@ def _rows(
     device: str,
 ) -> Any:
     rates: dict[tuple[float | str, str, str], tuple[float, ...]] = {}
-    for seed in range(job.seeds):
+    for seed in range(job.seed, job.seed + job.seeds):
         places = {
             (budget, name, recovery): folder.work / "rows" / f"{seed}-{budget}-{name}-{recovery}.json"
             for budget in job.budgets

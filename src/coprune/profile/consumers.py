@@ -110,13 +110,18 @@ class ConsumerCollector:
         at = self._at(key, layer, inputs, output).to(inputs.device)
         axis = -1 if isinstance(layer, nn.Linear) else 1
         part = inputs.narrow(axis, columns.start, columns.stop - columns.start)
-        x = _narrow(read_rows(layer, part, at), units, total=False).double()
-        mean = x.mean(0)
-        centred = x - mean
-        batch = {"count": x.new_tensor(float(len(x))), "mean": mean, "m2": centred.T @ centred}
+        rows = _narrow(read_rows(layer, part, at), units, total=False)
+        mean = rows.mean(0, dtype=torch.float64)
+        # The product of a batch in the model's precision, half the time; batches are added in float64.
+        centred = rows - mean.to(rows.dtype)
+        batch = {
+            "count": mean.new_tensor(float(len(rows))),
+            "mean": mean,
+            "m2": (centred.T @ centred).double(),
+        }
         if self._wanted.classes:
             labels = F.one_hot(self._labels.repeat_interleave(at.shape[1]), self._classes).double()
-            batch["class_count"], batch["class_sum"] = labels.sum(0), labels.T @ x
+            batch["class_count"], batch["class_sum"] = labels.sum(0), labels.T @ rows.double()
         self._found[key] = {**self._found[key], **_merged(self._found[key], batch)}
 
     def _at(self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:

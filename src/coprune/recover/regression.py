@@ -174,9 +174,12 @@ class _Problem:
             self._gram = x @ x.T
         else:
             self._gram = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
+            # Products of a chunk in the model's precision, as those of the right-hand side; chunks are
+            # added in float64.
+            centre = mean.to(rows.dtype)
             for chunk in _chunks(part):
-                x = rows[chunk].double() - mean
-                self._gram.addmm_(x.T, x)
+                x = rows[chunk] - centre
+                self._gram += x.T @ x
         # The same λ in both forms: the trace is the same.
         self._scale = self._gram.trace() / width
 

@@ -1,0 +1,111 @@
+"""MiniLM on film reviews: heads, and heads with neurons, each seed with a split and a base model of its own.
+
+python benchmarks/text.py --out benchmarks/results/text.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from coprune.compare.run import CompareJob, run_compare
+from coprune.files import write_json
+from coprune.training import Recipe
+from film_reviews import base_model
+
+EPOCH = Recipe(
+    epochs=1,
+    batch_size=32,
+    lr=5e-5,
+    optimizer="adamw",
+    schedule="linear",
+    warmup=0.1,
+    clip=1.0,
+    weight_decay=0.01,
+    distill=0.9,
+)
+
+# CAHP's own schedule (docs/cahp.md): hard labels only.
+CAHP = EPOCH.model_copy(update={"epochs": 3, "lr": 2e-5, "distill": 0.0})
+
+PARTS: dict[str, dict[str, Any]] = {
+    "heads": {
+        "methods": ("complementary", "cahp", "michel", "random"),
+        "budgets": (0.5, 0.17),
+        "budget_of": "heads",
+    },
+    "heads, trained": {
+        "methods": ("complementary", "cahp", "michel", "random"),
+        "budgets": (0.25,),
+        "budget_of": "heads",
+        "finetune": EPOCH,
+    },
+    "heads and neurons": {
+        "methods": ("complementary", "magnitude", "random"),
+        "budgets": (0.5, 0.25),
+        "finetune": EPOCH,
+    },
+    "cahp at its knee": {
+        "methods": ("cahp",),
+        "budgets": ("knee",),
+        "budget_of": "heads",
+        "recoveries": ("none",),
+        "finetune": CAHP,
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--calibration", type=int, default=1000)
+    parser.add_argument("--precision", default="bf16", help="of all training after the pruning")
+    parser.add_argument("--runs", type=Path, default=Path("benchmarks/runs/text"))
+    parser.add_argument("--source", help="model to start from instead of MiniLM, such as hf:DIR")
+    parser.add_argument("--sentences", type=int, help="use so many only")
+    parser.add_argument("--bases", type=Path, default=Path("benchmarks/bases"))
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    found: list[dict[str, Any]] = []
+    versions: dict[str, str] = {}
+    for part in args.parts:
+        for seed in range(args.seeds):
+            model, data = base_model(
+                seed, bases=args.bases, runs=args.runs, source=args.source, sentences=args.sentences
+            )
+            job = CompareJob(
+                **{
+                    "model": str(model),
+                    "data": f"tsv:{data}",
+                    "calibration": args.calibration,
+                    "seed": seed,
+                    "seeds": 1,
+                    **PARTS[part],
+                }
+            )
+            job = job.model_copy(
+                update={"finetune": job.finetune.model_copy(update={"precision": args.precision})}
+            )
+            folder = f"{part.replace(',', '').replace(' ', '_')}-{seed}"
+            made = run_compare(job, out=args.runs / folder, resume=True)
+            versions = made.versions
+            rows = [row.model_dump(mode="json") for row in made.rows]
+            found.append(
+                {"part": part, "seed": seed, "base": made.base.model_dump(mode="json"), "rows": rows}
+            )
+            print(part, seed, flush=True)
+    write_json(
+        args.out,
+        {
+            "calibration": args.calibration,
+            "precision": args.precision,
+            "comparisons": found,
+            "versions": versions,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
