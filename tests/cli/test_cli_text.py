@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -58,7 +60,18 @@ def test_half_the_macs_of_heads_and_neurons_go_without_training(coprune, encoder
     assert type(model) is BertForSequenceClassification
     read = AutoTokenizer.from_pretrained(run)(["one two"], return_tensors="pt")
     with torch.no_grad():
-        assert model(**read).logits.shape == (1, 3)
+        wanted = model(**read).logits
+    assert wanted.shape == (1, 3)
+    # Another process has nothing but the folder.
+    code = (
+        "import sys, torch, coprune\n"
+        "from transformers import AutoTokenizer\n"
+        "model = coprune.load(sys.argv[1])\n"
+        "read = AutoTokenizer.from_pretrained(sys.argv[1])(['one two'], return_tensors='pt')\n"
+        "with torch.no_grad(): print(model(**read).logits.tolist())\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code, run], check=True, capture_output=True, text=True)
+    assert torch.equal(torch.tensor(json.loads(told.stdout)), wanted)
     assert (run / "report.html").is_file()
 
 

@@ -222,3 +222,19 @@ def test_hub_without_the_library(monkeypatch):
         hub.load("a/b")
     with pytest.raises(UserError, match="hf:NAME"):
         hub.load(None)
+
+
+def test_hub_with_the_library_itself(tmp_path, monkeypatch):
+    """A folder of tables is a data set for it, so no network is needed."""
+    library = pytest.importorskip("datasets")
+    monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for part, rows in {"train": ["good,1", "bad,0", "odd,1"], "test": ["new,0"]}.items():
+        (folder / f"{part}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    train, heldout = hub.load(str(folder))
+    assert (train.text, train.label.tolist(), train.names) == (("good", "bad", "odd"), [1, 0, 1], ("0", "1"))
+    assert (heldout.text, heldout.label.tolist()) == (("new",), [0])
+    with pytest.raises(UserError, match="cannot be loaded") as caught:
+        hub.load(str(tmp_path / "nowhere"))
+    assert "\n" not in str(caught.value)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 from coprune.data.text import Texts
 from coprune.data.tsv import class_names, held_out, numbered_labels
@@ -30,7 +33,7 @@ def _fetched(name: str, config: str | None) -> Mapping[str, Any]:
     try:
         from datasets import load_dataset
     except ImportError as cause:
-        raise UserError(f"hf:{name} needs 🤗 Datasets: pip install coprune[text] datasets") from cause
+        raise UserError(f"hf:{name} needs 🤗 Datasets: pip install coprune[text]") from cause
     try:
         return load_dataset(name, config)
     except (OSError, ValueError, RuntimeError, LookupError, ImportError) as cause:
@@ -93,6 +96,13 @@ def load(argument: str | None) -> tuple[Texts, Texts]:
             parts[part] = texts
     if "train" not in parts:
         raise UserError(f"{where}: no labelled training part; it has {', '.join(loaded)}")
-    if any(texts.names != parts["train"].names for texts in parts.values()):
+    names = parts["train"].names
+    if any(not set(texts.names) <= set(names) for texts in parts.values()):
         raise UserError(f"{where}: its parts have different labels; save it as a table and use tsv:FILE")
-    return held_out(parts)
+    # A small part may lack a class.
+    return held_out({part: _numbered_as(texts, names) for part, texts in parts.items()})
+
+
+def _numbered_as(texts: Texts, names: tuple[str, ...]) -> Texts:
+    places = torch.tensor([names.index(name) for name in texts.names])
+    return replace(texts, label=places[texts.label], names=names)
