@@ -6,10 +6,22 @@ from torch import nn
 
 import tiny
 from coprune.errors import UserError
+from coprune.measure import count_macs, count_params
 from coprune.models import Source, accepted_arguments, build, remember, source_of
 
 
-@pytest.mark.parametrize(("name", "depth"), [("resnet20", 20), ("resnet56", 56), ("vgg16_bn", 14)])
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        ("resnet20", 20),
+        ("resnet56", 56),
+        ("resnet110", 110),
+        ("vgg16_bn", 14),
+        ("vgg19_bn", 17),
+        ("mobilenet_v2", 53),
+        ("densenet40", 40),
+    ],
+)
 @pytest.mark.parametrize("size", [28, 32])
 def test_networks_have_their_layers_and_classes(name, depth, size):
     net = build(Source(f"coprune:{name}", {"in_channels": 2, "num_classes": 7, "width": 2}))
@@ -23,14 +35,37 @@ def test_networks_have_their_layers_and_classes(name, depth, size):
     assert not net.training
 
 
-def test_published_sizes():
-    # He et al. 2015, table 6: 0.27 M and 0.85 M parameters (with 1×1 skips a little more).
-    assert sum(p.numel() for p in build(Source("coprune:resnet20")).parameters()) == pytest.approx(
-        0.27e6, rel=0.02
+@pytest.mark.parametrize(
+    ("name", "params", "macs"),
+    [
+        # He et al. 2015, table 6 (arXiv 1512.03385); with 1×1 skips a little more. 41, 127 and 255 M
+        # multiply-adds are what the pruning papers count.
+        ("resnet20", 0.27e6, 41e6),
+        ("resnet56", 0.855e6, 127e6),
+        ("resnet110", 1.73e6, 255e6),
+        # 14.7 and 20.0 M with one linear layer; 313 and 398 M multiply-adds.
+        ("vgg16_bn", 14.72e6, 313e6),
+        ("vgg19_bn", 20.04e6, 398e6),
+        # 2.24 M with ten classes: Sandler et al. 2018 (arXiv 1801.04381) less 990 classes.
+        ("mobilenet_v2", 2.24e6, 88e6),
+        # Huang et al. 2017, table 2 (arXiv 1608.06993): 1.0 M for k = 12.
+        ("densenet40", 1.02e6, 265e6),
+    ],
+)
+def test_published_sizes(name, params, macs):
+    net = build(Source(f"coprune:{name}"))
+    assert count_params(net) == pytest.approx(params, rel=0.01)
+    assert count_macs(net, torch.zeros(1, 3, 32, 32)) == pytest.approx(macs, rel=0.015)
+
+
+def test_a_mobile_net_has_the_published_size_but_for_its_strides():
+    models = pytest.importorskip("torchvision.models")
+    ours, theirs = build(Source("coprune:mobilenet_v2")), models.mobilenet_v2(num_classes=10)
+    assert sorted(map(tuple, (p.shape for p in ours.parameters()))) == sorted(
+        map(tuple, (p.shape for p in theirs.parameters()))
     )
-    assert sum(p.numel() for p in build(Source("coprune:resnet56")).parameters()) == pytest.approx(
-        0.855e6, rel=0.01
-    )
+    strides = [[m.stride[0] for m in n.modules() if isinstance(m, nn.Conv2d)] for n in (ours, theirs)]
+    assert [i for i, (a, b) in enumerate(zip(*strides, strict=True)) if a != b] == [0, 4]
 
 
 def test_a_network_remembers_its_source():
@@ -64,7 +99,7 @@ def test_only_arguments_that_a_factory_takes_are_offered():
         ("python:tiny", "write python:package.module:factory"),
         ("python:no.such:net", "cannot be imported"),
         ("python:tiny:Flatened", "did you mean Flattened"),
-        ("torchvision:resnet18", "unknown model"),
+        ("torchvison:resnet18", "did you mean torchvision:NAME"),
     ],
 )
 def test_unknown_names_are_one_line(name, words):

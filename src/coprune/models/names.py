@@ -1,4 +1,4 @@
-"""Model names, such as ``coprune:resnet20``, ``python:my.nets:make`` or ``hf:DIR``, to fresh modules.
+"""Model names, such as ``coprune:resnet20``, ``torchvision:resnet50`` or ``hf:DIR``, to fresh modules.
 
 A model that was built here remembers its *source*: the name and the arguments. That is what a run
 folder stores instead of code, and why loading one needs no pickle.
@@ -16,17 +16,22 @@ from typing import Any
 from torch import nn
 
 from coprune.errors import UserError, near_matches
+from coprune.models.densenet import SmallImageDenseNet
+from coprune.models.libraries import LIBRARIES, library_factory
+from coprune.models.mobilenet import SmallImageMobileNetV2
 from coprune.models.resnet import SmallImageResNet
 from coprune.models.vgg import SmallImageVGG
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": functools.partial(SmallImageResNet, 3),
     "resnet56": functools.partial(SmallImageResNet, 9),
-    "vgg16_bn": SmallImageVGG,
+    "resnet110": functools.partial(SmallImageResNet, 18),
+    "vgg16_bn": functools.partial(SmallImageVGG, 3),
+    "vgg19_bn": functools.partial(SmallImageVGG, 4),
+    "mobilenet_v2": SmallImageMobileNetV2,
+    "densenet40": SmallImageDenseNet,
 }
 """The project's own small-image networks; each takes ``in_channels``, ``num_classes``, ``width``."""
-
-SCHEMES = ("coprune", "python", "hf")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ def _factory(name: str) -> Callable[..., nn.Module]:
             known = [f"coprune:{n}" for n in NETWORKS]
             raise UserError(f"unknown model '{name}'; {near_matches(name, known)}")
         return NETWORKS[rest]
+    if scheme in LIBRARIES:
+        return library_factory(scheme, rest)
     if scheme == "hf":
         from coprune.models.hf import from_config
 
@@ -66,7 +73,13 @@ def _factory(name: str) -> Callable[..., nn.Module]:
                 f"{near_matches(attribute, names)}"
             )
         return factory
-    known = [f"coprune:{n}" for n in NETWORKS] + ["python:package.module:factory", "hf:DIR", "a run folder"]
+    known = [
+        *(f"coprune:{n}" for n in NETWORKS),
+        *(f"{library}:NAME" for library in LIBRARIES),
+        "python:package.module:factory",
+        "hf:DIR",
+        "a run folder",
+    ]
     raise UserError(f"unknown model '{name}'; {near_matches(name, known)}")
 
 
@@ -93,8 +106,9 @@ def build(source: Source) -> nn.Module:
         model = factory(**source.arguments)
     except UserError:
         raise
-    except (TypeError, ValueError, RuntimeError) as cause:
-        raise UserError(f"model '{source.name}' refused {dict(source.arguments)}: {cause}") from cause
+    except (TypeError, ValueError, RuntimeError, AssertionError) as cause:
+        why = str(cause) or f"a {type(cause).__name__} without words"
+        raise UserError(f"model '{source.name}' refused {dict(source.arguments)}: {why}") from cause
     if not isinstance(model, nn.Module):
         raise UserError(f"model '{source.name}' returned a {type(model).__name__}, not a torch.nn.Module")
     return remember(model.eval(), source)

@@ -41,7 +41,7 @@ class SmallImageResNet(nn.Module):
     """``6·blocks + 2`` layers for images of about 28×28 to 64×64.
 
     Args:
-        blocks: basic blocks a stage (3 for ResNet-20, 9 for ResNet-56).
+        blocks: basic blocks a stage (3 for ResNet-20, 9 for ResNet-56, 18 for ResNet-110).
         in_channels: channels of the images.
         num_classes: length of the output.
         width: channels of the first stage.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from coprune.errors import UserError
 from coprune.models import Source, accepted_arguments, build
 from coprune.models.hf import SCHEME, pretrained
+from coprune.models.libraries import load_published, split_tag
 from coprune.store.model import DESCRIPTION, check_finite, load, load_weights
 from coprune.store.tensors import read_tensors
 
@@ -60,7 +61,8 @@ def open_model(
     """The model a user names.
 
     Args:
-        name: ``coprune:NET``, ``coprune:NET@DATA`` (trained, bundled), ``python:module:factory``,
+        name: ``coprune:NET``, ``coprune:NET@DATA`` (trained, bundled), ``torchvision:``, ``timm:`` or
+            ``pytorchcv:NAME`` (``@pretrained``: with published weights), ``python:module:factory``,
             ``hf:DIR_OR_ID`` (trained) or a run folder.
         weights: a state dict to load into it.
         arguments: the user's own factory arguments.
@@ -85,8 +87,11 @@ def open_model(
     elif "/" in name and ":" not in name:
         raise UserError(f"model '{name}': no such run folder")
     else:
-        chosen = {**accepted_arguments(name, offered), **arguments}
-        model = build(Source(name, chosen))
+        plain, tag = split_tag(name)
+        chosen = {**accepted_arguments(plain, offered), **arguments}
+        model = build(Source(plain, chosen))
+        if tag is not None:
+            load_published(model, plain, tag)
     if weights is not None:
         load_weights(model, load_weights_file(weights), where=str(weights))
     check_finite(model.state_dict(), where=f"model '{name}'")

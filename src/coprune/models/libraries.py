@@ -1,0 +1,224 @@
+"""Networks of other libraries: ``torchvision:NAME``, ``timm:NAME``, ``pytorchcv:NAME``.
+
+A name stands for fresh weights. ``NAME@pretrained`` stands for the library's published ones, which it
+downloads; ``torchvision:NAME@IMAGENET1K_V1`` for one of several. What was built remembers the name
+without them, so that a run folder needs no network.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coprune.errors import UserError, near_matches
+
+PRETRAINED = "pretrained"
+"""The tag of the weights that a library itself recommends."""
+
+_FAILURES = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    UnpicklingError,
+)
+
+
+@dataclass(frozen=True)
+class Library:
+    """How a library is asked.
+
+    Attributes:
+        load: imports it.
+        names: its classifiers.
+        make: (library, name, keyword arguments) → a fresh network.
+        channels: what its networks call the number of image channels; None where it is fixed.
+        weights: (library, name, tag) → a state dict.
+    """
+
+    load: Callable[[], Any]
+    names: Callable[[Any], Iterable[str]]
+    make: Callable[[Any, str, dict[str, Any]], nn.Module]
+    channels: str | None
+    weights: Callable[[Any, str, str], dict[str, Tensor]]
+
+
+def _torchvision() -> Any:
+    from torchvision import models
+
+    return models
+
+
+def _torchvision_make(models: Any, name: str, arguments: dict[str, Any]) -> nn.Module:
+    if name in ("googlenet", "inception_v3"):
+        # Their second outputs exist in training only; pruning would carry them along unseen.
+        arguments = {"aux_logits": False, "init_weights": False, **arguments}
+    return models.get_model(name, weights=None, **arguments)
+
+
+def _torchvision_weights(models: Any, name: str, tag: str) -> dict[str, Tensor]:
+    published = models.get_model_weights(name)
+    key = "DEFAULT" if tag == PRETRAINED else tag
+    if key not in published.__members__:
+        raise UserError(
+            f"torchvision:{name}@{tag}: no such weights; "
+            f"{near_matches(tag, [PRETRAINED, *published.__members__])}"
+        )
+    return published[key].get_state_dict(progress=False, check_hash=True, weights_only=True)
+
+
+def _timm() -> Any:
+    import timm
+
+    return timm
+
+
+def _timm_weights(timm: Any, name: str, tag: str) -> dict[str, Tensor]:
+    if tag != PRETRAINED:
+        raise UserError(f"timm:{name}@{tag}: write timm:{name}@{PRETRAINED}, or the tag as timm:{name}.{tag}")
+    return timm.create_model(name, pretrained=True).state_dict()
+
+
+def _pytorchcv() -> Any:
+    from pytorchcv import model_provider
+
+    return model_provider
+
+
+def _pytorchcv_weights(_: Any, name: str, tag: str) -> dict[str, Tensor]:
+    if tag != PRETRAINED:
+        raise UserError(f"pytorchcv:{name}@{tag}: write pytorchcv:{name}@{PRETRAINED}")
+    from pytorchcv.models.common.model_store import get_model_file
+
+    # Its own loader would run whatever a file's pickle says.
+    return torch.load(get_model_file(name), map_location="cpu", weights_only=True)
+
+
+LIBRARIES: dict[str, Library] = {
+    "torchvision": Library(
+        load=_torchvision,
+        names=lambda models: models.list_models(module=models),
+        make=_torchvision_make,
+        channels=None,
+        weights=_torchvision_weights,
+    ),
+    "timm": Library(
+        load=_timm,
+        names=lambda timm: timm.list_models(),
+        make=lambda timm, name, arguments: timm.create_model(name, pretrained=False, **arguments),
+        channels="in_chans",
+        weights=_timm_weights,
+    ),
+    "pytorchcv": Library(
+        load=_pytorchcv,
+        names=lambda provider: getattr(provider, "_models", ()),
+        make=lambda provider, name, arguments: provider.get_model(name, **arguments),
+        channels="in_channels",
+        weights=_pytorchcv_weights,
+    ),
+}
+
+
+def _opened(scheme: str) -> Any:
+    try:
+        return LIBRARIES[scheme].load()
+    except ImportError as cause:
+        raise UserError(f"{scheme}: models need {scheme}: pip install coprune[vision]") from cause
+
+
+def library_factory(scheme: str, name: str) -> Callable[..., nn.Module]:
+    """What makes a fresh network of a library, by keyword arguments.
+
+    Args:
+        scheme: a key of :data:`LIBRARIES`.
+        name: as the library has it. timm's names may carry the tag of their weights.
+
+    Raises:
+        UserError: the library is not installed, or has no such classifier (with near matches).
+    """
+    library, opened = LIBRARIES[scheme], _opened(scheme)
+    known = list(library.names(opened))
+    if (name.partition(".")[0] if scheme == "timm" else name) not in known:
+        raise UserError(
+            f"unknown model '{scheme}:{name}'; {near_matches(name, known) if name else 'write a name'}"
+        )
+
+    def make(*, num_classes: int | None = None, **arguments: Any) -> nn.Module:
+        given = {} if num_classes is None else {"num_classes": num_classes}
+        channels = arguments.pop("in_channels", None)
+        if channels is not None and library.channels is not None:
+            given[library.channels] = channels
+        return library.make(opened, name, {**given, **arguments})
+
+    # The arguments that the data offers to a network (coprune.models.accepted_arguments).
+    taken = [inspect.Parameter("num_classes", inspect.Parameter.KEYWORD_ONLY, default=None)]
+    if library.channels is not None:
+        taken.append(inspect.Parameter("in_channels", inspect.Parameter.KEYWORD_ONLY, default=None))
+    make.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+    return make
+
+
+def split_tag(name: str) -> tuple[str, str | None]:
+    """``torchvision:resnet50@pretrained`` → the name, and the tag of the published weights if any."""
+    if name.partition(":")[0] not in LIBRARIES:
+        return name, None
+    plain, _, tag = name.partition("@")
+    return plain, tag or None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the hub's log of its attempts; what becomes of them is said in one line."""
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def load_published(model: nn.Module, name: str, tag: str) -> None:
+    """Load a library's published weights, in place.
+
+    A classifier for another number of classes keeps its fresh last layer.
+
+    Args:
+        model: built from ``name``.
+        name: ``scheme:NAME``.
+        tag: of the weights.
+
+    Raises:
+        UserError: no such weights, no network, or weights that do not fit.
+    """
+    scheme, _, rest = name.partition(":")
+    try:
+        with _quiet():
+            state = LIBRARIES[scheme].weights(_opened(scheme), rest, tag)
+    except UserError:
+        raise
+    except _FAILURES as cause:
+        said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise UserError(
+            f"model '{name}@{tag}': its weights cannot be fetched ({said}); check the network, or download "
+            f"them elsewhere and use --model {name} --weights FILE"
+        ) from cause
+    due = model.state_dict()
+    # Checkpoints may hold second classifiers for training; what the model lacks is not needed.
+    fit = {key: value for key, value in state.items() if key in due and value.shape == due[key].shape}
+    other = [key for key in due if key not in fit]
+    heads = [key for key in other if key in state and state[key].shape[1:] == due[key].shape[1:]]
+    if other != heads or len(heads) > 2:
+        raise UserError(f"model '{name}@{tag}': its published weights do not fit: {', '.join(other[:3])}")
+    model.load_state_dict(fit, strict=False)
