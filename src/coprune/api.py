@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from coprune.data import ArraySource, DataSet, LoaderSource, MemorySource, Source, TextSource
+from coprune.data import DataSet, LoaderSource, MemorySource, Source
 from coprune.data.dataset import check_classes, check_samples, in_memory
 from coprune.data.source import Batch, pair_of
 from coprune.errors import UserError
@@ -198,7 +198,7 @@ def _take(batches: Iterable[Any], count: int, limited: bool) -> MemorySource:
 
 
 def _loader_source(loader: Iterable[Any]) -> Source:
-    if isinstance(loader, (ArraySource, LoaderSource, TextSource)):
+    if isinstance(loader, (LoaderSource, MemorySource)):
         return loader
     if not hasattr(loader, "__len__"):
         raise UserError("a loader needs a length (len(loader)); wrap it in torch.utils.data.DataLoader")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coprune.data import fashion_mnist, glue, hub, npz, tsv
+from coprune.data import cifar, fashion_mnist, glue, hub, imagefolder, npz, tsv
 from coprune.data.dataset import DataSet, split_arrays
+from coprune.data.imagefolder import FolderSource
 from coprune.data.source import ArraySource, S
 from coprune.data.text import Texts, TextSource, longest_text, open_tokenizer, tokenise
 from coprune.errors import UserError, near_matches
@@ -15,7 +16,7 @@ SAMPLE_FILE = Path(__file__).parent / "fashion-mnist-sample.npz"
 """8,500 training and 2,000 held-out images, balanced, drawn from Fashion-MNIST by
 ``benchmarks/make_sample.py``."""
 
-Loader = Callable[[str | None], tuple[ArraySource, ArraySource]]
+Loader = Callable[[str | None], tuple[ArraySource, ArraySource] | tuple[FolderSource, FolderSource]]
 TextLoader = Callable[[str | None], tuple[Texts, Texts]]
 
 
@@ -34,9 +35,11 @@ def _npz(argument: str | None) -> tuple[ArraySource, ArraySource]:
 LOADERS: dict[str, Loader] = {
     "fashion-mnist": fashion_mnist.load,
     "fashion-mnist-sample": _sample,
+    "cifar10": cifar.load_cifar10,
+    "cifar100": cifar.load_cifar100,
+    "imagefolder": imagefolder.load,
     "npz": _npz,
 }
-
 
 TEXT_LOADERS: dict[str, TextLoader] = {
     "tsv": tsv.load,
@@ -63,8 +66,9 @@ def load_data(
     """Load a data set by name and set a calibration part aside.
 
     Args:
-        name: ``fashion-mnist[:ROOT]``, ``fashion-mnist-sample``, ``npz:FILE``, or texts: ``tsv:FILE``,
-            ``sst5:ROOT``, ``mnli:ROOT``, ``mnli-mm:ROOT``, ``hf:NAME[:CONFIG]``.
+        name: ``fashion-mnist[:ROOT]``, ``fashion-mnist-sample``, ``cifar10[:ROOT]``, ``cifar100[:ROOT]``,
+            ``imagefolder:ROOT[@SIZE]``, ``npz:FILE``, or texts: ``tsv:FILE``, ``sst5:ROOT``,
+            ``mnli:ROOT``, ``mnli-mm:ROOT``, ``hf:NAME[:CONFIG]``.
         calibration: samples taken out of the training part, balanced over the classes; at most a
             quarter of it is taken.
         seed: which samples are drawn for calibration.
@@ -89,7 +93,8 @@ def load_data(
         read = _tokenised(name, str(tokenizer), class_order)
         return _divided(*read, name=name, calibration=calibration, seed=seed)
     train, heldout = LOADERS[head](argument or None)
-    return _divided(train, heldout, (), (), name=name, calibration=calibration, seed=seed)
+    names = train.names if isinstance(train, FolderSource) else ()
+    return _divided(train, heldout, names, (), name=name, calibration=calibration, seed=seed)
 
 
 def _divided(

@@ -1,0 +1,231 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 60,000 images, 32×32, three colours, 10 or 100 classes.
+
+Read from the *binary* version (``cifar-10-binary.tar.gz``, ``cifar-100-binary.tar.gz``), packed or not.
+The python version holds the same images as pickles. A pickle is a program: this project opens none, not
+even with a restricted reader, since nothing is lost by asking for the other archive.
+
+An archive is checked by its published MD5, an unpacked folder by the sizes of its files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coprune.data.source import ArraySource, Augmentation, Normalisation
+from coprune.errors import UserError
+from coprune.files import make_folder
+
+DOWNLOAD_ROOT = Path("~/.cache/coprune").expanduser()
+
+SITE = "https://www.cs.toronto.edu/~kriz/"
+
+SHAPE = (3, 32, 32)
+
+# What every paper trains these sets with: a mirrored image, moved by up to four pixels.
+AUGMENTATION = Augmentation(flip=True, shift=4)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One of the two sets as its authors give it out.
+
+    Attributes:
+        file: name of the packed archive.
+        md5: its published digest.
+        folder: the folder inside it.
+        pickled: the folder of the python version.
+        train: file → records, in order.
+        heldout: the same of the test images.
+        label_bytes: bytes before the pixels of a record; the last is the label that is used. CIFAR-100
+            has the coarse label first.
+        classes: number of classes.
+        normalisation: mean and standard deviation of the training images, pixels scaled to 0…1.
+    """
+
+    file: str
+    md5: str
+    folder: str
+    pickled: str
+    train: Mapping[str, int]
+    heldout: Mapping[str, int]
+    label_bytes: int
+    classes: int
+    normalisation: Normalisation
+
+    @property
+    def record(self) -> int:
+        """Bytes of a record."""
+        return self.label_bytes + int(np.prod(SHAPE))
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        file="cifar-10-binary.tar.gz",
+        md5="c32a1d4ab5d03f1284b67883e8d87530",
+        folder="cifar-10-batches-bin",
+        pickled="cifar-10-batches-py",
+        train={f"data_batch_{number}.bin": 10_000 for number in range(1, 6)},
+        heldout={"test_batch.bin": 10_000},
+        label_bytes=1,
+        classes=10,
+        normalisation=Normalisation(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    ),
+    "cifar100": Archive(
+        file="cifar-100-binary.tar.gz",
+        md5="03b5dce01913d631647c71ecec9e9cb8",
+        folder="cifar-100-binary",
+        pickled="cifar-100-python",
+        train={"train.bin": 50_000},
+        heldout={"test.bin": 10_000},
+        label_bytes=2,
+        classes=100,
+        normalisation=Normalisation(mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
+    ),
+}
+
+
+def read_records(raw: bytes, archive: Archive, *, records: int, where: str) -> tuple[Tensor, Tensor]:
+    """The records of one file (https://www.cs.toronto.edu/~kriz/cifar.html, "binary version").
+
+    Args:
+        raw: the file's content.
+        archive: says what a record is.
+        records: how many there must be, ``N``.
+        where: how a message names the file.
+
+    Returns:
+        Images ``[N, 3, 32, 32]`` uint8 and labels ``[N]`` int64.
+
+    Raises:
+        UserError: another size, or a label that is no class.
+    """
+    due = records * archive.record
+    if len(raw) != due:
+        state = "truncated" if len(raw) < due else "too long"
+        raise UserError(f"{where}: {state}, {len(raw):,} bytes where {due:,} are due; fetch it again")
+    table = np.frombuffer(raw, np.uint8).reshape(records, archive.record)
+    labels = table[:, archive.label_bytes - 1].astype(np.int64)
+    if records and int(labels.max()) >= archive.classes:
+        raise UserError(f"{where}: label {int(labels.max())} of {archive.classes} classes; fetch it again")
+    images = table[:, archive.label_bytes :].reshape(records, *SHAPE).copy()
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def _from_folder(folder: Path, names: Mapping[str, int]) -> dict[str, bytes]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = (folder / name).read_bytes()
+        except FileNotFoundError as cause:
+            raise UserError(f"{folder}: {name} is missing; unpack the archive again") from cause
+        except OSError as cause:
+            raise UserError(f"{folder / name}: cannot be read ({cause.strerror})") from cause
+    return found
+
+
+def _from_archive(path: Path, archive: Archive, names: Mapping[str, int]) -> dict[str, bytes]:
+    """Files straight out of the packed archive; nothing is unpacked to disk."""
+    try:
+        digest = hashlib.md5(usedforsecurity=False)
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        if digest.hexdigest() != archive.md5:
+            raise UserError(
+                f"{path}: not the published {archive.file} (MD5 {digest.hexdigest()}, due {archive.md5}); "
+                "remove it and fetch it again"
+            )
+        found = {}
+        with tarfile.open(path, "r:gz") as packed:
+            for name in names:
+                member = packed.extractfile(f"{archive.folder}/{name}")
+                found[name] = member.read() if member else b""
+        return found
+    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as cause:
+        raise UserError(f"{path}: cannot be read ({cause}); fetch it again") from cause
+
+
+def _download(root: Path, archive: Archive, *, name: str) -> Path:
+    """Fetch the packed archive into a folder, whole or not at all; its digest is checked when it is read."""
+    there = root.exists()
+    make_folder(root)
+    target = root / archive.file
+    try:
+        # Writes beside and renames.
+        torch.hub.download_url_to_file(SITE + archive.file, str(target), progress=False)
+    except (URLError, OSError, RuntimeError) as cause:
+        if not there:
+            with contextlib.suppress(OSError):
+                root.rmdir()
+        only = (
+            f"only the pickled version ({archive.pickled}) is there, and coprune opens no pickle"
+            if (root / archive.pickled).is_dir() or list(root.glob(f"{archive.pickled.rsplit('-', 1)[0]}*"))
+            else "it is not there"
+        )
+        raise UserError(
+            f"{name}:{root}: {only}; {archive.file} could not be downloaded ({cause}): put it into "
+            f"{root} yourself, from {SITE}{archive.file}"
+        ) from cause
+    return target
+
+
+def _files(name: str, root: str | None) -> tuple[Path, dict[str, bytes]]:
+    """Where the images were found, and every file's content."""
+    archive = ARCHIVES[name]
+    place = Path(root).expanduser() if root else DOWNLOAD_ROOT
+    names = {**archive.train, **archive.heldout}
+    if place.is_file():
+        return place, _from_archive(place, archive, names)
+    for folder in (place, place / archive.folder):
+        if any((folder / file).is_file() for file in names):
+            return folder, _from_folder(folder, names)
+    packed = place / archive.file
+    if not packed.is_file():
+        packed = _download(place, archive, name=name)
+    return packed, _from_archive(packed, archive, names)
+
+
+def _load(name: str, root: str | None) -> tuple[ArraySource, ArraySource]:
+    archive = ARCHIVES[name]
+    where, files = _files(name, root)
+    sources = []
+    for part in (archive.train, archive.heldout):
+        read = [
+            read_records(files[file], archive, records=records, where=f"{where}, {file}")
+            for file, records in part.items()
+        ]
+        images, labels = (torch.cat(tensors) for tensors in zip(*read, strict=True))
+        sources.append(ArraySource(images, labels, archive.normalisation, AUGMENTATION))
+    return sources[0], sources[1]
+
+
+def load_cifar10(root: str | None) -> tuple[ArraySource, ArraySource]:
+    """All training and all test images of CIFAR-10.
+
+    Args:
+        root: the packed archive; a folder with it, with the unpacked files, or to download into; None:
+            the download folder.
+
+    Returns:
+        Train (50,000) and held-out (10,000) sources.
+
+    Raises:
+        UserError: nothing there and no network, only the python version, or a file that is damaged.
+    """
+    return _load("cifar10", root)
+
+
+def load_cifar100(root: str | None) -> tuple[ArraySource, ArraySource]:
+    """The same of CIFAR-100 with its 100 fine classes; see :func:`load_cifar10`."""
+    return _load("cifar100", root)
