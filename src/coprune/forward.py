@@ -40,6 +40,16 @@ def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
     return logits
 
 
+READS = "reads"
+"""Under this note a stored model says what it reads, see :func:`shapes_of`."""
+
+
+def shapes_of(inputs: Inputs) -> dict[str, list[int]]:
+    """Name of every input (empty for an image) → its shape without the samples; JSON values."""
+    named = inputs if isinstance(inputs, dict) else {"": inputs}
+    return {name: list(tensor.shape[1:]) for name, tensor in named.items()}
+
+
 def tensors_of(inputs: Inputs) -> list[Tensor]:
     """All tensors of the inputs."""
     return list(inputs.values()) if isinstance(inputs, dict) else [inputs]

@@ -63,6 +63,7 @@ def measure(
         str, typer.Option(help="Of one sample, e.g. 1,28,28; not needed with --data.")
     ] = "",
     latency_batches: o.LatencyBatches = "1,32",
+    engine: Annotated[str, typer.Option(help="What to time with: torch, onnxruntime, or both.")] = "torch",
     threads: o.Threads = None,
     device: o.Device = "auto",
     trust: o.Trust = False,
@@ -82,6 +83,7 @@ def measure(
         batches=numbers(latency_batches, option="latency-batches", kind=int),
         threads=threads,
         device=device,
+        engines=[name.strip() for name in engine.split(",") if name.strip()],
         trust=trust,
     )
     for line in found:

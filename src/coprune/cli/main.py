@@ -10,6 +10,7 @@ import typer
 
 from coprune.cli.compare import compare
 from coprune.cli.demo import demo
+from coprune.cli.export import export
 from coprune.cli.job import run
 from coprune.cli.look import inspect, measure, report
 from coprune.cli.prune import prune
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (demo, train, prune, recover, compare, inspect, measure, report, run):
+for _command in (demo, train, prune, recover, compare, inspect, measure, report, export, run):
     app.command()(_command)
 
 

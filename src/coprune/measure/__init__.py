@@ -1,7 +1,7 @@
 """Accuracy, MACs, parameters, file size, latency, peak memory. Knows nothing of methods."""
 
 from coprune.measure.accuracy import Score, correctness, evaluate
-from coprune.measure.latency import LatencyPlan, measure_latency, median_ms
+from coprune.measure.latency import LatencyPlan, measure_engine, measure_latency, median_ms
 from coprune.measure.macs import count_macs, count_params, layer_costs
 from coprune.measure.memory import peak_memory
 from coprune.measure.stage import measure_stage
@@ -14,6 +14,7 @@ __all__ = [
     "count_params",
     "evaluate",
     "layer_costs",
+    "measure_engine",
     "measure_latency",
     "measure_stage",
     "median_ms",

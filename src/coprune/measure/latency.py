@@ -6,7 +6,9 @@ pair and its median reported. Warm-up passes are not counted.
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,10 +36,14 @@ class LatencyPlan:
     warmup: int = 5
 
 
+Run = Callable[[Inputs], object]
+"""One forward pass."""
+
+
 @torch.inference_mode()
-def _once(model: nn.Module, inputs: Inputs, device: str) -> float:
+def _once(run: Run, inputs: Inputs, device: str) -> float:
     started = time.perf_counter()
-    logits_of(model, inputs)
+    run(inputs)
     if device == "cuda":
         torch.cuda.synchronize()
     return (time.perf_counter() - started) * 1e3
@@ -46,19 +52,27 @@ def _once(model: nn.Module, inputs: Inputs, device: str) -> float:
 def measure_latency(
     base: nn.Module, pruned: nn.Module, example: Inputs, plan: LatencyPlan, *, device: str = "cpu"
 ) -> tuple[Latency, ...]:
-    """Measure both models in turn.
+    """Measure both models in turn, in PyTorch; see :func:`measure_engine`."""
+    full, small = (functools.partial(logits_of, model.to(device).eval()) for model in (base, pruned))
+    return measure_engine(full, small, example, plan, engine="torch", device=device)
+
+
+def measure_engine(
+    base: Run, pruned: Run, example: Inputs, plan: LatencyPlan, *, engine: str, device: str = "cpu"
+) -> tuple[Latency, ...]:
+    """Measure two models in turn, whatever runs them.
 
     Args:
-        base: the unpruned model.
-        pruned: the smaller one.
+        base: one forward pass of the unpruned model.
+        pruned: of the smaller one.
         example: one sample ``[1, …]``, repeated to each batch size.
         plan: how long and how often.
+        engine: what runs them, for the result.
         device: ``"cpu"`` or ``"cuda"``.
 
     Returns:
         One entry a batch size; milliseconds.
     """
-    base, pruned = base.to(device).eval(), pruned.to(device).eval()
     found = []
     for batch in plan.batches:
         inputs = moved(part_of(example, [0] * batch), device)
@@ -76,23 +90,23 @@ def measure_latency(
                 pairs.append((_once(base, inputs, device), second))
             else:
                 pairs.append((_once(base, inputs, device), _once(pruned, inputs, device)))
-        found.append(_summary(np.array(pairs), batch=batch, device=device))
+        found.append(_summary(np.array(pairs), batch=batch, engine=engine, device=device))
     return tuple(found)
 
 
 def median_ms(model: nn.Module, example: Inputs, *, repeats: int = 30, device: str = "cpu") -> float:
     """Median milliseconds of one sample, warmed up."""
-    model, inputs = model.to(device).eval(), moved(part_of(example, [0]), device)
+    run, inputs = functools.partial(logits_of, model.to(device).eval()), moved(part_of(example, [0]), device)
     for _ in range(5):
-        _once(model, inputs, device)
-    return float(np.median([_once(model, inputs, device) for _ in range(repeats)]))
+        _once(run, inputs, device)
+    return float(np.median([_once(run, inputs, device) for _ in range(repeats)]))
 
 
-def _summary(pairs: np.ndarray, *, batch: int, device: str) -> Latency:
+def _summary(pairs: np.ndarray, *, batch: int, engine: str, device: str) -> Latency:
     """Median and 10th to 90th percentile of ``[R, 2]`` milliseconds."""
     low, middle, high = np.percentile(pairs, (10, 50, 90), axis=0)
     return Latency(
-        engine="torch",
+        engine=engine,
         device=device,
         threads=torch.get_num_threads(),
         batch=batch,

@@ -32,6 +32,7 @@ _AFTER = {
     "finetuned": "after fine-tuning",
 }
 RECOVERIES = {"none": "none", "bn": "batch norm", "least-squares": "least squares"}
+ENGINES = {"onnxruntime": "ONNX Runtime"}
 JOINT = ("cahp", "head_magnitude", "last_layers", "medoid", "michel")
 """Methods over the heads of all layers at once; told by name where a plan does not say so itself."""
 _KINDS = {"inner": "channels", "coupled": "channels", "heads": "heads", "neurons": "neurons"}
@@ -148,8 +149,9 @@ def speed(ratio: float) -> str:
 
 
 def place(latency: Latency) -> str:
-    """Where a time was taken: ``batch 1, 2 threads``."""
-    return f"batch {latency.batch}, {latency.threads} thread{'' if latency.threads == 1 else 's'}"
+    """Where a time was taken: ``batch 1, 2 threads``; the engine only where it is not PyTorch."""
+    place = f"batch {latency.batch}, {latency.threads} thread{'' if latency.threads == 1 else 's'}"
+    return place if latency.engine == "torch" else f"{place}, {ENGINES.get(latency.engine, latency.engine)}"
 
 
 def last_stage(result: Result) -> Stage | None:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from coprune.data import load_data
+from coprune.errors import UserError, near_matches
+from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
+from coprune.export.formats import Run
+from coprune.forward import Inputs, part_of
 from coprune.measure import (
     LatencyPlan,
     count_macs,
     count_params,
     evaluate,
+    measure_engine,
     measure_latency,
     peak_memory,
 )
 from coprune.models import build, source_of
+from coprune.report import write as write_page
+from coprune.result import Latency, Result
 from coprune.run.environment import pick_device, set_up
+from coprune.run.job import open_data
 from coprune.run.steps import check_takes
 from coprune.store import load
 from coprune.store.tensors import tensor_file_size
+
+ENGINES = ("torch", "onnxruntime")
 
 
 def measure_run(
@@ -31,9 +41,10 @@ def measure_run(
     batches: tuple[int, ...],
     threads: int | None,
     device: str,
+    engines: Sequence[str] = ("torch",),
     trust: bool = False,
 ) -> Iterator[str]:
-    """Lines for the terminal.
+    """Lines for the terminal; what was timed is noted in the run's ``result.json`` and on its page.
 
     Args:
         run: the run folder.
@@ -42,12 +53,19 @@ def measure_run(
         batches: batch sizes to time.
         threads: CPU threads.
         device: where to time.
+        engines: what to time with, of :data:`ENGINES`; ONNX Runtime on the CPU.
         trust: run the ``python:`` factory that the folder names.
+
+    Raises:
+        UserError: an unknown engine, a model that does not take the data or cannot be exported.
     """
+    for engine in engines:
+        if engine not in ENGINES:
+            raise UserError(f"--engine {engine}: {near_matches(engine, ENGINES)}")
     where = pick_device(device)
     set_up(threads=threads, seed=0)
     model = load(run, trust=trust)
-    loaded = load_data(data, calibration=0) if data else None
+    loaded = open_data(data, calibration=0, seed=0, model=str(run)) if data else None
     example = next(iter(loaded.heldout.batches(1)))[0] if loaded else torch.zeros(1, *shape)
     check_takes(model, example)
     source = source_of(model)
@@ -62,8 +80,44 @@ def measure_run(
     if loaded:
         score = evaluate(model, loaded.heldout, device=where)
         yield f"top-1 {score.top1:.2%} on {score.samples:,} held-out samples"
-    for entry in measure_latency(base, model, example, LatencyPlan(batches=batches), device=where):
+    plan = LatencyPlan(batches=batches)
+    timed: list[Latency] = []
+    for engine in engines:
+        if engine == "torch":
+            timed += measure_latency(base, model, example, plan, device=where)
+        else:
+            full, small = _in_onnxruntime(base, example), _in_onnxruntime(model, example)
+            check_against(model, small, samples_of_sizes(example), reader=FORMATS["onnx"].reader)
+            timed += measure_engine(full, small, example, plan, engine=engine)
+    for entry in timed:
         yield (
-            f"batch {entry.batch}, {entry.threads} threads, {entry.device}: {entry.base_ms:.2f} → "
-            f"{entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast (median of {entry.repeats} pairs)"
+            f"batch {entry.batch}, {entry.threads} threads, {entry.engine} on {entry.device}: "
+            f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast "
+            f"(median of {entry.repeats} pairs)"
         )
+    if source and (run / "plan.json").is_file() and (run / "result.json").is_file():
+        note_latency(run, timed)
+        yield f"noted in {run / 'result.json'}"
+
+
+def _in_onnxruntime(network: nn.Module, example: Inputs) -> Run:
+    """A network as ONNX Runtime runs it."""
+    how = FORMATS["onnx"]
+    pair = part_of(example, [0, 0])
+    return how.runner(how.content(traced_program(network, pair), pair, input_names(example)))
+
+
+def note_latency(run: Path, timed: Sequence[Latency]) -> None:
+    """Add times to a run's figures; one of the same engine, device, threads and batch is replaced.
+
+    Raises:
+        UserError: the run's files are damaged, or cannot be written.
+    """
+
+    def place(entry: Latency) -> tuple[object, ...]:
+        return entry.engine, entry.device, entry.threads, entry.batch
+
+    result = Result.load(run / "result.json")
+    found = {place(entry): entry for entry in (*result.latency, *timed)}
+    result.model_copy(update={"latency": tuple(found.values())}).save(run / "result.json")
+    write_page(run)

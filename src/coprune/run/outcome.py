@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from coprune.forward import READS, Inputs, shapes_of
 from coprune.plan import Plan
 from coprune.report import write as write_page
 from coprune.result import Result
@@ -24,13 +25,14 @@ class Outcome:
         plan: what was kept, and why.
         result: every figure.
         statistics: what the plan was concluded from: key → name → tensor.
-        data: fingerprint of the data.
+        example: a sample of what the model reads, ``[1, …]``.
     """
 
     model: nn.Module
     plan: Plan
     result: Result
     statistics: Mapping[str, Mapping[str, Tensor]] = field(repr=False)
+    example: Inputs | None = field(default=None, repr=False)
 
     def save(self, run: str | Path) -> Path:
         """Write the run folder: plan, model, statistics, figures, and last the page made from them.
@@ -47,6 +49,7 @@ class Outcome:
             "budget": self.plan.budget,
             "data": self.plan.data["name"],
             "top1": self.result.stages[-1].value,
+            **({} if self.example is None else {READS: shapes_of(self.example)}),
         }
         save_model(folder, self.model, notes=notes)
         self.plan.save(folder / "plan.json")

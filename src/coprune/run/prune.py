@@ -199,7 +199,9 @@ def prune_model(
         search=tuple(p.as_json() for p in found.probes) if found else (),
         notes=tuple(notes),
     )
-    return Outcome(pruned.cpu().eval(), plan, result, profile.tensors if profile else {})
+    return Outcome(
+        pruned.cpu().eval(), plan, result, profile.tensors if profile else {}, example=prepared.example
+    )
 
 
 def _known_statistics(

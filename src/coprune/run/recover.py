@@ -188,7 +188,7 @@ def _recover(
         versions=versions(),
         notes=tuple(notes),
     )  # fmt: skip
-    return Outcome(recovered.cpu().eval(), plan, result, {}), layers
+    return Outcome(recovered.cpu().eval(), plan, result, {}, example=example), layers
 
 
 def _plan(

@@ -12,6 +12,7 @@ from torch import nn
 
 from coprune.data import DataSet
 from coprune.files import write_json
+from coprune.forward import READS, shapes_of
 from coprune.measure.accuracy import Score, evaluate
 from coprune.measure.macs import count_macs, count_params
 from coprune.run.environment import pick_device, set_up, versions
@@ -96,7 +97,13 @@ def _train(
     check_finite(model.state_dict(), where="the trained model")
     score = evaluate(model, data.heldout, device=device)
     model.cpu()
-    notes = {"command": command, "data": job.data, "top1": score.top1, "versions": versions()}
+    notes = {
+        "command": command,
+        "data": job.data,
+        "top1": score.top1,
+        READS: shapes_of(example),
+        "versions": versions(),
+    }
     save_model(folder.path, model, notes=notes)
     for epoch, (loss, top1) in enumerate(zip(log.loss, log.accuracy, strict=True)):
         folder.log("epoch", epoch=epoch, loss=loss, top1=top1)

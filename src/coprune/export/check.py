@@ -1,0 +1,74 @@
+"""Whether an exported model says what the model says, for several numbers of samples and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from coprune.errors import UserError
+from coprune.export.formats import Run
+from coprune.forward import Inputs, logits_of, part_of, samples_in
+
+TOLERANCE = 1e-4
+"""Largest difference of two logits, relative to the largest logit where that is above 1."""
+
+SIZES = (1, 2, 3, 8)
+
+
+def samples_of_sizes(inputs: Inputs) -> list[Inputs]:
+    """Batches of 1, 2, 3 and 8 samples; of tokens each as wide as its longest.
+
+    Args:
+        inputs: ``[N, …]``, taken round and round; tokens ``[N, T]`` with an ``attention_mask``.
+    """
+    found, start = [], 0
+    for size in SIZES:
+        batch = part_of(inputs, [(start + i) % samples_in(inputs) for i in range(size)])
+        if isinstance(batch, dict) and "attention_mask" in batch:
+            width = int(batch["attention_mask"].sum(1).max())
+            batch = {name: tensor[:, :width].contiguous() for name, tensor in batch.items()}
+        found.append(batch)
+        start += size
+    return found
+
+
+@torch.no_grad()
+def check_against(model: nn.Module, run: Run, batches: Sequence[Inputs], *, reader: str) -> float:
+    """Compare an exported model with the one it was made of.
+
+    Args:
+        model: on the CPU, in evaluation mode.
+        run: the exported one.
+        batches: inputs of several sizes.
+        reader: who runs it, for messages.
+
+    Returns:
+        The largest difference of two logits, relative as :data:`TOLERANCE` is.
+
+    Raises:
+        UserError: a larger one than :data:`TOLERANCE`, another shape, or a size that cannot be run.
+    """
+    worst = 0.0
+    for inputs in batches:
+        size = samples_in(inputs)
+        wanted = logits_of(model, inputs).float()
+        try:
+            found = run(inputs).float()
+        except Exception as cause:  # whatever a foreign engine raises: the export is not usable
+            said = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+            raise UserError(f"{reader} cannot run the exported model on {size} samples ({said})") from cause
+        if found.shape != wanted.shape:
+            raise UserError(
+                f"{reader} gives {list(found.shape)} for {size} samples where PyTorch gives "
+                f"{list(wanted.shape)}; nothing was written"
+            )
+        scale = max(1.0, float(wanted.abs().max()))
+        worst = max(worst, float((found - wanted).abs().max()) / scale)
+        if not worst <= TOLERANCE:
+            raise UserError(
+                f"{reader} and PyTorch differ by {worst:.1e} on {size} samples (allowed: {TOLERANCE:g}); "
+                "nothing was written"
+            )
+    return worst

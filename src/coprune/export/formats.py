@@ -1,0 +1,128 @@
+"""The two formats, each a way from a program to bytes and a way to run those bytes."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from coprune.errors import UserError
+from coprune.export.program import free_axes
+from coprune.forward import Inputs, tensors_of
+
+Run = Callable[[Inputs], Tensor]
+"""Inputs ``[N, …]`` → logits ``[N, C]``."""
+
+_MISSING = "needs onnx, onnxscript and onnxruntime: pip install coprune[export]"
+
+
+def onnx_bytes(program: ExportedProgram, inputs: Inputs, names: Sequence[str]) -> bytes:
+    """A program as an ONNX model with the axes ``batch`` and ``sequence`` free.
+
+    Args:
+        program: of :func:`coprune.export.program.traced_program`.
+        inputs: that it was traced with.
+        names: of the inputs.
+
+    Raises:
+        UserError: the extra ``export`` is not installed, an operation without a translation, or a model
+            beyond the 2 GB that an ONNX file of one piece can have.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as cause:
+        raise UserError(f"--onnx {_MISSING}") from cause
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # about its own internals
+            made: Any = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                dynamic_shapes=free_axes(inputs, "batch", "sequence"),
+                input_names=list(names),
+                output_names=["logits"],
+                verbose=False,
+            )
+        return made.model_proto.SerializeToString()
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.OnnxExporterError) as cause:
+        said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise UserError(f"no ONNX for this model ({said}); --torch-export may do") from cause
+
+
+def onnx_runner(content: bytes) -> Run:
+    """ONNX Runtime on the CPU, on as many threads as PyTorch has.
+
+    Raises:
+        UserError: onnxruntime is not installed, or it refuses the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError as cause:
+        raise UserError(f"ONNX Runtime is missing; this {_MISSING}") from cause
+    from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, InvalidGraph, NotImplemented
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except (EPFail, Fail, InvalidGraph, NotImplemented) as cause:
+        raise UserError(f"ONNX Runtime refuses the model ({str(cause).splitlines()[0]})") from cause
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(inputs: Inputs) -> Tensor:
+        arrays = [tensor.cpu().numpy() for tensor in tensors_of(inputs)]
+        return torch.from_numpy(session.run(None, dict(zip(names, arrays, strict=True)))[0])
+
+    return run
+
+
+def torch_export_bytes(program: ExportedProgram, inputs: Inputs, names: Sequence[str]) -> bytes:
+    """A program as the content of a ``.pt2`` file, which ``torch.export.load`` opens."""
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    return content.getvalue()
+
+
+def torch_export_runner(content: bytes) -> Run:
+    """The program as it is read back."""
+    module = torch.export.load(io.BytesIO(content)).module()
+
+    def run(inputs: Inputs) -> Tensor:
+        with torch.no_grad():
+            return module(*tensors_of(inputs))
+
+    return run
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write a model.
+
+    Attributes:
+        suffix: of its files.
+        content: (program, inputs it was traced with, names of the inputs) → the file's bytes.
+        runner: those bytes → something to run.
+        reader: who opens such a file, for messages.
+    """
+
+    suffix: str
+    content: Callable[[ExportedProgram, Inputs, Sequence[str]], bytes]
+    runner: Callable[[bytes], Run]
+    reader: str
+
+
+FORMATS = {
+    "onnx": Format(".onnx", onnx_bytes, onnx_runner, "ONNX Runtime"),
+    "torch-export": Format(".pt2", torch_export_bytes, torch_export_runner, "torch.export"),
+}
