@@ -65,10 +65,11 @@ def check_against(model: nn.Module, run: Run, batches: Sequence[Inputs], *, read
                 f"{list(wanted.shape)}; nothing was written"
             )
         scale = max(1.0, float(wanted.abs().max()))
-        worst = max(worst, float((found - wanted).abs().max()) / scale)
-        if not worst <= TOLERANCE:
+        difference = float((found - wanted).abs().max()) / scale
+        if not difference <= TOLERANCE:  # NaN too
             raise UserError(
-                f"{reader} and PyTorch differ by {worst:.1e} on {size} samples (allowed: {TOLERANCE:g}); "
-                "nothing was written"
+                f"{reader} and PyTorch differ by {difference:.1e} on {size} samples; "
+                f"{TOLERANCE:g} is allowed; nothing was written"
             )
+        worst = max(worst, difference)
     return worst

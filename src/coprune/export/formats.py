@@ -68,7 +68,7 @@ def onnx_runner(content: bytes) -> Run:
         import onnxruntime
     except ImportError as cause:
         raise UserError(f"ONNX Runtime is missing; this {_MISSING}") from cause
-    from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, InvalidGraph, NotImplemented
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -76,7 +76,15 @@ def onnx_runner(content: bytes) -> Run:
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except (EPFail, Fail, InvalidGraph, NotImplemented) as cause:
+    except (
+        errors.EPFail,
+        errors.Fail,
+        errors.InvalidArgument,
+        errors.InvalidGraph,
+        errors.InvalidProtobuf,
+        errors.NotImplemented,
+        errors.RuntimeException,
+    ) as cause:
         raise UserError(f"ONNX Runtime refuses the model ({str(cause).splitlines()[0]})") from cause
     names = [entry.name for entry in session.get_inputs()]
 

@@ -1,0 +1,147 @@
+"""Exported models say what the model says, for sizes that they were not made with; defects are one line."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import tiny
+from coprune.errors import UserError
+from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
+from coprune.export.check import SIZES, TOLERANCE
+from coprune.forward import logits_of, part_of, samples_in
+from coprune.surgery import cut
+from coprune.units import find_units
+from tiny_transformers import inputs, transformer, uneven
+
+ort = pytest.importorskip("onnxruntime")
+
+
+def pruned_cnn():
+    model, example = tiny.network("resnet20", width=4), torch.zeros(1, 1, 12, 12)
+    groups = find_units(model, example).groups
+    return cut(model, uneven(groups), example), torch.randn(5, 1, 12, 12)
+
+
+def pruned_bert():
+    pytest.importorskip("transformers")
+    model, x = transformer("bert", dtype=torch.float32), inputs("bert", samples=4, dtype=torch.float32)
+    model = cut(model, uneven(find_units(model, x).groups), x)
+    mask = (torch.arange(x["input_ids"].shape[1]) < torch.tensor([[8], [3], [5], [7]])).long()
+    return model, {**x, "attention_mask": mask, "token_type_ids": torch.zeros_like(mask)}
+
+
+@pytest.fixture(scope="module", params=["cnn", "bert"])
+def case(request):
+    torch.manual_seed(0)
+    model, x = pruned_cnn() if request.param == "cnn" else pruned_bert()
+    return model, x, traced_program(model, part_of(x, [0, 1]))
+
+
+@pytest.mark.parametrize("kind", sorted(FORMATS))
+def test_a_pruned_model_says_the_same_in_every_size(case, kind):
+    model, x, program = case
+    how = FORMATS[kind]
+    content = how.content(program, part_of(x, [0, 1]), input_names(x))
+    run = how.runner(content)
+    assert check_against(model, run, samples_of_sizes(x), reader=how.reader) <= TOLERANCE / 10
+    # And once by hand, on a size that the check has not seen.
+    eleven = part_of(x, [i % samples_in(x) for i in range(11)])
+    with torch.no_grad():
+        assert torch.allclose(run(eleven), logits_of(model, eleven), atol=1e-4)
+    if kind == "onnx":
+        session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+        shapes = {entry.name: entry.shape for entry in session.get_inputs()}
+        wanted = {"images": ["batch", 1, 12, 12]}
+        if isinstance(x, dict):
+            wanted = {name: ["batch", "sequence"] for name in x}
+        assert shapes == wanted
+        assert [entry.name for entry in session.get_outputs()] == ["logits"]
+    else:
+        assert torch.export.load(io.BytesIO(content)).module() is not None
+
+
+def test_exporting_changes_nothing(case):
+    model, x, _ = case
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    traced_program(model, part_of(x, [0, 1]))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not model.training
+
+
+class OfTwo(nn.Module):
+    def forward(self, x):
+        return x.reshape(2, -1)
+
+
+class OfValues(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("model", [OfTwo(), OfValues()])
+def test_what_cannot_be_traced_is_one_line(model):
+    with pytest.raises(UserError, match="cannot be exported") as caught:
+        traced_program(model, torch.ones(2, 3))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_sample_is_not_enough():
+    with pytest.raises(ValueError, match="give 2"):
+        traced_program(nn.Flatten(), torch.ones(1, 3))
+
+
+def test_batches_are_as_wide_as_their_longest():
+    mask = (torch.arange(6) < torch.tensor([[6], [2], [3], [1]])).long()
+    batches = samples_of_sizes({"input_ids": torch.arange(24).view(4, 6), "attention_mask": mask})
+    # Round and round: sample 0; 1, 2; 3, 0, 1; 2, 3, 0, …
+    assert [samples_in(batch) for batch in batches] == list(SIZES)
+    assert [batch["input_ids"].shape[1] for batch in batches] == [6, 3, 6, 6]
+    assert batches[1]["input_ids"].tolist() == [[6, 7, 8], [12, 13, 14]]
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (lambda x: x + 1.5e-4, "differ by 1.5e-04"),
+        (lambda x: x * float("nan"), "differ by nan"),
+        (lambda x: x[:, :1], r"gives \[1, 1\]"),
+        (lambda x: x.no_such_thing, "cannot run the exported model on 1 samples"),
+    ],
+)
+def test_a_difference_is_refused(run, words):
+    x = torch.rand(4, 3)
+    with pytest.raises(UserError, match=words):
+        check_against(nn.Identity(), run, samples_of_sizes(x), reader="It")
+
+
+def test_the_tolerance_is_relative_to_large_logits():
+    x = torch.tensor([[1000.0, 0.0]])
+    assert check_against(nn.Identity(), lambda x: x + 0.05, [x], reader="It") == pytest.approx(5e-5, rel=1e-2)
+    with pytest.raises(UserError):
+        check_against(nn.Identity(), lambda x: x + 0.11, [x], reader="It")
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_extra_is_one_line(monkeypatch, missing):
+    x = torch.ones(2, 3)
+    program = traced_program(nn.Flatten(), x)
+    monkeypatch.setitem(sys.modules, missing, None)
+
+    def attempt():
+        if missing == "onnxruntime":
+            return FORMATS["onnx"].runner(b"")
+        return FORMATS["onnx"].content(program, x, ["images"])
+
+    with pytest.raises(UserError, match=r"pip install coprune\[export\]") as caught:
+        attempt()
+    assert "\n" not in str(caught.value)
+
+
+def test_foreign_bytes_are_one_line():
+    with pytest.raises(UserError, match="ONNX Runtime refuses"):
+        FORMATS["onnx"].runner(b"not a model")
