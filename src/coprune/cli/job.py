@@ -17,6 +17,9 @@ else:
 
 COMMANDS = ("train", "prune", "recover", "compare")
 
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Context settings of :func:`run`: options that it does not have are those of the job's command."""
+
 
 def arguments_of(path: Path) -> list[str]:
     """The command line that a job file stands for.
@@ -56,6 +59,7 @@ def run(
     ctx: typer.Context,
     job: Annotated[Path, typer.Argument(help="TOML file with command = … and one key an option.")],
 ) -> None:
-    """Run a command described in a TOML file."""
+    """Run a command described in a TOML file. Options typed behind it win over the file's."""
     root = ctx.find_root().command
-    root.main(args=arguments_of(job), prog_name="coprune", standalone_mode=False)
+    # Of an option given twice the last one counts.
+    root.main(args=[*arguments_of(job), *ctx.args], prog_name="coprune", standalone_mode=False)

@@ -11,7 +11,7 @@ import typer
 from coprune.cli.compare import compare
 from coprune.cli.demo import demo
 from coprune.cli.export import export
-from coprune.cli.job import run
+from coprune.cli.job import PASSED_ON, run
 from coprune.cli.look import inspect, measure, report
 from coprune.cli.prune import prune
 from coprune.cli.recover import recover
@@ -30,8 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (demo, train, prune, recover, compare, inspect, measure, report, export, run):
+for _command in (demo, train, prune, recover, compare, inspect, measure, report, export):
     app.command()(_command)
+app.command(context_settings=PASSED_ON)(run)
 
 
 @app.callback()

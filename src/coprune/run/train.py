@@ -19,7 +19,7 @@ from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
 from coprune.run.steps import check_takes
-from coprune.store import save_model
+from coprune.store import load, save_model
 from coprune.store.model import check_finite
 from coprune.training import Checkpoint, Recipe, fit
 
@@ -75,6 +75,8 @@ def train(
     inputs, _ = next(iter(data.heldout.batches(8)))
     check_takes(model, inputs)
     folder = claim(out, job={"train": job.model_dump()}, resume=resume, overwrite=overwrite)
+    if folder.finished:
+        return evaluate(load(out, trust=job.trust), data.heldout, device=device)
     with folder:
         return _train(model, data, job, folder, device=device, command=command)
 
