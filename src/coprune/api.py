@@ -48,6 +48,8 @@ def prune(
     distill: float = 0.9,
     units: Iterable[str] = (),
     skip: Iterable[str] = (),
+    only: Iterable[str] = (),
+    round_to: int = 1,
     seed: int = 0,
     device: str = "auto",
     **options: Any,
@@ -66,7 +68,7 @@ def prune(
             all of them ``random``, ``magnitude``, ``magnitude_l2``, ``taylor``.
         keep_macs, keep_params, keep_units, keep_heads, latency_ms, max_drop: at most one; none: the
             method's own knee decides.
-        allocation, schedule, recovery, units, skip, seed, device: as on the command line.
+        allocation, schedule, recovery, units, skip, only, round_to, seed, device: as on the command line.
         finetune_epochs: passes over ``train`` at the end.
         finetune_lr: highest learning rate, cosine to 0.
         finetune_optimizer: ``sgd``, or ``adamw`` for transformers (with a rate such as 2e-5).
@@ -101,6 +103,8 @@ def prune(
             ),
             units=tuple(units),
             skip=tuple(skip),
+            only=tuple(only),
+            round_to=round_to,
             seed=seed,
             device=device,
         )

@@ -28,6 +28,15 @@ class Member(BaseModel):
         offset: the first of the layer's channels that belongs to unit 0.
         span: how many consecutive channels belong to one unit (a linear layer behind a flattened
             h×w map reads h·w values a unit).
+        width: the layer's number of channels, where not all of them belong to this group (behind a
+            concatenation); None: they do.
+        channels: where units own no consecutive channels in order, all of them, ``span`` a unit, unit
+            by unit; ``offset`` is then the lowest. Empty: ``offset`` and ``span`` say it.
+        parameter: a bare parameter of the module along the channels (a layer scale), where that and
+            not the module itself is meant.
+
+    Of a grouped convolution the *output* channels are listed; its units are whole blocks, so the input
+    channels that go are those of the same blocks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +45,19 @@ class Member(BaseModel):
     role: Literal["producer", "consumer", "carrier"]
     offset: int = Field(0, ge=0)
     span: int = Field(1, ge=1)
+    width: int | None = Field(None, ge=1)
+    channels: tuple[int, ...] = ()
+    parameter: str | None = None
+
+    @model_validator(mode="after")
+    def _channels_fit(self) -> Member:
+        if self.channels and (len(self.channels) % self.span or min(self.channels) != self.offset):
+            raise ValueError(
+                f"member {self.layer}: channels must be {self.span} a unit, from {self.offset} on"
+            )
+        if len(set(self.channels)) != len(self.channels):
+            raise ValueError(f"member {self.layer}: a channel is listed twice")
+        return self
 
 
 class Knee(BaseModel):
@@ -114,6 +136,9 @@ class GroupDecision(BaseModel):
     def _indices_fit(self) -> GroupDecision:
         if list(self.kept) != sorted(set(self.kept)) or not 0 <= self.kept[0] <= self.kept[-1] < self.size:
             raise ValueError(f"group {self.name}: kept must be sorted, unique and below {self.size}")
+        for member in self.members:
+            if member.channels and len(member.channels) != self.size * member.span:
+                raise ValueError(f"group {self.name}: {member.layer} lists no {self.size} units")
         return self
 
 

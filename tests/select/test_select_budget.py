@@ -14,7 +14,7 @@ from coprune.models import Source, build
 from coprune.select import Budget, check_reachable, counts_for_macs, uniform_counts
 from coprune.surgery import cut
 from coprune.units import cost_model, find_units
-from coprune.units.group import CostModel, LayerShare
+from coprune.units.group import CostModel, LayerShare, Share
 
 
 def real(name, width):
@@ -113,17 +113,17 @@ def test_an_unreachable_target_is_refused_with_the_least_possible(costs, name):
 
 def test_a_network_without_groups_can_be_asked_for_all_of_it():
     # Once a bug: min() of no groups is a ValueError with a message about iterables.
-    nothing = CostModel((LayerShare("fc", 100, 110, None, None),), {})
+    nothing = CostModel((LayerShare("fc", 100, 110, (), ()),), {})
     assert counts_for_macs(nothing, 1.0) == {}
 
 
 def test_macs_by_hand():
     # a makes 4 units, b reads them and makes 6, c reads those.
     layers = (
-        LayerShare("a", 40, 0, "a", None),
-        LayerShare("b", 240, 0, "b", "a"),
-        LayerShare("c", 60, 0, None, "b"),
-        LayerShare("rest", 7, 0, None, None),
+        LayerShare("a", 40, 0, (Share("a"),), ()),
+        LayerShare("b", 240, 0, (Share("b"),), (Share("a"),)),
+        LayerShare("c", 60, 0, (), (Share("b"),)),
+        LayerShare("rest", 7, 0, (), ()),
     )
     cost = CostModel(layers, {"a": 4, "b": 6})
     assert cost.full == 347
@@ -196,9 +196,9 @@ def test_unreachable_parameters_are_refused_by_name(costs):
 
 def test_parameters_by_hand():
     layers = (
-        LayerShare("a", 0, 40, "a", None),
-        LayerShare("b", 0, 60, None, "a"),
-        LayerShare("c", 9, 10, None, None),
+        LayerShare("a", 0, 40, (Share("a"),), ()),
+        LayerShare("b", 0, 60, (), (Share("a"),)),
+        LayerShare("c", 9, 10, (), ()),
     )
     cost = CostModel(layers, {"a": 4})
     assert cost.params({"a": 1}) == 10 + 15 + 10

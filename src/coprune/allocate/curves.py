@@ -176,9 +176,13 @@ def pruned_alone(model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, 
             solved, shift = resolved(consumer, kept, units)
             solved, shift = solved.to(weight), shift.to(weight)
             before.append((weight, weight.detach().clone()))
-            each = weight[0].numel() // solved.shape[1]
+            every = torch.arange(weight.shape[1])
+            channels = every if consumer.channels is None else consumer.channels.flatten()
+            channels = channels.to(weight.device)
+            part = weight[:, channels]
+            each = part[0].numel() // solved.shape[1]
             # Where neighbouring pixels were averaged, each gets its share.
-            weight.copy_((solved.repeat_interleave(each, 1) / each).view_as(weight))
+            weight[:, channels] = (solved.repeat_interleave(each, 1) / each).view_as(part)
             handles.append(layer.register_forward_hook(_adding(shift, linear=isinstance(layer, nn.Linear))))
         yield
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,73 +13,99 @@ _BISECTIONS = 60
 _SWEEPS = 20
 
 
-def spend(curves: Mapping[str, Tensor], cost: Cost, target: float) -> dict[str, int]:
+def spend(
+    curves: Mapping[str, Tensor],
+    cost: Cost,
+    target: float,
+    *,
+    allowed: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, int]:
     """The counts that lose least, by their curves, at no more than a target cost.
 
     Minimises Σ curve_g(k_g) + μ · cost(k) group by group until nothing changes, with μ found by
     bisection; then single units are added, those that gain most for their cost first, as long as
-    they fit. A group's cost is linear in its own k, as MACs and parameters of a layer are.
+    they fit. A group's cost is a polynomial of degree 2 at most in its own k, as MACs and parameters are:
+    linear, but for layers that read and write the same stream.
 
     Args:
         curves: group → ``[U + 1]``, the loss when k are kept.
         cost: of counts, in any unit.
-        target: the most it may come to; one unit a group must fit.
+        target: the most it may come to; the least that is allowed of every group must fit.
+        allowed: counts that a group may have, rising, the last one all; any from 1 on when not given.
 
     Returns:
         Group → k, at least 1.
     """
     full = {name: len(curve) - 1 for name, curve in curves.items()}
+    ways = {name: torch.tensor((allowed or {}).get(name, range(1, size + 1))) for name, size in full.items()}
     if cost(full) <= target:
         return full
     # So small a budget that the search finds nothing else leaves one unit a group.
-    low, high, found = -60.0, 60.0, dict.fromkeys(full, 1)
+    low, high, found = -60.0, 60.0, {name: int(way[0]) for name, way in ways.items()}
     counts = full
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        counts = _settle(curves, cost, 2.0**middle, start=full)
+        counts = _settle(curves, cost, 2.0**middle, ways, start=full)
         if cost(counts) <= target:
             high = middle
             if cost(counts) >= cost(found):
                 found = counts
         else:
             low = middle
-    return _fill(found, curves, cost, target)
+    return _fill(found, curves, cost, target, ways)
 
 
-def _slope(name: str, counts: Mapping[str, int], cost: Cost) -> float:
-    return cost({**counts, name: 2}) - cost({**counts, name: 1})
+def _costs(name: str, way: Tensor, counts: Mapping[str, int], cost: Cost) -> Tensor:
+    """What every allowed count of one group adds to the cost of the smallest, ``[ways]``."""
+    at = way.double()
+    # Newton's form through three counts gives any polynomial of degree 2 exactly.
+    one, two, three = (cost({**counts, name: k}) for k in (1, 2, 3))
+    values = one + (two - one) * (at - 1) + (three - 2 * two + one) / 2 * (at - 1) * (at - 2)
+    return values - values[0]
 
 
 def _settle(
-    curves: Mapping[str, Tensor], cost: Cost, price: float, *, start: Mapping[str, int]
+    curves: Mapping[str, Tensor],
+    cost: Cost,
+    price: float,
+    ways: Mapping[str, Tensor],
+    *,
+    start: Mapping[str, int],
 ) -> dict[str, int]:
     counts = dict(start)
     for _ in range(_SWEEPS):
         before = dict(counts)
         for name, curve in curves.items():
-            if len(curve) < 3:
-                continue
-            units = torch.arange(1, len(curve), dtype=torch.float64)
-            counts[name] = 1 + int((curve[1:] + price * _slope(name, counts, cost) * units).argmin())
+            way = ways[name]
+            if len(way) > 1:
+                paid = price * _costs(name, way, counts, cost)
+                counts[name] = int(way[(curve[way] + paid).argmin()])
         if counts == before:
             break
     return counts
 
 
-def _fill(counts: dict[str, int], curves: Mapping[str, Tensor], cost: Cost, target: float) -> dict[str, int]:
+def _fill(
+    counts: dict[str, int],
+    curves: Mapping[str, Tensor],
+    cost: Cost,
+    target: float,
+    ways: Mapping[str, Tensor],
+) -> dict[str, int]:
     while True:
         now = cost(counts)
-        best: tuple[float, str] | None = None
+        best: tuple[float, str, int] | None = None
         for name, curve in curves.items():
             k = counts[name]
             if k >= len(curve) - 1:
                 continue
-            more = cost({**counts, name: k + 1}) - now
+            next_k = int(ways[name][ways[name] > k][0])
+            more = cost({**counts, name: next_k}) - now
             if now + more > target:
                 continue
-            gain = float(curve[k] - curve[k + 1]) / max(more, 1e-30)
+            gain = float(curve[k] - curve[next_k]) / max(more, 1e-30)
             if best is None or gain > best[0]:
-                best = (gain, name)
+                best = (gain, name, next_k)
         if best is None:
             return counts
-        counts = {**counts, best[1]: counts[best[1]] + 1}
+        counts = {**counts, best[1]: best[2]}

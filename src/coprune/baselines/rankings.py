@@ -97,4 +97,4 @@ _RANKINGS: tuple[Method, ...] = (
     ),
 )
 
-RIVALS = tuple(replace(m, units=("inner",)) if m.name in _CHANNELS_ONLY else m for m in _RANKINGS)
+RIVALS = tuple(replace(m, units=("inner", "coupled")) if m.name in _CHANNELS_ONLY else m for m in _RANKINGS)

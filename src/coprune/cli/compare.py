@@ -50,7 +50,10 @@ def compare(
     distill: o.Distill = 0.9,
     precision: o.Precision = "auto",
     calibration: o.Calibration = 2000,
+    units: o.KindsOfUnits = "",
     skip: o.Skip = "",
+    only: o.Only = "",
+    round_to: o.RoundTo = 1,
     in_channels: o.InChannels = None,
     num_classes: o.NumClasses = None,
     width: o.Width = None,
@@ -78,7 +81,7 @@ def compare(
     overwrite: o.Overwrite = False,
 ) -> None:
     """Compare methods at the same MACs, with the same recovery and the same fine-tuning."""
-    from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated
+    from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated, words
     from coprune.compare.run import CompareJob, run_compare
     from coprune.errors import UserError
 
@@ -109,12 +112,12 @@ def compare(
         finetune_rates=rates,
         model=model,
         data=data,
-        methods=_words(methods),
-        budgets=tuple(_budget(word) for word in _words(keep_heads or keep_macs or "0.5")),
+        methods=words(methods),
+        budgets=tuple(_budget(word) for word in words(keep_heads or keep_macs or "0.5")),
         budget_of="heads" if keep_heads else "macs",
         options=options,
         seeds=seeds,
-        recoveries=_words(recovery),
+        recoveries=words(recovery),
         allocation=allocation,
         finetune=finetune_recipe(
             epochs=finetune_epochs,
@@ -134,17 +137,16 @@ def compare(
         trust=trust,
         arguments=model_arguments(in_channels, num_classes, width),
         calibration=calibration,
-        skip=_words(skip),
+        units=words(units),
+        skip=words(skip),
+        only=words(only),
+        round_to=round_to,
         device=device,
         threads=threads,
     )
     comparison = run_compare(job, out=out, resume=resume, overwrite=overwrite)
     print_comparison(comparison)
     typer.echo(f"\ntable   {out / 'compare.json'}\nreport  {out / 'compare.html'}")
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _budget(word: str) -> float | str:

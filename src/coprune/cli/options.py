@@ -54,7 +54,11 @@ KeepHeads = Annotated[
     Optional[float], typer.Option(help="Share of all attention heads to keep, in (0, 1]; nothing else goes.")
 ]
 KindsOfUnits = Annotated[
-    str, typer.Option(help="What to remove: channels, heads, neurons, separated by commas; all by default.")
+    str,
+    typer.Option(
+        help="What to remove: inner (channels), coupled (channels of residual sums, concatenations, grouped "
+        "layers), heads, neurons, separated by commas; all but coupled by default."
+    ),
 ]
 MaxDrop = Annotated[
     Optional[float],
@@ -76,6 +80,12 @@ Recovery = Annotated[
     ),
 ]
 Skip = Annotated[str, typer.Option(help="Layers to leave alone, separated by commas.")]
+Only = Annotated[
+    str, typer.Option(help="Layers whose groups may be pruned, and nothing else; all by default.")
+]
+RoundTo = Annotated[
+    int, typer.Option(help="Groups keep multiples of so many units, or all; smaller groups any.", min=1)
+]
 Profile = Annotated[Optional[Path], typer.Option(help="Statistics of an earlier run to reuse: RUN/profile.")]
 
 FinetuneEpochs = Annotated[int, typer.Option(help="Epochs of training at the end.", min=0)]

@@ -42,6 +42,8 @@ def prune(
     calibration: o.Calibration = 2000,
     units: o.KindsOfUnits = "",
     skip: o.Skip = "",
+    only: o.Only = "",
+    round_to: o.RoundTo = 1,
     profile: o.Profile = None,
     latency_batches: o.LatencyBatches = "1,32",
     in_channels: o.InChannels = None,
@@ -77,7 +79,7 @@ def prune(
     michel, medoid, last_layers, head_magnitude; for all of them random, magnitude, magnitude_l2, taylor.
     Without a budget the method's own knee decides.
     """
-    from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated
+    from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated, words
     from coprune.run.job import PruneJob, run_prune
     from coprune.run.settings import BETWEEN, PruneSettings
     from coprune.select import Budget
@@ -133,8 +135,10 @@ def prune(
             distill=distill,
             precision=precision,
         ),
-        units=tuple(kind.strip() for kind in units.split(",") if kind.strip()),
-        skip=tuple(name.strip() for name in skip.split(",") if name.strip()),
+        units=words(units),
+        skip=words(skip),
+        only=words(only),
+        round_to=round_to,
         latency_batches=numbers(latency_batches, option="latency-batches", kind=int),
         profile=str(profile) if profile else None,
         seed=seed,

@@ -51,6 +51,11 @@ def numbers(text: str, *, option: str, kind: type[N]) -> tuple[N, ...]:
     return found
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def finetune_recipe(**values: Any) -> Any:
     """The recipe of ``--finetune-…``; messages name the option that was typed.
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from coprune.compare.table import BaseFigures, Comparison, Row
@@ -30,7 +30,7 @@ from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
 from coprune.run.steps import (
-    KINDS,
+    DEFAULT_KINDS,
     RECOVERIES,
     Choices,
     Prepared,
@@ -66,6 +66,7 @@ class CompareJob(BaseModel):
         finetune_rates: learning rates, all tried with the first seed: each method, budget and recovery
             gets the one with the best calibration accuracy, and keeps it for the other seeds. Empty:
             that of ``finetune``.
+        units, only, round_to: as for ``coprune prune``, the same for every method.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,7 +88,10 @@ class CompareJob(BaseModel):
     arguments: Mapping[str, Any] = {}
     calibration: int = 2000
     trust: bool = False
+    units: tuple[Literal["channels", "inner", "coupled", "heads", "neurons"], ...] = ()
     skip: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    round_to: int = Field(1, ge=1)
     device: str = "auto"
     threads: int | None = None
 
@@ -155,7 +159,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=0)
     model, data = _open(job, seed=0)
-    prepared = prepare(model, data, skip=job.skip, kinds=_kinds(job, methods))
+    prepared = prepare(model, data, skip=job.skip, only=job.only, kinds=_kinds(job, methods))
     folder = claim(out, job={"compare": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return Comparison.load(out / "compare.json")
@@ -182,12 +186,19 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
 
 def _kinds(job: CompareJob, methods: Mapping[str, tuple[Method, BaseModel]]) -> tuple[str, ...]:
     """What all of the methods can remove, so that they are compared on the same units."""
-    asked = ("heads",) if job.budget_of == "heads" else KINDS
+    given = tuple("inner" if unit == "channels" else unit for unit in job.units)
+    asked = ("heads",) if job.budget_of == "heads" else given or DEFAULT_KINDS
     found = tuple(kind for kind in asked if all(kind in m.units for m, _ in methods.values()))
     if not found:
         raise UserError(
             f"{', '.join(methods)} have no kind of units in common"
-            + (" with --keep-heads" if job.budget_of == "heads" else "; with cahp, give --keep-heads")
+            + (
+                " with --keep-heads"
+                if job.budget_of == "heads"
+                else f" among {', '.join(given)}"
+                if given
+                else "; with cahp, give --keep-heads"
+            )
         )
     return found
 
@@ -310,11 +321,18 @@ def _decisions(
     curves: Mapping[str, Tensor] | None,
 ) -> tuple[GroupDecision, ...]:
     if budget == KNEE and method.has_knee:
-        return decide(Budget(), prepared.cost, choices)
+        return decide(Budget(), prepared.cost, choices, round_to=job.round_to)
     share = knee_macs if budget == KNEE else float(budget)
     heads = job.budget_of == "heads" and budget != KNEE
     asked = Budget(keep_heads=share) if heads else Budget(keep_macs=share)
-    return decide(asked, prepared.cost, choices, allocation=_allocation(job, method), curves=curves)
+    return decide(
+        asked,
+        prepared.cost,
+        choices,
+        allocation=_allocation(job, method),
+        curves=curves,
+        round_to=job.round_to,
+    )
 
 
 def _allocation(job: CompareJob, method: Method) -> str:

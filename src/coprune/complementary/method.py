@@ -110,7 +110,7 @@ class ComplementaryChoice:
 def choose_group(
     consumers: tuple[Consumer, ...], group: ChannelGroup, settings: ComplementarySettings
 ) -> ComplementaryChoice:
-    """The elimination of one group."""
+    """The elimination of one group: the losses of all layers that read it are added."""
     readers, units = [], []
     for consumer in consumers:
         weight = consumer.weight
@@ -149,4 +149,5 @@ COMPLEMENTARY = Method(
     knee_of_curve=True,
     allocation="measured",
     recovery="least-squares",
+    units=("inner", "heads", "neurons", "coupled"),
 )

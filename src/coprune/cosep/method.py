@@ -184,5 +184,5 @@ COSEP = Method(
     choose=_choose,
     has_knee=True,
     recovery="bn",
-    units=("inner",),
+    units=("inner", "coupled"),
 )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from coprune.profile.moments import Moments, batch_moments, to_grid
+from coprune.profile.rows import pick_channels
 from coprune.profile.statistic import ClassMoments
 from coprune.units import ChannelGroup, unit_axis
 
@@ -57,7 +58,10 @@ class GroupMoments:
 
 
 class MomentsCollector(GroupMoments):
-    """Class-conditional moments of every group, see :class:`coprune.profile.moments.Moments`."""
+    """Class-conditional moments of every group, see :class:`coprune.profile.moments.Moments`.
+
+    Coupled groups have no one producer whose output were theirs: they are looked at where they are read.
+    """
 
     def __init__(self, wanted: ClassMoments, groups: tuple[ChannelGroup, ...], *, classes: int) -> None:
         super().__init__(classes=classes)
@@ -66,29 +70,39 @@ class MomentsCollector(GroupMoments):
     def attach(self, model: nn.Module) -> list[RemovableHandle]:
         handles = []
         for group in self._groups:
-            if self._wanted.at == "consumer":
-                # A group that several layers read is described by what the first of them reads.
-                consumer = model.get_submodule(group.of_role("consumer")[0].layer)
+            coupled = group.kind == "coupled"
+            if self._wanted.at == "consumer" or coupled:
+                # A group that several layers read is described by what the first of them reads; a
+                # stream by what the last reads, which has everything that was added to it.
+                name, channels = list(group.channels("consumer").items())[-1 if coupled else 0]
 
-                def read(layer: nn.Module, inputs: tuple[Tensor, ...], group: ChannelGroup = group) -> None:
-                    self._add(group, layer, inputs[0].detach())
+                def read(
+                    layer: nn.Module,
+                    inputs: tuple[Tensor, ...],
+                    group: ChannelGroup = group,
+                    channels: Tensor = channels,
+                ) -> None:
+                    self._add(group, layer, inputs[0].detach(), channels)
 
-                handles.append(consumer.register_forward_pre_hook(read))
+                handles.append(model.get_submodule(name).register_forward_pre_hook(read))
             else:
+                channels = group.channels("producer")[group.name]
 
                 def made(
                     layer: nn.Module,
                     inputs: tuple[Tensor, ...],
                     output: Tensor,
                     group: ChannelGroup = group,
+                    channels: Tensor = channels,
                 ) -> None:
-                    self._add(group, layer, output.detach())
+                    self._add(group, layer, output.detach(), channels)
 
                 handles.append(model.get_submodule(group.name).register_forward_hook(made))
         return handles
 
-    def _add(self, group: ChannelGroup, layer: nn.Module, activation: Tensor) -> None:
-        cells = to_grid(
-            activation, units=group.size, grid=self._wanted.grid or None, last=unit_axis(layer) == -1
-        )
-        self.merge(group, cells)
+    def _add(self, group: ChannelGroup, layer: nn.Module, activation: Tensor, channels: Tensor) -> None:
+        axis = unit_axis(layer)
+        own = pick_channels(activation, channels.flatten(), axis=axis)
+        cells = to_grid(own, units=group.size, grid=self._wanted.grid or None, last=axis == -1)
+        # The channels of a block are so many more cells of one unit.
+        self.merge(group, cells.reshape(len(cells), group.size, -1))

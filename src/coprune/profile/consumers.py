@@ -18,10 +18,10 @@ from coprune.data import Source
 from coprune.data.spread import spread_batches
 from coprune.forward import copied, logits_of, moved, part_of
 from coprune.profile.reach import has_tokens, learn_reach
-from coprune.profile.rows import draw_positions, draw_valid, output_positions, read_rows
+from coprune.profile.rows import draw_positions, draw_valid, output_positions, pick_channels, read_rows
 from coprune.profile.statistic import ConsumerCovariance
 from coprune.progress import track
-from coprune.units import ChannelGroup
+from coprune.units import ChannelGroup, unit_axis
 
 LARGEST = 8192
 """Values a consumer may read at a place (a covariance of half a gigabyte). Of a wider one, which reads
@@ -46,6 +46,7 @@ class Consumer:
         between: covariance of the class means, ``[D, D]``; None when it was not asked for.
         sensitivity: mean square of the gradient of the model's own log-likelihood by each output,
             over places and samples, ``[O]``: what a squared error of it costs (diagonal Fisher).
+        channels: which of the layer's input channels are the units', ``[U, S]``; None: all, in order.
     """
 
     layer: str
@@ -54,10 +55,14 @@ class Consumer:
     covariance: Tensor
     between: Tensor | None
     sensitivity: Tensor
+    channels: Tensor | None = None
 
 
 class ConsumerCollector:
-    """Mean and covariance of what every consumer reads at some places of every sample.
+    """Mean and covariance of what every consumer reads of the group at some places of every sample.
+
+    Every layer that reads a group is one consumer, wherever in its input the group lies; what it reads of
+    other groups (behind a concatenation) is left out.
 
     Streamed as (count, mean, M2) and merged as Chan et al. (1983) do, float64.
     """
@@ -81,17 +86,17 @@ class ConsumerCollector:
     def attach(self, model: nn.Module) -> list[RemovableHandle]:
         handles = []
         for group in self._groups:
-            for member in group.of_role("consumer"):
-                layer = model.get_submodule(member.layer)
-                columns = slice(member.offset, member.offset + group.size * member.span)
-                key = f"{group.name}/{member.layer}"
+            for name, channels in group.channels("consumer").items():
+                layer = model.get_submodule(name)
+                columns = channels.flatten()
+                key = f"{group.name}/{name}"
 
                 def read(
                     layer: nn.Module,
                     inputs: tuple[Tensor, ...],
                     output: Tensor,
                     key: str = key,
-                    columns: slice = columns,
+                    columns: Tensor = columns,
                     group: ChannelGroup = group,
                 ) -> None:
                     self._add(key, layer, inputs[0].detach(), output, columns, group.size)
@@ -105,11 +110,10 @@ class ConsumerCollector:
         self._labels = labels
 
     def _add(
-        self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor, columns: slice, units: int
+        self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor, columns: Tensor, units: int
     ) -> None:
         at = self._at(key, layer, inputs, output).to(inputs.device)
-        axis = -1 if isinstance(layer, nn.Linear) else 1
-        part = inputs.narrow(axis, columns.start, columns.stop - columns.start)
+        part = pick_channels(inputs, columns, axis=unit_axis(layer))
         rows = _narrow(read_rows(layer, part, at), units, total=False)
         mean = rows.mean(0, dtype=torch.float64)
         # The product of a batch in the model's precision, half the time; batches are added in float64.
@@ -169,8 +173,8 @@ def _narrow(values: Tensor, units: int, *, total: bool) -> Tensor:
 def consumers_of(tensors: dict[str, Tensor], group: ChannelGroup) -> tuple[Consumer, ...]:
     """The consumers of a group, from what :class:`ConsumerCollector` and the gradients left."""
     found = []
-    for member in group.of_role("consumer"):
-        key = f"{group.name}/{member.layer}"
+    for layer, channels in group.channels("consumer").items():
+        key = f"{group.name}/{layer}"
         count, mean = tensors[f"{key}/count"], tensors[f"{key}/mean"]
         between = None
         if f"{key}/class_sum" in tensors:
@@ -181,12 +185,13 @@ def consumers_of(tensors: dict[str, Tensor], group: ChannelGroup) -> tuple[Consu
             between = means.T @ means / len(means)
         found.append(
             Consumer(
-                layer=member.layer,
+                layer=layer,
                 weight=tensors[f"{key}/weight"],
                 mean=mean,
                 covariance=tensors[f"{key}/m2"] / count,
                 between=between,
                 sensitivity=tensors[f"{key}/sensitivity"],
+                channels=channels,
             )
         )
     return tuple(found)
@@ -304,6 +309,6 @@ def _keys(groups: Iterable[ChannelGroup]) -> dict[str, list[str]]:
     """Consumer → ``group/layer`` for every group that it reads."""
     keys: dict[str, list[str]] = {}
     for group in groups:
-        for member in group.of_role("consumer"):
-            keys.setdefault(member.layer, []).append(f"{group.name}/{member.layer}")
+        for layer in group.channels("consumer"):
+            keys.setdefault(layer, []).append(f"{group.name}/{layer}")
     return keys

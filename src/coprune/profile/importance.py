@@ -5,6 +5,9 @@ the importances of all members of a group (the filters, the batch norm's scales,
 the next layer, as far as the class reads them) are averaged, ``group_reduction="mean"``, and divided
 by their mean, ``normalizer="mean"``, which no ranking within a group notices. Biases do not count.
 
+Of a coupled group the members are those that this project found (blocks of grouped convolutions stay
+together, which Torch-Pruning's own groups do not know); its classes sum over them as over their own.
+
 - ``magnitude``, ``magnitude_l2``: ``GroupMagnitudeImportance(p=1)`` and ``(p=2)``: sum of |w|ᵖ.
 - ``bn_scale``: ``BNScaleImportance()``: |γ| of the batch norms.
 - ``fpgm``: ``FPGMImportance()``: sum of distances to the other units; between squared weights, unlike
@@ -148,14 +151,37 @@ def _of_group(
     model: nn.Module,
     group: ChannelGroup,
 ) -> Tensor:
-    root = model.get_submodule(group.name)
-    prune = graph.get_pruner_of_module(root).prune_out_channels
-    values = scorer(graph.get_pruning_group(root, prune, list(range(group.size))))
+    if group.kind == "coupled":
+        found = _as_group(graph, model, group)
+    else:
+        root = model.get_submodule(group.name)
+        prune = graph.get_pruner_of_module(root).prune_out_channels
+        found = graph.get_pruning_group(root, prune, list(range(group.size)))
+    values = scorer(found)
     if values is None:
         return torch.empty(0, dtype=torch.float64)
-    values = values.detach().double().cpu()
+    values = values.detach().double().cpu()[: group.size]
     # Where all units count for nothing, as in a dead layer, the normalizer divides 0 by 0.
     return torch.where(values.isnan(), 0.0, values)
+
+
+def _as_group(graph: tp.DependencyGraph, model: nn.Module, group: ChannelGroup) -> tp.dependency.Group:
+    """A group as Torch-Pruning's classes read one: channels of each layer, and the units they belong to."""
+    found = tp.dependency.Group()
+    # The classes make room for as many units as the first layer has channels.
+    roles = [(role, group.channels(role).items()) for role in ("producer", "consumer", "carrier")]
+    for role, layers in roles:
+        for layer, channels in layers:
+            node = graph.module2node.get(model.get_submodule(layer))
+            if node is None:
+                continue
+            pruner = graph.get_pruner_of_module(node.module)
+            prune = pruner.prune_in_channels if role == "consumer" else pruner.prune_out_channels
+            dependency = tp.dependency.Dependency(prune, prune, source=node, target=node)
+            found.add_dep(dependency, channels.flatten().tolist())
+            units = torch.arange(group.size).repeat_interleave(channels.shape[1])
+            found[len(found) - 1].root_idxs = units.tolist()
+    return found
 
 
 def _checked(source: Source, batch_size: int, classes: int) -> Iterator[tuple[Inputs, Tensor]]:

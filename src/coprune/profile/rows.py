@@ -99,6 +99,20 @@ def pick_outputs(output: Tensor, positions: Tensor, *, last: bool) -> Tensor:
     return _pick(output.flatten(2).transpose(1, 2), positions)
 
 
+def pick_channels(values: Tensor, channels: Tensor, *, axis: int) -> Tensor:
+    """Some channels of an activation, in the given order; a view where they lie side by side.
+
+    Args:
+        values: with channels on ``axis``.
+        channels: ``[K]`` int64.
+        axis: of the channels.
+    """
+    first = int(channels[0])
+    if torch.equal(channels, torch.arange(first, first + len(channels))):
+        return values.narrow(axis, first, len(channels))
+    return values.index_select(axis, channels.to(values.device))
+
+
 def _pick(cells: Tensor, positions: Tensor) -> Tensor:
     sample = torch.arange(len(cells), device=cells.device).unsqueeze(1)
     return cells[sample, positions].flatten(0, 1)

@@ -16,9 +16,9 @@ from coprune.units import ChannelGroup
 def _filters(model: nn.Module, group: ChannelGroup) -> list[Tensor]:
     """The producers' weights, a row a unit: ``[U, …]`` float64 each."""
     rows = []
-    for member in group.of_role("producer"):
-        weight = model.get_submodule(member.layer).get_parameter("weight").detach().double().cpu()
-        rows.append(weight[member.offset : member.offset + group.size].flatten(1))
+    for layer, channels in group.channels("producer").items():
+        weight = model.get_submodule(layer).get_parameter("weight").detach().double().cpu()
+        rows.append(weight[channels.flatten()].reshape(group.size, -1))
     return rows
 
 

@@ -33,7 +33,7 @@ def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict
             # An attention module is a member without weights; the walk leaves transposed ones alone.
             module = teacher.get_submodule(member.layer)
             weighty = module._parameters.get("weight") is not None and type(module).__name__ != "Conv1D"
-            if member.role != "consumer" and weighty and len(removed):
+            if member.role != "consumer" and weighty and member.parameter is None and len(removed):
                 gone.setdefault(member.layer, []).append(channel_indices(member, removed))
     found = {}
     for layer, parts in gone.items():

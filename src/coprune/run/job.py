@@ -121,7 +121,7 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
         trust=job.trust,
         tokenizer=job.tokenizer,
     )
-    prepare(model, data, skip=settings.skip, kinds=kinds_of(settings, method))
+    prepare(model, data, skip=settings.skip, only=settings.only, kinds=kinds_of(settings, method))
     folder = claim(out, job={"prune": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return out

@@ -20,9 +20,9 @@ from coprune.files import read_document, write_json
 from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.run.folder import RunFolder
-from coprune.run.settings import PruneSettings
+from coprune.run.settings import PruneSettings, kinds_of
 from coprune.run.steps import Prepared, counts, gather_for
-from coprune.select import Method
+from coprune.select import Method, nearest_allowed
 from coprune.store.model import load, save_model
 from coprune.surgery import cut
 from coprune.training import Checkpoint, fit
@@ -61,17 +61,18 @@ def prune_layer_by_layer(
     budget = settings.budget
     fixed: dict[str, int] | None = None
     if not budget.empty:
-        fixed, _ = counts(budget, prepared.cost, [], allocation="uniform")
+        fixed, _ = counts(budget, prepared.cost, [], allocation="uniform", round_to=settings.round_to)
     current = copy.deepcopy(model)
     decisions: list[GroupDecision] = []
-    names = [g.name for g in prepared.units.groups]
+    members = {g.name: g.members for g in prepared.units.groups}
+    names = list(members)
     for index, name in enumerate(track(names, label="layers", total=len(names))):
         place = folder.work / "layers" / f"{index:03d}" if folder else None
         if place and (place / "decision.json").is_file():
             decisions.append(_read_decision(place))
             current = load(place, model=copy.deepcopy(model))
             continue
-        group = _find(current, prepared, name, settings.skip)
+        group = _find(current, prepared, name, kinds=kinds_of(settings, method))
         here = Prepared(prepared.example, Units((group,), ()), prepared.cost)
         profile = gather_for(
             current, here, data.calibration, method.needs(options), classes=data.classes, device=device
@@ -86,7 +87,7 @@ def prune_layer_by_layer(
         if fixed is not None:
             k, why = fixed[name], f"as many as {budget.words} allows"
         else:
-            k = choice.knee.k if choice.knee else group.size
+            k = nearest_allowed(choice.knee.k if choice.knee else group.size, group.size, settings.round_to)
             why = "the knee of its curve"
         decision = choice.keep(k, why=why)
         current = cut(current, (decision,), prepared.example)
@@ -102,6 +103,8 @@ def prune_layer_by_layer(
                 label=f"training after {name}",
             )
             current.cpu()
+        # Offsets behind a concatenation are those of the network by then; the plan's, of the full one.
+        decision = decision.model_copy(update={"members": members[name]})
         decisions.append(decision)
         if place and folder:
             save_model(place, current)
@@ -113,8 +116,8 @@ def prune_layer_by_layer(
     return tuple(decisions), current
 
 
-def _find(current: nn.Module, prepared: Prepared, name: str, skip: tuple[str, ...]) -> ChannelGroup:
-    units = find_units(current, prepared.example, skip=skip)
+def _find(current: nn.Module, prepared: Prepared, name: str, *, kinds: Sequence[str]) -> ChannelGroup:
+    units = find_units(current, prepared.example, coupled="coupled" in kinds)
     return next(g for g in units.groups if g.name == name)
 
 

@@ -72,7 +72,7 @@ def prune_model(
     settings = resolved(settings, method)
     watch = Stopwatch()
     model = copy.deepcopy(model).cpu().eval()
-    prepared = prepare(model, data, skip=settings.skip, kinds=kinds_of(settings, method))
+    prepared = prepare(model, data, skip=settings.skip, only=settings.only, kinds=kinds_of(settings, method))
     fingerprint = weights_fingerprint(model)
     judged = is_judged(settings, method)
     statistics_part, judging_part = calibration_parts(data, settings, judged=judged)
@@ -120,7 +120,12 @@ def prune_model(
                 notes.extend(said)
             else:
                 decisions = decide(
-                    settings.budget, prepared.cost, choices, allocation=allocation, curves=curves
+                    settings.budget,
+                    prepared.cost,
+                    choices,
+                    allocation=allocation,
+                    curves=curves,
+                    round_to=settings.round_to,
                 )
         with watch.measure("surgery"):
             pruned = cut(model, decisions, prepared.example)
@@ -216,7 +221,9 @@ def _known_statistics(
 
 
 def _plan_settings(settings: PruneSettings, options: BaseModel) -> dict[str, Any]:
-    general = settings.model_dump(mode="json", include={"allocation", "schedule", "recovery", "skip"})
+    general = settings.model_dump(
+        mode="json", include={"allocation", "schedule", "recovery", "skip", "only", "units", "round_to"}
+    )
     if settings.schedule == "layerwise":
         general["between"] = settings.between.model_dump(mode="json")
     if settings.finetune.epochs:

@@ -34,6 +34,7 @@ from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
 from coprune.surgery import check_fits
 from coprune.units import find_units
+from coprune.units.layers import channel_count
 
 _LOOKED_AT = 256
 
@@ -87,7 +88,15 @@ def surviving(
         check_fits(teacher, decisions)
         return kept_outputs(teacher, decisions)
     inputs = spread(source, _LOOKED_AT)
-    groups = find_units(teacher.cpu(), part_of(inputs, [0])).groups
+    found = find_units(teacher.cpu(), part_of(inputs, [0]), coupled=True).groups
+    groups = [g for g in found if g.kind != "coupled"]
+    for layer in (m.layer for g in found if g.kind == "coupled" for m in g.of_role("producer")):
+        has = [channel_count(m.get_submodule(layer), "output") for m in (model, teacher)]
+        if has[0] != has[1]:
+            raise UserError(
+                f"layer '{layer}' has {has[0]} of {has[1]} channels that other layers share, and it "
+                "cannot be told which; give the plan that cut it with --plan"
+            )
     return matched_outputs(model.cpu(), teacher, inputs, groups)
 
 

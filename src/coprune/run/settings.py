@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from coprune.errors import UserError
+from coprune.run.steps import DEFAULT_KINDS
 from coprune.select import Budget, Method
 from coprune.training import Recipe
 
@@ -29,9 +30,12 @@ class PruneSettings(BaseModel):
         recovery: without training: ``least-squares``, ``bn`` or ``none``; ``auto`` is the method's
             own, or ``bn`` after a layerwise schedule, which has trained.
         finetune: training at the end; 0 epochs for none.
-        units: kinds of units to remove: ``channels``, ``heads``, ``neurons``; empty: all that the
-            method can choose from. ``keep_heads`` removes heads only.
+        units: kinds of units to remove: ``inner`` (or ``channels``), ``coupled``, ``heads``,
+            ``neurons``; empty: all but ``coupled`` that the method can choose from. ``keep_heads``
+            removes heads only.
         skip: layers to leave alone.
+        only: layers whose groups may be pruned, and nothing else; empty: all.
+        round_to: groups keep multiples of so many units, or all.
         latency: how to measure it.
         profile: a folder of statistics to reuse.
     """
@@ -46,8 +50,10 @@ class PruneSettings(BaseModel):
     between: Recipe = BETWEEN
     recovery: Literal["auto", "least-squares", "bn", "none"] = "auto"
     finetune: Recipe = Recipe(epochs=0)
-    units: tuple[Literal["channels", "heads", "neurons"], ...] = ()
+    units: tuple[Literal["channels", "inner", "coupled", "heads", "neurons"], ...] = ()
     skip: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    round_to: int = Field(1, ge=1)
     latency_batches: tuple[int, ...] = (1, 32)
     latency_seconds: float = 5.0
     profile: str | None = None
@@ -63,7 +69,7 @@ def kinds_of(settings: PruneSettings, method: Method) -> tuple[str, ...]:
         UserError: none that was asked for and that the method can choose from.
     """
     asked = ("heads",) if settings.budget.keep_heads is not None else settings.units
-    kinds = tuple("inner" if unit == "channels" else unit for unit in asked) or method.units
+    kinds = tuple("inner" if unit == "channels" else unit for unit in asked) or DEFAULT_KINDS
     found = tuple(kind for kind in method.units if kind in kinds)
     if not found:
         can = " and ".join("channels" if kind == "inner" else kind for kind in method.units)

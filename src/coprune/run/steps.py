@@ -19,15 +19,21 @@ from coprune.select import (
     Budget,
     GroupChoice,
     JointChoice,
+    allowed_counts,
     check_reachable,
     counts_for_macs,
+    nearest_allowed,
     uniform_counts,
     units_for_share,
 )
+from coprune.surgery import sound
 from coprune.units import CostModel, Units, cost_model, find_units
 
-KINDS = ("inner", "heads", "neurons")
+KINDS = ("inner", "heads", "neurons", "coupled")
 """Kinds of groups that can be removed."""
+
+DEFAULT_KINDS = ("inner", "heads", "neurons")
+"""Those that are, unless the user says otherwise."""
 
 Choices = Sequence[GroupChoice] | JointChoice
 """What a method says: a choice a group, or one over all groups."""
@@ -49,7 +55,8 @@ def prepare(
     data: DataSet,
     *,
     skip: Sequence[str] = (),
-    kinds: Sequence[str] = KINDS,
+    only: Sequence[str] = (),
+    kinds: Sequence[str] = DEFAULT_KINDS,
 ) -> Prepared:
     """Find what can be removed.
 
@@ -57,7 +64,9 @@ def prepare(
         model: unpruned.
         data: one held-out sample is traced with.
         skip: layers to leave alone.
-        kinds: of groups that may be removed; the others are reported as left alone.
+        only: layers whose groups may be pruned, and nothing else; empty: all.
+        kinds: of groups that may be removed; the others are reported as left alone. Coupled groups are
+            tried first (:func:`coprune.surgery.sound`).
 
     Raises:
         UserError: the model does not take the data, or nothing can be removed (with all reasons).
@@ -66,10 +75,15 @@ def prepare(
     example = moved(part_of(inputs, [0]), "cpu")
     model.cpu()
     check_takes(model, example)
-    units = _of_kinds(find_units(model, example, skip=skip), kinds)
+    coupled = "coupled" in kinds
+    units = _of_kinds(find_units(model, example, skip=skip, only=only, coupled=coupled), kinds)
+    units = sound(model, units, example)
     if not units.groups:
         why = "; ".join(f"{s.layer}: {s.reason}" for s in units.skipped[:6]) or "it has no dense layers"
-        raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}")
+        way = ""
+        if not coupled and any(s.reason.startswith("coupled") for s in units.skipped):
+            way = "; --units inner,coupled removes coupled channels too"
+        raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}{way}")
     return Prepared(example, units, cost_model(model, example, units.groups))
 
 
@@ -132,6 +146,7 @@ def decide(
     *,
     allocation: str = "uniform",
     curves: Mapping[str, Tensor] | None = None,
+    round_to: int = 1,
     why: str | None = None,
 ) -> tuple[GroupDecision, ...]:
     """Turn a budget into decisions.
@@ -142,15 +157,18 @@ def decide(
         choices: what the method says.
         allocation: see :func:`counts`; a joint choice shares out by itself.
         curves: see :func:`curves_for`.
+        round_to: see :func:`coprune.select.allowed_counts`.
         why: who asked for that many, in words; by default the budget.
 
     Raises:
         UserError: see :func:`counts`.
     """
     if not isinstance(choices, Sequence):
+        if round_to > 1:
+            raise UserError("--round-to rounds each group; this method chooses over all groups at once")
         total, said = _joint_count(budget, cost, choices)
         return choices.keep(total, why=why or said)
-    wanted, said = counts(budget, cost, choices, allocation=allocation, curves=curves)
+    wanted, said = counts(budget, cost, choices, allocation=allocation, curves=curves, round_to=round_to)
     return tuple(choice.keep(wanted[choice.group.name], why=why or said) for choice in choices)
 
 
@@ -192,6 +210,7 @@ def counts(
     *,
     allocation: str = "uniform",
     curves: Mapping[str, Tensor] | None = None,
+    round_to: int = 1,
 ) -> tuple[dict[str, int], str]:
     """How many units each group keeps, and who said so.
 
@@ -202,6 +221,7 @@ def counts(
         allocation: ``uniform``: every group keeps the same share. ``knee``: shares in the
             proportion that the method's knees have. ``measured``: where it costs least by ``curves``.
         curves: see :func:`curves_for`.
+        round_to: see :func:`coprune.select.allowed_counts`.
 
     Returns:
         Group name → number of units, and the words for the plan.
@@ -211,31 +231,42 @@ def counts(
     """
     knees = {c.group.name: c.knee for c in choices}
     measured = curves if allocation == "measured" else None
+    ways = {name: allowed_counts(size, round_to) for name, size in cost.sizes.items()}
     for quantity, target in (("macs", budget.keep_macs), ("params", budget.keep_params)):
         if target is None:
             continue
         why = f"as many as keep_{quantity}={target:g} allows"
         if measured is not None:
-            check_reachable(cost, target, quantity=quantity)  # type: ignore[arg-type]
-            return spend(measured, lambda k, q=quantity: cost.ratio(k, q), target), why  # type: ignore[misc]
+            check_reachable(cost, target, quantity=quantity, round_to=round_to)  # type: ignore[arg-type]
+            ratio = lambda k, q=quantity: cost.ratio(k, q)  # noqa: E731
+            return spend(measured, ratio, target, allowed=ways), why
         shares = None
         if allocation == "knee":
             shares = {name: k.k / cost.sizes[name] for name, k in knees.items() if k is not None}
             if not shares:
                 raise UserError("--allocation knee needs a method with a knee, such as cosep")
-        return counts_for_macs(cost, target, shares=shares, quantity=quantity), why  # type: ignore[arg-type]
+        found = counts_for_macs(
+            cost,
+            target,
+            shares=shares,
+            quantity=quantity,  # type: ignore[arg-type]
+            round_to=round_to,
+        )
+        return found, why
     if budget.keep_heads is not None:
         why = f"keep_heads={budget.keep_heads:g} asks for it"
         if measured is None:
-            return uniform_counts(cost.sizes, budget.keep_heads), why
+            return uniform_counts(cost.sizes, budget.keep_heads, round_to=round_to), why
         total = sum(cost.sizes.values())
         wanted = units_for_share(total, budget.keep_heads, groups=len(cost.sizes), option="keep_heads")
-        return spend(measured, lambda k: float(sum(k.values())), wanted), why
+        return spend(measured, lambda k: float(sum(k.values())), wanted, allowed=ways), why
     if budget.keep_units is not None:
-        return uniform_counts(cost.sizes, budget.keep_units), f"keep_units={budget.keep_units:g} asks for it"
+        shared = uniform_counts(cost.sizes, budget.keep_units, round_to=round_to)
+        return shared, f"keep_units={budget.keep_units:g} asks for it"
     if any(k is None for k in knees.values()):
         raise UserError(_NO_KNEE)
-    return {name: k.k for name, k in knees.items() if k is not None}, "the knee of its curve"
+    kept = {name: nearest_allowed(k.k, cost.sizes[name], round_to) for name, k in knees.items() if k}
+    return kept, "the knee of its curve"
 
 
 def recover(

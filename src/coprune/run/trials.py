@@ -14,7 +14,7 @@ from coprune.plan import GroupDecision
 from coprune.run.search import Found, least_provable, paired_drop, search_drop, search_knee, search_latency
 from coprune.run.settings import PruneSettings
 from coprune.run.steps import Choices, Prepared, decide, kept_ratio, recover
-from coprune.select import Budget, Method
+from coprune.select import Budget, Method, least_counts
 from coprune.surgery import cut
 
 SOLVED_ON = 1000
@@ -53,7 +53,7 @@ class Trials:
     def run(self) -> tuple[tuple[GroupDecision, ...], Found | None, list[str]]:
         """Decisions, the probes of a search that judges accuracy, and notes."""
         budget, cost = self.settings.budget, self.prepared.cost
-        least = cost.ratio(dict.fromkeys(cost.sizes, 1))
+        least = cost.ratio(least_counts(cost.sizes, self.settings.round_to))
         if budget.latency_ms is not None:
             decisions, ms, smallest = search_latency(
                 least, budget.latency_ms, decide=self.at, time_ms=self.time_ms
@@ -81,6 +81,7 @@ class Trials:
             self.choices,
             allocation=self.settings.allocation,
             curves=self.curves,
+            round_to=self.settings.round_to,
             why="the knee of the recovered curve" if budget.empty else f"{budget.words} allows it",
         )
         return kept_ratio(cost, decisions), decisions

@@ -2,8 +2,11 @@
 
 from coprune.select.budget import (
     Budget,
+    allowed_counts,
     check_reachable,
     counts_for_macs,
+    least_counts,
+    nearest_allowed,
     uniform_counts,
     units_for_share,
 )
@@ -19,8 +22,11 @@ __all__ = [
     "NoSettings",
     "Ranking",
     "Untouched",
+    "allowed_counts",
     "check_reachable",
     "counts_for_macs",
+    "least_counts",
+    "nearest_allowed",
     "uniform_counts",
     "units_for_share",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import bisect
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,9 +49,25 @@ class Budget(BaseModel):
         return all(v is None for v in self.model_dump().values())
 
 
-def uniform_counts(sizes: Mapping[str, int], share: float) -> dict[str, int]:
+def allowed_counts(size: int, round_to: int = 1) -> list[int]:
+    """How many units a group may keep, rising: multiples of ``round_to``, or all.
+
+    A group of fewer units than that may keep any number.
+    """
+    if size < round_to:
+        return list(range(1, size + 1))
+    return sorted({*range(round_to, size + 1, round_to), size})
+
+
+def nearest_allowed(wanted: float, size: int, round_to: int = 1) -> int:
+    """The allowed count that is nearest; of two the larger."""
+    return min(allowed_counts(size, round_to), key=lambda k: (abs(k - wanted), -k))
+
+
+def uniform_counts(sizes: Mapping[str, int], share: float, *, round_to: int = 1) -> dict[str, int]:
     """The same share of every group, rounded, at least one unit each."""
-    return {g: min(n, max(1, round(share * n))) for g, n in sizes.items()}
+    plain = {g: min(n, max(1, round(share * n))) for g, n in sizes.items()}
+    return {g: nearest_allowed(k, sizes[g], round_to) for g, k in plain.items()}
 
 
 def units_for_share(total: int, share: float, *, groups: int, option: str) -> int:
@@ -81,6 +97,7 @@ def counts_for_macs(
     *,
     shares: Mapping[str, float] | None = None,
     quantity: Quantity = "macs",
+    round_to: int = 1,
 ) -> dict[str, int]:
     """Largest counts whose MACs (or parameters) stay within a share of the full model's.
 
@@ -93,9 +110,10 @@ def counts_for_macs(
         target: share of the quantity in (0, 1].
         shares: relative share of each group, e.g. what a knee kept; None is the same for all.
         quantity: what is limited.
+        round_to: see :func:`allowed_counts`.
 
     Raises:
-        UserError: even one unit a group costs more than the target.
+        UserError: even the least of every group costs more than the target.
     """
     sizes = dict(cost.sizes)
     if not sizes:
@@ -103,12 +121,13 @@ def counts_for_macs(
     relative = {g: (shares or {}).get(g, 1.0) for g in sizes}
 
     def wanted(t: float) -> dict[str, float]:
-        return {g: min(float(n), max(1.0, t * relative[g] * n)) for g, n in sizes.items()}
+        return {g: min(float(n), max(float(ways[g][0]), t * relative[g] * n)) for g, n in sizes.items()}
 
     def counts(t: float) -> dict[str, int]:
-        return {g: math.floor(v + 1e-9) for g, v in wanted(t).items()}
+        return {g: ways[g][bisect.bisect_right(ways[g], v + 1e-9) - 1] for g, v in wanted(t).items()}
 
-    check_reachable(cost, target, quantity=quantity)
+    ways = {g: allowed_counts(n, round_to) for g, n in sizes.items()}
+    check_reachable(cost, target, quantity=quantity, round_to=round_to)
     low, high = 0.0, 1.0 / min(relative.values())
     for _ in range(60):
         middle = (low + high) / 2
@@ -119,24 +138,33 @@ def counts_for_macs(
     while progress:
         progress = False
         for g in sorted(sizes, key=lambda g: -rest[g]):
-            more = {**found, g: found[g] + 1}
-            if found[g] < sizes[g] and cost.ratio(more, quantity) <= target:
+            if found[g] >= sizes[g]:
+                continue
+            next_k = ways[g][bisect.bisect_right(ways[g], found[g])]
+            more = {**found, g: next_k}
+            if cost.ratio(more, quantity) <= target:
+                rest[g] -= next_k - found[g]
                 found, progress = more, True
-                rest[g] -= 1.0
                 break
     return found
 
 
-def check_reachable(cost: CostModel, target: float, *, quantity: Quantity) -> None:
-    """Refuse a budget that even one unit a group exceeds.
+def least_counts(sizes: Mapping[str, int], round_to: int = 1) -> dict[str, int]:
+    """The fewest units that every group may keep."""
+    return {g: allowed_counts(n, round_to)[0] for g, n in sizes.items()}
+
+
+def check_reachable(cost: CostModel, target: float, *, quantity: Quantity, round_to: int = 1) -> None:
+    """Refuse a budget that even the least of every group exceeds.
 
     Raises:
         UserError: says what the least is.
     """
-    least = cost.ratio(dict.fromkeys(cost.sizes, 1), quantity)
+    least = cost.ratio(least_counts(cost.sizes, round_to), quantity)
     if least > target:
         what = {"macs": "MACs", "params": "parameters"}[quantity]
+        fewest = "one unit" if round_to == 1 else f"{round_to} units"
         raise UserError(
-            f"keep_{quantity}={target:g} cannot be reached: one unit in every group still costs "
+            f"keep_{quantity}={target:g} cannot be reached: {fewest} in every group still costs "
             f"{least:.3f} of the {what}; ask for at least that much"
         )

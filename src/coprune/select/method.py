@@ -71,7 +71,7 @@ class Method:
     knee_of_curve: bool = False
     allocation: Literal["uniform", "measured"] = "uniform"
     recovery: Literal["least-squares", "bn", "none"] = "least-squares"
-    units: tuple[str, ...] = ("inner", "heads", "neurons")
+    units: tuple[str, ...] = ("inner", "heads", "neurons", "coupled")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from coprune.store.transformers import (
     save_architecture,
     tie_weights,
 )
+from coprune.units.layers import has_channels
 
 SCHEMA = 1
 WEIGHTS = "model.safetensors"
@@ -41,18 +42,24 @@ _SIZES = (
     "num_features",
     "num_channels",
     "num_groups",
+    "num_parameters",
+    "normalized_shape",
     "embedding_dim",
     "nf",
     "nx",
 )
 
 
-def layer_sizes(model: nn.Module) -> dict[str, dict[str, int]]:
+Size = int | tuple[int, ...]
+"""A layer norm's is a tuple."""
+
+
+def layer_sizes(model: nn.Module) -> dict[str, dict[str, Size]]:
     """Module name → the size attributes it has, for every layer with weights and every attention."""
-    sizes = {}
+    sizes: dict[str, dict[str, Size]] = {}
     for name, module in model.named_modules():
-        found = {a: getattr(module, a) for a in _SIZES if isinstance(getattr(module, a, None), int)}
-        if found and any(True for _ in module.parameters(recurse=False)):
+        found = {a: getattr(module, a) for a in _SIZES if isinstance(getattr(module, a, None), int | tuple)}
+        if found and has_channels(module):
             sizes[name] = found
     for name, counts in attention_counts(model).items():
         sizes[name] = {**sizes.get(name, {}), **counts}
@@ -90,7 +97,7 @@ class Description(BaseModel):
     schema_version: int = Field(alias="schema")
     source: StoredSource | None
     class_name: str = Field(alias="class")
-    layers: dict[str, dict[str, int]]
+    layers: dict[str, dict[str, Size]]
     transformers: Architecture | None = None
     fingerprint: str
     notes: dict[str, Any] = {}
@@ -180,7 +187,7 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
 
 def resize(
     model: nn.Module,
-    layers: dict[str, dict[str, int]],
+    layers: dict[str, dict[str, Size]],
     tensors: dict[str, Tensor],
     *,
     where: str,

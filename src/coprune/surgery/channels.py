@@ -1,7 +1,7 @@
 """Apply a plan to a model.
 
-Channels are cut through Torch-Pruning's dependency graph, and only it; the heads and feed-forward neurons
-of a transformer by slicing (:mod:`coprune.surgery.heads`).
+Inner channels are cut through Torch-Pruning's dependency graph, and only it; coupled ones, and the heads
+and feed-forward neurons of a transformer, by slicing (:mod:`coprune.surgery.heads`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,7 @@ from coprune.models import remember, source_of
 from coprune.plan import GroupDecision, Member, Plan
 from coprune.surgery.heads import is_sliced, slice_units
 from coprune.units import trace
-
-_SIZES = {
-    "producer": ("out_channels", "out_features", "nf"),
-    "consumer": ("in_channels", "in_features", "nx"),
-    "carrier": ("num_features", "out_channels", "embedding_dim"),
-}
-"""What an attribute with the number of channels is called, by role; ``nf``, ``nx``: GPT-2's layers."""
+from coprune.units.layers import Side, channel_count
 
 
 def cut(model: nn.Module, decisions: tuple[GroupDecision, ...], example: Inputs) -> nn.Module:
@@ -89,11 +83,13 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
                 raise UserError(
                     f"plan for another model: layer '{layer}' is not in this {type(model).__name__}"
                 )
-            has = next((getattr(module, a) for a in _SIZES[role] if hasattr(module, a)), None)
+            side: Side = "input" if role == "consumer" else "output"
+            has = channel_count(module, side, members[0].parameter)
             # A fused projection has several shares in a group of heads, the last one up to its end.
-            needs = max(m.offset + decision.size * m.span for m in members)
+            needs = max(m.width or m.offset + decision.size * m.span for m in members)
             # A consumer behind a concatenation reads more than this group.
-            enough = role == "consumer" and has is not None and has >= needs
+            told = any(m.width for m in members)
+            enough = role == "consumer" and not told and has is not None and has >= needs
             if has is not None and has != needs and not enough:
                 raise UserError(
                     f"plan for another model: layer '{layer}' has {has} channels, the plan says {needs}"

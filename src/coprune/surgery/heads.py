@@ -1,7 +1,8 @@
-"""Cut attention heads and feed-forward neurons: slice the layers that a decision's members name.
+"""Cut attention heads, feed-forward neurons and coupled channels: slice the layers that members name.
 
 No graph is traced: members say which rows and columns belong to which unit
-(:mod:`coprune.units.attention`), and every module may keep another number of heads or neurons.
+(:mod:`coprune.units.attention`, :mod:`coprune.units.coupled`), all of them counted in the unpruned model.
+So groups that share a concatenation do not get into each other's way.
 """
 
 from __future__ import annotations
@@ -13,65 +14,87 @@ import torch
 from torch import Tensor, nn
 
 from coprune.errors import UserError
-from coprune.plan import GroupDecision, Member
+from coprune.plan import GroupDecision
 from coprune.units import channel_indices
 from coprune.units.attention import attention_family, transformer_groups
+from coprune.units.layers import CHANNELWISE, channel_count
 
 TABLES = ("relative_position_bias_table",)
 """Parameters ``[places, heads]`` of modules that are no layers of PyTorch (BEiT, Swin)."""
 
 
 def is_sliced(model: nn.Module, decisions: Sequence[GroupDecision]) -> list[bool]:
-    """Which decisions are about heads or neurons of a transformer, and not about traced channels."""
+    """Which decisions are cut here, and not through a traced graph.
+
+    Heads and neurons of a transformer; and, as soon as a plan has a coupled group, all of its channels.
+    """
     names = {group.name for group in transformer_groups(model)}
-    return [decision.name in names for decision in decisions]
+    coupled = any(_is_coupled(d) for d in decisions if d.name not in names)
+    return [coupled or decision.name in names for decision in decisions]
+
+
+def _is_coupled(decision: GroupDecision) -> bool:
+    """Whether a group of channels is more than one producer, what passes it on, and what reads it."""
+    producers = [m for m in decision.members if m.role == "producer"]
+    return len(producers) != 1 or any(
+        m.width is not None or m.parameter is not None or (m.role != "consumer" and m.span > 1)
+        for m in decision.members
+    )
 
 
 def slice_units(model: nn.Module, decisions: Sequence[GroupDecision]) -> None:
-    """Remove the heads and neurons that were not kept, in place.
+    """Remove the units that were not kept, in place.
 
     Args:
-        model: a transformer that the decisions fit.
-        decisions: about groups of heads or neurons.
+        model: that the decisions fit.
+        decisions: about groups of heads, neurons or channels.
 
     Raises:
         UserError: a member's layer is of a type that cannot be sliced.
     """
+    shares: dict[tuple[str, str, str | None], list[Tensor]] = defaultdict(list)
+    last: dict[str, GroupDecision] = {}
     for decision in decisions:
         removed = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)), dtype=torch.int64)
-        if not len(removed):
-            continue
-        shares: dict[tuple[str, str], list[Member]] = defaultdict(list)
-        for member in decision.members:
-            shares[member.layer, member.role].append(member)
-        for (name, role), members in shares.items():
-            layer = model.get_submodule(name)
-            # A fused projection has a share in queries, in keys and in values.
-            gone = torch.cat([channel_indices(m, removed) for m in members])
-            if role == "consumer":
-                _slice_inputs(name, layer, gone)
-            elif role == "producer":
-                _slice_outputs(name, layer, gone)
-            else:
-                _slice_carrier(name, layer, gone, decision)
+        for member in decision.members if len(removed) else ():
+            # A fused projection has a share in queries, in keys and in values; what is read behind a
+            # concatenation has one in every group.
+            key = (member.layer, member.role, member.parameter)
+            shares[key].append(channel_indices(member, removed))
+            last[member.layer] = decision
+    for (name, role, parameter), parts in shares.items():
+        layer, gone = model.get_submodule(name), torch.cat(parts)
+        if parameter is not None:
+            along = next(axis for axis, n in enumerate(getattr(layer, parameter).shape) if n > 1)
+            _drop(layer, parameter, gone, along)
+        elif role == "consumer":
+            _slice_inputs(name, layer, gone)
+        elif role == "producer":
+            _slice_outputs(name, layer, gone)
+        else:
+            _slice_carrier(name, layer, gone, last[name])
 
 
 def _drop(layer: nn.Module, name: str, gone: Tensor, axis: int) -> int:
-    """Take rows or columns out of a layer's parameter, if it has it; returns how many stay."""
-    parameter = getattr(layer, name)
-    if parameter is None:
+    """Take rows or columns out of a parameter or buffer, if the layer has it; returns how many stay."""
+    tensor = getattr(layer, name)
+    if tensor is None:
         return 0
-    stays = torch.ones(parameter.shape[axis], dtype=torch.bool)
+    stays = torch.ones(tensor.shape[axis], dtype=torch.bool)
     stays[gone] = False
-    kept = stays.nonzero().flatten().to(parameter.device)
-    fresh = parameter.detach().index_select(axis, kept).contiguous()
-    setattr(layer, name, nn.Parameter(fresh, requires_grad=parameter.requires_grad))
+    kept = stays.nonzero().flatten().to(tensor.device)
+    fresh = tensor.detach().index_select(axis, kept).contiguous()
+    if isinstance(tensor, nn.Parameter):
+        fresh = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
+    setattr(layer, name, fresh)
     return len(kept)
 
 
 def _slice_outputs(name: str, layer: nn.Module, gone: Tensor) -> None:
     if isinstance(layer, nn.Linear):
         layer.out_features = _drop(layer, "weight", gone, 0)
+    elif isinstance(layer, nn.Conv2d) and layer.groups == 1:
+        layer.out_channels = _drop(layer, "weight", gone, 0)
     elif type(layer).__name__ == "Conv1D":  # 🤗's, with a weight [input, output]
         layer.nf = _drop(layer, "weight", gone, 1)  # type: ignore[assignment]
     else:
@@ -82,14 +105,47 @@ def _slice_outputs(name: str, layer: nn.Module, gone: Tensor) -> None:
 def _slice_inputs(name: str, layer: nn.Module, gone: Tensor) -> None:
     if isinstance(layer, nn.Linear):
         layer.in_features = _drop(layer, "weight", gone, 1)
+    elif isinstance(layer, nn.Conv2d) and layer.groups == 1:
+        layer.in_channels = _drop(layer, "weight", gone, 1)
     elif type(layer).__name__ == "Conv1D":
         layer.nx = _drop(layer, "weight", gone, 0)  # type: ignore[assignment]
     else:
         raise UserError(f"layer '{name}': inputs of a {type(layer).__name__} cannot be sliced")
 
 
+def _slice_passing(layer: nn.Module, gone: Tensor) -> bool:
+    """A norm, a grouped convolution or a PReLU; returns whether it is one."""
+    if isinstance(layer, nn.Conv2d):
+        block = layer.out_channels // layer.groups
+        blocks, each = layer.groups - len(gone) // block, layer.in_channels // layer.groups
+        layer.out_channels = _drop(layer, "weight", gone, 0)
+        layer.groups, layer.in_channels = blocks, blocks * each
+        _drop(layer, "bias", gone, 0)
+    elif isinstance(layer, (*CHANNELWISE, nn.LayerNorm, nn.GroupNorm)):
+        if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
+            return True  # one slope for all
+        count = channel_count(layer, "output") or 0
+        for tensor in ("weight", "bias", "running_mean", "running_var"):
+            if getattr(layer, tensor, None) is not None:
+                _drop(layer, tensor, gone, 0)
+        left = count - len(gone)
+        if isinstance(layer, nn.LayerNorm):
+            layer.normalized_shape = (left,)
+        elif isinstance(layer, nn.GroupNorm):
+            layer.num_groups, layer.num_channels = left * layer.num_groups // count, left
+        elif isinstance(layer, nn.PReLU):
+            layer.num_parameters = left
+        else:
+            layer.num_features = left
+    else:
+        return False
+    return True
+
+
 def _slice_carrier(name: str, layer: nn.Module, gone: Tensor, decision: GroupDecision) -> None:
-    """A table with a column a head, or the attention module itself: its counts and own parameters."""
+    """A norm or grouped convolution, a table with a column a head, or the attention module itself."""
+    if _slice_passing(layer, gone):
+        return
     if isinstance(layer, nn.Embedding):
         layer.embedding_dim = _drop(layer, "weight", gone, 1)
         return

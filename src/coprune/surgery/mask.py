@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.plan import GroupDecision
@@ -21,16 +22,23 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
     contributes nothing there, while one that is only zeroed in the convolution would still leave
     its batch-norm shift.
 
+    A layer norm over channels is the one layer that a cut changes for the channels that stay: it then
+    normalises over fewer of them (so does Torch-Pruning). Within the context it does too.
+
     Args:
         model: changed by hooks only, and only within the context.
         decisions: what to silence.
     """
     check_fits(model, decisions)
     hooks = []
+    silent: dict[nn.LayerNorm, list[Tensor]] = {}
     for decision in decisions:
         removed = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)), dtype=torch.int64)
-        for member in decision.members:
-            if member.role != "consumer" or not len(removed):
+        for member in decision.members if len(removed) else ():
+            norm = model.get_submodule(member.layer)
+            if isinstance(norm, nn.LayerNorm) and member.parameter is None:
+                silent.setdefault(norm, []).append(channel_indices(member, removed))
+            if member.role != "consumer":
                 continue
             index = channel_indices(member, removed)
             consumer = model.get_submodule(member.layer)
@@ -43,8 +51,28 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
                 return (x, *inputs[1:])
 
             hooks.append(consumer.register_forward_pre_hook(silence))
+    for norm, parts in silent.items():
+        stays = torch.ones(norm.normalized_shape[0], dtype=torch.bool)
+        stays[torch.cat(parts)] = False
+        hooks.append(norm.register_forward_hook(_normalising(stays)))
     try:
         yield model
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _normalising(stays: Tensor) -> Callable[[nn.LayerNorm, tuple[Tensor, ...], Tensor], Tensor]:
+    """A hook that normalises over some of the channels, ``[C]`` bool, and puts 0 for the others."""
+
+    def norm(layer: nn.LayerNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        kept = stays.nonzero().flatten().to(output.device)
+        # Torchvision's LayerNorm2d is one whose channels are the second axis, and not the last.
+        axis = -1 if type(layer) is nn.LayerNorm else 1
+        x = inputs[0].index_select(axis, kept).movedim(axis, -1)
+        weight = None if layer.weight is None else layer.weight[kept]
+        bias = None if layer.bias is None else layer.bias[kept]
+        found = F.layer_norm(x, (len(kept),), weight, bias, layer.eps)
+        return torch.zeros_like(output).index_copy(axis, kept, found.movedim(-1, axis))
+
+    return norm

@@ -1,8 +1,9 @@
 """What can be removed together? Knows nothing of data and methods."""
 
 from coprune.units.attention import find_transformer_units
-from coprune.units.find import cost_model, find_units, trace
+from coprune.units.find import cost_model, find_units
 from coprune.units.group import ChannelGroup, CostModel, Quantity, Units, channel_indices, unit_axis
+from coprune.units.trace import trace
 
 __all__ = [
     "ChannelGroup",

@@ -2,78 +2,42 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
-from coprune.errors import UserError
+from coprune.errors import UserError, near_matches
 from coprune.forward import Inputs
 from coprune.measure.macs import layer_costs
 from coprune.plan import Member, Skipped
 from coprune.units.attention import find_transformer_units, within
-from coprune.units.group import ChannelGroup, CostModel, LayerShare, Units
+from coprune.units.coupled import Coupled, coupled_groups
+from coprune.units.group import ChannelGroup, CostModel, LayerShare, Share, Units
+from coprune.units.layers import CHANNELWISE, has_channels, is_dense, is_grouped
+from coprune.units.trace import trace, whole_group
 
 _DENSE = (nn.Conv2d, nn.Linear)
-
-_CHANNELWISE = (_BatchNorm, _InstanceNorm, nn.PReLU)
 
 Role = Literal["producer", "consumer", "carrier"]
 
 
-def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
-    """The dependency graph of a model.
-
-    Args:
-        model: its forward pass is run once with gradients on.
-        example: one or more samples ``[N, …]``.
-
-    Raises:
-        UserError: Torch-Pruning cannot follow the model.
-    """
-    frozen = [p for p in model.parameters() if not p.requires_grad]
-    try:
-        with warnings.catch_warnings(), torch.enable_grad():
-            warnings.simplefilter("ignore")
-            # Tracing follows gradients; a frozen backbone would look like a constant.
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-            return tp.DependencyGraph().build_dependency(model.eval(), example_inputs=example)
-    except (RuntimeError, ValueError, LookupError, AttributeError, TypeError, AssertionError) as cause:
-        raise UserError(
-            f"the dependency graph of {type(model).__name__} cannot be traced: "
-            f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
-        ) from cause
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-
-
 def _role(graph: tp.DependencyGraph, module: nn.Module, handler: object) -> Role | None:
     """A layer's part in a group; None for operations without channels of their own (additions, …)."""
-    if isinstance(module, _DENSE) and not _depthwise(module):
+    if is_dense(module):
         made = handler == graph.get_pruner_of_module(module).prune_out_channels
         return "producer" if made else "consumer"
-    if any(True for _ in module.parameters(recurse=False)):
-        return "carrier"
-    return None
+    return "carrier" if has_channels(module) else None
 
 
-def _depthwise(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups > 1
-
-
-def _group(graph: tp.DependencyGraph, root: nn.Module, names: dict[nn.Module, str]) -> ChannelGroup:
-    """The group of a producer's output channels, as members with offset and span."""
+def _group(graph: tp.DependencyGraph, root: nn.Module, names: dict[nn.Module, str]) -> ChannelGroup | str:
+    """The group of a producer's output channels, as members with offset and span; or why there is none."""
     size = graph.get_pruner_of_module(root).get_out_channels(root)
-    group = graph.get_pruning_group(
-        root, graph.get_pruner_of_module(root).prune_out_channels, list(range(size))
-    )
+    group = whole_group(graph, root)
+    if isinstance(group, str):
+        return group
     members: dict[tuple[str, Role], Member] = {}
     regular = True
     for dependency, indices in group:
@@ -84,7 +48,7 @@ def _group(graph: tp.DependencyGraph, root: nn.Module, names: dict[nn.Module, st
         role = _role(graph, module, dependency.handler)
         if role is None or module not in names:
             continue
-        offset, span = min(indices), len(indices) // size
+        offset, span = min(indices), max(1, len(indices) // size)
         # Units must own consecutive channels in order; anything else is a kind of its own.
         regular = regular and list(indices) == list(range(offset, offset + size * span))
         key = (names[module], role)
@@ -109,7 +73,7 @@ def _removable_alone(module: nn.Module, role: Role, channels: int) -> bool:
     """
     if role == "consumer":
         return channels == getattr(module, "in_channels", getattr(module, "in_features", None))
-    return role == "producer" or isinstance(module, _CHANNELWISE) or _channelwise(module)
+    return role == "producer" or isinstance(module, CHANNELWISE) or _channelwise(module)
 
 
 def _channelwise(module: nn.Module) -> bool:
@@ -118,42 +82,86 @@ def _channelwise(module: nn.Module) -> bool:
 
 
 def find_units(
-    model: nn.Module, example: Inputs, *, skip: Sequence[str] = (), graph: tp.DependencyGraph | None = None
+    model: nn.Module,
+    example: Inputs,
+    *,
+    skip: Sequence[str] = (),
+    only: Sequence[str] = (),
+    coupled: bool = False,
+    graph: tp.DependencyGraph | None = None,
 ) -> Units:
     """All groups of a model, and the layers that no group covers, with reasons.
 
     A transformer's heads and feed-forward neurons are found by its family
     (:func:`coprune.units.attention.find_transformer_units`), the channels of any other model by its
-    dependency graph. There, the first and the last layer are left alone (CoSeP, arXiv 2505.13225).
-    Coupled groups are found and reported, but not yet offered for pruning.
+    dependency graph. There, the first and the last layer are left alone (CoSeP, arXiv 2505.13225), but
+    for the first layer's part in a coupled group.
 
     Args:
         model: any module that Torch-Pruning can trace, or a transformer.
         example: one sample with a batch dimension; a transformer is not called.
         skip: module names to leave alone; a container stands for all layers inside it.
+        only: layers whose groups may be pruned, and nothing else; empty: all.
+        coupled: whether coupled groups (:mod:`coprune.units.coupled`) are offered too, and not only
+            reported. What the graph says of them is not always right:
+            :func:`coprune.surgery.trial.sound` tries them.
         graph: of the model, when it is known already.
 
     Raises:
         UserError: the model cannot be traced, its attention is of an unknown family, or a name in
-            ``skip`` does not exist.
+            ``skip`` or ``only`` does not exist.
     """
-    names = {module: name for name, module in model.named_modules() if name}
-    unknown = sorted(set(skip) - set(names.values()))
-    if unknown:
-        raise UserError(f"--skip {unknown[0]}: no such layer in {type(model).__name__}")
+    known = dict(model.named_modules())
+    for option, given in (("skip", skip), ("only", only)):
+        unknown = sorted(set(given) - known.keys())
+        if unknown:
+            alike = [n for n in known if n.count(".") == unknown[0].count(".")] or list(known)
+            raise UserError(
+                f"--{option} {unknown[0]}: no such layer in {type(model).__name__}; "
+                f"{near_matches(unknown[0], alike)}"
+            )
     transformer = find_transformer_units(model, skip=skip)
     if transformer is not None:
-        return transformer
+        return _restricted(transformer, only)
+    return _restricted(_traced_units(model, example, skip=skip, coupled=coupled, graph=graph), only)
+
+
+def _restricted(units: Units, only: Sequence[str]) -> Units:
+    """The groups that some of the layers make or carry."""
+    if not only:
+        return units
+    chosen = [any(within(m.layer, only) for m in g.members if m.role != "consumer") for g in units.groups]
+    left = tuple(
+        Skipped(layer=m.layer, reason="left alone: not among --only")
+        for group, wanted in zip(units.groups, chosen, strict=True)
+        if not wanted
+        for m in group.of_role("producer")
+    )
+    kept = tuple(g for g, wanted in zip(units.groups, chosen, strict=True) if wanted)
+    return Units(kept, (*left, *units.skipped))
+
+
+def _traced_units(
+    model: nn.Module,
+    example: Inputs,
+    *,
+    skip: Sequence[str],
+    coupled: bool,
+    graph: tp.DependencyGraph | None,
+) -> Units:
+    names = {module: name for name, module in model.named_modules() if name}
     if isinstance(example, dict):
         raise UserError(
             f"{type(model).__name__} reads named inputs but has no attention that is known; "
             "the dependency graph is traced with one tensor"
         )
     graph = graph or trace(model, example)
-    dense = [n for n in _execution_order(model, example) if not _depthwise(model.get_submodule(n))]
+    order = _execution_order(model, example)
+    dense = [n for n in order if not is_grouped(model.get_submodule(n))]
     groups: list[ChannelGroup] = []
     skipped: list[Skipped] = []
     covered: set[str] = set()
+    inner: list[str] = []
     for name in dense:
         if name in covered:
             continue
@@ -163,6 +171,9 @@ def find_units(
             skipped.append(Skipped(layer=name, reason="not reached by the dependency graph"))
             continue
         group = _group(graph, module, names)
+        if isinstance(group, str):
+            skipped.append(Skipped(layer=name, reason=group))
+            continue
         producers = [m.layer for m in group.of_role("producer")]
         covered.update(producers)
         reason = None
@@ -178,7 +189,34 @@ def find_units(
             groups.append(group)
         else:
             skipped.extend(Skipped(layer=p, reason=reason) for p in producers or [name])
+        if group.kind == "inner":
+            inner.append(name)
+    if coupled:
+        found = coupled_groups(graph, model, order, last=dense[-1], leave=inner)
+        return _with_coupled(groups, skipped, found, order, skip)
     return Units(tuple(groups), tuple(skipped))
+
+
+def _with_coupled(
+    groups: Sequence[ChannelGroup],
+    skipped: Sequence[Skipped],
+    found: Coupled,
+    order: Sequence[str],
+    skip: Sequence[str],
+) -> Units:
+    """Coupled groups beside the inner ones, in the order of the network, and what is still left alone."""
+    offered, left = list(groups), dict(found.refused)
+    for group in found.groups:
+        producers = [m.layer for m in group.of_role("producer")]
+        if any(within(m.layer, skip) for m in group.members if m.role != "consumer"):
+            left |= dict.fromkeys(producers, "left alone as asked (--skip)")
+        else:
+            offered.append(group)
+    offered.sort(key=lambda g: order.index(g.of_role("producer")[0].layer))
+    made = {m.layer for g in offered for m in g.of_role("producer")}
+    why = {s.layer: s.reason for s in skipped if s.layer not in made}
+    why |= {layer: reason for layer, reason in left.items() if layer not in made}
+    return Units(tuple(offered), tuple(Skipped(layer=layer, reason=reason) for layer, reason in why.items()))
 
 
 def _mixing(model: nn.Module, group: ChannelGroup) -> bool:
@@ -226,11 +264,20 @@ def cost_model(model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]
         example: one sample ``[1, …]``.
         groups: the groups that may lose units.
     """
-    output = {m.layer: g.name for g in groups for m in g.members if m.role != "consumer"}
-    read = {m.layer: g.name for g in groups for m in g.members if m.role == "consumer"}
+    shares: dict[str, dict[str, dict[str, float]]] = {"output": {}, "input": {}}
+    for group in groups:
+        for member in group.members:
+            side = shares["input" if member.role == "consumer" else "output"].setdefault(member.layer, {})
+            # Members without a width own all channels of their layer, the parts of a fused one together.
+            part = 1.0 if member.width is None else group.size * member.span / member.width
+            side[group.name] = min(1.0, side.get(group.name, 0.0) + part)
+
+    def found(side: str, layer: str) -> tuple[Share, ...]:
+        return tuple(Share(g, part) for g, part in shares[side].get(layer, {}).items())
+
     return CostModel(
         tuple(
-            LayerShare(c.name, c.macs, c.params, output.get(c.name), read.get(c.name))
+            LayerShare(c.name, c.macs, c.params, found("output", c.name), found("input", c.name))
             for c in layer_costs(model, example)
             if c.macs or c.params
         ),

@@ -27,12 +27,14 @@ class ChannelGroup:
     """Channels that are kept or removed together.
 
     Attributes:
-        name: module name of the first producer; of heads, that of the attention module.
+        name: module name of the first producer; of heads, that of the attention module. Where a
+            producer's channels make several groups, ``#2`` and so on are appended.
         size: number of units ``U``.
         members: the layers involved.
         kind: ``inner``: one producer, read by dense layers only, with nothing but channel-by-channel
             layers (batch norm, depthwise) in between. ``coupled``: several producers (a residual
-            sum), a norm over channels, or parts of a concatenation. ``heads``: those of an attention
+            sum, squeeze-and-excite), blocks of a grouped convolution, a norm over channels, or parts of
+            a concatenation. ``heads``: those of an attention
             module, or of several that share something a head; with grouped queries a unit is a
             key/value head with its queries. ``neurons``: those of a feed-forward block.
     """
@@ -45,6 +47,16 @@ class ChannelGroup:
     def of_role(self, role: str) -> tuple[Member, ...]:
         """The members with a role."""
         return tuple(m for m in self.members if m.role == role)
+
+    def channels(self, role: str) -> dict[str, Tensor]:
+        """Layer → the channels of every unit, ``[U, S]`` int64, of all its members with a role."""
+        found: dict[str, list[Tensor]] = {}
+        every = torch.arange(self.size)
+        for member in self.of_role(role):
+            if member.parameter is None:
+                part = channel_indices(member, every).view(self.size, -1)
+                found.setdefault(member.layer, []).append(part)
+        return {layer: torch.cat(parts, 1) for layer, parts in found.items()}
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,8 @@ def channel_indices(member: Member, kept: Tensor) -> Tensor:
     Returns:
         Channel indices ``[K · span]`` int64, in the units' order.
     """
+    if member.channels:
+        return torch.tensor(member.channels).view(-1, member.span)[kept].flatten()
     within = torch.arange(member.span)
     return (member.offset + kept.unsqueeze(1) * member.span + within).flatten()
 
@@ -78,27 +92,37 @@ def unit_axis(layer: nn.Module) -> int:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What part of a layer's input or output channels belongs to a group, in (0, 1]."""
+
+    group: str
+    part: float = 1.0
+
+
+@dataclass(frozen=True)
 class LayerShare:
     """What one layer costs, and which groups scale it.
 
     Attributes:
         macs, params: at full size.
-        output, input: names of the groups that its output and input channels belong to, if any.
+        output, input: the groups that its output and input channels belong to; the rest is fixed.
     """
 
     layer: str
     macs: int
     params: int
-    output: str | None
-    input: str | None
+    output: tuple[Share, ...] = ()
+    input: tuple[Share, ...] = ()
 
 
 @dataclass(frozen=True)
 class CostModel:
     """MACs and parameters as a function of how many units each group keeps.
 
-    A layer costs in proportion to the kept shares of its input and of its output channels. That is
-    exact for MACs; a bias is counted as if it shrank with the inputs, a negligible part of params.
+    A layer costs in proportion to the kept shares of its input and of its output channels. Behind a
+    concatenation a share is the sum of several groups' parts. That is exact for MACs; a bias is counted
+    as if it shrank with the inputs, a negligible part of params. Of a group's own count the cost is a
+    polynomial of degree 2 at most: a layer may read and write the same stream.
     """
 
     layers: tuple[LayerShare, ...]
@@ -113,11 +137,12 @@ class CostModel:
         return self._total(counts, "params")
 
     def _total(self, counts: Mapping[str, int], quantity: Quantity) -> float:
-        share = {g: counts.get(g, n) / n for g, n in self.sizes.items()}
-        return sum(
-            getattr(layer, quantity) * share.get(layer.output or "", 1.0) * share.get(layer.input or "", 1.0)
-            for layer in self.layers
-        )
+        gone = {g: 1 - counts.get(g, n) / n for g, n in self.sizes.items()}
+
+        def left(shares: tuple[Share, ...]) -> float:
+            return 1.0 - sum(share.part * gone.get(share.group, 0.0) for share in shares)
+
+        return sum(getattr(layer, quantity) * left(layer.output) * left(layer.input) for layer in self.layers)
 
     @property
     def full(self) -> int:

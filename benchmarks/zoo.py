@@ -1,0 +1,195 @@
+"""Every classification model of torchvision: is it pruned right, and if not, is it said why?
+
+Random weights, the smallest image that the model takes, ``magnitude`` down to 70 % of the MACs, all kinds
+of units. A model has *passed* when the cut one computes what the masked one does, gradients reach all of
+its weights, and a fresh process loads it from its folder with equal outputs; it is *refused* when one line
+says why; everything else has *failed*. Models that are done are not done again.
+
+python benchmarks/zoo.py --out benchmarks/results/zoo.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coprune.data.dataset import DataSet, in_memory
+from coprune.errors import UserError
+from coprune.files import write_json
+from coprune.forward import logits_of
+from coprune.measure import count_macs, count_params
+from coprune.methods import find_method
+from coprune.models import Source, build
+from coprune.run.environment import versions
+from coprune.run.steps import KINDS, Prepared, decide, gather_for, prepare
+from coprune.select import Budget
+from coprune.store import load, save_model
+from coprune.store.tensors import read_tensors, write_tensors
+from coprune.surgery import cut, masked
+
+SIZES = (32, 64, 96, 128, 224, 256)
+KEEP = 0.7
+LARGE = 150_000_000
+"""Parameters from which on masked and cut are compared in float32, for memory."""
+
+LARGEST = 400_000_000
+"""More parameters than that do not fit three times into this benchmark's 16 GB."""
+
+KEPT = "outputs.safetensors"
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    # Their auxiliary heads do not run in evaluation mode, so that nothing is seen of them.
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "init_weights": False},
+}
+
+
+def smallest(model: nn.Module) -> int:
+    """Pixels a side of the smallest image that the model takes."""
+    for size in SIZES:
+        try:
+            with torch.no_grad():
+                model(torch.zeros(1, 3, size, size))
+        except (RuntimeError, ValueError, AssertionError):
+            continue
+        return size
+    raise UserError(f"takes no square image of {SIZES[0]} to {SIZES[-1]} pixels")
+
+
+def samples(size: int, classes: int) -> DataSet:
+    """A few random images."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(8) % 2
+    source = in_memory([(torch.randn(8, 3, size, size, generator=generator), labels)])
+    return DataSet("random", source, source, source, classes, (3, size, size), "random")
+
+
+def difference(model: nn.Module, prepared: Prepared, decisions: Any, images: Tensor) -> float:
+    """Largest difference of masked and cut outputs, in proportion to the largest output."""
+    dtype = torch.float32 if count_params(model) > LARGE else torch.float64
+    twin, images = model.to(dtype), images.to(dtype)
+    with torch.no_grad():
+        with masked(twin, decisions):
+            expected = logits_of(twin, images)
+        found = logits_of(cut(twin, decisions, images[:1]), images)
+    model.to(torch.float32)
+    limit = 1e-3 if dtype == torch.float32 else 1e-9
+    apart = float((found - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
+    if not apart <= limit:
+        raise ArithmeticError(f"cut differs from masked by {apart:.2g} of the largest output")
+    return apart
+
+
+def one(name: str, folder: Path) -> dict:
+    """Prune one model and save it with an image and what the pruned model makes of it."""
+    torch.manual_seed(0)
+    model = build(Source(f"python:torchvision.models:{name}", ARGUMENTS.get(name, {})))
+    if count_params(model) > LARGEST:
+        raise UserError(f"not tried: {count_params(model) / 1e6:.0f} M parameters")
+    size = smallest(model)
+    data = samples(size, 1000)
+    prepared = prepare(model, data, kinds=KINDS)
+    method = find_method("magnitude")
+    options = method.settings()
+    profile = gather_for(model, prepared, data.calibration, method.needs(options), classes=1000, device="cpu")
+    choices = method.choose(profile, options, 0)
+    decisions = decide(Budget(keep_macs=KEEP), prepared.cost, choices)
+    images, labels = next(iter(data.calibration.batches(2)))
+    apart = difference(model, prepared, decisions, images)
+    pruned = cut(model, decisions, prepared.example)
+    figures = {
+        "size": size,
+        "macs": count_macs(pruned, prepared.example) / count_macs(model, prepared.example),
+        "params": count_params(pruned) / count_params(model),
+        "groups": {k: sum(g.kind == k for g in prepared.units.groups) for k in KINDS},
+        "difference": apart,
+        "left": sorted({s.reason for s in prepared.units.skipped if s.reason.startswith("coupled")}),
+    }
+    del model
+    with torch.no_grad():
+        write_tensors(folder / KEPT, {"images": images, "outputs": pruned(images)})
+    save_model(folder, pruned)
+    loss = nn.functional.cross_entropy(logits_of(pruned.train(), images), labels)
+    loss.backward()
+    without = [n for n, p in pruned.named_parameters() if p.requires_grad and p.grad is None]
+    if without:
+        raise ArithmeticError(f"no gradient reaches {without[0]}")
+    return figures
+
+
+def again(folder: Path) -> None:
+    """Load a saved model and compare its outputs, bit for bit."""
+    model = load(folder, trust=True)
+    kept = read_tensors(folder / KEPT, what="outputs")
+    with torch.no_grad():
+        equal = torch.equal(model(kept["images"]), kept["outputs"])
+    if not equal:
+        raise ArithmeticError("the loaded model computes something else")
+
+
+def tried(name: str, *, timeout: float) -> dict:
+    """One entry of the results; pruning and loading have a process each."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        for step in ("one", "again"):
+            words = [sys.executable, __file__, "--step", step, "--folder", folder, "--only", name]
+            try:
+                done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
+            except subprocess.TimeoutExpired:
+                return {"model": name, "status": "failed", "reason": f"took more than {timeout:g} s"}
+            said = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+            if done.returncode:
+                status = "refused" if done.returncode == 2 else "failed"
+                return {"model": name, "status": status, "reason": said}
+        figures = json.loads((Path(folder) / "figures.json").read_text())
+    return {"model": name, "status": "passed", **figures, "seconds": round(time.monotonic() - started, 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", nargs="*", default=[], help="models; all by default")
+    parser.add_argument("--timeout", type=float, default=1200)
+    parser.add_argument("--again", action="store_true", help="do models again that have not passed")
+    parser.add_argument("--step", choices=("one", "again"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.step == "again":
+        again(args.folder)
+        return
+    if args.step == "one":
+        try:
+            figures = one(args.only[0], args.folder)
+        except UserError as cause:
+            print(cause, file=sys.stderr)
+            sys.exit(2)
+        write_json(args.folder / "figures.json", figures)
+        return
+    if args.out is None:
+        parser.error("--out is needed")
+    import torchvision
+
+    names = args.only or torchvision.models.list_models(module=torchvision.models)
+    found = json.loads(args.out.read_text())["models"] if args.out.is_file() else []
+    done = {entry["model"]: entry for entry in found if not args.again or entry["status"] == "passed"}
+    for name in names:
+        if name in done:
+            continue
+        done[name] = tried(name, timeout=args.timeout)
+        print(name, done[name]["status"], done[name].get("reason", ""), flush=True)
+        entries = [done[n] for n in sorted(done)]
+        made = {**versions(), "torchvision": torchvision.__version__}
+        write_json(args.out, {"keep_macs": KEEP, "models": entries, "versions": made})
+
+
+if __name__ == "__main__":
+    main()

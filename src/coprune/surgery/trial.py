@@ -1,0 +1,135 @@
+"""Try coupled groups before they are offered: what is cut must compute what is masked.
+
+A dependency graph sees which tensors meet, not everything that is done to them: a channel shuffle is a
+reshape to it, a maximum over channels an activation, a split in two halves stays where it was. So every
+coupled group is cut, on a twin in float64 with other weights, and compared with the twin that has the same
+units silenced.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from coprune.errors import UserError
+from coprune.forward import Inputs, logits_of
+from coprune.plan import GroupDecision, Skipped
+from coprune.surgery.channels import cut
+from coprune.surgery.mask import masked
+from coprune.units import ChannelGroup, Units
+
+TOLERANCE = 1e-9
+"""Largest difference between masked and cut outputs, in proportion to the largest output."""
+
+_NOISE = 0.1
+_DRAWS = 2
+
+
+def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
+    """The units without those coupled groups whose cut is not what it should be.
+
+    Args:
+        model: unpruned; left as it is.
+        units: of it.
+        example: one sample ``[1, …]``; the images tried are random ones of its shape.
+
+    Returns:
+        All other groups; the producers of the refused ones are among the skipped, with the reason.
+    """
+    coupled = [g for g in units.groups if g.kind == "coupled"]
+    if not coupled or not isinstance(example, Tensor):
+        return units
+    twin = _twin(model)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((2, *example.shape[1:]), generator=generator, dtype=torch.float64)
+    refused = _refused(twin, coupled, images)
+    left = tuple(
+        Skipped(layer=member.layer, reason=refused[group.name])
+        for group in coupled
+        if group.name in refused
+        for member in group.of_role("producer")
+    )
+    groups = tuple(g for g in units.groups if g.name not in refused)
+    made = {m.layer for g in groups for m in g.of_role("producer")}
+    return Units(groups, (*(s for s in left if s.layer not in made), *units.skipped))
+
+
+@torch.no_grad()
+def _twin(model: nn.Module) -> nn.Module:
+    """In float64, with no weight left at 0, where a wrong cut would not show."""
+    twin = copy.deepcopy(model).cpu().double().eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in twin.parameters():
+        spread = float(parameter.square().mean().sqrt()) or 1.0
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.add_(noise, alpha=_NOISE * spread)
+    return twin
+
+
+def _refused(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor) -> dict[str, str]:
+    """Group name → what is wrong with its cut. Halves are tried until the culprits stand alone."""
+    wrong = _difference(model, groups, images)
+    if wrong is None:
+        return {}
+    if len(groups) == 1:
+        return {groups[0].name: wrong}
+    half = len(groups) // 2
+    found: dict[str, str] = {}
+    for part in (groups[:half], groups[half:]):
+        found |= _refused(model, part, images)
+    if not found:
+        # Each half alone is right, both together are not: one of them stays whole.
+        found = dict.fromkeys((g.name for g in groups[half:]), f"only together with others: {wrong}")
+    return found
+
+
+@torch.no_grad()
+def _difference(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor) -> str | None:
+    """What is wrong when some of every group's units go; None when nothing is."""
+    for draw in range(_DRAWS):
+        wrong = _wrong(model, tuple(_some(group, draw) for group in groups), images)
+        if wrong is not None:
+            return wrong
+    return None
+
+
+def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tensor) -> str | None:
+    with masked(model, decisions):
+        expected = logits_of(model, images.clone())
+    try:
+        found = logits_of(cut(model, decisions, images[:1]), images.clone())
+    except UserError as cause:
+        return f"coupled, and it cannot be cut: {cause}"
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as cause:
+        said = str(cause).splitlines()[0] if str(cause) else ""
+        return f"coupled, and the model does not run when it is cut ({type(cause).__name__}: {said})"
+    if found.shape != expected.shape:
+        return "coupled, and the model's output depends on how many there are"
+    if not bool(torch.isfinite(expected).all()):
+        return "coupled, and no cut could be tried: the model's output is not finite"
+    apart = float((found - expected).abs().max())
+    if apart > TOLERANCE * max(float(expected.abs().max()), 1e-30):
+        return (
+            "coupled, and when it is cut other channels change too: something in between mixes or orders "
+            "channels in a way that the dependency graph does not see"
+        )
+    return None
+
+
+def _some(group: ChannelGroup, draw: int) -> GroupDecision:
+    """A random set of units, fewer than all: groups that lost the same ones could stand for each other."""
+    digest = hashlib.blake2b(f"{draw}/{group.name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    count = int(torch.randint(1, group.size, (1,), generator=generator))
+    kept = torch.randperm(group.size, generator=generator)[:count]
+    return GroupDecision(
+        name=group.name,
+        members=group.members,
+        size=group.size,
+        kept=tuple(sorted(kept.tolist())),
+        reason="tried",
+    )

@@ -1,0 +1,59 @@
+"""What a layer of PyTorch does with its channels: the one place that knows layer types.
+
+Shapes: ``C`` channels of a layer's input or output.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeGuard
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+Side = Literal["input", "output"]
+
+_COUNTS = {
+    "input": ("in_channels", "in_features", "nx", "num_features", "num_channels", "embedding_dim"),
+    "output": ("out_channels", "out_features", "nf", "num_features", "num_channels", "embedding_dim"),
+}
+"""What the attribute with ``C`` is called; ``nf``, ``nx``: GPT-2's layers."""
+
+CHANNELWISE = (_BatchNorm, _InstanceNorm, nn.PReLU)
+"""Layers that treat every channel by itself."""
+
+MIXING = (nn.LayerNorm, nn.GroupNorm)
+"""Norms over several channels."""
+
+
+def channel_count(module: nn.Module, side: Side, parameter: str | None = None) -> int | None:
+    """How many channels a layer reads or makes; None where it has no number of its own.
+
+    Args:
+        module: the layer.
+        side: input or output.
+        parameter: of a bare parameter of the module instead.
+    """
+    if parameter is not None:
+        owned = getattr(module, parameter, None)
+        return owned.numel() if isinstance(owned, nn.Parameter) else None
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters if module.num_parameters > 1 else None
+    if isinstance(module, nn.LayerNorm):
+        return module.normalized_shape[-1] if len(module.normalized_shape) == 1 else None
+    return next((getattr(module, a) for a in _COUNTS[side] if hasattr(module, a)), None)
+
+
+def is_grouped(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a convolution works on blocks of channels; depthwise ones do."""
+    return isinstance(module, nn.Conv2d) and module.groups > 1
+
+
+def has_channels(module: nn.Module) -> bool:
+    """Whether a cut changes the layer: it has weights, or remembers how many channels there are."""
+    return any(True for _ in module.parameters(recurse=False)) or isinstance(module, (*CHANNELWISE, *MIXING))
+
+
+def is_dense(module: nn.Module) -> bool:
+    """Whether every output channel of a layer reads every input channel, and units may begin or end there."""
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)

@@ -1,0 +1,231 @@
+"""Tiny networks whose channels are coupled, one way each, for images of one channel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import tiny
+
+
+class Stream(nn.Module):
+    """stem + two blocks on one stream, as in MobileNetV2: sums, batch norms, depthwise in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 6, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(6, 8, 1, bias=False),
+                nn.BatchNorm2d(8),
+                nn.ReLU6(),
+                nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+                nn.BatchNorm2d(8),
+                nn.ReLU6(),
+                nn.Conv2d(8, 6, 1, bias=False),
+                nn.BatchNorm2d(6),
+            )
+            for _ in range(2)
+        )
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        for block in self.blocks:
+            x = x + block(x)
+        return self.fc(x.mean((2, 3)))
+
+
+class Plain(nn.Module):
+    """A layer reads and writes one stream, so that its cost is quadratic in the stream's width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 6, 3, padding=1)
+        self.same = nn.Conv2d(6, 6, 3, padding=1, bias=False)
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        return self.fc(torch.relu(x + self.same(x)).mean((2, 3)))
+
+
+class Dense(nn.Module):
+    """Concatenation after concatenation with a batch norm behind each, as in DenseNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(n) for n in (4, 7, 10))
+        self.convs = nn.ModuleList(nn.Conv2d(n, 3, 3, padding=1, bias=False) for n in (4, 7))
+        self.fc = nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [self.stem(x)]
+        for norm, conv in zip(self.norms, self.convs, strict=False):
+            seen.append(conv(torch.relu(norm(torch.cat(seen, 1)))))
+        return self.fc(torch.relu(self.norms[2](torch.cat(seen, 1))).mean((2, 3)))
+
+
+class Flat(nn.Module):
+    """A sum, flattened: a linear layer reads all pixels of a unit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, stride=2)
+        self.left = nn.Conv2d(4, 5, 3, stride=2)
+        self.right = nn.Conv2d(4, 5, 3, stride=2)
+        self.fc1 = nn.Linear(5 * 4, 6)
+        self.fc2 = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        both = torch.relu(self.left(x) + self.right(x))
+        return self.fc2(torch.relu(self.fc1(both.flatten(1))))
+
+
+class FlatConcatenation(nn.Module):
+    """Two parts side by side, flattened: Torch-Pruning (1.6.1) forgets where the second begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, stride=2)
+        self.left = nn.Conv2d(4, 5, 3, stride=2)
+        self.right = nn.Conv2d(4, 3, 3, stride=2)
+        self.fc1 = nn.Linear(8 * 4, 6)
+        self.fc2 = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        both = torch.relu(torch.cat([self.left(x), self.right(x)], 1))
+        return self.fc2(torch.relu(self.fc1(both.flatten(1))))
+
+
+class Grouped(nn.Module):
+    """A bottleneck with a grouped convolution, as in ResNeXt; squeeze-and-excite, as in RegNet."""
+
+    def __init__(self, groups: int = 4, width: int = 8, multiplier: int = 1) -> None:
+        super().__init__()
+        made = width * multiplier
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.a = nn.Conv2d(4, width, 1, bias=False)
+        self.bn_a = nn.BatchNorm2d(width)
+        self.b = nn.Conv2d(width, made, 3, padding=1, groups=groups)
+        self.bn_b = nn.BatchNorm2d(made)
+        self.squeeze = nn.Conv2d(made, 3, 1)
+        self.excite = nn.Conv2d(3, made, 1)
+        self.c = nn.Conv2d(made, 4, 1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        h = torch.relu(self.bn_b(self.b(torch.relu(self.bn_a(self.a(x))))))
+        h = h * torch.sigmoid(self.excite(torch.relu(self.squeeze(h.mean((2, 3), keepdim=True)))))
+        return self.fc(torch.relu(x + self.c(h)).mean((2, 3)))
+
+
+class Normed(nn.Module):
+    """Layer norm over the channels of a stream, and a layer scale, as in ConvNeXt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 6, 2, 2)
+        self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.norm = nn.LayerNorm(6)
+        self.up = nn.Linear(6, 9)
+        self.down = nn.Linear(9, 6)
+        self.scale = nn.Parameter(torch.ones(6, 1, 1))
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        h = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        h = self.down(torch.nn.functional.gelu(self.up(h))).permute(0, 3, 1, 2)
+        return self.fc((x + self.scale * h).mean((2, 3)))
+
+
+class GroupNormed(nn.Module):
+    """A group norm: its groups are blocks of channels that go together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3)
+        self.made = nn.Conv2d(4, 8, 3)
+        self.norm = nn.GroupNorm(4, 8)
+        self.read = nn.Conv2d(8, 4, 3)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.norm(self.made(torch.relu(self.stem(x)))))
+        return self.fc(self.read(h).mean((2, 3)))
+
+
+class Shuffled(nn.Module):
+    """A channel shuffle between two pointwise layers, which the dependency graph does not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3)
+        self.one = nn.Conv2d(4, 6, 1)
+        self.two = nn.Conv2d(4, 6, 1)
+        self.read = nn.Conv2d(12, 4, 1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        h = torch.cat([self.one(x), self.two(x)], 1)
+        n, c, height, width = h.shape
+        h = h.view(n, 2, c // 2, height, width).transpose(1, 2).contiguous().view(n, c, height, width)
+        return self.fc(torch.relu(self.read(torch.relu(h))).mean((2, 3)))
+
+
+class Strongest(nn.Module):
+    """Every channel of a sum is divided by the strongest of all: no layer, so nothing to be seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3)
+        self.one = nn.Conv2d(4, 6, 1)
+        self.two = nn.Conv2d(4, 6, 1)
+        self.read = nn.Conv2d(6, 4, 1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        h = torch.relu(self.one(x) + self.two(x))
+        h = h / (1 + h.max(1, keepdim=True).values)
+        return self.fc(torch.relu(self.read(h)).mean((2, 3)))
+
+
+class Halved(nn.Module):
+    """A sum that is split in two halves wherever its middle is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3)
+        self.one = nn.Conv2d(4, 8, 1)
+        self.two = nn.Conv2d(4, 8, 1)
+        self.left = nn.Conv2d(4, 4, 1)
+        self.right = nn.Conv2d(4, 4, 1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        left, right = torch.relu(self.one(x) + self.two(x)).chunk(2, 1)
+        return self.fc(torch.relu(self.left(left) * self.right(right)).mean((2, 3)))
+
+
+def networks() -> dict[str, nn.Module]:
+    """Networks of which every coupled group can be cut."""
+    made: dict[str, nn.Module] = {
+        "resnet20": tiny.network("resnet20"),
+        "stream": Stream(),
+        "plain": Plain(),
+        "dense": Dense(),
+        "flat": Flat(),
+        "grouped": Grouped(),
+        "multiplied": Grouped(groups=8, multiplier=2),
+        "normed": Normed(),
+        "group_normed": GroupNormed(),
+    }
+    return {name: tiny.randomise(net) for name, net in made.items()}
