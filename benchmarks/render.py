@@ -409,6 +409,43 @@ def bundled() -> str:
     return table(["name", "top-1, whole test set", "MACs", "parameters", "made by"], rows)
 
 
+def zoo() -> str:
+    """A row a family of models, and a line a reason."""
+    content = load("zoo")
+    families: dict[str, list[dict]] = {}
+    for entry in content["models"]:
+        family = re.match(r"[a-z]+", entry["model"])
+        families.setdefault(family.group() if family else entry["model"], []).append(entry)
+    rows = []
+    for family, entries in sorted(families.items()):
+        passed = [e for e in entries if e["status"] == "passed"]
+        counts = {s: sum(e["status"] == s for e in entries) for s in ("passed", "refused", "failed")}
+        coupled = [e["groups"]["coupled"] for e in passed]
+        share = [100 * e["macs"] for e in passed]
+        rows.append(
+            [
+                family,
+                *(str(counts[s] or "–") for s in counts),
+                f"{min(coupled)} to {max(coupled)}" if coupled else "–",
+                f"{min(share):.1f} to {max(share):.1f} %" if share else "–",
+                f"{max(e['difference'] for e in passed):.0e}" if passed else "–",
+            ]
+        )
+    said = [
+        f"- {e['status']}: `{e['model']}`: {e['reason']}"
+        for e in content["models"]
+        if e["status"] != "passed"
+    ]
+    head = ["family", "passed", "refused", "failed", "coupled groups", "MACs kept", "cut − masked"]
+    note = (
+        f"\n\nEvery classification model of torchvision {content['versions']['torchvision']}, random weights, "
+        f"`magnitude` to {100 * content['keep_macs']:.0f} % of the MACs with all kinds of units. *Passed*: the cut "
+        "model computes what the masked one does (largest difference, in proportion to the largest output), "
+        "gradients reach all of its weights, and a fresh process loads it with equal outputs.\n\n"
+    )
+    return table(head, rows) + note + "\n".join(said) + versions(content)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "cosep_compare": compare("cosep_compare"),
     "bundled": bundled,
@@ -421,6 +458,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation": ablation,
     "training": training,
     "text": text,
+    "zoo": zoo,
 }
 
 

@@ -178,7 +178,10 @@ def main() -> None:
         parser.error("--out is needed")
     import torchvision
 
-    names = args.only or torchvision.models.list_models(module=torchvision.models)
+    names = args.only or sorted(
+        torchvision.models.list_models(module=torchvision.models),
+        key=lambda n: torchvision.models.get_model_weights(n).DEFAULT.meta["num_params"],
+    )
     found = json.loads(args.out.read_text())["models"] if args.out.is_file() else []
     done = {entry["model"]: entry for entry in found if not args.again or entry["status"] == "passed"}
     for name in names:

@@ -138,3 +138,32 @@ def test_flat_curves_give_up_their_units_first():
         "flat": 1,
         "steep": 4,
     }
+
+
+@given(seed=seeds, share=st.floats(0, 1))
+def test_a_layer_that_reads_and_writes_one_stream_is_paid_for_exactly(seed, share):
+    curves, prices = drawn(seed, groups=2, convex=True)
+
+    def cost(counts):
+        return float(sum(p * counts[g] ** 2 for g, p in prices.items()))
+
+    target = target_of(curves, cost, share)
+    found = spend(curves, cost, target)
+    assert cost(found) <= target
+    largest = max(float((c[1:-1] - c[2:]).max()) if len(c) > 2 else 0.0 for c in curves.values())
+    assert lost(curves, found) <= best(curves, cost, target) + largest + 1e-12
+
+
+@given(seed=seeds, share=st.floats(0, 1), step=st.integers(1, 4))
+def test_only_allowed_counts_are_taken(seed, share, step):
+    curves, prices = drawn(seed)
+    cost = additive(prices)
+    allowed = {g: sorted({*range(step, len(c), step), len(c) - 1}) for g, c in curves.items()}
+    least = cost({g: k[0] for g, k in allowed.items()})
+    target = least + share * (cost({g: len(c) - 1 for g, c in curves.items()}) - least)
+    found = spend(curves, cost, target, allowed=allowed)
+    assert all(found[g] in allowed[g] for g in curves)
+    assert cost(found) <= target
+    for g, ways in allowed.items():
+        if found[g] < ways[-1]:
+            assert cost({**found, g: ways[ways.index(found[g]) + 1]}) > target

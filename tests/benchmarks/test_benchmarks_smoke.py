@@ -76,6 +76,24 @@ def test_text(tmp_path, monkeypatch):
     # Three budgets of four methods, two of three.
     assert len([line for line in lines if line.startswith("| ")]) == 1 + 3 * 4 + 2 * 3
     assert "at its own knee" in lines[-3]
+def test_zoo(tmp_path, monkeypatch):
+    pytest.importorskip("torchvision")
+    run("zoo.py", "--only", "mobilenet_v3_small", "swin_t", "--out", tmp_path / "zoo.json")
+    content = json.loads((tmp_path / "zoo.json").read_text())
+    small, swin = content["models"]
+    assert small["status"] == "passed"
+    assert small["macs"] <= content["keep_macs"]
+    assert small["groups"]["coupled"] > 0
+    assert (swin["status"], "unknown family" in swin["reason"]) == ("refused", True)
+    # What is done is not done again, and the table has a row a family and a line a reason.
+    before = (tmp_path / "zoo.json").read_text()
+    run("zoo.py", "--only", "swin_t", "--out", tmp_path / "zoo.json")
+    assert (tmp_path / "zoo.json").read_text() == before
+    render = module("render")
+    monkeypatch.setattr(render, "RESULTS", tmp_path)
+    lines = render.zoo().splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| mobilenet", "| swin"]
+    assert any(line.startswith("- refused: `swin_t`: ") for line in lines)
 
 
 @pytest.mark.parametrize("name", JOBS)

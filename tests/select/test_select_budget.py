@@ -11,7 +11,14 @@ import tiny
 from coprune.errors import UserError
 from coprune.measure import count_macs, count_params
 from coprune.models import Source, build
-from coprune.select import Budget, check_reachable, counts_for_macs, uniform_counts
+from coprune.select import (
+    Budget,
+    allowed_counts,
+    check_reachable,
+    counts_for_macs,
+    nearest_allowed,
+    uniform_counts,
+)
 from coprune.surgery import cut
 from coprune.units import cost_model, find_units
 from coprune.units.group import CostModel, LayerShare, Share
@@ -228,3 +235,30 @@ def test_a_budget_says_what_it_is(given, words, searched):
 def test_new_limits(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Budget(**bad)
+
+
+def test_allowed_counts_are_multiples_or_all():
+    assert allowed_counts(20, 8) == [8, 16, 20]
+    assert allowed_counts(16, 8) == [8, 16]
+    assert allowed_counts(5, 8) == [1, 2, 3, 4, 5]
+    assert nearest_allowed(12, 20, 8) == 16  # of two equally near the larger
+    assert nearest_allowed(11, 20, 8) == 8
+    assert uniform_counts({"a": 20, "b": 5}, 0.5, round_to=8) == {"a": 8, "b": 2}
+
+
+@pytest.mark.parametrize("name", NETS)
+@given(target=st.floats(0.4, 1.0), step=st.sampled_from([2, 4, 8]))
+def test_rounded_counts_stay_below_the_target_and_nothing_more_would_fit(costs, name, target, step):
+    cost = costs[name]
+    counts = counts_for_macs(cost, target, round_to=step)
+    assert cost.ratio(counts) <= target
+    for g, n in cost.sizes.items():
+        ways = allowed_counts(n, step)
+        assert counts[g] in ways
+        if counts[g] < n:
+            assert cost.ratio({**counts, g: ways[ways.index(counts[g]) + 1]}) > target
+
+
+def test_a_budget_out_of_reach_of_rounded_counts_says_what_the_least_is(costs):
+    with pytest.raises(UserError, match=r"keep_macs=0\.1 cannot be reached: 16 units in every group"):
+        counts_for_macs(costs["resnet20"], 0.1, round_to=16)

@@ -8,6 +8,7 @@ have after surgery. Loading builds the full-size model, resizes the layers, load
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,10 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], *, where: str) ->
             + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         )
     check_finite(tensors, where=where)
-    model.load_state_dict(tensors)
+    state = OrderedDict(tensors)
+    # Versions of its modules' formats, without which some (MNASNet) refuse what they wrote themselves.
+    state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(state)
 
 
 def check_finite(tensors: dict[str, Tensor], *, where: str) -> None:
