@@ -438,10 +438,10 @@ def zoo() -> str:
     ]
     head = ["family", "passed", "refused", "failed", "coupled groups", "MACs kept", "cut − masked"]
     note = (
-        f"\n\nEvery classification model of torchvision {content['versions']['torchvision']}, random weights, "
-        f"`magnitude` to {100 * content['keep_macs']:.0f} % of the MACs with all kinds of units. *Passed*: the cut "
-        "model computes what the masked one does (largest difference, in proportion to the largest output), "
-        "gradients reach all of its weights, and a fresh process loads it with equal outputs.\n\n"
+        f"\n\nThe classification models of torchvision {content['versions']['torchvision']}, random weights, "
+        f"`magnitude` to {100 * content['keep_macs']:.0f} % of the MACs with all kinds of units. *Passed*: "
+        "the cut model computes what the masked one does (largest difference, in proportion to the largest "
+        "output), gradients reach all of its weights, and a fresh process loads it with equal outputs.\n\n"
     )
     return table(head, rows) + note + "\n".join(said) + versions(content)
 
