@@ -1,0 +1,47 @@
+"""Norms without weights count too: they remember how many channels there are."""
+
+import torch
+from torch import nn
+
+import tiny
+from coprune.plan import Member
+from coprune.store import load, save_model
+from coprune.surgery import cut, masked
+from coprune.units import find_units
+
+IMAGE = torch.zeros(1, 1, 12, 12)
+
+
+class Bare(nn.Module):
+    """A stream, an inner group behind a batch norm without weights, and a bare layer norm at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.up = nn.Conv2d(4, 6, 1)
+        self.between = nn.BatchNorm2d(6, affine=False)
+        self.down = nn.Conv2d(6, 4, 1)
+        self.norm = nn.LayerNorm(4, elementwise_affine=False)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        x = x + self.down(torch.relu(self.between(self.up(x))))
+        return self.fc(self.norm(x.mean((2, 3))))
+
+
+def test_norms_without_weights_are_cut_with_their_groups_and_stored(tmp_path):
+    net = Bare().eval()
+    nn.init.uniform_(net.between.running_var, 0.5, 2.0)
+    units = find_units(net, IMAGE, coupled=True)
+    groups = {g.name: g for g in units.groups}
+    assert Member(layer="between", role="carrier") in groups["up"].members
+    assert Member(layer="norm", role="carrier") in groups["stem"].members
+    decisions = (tiny.decision(groups["stem"], [0, 2, 3]), tiny.decision(groups["up"], [1, 4]))
+    smaller = cut(net, decisions, IMAGE)
+    assert (smaller.between.num_features, smaller.norm.normalized_shape) == (2, (3,))
+    x = torch.randn(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    with masked(net, decisions), torch.no_grad():
+        assert torch.allclose(net(x), smaller(x), atol=1e-6)
+    save_model(tmp_path, smaller)
+    assert torch.equal(load(tmp_path, model=Bare())(x), smaller(x))
