@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.errors import UserError
 from coprune.forward import Inputs, logits_of
@@ -23,8 +24,10 @@ from coprune.surgery.mask import masked
 from coprune.units import ChannelGroup, Units
 
 TOLERANCE = 1e-9
-"""Largest difference between masked and cut outputs, in proportion to the largest output."""
+"""Largest difference between masked and cut outputs, in proportion to how far outputs are apart."""
 
+_BLIND = 1e-6
+_IMAGES = 4
 _NOISE = 0.1
 _DRAWS = 2
 
@@ -43,9 +46,9 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
     coupled = [g for g in units.groups if g.kind == "coupled"]
     if not coupled or not isinstance(example, Tensor):
         return units
-    twin = _twin(model)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn((2, *example.shape[1:]), generator=generator, dtype=torch.float64)
+    images = torch.randn((_IMAGES, *example.shape[1:]), generator=generator, dtype=torch.float64)
+    twin = _twin(model, images)
     refused = _refused(twin, coupled, images)
     left = tuple(
         Skipped(layer=member.layer, reason=refused[group.name])
@@ -59,15 +62,22 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
 
 
 @torch.no_grad()
-def _twin(model: nn.Module) -> nn.Module:
-    """In float64, with no weight left at 0, where a wrong cut would not show."""
+def _twin(model: nn.Module, images: Tensor) -> nn.Module:
+    """In float64, with no weight at 0 and no signal that dies away, where a wrong cut would not show."""
     twin = copy.deepcopy(model).cpu().double().eval()
     generator = torch.Generator().manual_seed(0)
     for parameter in twin.parameters():
         spread = float(parameter.square().mean().sqrt()) or 1.0
         noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
         parameter.add_(noise, alpha=_NOISE * spread)
-    return twin
+    norms = [m for m in twin.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    if norms:
+        logits_of(twin, images.clone())
+    return twin.eval()
 
 
 def _refused(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor) -> dict[str, str]:
@@ -111,8 +121,11 @@ def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tenso
         return "coupled, and the model's output depends on how many there are"
     if not bool(torch.isfinite(expected).all()):
         return "coupled, and no cut could be tried: the model's output is not finite"
-    apart = float((found - expected).abs().max())
-    if apart > TOLERANCE * max(float(expected.abs().max()), 1e-30):
+    apart, size = float((found - expected).abs().max()), float(expected.abs().max())
+    spread = float((expected - expected.mean(0)).abs().max())
+    if spread <= _BLIND * size:
+        return "coupled, and no cut could be tried: the model's output hardly depends on its input"
+    if apart > TOLERANCE * spread:
         return (
             "coupled, and when it is cut other channels change too: something in between mixes or orders "
             "channels in a way that the dependency graph does not see"
