@@ -441,7 +441,8 @@ def zoo() -> str:
         f"\n\nThe classification models of torchvision {content['versions']['torchvision']}, random weights, "
         f"`magnitude` to {100 * content['keep_macs']:.0f} % of the MACs with all kinds of units. *Passed*: "
         "the cut model computes what the masked one does (largest difference, in proportion to the "
-        "spread of outputs), gradients reach all of its weights, and a fresh process loads it with equal outputs.\n\n"
+        "spread of outputs), gradients reach all of its weights, and a fresh process loads it with equal "
+        "outputs.\n\n"
     )
     return table(head, rows) + note + "\n".join(said) + versions(content)
 

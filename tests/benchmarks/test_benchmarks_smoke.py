@@ -76,6 +76,8 @@ def test_text(tmp_path, monkeypatch):
     # Three budgets of four methods, two of three.
     assert len([line for line in lines if line.startswith("| ")]) == 1 + 3 * 4 + 2 * 3
     assert "at its own knee" in lines[-3]
+
+
 def test_zoo(tmp_path, monkeypatch):
     pytest.importorskip("torchvision")
     run("zoo.py", "--only", "mobilenet_v3_small", "swin_t", "--out", tmp_path / "zoo.json")
