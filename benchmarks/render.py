@@ -148,48 +148,48 @@ def ingredients() -> str:
     return table(head, rows) + versions(load("quality_resnet20"))
 
 
-TEXT_PARTS = {
-    "heads": "heads",
-    "heads, trained": "heads",
-    "heads and neurons": "MACs, heads and neurons",
-}
+TEXT_PARTS = {"heads": "heads", "heads and neurons": "MACs, heads and neurons"}
 
 
 def text() -> str:
     """Heads alone, and heads with neurons: points lost against each seed's own base."""
     content = load("text")
     lines = []
-    for asked, rows in _text_rows(content).items():
-        for row in rows:
+    for part, what in TEXT_PARTS.items():
+        plain, trained = _lost(content, part), _lost(content, f"{part}, trained")
+        for (budget, method), row in sorted(
+            plain.items(), key=lambda item: (-item[0][0], item[1]["recovered"][0])
+        ):
+            after = trained.get((budget, method))
             lines.append(
                 [
-                    asked,
-                    f"**`{row['method']}`**" if row["method"] == "complementary" else f"`{row['method']}`",
+                    f"{100 * budget:.0f} % of the {what}",
+                    f"**`{method}`**" if method == "complementary" else f"`{method}`",
                     row["size"],
-                    *(points(row[stage], seeds=row["seeds"]) for stage in STAGES),
+                    points(row["pruned"], seeds=row["seeds"]),
+                    points(row["recovered"], seeds=row["seeds"]),
+                    points(after and after["finetuned"], seeds=after["seeds"] if after else 0),
                 ]
             )
     head = ["asked", "choice", "units kept, MACs", "as cut", "least squares", "+ 1 epoch"]
     return table(head, lines) + "\n\n" + _text_said(content) + versions(content)
 
 
-def _text_rows(content: dict) -> dict[str, list[dict]]:
-    """Budget in words → a summary a method, of the points lost, the least first."""
-    found: dict[str, list[dict]] = {}
-    for part, what in TEXT_PARTS.items():
-        rows = [
-            {**row, **{s: made["base"]["value"] - row[s] for s in STAGES if row[s] is not None}}
-            for made in content["comparisons"]
-            if made["part"] == part
-            for row in made["rows"]
-        ]
-        for summary in summarise({"rows": rows}):
-            same = [r for r in rows if (r["budget"], r["method"]) == (summary["budget"], summary["method"])]
-            units, macs = (statistics.fmean(r[key] for r in same) for key in ("kept", "macs_ratio"))
-            summary["size"] = f"{units:,.0f}, {100 * macs:.0f} %"
-            found.setdefault(f"{100 * summary['budget']:.0f} % of the {what}", []).append(summary)
-    order = sorted(found, key=lambda asked: ("MACs" in asked, -int(asked.split(" ")[0])))
-    return {asked: sorted(found[asked], key=lambda row: row["recovered"][0]) for asked in order}
+def _lost(content: dict, part: str) -> dict[tuple[float, str], dict]:
+    """(budget, method) → its summary over the seeds, of points lost instead of accuracies."""
+    rows = [
+        {**row, **{s: made["base"]["value"] - row[s] for s in STAGES if row[s] is not None}}
+        for made in content["comparisons"]
+        if made["part"] == part
+        for row in made["rows"]
+    ]
+    found = {}
+    for summary in summarise({"rows": rows}):
+        key = (summary["budget"], summary["method"])
+        same = [r for r in rows if (r["budget"], r["method"]) == key]
+        units, macs = (statistics.fmean(r[name] for r in same) for name in ("kept", "macs_ratio"))
+        found[key] = {**summary, "size": f"{units:,.0f}, {100 * macs:.0f} %"}
+    return found
 
 
 def _text_said(content: dict) -> str:
@@ -199,8 +199,10 @@ def _text_said(content: dict) -> str:
     said = (
         f"Points lost, mean ± standard deviation over {len(bases)} seeds, each with a split (2,105 held-out "
         f"sentences) and a base model of its own ({named} %); {content['calibration']:,} calibration "
-        f"sentences. The epoch: AdamW, distillation, {content['precision']}, the same for all."
+        f"sentences. The epoch: AdamW, distillation, {content['precision']}, the same for all"
     )
+    seeds = {made["seed"] for made in content["comparisons"] if made["part"].endswith(", trained")}
+    said += "." if len(seeds) == len(bases) else f"; {len(seeds)} of the seeds."
     knees = [
         (row["kept"], *(100 * row[stage] for stage in ("pruned", "finetuned")), 100 * made["base"]["value"])
         for made in content["comparisons"]

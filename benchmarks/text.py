@@ -32,17 +32,21 @@ CAHP = EPOCH.model_copy(update={"epochs": 3, "lr": 2e-5, "distill": 0.0})
 PARTS: dict[str, dict[str, Any]] = {
     "heads": {
         "methods": ("complementary", "cahp", "michel", "random"),
-        "budgets": (0.5, 0.17),
+        "budgets": (0.5, 0.25, 0.17),
         "budget_of": "heads",
     },
     "heads, trained": {
-        "methods": ("complementary", "cahp", "michel", "random"),
+        "methods": ("complementary", "cahp", "michel"),
         "budgets": (0.25,),
         "budget_of": "heads",
         "finetune": EPOCH,
     },
     "heads and neurons": {
         "methods": ("complementary", "magnitude", "random"),
+        "budgets": (0.5, 0.25),
+    },
+    "heads and neurons, trained": {
+        "methods": ("complementary", "magnitude"),
         "budgets": (0.5, 0.25),
         "finetune": EPOCH,
     },
@@ -60,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trained-seeds", type=int, default=3, help="of the parts with training")
     parser.add_argument("--calibration", type=int, default=1000)
     parser.add_argument("--precision", default="bf16", help="of all training after the pruning")
     parser.add_argument("--runs", type=Path, default=Path("benchmarks/runs/text"))
@@ -71,7 +76,7 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
     for part in args.parts:
-        for seed in range(args.seeds):
+        for seed in range(args.trained_seeds if "finetune" in PARTS[part] else args.seeds):
             model, data = base_model(
                 seed, bases=args.bases, runs=args.runs, source=args.source, sentences=args.sentences
             )

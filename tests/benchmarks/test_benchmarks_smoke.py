@@ -69,7 +69,20 @@ def test_ablation(base, digits, tmp_path, monkeypatch):
 def test_text(tmp_path, monkeypatch):
     source = texts.tiny_text_model(tmp_path / "tiny", classes=5, heads=8)
     where = ["--runs", tmp_path / "runs", "--bases", tmp_path / "bases", "--out", tmp_path / "text.json"]
-    run("text.py", "--source", f"hf:{source}", "--sentences", 400, "--calibration", 100, "--seeds", 2, *where)
+    run(
+        "text.py",
+        "--source",
+        f"hf:{source}",
+        "--sentences",
+        400,
+        "--calibration",
+        100,
+        "--seeds",
+        2,
+        "--trained-seeds",
+        1,
+        *where,
+    )
     render = module("render")
     monkeypatch.setattr(render, "RESULTS", tmp_path)
     lines = render.text().splitlines()
