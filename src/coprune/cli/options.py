@@ -10,13 +10,15 @@ import typer
 Model = Annotated[
     str,
     typer.Option(
-        help="coprune:NET, coprune:NET@DATA (trained), hf:DIR, python:module:factory or a run folder."
+        help="coprune:NET, coprune:NET@DATA (trained), torchvision:, timm:, pytorchcv: or hf:NAME, "
+        "python:module:factory, or a run folder."
     ),
 ]
 Data = Annotated[
     str,
     typer.Option(
-        help="fashion-mnist[:ROOT], fashion-mnist-sample, npz:FILE; texts: tsv:FILE, sst5:ROOT, mnli:ROOT, "
+        help="fashion-mnist[:ROOT], fashion-mnist-sample, cifar10[:ROOT], cifar100[:ROOT], "
+        "imagefolder:ROOT[@SIZE], npz:FILE; texts: tsv:FILE, sst5:ROOT, mnli:ROOT, "
         "mnli-mm:ROOT, hf:NAME[:CONFIG]."
     ),
 ]
