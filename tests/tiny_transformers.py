@@ -102,6 +102,38 @@ def _torchvision() -> nn.Module:
     )
 
 
+def _swin(kind: str) -> nn.Module:
+    from torchvision.models import swin_transformer as library
+
+    return library.SwinTransformer(
+        patch_size=[4, 4],
+        embed_dim=16,
+        depths=[1, 1],
+        num_heads=[2, 4],
+        window_size=[2, 2],
+        mlp_ratio=1.25,
+        num_classes=CLASSES,
+        block=getattr(library, f"SwinTransformerBlock{kind}"),
+        downsample_layer=getattr(library, f"PatchMerging{kind}"),
+    )
+
+
+def _maxvit() -> nn.Module:
+    from torchvision.models.maxvit import MaxVit
+
+    return MaxVit(
+        input_size=(16, 16),
+        stem_channels=8,
+        partition_size=2,
+        block_channels=[8, 16],
+        block_layers=[1, 1],
+        head_dim=4,
+        stochastic_depth_prob=0.0,
+        mlp_ratio=3,
+        num_classes=CLASSES,
+    )
+
+
 _T5 = {
     "vocab_size": WORDS,
     "d_model": 32,
@@ -239,6 +271,14 @@ ZOO: dict[str, Tiny] = {
     ),
     "timm_gated": Tiny("", reads="tensor", implementations=("sdpa",), make=_timm_gated),
     "torchvision": Tiny("", reads="colour", implementations=("sdpa",), make=_torchvision),
+    **{
+        name: Tiny("", reads="colour", implementations=("eager",), make=made)
+        for name, made in (
+            ("torchvision_swin", functools.partial(_swin, "")),
+            ("torchvision_swin_v2", functools.partial(_swin, "V2")),
+            ("torchvision_maxvit", _maxvit),
+        )
+    },
 }
 
 CASES = [(name, how) for name, tiny in ZOO.items() for how in tiny.implementations]
@@ -268,7 +308,7 @@ def inputs(name: str, *, samples: int = 2, dtype: torch.dtype = torch.float64) -
     """What the network reads: a tensor, or named ones; the last sample is padded."""
     tiny = ZOO[name]
     generator = torch.Generator().manual_seed(2)
-    side = 16 if name == "swin" else 12
+    side = 16 if "swin" in name or name.endswith("maxvit") else 12
     image = torch.randn(samples, 3 if tiny.reads == "colour" else 1, side, side, generator=generator)
     if tiny.reads in ("tensor", "colour"):
         return image.to(dtype)

@@ -15,7 +15,9 @@ pytest.importorskip("transformers")
 pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 
-JOINT = {"mpnet": 1, "beit_shared": 1, "t5": 3, "t5_gated": 3, "albert": 1, "torchvision": 0}
+JOINT = {"mpnet": 1, "beit_shared": 1, "t5": 3, "t5_gated": 3, "albert": 1} | {
+    name: 0 for name in ZOO if name.startswith("torchvision")
+}
 """Number of head groups where it is not that of the attention modules."""
 
 
@@ -207,11 +209,20 @@ def test_a_network_without_attention_has_no_transformer_units(traced):
     assert find_transformer_units(traced["resnet20"][0]) is None
 
 
-def test_multihead_attention_is_left_alone_with_the_reason():
-    units = found("torchvision")
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("torchvision", "encoder.layers.encoder_layer_0.self_attention"),
+        ("torchvision_swin", "features.1.0.attn"),
+        ("torchvision_swin_v2", "features.3.0.attn"),
+        ("torchvision_maxvit", "blocks.0.layers.0.layers.window_attention.attn_layer.1"),
+    ],
+)
+def test_attention_that_reshapes_by_the_width_is_left_alone_with_the_reason(name, layer):
+    units = found(name)
     assert {g.kind for g in units.groups} == {"neurons"}
     reasons = {s.layer: s.reason for s in units.skipped}
-    assert "cannot be cut" in reasons["encoder.layers.encoder_layer_0.self_attention"]
+    assert "cannot be cut" in reasons[layer]
 
 
 def test_heads_that_depend_on_one_another_are_left_alone():

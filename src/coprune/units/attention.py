@@ -16,15 +16,17 @@ from torch import nn
 
 from coprune.errors import UserError
 from coprune.plan import Member, Skipped
-from coprune.units.families import ATTENTIONS, FEED_FORWARDS, AttentionFamily, FeedForwardFamily, Refusal
+from coprune.units.families import (
+    ATTENTIONS,
+    FEED_FORWARDS,
+    FIXED_WIDTH,
+    AttentionFamily,
+    FeedForwardFamily,
+    Refusal,
+)
 from coprune.units.group import ChannelGroup, Units
 
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "num_key_value_groups")
-
-_FIXED_WIDTH = (
-    "nn.MultiheadAttention reshapes by the model's full width, so that its heads cannot be cut; "
-    "the feed-forward neurons can"
-)
 
 
 def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Units | None:
@@ -118,7 +120,7 @@ def _groups(
     for name, module in model.named_modules():
         family = attention_family(name, module)
         if isinstance(module, nn.MultiheadAttention):
-            attention, refused[name] = True, _FIXED_WIDTH
+            attention, refused[name] = True, FIXED_WIDTH
         elif family is not None:
             attention = True
             found = _refusal(module, family.unless) or _heads(name, module, family, modules)

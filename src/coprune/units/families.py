@@ -100,6 +100,13 @@ class FeedForwardFamily:
     unless: tuple[Refusal, ...] = ()
 
 
+FIXED_WIDTH = (
+    "its forward pass reshapes by the model's full width, so that its heads cannot be cut; "
+    "the feed-forward neurons can"
+)
+"""Of attention whose heads are left alone."""
+
+
 def _separate(query: str, key: str, value: str) -> tuple[Projection, ...]:
     return Projection(query), Projection(key), Projection(value)
 
@@ -257,6 +264,24 @@ ATTENTIONS: list[AttentionFamily] = [
         scaled=("num_heads", "attn_dim"),
         unless=(Refusal("norm", "its norm before the output projection runs over all heads"),),
     ),
+    AttentionFamily(
+        "torchvision Swin",
+        ("ShiftedWindowAttention", "ShiftedWindowAttentionV2"),
+        _fused("qkv"),
+        "proj",
+        "head_dim",
+        home="torchvision.models.swin_transformer",
+        unless=(Refusal("num_heads", FIXED_WIDTH),),
+    ),
+    AttentionFamily(
+        "torchvision MaxViT",
+        ("RelativePositionalMultiHeadAttention",),
+        _fused("to_qkv"),
+        "merge",
+        "head_dim",
+        home="torchvision.models.maxvit",
+        unless=(Refusal("n_heads", FIXED_WIDTH),),
+    ),
 ]
 """Append an entry for a family of your own; the first that matches counts."""
 
@@ -302,5 +327,13 @@ FEED_FORWARDS: list[FeedForwardFamily] = [
     ),
     FeedForwardFamily(
         "torchvision ViT", ("MLPBlock",), ("0",), "3", home="torchvision.models.vision_transformer"
+    ),
+    FeedForwardFamily("torchvision Swin", ("MLP",), ("0",), "3", home="torchvision.ops.misc"),
+    FeedForwardFamily(
+        "torchvision MaxViT",
+        ("PartitionAttentionLayer",),
+        ("mlp_layer.1",),
+        "mlp_layer.3",
+        home="torchvision.models.maxvit",
     ),
 ]
