@@ -10,11 +10,11 @@ from coprune.errors import UserError
 from coprune.store import save_model
 from coprune.surgery import cut
 from coprune.units import find_units
-from tiny_transformers import CASES, WORDS, inputs, output, transformer, uneven
+from tiny_transformers import CASES, WORDS, ZOO, inputs, output, transformer, uneven
 
 pytest.importorskip("transformers")
 
-STORED = [c for c in CASES if c[0] not in ("timm", "timm_norms", "timm_gated", "torchvision")]
+STORED = [(name, how) for name, how in CASES if ZOO[name].make is None]
 
 
 def pruned(name, how="", dtype=torch.float32):

@@ -72,7 +72,8 @@ def kinds_of(settings: PruneSettings, method: Method) -> tuple[str, ...]:
     kinds = tuple("inner" if unit == "channels" else unit for unit in asked) or DEFAULT_KINDS
     found = tuple(kind for kind in method.units if kind in kinds)
     if not found:
-        can = " and ".join("channels" if kind == "inner" else kind for kind in method.units)
+        words = dict.fromkeys("channels" if kind in ("inner", "coupled") else kind for kind in method.units)
+        can = " and ".join(words)
         raise UserError(f"method '{method.name}' chooses {can}, not {' and '.join(asked)}")
     return found
 
