@@ -336,7 +336,11 @@ def ablation() -> str:
     columns = sorted({c for row in cells.values() for c in row}, key=lambda c: (c[0], -c[1]))
     rows = [[said, *(row.get(c, "–") for c in columns)] for said, row in cells.items()]
     head = ["points lost", *(f"{model}, {100 * budget:.0f} %" for model, budget in columns)]
-    return table(head, rows) + versions(content)
+    said = (
+        f"\n\nMean ± standard deviation over {content['seeds']} seeds; {content['calibration']:,} calibration "
+        "images, no training. –: not measured."
+    )
+    return table(head, rows) + said + versions(content)
 
 
 def cosep_variants() -> str:
