@@ -337,8 +337,8 @@ def ablation() -> str:
     rows = [[said, *(row.get(c, "–") for c in columns)] for said, row in cells.items()]
     head = ["points lost", *(f"{model}, {100 * budget:.0f} %" for model, budget in columns)]
     said = (
-        f"\n\nMean ± standard deviation over {content['seeds']} seeds; {content['calibration']:,} calibration "
-        "images, no training. –: not measured."
+        f"\n\nMean ± standard deviation over {content['seeds']} seeds; {content['calibration']:,} "
+        "calibration images, no training. –: not measured."
     )
     return table(head, rows) + said + versions(content)
 
