@@ -172,7 +172,9 @@ def text() -> str:
                 ]
             )
     head = ["asked", "choice", "units kept, MACs", "as cut", "least squares", "+ 1 epoch"]
-    return table(head, lines) + "\n\n" + _text_said(content) + versions(content)
+    shown = len(head) - all(line[-1] == "–" for line in lines)
+    lines = [line[:shown] for line in lines]
+    return table(head[:shown], lines) + "\n\n" + _text_said(content) + versions(content)
 
 
 def _lost(content: dict, part: str) -> dict[tuple[float, str], dict]:
@@ -199,10 +201,13 @@ def _text_said(content: dict) -> str:
     said = (
         f"Points lost, mean ± standard deviation over {len(bases)} seeds, each with a split (2,105 held-out "
         f"sentences) and a base model of its own ({named} %); {content['calibration']:,} calibration "
-        f"sentences. The epoch: AdamW, distillation, {content['precision']}, the same for all"
+        "sentences."
     )
     seeds = {made["seed"] for made in content["comparisons"] if made["part"].endswith(", trained")}
-    said += "." if len(seeds) == len(bases) else f"; {len(seeds)} of the seeds."
+    if seeds:
+        said += (
+            f" The epoch: AdamW, distillation, {content['precision']}, the same for all; {len(seeds)} seeds."
+        )
     knees = [
         (row["kept"], *(100 * row[stage] for stage in ("pruned", "finetuned")), 100 * made["base"]["value"])
         for made in content["comparisons"]
