@@ -116,12 +116,11 @@ class ConsumerCollector:
         part = pick_channels(inputs, columns, axis=unit_axis(layer))
         rows = _narrow(read_rows(layer, part, at), units, total=False)
         mean = rows.mean(0, dtype=torch.float64)
-        # The product of a batch in the model's precision, half the time; batches are added in float64.
-        centred = rows - mean.to(rows.dtype)
+        centred = rows.double() - mean
         batch = {
             "count": mean.new_tensor(float(len(rows))),
             "mean": mean,
-            "m2": (centred.T @ centred).double(),
+            "m2": centred.T @ centred,
         }
         if self._wanted.classes:
             labels = F.one_hot(self._labels.repeat_interleave(at.shape[1]), self._classes).double()
