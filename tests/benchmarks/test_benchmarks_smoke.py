@@ -99,7 +99,8 @@ def test_zoo(tmp_path, monkeypatch):
     assert small["status"] == "passed"
     assert small["macs"] <= content["keep_macs"]
     assert small["groups"]["coupled"] > 0
-    assert (swin["status"], swin["groups"]["neurons"] > 0) == ("passed", True)
+    # Of an image that small the windows are mostly padding: the attention, which stays, costs most.
+    assert (swin["status"], "cannot be reached" in swin["reason"]) == ("refused", True)
     # What is done is not done again, and the table has a row a family and a line a reason.
     before = (tmp_path / "zoo.json").read_text()
     run("zoo.py", "--only", "swin_t", "--out", tmp_path / "zoo.json")
@@ -108,6 +109,7 @@ def test_zoo(tmp_path, monkeypatch):
     monkeypatch.setattr(render, "RESULTS", tmp_path)
     lines = render.zoo().splitlines()
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| mobilenet", "| swin"]
+    assert any(line.startswith("- refused: `swin_t`: ") for line in lines)
 
 
 @pytest.mark.parametrize("name", JOBS)
