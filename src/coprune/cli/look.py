@@ -69,7 +69,7 @@ def measure(
     trust: o.Trust = False,
 ) -> None:
     """Measure the model of a run: MACs, parameters, file size, peak memory, latency, accuracy."""
-    from coprune.cli.values import numbers
+    from coprune.cli.values import numbers, words
     from coprune.errors import UserError
     from coprune.run.measure import measure_run
 
@@ -83,7 +83,7 @@ def measure(
         batches=numbers(latency_batches, option="latency-batches", kind=int),
         threads=threads,
         device=device,
-        engines=[name.strip() for name in engine.split(",") if name.strip()],
+        engines=words(engine),
         trust=trust,
     )
     for line in found:

@@ -12,17 +12,16 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from torch import Tensor, nn
 
+from coprune.compare.job import KNEE, CompareJob, check_job, common_kinds
 from coprune.compare.table import BaseFigures, Comparison, Row
 from coprune.data import DataSet
-from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.measure import count_macs, count_params, evaluate
-from coprune.methods import find_method, method_settings
 from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.report import write_compare
@@ -30,8 +29,6 @@ from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
 from coprune.run.steps import (
-    DEFAULT_KINDS,
-    RECOVERIES,
     Choices,
     Prepared,
     curves_for,
@@ -43,104 +40,7 @@ from coprune.run.steps import (
 )
 from coprune.select import Budget, Method
 from coprune.surgery import cut
-from coprune.training import Recipe, fit
-
-KNEE = "knee"
-
-
-class CompareJob(BaseModel):
-    """Everything ``coprune compare`` can be asked for, but where to write.
-
-    Attributes:
-        methods: names; the first one with a knee decides the MACs of the ``knee`` budget.
-        budget_of: what the budgets are shares of: the ``macs``, or the attention ``heads``, and then
-            nothing else is removed.
-        options: settings of the methods that have them, by option name.
-        budgets: shares of the MACs, or ``knee``.
-        seed: the first.
-        seeds: how many; seed s draws its own calibration samples and training order.
-        recoveries: each row is made once with each of them.
-        allocation: ``auto``: each method shares a budget out in its own way. ``uniform``: every group
-            keeps the same share, whatever the method: the choices alone are compared.
-        finetune: 0 epochs for none.
-        finetune_rates: learning rates, all tried with the first seed: each method, budget and recovery
-            gets the one with the best calibration accuracy, and keeps it for the other seeds. Empty:
-            that of ``finetune``.
-        units, only, round_to: as for ``coprune prune``, the same for every method.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    data: str
-    methods: tuple[str, ...]
-    budgets: tuple[float | str, ...]
-    budget_of: Literal["macs", "heads"] = "macs"
-    options: Mapping[str, Any] = {}
-    seed: int = 0
-    seeds: int = 3
-    recoveries: tuple[str, ...] = ("least-squares",)
-    allocation: Literal["auto", "uniform"] = "auto"
-    finetune: Recipe = Recipe(epochs=0)
-    finetune_rates: tuple[float, ...] = ()
-    weights: str | None = None
-    tokenizer: str | None = None
-    arguments: Mapping[str, Any] = {}
-    calibration: int = 2000
-    trust: bool = False
-    units: tuple[Literal["channels", "inner", "coupled", "heads", "neurons"], ...] = ()
-    skip: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    round_to: int = Field(1, ge=1)
-    device: str = "auto"
-    threads: int | None = None
-
-
-def _settings(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
-    """Each method with its settings; an option must belong to at least one of them."""
-    methods = {name: find_method(name) for name in job.methods}
-    known = {field for m in methods.values() for field in m.settings.model_fields}
-    for option in job.options:
-        if option not in known:
-            raise UserError(f"--{option.replace('_', '-')} is no option of {', '.join(job.methods)}")
-    return {
-        name: (
-            method,
-            method_settings(
-                method, {k: v for k, v in job.options.items() if k in method.settings.model_fields}
-            ),
-        )
-        for name, method in methods.items()
-    }
-
-
-def check_job(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
-    """Refuse what cannot be compared, before anything is loaded.
-
-    Raises:
-        UserError: unknown names, budgets outside (0, 1], a knee that no method has.
-    """
-    methods = _settings(job)
-    if not methods:
-        raise UserError("--methods names none; e.g. --methods cosep,magnitude,random")
-    if len(methods) < len(job.methods):
-        raise UserError("--methods names a method twice")
-    for budget in job.budgets:
-        if budget == KNEE:
-            if not any(m.has_knee for m, _ in methods.values()):
-                raise UserError(f"--keep-{job.budget_of} knee needs a method with a knee, such as cosep")
-        elif isinstance(budget, str) or not 0 < budget <= 1:
-            raise UserError(f"--keep-{job.budget_of} {budget}: shares in (0, 1], or knee")
-    if not job.budgets:
-        raise UserError(f"--keep-{job.budget_of} names no budget; e.g. --keep-{job.budget_of} 0.5,0.25")
-    _kinds(job, methods)
-    for recovery in job.recoveries:
-        if recovery not in RECOVERIES:
-            raise UserError(f"--recovery {recovery}: known are {', '.join(RECOVERIES)}")
-    if job.seeds < 1:
-        raise UserError(f"--seeds {job.seeds}: at least one")
-    pick_device(job.device)
-    return methods
+from coprune.training import fit
 
 
 def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Comparison:
@@ -159,7 +59,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=0)
     model, data = _open(job, seed=0)
-    prepared = prepare(model, data, skip=job.skip, only=job.only, kinds=_kinds(job, methods))
+    prepared = prepare(model, data, skip=job.skip, only=job.only, kinds=common_kinds(job, methods))
     folder = claim(out, job={"compare": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return Comparison.load(out / "compare.json")
@@ -182,25 +82,6 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
         write_compare(out)
         folder.close()
     return comparison
-
-
-def _kinds(job: CompareJob, methods: Mapping[str, tuple[Method, BaseModel]]) -> tuple[str, ...]:
-    """What all of the methods can remove, so that they are compared on the same units."""
-    given = tuple("inner" if unit == "channels" else unit for unit in job.units)
-    asked = ("heads",) if job.budget_of == "heads" else given or DEFAULT_KINDS
-    found = tuple(kind for kind in asked if all(kind in m.units for m, _ in methods.values()))
-    if not found:
-        raise UserError(
-            f"{', '.join(methods)} have no kind of units in common"
-            + (
-                " with --keep-heads"
-                if job.budget_of == "heads"
-                else f" among {', '.join(given)}"
-                if given
-                else "; with cahp, give --keep-heads"
-            )
-        )
-    return found
 
 
 def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
@@ -403,6 +284,3 @@ def _trained(
 
 class _Stored(BaseModel):
     row: Row
-
-
-__all__ = ["CompareJob", "check_job", "run_compare"]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from coprune.data.source import Batch, Normalisation, batch_seed
+from coprune.data.source import Batch, Normalisation, batch_seed, drawn_order, steps_of
 from coprune.errors import UserError
 
 SIZE = 224
@@ -182,13 +182,12 @@ class FolderSource:
             yield images, self.labels[part]
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
-        return -(-max(1, round(fraction * len(self))) // batch_size)
+        return steps_of(len(self), batch_size, fraction)
 
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
     ) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(batch_seed(seed, epoch, -1))
-        order = torch.randperm(len(self), generator=generator)[: max(1, round(fraction * len(self)))]
+        order, _ = drawn_order(len(self), seed=seed, epoch=epoch, fraction=fraction)
         parts = order.split(batch_size)[skip:]
         # One seed an image, by its place in the epoch: the same wherever an interrupted training goes on.
         seeds = [batch_seed(seed, epoch, place) for place in range(skip * batch_size, len(order))]

@@ -106,6 +106,18 @@ def batch_seed(seed: int, epoch: int, step: int) -> int:
     return int.from_bytes(digest, "little") & (2**63 - 1)
 
 
+def steps_of(samples: int, batch_size: int, fraction: float) -> int:
+    """Batches of an epoch over a share of the samples."""
+    return -(-max(1, round(fraction * samples)) // batch_size)
+
+
+def drawn_order(samples: int, *, seed: int, epoch: int, fraction: float) -> tuple[Tensor, torch.Generator]:
+    """The samples of an epoch in a random order, ``[M]`` int64, and the generator for what else is drawn."""
+    generator = torch.Generator().manual_seed(batch_seed(seed, epoch, -1))
+    order = torch.randperm(samples, generator=generator)
+    return order[: max(1, round(fraction * samples))], generator
+
+
 @dataclass(frozen=True)
 class ArraySource:
     """Images held in memory.
@@ -176,13 +188,12 @@ class ArraySource:
             yield self._as_input(self.images[part]), self.labels[part]
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
-        return -(-max(1, round(fraction * len(self))) // batch_size)
+        return steps_of(len(self), batch_size, fraction)
 
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
     ) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(batch_seed(seed, epoch, -1))
-        order = torch.randperm(len(self), generator=generator)[: max(1, round(fraction * len(self)))]
+        order, _ = drawn_order(len(self), seed=seed, epoch=epoch, fraction=fraction)
         for step, index in enumerate(order.split(batch_size)):
             if step < skip:
                 continue

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coprune.data.source import Batch, batch_seed
+from coprune.data.source import Batch, drawn_order, steps_of
 from coprune.errors import UserError
 
 _CHUNK = 50
@@ -199,13 +199,12 @@ class TextSource:
             yield self._batch(slice(start, start + batch_size))
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
-        return -(-max(1, round(fraction * len(self))) // batch_size)
+        return steps_of(len(self), batch_size, fraction)
 
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
     ) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(batch_seed(seed, epoch, -1))
-        drawn = torch.randperm(len(self), generator=generator)[: max(1, round(fraction * len(self)))]
+        drawn, generator = drawn_order(len(self), seed=seed, epoch=epoch, fraction=fraction)
         chunk = torch.arange(len(drawn)) // (_CHUNK * batch_size)
         # By chunk, inside a chunk by length: only the last batch of the last chunk can be short.
         keys = chunk * (self.input_shape[0] + 1) + self.lengths[drawn]

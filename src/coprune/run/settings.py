@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from coprune.errors import UserError
-from coprune.run.steps import DEFAULT_KINDS
+from coprune.run.steps import UnitWord, kinds_asked
 from coprune.select import Budget, Method
 from coprune.training import Recipe
 
@@ -50,7 +50,7 @@ class PruneSettings(BaseModel):
     between: Recipe = BETWEEN
     recovery: Literal["auto", "least-squares", "bn", "none"] = "auto"
     finetune: Recipe = Recipe(epochs=0)
-    units: tuple[Literal["channels", "inner", "coupled", "heads", "neurons"], ...] = ()
+    units: tuple[UnitWord, ...] = ()
     skip: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     round_to: int = Field(1, ge=1)
@@ -68,8 +68,8 @@ def kinds_of(settings: PruneSettings, method: Method) -> tuple[str, ...]:
     Raises:
         UserError: none that was asked for and that the method can choose from.
     """
-    asked = ("heads",) if settings.budget.keep_heads is not None else settings.units
-    kinds = tuple("inner" if unit == "channels" else unit for unit in asked) or DEFAULT_KINDS
+    asked: Sequence[str] = ("heads",) if settings.budget.keep_heads is not None else settings.units
+    kinds = kinds_asked(asked)
     found = tuple(kind for kind in method.units if kind in kinds)
     if not found:
         words = dict.fromkeys("channels" if kind in ("inner", "coupled") else kind for kind in method.units)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,9 @@ KINDS = ("inner", "heads", "neurons", "coupled")
 
 DEFAULT_KINDS = ("inner", "heads", "neurons")
 """Those that are, unless the user says otherwise."""
+
+UnitWord = Literal["channels", "inner", "coupled", "heads", "neurons"]
+"""What a user may ask for; ``channels`` are inner ones."""
 
 Choices = Sequence[GroupChoice] | JointChoice
 """What a method says: a choice a group, or one over all groups."""
@@ -85,6 +89,11 @@ def prepare(
             way = "; --units inner,coupled removes coupled channels too"
         raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}{way}")
     return Prepared(example, units, cost_model(model, example, units.groups))
+
+
+def kinds_asked(units: Sequence[str]) -> tuple[str, ...]:
+    """Kinds of groups that a user's words stand for; without any, the default ones."""
+    return tuple("inner" if unit == "channels" else unit for unit in units) or DEFAULT_KINDS
 
 
 def _of_kinds(units: Units, kinds: Sequence[str]) -> Units:

@@ -1,7 +1,7 @@
 """Apply a plan to a model.
 
 Inner channels are cut through Torch-Pruning's dependency graph, and only it; coupled ones, and the heads
-and feed-forward neurons of a transformer, by slicing (:mod:`coprune.surgery.heads`).
+and feed-forward neurons of a transformer, by slicing (:mod:`coprune.surgery.slices`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from coprune.errors import UserError
 from coprune.forward import Inputs
 from coprune.models import remember, source_of
 from coprune.plan import GroupDecision, Member, Plan
-from coprune.surgery.heads import is_sliced, slice_units
+from coprune.surgery.slices import is_sliced, slice_units
 from coprune.units import trace
 from coprune.units.layers import Side, channel_count
 
