@@ -18,6 +18,11 @@ EXACT = 256
 SHARE = 128
 """Of more units, one in this many of those left goes in a step, chosen among the cheapest."""
 
+SPARE = 0.8
+"""Share of the columns that must be left; with fewer the system is made smaller."""
+
+_NARROW = 64
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -81,8 +86,8 @@ def eliminate(readers: Sequence[Reader], units: int, *, ridge: float = 1e-3) -> 
         alive[go] = False
         for p, w, b in state:
             _remove(p, w, _columns(go, b))
-        if len(ids) > EXACT and 2 * int(alive.sum()) <= len(ids):
-            # What has gone is all zeros by now; without it each step costs a quarter.
+        if len(ids) > _NARROW and int(alive.sum()) <= SPARE * len(ids):
+            # What has gone is all zeros by now, and costs as much as what is left.
             there = torch.nonzero(alive).flatten()
             state = [_narrowed(p, w, b, there) for p, w, b in state]
             alive, ids = alive[there], ids[there]
@@ -132,6 +137,9 @@ def _columns(units: Tensor, each: int) -> Tensor:
 def _costs(inverse: Tensor, weight: Tensor, each: int, alive: Tensor) -> Tensor:
     """What removing each unit costs, ``[U]``; meaningless for those that have gone."""
     units = len(alive)
+    if each == 1:
+        # A system of one equation is a division.
+        return weight.square().sum(0) / torch.where(alive, inverse.diagonal(), 1.0)
     blocks = inverse.view(units, each, units, each).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
     eye = torch.eye(each, dtype=inverse.dtype)
     blocks = torch.where(alive.view(-1, 1, 1), blocks, eye)

