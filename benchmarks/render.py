@@ -426,8 +426,7 @@ def zoo() -> str:
     content = load("zoo")
     families: dict[str, list[dict]] = {}
     for entry in content["models"]:
-        family = re.match(r"[a-z]+", entry["model"])
-        families.setdefault(family.group() if family else entry["model"], []).append(entry)
+        families.setdefault(entry["family"], []).append(entry)
     rows = []
     for family, entries in sorted(families.items()):
         passed = [e for e in entries if e["status"] == "passed"]
@@ -450,7 +449,8 @@ def zoo() -> str:
     ]
     head = ["family", "passed", "refused", "failed", "coupled groups", "MACs kept", "cut − masked"]
     note = (
-        f"\n\nThe classification models of torchvision {content['versions']['torchvision']}, random weights, "
+        f"\n\n{sum(e['status'] == 'passed' for e in content['models'])} of {len(content['models'])} models "
+        f"pass. Classification models of torchvision and timm, random weights, "
         f"`magnitude` to {100 * content['keep_macs']:.0f} % of the MACs with all kinds of units. *Passed*: "
         "the cut model computes what the masked one does (largest difference, in proportion to the "
         "spread of outputs), gradients reach all of its weights, and a fresh process loads it with equal "

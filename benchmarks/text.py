@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trained-seeds", type=int, default=3, help="of the parts with training")
     parser.add_argument("--calibration", type=int, default=1000)
-    parser.add_argument("--precision", default="bf16", help="of all training after the pruning")
+    parser.add_argument("--precision", default="fp32", help="of all training after the pruning")
     parser.add_argument("--runs", type=Path, default=Path("benchmarks/runs/text"))
     parser.add_argument("--source", help="model to start from instead of MiniLM, such as hf:DIR")
     parser.add_argument("--sentences", type=int, help="use so many only")

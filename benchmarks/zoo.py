@@ -1,11 +1,12 @@
-"""Every classification model of torchvision: is it pruned right, and if not, is it said why?
+"""Every classification model of torchvision and timm: is it pruned right, and if not, is it said why?
 
 Random weights, the smallest image that the model takes, ``magnitude`` down to 70 % of the MACs, all kinds
 of units. A model has *passed* when the cut one computes what the masked one does, gradients reach all of
 its weights, and a fresh process loads it from its folder with equal outputs; it is *refused* when one line
-says why; everything else has *failed*. Models that are done are not done again.
+says why; everything else has *failed*. Models that are done are not done again. The smallest of every
+family come first, so that a sweep that is stopped has seen most of what there is.
 
-python benchmarks/zoo.py --out benchmarks/results/zoo.json
+python benchmarks/zoo.py --out benchmarks/results/zoo.json --families
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +32,17 @@ from coprune.forward import logits_of
 from coprune.measure import count_macs, count_params
 from coprune.methods import find_method
 from coprune.models import Source, build
+from coprune.models.libraries import known_names
 from coprune.recover import reestimate_batchnorm
 from coprune.run.environment import versions
 from coprune.run.steps import KINDS, Prepared, decide, gather_for, prepare
-from coprune.select import Budget
+from coprune.select import Budget, least_counts
 from coprune.store import load, save_model
 from coprune.store.tensors import read_tensors, write_tensors
 from coprune.surgery import cut, masked
+
+LARGER = 224
+"""Pixels a side where the smallest image leaves too little to remove."""
 
 SIZES = (32, 64, 96, 128, 224, 256)
 KEEP = 0.7
@@ -45,13 +52,9 @@ LARGE = 150_000_000
 LARGEST = 400_000_000
 """More parameters than that do not fit three times into this benchmark's 16 GB."""
 
-KEPT = "outputs.safetensors"
+LIBRARIES = ("torchvision", "timm")
 
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    # Their auxiliary heads do not run in evaluation mode, so that nothing is seen of them.
-    "googlenet": {"aux_logits": False, "init_weights": False},
-    "inception_v3": {"aux_logits": False, "init_weights": False},
-}
+KEPT = "outputs.safetensors"
 
 
 def smallest(model: nn.Module) -> int:
@@ -64,6 +67,33 @@ def smallest(model: nn.Module) -> int:
             continue
         return size
     raise UserError(f"takes no square image of {SIZES[0]} to {SIZES[-1]} pixels")
+
+
+def family_of(name: str) -> str:
+    """The file of its library that a model comes from: ``torchvision/resnet``, ``timm/convnext``."""
+    library, _, model = name.partition(":")
+    if library == "timm":
+        import timm
+
+        return f"timm/{timm.model_entrypoint(model).__module__.rpartition('.')[2]}"
+    import torchvision
+
+    return f"torchvision/{torchvision.models.get_model_builder(model).__module__.rpartition('.')[2]}"
+
+
+def parameters(name: str) -> int:
+    """How large a model is; it is not given memory."""
+    with torch.device("meta"):
+        return count_params(build(Source(name, {})))
+
+
+def ordered(names: Sequence[str], *, families: bool) -> list[str]:
+    """The smallest model of every family, then (unless only those are wanted) the others by size."""
+    sized = sorted(names, key=lambda name: (parameters(name), name))
+    first: dict[str, str] = {}
+    for name in sized:
+        first.setdefault(family_of(name), name)
+    return [*first.values(), *(n for n in sized if not families and n not in first.values())]
 
 
 def samples(size: int, classes: int) -> DataSet:
@@ -105,14 +135,20 @@ def difference(model: nn.Module, prepared: Prepared, decisions: Any, images: Ten
 
 def one(name: str, folder: Path) -> dict:
     """Prune one model and save it with an image and what the pruned model makes of it."""
+    size = parameters(name)
+    if size > LARGEST:
+        raise UserError(f"not tried: {size / 1e6:.0f} M parameters")
     torch.manual_seed(0)
-    model = build(Source(f"python:torchvision.models:{name}", ARGUMENTS.get(name, {})))
-    if count_params(model) > LARGEST:
-        raise UserError(f"not tried: {count_params(model) / 1e6:.0f} M parameters")
+    model = build(Source(name, {}))
     size = smallest(model)
-    data = samples(size, 1000)
-    wake(model, data)
-    prepared = prepare(model, data, kinds=KINDS)
+    while True:
+        data = samples(size, 1000)
+        wake(model, data)
+        prepared = prepare(model, data, kinds=KINDS)
+        if prepared.cost.ratio(least_counts(prepared.cost.sizes, 1)) <= KEEP or size >= LARGER:
+            break
+        # In a small image what cannot be removed, such as attention in windows, may cost most.
+        size = LARGER
     method = find_method("magnitude")
     options = method.settings()
     profile = gather_for(model, prepared, data.calibration, method.needs(options), classes=1000, device="cpu")
@@ -154,25 +190,28 @@ def again(folder: Path) -> None:
 def tried(name: str, *, timeout: float) -> dict:
     """One entry of the results; pruning and loading have a process each."""
     started = time.monotonic()
+    entry = {"model": name, "family": family_of(name)}
     with tempfile.TemporaryDirectory() as folder:
         for step in ("one", "again"):
             words = [sys.executable, __file__, "--step", step, "--folder", folder, "--only", name]
             try:
                 done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
             except subprocess.TimeoutExpired:
-                return {"model": name, "status": "failed", "reason": f"took more than {timeout:g} s"}
+                return {**entry, "status": "failed", "reason": f"took more than {timeout:g} s"}
             said = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
             if done.returncode:
                 status = "refused" if done.returncode == 2 else "failed"
-                return {"model": name, "status": status, "reason": said}
+                return {**entry, "status": status, "reason": said}
         figures = json.loads((Path(folder) / "figures.json").read_text())
-    return {"model": name, "status": "passed", **figures, "seconds": round(time.monotonic() - started, 1)}
+    return {**entry, "status": "passed", **figures, "seconds": round(time.monotonic() - started, 1)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--only", nargs="*", default=[], help="models; all by default")
+    parser.add_argument("--only", nargs="*", default=[], help="models, such as timm:resnet18")
+    parser.add_argument("--libraries", nargs="*", choices=LIBRARIES, default=LIBRARIES)
+    parser.add_argument("--families", action="store_true", help="only the smallest of every family")
     parser.add_argument("--timeout", type=float, default=1200)
     parser.add_argument("--again", action="store_true", help="do models again that have not passed")
     parser.add_argument("--step", choices=("one", "again"), help=argparse.SUPPRESS)
@@ -191,11 +230,9 @@ def main() -> None:
         return
     if args.out is None:
         parser.error("--out is needed")
-    import torchvision
-
-    names = args.only or sorted(
-        torchvision.models.list_models(module=torchvision.models),
-        key=lambda n: torchvision.models.get_model_weights(n).DEFAULT.meta["num_params"],
+    names = args.only or ordered(
+        [f"{scheme}:{name}" for scheme in args.libraries for name in known_names(scheme)],
+        families=args.families,
     )
     found = json.loads(args.out.read_text())["models"] if args.out.is_file() else []
     done = {entry["model"]: entry for entry in found if not args.again or entry["status"] == "passed"}
@@ -205,7 +242,7 @@ def main() -> None:
         done[name] = tried(name, timeout=args.timeout)
         print(name, done[name]["status"], done[name].get("reason", ""), flush=True)
         entries = [done[n] for n in sorted(done)]
-        made = {**versions(), "torchvision": torchvision.__version__}
+        made = {**versions(), **{name: version(name) for name in LIBRARIES}}
         write_json(args.out, {"keep_macs": KEEP, "models": entries, "versions": made})
 
 

@@ -93,23 +93,35 @@ def test_text(tmp_path, monkeypatch):
 
 def test_zoo(tmp_path, monkeypatch):
     pytest.importorskip("torchvision")
-    run("zoo.py", "--only", "mobilenet_v3_small", "swin_t", "--out", tmp_path / "zoo.json")
+    pytest.importorskip("timm")
+    names = ["torchvision:mobilenet_v3_small", "timm:starnet_s050", "timm:deepseek_vit_412m"]
+    run("zoo.py", "--only", *names, "--out", tmp_path / "zoo.json")
     content = json.loads((tmp_path / "zoo.json").read_text())
-    small, swin = content["models"]
-    assert small["status"] == "passed"
-    assert small["macs"] <= content["keep_macs"]
-    assert small["groups"]["coupled"] > 0
-    # Of an image that small the windows are mostly padding: the attention, which stays, costs most.
-    assert (swin["status"], "cannot be reached" in swin["reason"]) == ("refused", True)
+    huge, star, small = content["models"]
+    for passed in (small, star):
+        assert passed["status"] == "passed"
+        assert passed["macs"] <= content["keep_macs"]
+        assert passed["groups"]["coupled"] > 0
+    assert (huge["status"], huge["reason"]) == ("refused", "not tried: 412 M parameters")
     # What is done is not done again, and the table has a row a family and a line a reason.
     before = (tmp_path / "zoo.json").read_text()
-    run("zoo.py", "--only", "swin_t", "--out", tmp_path / "zoo.json")
+    run("zoo.py", "--only", names[0], "--out", tmp_path / "zoo.json")
     assert (tmp_path / "zoo.json").read_text() == before
     render = module("render")
     monkeypatch.setattr(render, "RESULTS", tmp_path)
     lines = render.zoo().splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| mobilenet", "| swin"]
-    assert any(line.startswith("- refused: `swin_t`: ") for line in lines)
+    families = ["timm/deepseek_vit", "timm/starnet", "torchvision/mobilenetv3"]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:5]] == families
+    assert any(line.startswith("- refused: `timm:deepseek_vit_412m`: ") for line in lines)
+
+
+def test_the_zoo_begins_with_the_smallest_of_every_family():
+    pytest.importorskip("timm")
+    zoo = module("zoo")
+    names = ["torchvision:resnet50", "torchvision:vgg11", "timm:starnet_s050", "torchvision:resnet18"]
+    first = ["timm:starnet_s050", "torchvision:resnet18", "torchvision:vgg11"]
+    assert zoo.ordered(names, families=True) == first
+    assert zoo.ordered(names, families=False) == [*first, "torchvision:resnet50"]
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -137,6 +137,15 @@ def _opened(scheme: str) -> Any:
         raise UserError(f"{scheme}: models need {scheme}: pip install coprune[vision]") from cause
 
 
+def known_names(scheme: str) -> list[str]:
+    """All classifiers of a library, as ``scheme:NAME`` without the scheme.
+
+    Raises:
+        UserError: the library is not installed.
+    """
+    return list(LIBRARIES[scheme].names(_opened(scheme)))
+
+
 def library_factory(scheme: str, name: str) -> Callable[..., nn.Module]:
     """What makes a fresh network of a library, by keyword arguments.
 
@@ -147,8 +156,7 @@ def library_factory(scheme: str, name: str) -> Callable[..., nn.Module]:
     Raises:
         UserError: the library is not installed, or has no such classifier (with near matches).
     """
-    library, opened = LIBRARIES[scheme], _opened(scheme)
-    known = list(library.names(opened))
+    library, opened, known = LIBRARIES[scheme], _opened(scheme), known_names(scheme)
     if (name.partition(".")[0] if scheme == "timm" else name) not in known:
         raise UserError(
             f"unknown model '{scheme}:{name}'; {near_matches(name, known) if name else 'write a name'}"
