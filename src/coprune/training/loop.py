@@ -76,7 +76,7 @@ def _accelerator(recipe: Recipe, device: str, *, idle: bool) -> Accelerator:
         raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
     # Accelerate keeps one precision for the whole process; a second training may want another.
     AcceleratorState._reset_state(reset_partial_state=False)
-    exchange = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=idle)
+    exchange = DistributedDataParallelKwargs(find_unused_parameters=idle)
     return Accelerator(mixed_precision=wanted, cpu=device == "cpu", kwargs_handlers=[exchange])
 
 
