@@ -56,7 +56,9 @@ def test_chosen_batches_are_shared_out_evenly(samples, world, chosen):
 @given(count=st.integers(0, 50), world=st.integers(1, 6))
 def test_shares_add_up(count, world):
     assert [i for part in everyone(world, lambda: own_range(count)) for i in part] == list(range(count))
-    assert sorted(i for part in everyone(world, lambda: own(range(count))) for i in part) == list(range(count))
+    assert sorted(i for part in everyone(world, lambda: own(range(count))) for i in part) == list(
+        range(count)
+    )
 
 
 @given(samples=st.integers(1, 50), world=st.integers(1, 6))
