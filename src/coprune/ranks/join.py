@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
@@ -30,7 +30,10 @@ LOST = "stopped: another process of this run has ended, or the launcher was stop
 _COURTESY_S = 0.5
 """What is wrong with the command every process finds; the first one is to say it."""
 
+_MISTAKE = "coprune/mistake"
+
 _board: Store | None = None
+_undoable: list[Callable[[], None]] = []
 
 
 @contextmanager
@@ -113,6 +116,28 @@ def say(line: str) -> None:
     print(f"coprune: {line}", file=sys.__stderr__, flush=True)
 
 
+def begin_undoable(undo: Callable[[], None]) -> None:
+    """From here on a user's mistake, found by any process, undoes something; in the first process."""
+    _undoable.append(undo)
+
+
+def end_undoable(undo: Callable[[], None], error: BaseException | None) -> None:
+    """It is done, or ended with an error: a mistake undoes it, any other end leaves what can be resumed."""
+    _undoable.remove(undo)
+    mistaken = isinstance(error, UserError)
+    if is_first() and (mistaken or (error is not None and is_loss(error) and _is_mistake_elsewhere())):
+        undo()
+    elif mistaken and _board is not None:
+        _board.set(_MISTAKE, "")  # for the first process to know when it is ended
+
+
+def _is_mistake_elsewhere() -> bool:
+    try:
+        return _board is not None and _board.check([_MISTAKE])
+    except RuntimeError:
+        return False
+
+
 def leave(line: str, *, code: int, everybodys: bool = False) -> NoReturn:
     """End this process with a line that says why.
 
@@ -134,9 +159,11 @@ def leave(line: str, *, code: int, everybodys: bool = False) -> NoReturn:
 
 def is_loss(error: BaseException) -> bool:
     """Whether an error says that another process could not be reached."""
+    if world() == 1:
+        return False
     import torch.distributed as dist
 
-    return world() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def _listen() -> None:
@@ -155,6 +182,9 @@ def _listen() -> None:
     def wait() -> None:
         while True:
             if signal.SIGTERM in os.read(reader, 64):
+                if is_first() and _is_mistake_elsewhere():
+                    for undo in _undoable:
+                        undo()
                 leave(LOST, code=128 + signal.SIGTERM)
 
     threading.Thread(target=wait, name="coprune-launcher", daemon=True).start()

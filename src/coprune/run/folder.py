@@ -17,6 +17,7 @@ from typing import Any
 from coprune.errors import UserError
 from coprune.files import make_folder, read_json, write_json
 from coprune.ranks.exchange import on_first
+from coprune.ranks.join import begin_undoable, end_undoable
 from coprune.ranks.who import is_first
 
 
@@ -39,11 +40,16 @@ class RunFolder:
     finished: bool = False
 
     def __enter__(self) -> RunFolder:
+        if self.fresh:
+            begin_undoable(self._drop)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.fresh and kind is not None and issubclass(kind, UserError):
-            shutil.rmtree(self.path, ignore_errors=True)
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self.fresh:
+            end_undoable(self._drop, error)
+
+    def _drop(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
 
     @property
     def work(self) -> Path:
