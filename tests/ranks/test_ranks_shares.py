@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from coprune.data import ArraySource, LoaderSource
 from coprune.data.shares import own_batches, own_steps
-from coprune.ranks.who import Place, here, own, own_range, settle
+from coprune.ranks.who import Place, here, own, own_part, own_range, settle
 from coprune.recover.sequential import _own_samples
-from coprune.training.loop import _own_part
+from coprune.training.loop import _weight
 
 
 def everyone(world, action):
@@ -63,7 +63,7 @@ def test_shares_add_up(count, world):
 
 @given(samples=st.integers(1, 50), world=st.integers(1, 6))
 def test_gradients_weigh_as_many_samples_as_they_are_of(samples, world):
-    parts = everyone(world, lambda: _own_part(samples))
+    parts = everyone(world, lambda: (own_part(samples), _weight(samples)))
     # Averaged over the processes, a sample's gradient has the weight 1 / samples.
     for part, weight in parts:
         count = len(range(*part.indices(samples)))
@@ -71,6 +71,18 @@ def test_gradients_weigh_as_many_samples_as_they_are_of(samples, world):
         if weight:
             assert weight / count / world == pytest.approx(1 / samples)
     assert sum(weight for _, weight in parts) == pytest.approx(world)
+
+
+@given(samples=st.integers(1, 30), size=st.integers(1, 9), world=st.integers(1, 4), skip=st.integers(0, 2))
+def test_a_step_of_training_is_on_the_same_batch(samples, size, world, skip):
+    def steps():
+        return list(source(samples).epoch(size, seed=3, epoch=1, skip=skip))
+
+    alone = steps()
+    for rank, shares in enumerate(everyone(world, steps)):
+        for (inputs, labels), (every, wanted) in zip(shares, alone, strict=True):
+            assert torch.equal(labels, wanted)
+            assert torch.equal(inputs, every[rank::world] if rank < len(wanted) else every[:1])
 
 
 @given(samples=st.integers(1, 80), world=st.integers(1, 5))

@@ -56,6 +56,16 @@ def own(items: Sequence[T]) -> Sequence[T]:
     return items[_here.rank :: _here.world]
 
 
+def own_part(samples: int) -> slice:
+    """This process's samples of a batch of training; one that is not its own, when it has none.
+
+    Args:
+        samples: of the batch.
+    """
+    # Every process must take part in the exchange of gradients; see coprune.training.loop for its weight.
+    return slice(_here.rank, None, _here.world) if _here.rank < samples else slice(0, 1)
+
+
 def own_range(count: int) -> range:
     """This process's share of ``count`` items that should stay together, in order."""
     return range(count * _here.rank // _here.world, count * (_here.rank + 1) // _here.world)

@@ -23,11 +23,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from coprune.data import Source, limited
 from coprune.data.source import batch_seed
 from coprune.errors import UserError
-from coprune.forward import Inputs, logits_of, moved, part_of
+from coprune.forward import Inputs, logits_of, moved
 from coprune.measure.mode import evaluating
 from coprune.progress import track
 from coprune.ranks.exchange import gathered, summed
-from coprune.ranks.who import is_first, rank, world
+from coprune.ranks.who import is_first, own, own_part, rank, world
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.recipe import Recipe, optimizer_for, scheduler
 
@@ -83,7 +83,7 @@ def _accelerator(recipe: Recipe, device: str, *, idle: bool) -> Accelerator:
 def _batches(
     source: Source, recipe: Recipe, *, seed: int, done: int, steps: int
 ) -> Iterator[tuple[int, Inputs, Tensor]]:
-    """(epoch, inputs, labels) from where a training stopped to its end."""
+    """(epoch, own inputs, all labels) from where a training stopped to its end."""
     for epoch in range(done // steps, recipe.epochs):
         skip = done - epoch * steps if epoch == done // steps else 0
         for inputs, labels in source.epoch(
@@ -162,9 +162,8 @@ def fit(
             continue
         # Dropout draws from the global generator: a function of the step, as everything else.
         torch.manual_seed(batch_seed(seed, epoch, done) ^ rank())
-        mine, weight = _own_part(len(labels))
-        x = moved(part_of(inputs, mine), accelerator.device)
-        y = labels[mine].to(accelerator.device)
+        x, y = moved(inputs, accelerator.device), labels[own_part(len(labels))].to(accelerator.device)
+        weight = _weight(len(labels))
         if isinstance(x, Tensor) and x.ndim == 4:
             x = x.contiguous(memory_format=layout)
         logits = logits_of(trained, x)
@@ -209,8 +208,8 @@ def fit(
     )
 
 
-def _own_part(samples: int) -> tuple[slice, float]:
-    """This process's samples of a batch, and what their mean loss weighs.
+def _weight(samples: int) -> float:
+    """What the mean loss over this process's part of a batch weighs.
 
     Gradients are averaged over the processes, whoever has how many samples; weighed like this, the average
     is the gradient of the mean over the batch.
@@ -218,10 +217,7 @@ def _own_part(samples: int) -> tuple[slice, float]:
     Args:
         samples: of the batch.
     """
-    count = len(range(rank(), samples, world()))
-    if not count:
-        return slice(0, 1), 0.0  # every process must take part in the exchange
-    return slice(rank(), None, world()), count * world() / samples
+    return len(own(range(samples))) * world() / samples
 
 
 def _has_idle(model: nn.Module, source: Source) -> bool:
