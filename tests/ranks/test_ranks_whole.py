@@ -144,7 +144,7 @@ def processes_of(out: Path) -> dict[int, int]:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
 def test_a_killed_process_ends_the_run_and_it_resumes(base, digits, tmp_path, coprune):
     out, whole = tmp_path / "run", tmp_path / "whole"
-    more = ("--method", "magnitude", "--keep-macs", "0.5", "--finetune-epochs", "5", "--batch-size", "16")
+    more = ("--method", "magnitude", "--keep-macs", "0.5", "--finetune-epochs", "5", "--batch-size", "32")
     given = list(map(str, words("prune", base, digits, out, *more)))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "coprune"]
     running = subprocess.Popen(
