@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from coprune.errors import UserError
+from coprune.ranks.who import is_first
 
 D = TypeVar("D", bound=BaseModel)
 
@@ -22,9 +23,13 @@ D = TypeVar("D", bound=BaseModel)
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, never sees half of it.
 
+    Of the processes of a run only the first writes.
+
     Raises:
         UserError: no free disk, no permission, or a parent that is no folder.
     """
+    if not is_first():
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

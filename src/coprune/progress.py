@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from coprune.ranks.who import is_first
+
 T = TypeVar("T")
 
 _active: Progress | None = None
@@ -35,7 +37,7 @@ def _new_display() -> Progress:
         console=console,
         transient=True,
         # rich draws a last frame even when the output is a file; users' logs should stay clean.
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal and is_first()),
     )
 
 

@@ -66,7 +66,11 @@ class Latency(BaseModel):
 
 
 class Result(BaseModel):
-    """All figures of one run."""
+    """All figures of one run.
+
+    Attributes:
+        processes: how many did it together.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,6 +82,7 @@ class Result(BaseModel):
     latency: tuple[Latency, ...]
     seconds: dict[str, float]
     versions: dict[str, str]
+    processes: int = 1
     search: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
 

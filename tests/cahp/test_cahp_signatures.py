@@ -101,7 +101,7 @@ def test_parts_of_the_data_merge_into_the_whole(gathered):
         collector = wanted.collector(groups, classes=CLASSES)
         handles = collector.attach(model)
         for inputs, labels in list(source.batches(1))[part]:
-            collector.start_batch(labels)
+            collector.start_batch(labels, start=0)
             with torch.no_grad():
                 logits_of(model, inputs)
         for handle in handles:
@@ -150,7 +150,7 @@ def test_a_module_without_maps_is_refused():
         HeadSignatures(2), (ChannelGroup("", 2, members, kind="heads"),), classes=2
     )
     collector.attach(layer)
-    collector.start_batch(torch.tensor([0]))
+    collector.start_batch(torch.tensor([0]), start=0)
     with pytest.raises(UserError, match="no attention maps of its 2 heads"):
         layer(torch.zeros(1, 4))
 
@@ -160,7 +160,7 @@ def check_images(model, groups, maps_of):
     images, labels = torch.rand(6, 3, 16, 16), torch.tensor([0, 1, 0, 1, 0, 1])
     collector = HeadSignatures(4).collector(groups, classes=2)
     handles = collector.attach(model)
-    collector.start_batch(labels)
+    collector.start_batch(labels, start=0)
     with torch.no_grad():
         model(images)
     for handle in handles:
@@ -258,7 +258,7 @@ def test_windows_of_an_image_are_averaged():
     group = ChannelGroup("", 2, (), "heads")
     collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
     collector.attach(attention)
-    collector.start_batch(labels)
+    collector.start_batch(labels, start=0)
     maps = torch.rand(3 * 4, 2, 5, 5, dtype=torch.float64).softmax(-1)  # four windows an image
     attention(maps)
     found = Profile((group,), NoCost(), {"head_signatures-grid3": collector.tensors()})
@@ -270,7 +270,7 @@ def test_maps_of_other_samples_are_refused():
     attention, group = nn.Identity(), ChannelGroup("", 2, (), "heads")
     collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
     collector.attach(attention)
-    collector.start_batch(torch.tensor([0, 1, 1]))
+    collector.start_batch(torch.tensor([0, 1, 1]), start=0)
     with pytest.raises(UserError, match="do not cover the 3 samples"):
         attention(torch.rand(4, 2, 5, 5).softmax(-1))
 
@@ -279,7 +279,7 @@ def test_other_values_of_that_shape_are_no_maps():
     attention, group = nn.Identity(), ChannelGroup("", 2, (), "heads")
     collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
     collector.attach(attention)
-    collector.start_batch(torch.tensor([0, 1]))
+    collector.start_batch(torch.tensor([0, 1]), start=0)
     with pytest.raises(UserError, match="no attention maps"):
         attention(torch.randn(2, 2, 5, 5))
     attention((torch.zeros(2, 5, 8), torch.randn(2, 2, 5, 5), torch.eye(5).expand(2, 2, 5, 5)))

@@ -95,8 +95,8 @@ def test_primal_and_dual_have_one_solution(monkeypatch, intercept, rectified):
     primal = solve(rows, target, weight, bias, held_back=8, intercept=intercept)
     made = regression._Problem.__init__
 
-    def dual(self, rows, target, start, part, *, intercept):
-        made(self, rows, target, start, part, intercept=intercept)
+    def dual(self, rows, target, start, part, **how):
+        made(self, rows, target, start, part, **how)
         x = rows[part] - self._mean
         self._dual, self._gram = True, x @ x.T
 

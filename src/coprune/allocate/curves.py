@@ -27,6 +27,8 @@ from coprune.data.spread import spread_batches
 from coprune.forward import Inputs, copied, logits_of, moved
 from coprune.profile import Consumer
 from coprune.progress import track
+from coprune.ranks.exchange import gathered
+from coprune.ranks.who import own
 from coprune.units import ChannelGroup
 
 LEVELS = (0.5, 0.25, 0.125)
@@ -85,6 +87,8 @@ def measured_curves(
 ) -> dict[str, Tensor]:
     """Divergence of the network's output when one group alone is pruned, for every k.
 
+    The processes of a run share out the measurements; each is made by one of them, on all samples.
+
     Args:
         model: unpruned; left as it is.
         choices: one a group.
@@ -102,12 +106,15 @@ def measured_curves(
     count = max(effort.least, min(effort.most, effort.work // max(1, len(plan))))
     inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=effort.batch)]
     reference = _log_probabilities(model, inputs)
-    points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
-    for choice, k in track(plan, label="sensitivity of groups", total=len(plan)):
+    mine: list[tuple[str, int, float]] = []
+    for choice, k in track(own(plan), label="sensitivity of groups", total=len(own(plan))):
         with pruned_alone(model, choice.consumers, choice.kept(k), choice.group.size):
             found = _log_probabilities(model, inputs)
         divergence = F.kl_div(found, reference, log_target=True, reduction="batchmean")
-        points[choice.group.name][k] = float(divergence)
+        mine.append((choice.group.name, k, float(divergence)))
+    points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
+    for name, k, value in (point for share in gathered(mine) for point in share):
+        points[name][k] = value
     return {
         c.group.name: (through(c.loss, points[c.group.name]) * c.loss).clamp_min(0).sqrt() for c in choices
     }

@@ -26,11 +26,14 @@ from torch import Tensor, nn
 
 from coprune.cahp.signatures import heads_of
 from coprune.data import Source
+from coprune.data.shares import own_batches
 from coprune.forward import Inputs, logits_of, moved
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.plan import Member
 from coprune.profile import Profile
 from coprune.progress import track
+from coprune.ranks.exchange import summed
+from coprune.ranks.who import own
 from coprune.units import ChannelGroup
 
 BATCH = 32
@@ -83,19 +86,18 @@ class HeadSalience:
         steps = source.steps(BATCH)
         wanted = max(1, math.ceil(self.share * steps))
         # Evenly spread, since samples may be stored by length or by class.
-        chosen = {i * steps // wanted for i in range(wanted)}
-        batches = track(source.batches(BATCH), label=f"{label}, salience", total=steps)
-        for step, (inputs, labels) in enumerate(batches):
-            if step not in chosen:
-                continue
+        chosen = [i * steps // wanted for i in range(wanted)]
+        batches = own_batches(source, BATCH, chosen=chosen)
+        for batch in track(batches, label=f"{label}, salience", total=len(own(chosen))):
+            labels = batch.labels
             check_labels(labels, classes)
-            gradients = gate_gradients(model, groups, moved(inputs, device), labels.to(device))
+            gradients = gate_gradients(model, groups, moved(batch.inputs, device), labels.to(device))
             for group, gradient in zip(groups, gradients, strict=True):
                 gradient = gradient.double().cpu()
                 found[f"{group.name}/batch"] += gradient.mean(0).abs()
                 found[f"{group.name}/sample"] += gradient.abs().sum(0)
             seen += torch.tensor([1.0, len(labels)])
-        return found | {"seen": seen}
+        return {name: summed(part) for name, part in (found | {"seen": seen}).items()}
 
 
 def gate_gradients(

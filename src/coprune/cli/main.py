@@ -17,6 +17,8 @@ from coprune.cli.prune import prune
 from coprune.cli.recover import recover
 from coprune.cli.train import train
 from coprune.errors import UserError
+from coprune.ranks.join import LOST, is_loss, joined, leave
+from coprune.ranks.who import world
 
 try:  # typer carries click inside since 0.26
     from typer.exceptions import TyperException as UsageMistake
@@ -35,31 +37,40 @@ for _command in (demo, train, prune, recover, compare, inspect, measure, report,
 app.command(context_settings=PASSED_ON)(run)
 
 
+SHARED = ("demo", "train", "prune", "recover", "compare", "run")
+"""Commands that several processes can do together."""
+
+
 @app.callback()
-def _commands() -> None:
+def _commands(ctx: typer.Context) -> None:
     """Complementary pruning for PyTorch: keep the channels that say different things."""
+    if world() > 1 and ctx.invoked_subcommand not in SHARED:
+        raise UserError(f"{ctx.invoked_subcommand} is done by one process; leave the launcher away")
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
     command = typer.main.get_command(app)
     try:
-        code = command.main(prog_name="coprune", standalone_mode=False)
+        with joined():
+            code = command.main(prog_name="coprune", standalone_mode=False)
     except UserError as mistake:
         _refuse(str(mistake))
     except UsageMistake as mistake:
         # Unknown and missing options: click's own text would be four lines.
         _refuse(f"{mistake.format_message()} (coprune --help shows what there is)")
     except (KeyboardInterrupt, typer.Abort):
-        print("coprune: interrupted; --resume continues", file=sys.stderr)
-        sys.exit(130)
+        leave("interrupted; --resume continues", code=130, everybodys=True)
     except BrokenPipeError:
         # The reader (head, less) has gone; nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except RuntimeError as cause:
+        if not is_loss(cause):
+            raise
+        leave(LOST, code=1)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 
 
 def _refuse(message: str) -> NoReturn:
-    print(f"coprune: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    leave(" ".join(message.split()), code=2, everybodys=True)

@@ -24,6 +24,7 @@ from coprune.files import read_document, write_json
 from coprune.measure import count_macs, count_params, evaluate
 from coprune.plan import GroupDecision
 from coprune.progress import track
+from coprune.ranks.exchange import on_first
 from coprune.report import write_compare
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
@@ -78,10 +79,14 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
         comparison = Comparison(
             schema=1, base=base, rows=tuple(rows), job=job.model_dump(mode="json"), versions=versions()
         )
-        comparison.save(out / "compare.json")
-        write_compare(out)
+        on_first(lambda: _save(comparison, out))
         folder.close()
     return comparison
+
+
+def _save(comparison: Comparison, out: Path) -> None:
+    comparison.save(out / "compare.json")
+    write_compare(out)
 
 
 def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
@@ -115,11 +120,7 @@ def _rows(
             for name in methods
             for recovery in job.recoveries
         }
-        done = {
-            key: read_document(place, _Stored, what="row", schema=1).row
-            for key, place in places.items()
-            if place.is_file()
-        }
+        done = on_first(lambda places=places: _done(places))  # type: ignore[misc]
         if len(done) < len(places):
             _, data = _open(job, seed=seed)
             statistics = [s for method, options in methods.values() for s in method.needs(options)]
@@ -178,6 +179,15 @@ def _rows(
             if row.rate is not None:
                 rates.setdefault((budget, name, recovery), (row.rate,))
             yield row
+
+
+def _done(places: Mapping[tuple[float | str, str, str], Path]) -> dict[tuple[float | str, str, str], Row]:
+    """Rows of an interrupted comparison, by budget, method and recovery."""
+    return {
+        key: read_document(place, _Stored, what="row", schema=1).row
+        for key, place in places.items()
+        if place.is_file()
+    }
 
 
 def _knee_macs(

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from coprune.data.source import Batch, Normalisation, batch_seed, drawn_order, steps_of
 from coprune.errors import UserError
+from coprune.ranks.who import own_part, world
 
 SIZE = 224
 
@@ -166,7 +167,7 @@ class FolderSource:
         loader = DataLoader(
             _Images([self.root / self.files[i] for i in order], self.size, seeds),
             batch_sampler=[place.tolist() for place in places],
-            num_workers=min(8, os.cpu_count() or 1) if len(order) >= _MANY else 0,
+            num_workers=min(8, max(1, (os.cpu_count() or 1) // world())) if len(order) >= _MANY else 0,
             collate_fn=_collate,
             # Its own, so that a pass draws nothing from the global generator.
             generator=torch.Generator().manual_seed(0),
@@ -190,8 +191,11 @@ class FolderSource:
         order, _ = drawn_order(len(self), seed=seed, epoch=epoch, fraction=fraction)
         parts = order.split(batch_size)[skip:]
         # One seed an image, by its place in the epoch: the same wherever an interrupted training goes on.
-        seeds = [batch_seed(seed, epoch, place) for place in range(skip * batch_size, len(order))]
-        for part, images in zip(parts, self._inputs(parts, seeds), strict=True):
+        seeds = torch.arange(skip * batch_size, len(order)).split(batch_size) if parts else ()
+        # Only this process's images are decoded.
+        mine = [part[own_part(len(part))] for part in parts]
+        drawn = [batch_seed(seed, epoch, i) for at in seeds for i in at[own_part(len(at))].tolist()]
+        for part, images in zip(parts, self._inputs(mine, drawn), strict=True):
             yield images, self.labels[part]
 
 

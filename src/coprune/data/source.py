@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from coprune.errors import UserError
-from coprune.forward import Inputs
+from coprune.forward import Inputs, part_of
+from coprune.ranks.who import own_part
 
 Batch = tuple[Inputs, Tensor]
 
@@ -37,7 +38,11 @@ class Source(Protocol):
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
     ) -> Iterator[Batch]:
-        """One shuffled, augmented pass over ``fraction`` of the samples, less its first ``skip`` batches."""
+        """One shuffled, augmented pass over ``fraction`` of the samples, less its first ``skip`` batches.
+
+        Of each batch the labels of all samples, ``[B]``, and the inputs of this process's part
+        (:func:`coprune.ranks.who.own_part`), ``[b, …]``; with one process, that is the batch.
+        """
         ...
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
@@ -199,7 +204,7 @@ class ArraySource:
                 continue
             generator = torch.Generator().manual_seed(batch_seed(seed, epoch, step))
             images = augment(self.images[index], self.augmentation, generator)
-            yield self._as_input(images), self.labels[index]
+            yield self._as_input(images[own_part(len(index))]), self.labels[index]
 
 
 def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
@@ -279,4 +284,5 @@ class LoaderSource:
             if step >= last:
                 return
             if step >= skip:
-                yield pair_of(batch)
+                inputs, labels = pair_of(batch)
+                yield part_of(inputs, own_part(len(labels))), labels

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from coprune.data.source import Batch, drawn_order, steps_of
 from coprune.errors import UserError
+from coprune.forward import part_of
+from coprune.ranks.who import own_part
 
 _CHUNK = 50
 """Batches of training that are sorted by length together: enough to pad little, few enough to mix."""
@@ -210,7 +212,8 @@ class TextSource:
         keys = chunk * (self.input_shape[0] + 1) + self.lengths[drawn]
         parts = drawn[torch.argsort(keys, stable=True)].split(batch_size)
         for at in torch.randperm(len(parts), generator=generator)[skip:].tolist():
-            yield self._batch(parts[at])
+            inputs, labels = self._batch(parts[at])
+            yield part_of(inputs, own_part(len(labels))), labels
 
 
 def open_tokenizer(where: str) -> Any:

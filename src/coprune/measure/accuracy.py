@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from coprune.data import Source
+from coprune.data.shares import own_batches, own_steps
 from coprune.errors import UserError
 from coprune.forward import logits_of, moved
 from coprune.progress import track
+from coprune.ranks.exchange import gathered, summed
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Score:
 def evaluate(
     model: nn.Module, source: Source, *, batch_size: int = 250, device: str = "cpu", label: str = "accuracy"
 ) -> Score:
-    """Top-1 accuracy over all samples of a source.
+    """Top-1 accuracy over all samples of a source; each process counts on its share.
 
     Args:
         model: maps ``[B, …]`` to logits ``[B, C]``; evaluated in evaluation mode, and left so.
@@ -40,15 +43,14 @@ def evaluate(
         UserError: a label outside the model's classes, an output that is not ``[B, C]``, or logits
             with NaN or Inf.
     """
-    right = seen = 0
-    loss = 0.0
+    mine = torch.zeros(3, dtype=torch.float64)  # right, seen, loss
     for logits, labels in _passes(model, source, batch_size=batch_size, device=device, label=label):
-        right += int((logits.argmax(1) == labels).sum())
-        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-        seen += len(labels)
+        right = int((logits.argmax(1) == labels).sum())
+        mine += mine.new_tensor([right, len(labels), float(F.cross_entropy(logits, labels, reduction="sum"))])
+    total_right, seen, loss = summed(mine).tolist()
     if seen == 0:
         raise UserError("no samples to measure accuracy on")
-    return Score(right / seen, loss / seen, seen)
+    return Score(total_right / seen, loss / seen, int(seen))
 
 
 def correctness(
@@ -56,7 +58,8 @@ def correctness(
 ) -> torch.Tensor:
     """Which samples of a source are classified rightly, ``[N]`` bool on the CPU; see :func:`evaluate`."""
     passes = _passes(model, source, batch_size=batch_size, device=device, label=label)
-    right = [(logits.argmax(1) == labels).cpu() for logits, labels in passes]
+    shares = gathered([(logits.argmax(1) == labels).cpu() for logits, labels in passes])
+    right = [batch for turn in zip_longest(*shares) for batch in turn if batch is not None]
     if not right:
         raise UserError("no samples to measure accuracy on")
     return torch.cat(right)
@@ -66,12 +69,13 @@ def correctness(
 def _passes(
     model: nn.Module, source: Source, *, batch_size: int, device: str, label: str
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Logits ``[B, C]`` and labels ``[B]``, checked, batch by batch."""
+    """Logits ``[B, C]`` and labels ``[B]``, checked, batch by batch of this process."""
     model.to(device).eval()
-    for inputs, labels in track(source.batches(batch_size), label=label, total=source.steps(batch_size)):
-        check_labels(labels)
-        wanted = labels.to(device)
-        logits = logits_of(model, moved(inputs, device))
+    steps = own_steps(source, batch_size)
+    for batch in track(own_batches(source, batch_size), label=label, total=steps):
+        check_labels(batch.labels)
+        wanted = batch.labels.to(device)
+        logits = logits_of(model, moved(batch.inputs, device))
         check_logits(logits, wanted)
         yield logits, wanted
 

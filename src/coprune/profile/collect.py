@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from coprune.profile.moments import Moments, batch_moments, to_grid
 from coprune.profile.rows import pick_channels
 from coprune.profile.statistic import ClassMoments
+from coprune.ranks.exchange import Parts, merged
 from coprune.units import ChannelGroup, unit_axis
 
 
@@ -21,12 +22,17 @@ class Collector(Protocol):
         """Put hooks on the model."""
         ...
 
-    def start_batch(self, labels: Tensor) -> None:
-        """Told before every batch: ``[N]`` labels on the model's device."""
+    def start_batch(self, labels: Tensor, *, start: int) -> None:
+        """Told before every batch.
+
+        Args:
+            labels: ``[N]``, on the model's device.
+            start: number of the batch's first sample among all; other processes may have those before it.
+        """
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """What was gathered, by name, on the CPU."""
+        """What was gathered by all processes, by name, on the CPU; every process must ask."""
         ...
 
 
@@ -38,7 +44,7 @@ class GroupMoments:
         self._labels = torch.empty(0, dtype=torch.int64)
         self._found: dict[str, Moments] = {}
 
-    def start_batch(self, labels: Tensor) -> None:
+    def start_batch(self, labels: Tensor, *, start: int) -> None:
         """See :class:`Collector`."""
         self._labels = labels
 
@@ -50,11 +56,12 @@ class GroupMoments:
 
     def tensors(self) -> dict[str, Tensor]:
         """``NAME/count``, ``NAME/mean`` and ``NAME/m2`` of every group."""
-        return {
-            f"{name}/{part}": getattr(moments, part).cpu()
-            for name, moments in self._found.items()
-            for part in ("count", "mean", "m2")
-        }
+        found = merged({name: vars(moments) for name, moments in self._found.items()}, _both)
+        return {f"{name}/{part}": t.cpu() for name, parts in found.items() for part, t in parts.items()}
+
+
+def _both(a: Parts, b: Parts) -> Parts:
+    return vars(Moments(**a).merge(Moments(**b)))
 
 
 class MomentsCollector(GroupMoments):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from coprune.data import Source
+from coprune.data.shares import own_batches, own_steps
 from coprune.data.spread import spread_batches
-from coprune.forward import copied, logits_of, moved, part_of
+from coprune.forward import Inputs, copied, logits_of, moved, part_of, samples_in
 from coprune.profile.reach import has_tokens, learn_reach
 from coprune.profile.rows import draw_positions, draw_valid, output_positions, pick_channels, read_rows
 from coprune.profile.statistic import ConsumerCovariance
 from coprune.progress import track
+from coprune.ranks.exchange import Parts, merged
+from coprune.ranks.who import own
 from coprune.units import ChannelGroup, unit_axis
 
 LARGEST = 8192
@@ -79,9 +83,10 @@ class ConsumerCollector:
         self._wanted, self._groups, self._samples, self._classes = wanted, groups, samples, classes
         self._reached = {layer: iter(batches) for layer, batches in reached.items()}
         self._labels = torch.empty(0, dtype=torch.int64)
-        self._seen: dict[str, int] = {}
+        self._start = 0
         self._places: dict[str, Tensor] = {}  # of all samples; drawing them costs more than a batch
-        self._found: dict[str, dict[str, Tensor]] = {}
+        self._weights: dict[str, Tensor] = {}
+        self._found: dict[str, Parts] = {}
 
     def attach(self, model: nn.Module) -> list[RemovableHandle]:
         handles = []
@@ -103,11 +108,11 @@ class ConsumerCollector:
 
                 handles.append(layer.register_forward_hook(read))
                 weight = layer.get_parameter("weight").detach()[:, columns].double().flatten(1)
-                self._found[key] = {"weight": _narrow(weight, group.size, total=True).cpu()}
+                self._weights[key] = _narrow(weight, group.size, total=True).cpu()
         return handles
 
-    def start_batch(self, labels: Tensor) -> None:
-        self._labels = labels
+    def start_batch(self, labels: Tensor, *, start: int) -> None:
+        self._labels, self._start = labels, start
 
     def _add(
         self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor, columns: Tensor, units: int
@@ -125,12 +130,12 @@ class ConsumerCollector:
         if self._wanted.classes:
             labels = F.one_hot(self._labels.repeat_interleave(at.shape[1]), self._classes).double()
             batch["class_count"], batch["class_sum"] = labels.sum(0), labels.T @ rows.double()
-        self._found[key] = {**self._found[key], **_merged(self._found[key], batch)}
+        self._found[key] = _both(self._found[key], batch) if key in self._found else batch
 
     def _at(self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
         """Where to look at this batch, ``[B, P]``."""
-        start = self._seen.get(key, 0)
-        self._seen[key] = start + len(inputs)
+        # A sample of windows of an image is several of the layer's.
+        start = self._start * len(inputs) // len(self._labels)
         if key in self._reached:
             # Batches of texts are of different widths, so each draws its own.
             name = f"{key}/{start}"
@@ -143,20 +148,21 @@ class ConsumerCollector:
         return self._places[key][start : start + len(inputs)]
 
     def tensors(self) -> dict[str, Tensor]:
-        return {f"{key}/{part}": t.cpu() for key, parts in self._found.items() for part, t in parts.items()}
+        found = {f"{key}/weight": weight for key, weight in self._weights.items()}
+        for key, parts in merged(self._found, _both).items():
+            found |= {f"{key}/{part}": t.cpu() for part, t in parts.items()}
+        return found
 
 
-def _merged(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
-    if "count" not in a:
-        return b
+def _both(a: Parts, b: Parts) -> Parts:
     count = a["count"] + b["count"]
     delta = b["mean"] - a["mean"]
-    merged = {
+    moments = {
         "count": count,
         "mean": a["mean"] + delta * (b["count"] / count),
         "m2": a["m2"] + b["m2"] + delta.outer(delta) * (a["count"] * b["count"] / count),
     }
-    return merged | {k: a[k] + b[k] for k in ("class_count", "class_sum") if k in b}
+    return moments | {k: a[k] + b[k] for k in ("class_count", "class_sum") if k in b}
 
 
 def _narrow(values: Tensor, units: int, *, total: bool) -> Tensor:
@@ -224,8 +230,7 @@ def output_sensitivity(
     """
     model.to(device).eval()
     keys = _keys(groups)
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = dict.fromkeys(keys, 0)
+    sums: dict[str, Parts] = {}
     roots: list[Tensor] = []
 
     def watch(layer: nn.Module, _: Sequence[Tensor], output: Tensor, name: str) -> None:
@@ -236,8 +241,8 @@ def output_sensitivity(
         def add(gradient: Tensor) -> None:
             rows = gradient.movedim(axis, -1).flatten(0, -2)
             total = rows.square().sum(0, dtype=torch.float64)
-            sums[name] = sums[name] + total if name in sums else total
-            counts[name] += len(gradient) if tokens else len(rows)
+            part = {"sum": total, "count": total.new_tensor(len(gradient) if tokens else len(rows))}
+            sums[name] = _added(sums[name], part) if name in sums else part
 
         if not output.requires_grad:
             output.requires_grad_()  # of a frozen model that reads no floating-point numbers
@@ -249,14 +254,17 @@ def output_sensitivity(
         model.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: watch(m, i, o, name))
         for name in keys
     ]
-    generator = torch.Generator().manual_seed(0)
     first, _ = next(iter(source.batches(1)))
-    batches, steps = (inputs for inputs, _ in source.batches(batch_size)), source.steps(batch_size)
+    batches: Iterable[tuple[int, Inputs]] = ((b.start, b.inputs) for b in own_batches(source, batch_size))
+    steps = own_steps(source, batch_size)
     if not isinstance(first, Tensor):
         texts = spread_batches(source, SENSITIVE_TEXTS, batch_size=batch_size)
-        batches, steps = (inputs for inputs in texts), len(texts)
+        starts = accumulate((samples_in(inputs) for inputs in texts), initial=0)
+        batches = own(list(zip(starts, texts, strict=False)))
+        steps = len(own(texts))
+    drawing = _Drawing(batch_size)
     try:
-        for inputs in track(batches, label=label, total=steps):
+        for start, inputs in track(batches, label=label, total=steps):
             with torch.enable_grad():
                 # The loader's own tensor is not to be marked; the first layer may work in place.
                 x = moved(inputs, device)
@@ -264,15 +272,42 @@ def output_sensitivity(
                 if isinstance(x, Tensor):
                     x = x.detach().requires_grad_()
                 logits = logits_of(model, copied(x))
-                drawn = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator)[:, 0]
+                drawn = drawing.classes(logits.detach().softmax(1).cpu(), start=start)
                 loss = F.cross_entropy(logits, drawn.to(device), reduction="sum")
                 # All gradients on the way to the input; of named inputs, to the outputs themselves.
                 torch.autograd.grad(loss, x if isinstance(x, Tensor) else list(roots))
     finally:
         for handle in handles:
             handle.remove()
-    means = {name: (total / counts[name]).cpu() for name, total in sums.items()}
+    whole = merged(sums, _added)
+    means = {name: (parts["sum"] / parts["count"]).cpu() for name, parts in whole.items()}
     return {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}
+
+
+def _added(a: Parts, b: Parts) -> Parts:
+    return {key: a[key] + b[key] for key in a}
+
+
+class _Drawing:
+    """Draws a class for every sample, in the order of all samples, whoever has those before."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+        self._size, self._drawn = batch_size, 0
+
+    def classes(self, shares: Tensor, *, start: int) -> Tensor:
+        """``[N]`` int64.
+
+        Args:
+            shares: probabilities, ``[N, C]``.
+            start: number of the first sample among all.
+        """
+        while self._drawn < start:  # other processes' batches
+            count = min(self._size, start - self._drawn)
+            torch.multinomial(torch.ones(count, shares.shape[1]), 1, generator=self._generator)
+            self._drawn += count
+        self._drawn += len(shares)
+        return torch.multinomial(shares, 1, generator=self._generator)[:, 0]
 
 
 def reached_places(
@@ -288,7 +323,7 @@ def reached_places(
         device: where to compute.
 
     Returns:
-        ``group/layer`` → a batch's ``[B, places]`` bool, batch by batch.
+        ``group/layer`` → a batch's ``[B, places]`` bool, batch by batch of this process.
     """
     model.to(device).eval()
     keys = _keys(groups)
@@ -297,8 +332,8 @@ def reached_places(
     if not rule.patterns:
         return {}
     found: dict[str, list[Tensor]] = {}
-    for inputs, _ in source.batches(batch_size):
-        for name, places in rule.of(moved(inputs, device)).items():
+    for batch in own_batches(source, batch_size):
+        for name, places in rule.of(moved(batch.inputs, device)).items():
             for key in keys[name]:
                 found.setdefault(key, []).append(places)
     return found

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coprune.data import Source
+from coprune.data.shares import own_batches, own_steps
 from coprune.forward import logits_of, moved
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.profile.collect import Collector, MomentsCollector
@@ -78,7 +79,7 @@ def gather(
     device: str = "cpu",
     label: str = "profile",
 ) -> dict[str, dict[str, Tensor]]:
-    """Gather statistics of a model over a source.
+    """Gather statistics of a model over a source; each process over its share, merged exactly.
 
     Args:
         model: evaluated in evaluation mode.
@@ -139,12 +140,13 @@ def gather(
     handles = [handle for c in collectors.values() for handle in c.attach(model)]
     try:
         with torch.no_grad():
-            steps = source.steps(batch_size)
-            for inputs, labels in track(source.batches(batch_size), label=label, total=steps):
-                check_labels(labels, classes)
+            steps = own_steps(source, batch_size)
+            for batch in track(own_batches(source, batch_size), label=label, total=steps):
+                check_labels(batch.labels, classes)
+                labels = batch.labels.to(device)
                 for collector in collectors.values():
-                    collector.start_batch(labels.to(device))
-                check_logits(logits_of(model, moved(inputs, device)), labels.to(device))
+                    collector.start_batch(labels, start=batch.start)
+                check_logits(logits_of(model, moved(batch.inputs, device)), labels)
     finally:
         for handle in handles:
             handle.remove()

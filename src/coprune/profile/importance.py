@@ -34,11 +34,14 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from coprune.data import Source
+from coprune.data.shares import own_batches, own_steps
 from coprune.errors import UserError
 from coprune.forward import Inputs, logits_of, moved, part_of
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.profile.statistic import ImportanceKind
 from coprune.progress import track
+from coprune.ranks.exchange import summed
+from coprune.ranks.who import own
 from coprune.units import ChannelGroup, channel_indices, trace
 
 SLICED = ("heads", "neurons")
@@ -98,14 +101,15 @@ def importances(
         graph = trace(twin, moved(part_of(example, [0]), device))
     found: dict[ImportanceKind, dict[str, Tensor]] = {}
     for kind in kinds:
-        batches = _checked(source, batch_size, classes)
         if kind == "taylor":
-            steps = source.steps(batch_size)
-            _leave_gradients(twin, track(batches, label=f"{label}, {kind}", total=steps), power=1)
+            batches = ((b.inputs, b.labels) for b in own_batches(source, batch_size))
+            checked, steps = _checked(batches, classes), own_steps(source, batch_size)
+            _leave_gradients(twin, track(checked, label=f"{label}, {kind}", total=steps), power=1)
         elif kind == "hessian":
             count = min(HESSIAN_SAMPLES, len(source))
-            single = _spread(batches, count, of=len(source))
-            _leave_gradients(twin, track(single, label=f"{label}, {kind}", total=count), power=2)
+            wanted = own([i * len(source) // count for i in range(count)])
+            single = _spread(_checked(source.batches(batch_size), classes), wanted)
+            _leave_gradients(twin, track(single, label=f"{label}, {kind}", total=len(wanted)), power=2)
         scorer = SCORERS[kind]()
         sliced = {g.name: _of_slices(kind, twin, g) for g in groups if g.kind in SLICED}
         traced = [g for g in groups if g.kind not in SLICED]
@@ -184,17 +188,17 @@ def _as_group(graph: tp.DependencyGraph, model: nn.Module, group: ChannelGroup) 
     return found
 
 
-def _checked(source: Source, batch_size: int, classes: int) -> Iterator[tuple[Inputs, Tensor]]:
-    for inputs, labels in source.batches(batch_size):
+def _checked(batches: Iterable[tuple[Inputs, Tensor]], classes: int) -> Iterator[tuple[Inputs, Tensor]]:
+    for inputs, labels in batches:
         check_labels(labels, classes)
         yield inputs, labels
 
 
 def _spread(
-    batches: Iterable[tuple[Inputs, Tensor]], count: int, *, of: int
+    batches: Iterable[tuple[Inputs, Tensor]], numbers: Sequence[int]
 ) -> Iterator[tuple[Inputs, Tensor]]:
-    """``count`` single samples, evenly spread over ``of`` of them."""
-    wanted = {i * of // count for i in range(count)}
+    """The samples with the given numbers, one by one."""
+    wanted = set(numbers)
     seen = 0
     for inputs, labels in batches:
         for i in range(len(labels)):
@@ -204,7 +208,7 @@ def _spread(
 
 
 def _leave_gradients(model: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], *, power: int) -> None:
-    """Set every parameter's ``.grad`` to a mean over samples.
+    """Set every parameter's ``.grad`` to a mean over the samples of all processes.
 
     Args:
         model: all its parameters require gradients.
@@ -226,5 +230,6 @@ def _leave_gradients(model: nn.Module, batches: Iterable[tuple[Inputs, Tensor]],
         for total, gradient in zip(totals, gradients, strict=True):
             total += gradient.double() ** power
         count += len(y)
+    seen = int(summed(torch.tensor(count)))
     for parameter, total in zip(parameters, totals, strict=True):
-        parameter.grad = (total / count).to(parameter.dtype)
+        parameter.grad = (summed(total) / seen).to(parameter.dtype)

@@ -12,8 +12,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.data import Source
+from coprune.data.shares import own_batches, own_steps
 from coprune.forward import logits_of, moved, samples_in
 from coprune.progress import track
+from coprune.ranks.exchange import summed
+from coprune.ranks.who import world
 
 
 @torch.no_grad()
@@ -23,7 +26,8 @@ def reestimate_batchnorm(
     """Reset and re-measure the running statistics of all batch norms, in place.
 
     Statistics are the cumulative average over the batches (``momentum=None``). Only batch norms
-    are put in training mode; dropout stays off.
+    are put in training mode; dropout stays off. Processes of a run share out the batches, and the average
+    over all of them is taken.
 
     Args:
         model: left in evaluation mode.
@@ -44,14 +48,27 @@ def reestimate_batchnorm(
             layer.reset_running_stats()
             layer.momentum = None
             layer.train()
-        for inputs, _ in track(
-            source.batches(batch_size), label="batch norm", total=source.steps(batch_size)
-        ):
+        steps = own_steps(source, batch_size)
+        for batch in track(own_batches(source, batch_size), label="batch norm", total=steps):
             # A batch of one sample has no variance over 1×1 maps.
-            if samples_in(inputs) > 1:
-                logits_of(model, moved(inputs, device))
+            if samples_in(batch.inputs) > 1:
+                logits_of(model, moved(batch.inputs, device))
+        for layer in layers if world() > 1 else ():
+            _average(layer)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
             layer.eval()
     return len(layers)
+
+
+def _average(layer: _BatchNorm) -> None:
+    """Give a batch norm the average over the batches of all processes, which all have cumulative ones."""
+    counted = layer.get_buffer("num_batches_tracked")
+    batches = summed(counted)
+    if not int(batches):
+        return
+    for name in ("running_mean", "running_var"):
+        mine = layer.get_buffer(name)
+        mine.copy_(summed(mine.double() * counted) / batches)
+    counted.copy_(batches)

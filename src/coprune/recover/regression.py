@@ -1,15 +1,19 @@
 """One layer's regression: the weights with which it says again what the unpruned one said.
 
-Shapes: ``M`` rows (places of samples), ``D`` values read at a place, ``O`` output channels.
+The rows may be shared out over the processes of a run: all that is concluded from them is a sum.
+
+Shapes: ``M`` rows (places of samples) of this process, ``D`` values read at a place, ``O`` output channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from coprune.ranks.exchange import joined_rows, summed
 
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """λ, relative to the mean diagonal of the Gram matrix; the one that is best on held-back rows is taken."""
@@ -18,6 +22,14 @@ SWEEPS = 8
 """Of the rectified problem; three leave 3 % more divergence, twenty gain nothing that can be measured."""
 
 _CHUNK = 8192
+
+Total = Callable[[Tensor], Tensor]
+"""Sum of a statistic over everybody who has rows."""
+
+
+def alone(value: Tensor) -> Tensor:
+    """The :data:`Total` of whoever has all rows."""
+    return value
 
 
 @dataclass(frozen=True)
@@ -59,10 +71,18 @@ class Target:
             found, wanted = found.relu(), wanted.relu()
         return (found - wanted).square().sum(dtype=torch.float64)
 
-    def energy(self, rows: slice) -> float:
+    def energy(self, rows: slice, total: Total) -> float:
         """Variation of the target, which errors are reported in proportion to."""
         wanted = self.value[rows].relu() if self.rectified else self.value[rows]
-        return max(float((wanted - wanted.mean(0)).square().sum(dtype=torch.float64)), 1e-30)
+        count = total(torch.tensor(len(wanted)))
+        mean = total(wanted.sum(0, dtype=torch.float64)) / int(count)
+        energy = (wanted - mean.to(wanted.dtype)).square().sum(dtype=torch.float64)
+        return max(float(total(energy)), 1e-30)
+
+    def joined(self, join: Callable[[Tensor], Tensor]) -> Target:
+        """With the rows of everybody."""
+        other = None if self.other is None else join(self.other)
+        return replace(self, value=join(self.value), other=other)
 
 
 @dataclass(frozen=True)
@@ -89,7 +109,14 @@ class Solution:
 
 
 def solve(
-    rows: Tensor, target: Target, weight: Tensor, bias: Tensor, *, held_back: int, intercept: bool
+    rows: Tensor,
+    target: Target,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    held_back: int,
+    intercept: bool,
+    shared: bool = False,
 ) -> Solution:
     """Ridge regression towards the old weights, with λ chosen on held-back rows.
 
@@ -106,23 +133,35 @@ def solve(
         bias: ``[O]`` float64, what is added to the output now.
         held_back: how many of the last rows judge and are not solved on.
         intercept: whether anything can be added to the output.
+        shared: whether other processes hold more rows of the same problem. All get the same solution.
     """
     fit, judge = slice(0, len(rows) - held_back), slice(len(rows) - held_back, len(rows))
-    energy = target.energy(judge)
+    total: Total = summed if shared else alone
+    count = int(total(torch.tensor(fit.stop)))
+    if shared and rows.shape[1] > count:
+        # Products of rows with each other cannot be summed; but then the rows are the smaller thing.
+        def whole(values: Tensor) -> Tensor:
+            return torch.cat([joined_rows(values[fit]), joined_rows(values[judge])])
+
+        every = whole(rows)
+        return solve(
+            every, target.joined(whole), weight, bias, held_back=len(every) - count, intercept=intercept
+        )
+    energy = target.energy(judge, total)
     start = _Line(weight, bias)
-    before = _error(rows, target, start, judge) / energy
+    before = _error(rows, target, start, judge, total) / energy
     best = Solution(weight, bias, before, float("inf"), float("inf"))
-    if fit.stop < 1:
+    if count < 1:
         return best  # of one sample alone none is left to solve on
     factor = None
-    problem = _Problem(rows, target, start, fit, intercept=intercept)
+    problem = _Problem(rows, target, start, fit, intercept=intercept, count=count, total=total)
     linear = problem.missing(None)
     for ridge in RIDGES:
         tried = problem.factor(ridge)
         if tried is None:
             continue
         line = problem.step(tried, linear)
-        error = _error(rows, target, line, judge) / energy
+        error = _error(rows, target, line, judge, total) / energy
         if error < best.after:
             best, factor = Solution(line.weight, line.bias, before, error, ridge), tried
     if factor is None or not target.rectified:
@@ -130,7 +169,7 @@ def solve(
     line = _Line(best.weight, best.bias)
     for _ in range(SWEEPS):
         line = problem.step(factor, problem.missing(line))
-    error = _error(rows, target, line, judge) / energy
+    error = _error(rows, target, line, judge, total) / energy
     return Solution(line.weight, line.bias, before, error, best.ridge) if error < best.after else best
 
 
@@ -148,8 +187,9 @@ def _chunks(part: slice) -> Iterator[slice]:
         yield slice(start, min(start + _CHUNK, part.stop))
 
 
-def _error(rows: Tensor, target: Target, line: _Line, part: slice) -> float:
-    return sum(float(target.error(line.output(rows[c]), c)) for c in _chunks(part))
+def _error(rows: Tensor, target: Target, line: _Line, part: slice, total: Total) -> float:
+    mine = sum(float(target.error(line.output(rows[c]), c)) for c in _chunks(part))
+    return float(total(torch.tensor(mine, dtype=torch.float64)))
 
 
 class _Problem:
@@ -158,28 +198,39 @@ class _Problem:
     With more values than rows the dual is smaller: Wᵀ = Xᵀ (X Xᵀ + λI)⁻¹ T. Both have one solution.
     """
 
-    def __init__(self, rows: Tensor, target: Target, start: _Line, part: slice, *, intercept: bool) -> None:
+    def __init__(
+        self,
+        rows: Tensor,
+        target: Target,
+        start: _Line,
+        part: slice,
+        *,
+        intercept: bool,
+        count: int,
+        total: Total,
+    ) -> None:
         self._rows, self._target, self._start, self._part = rows, target, start, part
-        self._intercept = intercept
-        count, width = part.stop - part.start, rows.shape[1]
-        self._dual = width > count
+        self._intercept, self._count, self._total = intercept, count, total
+        width = rows.shape[1]
+        self._dual = width > count  # then nobody else has rows
         mean = torch.zeros(width, dtype=torch.float64, device=rows.device)
         if intercept:
             for chunk in _chunks(part):
                 mean += rows[chunk].sum(0, dtype=torch.float64)
-            mean /= count
+            mean = total(mean) / count
         self._mean = mean
         if self._dual:
             x = rows[part].double() - mean
             self._gram = x @ x.T
         else:
-            self._gram = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
+            gram = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
             # Products of a chunk in the model's precision, as those of the right-hand side; chunks are
             # added in float64.
             centre = mean.to(rows.dtype)
             for chunk in _chunks(part):
                 x = rows[chunk] - centre
-                self._gram += x.T @ x
+                gram += x.T @ x
+            self._gram = total(gram)
         # The same λ in both forms: the trace is the same.
         self._scale = self._gram.trace() / width
 
@@ -199,23 +250,21 @@ class _Problem:
         rows, target, part = self._rows, self._target, self._part
         lacks = []
         right = torch.zeros(rows.shape[1], len(self._start.bias), dtype=torch.float64, device=rows.device)
-        total = torch.zeros_like(self._start.bias)
+        lacking = torch.zeros_like(self._start.bias)
         for chunk in _chunks(part):
             value = target.value[chunk]
             if found is not None:
                 now = target.behind(found.output(rows[chunk]), chunk)
                 value = torch.where(value > 0, value, now.clamp_max(0.0))
             lack = target.output(value, chunk) - self._start.output(rows[chunk])
-            total += lack.sum(0, dtype=torch.float64)
+            lacking += lack.sum(0, dtype=torch.float64)
             if self._dual:
                 lacks.append(lack.double())
             else:
                 right += rows[chunk].T @ lack
-        if self._dual:
-            right = torch.cat(lacks)
-        count = part.stop - part.start
-        mean = total / count if self._intercept else torch.zeros_like(total)
-        return (right - mean if self._dual else right - self._mean.outer(total)), mean
+        right, lacking = (torch.cat(lacks) if self._dual else self._total(right)), self._total(lacking)
+        mean = lacking / self._count if self._intercept else torch.zeros_like(lacking)
+        return (right - mean if self._dual else right - self._mean.outer(lacking)), mean
 
     def step(self, factor: Tensor, missing: tuple[Tensor, Tensor]) -> _Line:
         """The old weights and what they lacked."""

@@ -9,6 +9,9 @@ trained and no label is read. What a depthwise layer cannot absorb, the next den
 The idea of re-solving a consumer is ThiNet's (arXiv 1707.06342) and OSSCAR's (arXiv 2403.12983); new
 here are the walk, the sum's correction and the rectifier (see :mod:`coprune.recover.regression`).
 
+The processes of a run share out the samples. Each walks through the network with its own, and what a
+layer's regression adds up is added up over all of them, so that all solve the same equations.
+
 Shapes: ``N`` samples, ``P`` places a sample, ``K`` kept output channels.
 """
 
@@ -29,6 +32,7 @@ from coprune.measure.memory import peak_memory
 from coprune.profile.reach import learn_reach
 from coprune.profile.rows import draw_positions, draw_valid, pick_outputs, read_rows
 from coprune.progress import track
+from coprune.ranks.who import own_range, world
 from coprune.recover.calls import Place, Taps
 from coprune.recover.regression import Solution, Target, solve
 from coprune.recover.sites import Site, find_sites
@@ -102,6 +106,10 @@ def least_squares(
     inputs = moved(_samples(source, teacher, memory=memory), device)
     walk = _pairs(model, teacher, part_of(inputs, slice(2)), kept)
     places = _places(teacher, [site for site, _, _ in walk], inputs, rows=rows, seed=seed, device=device)
+    mine, judging, shared = _own_samples(samples_in(inputs))
+    if shared:
+        inputs = part_of(inputs, mine)
+        places = {name: at[mine.to(at.device)] for name, at in places.items()}
     wanted = _teacher_values(teacher, walk, inputs, places)
     found: list[LayerRecovery] = []
     bar = iter(track(range(len(walk)), label="least squares", total=len(walk)))
@@ -112,7 +120,13 @@ def least_squares(
         scale, shift = _norm(model, site, layer)
         beside = None if other is None else pick_outputs(other, at, last=last)
         read = _rows(layer, layer_inputs, at)
-        found.append(_resolve(model, site, layer, read, wanted.pop(site.layer), scale, shift, beside, at))
+        target = wanted.pop(site.layer)
+        held_back = at.shape[1] * judging
+        found.append(
+            _resolve(
+                model, site, layer, read, target, scale, shift, beside, held_back=held_back, shared=shared
+            )
+        )
 
     try:
         _visit(model, [site for site, _, _ in walk], inputs, visit)
@@ -129,6 +143,24 @@ def _samples(source: Source, teacher: nn.Module, *, memory: int) -> Inputs:
     weights = sum(t.untyped_storage().nbytes() for t in [*teacher.parameters(), *teacher.buffers()])
     each = max(1, peak_memory(teacher, first) - weights)
     return spread(source, max(16, memory // each))
+
+
+def _own_samples(samples: int) -> tuple[Tensor, int, bool]:
+    """This process's share of ``N`` samples.
+
+    Args:
+        samples: ``N``; the last eighth judges and is not solved on.
+
+    Returns:
+        Their numbers; how many of the last ones judge; and whether the others are other processes', or
+        all are everybody's, because some would have none.
+    """
+    judging = max(1, samples // _HELD_BACK)
+    solving = samples - judging
+    if world() == 1 or min(judging, solving) < world():
+        return torch.arange(samples), judging, False
+    judges = [solving + i for i in own_range(judging)]
+    return torch.tensor([*own_range(solving), *judges]), len(judges), True
 
 
 def _places(
@@ -279,7 +311,9 @@ def _resolve(
     scale: Tensor,
     shift: Tensor,
     other: Tensor | None,
-    at: Tensor,
+    *,
+    held_back: int,
+    shared: bool,
 ) -> LayerRecovery:
     """Solve one layer and give it the new weights where they are better."""
     weight, bias = layer.get_parameter("weight"), layer.bias
@@ -291,9 +325,14 @@ def _resolve(
     target = Target(
         value[:, live], scale[live], shift[live], None if other is None else other[:, live], site.rectified
     )
-    held_back = at.shape[1] * max(1, len(at) // _HELD_BACK)
     solution: Solution = solve(
-        read, target, old, added, held_back=held_back, intercept=isinstance(bias, Tensor) or norm is not None
+        read,
+        target,
+        old,
+        added,
+        held_back=held_back,
+        intercept=isinstance(bias, Tensor) or norm is not None,
+        shared=shared,
     )
     if solution.better:
         weight[live] = solution.weight.view(len(old), *weight.shape[1:]).to(weight.dtype)

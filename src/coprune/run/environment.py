@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from coprune.errors import UserError
+from coprune.ranks.who import world
 
 _NAMED = ("coprune", "torch", "torch-pruning", "kmedoids", "kneed", "scikit-learn", "accelerate", "numpy")
 
 
 def pick_device(asked: str) -> str:
-    """``auto`` → ``cuda`` when there is one, else ``cpu``.
+    """``auto`` → ``cuda`` when there is one, else ``cpu``. Each of several processes gets a GPU of its own.
 
     Raises:
-        UserError: an unknown device, or ``cuda`` on a machine without.
+        UserError: an unknown device, ``cuda`` on a machine without, or fewer GPUs than processes.
     """
     if asked not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {asked}: known are auto, cpu, cuda")
     available = torch.cuda.is_available()
     if asked == "cuda" and not available:
         raise UserError("--device cuda: no CUDA device here; use auto or cpu")
-    return "cuda" if available and asked != "cpu" else "cpu"
+    chosen = "cuda" if available and asked != "cpu" else "cpu"
+    if chosen == "cuda" and world() > 1:
+        local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= gpus:
+            raise UserError(
+                f"more processes on this machine than GPUs ({gpus}); start as many as there are, "
+                "or give --device cpu"
+            )
+        torch.cuda.set_device(local)
+    return chosen
 
 
 def set_up(*, threads: int | None, seed: int) -> None:

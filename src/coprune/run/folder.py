@@ -16,11 +16,14 @@ from typing import Any
 
 from coprune.errors import UserError
 from coprune.files import make_folder, read_json, write_json
+from coprune.ranks.exchange import on_first
+from coprune.ranks.join import begin_undoable, end_undoable
+from coprune.ranks.who import is_first
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that one run owns, used as a context.
+    """A folder that one run owns, used as a context; of several processes the first one writes into it.
 
     When a run that started here ends with a :class:`~coprune.errors.UserError`, nothing of it stays:
     it could not be resumed, since something about it must change. Any other end (a kill, an
@@ -29,41 +32,46 @@ class RunFolder:
     Attributes:
         path: the folder.
         fresh: whether this run made it, rather than taking it up again.
+        finished: whether the run that owns it was whole already.
     """
 
     path: Path
     fresh: bool = False
+    finished: bool = False
 
     def __enter__(self) -> RunFolder:
+        if self.fresh:
+            begin_undoable(self._drop)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.fresh and kind is not None and issubclass(kind, UserError):
-            shutil.rmtree(self.path, ignore_errors=True)
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self.fresh:
+            end_undoable(self._drop, error)
+
+    def _drop(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
 
     @property
     def work(self) -> Path:
         """Where unfinished state lives."""
         return self.path / "work"
 
-    @property
-    def finished(self) -> bool:
-        """Whether the run that owns this folder is whole."""
-        return (self.path / "job.json").is_file() and not self.work.exists()
-
     def log(self, event: str, **values: Any) -> None:
         """Append one line to ``log.jsonl``."""
+        if not is_first():
+            return
         line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def close(self) -> None:
         """Remove the unfinished state: the run is whole."""
-        shutil.rmtree(self.work, ignore_errors=True)
+        if is_first():
+            shutil.rmtree(self.work, ignore_errors=True)
 
 
 def claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -> RunFolder:
-    """Take a folder for a run, or take it up again.
+    """Take a folder for a run, or take it up again. The first of several processes does it for all.
 
     Args:
         out: the folder.
@@ -75,7 +83,10 @@ def claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -
         UserError: the folder is in use and neither ``resume`` nor ``overwrite`` was given, it is
             no folder, it was started with other options, or it cannot be written.
     """
-    folder = RunFolder(out)
+    return on_first(lambda: _claim(out, job=job, resume=resume, overwrite=overwrite))
+
+
+def _claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -> RunFolder:
     asked = json.loads(json.dumps(dict(job)))
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; --out needs a folder")
@@ -92,10 +103,10 @@ def claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -
             raise UserError(f"{out}: --resume with other options ({said}); ask for the same again")
         for torn in out.rglob(".*.tmp"):  # files that a kill left half-written, beside the whole ones
             torn.unlink()
-        return folder
+        return RunFolder(out, finished=not (out / "work").exists())
     elif occupied:
         raise UserError(f"{out}: exists already; use --resume, --overwrite or another --out")
-    make_folder(folder.work)
+    make_folder(RunFolder(out).work)
     write_json(out / "job.json", asked)
     return RunFolder(out, fresh=True)
 

@@ -13,12 +13,14 @@ from coprune.data import DataSet, load_data
 from coprune.data.names import is_text
 from coprune.methods import find_method, method_settings
 from coprune.models.hf import label_names, tokenizer_of
+from coprune.ranks.exchange import check_same, first_goes_ahead
 from coprune.run.environment import pick_device
 from coprune.run.folder import claim
 from coprune.run.prune import prune_model
 from coprune.run.settings import PruneSettings, check_settings, kinds_of
 from coprune.run.steps import prepare
 from coprune.store import open_model
+from coprune.store.model import weights_fingerprint
 
 
 class PruneJob(BaseModel):
@@ -42,15 +44,16 @@ def open_data(data: str, *, calibration: int, seed: int, model: str, tokenizer: 
     Raises:
         UserError: see :func:`coprune.data.load_data`.
     """
-    if not is_text(data):
-        return load_data(data, calibration=calibration, seed=seed)
-    return load_data(
-        data,
-        calibration=calibration,
-        seed=seed,
-        tokenizer=tokenizer or tokenizer_of(model),
-        class_order=label_names(model),
-    )
+    with first_goes_ahead():
+        if not is_text(data):
+            return load_data(data, calibration=calibration, seed=seed)
+        return load_data(
+            data,
+            calibration=calibration,
+            seed=seed,
+            tokenizer=tokenizer or tokenizer_of(model),
+            class_order=label_names(model),
+        )
 
 
 def offered_by(data: DataSet) -> dict[str, int]:
@@ -86,14 +89,17 @@ def open_both(
         UserError: see :func:`coprune.data.load_data` and :func:`coprune.store.open_model`.
     """
     loaded = open_data(data, calibration=calibration, seed=seed, model=model, tokenizer=tokenizer)
-    network = open_model(
-        model,
-        weights=Path(weights) if weights else None,
-        arguments=arguments,
-        offered=offered_by(loaded),
-        trust=trust,
-        seed=seed,
-    )
+    with first_goes_ahead():
+        network = open_model(
+            model,
+            weights=Path(weights) if weights else None,
+            arguments=arguments,
+            offered=offered_by(loaded),
+            trust=trust,
+            seed=seed,
+        )
+    check_same(network, weights_fingerprint, what="model")
+    check_same(loaded, lambda data: data.fingerprint, what="data set")
     return network, loaded
 
 

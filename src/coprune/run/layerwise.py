@@ -19,11 +19,13 @@ from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.plan import GroupDecision
 from coprune.progress import track
+from coprune.ranks.exchange import check_same
+from coprune.ranks.who import is_first
 from coprune.run.folder import RunFolder
 from coprune.run.settings import PruneSettings, kinds_of
 from coprune.run.steps import Prepared, counts, gather_for
 from coprune.select import Method, nearest_allowed
-from coprune.store.model import load, save_model
+from coprune.store.model import load, save_model, weights_fingerprint
 from coprune.surgery import cut
 from coprune.training import Checkpoint, fit
 from coprune.units import ChannelGroup, Units, find_units
@@ -103,6 +105,7 @@ def prune_layer_by_layer(
                 label=f"training after {name}",
             )
             current.cpu()
+        check_same(current, weights_fingerprint, what=f"network after {name}")
         # Offsets behind a concatenation are those of the network by then; the plan's, of the full one.
         decision = decision.model_copy(update={"members": members[name]})
         decisions.append(decision)
@@ -111,7 +114,8 @@ def prune_layer_by_layer(
             # Written last: its presence says that this layer is whole.
             content = {"schema": 1, "decision": decision.model_dump(mode="json")}
             write_json(place / "decision.json", content)
-            (place / "training.safetensors").unlink(missing_ok=True)
+            if is_first():
+                (place / "training.safetensors").unlink(missing_ok=True)
             folder.log("layer", name=name, kept=len(decision.kept), size=decision.size)
     return tuple(decisions), current
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from coprune.forward import READS, Inputs, shapes_of
 from coprune.plan import Plan
+from coprune.ranks.exchange import on_first
 from coprune.report import write as write_page
 from coprune.result import Result
 from coprune.store.model import save_model
@@ -37,13 +38,17 @@ class Outcome:
     def save(self, run: str | Path) -> Path:
         """Write the run folder: plan, model, statistics, figures, and last the page made from them.
 
+        The first of several processes does it; all must ask.
+
         Returns:
             The folder.
 
         Raises:
             UserError: no free disk, or no permission.
         """
-        folder = Path(run)
+        return on_first(lambda: self._save(Path(run)))
+
+    def _save(self, folder: Path) -> Path:
         notes = {
             "method": self.plan.method,
             "budget": self.plan.budget,

@@ -18,6 +18,8 @@ from coprune.methods import find_method, method_settings
 from coprune.models.hf import fresh_parameters
 from coprune.plan import Plan
 from coprune.profile import Profile
+from coprune.ranks.exchange import check_same, on_first
+from coprune.ranks.who import world
 from coprune.result import Result, Stage
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
@@ -54,6 +56,9 @@ def prune_model(
     model: nn.Module, data: DataSet, settings: PruneSettings, *, folder: RunFolder | None = None
 ) -> Outcome:
     """Select, cut, recover, train and measure.
+
+    Several processes share out the passes over data and do all else alike; that they hold the same plan
+    and the same weights is checked.
 
     Args:
         model: the trained network; left as it is.
@@ -142,6 +147,7 @@ def prune_model(
         skipped=prepared.units.skipped,
         joint=joint,
     )
+    check_same(plan, lambda plan: repr([(g.name, g.kept) for g in plan.groups]), what="choice of units")
     if folder:
         plan.save(folder.path / "plan.json")
         folder.log("plan", kept=plan.units["kept"], total=plan.units["total"])
@@ -160,6 +166,7 @@ def prune_model(
             seed=settings.seed,
             device=device,
         ):
+            check_same(pruned, weights_fingerprint, what="result of the recovery")
             stages.append(measure_stage("recovered", pruned, data, prepared.example, device=device))
     if settings.finetune.epochs and touched:
         before = copy.deepcopy(pruned)
@@ -174,6 +181,7 @@ def prune_model(
                 device=device,
                 label="fine-tuning",
             )
+        check_same(pruned, weights_fingerprint, what="result of the training")
         limit = settings.budget.max_drop
         if limit is not None and points_lost(model, pruned, judging_part, device) > limit:
             notes.append(
@@ -184,13 +192,9 @@ def prune_model(
         else:
             stages.append(measure_stage("finetuned", pruned, data, prepared.example, device=device))
     with watch.measure("measure"):
-        latency = measure_latency(
-            model,
-            pruned,
-            prepared.example,
-            LatencyPlan(batches=settings.latency_batches, seconds=settings.latency_seconds),
-            device=device,
-        )
+        times = LatencyPlan(batches=settings.latency_batches, seconds=settings.latency_seconds)
+        # The other processes keep still.
+        latency = on_first(lambda: measure_latency(model, pruned, prepared.example, times, device=device))
     notes.extend(_budget_notes(settings, stages))
     result = Result(
         schema=1,
@@ -201,6 +205,7 @@ def prune_model(
         latency=latency,
         seconds={k: round(v, 3) for k, v in watch.seconds.items()},
         versions=versions(),
+        processes=world(),
         search=tuple(p.as_json() for p in found.probes) if found else (),
         notes=tuple(notes),
     )

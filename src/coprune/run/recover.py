@@ -17,6 +17,8 @@ from coprune.errors import UserError
 from coprune.forward import part_of
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.plan import GroupDecision, Plan
+from coprune.ranks.exchange import check_same, first_goes_ahead, on_first
+from coprune.ranks.who import world
 from coprune.recover import (
     LayerRecovery,
     kept_outputs,
@@ -119,13 +121,15 @@ def run_recover(
         seed=job.seed,
         trust=job.trust,
     )
-    model = open_model(
-        job.model,
-        weights=Path(job.weights) if job.weights else None,
-        arguments=job.arguments,
-        offered=offered_by(data),
-        trust=job.trust,
-    )
+    with first_goes_ahead():
+        model = open_model(
+            job.model,
+            weights=Path(job.weights) if job.weights else None,
+            arguments=job.arguments,
+            offered=offered_by(data),
+            trust=job.trust,
+        )
+    check_same(model, weights_fingerprint, what="pruned model")
     prepared = prepare(teacher, data)
     check_takes(model, prepared.example)
     own = Path(job.model) / "plan.json"
@@ -168,6 +172,7 @@ def _recover(
     else:
         layers = least_squares(recovered, teacher, data.calibration, kept=kept, seed=job.seed, device=device)
     seconds = time.monotonic() - started
+    check_same(recovered, weights_fingerprint, what="result of the recovery")
     teacher.cpu()
     recovered.cpu()
     notes = []
@@ -190,11 +195,12 @@ def _recover(
         seed=job.seed,
         units=plan.units,
         stages=tuple(stages),
-        latency=measure_latency(teacher, recovered, example, batches, device=device),
+        latency=on_first(lambda: measure_latency(teacher, recovered, example, batches, device=device)),
         seconds={
             "profile": 0.0, "select": 0.0, "surgery": 0.0, "recover": round(seconds, 3), "finetune": 0.0
         },
         versions=versions(),
+        processes=world(),
         notes=tuple(notes),
     )  # fmt: skip
     return Outcome(recovered.cpu().eval(), plan, result, {}, example=example), layers

@@ -15,12 +15,14 @@ from coprune.files import write_json
 from coprune.forward import READS, shapes_of
 from coprune.measure.accuracy import Score, evaluate
 from coprune.measure.macs import count_macs, count_params
+from coprune.ranks.exchange import check_same
+from coprune.ranks.who import world
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
 from coprune.run.steps import check_takes
 from coprune.store import load, save_model
-from coprune.store.model import check_finite
+from coprune.store.model import check_finite, weights_fingerprint
 from coprune.training import Checkpoint, Recipe, fit
 
 
@@ -97,6 +99,7 @@ def _train(
     )
     seconds = time.monotonic() - started
     check_finite(model.state_dict(), where="the trained model")
+    check_same(model, weights_fingerprint, what="result of the training")
     score = evaluate(model, data.heldout, device=device)
     model.cpu()
     notes = {
@@ -127,6 +130,7 @@ def _train(
             "latency": [],
             "seconds": {"train": round(seconds, 3)},
             "versions": versions(),
+            "processes": world(),
         },
     )
     folder.close()

@@ -11,6 +11,7 @@ from coprune.data import DataSet, Source, split_source
 from coprune.errors import UserError
 from coprune.measure import correctness, median_ms
 from coprune.plan import GroupDecision
+from coprune.ranks.exchange import on_first
 from coprune.run.search import Found, least_provable, paired_drop, search_drop, search_knee, search_latency
 from coprune.run.settings import PruneSettings
 from coprune.run.steps import Choices, Prepared, decide, kept_ratio, recover
@@ -89,7 +90,9 @@ class Trials:
     def time_ms(self, decisions: tuple[GroupDecision, ...]) -> float:
         """Milliseconds of one sample of the cut model."""
         example = self.prepared.example
-        return median_ms(cut(self.model, decisions, example), example, device=self.device)
+        candidate = cut(self.model, decisions, example)
+        # Decisions follow from it, so all processes must hear the same.
+        return on_first(lambda: median_ms(candidate, example, device=self.device))
 
     def judge(self, decisions: tuple[GroupDecision, ...]) -> Tensor:
         """Which judging samples the cut and recovered model has right, ``[N]`` bool."""

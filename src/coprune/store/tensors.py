@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coprune.errors import UserError
 from coprune.files import write_bytes
+from coprune.ranks.who import is_first
 
 
 def _serialised(tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None) -> bytes:
@@ -30,7 +31,12 @@ def _serialised(tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | 
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
 ) -> int:
-    """Write tensors as safetensors, whole or not at all. Returns the file's size in bytes."""
+    """Write tensors as safetensors, whole or not at all. Returns the file's size in bytes.
+
+    Of the processes of a run only the first writes; the others need not even gather the bytes.
+    """
+    if not is_first():
+        return 0
     content = _serialised(tensors, metadata=metadata)
     write_bytes(path, content)
     return len(content)

@@ -1,28 +1,33 @@
 """The one training loop: base models, fine-tuning and distillation all go through :func:`fit`.
 
-Accelerate puts the model on its device, runs mixed precision and, under ``accelerate launch``,
-synchronises gradients; every process takes its share of the same global batch.
+Accelerate puts the model on its device, runs mixed precision and, in a run of several processes, averages
+their gradients. Every process takes its share of the same batch, so a step is one over all of its samples:
+only batch norms see their own share's statistics alone. What they remember is averaged over the processes.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.data import Source, limited
 from coprune.data.source import batch_seed
 from coprune.errors import UserError
-from coprune.forward import Inputs, logits_of, moved, part_of
+from coprune.forward import Inputs, logits_of, moved
+from coprune.measure.mode import evaluating
 from coprune.progress import track
+from coprune.ranks.exchange import gathered, summed
+from coprune.ranks.who import is_first, own, own_part, rank, world
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.recipe import Recipe, optimizer_for, scheduler
 
@@ -54,7 +59,14 @@ def distillation_loss(logits: Tensor, teacher: Tensor, *, temperature: float) ->
     return divergence * t * t
 
 
-def _accelerator(recipe: Recipe, device: str) -> Accelerator:
+def _accelerator(recipe: Recipe, device: str, *, idle: bool) -> Accelerator:
+    """Accelerate's state for one training.
+
+    Args:
+        recipe: its precision.
+        device: ``"cpu"`` or ``"cuda"``.
+        idle: whether some parameters get no gradient, which the exchange of gradients must expect.
+    """
     precision = recipe.precision
     if precision == "auto":
         on_gpu = device != "cpu" and torch.cuda.is_available()
@@ -64,13 +76,14 @@ def _accelerator(recipe: Recipe, device: str) -> Accelerator:
         raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
     # Accelerate keeps one precision for the whole process; a second training may want another.
     AcceleratorState._reset_state(reset_partial_state=False)
-    return Accelerator(mixed_precision=wanted, cpu=device == "cpu")
+    exchange = DistributedDataParallelKwargs(find_unused_parameters=idle)
+    return Accelerator(mixed_precision=wanted, cpu=device == "cpu", kwargs_handlers=[exchange])
 
 
 def _batches(
     source: Source, recipe: Recipe, *, seed: int, done: int, steps: int
 ) -> Iterator[tuple[int, Inputs, Tensor]]:
-    """(epoch, inputs, labels) from where a training stopped to its end."""
+    """(epoch, own inputs, all labels) from where a training stopped to its end."""
     for epoch in range(done // steps, recipe.epochs):
         skip = done - epoch * steps if epoch == done // steps else 0
         for inputs, labels in source.epoch(
@@ -90,7 +103,7 @@ def fit(
     device: str = "cpu",
     label: str = "training",
 ) -> FitLog:
-    """Train a classifier in place.
+    """Train a classifier in place; in a run of several processes all end with the same weights.
 
     Args:
         model: maps ``[B, …]`` to logits ``[B, C]``; left in evaluation mode on the CPU or ``device``.
@@ -110,13 +123,15 @@ def fit(
         raise UserError("distillation asked for, but there is no unpruned model to learn from")
     if recipe.images is not None:
         source = limited(source, recipe.images, seed=seed)
-    accelerator = _accelerator(recipe, device)
+    accelerator = _accelerator(recipe, device, idle=world() > 1 and _has_idle(model, source))
     layout = _layout(model, "cpu" if accelerator.device.type == "cpu" else "gpu")
     model.to(memory_format=layout)
     if teacher is not None:
         teacher = teacher.to(accelerator.device).eval()
     optimizer = optimizer_for(recipe, model)
     done, sums = checkpoint.restore(model, optimizer) if checkpoint else (0, {})
+    if not is_first():
+        sums = {epoch: [0.0, 0.0, 0.0] for epoch in sums}  # those of all are the first one's
     for group in optimizer.param_groups:
         group["lr"] = recipe.lr
     steps = source.steps(recipe.batch_size, recipe.fraction)
@@ -128,24 +143,29 @@ def fit(
             schedule.step()
     trained, optimizer = accelerator.prepare(model, optimizer)
     trained.train()
-    rank, world = accelerator.process_index, accelerator.num_processes
     saved_at = time.monotonic()
     total = recipe.epochs * steps
-    normalised = any(isinstance(m, _BatchNorm) for m in model.modules())
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    remembered = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
+    if norms and world() > 1 and recipe.batch_size < 2 * world():
+        raise UserError(
+            f"a batch of {recipe.batch_size} leaves some of the {world()} processes one sample, from which "
+            f"batch norm cannot learn; give --batch-size {2 * world()} or more"
+        )
     stream = _batches(source, recipe, seed=seed, done=done, steps=steps)
     for epoch, inputs, labels in track(stream, label=label, total=total, done=done):
-        # Dropout draws from the global generator: a function of the step, as everything else.
-        torch.manual_seed(batch_seed(seed, epoch, done))
-        x = moved(part_of(inputs, slice(rank, None, world)), accelerator.device)
-        y = labels[rank::world].to(accelerator.device)
-        if isinstance(x, Tensor) and x.ndim == 4:
-            x = x.contiguous(memory_format=layout)
-        if len(y) == 1 and normalised:
-            # Batch norm cannot learn from one value a channel: the last sample of this epoch's order
-            # is passed over, another one next time.
+        if norms and len(labels) < 2 * world():
+            # Batch norm cannot learn from one value a channel: the last samples of this epoch's order
+            # are passed over, others next time.
             done += 1
             schedule.step()
             continue
+        # Dropout draws from the global generator: a function of the step, as everything else.
+        torch.manual_seed(batch_seed(seed, epoch, done) ^ rank())
+        x, y = moved(inputs, accelerator.device), labels[own_part(len(labels))].to(accelerator.device)
+        weight = _weight(len(labels))
+        if isinstance(x, Tensor) and x.ndim == 4:
+            x = x.contiguous(memory_format=layout)
         logits = logits_of(trained, x)
         loss = F.cross_entropy(logits, y)
         if recipe.distill > 0 and teacher is not None:
@@ -153,26 +173,30 @@ def fit(
                 soft = logits_of(teacher, x)
             kl = distillation_loss(logits.float(), soft.float(), temperature=recipe.temperature)
             loss = (1 - recipe.distill) * loss + recipe.distill * kl
-        accelerator.backward(loss)
+        accelerator.backward(loss * weight)
         if recipe.clip is not None:
             accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
+        _average(remembered)
         done += 1
         entry = sums.setdefault(epoch, [0.0, 0.0, 0.0])
-        entry[0] += float(loss.detach()) * len(y)
-        entry[1] += float((logits.detach().argmax(1) == y).sum())
-        entry[2] += len(y)
+        counted = len(y) if weight else 0
+        entry[0] += float(loss.detach()) * counted
+        entry[1] += float((logits.detach().argmax(1) == y).sum()) if weight else 0.0
+        entry[2] += counted
         if not entry[0] < float("inf"):
             raise UserError(
                 f"the loss became {float(loss.detach())} after {done} steps; "
                 f"lower the learning rate ({recipe.lr})"
             )
-        due = done % steps == 0 or time.monotonic() - saved_at >= recipe.patience_s
-        if checkpoint and due and accelerator.is_main_process:
-            checkpoint.save(model, optimizer, step=done, sums=sums)
+        due = checkpoint is not None and done % steps == 0
+        # Clocks differ; the first process's counts.
+        if checkpoint and (due or gathered(time.monotonic() - saved_at >= recipe.patience_s)[0]):
+            checkpoint.save(model, optimizer, step=done, sums=_summed(sums))
             saved_at = time.monotonic()
+    sums = _summed(sums)
     accelerator.unwrap_model(trained, keep_fp32_wrapper=False)
     model.to(memory_format=torch.contiguous_format)
     model.eval()
@@ -182,6 +206,46 @@ def fit(
         accuracy=tuple(s[1] / s[2] for s in sums.values()),
         steps=done,
     )
+
+
+def _weight(samples: int) -> float:
+    """What the mean loss over this process's part of a batch weighs.
+
+    Gradients are averaged over the processes, whoever has how many samples; weighed like this, the average
+    is the gradient of the mean over the batch.
+
+    Args:
+        samples: of the batch.
+    """
+    return len(own(range(samples))) * world() / samples
+
+
+def _has_idle(model: nn.Module, source: Source) -> bool:
+    """Whether some parameters get no gradient, such as those of a pooler that nothing reads."""
+    inputs, _ = next(iter(source.batches(1)))
+    weights = [p for p in model.parameters() if p.requires_grad]
+    with evaluating(model), torch.enable_grad():
+        logits = logits_of(model, moved(inputs, weights[0].device))
+        return any(g is None for g in torch.autograd.grad(logits.sum(), weights, allow_unused=True))
+
+
+def _average(buffers: Sequence[Tensor]) -> None:
+    """Average over the processes, in place. All in one exchange, since there is one in every step."""
+    if world() == 1 or not buffers:
+        return
+    flat = torch.cat([b.flatten().double() for b in buffers])
+    for buffer, mean in zip(
+        buffers, (summed(flat) / world()).split([b.numel() for b in buffers]), strict=True
+    ):
+        buffer.copy_(mean.view_as(buffer))
+
+
+def _summed(sums: Mapping[int, Sequence[float]]) -> dict[int, list[float]]:
+    """The log's sums over all processes."""
+    shares = gathered(sums)
+    return {
+        epoch: [sum(column) for column in zip(*(s[epoch] for s in shares), strict=True)] for epoch in sums
+    }
 
 
 def _layout(model: nn.Module, device: str) -> torch.memory_format:

@@ -1,0 +1,112 @@
+"""Several processes for a test: torchrun's own agent, with processes that are forked.
+
+They are forked from one process that has imported everything and done nothing, as a new process would
+import for many times as long as the tests themselves take, and a fork of the tests' own process would
+inherit the locks of its threads.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from coprune.ranks.join import joined
+
+T = TypeVar("T")
+
+multiprocessing.set_forkserver_preload(
+    ["processes", "coprune.cli.main", "coprune.run.job", "coprune.compare.run"]
+)
+
+
+def launch(count: int, action: Callable[..., T], *given: Any, logs: Path | None = None) -> list[T]:
+    """What an action hands back in each of several processes, by rank.
+
+    Args:
+        count: of processes.
+        action: a function of a module.
+        given: its arguments.
+        logs: a folder for what they print; without one it is lost.
+
+    Raises:
+        ChildFailedError: one of them ended with an error; ``failures`` says how each did.
+    """
+    with tempfile.TemporaryDirectory() as lost:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            run_id=f"test-{os.getpid()}",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            monitor_interval=0.05,
+            start_method="forkserver",
+            logs_specs=DefaultLogsSpecs(log_dir=str(logs or lost), redirects=Std.ALL),
+        )
+        found = elastic_launch(config, _with_one_thread)(action, given)
+    return [found[rank] for rank in range(count)]
+
+
+def together(count: int, action: Callable[..., T], *given: Any) -> list[T]:
+    """The same for an action of processes that have joined."""
+    return launch(count, _joined, action, given)
+
+
+class Printed(NamedTuple):
+    """What the processes of a command printed, all together."""
+
+    out: str
+    err: str
+
+
+def typed(count: int, *words: object, logs: Path, before: Callable[[], None] | None = None) -> list[int]:
+    """``coprune WORDS`` under torchrun with so many processes; their exit codes.
+
+    Args:
+        count: of processes.
+        words: of the command line.
+        logs: a folder for :func:`printed`.
+        before: done in every process first; a function of a module.
+    """
+    return launch(count, _main, tuple(map(str, words)), before, logs=logs)
+
+
+def printed(logs: Path) -> Printed:
+    """What was printed into a folder of logs."""
+    texts = [
+        [file.read_text() for file in sorted(logs.rglob(f"{kind}.log"))] for kind in ("stdout", "stderr")
+    ]
+    return Printed(*("".join(parts) for parts in texts))
+
+
+def _with_one_thread(action: Callable[..., T], given: tuple[Any, ...]) -> T:
+    torch.set_num_threads(1)
+    return action(*given)
+
+
+def _joined(action: Callable[..., T], given: tuple[Any, ...]) -> T:
+    with joined():
+        return action(*given)
+
+
+def _main(words: tuple[str, ...], before: Callable[[], None] | None) -> int:
+    from coprune.cli.main import main
+
+    sys.argv = ["coprune", *words]
+    if before is not None:
+        before()
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
