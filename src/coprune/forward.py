@@ -67,6 +67,26 @@ def part_of(inputs: Inputs, index: slice | Tensor | list[int]) -> Inputs:
     return inputs[index]
 
 
+def lengths_of(inputs: Inputs) -> Tensor | None:
+    """Tokens of every sample up to its last real one, ``[N]`` int64; None of inputs without a mask."""
+    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    if mask is None or mask.ndim != 2:
+        return None
+    return (mask.bool() * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
+
+
+def trimmed(inputs: Inputs) -> Inputs:
+    """Without the padding behind the longest of the samples; a token of it costs as much as any other."""
+    lengths = lengths_of(inputs)
+    if lengths is None or not isinstance(inputs, dict):
+        return inputs
+    full, width = inputs["attention_mask"].shape[1], max(1, int(lengths.max()))
+    return {
+        name: tensor[:, :width] if tensor.ndim > 1 and tensor.shape[1] == full else tensor
+        for name, tensor in inputs.items()
+    }
+
+
 def split(inputs: Inputs, size: int) -> list[Inputs]:
     """In parts of at most ``size`` samples."""
     return [part_of(inputs, slice(at, at + size)) for at in range(0, samples_in(inputs), size)]

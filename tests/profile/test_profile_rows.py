@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from coprune.profile.rows import draw_positions, output_positions, pick_outputs, read_rows
+from coprune.profile.rows import draw_positions, gram, output_positions, pick_outputs, read_rows
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
@@ -97,3 +97,9 @@ def test_places_are_a_function_of_name_and_seed():
     assert not torch.equal(first, drawn("a", 1))
     assert not torch.equal(first, drawn("b", 0))
     assert not torch.equal(first[0], first[1])  # other places for every sample
+
+
+@given(st.integers(1, 5), st.sampled_from((1, 255, 256, 257, 600)))
+def test_the_gram_matrix_is_that_of_one_product(rows, width):
+    values = torch.randn(rows, width, dtype=torch.float64)
+    torch.testing.assert_close(gram(values), values.T @ values)

@@ -20,7 +20,7 @@ from coprune.data.shares import own_batches, own_steps
 from coprune.data.spread import spread_batches
 from coprune.forward import Inputs, copied, logits_of, moved, part_of, samples_in
 from coprune.profile.reach import has_tokens, learn_reach
-from coprune.profile.rows import draw_positions, draw_valid, output_positions, pick_channels, read_rows
+from coprune.profile.rows import draw_positions, draw_valid, gram, output_positions, pick_channels, read_rows
 from coprune.profile.statistic import ConsumerCovariance
 from coprune.progress import track
 from coprune.ranks.exchange import Parts, merged
@@ -125,7 +125,7 @@ class ConsumerCollector:
         batch = {
             "count": mean.new_tensor(float(len(rows))),
             "mean": mean,
-            "m2": centred.T @ centred,
+            "m2": gram(centred),
         }
         if self._wanted.classes:
             labels = F.one_hot(self._labels.repeat_interleave(at.shape[1]), self._classes).double()

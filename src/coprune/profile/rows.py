@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_BLOCK = 256
+
 
 def output_positions(layer: nn.Module, output: Tensor) -> int:
     """Number of places at which the layer is applied to one sample (pixels, tokens, or 1)."""
@@ -78,6 +80,18 @@ def read_rows(layer: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
     sample = torch.arange(n, device=inputs.device).unsqueeze(1)
     picked = patches[sample, positions // out_w, positions % out_w]  # [N, P, U, kh, kw]
     return picked.reshape(n * positions.shape[1], channels * kh * kw)
+
+
+def gram(rows: Tensor) -> Tensor:
+    """``RᵀR`` of rows ``[M, D]``, ``[D, D]``: half of its blocks are the other half mirrored."""
+    width = rows.shape[1]
+    found = rows.new_empty(width, width)
+    for start in range(0, width, _BLOCK):
+        here, later = slice(start, start + _BLOCK), slice(start + _BLOCK, width)
+        found[here, here] = rows[:, here].T @ rows[:, here]
+        found[here, later] = rows[:, here].T @ rows[:, later]
+        found[later, here] = found[here, later].T
+    return found
 
 
 def _padded(layer: nn.Conv2d, inputs: Tensor) -> Tensor:

@@ -27,7 +27,17 @@ from torch import Tensor, nn
 from coprune.data import Source
 from coprune.data.spread import spread
 from coprune.errors import UserError
-from coprune.forward import Inputs, copied, logits_of, moved, part_of, samples_in, split
+from coprune.forward import (
+    Inputs,
+    copied,
+    lengths_of,
+    logits_of,
+    moved,
+    part_of,
+    samples_in,
+    split,
+    trimmed,
+)
 from coprune.measure.memory import peak_memory
 from coprune.profile.reach import learn_reach
 from coprune.profile.rows import draw_positions, draw_valid, pick_outputs, read_rows
@@ -262,25 +272,39 @@ def _teacher_values(
     inputs: Inputs,
     places: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """What the unpruned network says behind norm and sum of every site, ``[N·P, K]`` each."""
+    """What the unpruned network says behind norm and sum of every site, ``[N·P, K]`` each.
+
+    Nothing is changed on the way, so texts can pass by length, each batch as wide as its longest.
+    """
+    lengths = lengths_of(inputs)
+    order = torch.arange(samples_in(inputs)) if lengths is None else lengths.cpu().argsort(stable=True)
     kept = {site.layer: index for site, _, index in walk}
     # Whether a sum can be made up for is the pruned model's matter; both run in the same order.
     found: dict[str, list[Tensor]] = {site.layer: [] for site, _, _ in walk}
-    start = 0
+    index = order
 
     def note(site: Site, layer: nn.Module, output: Tensor, other: Tensor | None) -> None:
-        at, last = places[site.layer][start : start + _BATCH], isinstance(layer, nn.Linear)
+        at = places[site.layer]
+        at, last = at[index.to(at.device)], isinstance(layer, nn.Linear)
         scale, shift = _norm(teacher, site, layer)
         value = pick_outputs(output, at, last=last) * scale + shift
         if other is not None:
             value += pick_outputs(other, at, last=last)
-        index = kept[site.layer]
-        found[site.layer].append(value if index is None else value[:, index.to(value.device)])
+        channels = kept[site.layer]
+        found[site.layer].append(value if channels is None else value[:, channels.to(value.device)])
 
-    for start in range(0, samples_in(inputs), _BATCH):
-        part = part_of(inputs, slice(start, start + _BATCH))
-        _visit(teacher, [full for _, full, _ in walk], part, note, after=True)
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    for index in order.split(_BATCH):
+        _visit(teacher, [full for _, full, _ in walk], trimmed(part_of(inputs, index)), note, after=True)
+    back = order.argsort()
+    return {name: _samples_in_order(found.pop(name), back) for name in list(found)}
+
+
+def _samples_in_order(parts: list[Tensor], order: Tensor) -> Tensor:
+    """Rows of samples, ``[N·P, K]``, put in another order of the samples."""
+    rows = torch.cat(parts)
+    if torch.equal(order, torch.arange(len(order))):
+        return rows
+    return rows.view(len(order), -1, rows.shape[1])[order.to(rows.device)].flatten(0, 1)
 
 
 def _norm(model: nn.Module, site: Site, layer: nn.Module) -> tuple[Tensor, Tensor]:
