@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coprune.cosep.clusters import Clustering, assign, cluster_every_k
+from coprune.cosep.clusters import cluster_every_k
+from coprune.cosep.partition import Clustering, assign
 from coprune.cosep.silhouette import mean_simplified_silhouette
 
 

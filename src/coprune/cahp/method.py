@@ -21,9 +21,10 @@ from torch import Tensor
 from coprune.cahp.distances import head_distances
 from coprune.cahp.salience import HeadSalience, salience_of
 from coprune.cahp.signatures import HeadSignatures, heads_of, signatures_of
-from coprune.cosep.clusters import Clustering, assign, cluster_every_k
+from coprune.cosep.clusters import cluster_every_k
 from coprune.cosep.knee import find_knee
 from coprune.cosep.method import representatives
+from coprune.cosep.partition import Clustering, assign
 from coprune.cosep.silhouette import mean_simplified_silhouette
 from coprune.cosep.space import tsne
 from coprune.errors import UserError

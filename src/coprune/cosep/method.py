@@ -16,9 +16,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from coprune.cosep.clusters import Clustering, assign, cluster_every_k
+from coprune.cosep.clusters import cluster_every_k
+from coprune.cosep.distances import profile_distances
 from coprune.cosep.knee import find_knee
-from coprune.cosep.separability import profile_distances
+from coprune.cosep.partition import Clustering, assign
 from coprune.cosep.silhouette import mean_simplified_silhouette
 from coprune.cosep.space import classical_scaling, tsne
 from coprune.plan import GroupDecision, Knee

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from coprune.cosep.clusters import Clustering
+from coprune.cosep.partition import Clustering
 
 Variant = Literal["paper", "nearest"]
 
