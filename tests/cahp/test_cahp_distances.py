@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import coprune.cosep.separability as separability
 import tiny
 from coprune.cahp.distances import head_distances, together
+from coprune.cosep import distances
 from coprune.errors import UserError
 from coprune.profile.moments import Moments
 

@@ -66,6 +66,12 @@ class Gaussians:
         return Gaussians(self.half[..., index].contiguous(), self.variance[..., index].contiguous())
 
 
+def exact_work(moments: Moments) -> int:
+    """Multiply-adds of the whole Gram matrix, ``U² · P · G``."""
+    classes, units, cells = moments.mean.shape
+    return units**2 * cells * (classes * (classes - 1) // 2)
+
+
 def profile_distances(
     moments: Moments, *, relative_eps: float, device: str = "cpu", single: bool | None = None
 ) -> Tensor:
@@ -86,10 +92,10 @@ def profile_distances(
     Returns:
         ``[U, U]`` float64 on the CPU, symmetric, zero diagonal.
     """
-    classes, units, cells = moments.mean.shape
     seen = Gaussians.of(moments, relative_eps=relative_eps, device=device)
     if single is None:
-        single = units**2 * cells * classes * (classes - 1) // 2 >= SINGLE_WORK and relative_eps >= 1e-12
+        # Of variances in a smaller proportion float32 has no roots.
+        single = exact_work(moments) >= SINGLE_WORK and relative_eps >= 1e-12
     if not single:
         square, _ = _squared(seen, torch.float64)
         return square.sqrt().cpu()

@@ -26,6 +26,10 @@ from torch import Tensor
 from coprune.cosep.distances import Gaussians, refined
 from coprune.profile.moments import Moments
 
+LARGE = 1 << 40
+"""Multiply-adds of the exact way (:func:`coprune.cosep.distances.exact_work`) above which ``auto`` takes a
+sketch: a group of 1,500 units and 1,000 classes, some ten seconds on two cores."""
+
 MOST = 48
 """Columns of a factor, at most; a unit that needs more has a larger bound."""
 
@@ -39,12 +43,14 @@ class Sketch:
 
     Attributes:
         distance: ``[U, U]`` float64, symmetric, zero diagonal.
-        bound: of the error of any of them.
+        bound: of the error of any of them, but for the rounding of float32.
+        bound_a_pair: the same as JM a class pair and cell, root mean square.
         rank: mean number of columns of a factor.
     """
 
     distance: Tensor
     bound: float
+    bound_a_pair: float
     rank: float
 
 
@@ -75,7 +81,8 @@ def sketched_distances(
     Args:
         moments: of one group.
         relative_eps: see :func:`coprune.cosep.separability.floor_variance`.
-        tolerance: of the distances, as JM a class pair and cell (root mean square; JM is in [0, 2]).
+        tolerance: of the distances, as JM a class pair and cell (root mean square; JM is in [0, 2]);
+            from 1e-3 on, below which float32 is too coarse.
         device: where to compute.
     """
     classes, units, cells = moments.mean.shape
@@ -102,7 +109,9 @@ def sketched_distances(
     square.fill_diagonal_(0)
     square = refined(square, near, seen)
     worst = float(error.sqrt().topk(min(2, units)).values.sum())
-    return Sketch(square.sqrt().cpu(), math.sqrt(2) * worst, ranks)
+    bound = math.sqrt(2) * worst
+    values = classes * (classes - 1) / 2 * cells
+    return Sketch(square.sqrt().cpu(), bound, bound / math.sqrt(values), ranks)
 
 
 def _factors(half: Tensor, variance: Tensor, *, allowed: float) -> _Factors:
@@ -113,45 +122,47 @@ def _factors(half: Tensor, variance: Tensor, *, allowed: float) -> _Factors:
     half, variance = half.contiguous(), variance.contiguous()
     factor, rest = _cholesky(half, variance, allowed=allowed / 2)
     classes = half.shape[1]
-    sums = factor.sum(1)  # [U, r]
-    rows = (factor @ sums.unsqueeze(2)).squeeze(2)  # K 1, [U, C]
+    sums = factor.sum(1, dtype=torch.float64).float()  # [U, r]
+    rows = (factor @ sums.unsqueeze(2)).squeeze(2).double()  # K 1, [U, C]
     total = rows.sum(1, keepdim=True)
     means = torch.cat([(rows - total / classes) * math.sqrt(2 / classes), total / classes], 1)
     factor = factor - (sums / classes).unsqueeze(1)
-    values, axes = torch.linalg.eigh(factor.transpose(1, 2) @ factor)
+    values, axes = torch.linalg.eigh((factor.transpose(1, 2) @ factor).double())
     values, axes = values.flip(1).clamp_min(0), axes.flip(2)
     tail = values.square().flip(1).cumsum(1).flip(1)  # what is lost when all from here on are cut off
     rank = (tail > (allowed / 2) ** 2).sum(1)
     most = max(1, int(rank.max()))
     kept = torch.arange(values.shape[1], device=half.device) < rank.unsqueeze(1)
-    turned = (factor @ axes[:, :, :most]) * kept[:, None, :most]
+    turned = (factor @ axes[:, :, :most].float()) * kept[:, None, :most]
     cut = torch.cat([tail, tail.new_zeros(len(tail), 1)], 1).gather(1, rank.unsqueeze(1))[:, 0]
     norm = (values.square() * kept).sum(1)
-    return _Factors(turned.float(), means, norm, rest + cut.sqrt(), rank)
+    return _Factors(turned, means, norm, rest + cut.sqrt(), rank)
 
 
 def _cholesky(half: Tensor, variance: Tensor, *, allowed: float) -> tuple[Tensor, Tensor]:
-    """Pivoted Cholesky factors ``[U, C, r]`` float64 and the traces ``[U]`` of what they leave."""
+    """Pivoted Cholesky factors ``[U, C, r]`` float32 and the traces ``[U]`` of what they leave."""
     units, classes = half.shape
-    root = (variance.sqrt() * math.sqrt(2)).sqrt()
-    left = torch.ones_like(half)
-    columns = half.new_zeros(units, min(MOST, classes), classes)
+    root = (variance.sqrt() * math.sqrt(2)).sqrt().float()
+    variance = variance.float()
+    left = torch.ones_like(root)
+    columns = root.new_zeros(units, min(MOST, classes), classes)
     count = 0
     while count < columns.shape[1]:
         pivot = left.argmax(1, keepdim=True)
         apart = (variance + variance.gather(1, pivot)).rsqrt_()
-        column = ((half - half.gather(1, pivot)) * apart).square_().neg_().exp_()
+        # Means are subtracted in float64, see the exact distances.
+        column = torch.sub(half, half.gather(1, pivot)).float().mul_(apart).square_().neg_().exp_()
         column *= root * root.gather(1, pivot) * apart
         done = columns[:, :count]
         column -= (done.gather(2, pivot.unsqueeze(1).expand(-1, count, 1)).transpose(1, 2) @ done).squeeze(1)
         best = left.gather(1, pivot)
-        column *= best.clamp_min(1e-300).rsqrt() * (best > 1e-14)
+        column *= best.clamp_min(1e-30).rsqrt() * (best > 1e-6)
         columns[:, count] = column
         left = (left - column.square()).clamp_min_(0)
         count += 1
         if float(left.sum(1).max()) <= allowed:
             break
-    return columns[:, :count].transpose(1, 2), left.sum(1)
+    return columns[:, :count].transpose(1, 2), left.sum(1, dtype=torch.float64)
 
 
 def _add(square: Tensor, parts: list[_Factors]) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from coprune.cosep.partition import Clustering
@@ -162,13 +163,11 @@ class Medoids:
     def _count(self, units: Indices, *, sign: int) -> set[int]:
         """Add (or take away) what some units contribute to the sums; their clusters."""
         s = self._state
-        apart = self._d[units] - s.d1[units, None]
-        self._gain -= sign * np.minimum(apart, 0).sum(0)
-        np.clip(apart, 0, (s.d2 - s.d1)[units, None], out=apart)
-        order = s.near[units].argsort(kind="stable")
-        slots, starts = np.unique(s.near[units][order], return_index=True)
-        if len(slots):
-            self._a[slots] += sign * np.add.reduceat(apart[order], starts, axis=0)
+        slots, near = s.near[units], torch.from_numpy(s.d1[units]).unsqueeze(1)
+        apart = torch.from_numpy(self._d).index_select(0, torch.from_numpy(units)).sub_(near)
+        torch.from_numpy(self._gain).sub_(apart.clamp_max(0).sum(0), alpha=sign)
+        apart.clamp_min_(0).clamp_max_(torch.from_numpy(s.d2[units]).unsqueeze(1) - near)
+        torch.from_numpy(self._a).index_add_(0, torch.from_numpy(slots), apart, alpha=sign)
         return set(slots.tolist())
 
     def _settle(self, dirty: set[int]) -> None:
