@@ -133,7 +133,7 @@ Representative = Annotated[
 ]
 Start = Annotated[
     Optional[str],
-    typer.Option(help="cosep: k-medoids starts from previous k, at random, or the best of k ± 1."),
+    typer.Option(help="cosep: start of k-medoids: previous k, random, or the best of k ± 1."),
 ]
 Pairs = Annotated[Optional[str], typer.Option(help="cosep: exact or sketch; auto: a sketch of large groups.")]
 Tolerance = Annotated[

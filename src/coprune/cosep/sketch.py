@@ -102,11 +102,12 @@ def sketched_distances(
         size += torch.cat([p.norm for p in parts])
         error += torch.cat([p.error for p in parts]).square()
         ranks += float(torch.cat([p.rank for p in parts]).double().mean()) / cells
+    square = square.triu_(1)
+    square = square + square.T
     near = square <= _SAME * (size.unsqueeze(0) + size.unsqueeze(1))
     near.fill_diagonal_(False)
     square = 2 * square.clamp_min_(0)
     square[near] = 0
-    square.fill_diagonal_(0)
     square = refined(square, near, seen)
     worst = float(error.sqrt().topk(min(2, units)).values.sum())
     bound = math.sqrt(2) * worst
@@ -166,7 +167,7 @@ def _cholesky(half: Tensor, variance: Tensor, *, allowed: float) -> tuple[Tensor
 
 
 def _add(square: Tensor, parts: list[_Factors]) -> None:
-    """Add half the squared distances within and between the parts to ``[U, U]``."""
+    """Add half the squared distances to the upper half of ``[U, U]``; the lower one is left undefined."""
     starts = torch.tensor([0, *(len(p.norm) for p in parts)]).cumsum(0).tolist()
     flat = [p.factor.permute(1, 0, 2).flatten(1).contiguous() for p in parts]
     for i, a in enumerate(parts):
@@ -177,5 +178,3 @@ def _add(square: Tensor, parts: list[_Factors]) -> None:
             found = a.norm.unsqueeze(1) + b.norm - 2 * shared
             found += torch.cdist(a.means, b.means).square()
             square[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] += found
-            if i != j:
-                square[starts[j] : starts[j + 1], starts[i] : starts[i + 1]] += found.T
