@@ -114,9 +114,9 @@ def distances(content: dict) -> str:
     peak = max(r[how]["peak_bytes"] for r in found["widths"] for how in ("exact", "sketch"))
     head = ["units", "exact", "sketched", "faster", "memory, exact", "sketched"]
     said = (
-        f"{found['classes']:,} classes, drawn moments, pooled. Each width was measured once, in a process of its "
-        "own, and counts as often as ResNet-50 has it; memory is what the process grew by; the largest process "
-        f"took {peak / 1e9:.2f} GB in all;"
+        f"{found['classes']:,} classes, drawn moments, pooled. Each width was measured once, in a process of "
+        "its own, and counts as often as ResNet-50 has it; memory is what the process grew by; the largest "
+        f"process took {peak / 1e9:.2f} GB in all;"
     )
     return table(head, rows) + note(content, said)
 
@@ -138,9 +138,9 @@ def agreement(content: dict) -> str:
     ]
     head = ["layer", "units", "columns", "bound", "largest error", "median distance", "same kept", "faster"]
     said = (
-        f"Moments of ResNet-50 on {found['classes']:,} synthetic classes; bound, error and distance in JM a class "
-        f"pair (root mean square); tolerance {found['tolerance']:g}. *Same kept*: units that CoSeP keeps at half "
-        "budget with both distances;"
+        f"Moments of ResNet-50 on {found['classes']:,} synthetic classes; bound, error and distance in JM a "
+        f"class pair (root mean square); tolerance {found['tolerance']:g}. *Same kept*: units that CoSeP keeps "
+        "at half budget with both distances;"
     )
     return table(head, rows) + note(content, said)
 

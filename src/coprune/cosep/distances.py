@@ -34,7 +34,7 @@ SINGLE_WORK = 1 << 35
 takes seconds at most."""
 
 _FLUSH_ROWS = 4096  # rows added up in float32 before they go into the float64 sum
-_PANEL = 256  # columns of the Gram matrix computed at a time; what lies left of the diagonal is left out
+_PANEL = 128  # columns of the Gram matrix computed at a time; what lies left of the diagonal is left out
 _SAME = {torch.float64: 1e-12, torch.float32: 1e-4}  # squared distances, over the two profiles' size
 
 
