@@ -108,6 +108,7 @@ def test_work_decides_which_float(monkeypatch):
 
 def test_rows_hold_no_more_than_a_tile(monkeypatch):
     monkeypatch.setattr(module, "TILE_VALUES", 500)
+    monkeypatch.setattr(module, "_ROWS", 1)
     seen = Gaussians.of(tiny.moments(0, classes=30), relative_eps=EPS)
     sizes = [rows.numel() for rows in module._rows(seen, torch.float64)]
     assert max(sizes) <= 500

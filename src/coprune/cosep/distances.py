@@ -26,14 +26,15 @@ from torch import Tensor
 from coprune.cosep.separability import floor_variance
 from coprune.profile.moments import Moments
 
-TILE_VALUES = 1 << 19
-"""Overlaps held at a time; three buffers of that many in the processor's last cache."""
+TILE_VALUES = 1 << 18
+"""Overlaps worked out at a time: three buffers of that many stay in the processor's cache."""
 
 SINGLE_WORK = 1 << 35
 """From so many multiply-adds on (``U² · P · G``) the Gram matrix is added up in float32: below, float64
 takes seconds at most."""
 
 _FLUSH_ROWS = 4096  # rows added up in float32 before they go into the float64 sum
+_ROWS = 1024  # rows multiplied at a time, in as many tiles as they fill: a product of few is slow
 _PANEL = 128  # columns of the Gram matrix computed at a time; what lies left of the diagonal is left out
 _SAME = {torch.float64: 1e-12, torch.float32: 1e-4}  # squared distances, over the two profiles' size
 
@@ -160,7 +161,7 @@ def _squared(seen: Gaussians, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _rows(seen: Gaussians, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Overlaps of all class pairs, tile by tile, ``[rows, U]`` each; a row less its mean.
+    """Overlaps of all class pairs, some tiles at a time, ``[rows, U]``; a row less its mean.
 
     Distances do not depend on the origin, and a central one keeps the Gram matrix small. Tiles on the
     diagonal have every pair twice (and K = 1 for the pair of a class with itself, which says nothing), so
@@ -171,30 +172,36 @@ def _rows(seen: Gaussians, dtype: torch.dtype) -> Iterator[Tensor]:
     variance = seen.variance.to(dtype)
     # √√2·√σ, of which a product of two is √(2 σp σq).
     root = (seen.variance.sqrt() * math.sqrt(2)).sqrt().to(dtype)
-    work = [torch.empty(side * side * cells * units, dtype=dtype, device=variance.device) for _ in range(3)]
+    tile = side * side * cells
+    work = [torch.empty(tile * units, dtype=dtype, device=variance.device) for _ in range(2)]
+    found = torch.empty(tile * max(1, _ROWS // tile), units, dtype=dtype, device=variance.device)
+    filled = 0
     for a in range(0, classes, side):
         p = slice(a, a + side)
         for b in range(a, classes, side):
             q = slice(b, b + side)
             shape = (min(side, classes - a), min(side, classes - b), cells, units)
-            x, y, z = (w[: math.prod(shape)].view(shape) for w in work)
-            overlap = _overlap(seen.half, variance, root, p, q, (x, y, z))
-            rows = overlap.view(-1, units)
-            centre = rows.mean(1, keepdim=True)
-            rows.sub_(centre)
+            rows = found[filled : filled + math.prod(shape[:3])]
+            y, z = (w[: math.prod(shape)].view(shape) for w in work)
+            _overlap(seen.half, variance, root, p, q, (rows.view(shape), y, z))
+            rows.sub_(rows.mean(1, keepdim=True))
             if a == b:
                 rows.mul_(math.sqrt(0.5))
-            yield rows
+            filled += len(rows)
+            if filled + tile > len(found):
+                yield found[:filled]
+                filled = 0
+    yield found[:filled]
 
 
 def _overlap(
     half: Tensor, variance: Tensor, root: Tensor, p: slice, q: slice, work: tuple[Tensor, Tensor, Tensor]
-) -> Tensor:
-    """K of classes ``p`` × ``q``, ``[p, q, G, U]``, in the first of the work tensors of that shape."""
+) -> None:
+    """K of classes ``p`` × ``q``, ``[p, q, G, U]``, into the first of the work tensors of that shape."""
     x, y, z = work
     torch.add(variance[p].unsqueeze(1), variance[q], out=y).rsqrt_()
     # In float64: means may be far apart in proportion to what separates two of them.
     torch.sub(half[p].unsqueeze(1), half[q], out=x)
     x.mul_(y).square_().neg_().exp_()
     torch.mul(root[p].unsqueeze(1), root[q], out=z)
-    return x.mul_(z).mul_(y)
+    x.mul_(z).mul_(y)
