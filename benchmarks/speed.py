@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--gbfs-python", type=Path)
+    parser.add_argument("--remark", default="", help="stands under the tables, e.g. what else was running")
     args = parser.parse_args()
     sizes = SMALL if args.small else Sizes()
     result = json.loads(args.out.read_text()) if args.out.is_file() else {}
@@ -138,7 +139,11 @@ def main() -> None:
         result = {"schema": 2}
     for part in args.parts.split(","):
         measured = PARTS[part](sizes, args.gbfs_python)
-        result |= measured | {"threads": torch.get_num_threads(), "versions": versions()}
+        result |= measured | {
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "remark": args.remark,
+        }
         write_json(args.out, result)
         print(part, json.dumps(measured))
 

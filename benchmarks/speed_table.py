@@ -22,7 +22,8 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def note(content: dict, said: str) -> str:
     named = ", ".join(f"{k} {v}" for k, v in content["versions"].items())
-    return f"\n\n{said} {content['threads']} threads.\n\n<sub>{named}</sub>"
+    remark = f" {content['remark']}" if content.get("remark") else ""
+    return f"\n\n{said} threads: {content['threads']}.{remark}\n\n<sub>{named}</sub>"
 
 
 def summary(content: dict) -> str:

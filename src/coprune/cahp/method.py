@@ -215,7 +215,7 @@ def cluster_heads(
     position = tsne(distance, seed=seed, perplexity=PERPLEXITY)
     if settings.space == "tsne":
         distance = torch.cdist(position, position, compute_mode="donot_use_mm_for_euclid_dist")
-    clusterings = cluster_every_k(distance, seed=seed)
+    clusterings = cluster_every_k(distance, seed=seed, start="previous")
     values: list[float] = []
     for clustering in clusterings:
         values.append(mean_simplified_silhouette(distance, clustering, variant=settings.mss))
