@@ -140,8 +140,8 @@ def agreement(content: dict) -> str:
     head = ["layer", "units", "columns", "bound", "largest error", "median distance", "same kept", "faster"]
     said = (
         f"Moments of ResNet-50 on {found['classes']:,} synthetic classes; bound, error and distance in JM a "
-        f"class pair (root mean square); tolerance {found['tolerance']:g}. *Same kept*: units that CoSeP keeps "
-        "at half budget with both distances;"
+        f"class pair (root mean square); tolerance {found['tolerance']:g}. *Same kept*: units that CoSeP "
+        "keeps at half budget with both distances;"
     )
     return table(head, rows) + note(content, said)
 
