@@ -90,9 +90,11 @@ bench-zoo: $(VENV)/.ready
 	$(BIN)/python benchmarks/zoo.py --families --out benchmarks/results/zoo.json
 	$(BIN)/python benchmarks/render.py
 
-# Profile pass against a plain evaluation pass; the k-curve of 512 units.
+# Profile pass, distances of a thousand classes, every k, and how each grows (about a quarter of an hour; with
+# GBFS=PYTHON, a Python that has gbfs 0.2.1, half an hour more: see docs/speed.md).
+GBFS ?=
 bench-speed: $(VENV)/.ready
-	$(BIN)/python benchmarks/speed.py --out benchmarks/results/speed.json
+	$(BIN)/python benchmarks/speed.py --out benchmarks/results/speed.json $(if $(GBFS),--gbfs-python $(GBFS))
 	$(BIN)/python benchmarks/render.py
 
 bench-picture: demo

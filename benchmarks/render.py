@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+import speed_table
 from coprune.cosep import CoSePSettings
 from coprune.report import summarise
 from coprune.report.summary import STAGES
@@ -388,19 +389,22 @@ def cosep_variants() -> str:
     return table([*head, "fallback", "distance"], rows[:16]) + note + versions(content)
 
 
-def speed() -> str:
-    content = load("speed")
-    names = {1: "pooled (default)", 4: "4×4 cells", 0: "every pixel"}
-    rows = [
-        [f"profile pass, {names[r['grid']]}", f"{r['ratio']:.2f} × a plain evaluation pass"]
-        for r in content["profile_pass"]
-    ]
-    curve = content["k_curve"]
-    rows.append(
-        [f"k-medoids, silhouette, knee: every k of {curve['units']} units", f"{curve['seconds']:.2f} s"]
-    )
-    note = f"\n\nMedians, {content['threads']} threads, in turn on one machine."
-    return table(["what", "cost"], rows) + note + versions(content)
+def of_speed(name: str) -> Callable[[], str]:
+    return lambda: speed_table.TABLES[name](load("speed"))
+
+
+def measured(name: str) -> bool:
+    """Whether the results of a table are there."""
+    wanted = {
+        "bundled": (),
+        "training": ("training_1000x2",),
+        "text": ("text",),
+        "ingredients": ("quality_resnet20", "quality_vgg16_bn"),
+    }.get(name, ("speed",) if name in speed_table.TABLES else (name,))
+    if not all((RESULTS / f"{n}.json").is_file() for n in wanted):
+        return False
+    part = speed_table.NEEDED.get(name)
+    return part is None or part in load("speed")
 
 
 def bundled() -> str:
@@ -463,7 +467,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cosep_compare": compare("cosep_compare"),
     "bundled": bundled,
     "cosep_variants": cosep_variants,
-    "speed": speed,
+    **{name: of_speed(name) for name in speed_table.TABLES},
     "quality_resnet20": quality("quality_resnet20"),
     "quality_vgg16_bn": quality("quality_vgg16_bn"),
     "max_drop": max_drop,
@@ -480,13 +484,7 @@ def render(text: str) -> str:
 
     def one(match: re.Match) -> str:
         name = match.group(1)
-        wanted = {
-            "bundled": (),
-            "training": ("training_1000x2",),
-            "text": ("text",),
-            "ingredients": ("quality_resnet20", "quality_vgg16_bn"),
-        }.get(name, (name,))
-        if not all((RESULTS / f"{n}.json").is_file() for n in wanted):
+        if not measured(name):
             return match.group(0)
         return f"<!-- table: {name} -->\n{TABLES[name]()}\n<!-- end -->"
 
@@ -500,6 +498,8 @@ def main() -> None:
         if after != before:
             page.write_text(after)
             print(page.relative_to(ROOT))
+    if measured("speed_growth"):
+        speed_table.plot(load("speed"), ROOT / "docs" / "speed.svg")
 
 
 if __name__ == "__main__":

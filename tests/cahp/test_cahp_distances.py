@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import coprune.cosep.separability as separability
 import tiny
 from coprune.cahp.distances import head_distances, together
+from coprune.cosep import distances
 from coprune.errors import UserError
 from coprune.profile.moments import Moments
 
@@ -58,7 +58,7 @@ def test_distances_equal_brute_force(seed):
 def test_blocks_of_pairs_do_not_matter(values, monkeypatch):
     layers = layers_of(3)
     whole = head_distances(layers)
-    monkeypatch.setattr(separability, "BLOCK_VALUES", values)
+    monkeypatch.setattr(distances, "TILE_VALUES", values)
     torch.testing.assert_close(head_distances(layers), whole, rtol=1e-9, atol=1e-9)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from coprune.cahp import CAHP, CAHPSettings
 from coprune.cahp.method import HeadClusters, cluster_heads
-from coprune.cosep.clusters import Clustering
+from coprune.cosep.partition import Clustering
 from coprune.errors import UserError
 from coprune.plan import Knee, Member
 from coprune.profile import Profile, gather

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coprune.cosep.clusters import assign, cluster_every_k
+from coprune.cosep.clusters import cluster_every_k
+from coprune.cosep.partition import assign
 
 
 def points(seed, units, dims=3):

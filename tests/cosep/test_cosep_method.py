@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import tiny
 from coprune.cosep import COSEP, CoSePSettings
-from coprune.cosep.clusters import Clustering
 from coprune.cosep.method import choose_group, representatives
+from coprune.cosep.partition import Clustering
 from coprune.profile import Profile, WeightScore
 from coprune.profile.moments import Moments
 

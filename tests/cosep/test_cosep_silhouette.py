@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coprune.cosep.clusters import Clustering, assign, cluster_every_k
-from coprune.cosep.silhouette import mean_simplified_silhouette
+from coprune.cosep.clusters import cluster_every_k
+from coprune.cosep.partition import Clustering, assign
+from coprune.cosep.silhouette import mean_simplified_silhouette, silhouette_curve
 
 
 def silhouette_loop(distance, medoids, labels, variant):
@@ -78,3 +79,15 @@ def test_the_clustering_is_not_changed():
         mean_simplified_silhouette(distance, clustering, variant="nearest")
         mean_simplified_silhouette(distance, clustering, variant="paper")
     assert torch.equal(distance, before)
+
+
+@pytest.mark.parametrize("variant", ["paper", "nearest"])
+def test_a_curve_is_its_points(variant):
+    x = torch.rand(17, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[5] = x[6]
+    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    found = cluster_every_k(distance, seed=0)
+    curve = silhouette_curve(distance, found, variant=variant)
+    points = [mean_simplified_silhouette(distance, c, variant=variant) for c in found]
+    assert curve == pytest.approx(points, abs=1e-12)
+    assert silhouette_curve(distance, [], variant=variant) == []

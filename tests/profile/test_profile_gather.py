@@ -222,3 +222,16 @@ def test_nan_is_refused_and_named(wanted):
     with pytest.raises(UserError, match="NaN"):
         gather(net, groups, samples(), [wanted], classes=3)
     assert hooks_on(net) == 0
+
+
+def test_groups_that_wait_for_each_other_give_what_each_gives_alone(resnet, monkeypatch):
+    from coprune.profile import collect
+
+    (net, groups), source = resnet, samples()
+    wanted = [ClassMoments(grid=2)]
+    together = gather(net, groups, source, wanted, classes=3, batch_size=7)[wanted[0].key]
+    monkeypatch.setattr(collect, "NARROW", 0)
+    alone = gather(net, groups, source, wanted, classes=3, batch_size=7)[wanted[0].key]
+    assert together.keys() == alone.keys()
+    for name, tensor in together.items():
+        np.testing.assert_allclose(tensor, alone[name], rtol=1e-9, atol=1e-9, err_msg=name)

@@ -167,3 +167,22 @@ def test_labels_beyond_the_classes_are_refused():
     values, labels = draw(5)
     with pytest.raises((RuntimeError, ValueError)):
         batch_moments(values, labels + 3, classes=5)
+
+
+@given(seed=st.integers(0, 10_000), classes=st.integers(5, 9))
+def test_batches_of_some_classes_add_up_to_all(seed, classes):
+    values, labels = draw(seed, classes=classes)
+    whole = Moments.none(classes, values.shape[1:])
+    for part in torch.arange(len(values)).split(4):  # four samples cannot have all five classes
+        present, own = labels[part].unique(return_inverse=True)
+        whole.add_(batch_moments(values[part], own, classes=len(present)), present)
+    assert_moments(whole, moments_loop(values.numpy(), labels.numpy(), classes))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_averaged_in_float32(dtype):
+    maps = (torch.rand(3, 2, 40, 40, generator=torch.Generator().manual_seed(0)) + 3).to(dtype)
+    for grid in (1, 2):
+        found = to_grid(maps, units=2, grid=grid)
+        np.testing.assert_allclose(found, to_grid(maps.double(), units=2, grid=grid), rtol=1e-6)
+    assert to_grid(maps, units=2, grid=None).dtype == dtype

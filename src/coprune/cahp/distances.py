@@ -3,7 +3,7 @@
 CAHP (arXiv 2606.19150): the Jeffries–Matusita distance of every cell of a head's map for every pair
 of classes makes the head's row, ``B² · C(C−1)/2`` values; heads are compared by the Euclidean distance
 of their rows. The rows are never held: blocks of class pairs are added up in the Gram matrix
-(:func:`coprune.cosep.separability.profile_distances`).
+(:func:`coprune.cosep.distances.profile_distances`).
 
 Shapes: ``C`` classes, ``A`` heads of all layers, ``G = B²`` cells.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from coprune.cahp.signatures import VARIANCE_FLOOR
-from coprune.cosep.separability import profile_distances
+from coprune.cosep.distances import profile_distances
 from coprune.errors import UserError
 from coprune.profile.moments import Moments
 

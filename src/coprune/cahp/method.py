@@ -21,9 +21,10 @@ from torch import Tensor
 from coprune.cahp.distances import head_distances
 from coprune.cahp.salience import HeadSalience, salience_of
 from coprune.cahp.signatures import HeadSignatures, heads_of, signatures_of
-from coprune.cosep.clusters import Clustering, assign, cluster_every_k
+from coprune.cosep.clusters import cluster_every_k
 from coprune.cosep.knee import find_knee
 from coprune.cosep.method import representatives
+from coprune.cosep.partition import Clustering, assign
 from coprune.cosep.silhouette import mean_simplified_silhouette
 from coprune.cosep.space import tsne
 from coprune.errors import UserError
@@ -214,7 +215,7 @@ def cluster_heads(
     position = tsne(distance, seed=seed, perplexity=PERPLEXITY)
     if settings.space == "tsne":
         distance = torch.cdist(position, position, compute_mode="donot_use_mm_for_euclid_dist")
-    clusterings = cluster_every_k(distance, seed=seed)
+    clusterings = cluster_every_k(distance, seed=seed, start="previous")
     values: list[float] = []
     for clustering in clusterings:
         values.append(mean_simplified_silhouette(distance, clustering, variant=settings.mss))

@@ -73,6 +73,8 @@ def compare(
     sensitivity: o.Sensitivity = None,
     representative: o.Representative = None,
     start: o.Start = None,
+    pairs: o.Pairs = None,
+    tolerance: o.Tolerance = None,
     variance_eps: o.VarianceEps = None,
     share: o.Share = None,
     device: o.Device = "auto",
@@ -100,6 +102,8 @@ def compare(
         sensitivity=sensitivity,
         representative=representative,
         start=start,
+        pairs=pairs,
+        tolerance=tolerance,
         variance_eps=variance_eps,
         share=share,
     )

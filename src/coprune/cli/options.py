@@ -131,7 +131,14 @@ Sensitivity = Annotated[Optional[float], typer.Option(help="cosep: Kneedle's S."
 Representative = Annotated[
     Optional[str], typer.Option(help="cosep: keep a cluster's largest weight or its medoid.")
 ]
-Start = Annotated[Optional[str], typer.Option(help="cosep: k-medoids starts from previous k or random.")]
+Start = Annotated[
+    Optional[str],
+    typer.Option(help="cosep: start of k-medoids: previous k, random, or the best of k ± 1."),
+]
+Pairs = Annotated[Optional[str], typer.Option(help="cosep: exact or sketch; auto: a sketch of large groups.")]
+Tolerance = Annotated[
+    Optional[float], typer.Option(help="cosep: largest error of a sketched distance, in JM a class pair.")
+]
 Share = Annotated[
     Optional[float], typer.Option(help="cahp: share of the batches that the salience is read from.")
 ]

@@ -65,6 +65,8 @@ def prune(
     sensitivity: o.Sensitivity = None,
     representative: o.Representative = None,
     start: o.Start = None,
+    pairs: o.Pairs = None,
+    tolerance: o.Tolerance = None,
     variance_eps: o.VarianceEps = None,
     share: o.Share = None,
     seed: o.Seed = 0,
@@ -98,6 +100,8 @@ def prune(
         sensitivity=sensitivity,
         representative=representative,
         start=start,
+        pairs=pairs,
+        tolerance=tolerance,
         variance_eps=variance_eps,
         share=share,
     )

@@ -7,7 +7,6 @@ Shapes: ``U`` units, ``M`` numbers of clusters that were tried.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import kmedoids
@@ -15,22 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Start = Literal["previous", "random"]
+from coprune.cosep.partition import Clustering, assign
+from coprune.cosep.swaps import medoids_every_k
 
+Start = Literal["auto", "previous", "random", "best"]
 
-@dataclass(frozen=True)
-class Clustering:
-    """One partition.
-
-    Attributes:
-        medoids: central units, ``[k]`` sorted.
-        labels: index into ``medoids`` of every unit, ``[U]``.
-        loss: sum of the distances to the own medoid.
-    """
-
-    medoids: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    loss: float
+LARGE = 512
+"""Units above which ``auto`` stops calling FasterPAM for every k, whose time grows with their third power."""
 
 
 def _grown(distance: NDArray[np.float64], medoids: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -40,8 +30,10 @@ def _grown(distance: NDArray[np.float64], medoids: NDArray[np.int64]) -> NDArray
     return np.append(medoids, gap.argmax()).astype(np.uint64)
 
 
-def cluster_every_k(distance: Tensor, *, seed: int, start: Start = "previous") -> list[Clustering]:
+def cluster_every_k(distance: Tensor, *, seed: int, start: Start = "auto") -> list[Clustering]:
     """k-medoids for every k from 2 to U − 1.
+
+    FasterPAM runs on one thread: its parallel form swaps in an order of its own.
 
     Args:
         distance: ``[U, U]`` float64.
@@ -49,34 +41,25 @@ def cluster_every_k(distance: Tensor, *, seed: int, start: Start = "previous") -
         start: where the swaps begin. ``random`` is FasterPAM's usual start; ``previous`` takes the
             medoids of k − 1 and adds the unit that is farthest from its medoid, which needs few
             swaps, no seed, and gives a smoother curve. *Open* in the paper. (PAM's greedy start
-            was tried: no lower loss, forty times the time at 512 units.)
+            was tried: no lower loss, forty times the time at 512 units.) ``best`` takes the better one
+            of k − 1 and the best addition and k + 1 and the best removal, and keeps what it knows from
+            k to k (:mod:`coprune.cosep.swaps`); its local optimum may be another one than FasterPAM's.
+            ``auto``: ``previous`` up to ``LARGE`` units, ``best`` above.
 
     Returns:
         One clustering for each k; empty for fewer than three units.
     """
     d = np.ascontiguousarray(distance.numpy())
     units = len(d)
+    if start == "best" or (start == "auto" and units > LARGE):
+        return medoids_every_k(d) if units > 2 else []
     found: list[Clustering] = []
     medoids = np.array([d.sum(1).argmin()], dtype=np.int64)
     for k in range(2, units):
         if start == "random":
-            result = kmedoids.fasterpam(d, k, init="random", random_state=seed)
+            result = kmedoids.fasterpam(d, k, init="random", random_state=seed, n_cpu=1)
         else:
-            result = kmedoids.fasterpam(d, _grown(d, medoids))
+            result = kmedoids.fasterpam(d, _grown(d, medoids), n_cpu=1)
         medoids = np.sort(result.medoids.astype(np.int64))
         found.append(assign(d, medoids))
     return found
-
-
-def assign(distance: NDArray[np.float64], medoids: NDArray[np.int64]) -> Clustering:
-    """Give every unit to its nearest medoid (the first of equals; a medoid to itself).
-
-    Args:
-        distance: ``[U, U]``.
-        medoids: ``[k]`` sorted.
-    """
-    to_medoid = distance[:, medoids]
-    labels = to_medoid.argmin(1).astype(np.int64)
-    labels[medoids] = np.arange(len(medoids))
-    loss = float(np.take_along_axis(to_medoid, labels[:, None], 1).sum())
-    return Clustering(medoids, labels, loss)

@@ -16,13 +16,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from coprune.cosep.clusters import Clustering, assign, cluster_every_k
+from coprune.cosep.clusters import cluster_every_k
+from coprune.cosep.distances import exact_work, profile_distances
 from coprune.cosep.knee import find_knee
-from coprune.cosep.separability import profile_distances
-from coprune.cosep.silhouette import mean_simplified_silhouette
+from coprune.cosep.partition import Clustering, assign
+from coprune.cosep.silhouette import silhouette_curve
+from coprune.cosep.sketch import LARGE, sketched_distances
 from coprune.cosep.space import classical_scaling, tsne
 from coprune.plan import GroupDecision, Knee
 from coprune.profile import ClassMoments, Profile, Statistic, WeightScore
+from coprune.profile.moments import Moments
 from coprune.progress import track
 from coprune.select import GroupChoice, Method
 from coprune.units import ChannelGroup
@@ -41,7 +44,12 @@ class CoSePSettings(BaseModel):
         knee_degree: of the polynomial: 2 in CoSeP's first version, 6 in CAHP.
         sensitivity: Kneedle's S.
         representative: unit kept of a cluster: largest L1 ``weight`` (the papers) or the ``medoid``.
-        start: where k-medoids starts: from the ``previous`` k, or at ``random``.
+        start: where k-medoids starts: from the ``previous`` k, at ``random``, or the ``best`` of both
+            neighbours of k; ``auto``: ``best`` above 512 units, else ``previous``.
+        pairs: whether all class pairs are compared (``exact``) or low-rank factors of them (``sketch``);
+            ``auto``: a sketch where the exact way takes more than
+            :data:`coprune.cosep.sketch.LARGE` multiply-adds.
+        tolerance: largest error of a sketched distance, in JM a class pair.
         variance_eps: floor of a class variance, relative to the unit's mean square.
     """
 
@@ -55,7 +63,9 @@ class CoSePSettings(BaseModel):
     knee_degree: int = Field(2, ge=1, le=12)
     sensitivity: float = Field(1.0, ge=0)
     representative: Literal["weight", "medoid"] = "weight"
-    start: Literal["previous", "random"] = "previous"
+    start: Literal["auto", "previous", "random", "best"] = "auto"
+    pairs: Literal["auto", "exact", "sketch"] = "auto"
+    tolerance: float = Field(0.03, ge=1e-3, le=2)
     variance_eps: float = Field(1e-6, gt=0)
 
     @property
@@ -76,6 +86,7 @@ class CoSePChoice:
         curve: mean simplified silhouette of each of them.
         knee: what the curve says.
         settings: that led here.
+        distances: what is to be said of the distances; empty when they are exact.
     """
 
     group: ChannelGroup
@@ -85,6 +96,7 @@ class CoSePChoice:
     curve: tuple[tuple[int, float], ...]
     knee: Knee
     settings: CoSePSettings
+    distances: str = ""
 
     def _clustering(self, k: int) -> Clustering:
         size = self.group.size
@@ -108,7 +120,8 @@ class CoSePChoice:
             members=self.group.members,
             size=self.group.size,
             kept=tuple(sorted(kept)),
-            reason=f"the {chosen} of each of {k} clusters of units that separate the same classes; {why}",
+            reason=f"the {chosen} of each of {k} clusters of units that separate the same "
+            f"classes{self.distances}; {why}",
             curve=self.curve,
             curve_name="mean simplified silhouette",
             knee=self.knee,
@@ -142,12 +155,12 @@ def representatives(clustering: Clustering, weight: Tensor, *, how: str) -> list
 def choose_group(profile: Profile, group: ChannelGroup, settings: CoSePSettings, seed: int) -> CoSePChoice:
     """Cluster one group for every k and read its knee."""
     moments = profile.moments(settings.moments, group)
-    distance = profile_distances(moments, relative_eps=settings.variance_eps)
+    distance, said = _distances(moments, settings, profile.device)
     if settings.space == "tsne":
         points = tsne(distance, seed=seed)
         distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     clusterings = cluster_every_k(distance, seed=seed, start=settings.start)
-    values = [mean_simplified_silhouette(distance, c, variant=settings.mss) for c in clusterings]
+    values = silhouette_curve(distance, clusterings, variant=settings.mss)
     knee = find_knee(
         range(2, 2 + len(values)),
         values,
@@ -164,7 +177,18 @@ def choose_group(profile: Profile, group: ChannelGroup, settings: CoSePSettings,
         curve=tuple(enumerate(values, start=2)),
         knee=knee,
         settings=settings,
+        distances=said,
     )
+
+
+def _distances(moments: Moments, settings: CoSePSettings, device: str) -> tuple[Tensor, str]:
+    """The units' distances, and what the plan says of them when they are no exact ones."""
+    eps = settings.variance_eps
+    if settings.pairs == "exact" or (settings.pairs == "auto" and exact_work(moments) <= LARGE):
+        return profile_distances(moments, relative_eps=eps, device=device), ""
+    sketch = sketched_distances(moments, relative_eps=eps, tolerance=settings.tolerance, device=device)
+    said = f", by distances that were sketched, off by at most {sketch.bound_a_pair:.2g} JM a class pair"
+    return sketch.distance, said
 
 
 def _needs(settings: CoSePSettings) -> tuple[Statistic, ...]:

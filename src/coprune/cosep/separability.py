@@ -5,7 +5,7 @@
 
 Formulas: CoSeP (arXiv 2505.13225), GB-AFS (10.1186/s40537-024-00934-5), after Bhattacharyya (1943)
 and Matusita (1966). A unit's *profile* is its JM over all class pairs and grid cells; the units of a
-group are compared by the Euclidean distance of their profiles.
+group are compared by the Euclidean distance of their profiles (:mod:`coprune.cosep.distances`).
 
 Shapes: ``C`` classes, ``U`` units, ``G`` grid cells, ``P = C(C−1)/2`` class pairs.
 """
@@ -16,9 +16,6 @@ import torch
 from torch import Tensor
 
 from coprune.profile.moments import Moments
-
-BLOCK_VALUES = 8_000_000
-"""Profile values held at a time (64 MB); a thousand classes have 499,500 pairs a unit and cell."""
 
 
 def class_pairs(classes: int) -> Tensor:
@@ -74,36 +71,3 @@ def profiles(moments: Moments, *, relative_eps: float) -> Tensor:
     variance = floor_variance(moments, relative_eps=relative_eps)
     pairs = class_pairs(len(moments.count))
     return separability(moments.mean, variance, pairs).permute(1, 0, 2).flatten(1)
-
-
-def profile_distances(moments: Moments, *, relative_eps: float) -> Tensor:
-    """Euclidean distances between the units' profiles, without holding the profiles.
-
-    Blocks of class pairs are added up in the Gram matrix; distances follow from it. Where a squared
-    distance is below the rounding of the Gram matrix the two units are the same and get exactly 0,
-    since the silhouette leaves duplicates out by that.
-
-    Args:
-        moments: of one group.
-        relative_eps: see :func:`floor_variance`.
-
-    Returns:
-        ``[U, U]`` float64, symmetric, zero diagonal.
-    """
-    classes, units, cells = moments.mean.shape
-    variance = floor_variance(moments, relative_eps=relative_eps)
-    pairs = class_pairs(classes)
-    gram = torch.zeros(units, units, dtype=torch.float64)
-    for block in pairs.split(max(1, BLOCK_VALUES // (units * cells)), dim=1):
-        rows = separability(moments.mean, variance, block).permute(0, 2, 1).reshape(-1, units)
-        # Distances do not depend on the origin; a central one keeps the Gram matrix small.
-        centre = rows.mean(1, keepdim=True)
-        rows = rows - centre
-        gram.addmm_(rows.T, rows)
-    square = gram.diagonal()
-    size = square.unsqueeze(0) + square.unsqueeze(1)
-    distance = size - 2 * gram
-    distance[distance <= 1e-12 * size] = 0
-    distance.fill_diagonal_(0)
-    distance = distance.clamp_min_(0)
-    return ((distance + distance.T) / 2).sqrt()

@@ -7,14 +7,53 @@ medoids; the usual simplified silhouette (Hruschka, de Castro & Campello 2004) t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from coprune.cosep.clusters import Clustering
+from coprune.cosep.partition import Clustering
 
 Variant = Literal["paper", "nearest"]
+
+
+def silhouette_curve(distance: Tensor, clusterings: Sequence[Clustering], *, variant: Variant) -> list[float]:
+    """:func:`mean_simplified_silhouette` of many clusterings of the same units.
+
+    For ``paper`` the sums of distances to medoids are one matrix product for all of them.
+
+    Args:
+        distance: ``[U, U]`` float64.
+        clusterings: of at least two medoids each.
+        variant: see :func:`mean_simplified_silhouette`.
+
+    Returns:
+        A value in [−1, 1] for each.
+    """
+    if variant != "paper" or not clusterings:
+        return [mean_simplified_silhouette(distance, c, variant=variant) for c in clusterings]
+    chosen = torch.zeros(len(distance), len(clusterings), dtype=torch.float64)
+    for column, clustering in enumerate(clusterings):
+        chosen[torch.from_numpy(clustering.medoids), column] = 1
+    sums = (distance @ chosen).numpy()
+    units = np.arange(len(distance))
+    found = []
+    for column, c in enumerate(clusterings):
+        a = distance.numpy()[units, c.medoids[c.labels]]
+        found.append(_paper(a, sums[:, column], len(c.medoids)))
+    return found
+
+
+def _paper(a: NDArray[np.float64], sums: NDArray[np.float64], k: int) -> float:
+    """From the distances to the own medoid and the sums over all medoids, ``[U]`` each."""
+    counted = a > 0
+    if not counted.any():
+        return 1.0
+    a, b = a[counted], ((sums - a) / (k - 1))[counted]
+    return float(((b - a) / np.maximum(a, b)).mean())  # max ≥ a > 0
 
 
 def mean_simplified_silhouette(distance: Tensor, clustering: Clustering, *, variant: Variant) -> float:
@@ -36,15 +75,10 @@ def mean_simplified_silhouette(distance: Tensor, clustering: Clustering, *, vari
     own = clustering.labels[:, None]
     a = np.take_along_axis(to_medoid, own, 1)[:, 0]
     if variant == "paper":
-        b = (to_medoid.sum(1) - a) / (k - 1)
-        counted = a > 0
-        if not counted.any():
-            return 1.0
-        a, b = a[counted], b[counted]
-    else:
-        others = to_medoid.copy()
-        np.put_along_axis(others, own, np.inf, 1)
-        b = others.min(1)
+        return _paper(a, to_medoid.sum(1), k)
+    others = to_medoid.copy()
+    np.put_along_axis(others, own, np.inf, 1)
+    b = others.min(1)
     largest = np.maximum(a, b)
     # Both zero: the unit sits on two medoids at once and belongs to neither more than to the other.
     s = np.divide(b - a, largest, out=np.zeros_like(a), where=largest > 0)

@@ -36,27 +36,60 @@ class Collector(Protocol):
         ...
 
 
+NARROW = 4096
+"""Values a sample of a group up to which it waits for the other groups of the batch: a few hundred small
+operations a batch cost more than the same sums in one piece."""
+
+
 class GroupMoments:
     """Class-conditional moments of values that come batch by batch, by group; the base of collectors."""
 
     def __init__(self, *, classes: int) -> None:
         self._classes = classes
-        self._labels = torch.empty(0, dtype=torch.int64)
-        self._found: dict[str, Moments] = {}
+        self._present = self._labels = torch.empty(0, dtype=torch.int64)
+        self._waiting: dict[str, Tensor] = {}
+        self._shapes: dict[str, torch.Size] = {}
+        self._found: dict[tuple[str, ...], Moments] = {}
 
     def start_batch(self, labels: Tensor, *, start: int) -> None:
         """See :class:`Collector`."""
-        self._labels = labels
+        self._take_waiting()
+        # Only classes of the batch are touched, so that a batch costs the same however many there are.
+        self._present, self._labels = labels.unique(return_inverse=True)
 
     def merge(self, group: ChannelGroup, values: Tensor) -> None:
-        """Take in the values of a batch, ``[N, U, cells]``."""
-        batch = batch_moments(values, self._labels, classes=self._classes)
-        before = self._found.get(group.name)
-        self._found[group.name] = before.merge(batch) if before else batch
+        """Take in the values of a batch, ``[N, U, cells]``; of every group once."""
+        self._shapes[group.name] = values.shape[1:]
+        if values[0].numel() > NARROW:
+            self._take((group.name,), values)
+        else:
+            # A copy: what comes next in the network may work in place.
+            self._waiting[group.name] = values.flatten(1).clone()
+
+    def _take_waiting(self) -> None:
+        if self._waiting:
+            self._take(tuple(self._waiting), torch.cat(list(self._waiting.values()), 1).unsqueeze(2))
+            self._waiting = {}
+
+    def _take(self, names: tuple[str, ...], values: Tensor) -> None:
+        batch = batch_moments(values, self._labels, classes=len(self._present))
+        if names not in self._found:
+            self._found[names] = Moments.none(self._classes, values.shape[1:], device=values.device)
+        self._found[names].add_(batch, self._present)
 
     def tensors(self) -> dict[str, Tensor]:
         """``NAME/count``, ``NAME/mean`` and ``NAME/m2`` of every group."""
-        found = merged({name: vars(moments) for name, moments in self._found.items()}, _both)
+        self._take_waiting()
+        mine: dict[str, Parts] = {}
+        for names, moments in self._found.items():
+            sizes = [self._shapes[name].numel() for name in names]
+            mean, m2 = (t.flatten(1).split(sizes, 1) for t in (moments.mean, moments.m2))
+            for name, *parts in zip(names, mean, m2, strict=True):
+                shape = (self._classes, *self._shapes[name])
+                mine[name] = {"count": moments.count} | {
+                    key: part.reshape(shape) for key, part in zip(("mean", "m2"), parts, strict=True)
+                }
+        found = merged(mine, _both)
         return {f"{name}/{part}": t.cpu() for name, parts in found.items() for part, t in parts.items()}
 
 

@@ -43,11 +43,13 @@ class Profile:
         groups: what can be removed.
         cost: what the groups cost.
         tensors: statistic key → name → tensor.
+        device: where a method that computes much may compute.
     """
 
     groups: tuple[ChannelGroup, ...]
     cost: CostModel
     tensors: Mapping[str, Mapping[str, Tensor]]
+    device: str = "cpu"
 
     def moments(self, wanted: ClassMoments, group: ChannelGroup) -> Moments:
         """Class-conditional moments of a group."""

@@ -11,6 +11,7 @@ Shapes: ``N`` samples of a batch, ``U`` units, ``G`` cells of the pixel grid, ``
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,29 @@ class Moments:
         """Sample variance ``M2 / (n − 1)``, ``[C, U, G]``; 0 for a class with one sample."""
         return self.m2 / (self.count - 1).clamp_min(1).view(-1, 1, 1)
 
+    @staticmethod
+    def none(classes: int, shape: Sequence[int], *, device: torch.device | str = "cpu") -> Moments:
+        """Of no samples: ``shape`` is ``[U, G]``."""
+        count, mean, m2 = (
+            torch.zeros(classes, *s, dtype=torch.float64, device=device) for s in ((), shape, shape)
+        )
+        return Moments(count, mean, m2)
+
+    def add_(self, other: Moments, index: Tensor) -> None:
+        """Take in, in place, the moments of other samples of some of the classes.
+
+        Args:
+            other: of ``[c]`` classes.
+            index: which classes these are, ``[c]`` int64, sorted and unique.
+        """
+        before = (self.count, self.mean, self.m2)
+        if len(index) == len(self.count):
+            merged = self.merge(other)
+        else:
+            merged = Moments(*(t.index_select(0, index) for t in before)).merge(other)
+        for mine, found in zip(before, (merged.count, merged.mean, merged.m2), strict=True):
+            mine.index_copy_(0, index, found)
+
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets of samples together (Chan et al. 1983, eq. 2.1)."""
         n = self.count + other.count
@@ -61,8 +85,10 @@ def to_grid(activation: Tensor, *, units: int, grid: int | None, last: bool = Fa
         last: whether units lie on the last axis (linear layers) rather than behind the samples.
 
     Returns:
-        ``[N, U, G]`` in the dtype of the activation.
+        ``[N, U, G]`` in the dtype of the activation; averages of half-precision ones in float32.
     """
+    if grid is not None and activation.dtype in (torch.float16, torch.bfloat16):
+        activation = activation.float()
     if activation.ndim == 3 or (last and activation.ndim > 2):
         cells = activation.flatten(1, -2).transpose(1, 2)  # [N, U, T]
         return cells if grid is None else cells.mean(2, keepdim=True)

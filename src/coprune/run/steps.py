@@ -134,7 +134,7 @@ def gather_for(
     have = dict(known or {})
     missing = {s.key: s for s in statistics if s.key not in have}
     found = gather(model, prepared.units.groups, source, missing.values(), classes=classes, device=device)
-    return Profile(prepared.units.groups, prepared.cost, {**have, **found})
+    return Profile(prepared.units.groups, prepared.cost, {**have, **found}, device)
 
 
 def curves_for(
