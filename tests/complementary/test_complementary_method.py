@@ -8,7 +8,7 @@ import torch
 from coprune.complementary import COMPLEMENTARY, ComplementarySettings
 from coprune.complementary.takeover import took_over, unit_covariance
 from coprune.profile import Profile, gather
-from coprune.profile.consumers import output_sensitivity
+from coprune.profile.sensitivity import output_sensitivity
 from coprune.profile.statistic import ConsumerCovariance
 from coprune.units import cost_model, find_units
 from tiny import Flattened, network, randomise, source

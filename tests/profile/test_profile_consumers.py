@@ -9,8 +9,9 @@ from torch import nn
 import tiny
 from coprune.data import LoaderSource
 from coprune.profile import ConsumerCovariance, consumers, gather
-from coprune.profile.consumers import consumers_of, output_sensitivity, reached_places
+from coprune.profile.consumers import consumers_of
 from coprune.profile.rows import draw_positions, draw_valid
+from coprune.profile.sensitivity import output_sensitivity, reached_places
 from coprune.units import find_units
 
 IMAGE = torch.zeros(1, 1, 12, 12, dtype=torch.float64)

@@ -13,15 +13,10 @@ from coprune.data.shares import own_batches, own_steps
 from coprune.forward import logits_of, moved
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.profile.collect import Collector, MomentsCollector
-from coprune.profile.consumers import (
-    Consumer,
-    ConsumerCollector,
-    consumers_of,
-    output_sensitivity,
-    reached_places,
-)
+from coprune.profile.consumers import Consumer, ConsumerCollector, consumers_of
 from coprune.profile.importance import importances
 from coprune.profile.moments import Moments
+from coprune.profile.sensitivity import output_sensitivity, reached_places
 from coprune.profile.statistic import (
     ClassMoments,
     ConsumerCovariance,

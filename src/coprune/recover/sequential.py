@@ -17,9 +17,8 @@ Shapes: ``N`` samples, ``P`` places a sample, ``K`` kept output channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,6 @@ from coprune.forward import (
     Inputs,
     copied,
     lengths_of,
-    logits_of,
     moved,
     part_of,
     samples_in,
@@ -43,9 +41,9 @@ from coprune.profile.reach import learn_reach
 from coprune.profile.rows import draw_positions, draw_valid, pick_outputs, read_rows
 from coprune.progress import track
 from coprune.ranks.who import own_range, world
-from coprune.recover.calls import Place, Taps
 from coprune.recover.regression import Solution, Target, solve
 from coprune.recover.sites import Site, find_sites
+from coprune.recover.visits import visit_sites
 
 ROWS = 24_000
 """Rows of a regression: 24 places of each of 1,000 images. Twice as many gain 2 % of the divergence."""
@@ -139,7 +137,7 @@ def least_squares(
         )
 
     try:
-        _visit(model, [site for site, _, _ in walk], inputs, visit)
+        visit_sites(model, [site for site, _, _ in walk], inputs, visit)
     finally:
         bar.close()  # type: ignore[attr-defined]
     return tuple(found)
@@ -217,55 +215,6 @@ def _pairs(
     return walk
 
 
-Visitor = Callable[[Site, nn.Module, Tensor, "Tensor | None"], None]
-
-
-def _visit(
-    model: nn.Module, sites: list[Site], inputs: Inputs, visitor: Visitor, *, after: bool = False
-) -> None:
-    """Run a forward pass that stops by at every site.
-
-    Args:
-        model: run on ``inputs``.
-        sites: where to stop by.
-        inputs: ``[N, …]``.
-        visitor: told site, layer, what the layer reads (or, ``after``, what it puts out) and the
-            other operand of the sum behind it. A layer that it changes runs with its new weights.
-        after: whether to stop behind the layers rather than in front of them.
-    """
-    waiting: dict[str, Tensor] = {}
-    takers: dict[Place, list[Callable[[Tensor], None]]] = {}
-    for site in sites:
-        if site.other is not None:
-
-            def take(value: Tensor, name: str = site.layer) -> None:
-                waiting[name] = value
-
-            takers.setdefault(site.other, []).append(take)
-    taps = Taps(takers)
-    handles = []
-    for site in sites:
-        layer = model.get_submodule(site.layer)
-
-        def stop(layer: nn.Module, args: Any, output: Any = None, site: Site = site) -> None:
-            if site.other is not None and site.layer not in waiting:
-                raise UserError(
-                    f"layer '{site.layer}': what is added to its output was not met: these samples take "
-                    "another way through the model than the first two; use --recovery bn or none"
-                )
-            with taps.aside():
-                visitor(site, layer, output if after else args[0], waiting.pop(site.layer, None))
-
-        handles.append(layer.register_forward_hook(stop) if after else layer.register_forward_pre_hook(stop))
-    read = copied(inputs)  # which a model whose first layer works in place changes
-    try:
-        with taps.of(model):
-            logits_of(model, read)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _teacher_values(
     teacher: nn.Module,
     walk: list[tuple[Site, Site, Tensor | None]],
@@ -294,7 +243,7 @@ def _teacher_values(
         found[site.layer].append(value if channels is None else value[:, channels.to(value.device)])
 
     for index in order.split(_BATCH):
-        _visit(teacher, [full for _, full, _ in walk], trimmed(part_of(inputs, index)), note, after=True)
+        visit_sites(teacher, [full for _, full, _ in walk], trimmed(part_of(inputs, index)), note, after=True)
     back = order.argsort()
     return {name: _samples_in_order(found.pop(name), back) for name in list(found)}
 

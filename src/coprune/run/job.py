@@ -16,9 +16,8 @@ from coprune.models.hf import label_names, tokenizer_of
 from coprune.ranks.exchange import check_same, first_goes_ahead
 from coprune.run.environment import pick_device
 from coprune.run.folder import claim
-from coprune.run.prune import prune_model
-from coprune.run.settings import PruneSettings, check_settings, kinds_of
-from coprune.run.steps import prepare
+from coprune.run.prune import prepare_for, prune_model
+from coprune.run.settings import PruneSettings, check_settings
 from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
 
@@ -127,11 +126,11 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
         trust=job.trust,
         tokenizer=job.tokenizer,
     )
-    prepare(model, data, skip=settings.skip, only=settings.only, kinds=kinds_of(settings, method))
+    prepared = prepare_for(model, data, settings, method)
     folder = claim(out, job={"prune": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return out
     with folder:
-        prune_model(model, data, settings, folder=folder).save(out)
+        prune_model(model, data, settings, folder=folder, prepared=prepared).save(out)
         folder.close()
     return out

@@ -26,8 +26,9 @@ from coprune.run.folder import RunFolder
 from coprune.run.layerwise import prune_layer_by_layer
 from coprune.run.outcome import Outcome
 from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved
-from coprune.run.steps import curves_for, decide, gather_for, prepare, recover
+from coprune.run.steps import Prepared, curves_for, decide, gather_for, prepare, recover
 from coprune.run.trials import Trials, calibration_parts, is_judged, points_lost, why_nothing
+from coprune.select import Method
 from coprune.store.model import weights_fingerprint
 from coprune.store.profile import load_profile, save_profile
 from coprune.surgery import cut
@@ -52,8 +53,18 @@ class Stopwatch:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - started
 
 
+def prepare_for(model: nn.Module, data: DataSet, settings: PruneSettings, method: Method) -> Prepared:
+    """What can be removed with these settings; see :func:`coprune.run.steps.prepare`."""
+    return prepare(model, data, skip=settings.skip, only=settings.only, kinds=kinds_of(settings, method))
+
+
 def prune_model(
-    model: nn.Module, data: DataSet, settings: PruneSettings, *, folder: RunFolder | None = None
+    model: nn.Module,
+    data: DataSet,
+    settings: PruneSettings,
+    *,
+    folder: RunFolder | None = None,
+    prepared: Prepared | None = None,
 ) -> Outcome:
     """Select, cut, recover, train and measure.
 
@@ -65,6 +76,7 @@ def prune_model(
         data: in three parts; decisions use the calibration part only.
         settings: what to do.
         folder: where unfinished state is kept, so that an interrupted run can go on.
+        prepared: the model, looked at with these settings before; None: it is looked at now.
 
     Raises:
         UserError: anything about model, data or settings that the user can mend.
@@ -77,7 +89,7 @@ def prune_model(
     settings = resolved(settings, method)
     watch = Stopwatch()
     model = copy.deepcopy(model).cpu().eval()
-    prepared = prepare(model, data, skip=settings.skip, only=settings.only, kinds=kinds_of(settings, method))
+    prepared = prepared or prepare_for(model, data, settings, method)
     fingerprint = weights_fingerprint(model)
     judged = is_judged(settings, method)
     statistics_part, judging_part = calibration_parts(data, settings, judged=judged)
