@@ -50,9 +50,10 @@ bench-cosep-compare: $(VENV)/.ready
 	cp benchmarks/runs/cosep_compare/compare.json benchmarks/results/cosep_compare.json
 	$(BIN)/python benchmarks/render.py
 
-# Choice × recovery × budget without training, two networks, 3 seeds (about two hours on two cores).
+# Choice × recovery × budget without training, two networks and coupled channels too, 3 seeds (about three hours
+# on two cores).
 bench-quality: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
-	for n in resnet20 vgg16_bn; do \
+	for n in resnet20 resnet20_coupled vgg16_bn; do \
 	  $(BIN)/coprune run benchmarks/quality_$$n.toml && \
 	  cp benchmarks/runs/quality_$$n/compare.json benchmarks/results/quality_$$n.json || exit 1; done
 	$(BIN)/python benchmarks/render.py

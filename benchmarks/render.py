@@ -84,6 +84,12 @@ def compare(name: str) -> Callable[[], str]:
     return rendered
 
 
+UNITS = {
+    (): "Inner channels only.",
+    ("inner", "coupled"): "Inner and coupled channels (`--units inner,coupled`).",
+}
+
+
 def quality(name: str) -> Callable[[], str]:
     """Choice × budget × recovery without training: points lost, a row a budget and method."""
 
@@ -109,7 +115,8 @@ def quality(name: str) -> Callable[[], str]:
         said = (
             f"\n\n`{job['model']}` on `{job['data']}`, base {100 * base['value']:.2f} %, "
             f"{base['macs'] / 1e6:.2f} M MACs; {job['calibration']:,} calibration images, {job['seeds']} "
-            "seeds, mean ± standard deviation; top-1 on the whole test set, in per cent. No training. "
+            f"seeds, mean ± standard deviation; top-1 on the whole test set, in per cent. No training. "
+            f"{UNITS[tuple(job.get('units') or ())]} "
             "`complementary` allots its budget by measured sensitivity, the others uniformly."
         )
         head = ["MACs", "choice", "as cut", "+ batch norm", "+ least squares", "points lost"]
@@ -121,7 +128,7 @@ def quality(name: str) -> Callable[[], str]:
 def ingredients() -> str:
     """What each ingredient of the recommended way is worth at the strongest budget that was measured."""
     rows = []
-    for name in ("quality_resnet20", "quality_vgg16_bn"):
+    for name in ("quality_resnet20", "quality_resnet20_coupled", "quality_vgg16_bn"):
         content = load(name)
         summary = {(r["budget"], r["method"], r["recovery"]): r for r in summarise(content)}
         for budget in sorted({k[0] for k in summary}, reverse=True):
@@ -138,7 +145,7 @@ def ingredients() -> str:
             )
             rows.append(
                 [
-                    f"`{content['job']['model']}`",
+                    f"`{content['job']['model']}`" + (", coupled too" if content["job"].get("units") else ""),
                     f"{100 * budget:.0f} %",
                     f"{100 * (content['base']['value'] - ours):.2f}",
                     f"{100 * (ours - best[0]):+.2f} (`{best[1]}`)",
@@ -469,6 +476,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cosep_variants": cosep_variants,
     **{name: of_speed(name) for name in speed_table.TABLES},
     "quality_resnet20": quality("quality_resnet20"),
+    "quality_resnet20_coupled": quality("quality_resnet20_coupled"),
     "quality_vgg16_bn": quality("quality_vgg16_bn"),
     "max_drop": max_drop,
     "ingredients": ingredients,
