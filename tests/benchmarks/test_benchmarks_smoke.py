@@ -40,17 +40,17 @@ def test_speed(tmp_path, monkeypatch):
     assert all(row["objective"] < 1.05 for row in content["curve"])
     assert "no --gbfs-python" in content["gbfs"]["skipped"]
     render = module("render")
-    monkeypatch.setattr(render, "RESULTS", tmp_path)
-    for name in render.speed_table.TABLES:
+    monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
+    for name in render.speed.TABLES:
         if name != "speed_gbfs":
             assert render.TABLES[name]().startswith("| ")
     for copy in ("a.svg", "b.svg"):
-        render.speed_table.plot(content, tmp_path / copy)
+        render.speed.plot(content, tmp_path / copy)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
 def test_a_slope_is_the_power_of_the_upper_half():
-    slope = module("speed_table").slope
+    slope = module("render").speed.slope
     assert slope([(10, 5.0), (100, 5.0), (1000, 50.0), (10_000, 500.0)]) == pytest.approx(1)
     assert slope([(2, 3.0), (4, 12.0)]) == pytest.approx(2)
 
@@ -78,8 +78,8 @@ def test_ablation(base, digits, tmp_path, monkeypatch):
     args = [f"digits={base}", "--data", digits, "--seeds", 1, "--calibration", 200, "--keep-macs", 0.5]
     run("ablation.py", *args, "--runs", tmp_path / "runs", "--out", tmp_path / "ablation.json")
     render = module("render")
-    monkeypatch.setattr(render, "RESULTS", tmp_path)
-    lines = render.ablation().splitlines()
+    monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
+    lines = render.quality.ablation().splitlines()
     assert lines[0] == "| points lost | digits, 50 % |"
     # Five variants, and the first of them with two more recoveries.
     assert len([line for line in lines if line.startswith("| ")]) == 1 + 5 + 2
@@ -103,8 +103,8 @@ def test_text(tmp_path, monkeypatch):
         *where,
     )
     render = module("render")
-    monkeypatch.setattr(render, "RESULTS", tmp_path)
-    lines = render.text().splitlines()
+    monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
+    lines = render.text.text().splitlines()
     # Three budgets of four methods, two of three.
     assert len([line for line in lines if line.startswith("| ")]) == 1 + 3 * 4 + 2 * 3
     assert "at its own knee" in lines[-3]
@@ -127,8 +127,8 @@ def test_zoo(tmp_path, monkeypatch):
     run("zoo.py", "--only", names[0], "--out", tmp_path / "zoo.json")
     assert (tmp_path / "zoo.json").read_text() == before
     render = module("render")
-    monkeypatch.setattr(render, "RESULTS", tmp_path)
-    lines = render.zoo().splitlines()
+    monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
+    lines = render.zoo.zoo().splitlines()
     families = ["timm/deepseek_vit", "timm/starnet", "torchvision/mobilenetv3"]
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:5]] == families
     assert any(line.startswith("- refused: `timm:deepseek_vit_412m`: ") for line in lines)

@@ -1,9 +1,11 @@
-"""Tables and plots of what :mod:`speed` measured: JSON in, Markdown and SVG out."""
+"""Tables and plots of what :mod:`benchmarks.speed` measured."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+
+from tables.shared import table, versions
 
 CELLS = {1: "pooled", 4: "4×4 cells", 0: "every pixel"}
 NAMES = {"resnet20": "ResNet-20", "resnet50": "ResNet-50, 224²"}
@@ -15,15 +17,9 @@ PLOTS = {
 }
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
 def note(content: dict, said: str) -> str:
-    named = ", ".join(f"{k} {v}" for k, v in content["versions"].items())
     remark = f" {content['remark']}" if content.get("remark") else ""
-    return f"\n\n{said} threads: {content['threads']}.{remark}\n\n<sub>{named}</sub>"
+    return f"\n\n{said} threads: {content['threads']}.{remark}" + versions(content)
 
 
 def summary(content: dict) -> str:

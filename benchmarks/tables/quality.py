@@ -1,0 +1,149 @@
+"""Without training: choices, recoveries, ingredients, ``--max-drop``."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+from coprune.report import summarise
+from tables.shared import load, points, table, versions
+
+RECOVERED = {"bn": "recovery by batch norm only", "none": "no recovery"}
+
+
+UNITS = {
+    (): "Inner channels only.",
+    ("inner", "coupled"): "Inner and coupled channels (`--units inner,coupled`).",
+}
+
+
+def quality(name: str) -> Callable[[], str]:
+    """Choice × budget × recovery without training: points lost, a row a budget and method."""
+
+    def rendered() -> str:
+        content = load(name)
+        base, job = content["base"], content["job"]
+        rows: dict[tuple, dict[str, tuple]] = {}
+        for row in summarise(content):
+            cells = rows.setdefault((row["budget"], row["method"]), {"cut": row["pruned"]})
+            cells[row["recovery"]] = row["recovered"]
+        order = sorted(rows, key=lambda key: (-key[0], -rows[key]["least-squares"][0]))
+        lines = [
+            [
+                f"{100 * budget:.0f} %",
+                f"**`{method}`**" if method == "complementary" else f"`{method}`",
+                points(rows[budget, method]["cut"]),
+                points(rows[budget, method]["bn"]),
+                points(rows[budget, method]["least-squares"]),
+                f"{100 * (base['value'] - rows[budget, method]['least-squares'][0]):.2f}",
+            ]
+            for budget, method in order
+        ]
+        said = (
+            f"\n\n`{job['model']}` on `{job['data']}`, base {100 * base['value']:.2f} %, "
+            f"{base['macs'] / 1e6:.2f} M MACs; {job['calibration']:,} calibration images, {job['seeds']} "
+            f"seeds, mean ± standard deviation; top-1 on the whole test set, in per cent. No training. "
+            f"{UNITS[tuple(job.get('units') or ())]} "
+            "`complementary` allots its budget by measured sensitivity, the others uniformly."
+        )
+        head = ["MACs", "choice", "as cut", "+ batch norm", "+ least squares", "points lost"]
+        return table(head, lines) + said + versions(content)
+
+    return rendered
+
+
+def ingredients() -> str:
+    """What each ingredient of the recommended way is worth at the strongest budget that was measured."""
+    rows = []
+    for name in ("quality_resnet20", "quality_resnet20_coupled", "quality_vgg16_bn"):
+        content = load(name)
+        summary = {(r["budget"], r["method"], r["recovery"]): r for r in summarise(content)}
+        for budget in sorted({k[0] for k in summary}, reverse=True):
+            ours = summary[budget, "complementary", "least-squares"]["recovered"][0]
+            best = max(
+                (r["recovered"][0], m)
+                for (b, m, how), r in summary.items()
+                if b == budget and how == "least-squares" and m != "complementary"
+            )
+            plain = max(
+                r["recovered"][0]
+                for (b, m, how), r in summary.items()
+                if b == budget and how == "bn" and m != "complementary"
+            )
+            rows.append(
+                [
+                    f"`{content['job']['model']}`" + (", coupled too" if content["job"].get("units") else ""),
+                    f"{100 * budget:.0f} %",
+                    f"{100 * (content['base']['value'] - ours):.2f}",
+                    f"{100 * (ours - best[0]):+.2f} (`{best[1]}`)",
+                    f"{100 * (ours - plain):+.2f}",
+                ]
+            )
+    head = ["network", "MACs", "points lost", "lead, same recovery", "lead over batch norm only"]
+    return table(head, rows) + versions(load("quality_resnet20"))
+
+
+def ablation() -> str:
+    """Points lost with one ingredient changed at a time."""
+    content = load("ablation")
+    cells: dict[str, dict[tuple[str, float], str]] = {}
+    for part in content["variants"]:
+        for row in part["rows"]:
+            said = part["variant"] if row["recovery"] == "least-squares" else RECOVERED[row["recovery"]]
+            column = (part["model"], row["budget"])
+            same = [
+                100 * (part["base"] - (r["pruned"] if r["recovered"] is None else r["recovered"]))
+                for r in part["rows"]
+                if (r["recovery"], r["budget"]) == (row["recovery"], row["budget"])
+            ]
+            spread = statistics.stdev(same) if len(same) > 1 else 0.0
+            cells.setdefault(said, {})[column] = f"{statistics.fmean(same):.2f} ± {spread:.2f}"
+    columns = sorted({c for row in cells.values() for c in row}, key=lambda c: (c[0], -c[1]))
+    rows = [[said, *(row.get(c, "–") for c in columns)] for said, row in cells.items()]
+    head = ["points lost", *(f"{model}, {100 * budget:.0f} %" for model, budget in columns)]
+    said = (
+        f"\n\nMean ± standard deviation over {content['seeds']} seeds; {content['calibration']:,} "
+        "calibration images, no training. –: not measured."
+    )
+    return table(head, rows) + said + versions(content)
+
+
+def max_drop() -> str:
+    content = load("max_drop")
+    limit = content["max_drop"]
+    rows = []
+    for row in content["rows"]:
+        held = [
+            size["macs"]
+            for size in [*content["sizes"], row]
+            if (size["model"], size["seed"]) == (row["model"], row["seed"]) and size["heldout_drop"] <= limit
+        ]
+        rows.append(
+            [
+                f"`{row['model']}`",
+                str(row["seed"]),
+                f"{100 * row['macs']:.1f} %",
+                f"{row['calibration_drop']:.2f} ({row['low']:.2f} to {row['high']:.2f})",
+                f"{row['heldout_drop']:.2f}",
+                f"{100 * min(held):.1f} % ({100 * (row['macs'] / min(held) - 1):+.0f} %)" if held else "none",
+                f"{row['seconds']:.0f} s",
+            ]
+        )
+    said = (
+        f"\n\n`--max-drop {limit:g}` on `{content['data']}`, {content['calibration']:,} calibration images: "
+        "a thousand choose and recover and the others judge; points lost. *Would have held*: the smallest of "
+        "the sizes around it, 5 % apart, that lost no more than the limit on the held-out images, and by how "
+        "much the taken one is larger. "
+        f"Lost more than allowed: {sum(r['heldout_drop'] > limit for r in content['rows'])} of "
+        f"{len(content['rows'])}."
+    )
+    head = [
+        "network",
+        "seed",
+        "MACs",
+        "lost on judging",
+        "lost on held-out",
+        "would have held",
+        "took",
+    ]
+    return table(head, rows) + said + versions(content)

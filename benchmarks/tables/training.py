@@ -1,0 +1,62 @@
+"""What a little training adds."""
+
+from __future__ import annotations
+
+from coprune.report import summarise
+from tables.shared import load, points, table, there, versions
+
+TRAININGS = ("1000x2", "6000x1", "60000x1")
+
+
+def training() -> str:
+    """Accuracy against images of training seen: a row a budget, choice and recovery."""
+    cells: dict[tuple, dict[str, str]] = {}
+    sizes: dict[tuple, float] = {}
+    contents = {name: load(f"training_{name}") for name in TRAININGS if there(f"training_{name}")}
+    for name, content in contents.items():
+        for row in summarise(content):
+            key = (row["budget"], row["method"], row["recovery"])
+            line = cells.setdefault(key, {"untrained": points(row["recovered"])})
+            rates = {r["rate"] for r in content["rows"] if (r["budget"], r["method"], r["recovery"]) == key}
+            line[name] = f"{points(row['finetuned'])} ({', '.join(f'{r:g}' for r in sorted(rates))})"
+            sizes.setdefault(key, row["recovered"][0])
+    order = sorted(cells, key=lambda key: (-key[0], key[2] != "least-squares", -sizes[key]))
+    lines = [
+        [
+            f"{100 * budget:.0f} %",
+            f"**`{method}`**" if method == "complementary" else f"`{method}`",
+            "least squares" if recovery == "least-squares" else "batch norm",
+            cells[key]["untrained"],
+            *(cells[key].get(name, "–") for name in contents),
+        ]
+        for key in order
+        for budget, method, recovery in [key]
+    ]
+    heads = {"1000x2": "1,000 × 2", "6000x1": "6,000 × 1", "60000x1": "60,000 × 1"}
+    first = next(iter(contents.values()))
+    job = first["job"]
+    train = job["finetune"]
+    said = (
+        f"\n\n`{job['model']}` on `{job['data']}`, base {100 * first['base']['value']:.2f} %; images × "
+        f"passes of training after the recovery; SGD, cosine to 0, batch {train['batch_size']}, distillation "
+        f"weight {train['distill']:g}; {job['seeds']} seeds, mean ± standard deviation of top-1 on the whole "
+        "test set, in per cent. In brackets the learning rate that did best on calibration data."
+    )
+    head = ["MACs", "choice", "recovery", "untrained", *(heads[name] for name in contents)]
+    return table(head, lines) + said + _least_trained(cells, sizes, heads) + versions(first)
+
+
+def _least_trained(cells: dict[tuple, dict[str, str]], untrained: dict[tuple, float], heads: dict) -> str:
+    """How much training a rival without least squares needs to reach the default without any."""
+    said = "\n\nTo reach untrained `complementary` with least squares, the best rival with batch norm needs"
+    for budget in sorted({key[0] for key in cells}, reverse=True):
+        wanted = 100 * untrained[budget, "complementary", "least-squares"]
+        rivals = [
+            line for (b, m, how), line in cells.items() if (b, how) == (budget, "bn") and m != "complementary"
+        ]
+        tried = [name for name in heads if any(name in line for line in rivals)]
+        best = {name: max(float(line[name].split()[0]) for line in rivals if name in line) for name in tried}
+        enough = next((name for name in tried if best[name] >= wanted), None)
+        need = heads[enough] if enough else f"more than {heads[tried[-1]]} ({best[tried[-1]]:.2f})"
+        said += f" at {100 * budget:.0f} % of the MACs {need},"
+    return said.rstrip(",") + "."
