@@ -139,11 +139,9 @@ def main() -> None:
         result = {"schema": 2}
     for part in args.parts.split(","):
         measured = PARTS[part](sizes, args.gbfs_python)
-        result |= measured | {
-            "threads": torch.get_num_threads(),
-            "versions": versions(),
-            "remark": args.remark,
-        }
+        circumstances = {"threads": torch.get_num_threads(), "remark": args.remark}
+        result["measured"] = {**result.get("measured", {}), part: circumstances}
+        result |= measured | {"versions": versions()}
         write_json(args.out, result)
         print(part, json.dumps(measured))
 

@@ -17,9 +17,15 @@ PLOTS = {
 }
 
 
-def note(content: dict, said: str) -> str:
-    remark = f" {content['remark']}" if content.get("remark") else ""
-    return f"\n\n{said} threads: {content['threads']}.{remark}" + versions(content)
+def note(content: dict, said: str, *parts: str) -> str:
+    """What stands under a table: how and when its parts were measured."""
+    found = {part: content["measured"][part] for part in parts if part in content["measured"]}
+    threads = " or ".join(dict.fromkeys(str(c["threads"]) for c in found.values()))
+    remarks = ""
+    for remark in dict.fromkeys(c["remark"] for c in found.values() if c["remark"]):
+        about = [part for part, c in found.items() if c["remark"] == remark]
+        remarks += f" {remark}" + (f" ({', '.join(about)})" if len(about) < len(found) else "")
+    return f"\n\n{said} threads: {threads}.{remarks}" + versions(content)
 
 
 def summary(content: dict) -> str:
@@ -57,7 +63,9 @@ def summary(content: dict) -> str:
     if "start" in content:
         start = content["start"]
         rows.append(["`coprune --help`; `import coprune`", f"{start['help']:.2f} s; {start['import']:.2f} s"])
-    return table(["what", "cost"], rows) + note(content, "Medians, in turn on one machine;")
+    return table(["what", "cost"], rows) + note(
+        content, "Medians, in turn on one machine;", *content["measured"]
+    )
 
 
 def passes(content: dict) -> str:
@@ -78,7 +86,7 @@ def passes(content: dict) -> str:
         f"{images['resnet20']:,} images of Fashion-MNIST, {images['resnet50']} random ones; class moments; "
         "medians of runs in turn;"
     )
-    return table(head, rows) + note(content, said)
+    return table(head, rows) + note(content, said, "passes")
 
 
 def distances(content: dict) -> str:
@@ -115,7 +123,7 @@ def distances(content: dict) -> str:
         "its own, and counts as often as ResNet-50 has it; memory is what the process grew by; the largest "
         f"process took {peak / 1e9:.2f} GB in all;"
     )
-    return table(head, rows) + note(content, said)
+    return table(head, rows) + note(content, said, "distances")
 
 
 def agreement(content: dict) -> str:
@@ -139,7 +147,7 @@ def agreement(content: dict) -> str:
         f"class pair (root mean square); tolerance {found['tolerance']:g}. *Same kept*: units that CoSeP "
         "keeps at half budget with both distances;"
     )
-    return table(head, rows) + note(content, said)
+    return table(head, rows) + note(content, said, "agreement")
 
 
 def curve(content: dict) -> str:
@@ -166,7 +174,7 @@ def curve(content: dict) -> str:
         f"Every k from 2 to U − 1, with silhouettes and knee; independent runs from random starts at "
         f"{content['curve'][0]['looked_at']} values of k, their time counted for all;"
     )
-    return table(head, rows) + note(content, said)
+    return table(head, rows) + note(content, said, "curve")
 
 
 def gbfs(content: dict) -> str:
@@ -197,7 +205,7 @@ def gbfs(content: dict) -> str:
         f"{found['looked_at']} values of k and the others counted at their mean. Our sum of distances to the "
         f"medoids is {found['objective']:.4f} of its, {found['worst']:.4f} at the worst k ({named});"
     )
-    return table(["step", "`gbfs`", "coprune", "faster"], rows) + note(content, said)
+    return table(["step", "`gbfs`", "coprune", "faster"], rows) + note(content, said, "gbfs")
 
 
 def slope(points: list[tuple[float, float]]) -> float:
@@ -229,7 +237,7 @@ def growth(content: dict) -> str:
                 [said, grows, f"{points[0][1]:.3g} s → {points[-1][1]:.3g} s", f"{slope(points):.2f}"]
             )
     said = "*Slope*: of the upper half of the points, both axes logarithmic: time grows with that power;"
-    return table(["what", "from … to", "seconds", "slope"], rows) + note(content, said)
+    return table(["what", "from … to", "seconds", "slope"], rows) + note(content, said, "growth")
 
 
 def plot(content: dict, path: Path) -> None:
