@@ -42,8 +42,10 @@ def test_texts_that_pass_by_length_say_what_padded_ones_say(tmp_path, monkeypatc
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
     monkeypatch.setattr(sequential, "_BATCH", 7)
     found = []
-    for cut in (trimmed, lambda inputs: inputs):
+    # The second time as it is done without a mask: padded, and in the order in which they are stored.
+    for cut, lengths in ((trimmed, lengths_of), (lambda inputs: inputs, lambda inputs: None)):
         monkeypatch.setattr(sequential, "trimmed", cut)
+        monkeypatch.setattr(sequential, "lengths_of", lengths)
         model = copy.deepcopy(start)
         found.append((least_squares(model, teacher, tokens(), kept={}), model.state_dict()))
     (short, weights), (padded, others) = found

@@ -21,7 +21,7 @@ SHARE = 128
 SPARE = 0.8
 """Share of the columns that must be left; with fewer the system is made smaller."""
 
-_NARROW = 64
+_NARROW = 64  # columns of units; copying a smaller system costs more than its steps
 
 
 @dataclass(frozen=True)
