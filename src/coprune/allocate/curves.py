@@ -30,6 +30,7 @@ from coprune.progress import track
 from coprune.ranks.exchange import gathered
 from coprune.ranks.who import own
 from coprune.units import ChannelGroup
+from coprune.units.layers import filters, is_linear
 
 LEVELS = (0.5, 0.25, 0.125)
 """Shares of a group's units at which it is measured."""
@@ -179,7 +180,7 @@ def pruned_alone(model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, 
     try:
         for consumer in consumers:
             layer = model.get_submodule(consumer.layer)
-            weight = layer.get_parameter("weight")
+            weight = filters(layer)
             solved, shift = resolved(consumer, kept, units)
             solved, shift = solved.to(weight), shift.to(weight)
             before.append((weight, weight.detach().clone()))
@@ -190,7 +191,7 @@ def pruned_alone(model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, 
             each = part[0].numel() // solved.shape[1]
             # Where neighbouring pixels were averaged, each gets its share.
             weight[:, channels] = (solved.repeat_interleave(each, 1) / each).view_as(part)
-            handles.append(layer.register_forward_hook(_adding(shift, linear=isinstance(layer, nn.Linear))))
+            handles.append(layer.register_forward_hook(_adding(shift, linear=is_linear(layer))))
         yield
     finally:
         for weight, old in before:

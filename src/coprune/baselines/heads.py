@@ -18,6 +18,7 @@ from coprune.data import Source
 from coprune.profile import Profile, Statistic
 from coprune.select import JointRanking, Method, NoSettings
 from coprune.units import ChannelGroup, channel_indices
+from coprune.units.layers import filters
 
 
 class MichelSettings(BaseModel):
@@ -80,9 +81,7 @@ def _slice_norms(model: nn.Module, group: ChannelGroup) -> Tensor:
     square = torch.zeros(group.size, dtype=torch.float64)
     for consumer in group.of_role("consumer"):
         layer = model.get_submodule(consumer.layer)
-        weight = layer.get_parameter("weight").detach().double().cpu()
-        # Inputs lie on the last axis of a linear layer, on the first of transformers' Conv1D.
-        columns = weight if isinstance(layer, nn.Linear) else weight.T
+        columns = filters(layer).detach().double().cpu()
         index = channel_indices(consumer, torch.arange(group.size))
         square += columns[:, index].unflatten(1, (group.size, consumer.span)).square().sum((0, 2))
     return square.sqrt()

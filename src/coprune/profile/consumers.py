@@ -18,6 +18,7 @@ from coprune.profile.rows import draw_positions, draw_valid, gram, output_positi
 from coprune.profile.statistic import ConsumerCovariance
 from coprune.ranks.exchange import Parts, merged
 from coprune.units import ChannelGroup, unit_axis
+from coprune.units.layers import filters
 
 LARGEST = 8192
 """Values a consumer may read at a place (a covariance of half a gigabyte). Of a wider one, which reads
@@ -93,7 +94,7 @@ class ConsumerCollector:
                     self._add(key, layer, inputs[0].detach(), output, columns, group.size)
 
                 handles.append(layer.register_forward_hook(read))
-                weight = layer.get_parameter("weight").detach()[:, columns].double().flatten(1)
+                weight = filters(layer).detach()[:, columns].double().flatten(1)
                 self._weights[key] = _narrow(weight, group.size, total=True).cpu()
         return handles
 

@@ -43,6 +43,7 @@ from coprune.progress import track
 from coprune.ranks.exchange import summed
 from coprune.ranks.who import own
 from coprune.units import ChannelGroup, channel_indices, trace
+from coprune.units.layers import is_linear, is_transposed
 
 SLICED = ("heads", "neurons")
 """Kinds of groups that are slices of linear layers, and no nodes of a dependency graph."""
@@ -134,8 +135,9 @@ def _of_slices(kind: ImportanceKind, model: nn.Module, group: ChannelGroup) -> T
     parts = []
     for member in group.members:
         layer = model.get_submodule(member.layer)
-        if isinstance(layer, nn.Linear):
-            score = _SLICE_SCORES[kind](layer.weight).detach().double()
+        if is_linear(layer):
+            score = _SLICE_SCORES[kind](layer.get_parameter("weight")).detach().double()
+            score = score.T if is_transposed(layer) else score
             along = score.sum(1) if member.role == "producer" else score.sum(0)
             units = channel_indices(member, torch.arange(group.size)).to(along.device)
             parts.append(along[units].view(group.size, member.span).sum(1))

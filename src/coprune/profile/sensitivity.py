@@ -21,6 +21,7 @@ from coprune.progress import track
 from coprune.ranks.exchange import Parts, merged
 from coprune.ranks.who import own
 from coprune.units import ChannelGroup
+from coprune.units.layers import is_linear
 
 SENSITIVE_TEXTS = 250
 """Texts whose gradients are taken: a mean square needs fewer than a covariance, and a backward pass is
@@ -61,7 +62,7 @@ def output_sensitivity(
     roots: list[Tensor] = []
 
     def watch(layer: nn.Module, _: Sequence[Tensor], output: Tensor, name: str) -> None:
-        axis = output.ndim - 1 if isinstance(layer, nn.Linear) else 1
+        axis = output.ndim - 1 if is_linear(layer) else 1
 
         tokens = has_tokens(layer, output)
 

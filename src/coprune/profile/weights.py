@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from coprune.units import ChannelGroup
+from coprune.units.layers import filters
 
 
 def _filters(model: nn.Module, group: ChannelGroup) -> list[Tensor]:
     """The producers' weights, a row a unit: ``[U, …]`` float64 each."""
     rows = []
     for layer, channels in group.channels("producer").items():
-        weight = model.get_submodule(layer).get_parameter("weight").detach().double().cpu()
+        weight = filters(model.get_submodule(layer)).detach().double().cpu()
         rows.append(weight[channels.flatten()].reshape(group.size, -1))
     return rows
 

@@ -14,6 +14,7 @@ from coprune.plan import GroupDecision
 from coprune.profile.rows import draw_positions, pick_outputs
 from coprune.recover.sites import find_sites
 from coprune.units import ChannelGroup, channel_indices
+from coprune.units.layers import filters, is_linear
 
 _PLACES = 16
 _ALIKE = 0.5
@@ -30,14 +31,13 @@ def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict
     for decision in decisions:
         removed = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)), dtype=torch.int64)
         for member in decision.members:
-            # An attention module is a member without weights; the walk leaves transposed ones alone.
-            module = teacher.get_submodule(member.layer)
-            weighty = module._parameters.get("weight") is not None and type(module).__name__ != "Conv1D"
+            # An attention module is a member without weights.
+            weighty = teacher.get_submodule(member.layer)._parameters.get("weight") is not None
             if member.role != "consumer" and weighty and member.parameter is None and len(removed):
                 gone.setdefault(member.layer, []).append(channel_indices(member, removed))
     found = {}
     for layer, parts in gone.items():
-        alive = torch.ones(len(teacher.get_submodule(layer).get_parameter("weight")), dtype=torch.bool)
+        alive = torch.ones(len(filters(teacher.get_submodule(layer))), dtype=torch.bool)
         alive[torch.cat(parts)] = False
         found[layer] = torch.nonzero(alive).flatten()
     return found
@@ -105,7 +105,7 @@ def _cosines(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _weight(model: nn.Module, name: str) -> Tensor:
-    return model.get_submodule(name).get_parameter("weight")
+    return filters(model.get_submodule(name))
 
 
 def _outputs(model: nn.Module, names: list[str], inputs: Inputs) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ def _outputs(model: nn.Module, names: list[str], inputs: Inputs) -> dict[str, Te
     for name in names:
 
         def take(layer: nn.Module, _: object, output: Tensor, name: str = name) -> None:
-            last = isinstance(layer, nn.Linear)
+            last = is_linear(layer)
             places = (
                 output.flatten(2).shape[2]
                 if not last and output.ndim > 2

@@ -44,6 +44,7 @@ from coprune.ranks.who import own_range, world
 from coprune.recover.regression import Solution, Target, solve
 from coprune.recover.sites import Site, find_sites
 from coprune.recover.visits import visit_sites
+from coprune.units.layers import filters, is_linear
 
 ROWS = 24_000
 """Rows of a regression: 24 places of each of 1,000 images. Twice as many gain 2 % of the divergence."""
@@ -124,7 +125,7 @@ def least_squares(
 
     def visit(site: Site, layer: nn.Module, layer_inputs: Tensor, other: Tensor | None) -> None:
         next(bar, None)
-        at, last = places[site.layer], isinstance(layer, nn.Linear)
+        at, last = places[site.layer], is_linear(layer)
         scale, shift = _norm(model, site, layer)
         beside = None if other is None else pick_outputs(other, at, last=last)
         read = _rows(layer, layer_inputs, at)
@@ -203,8 +204,7 @@ def _pairs(
         raise UserError("the pruned and the unpruned model are not the same network: their layers differ")
     walk = []
     for site, full in zip(ours, theirs, strict=True):
-        has = model.get_submodule(site.layer).get_parameter("weight").shape[0]
-        had = teacher.get_submodule(site.layer).get_parameter("weight").shape[0]
+        has, had = (len(filters(m.get_submodule(site.layer))) for m in (model, teacher))
         index = kept.get(site.layer)
         if (had if index is None else len(index)) != has:
             raise UserError(
@@ -234,7 +234,7 @@ def _teacher_values(
 
     def note(site: Site, layer: nn.Module, output: Tensor, other: Tensor | None) -> None:
         at = places[site.layer]
-        at, last = at[index.to(at.device)], isinstance(layer, nn.Linear)
+        at, last = at[index.to(at.device)], is_linear(layer)
         scale, shift = _norm(teacher, site, layer)
         value = pick_outputs(output, at, last=last) * scale + shift
         if other is not None:
@@ -258,7 +258,7 @@ def _samples_in_order(parts: list[Tensor], order: Tensor) -> Tensor:
 
 def _norm(model: nn.Module, site: Site, layer: nn.Module) -> tuple[Tensor, Tensor]:
     """Scale and shift ``[O]`` of the batch norm behind a layer in evaluation mode; 1 and 0 without."""
-    weight = layer.get_parameter("weight")
+    weight = filters(layer)
     if site.norm is None:
         return weight.new_ones(len(weight)), weight.new_zeros(len(weight))
     norm = model.get_submodule(site.norm)
@@ -289,7 +289,7 @@ def _resolve(
     shared: bool,
 ) -> LayerRecovery:
     """Solve one layer and give it the new weights where they are better."""
-    weight, bias = layer.get_parameter("weight"), layer.bias
+    weight, bias = filters(layer), layer.bias
     norm = model.get_submodule(site.norm) if site.norm else None
     # What a norm scales by 0 has no say and no target.
     live = scale.abs() > 1e-6 * scale.abs().max().clamp_min(1e-30)

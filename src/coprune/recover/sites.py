@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from coprune.forward import Inputs, copied, logits_of
 from coprune.profile.rows import output_positions
 from coprune.recover.calls import Call, Place, Record
+from coprune.units import layers
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ class Site:
 
 def is_dense(module: nn.Module) -> bool:
     """Whether every output channel reads every input channel, so that it can absorb a mix of them."""
-    if isinstance(module, nn.Conv2d):
-        return module.groups == 1
-    return isinstance(module, nn.Linear)
+    return layers.is_dense(module) or layers.is_transposed(module)
 
 
 @torch.no_grad()
@@ -103,11 +102,10 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     return tuple(
         _site(calls[-1], readers, record.places, places[name], once)
         for name, calls in own.items()
-        # Padding other than by zeros is a call of its own; any other call makes more of the weights.
         if name in once
         and is_dense(watched[name])
         and holders[id(watched[name]._parameters.get("weight"))] == 1
-        and all(c.name == "pad" for c in calls[:-1])
+        and all(c.name in _plain(watched[name]) for c in calls[:-1])
     )
 
 
@@ -131,6 +129,12 @@ def _site(
     # What a rectifier does to a sum depends on both operands.
     rectified = rectified and (other is not None or not addition)
     return Site(call.layer or "", norm, addition, other, rectified, places)
+
+
+def _plain(layer: nn.Module) -> tuple[str, ...]:
+    """Calls that a dense layer may make besides its own; any other makes more of its weights."""
+    # Padding other than by zeros is a call of its own.
+    return ("view", "addmm") if layers.is_transposed(layer) else ("pad",)
 
 
 def _only(calls: list[Call]) -> Call | None:

@@ -17,7 +17,7 @@ from coprune.errors import UserError
 from coprune.plan import GroupDecision
 from coprune.units import channel_indices
 from coprune.units.attention import attention_family, transformer_groups
-from coprune.units.layers import CHANNELWISE, channel_count
+from coprune.units.layers import CHANNELWISE, channel_count, is_transposed
 
 TABLES = ("relative_position_bias_table",)
 """Parameters ``[places, heads]`` of modules that are no layers of PyTorch (BEiT, Swin)."""
@@ -95,7 +95,7 @@ def _slice_outputs(name: str, layer: nn.Module, gone: Tensor) -> None:
         layer.out_features = _drop(layer, "weight", gone, 0)
     elif isinstance(layer, nn.Conv2d) and layer.groups == 1:
         layer.out_channels = _drop(layer, "weight", gone, 0)
-    elif type(layer).__name__ == "Conv1D":  # 🤗's, with a weight [input, output]
+    elif is_transposed(layer):
         layer.nf = _drop(layer, "weight", gone, 1)  # type: ignore[assignment]
     else:
         raise UserError(f"layer '{name}': outputs of a {type(layer).__name__} cannot be sliced")
@@ -107,7 +107,7 @@ def _slice_inputs(name: str, layer: nn.Module, gone: Tensor) -> None:
         layer.in_features = _drop(layer, "weight", gone, 1)
     elif isinstance(layer, nn.Conv2d) and layer.groups == 1:
         layer.in_channels = _drop(layer, "weight", gone, 1)
-    elif type(layer).__name__ == "Conv1D":
+    elif is_transposed(layer):
         layer.nx = _drop(layer, "weight", gone, 0)  # type: ignore[assignment]
     else:
         raise UserError(f"layer '{name}': inputs of a {type(layer).__name__} cannot be sliced")

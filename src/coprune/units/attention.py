@@ -25,6 +25,7 @@ from coprune.units.families import (
     Refusal,
 )
 from coprune.units.group import ChannelGroup, Units
+from coprune.units.layers import is_linear
 
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "num_key_value_groups")
 
@@ -95,13 +96,9 @@ def within(layer: str, names: Sequence[str]) -> bool:
 
 
 def channels_of(layer: nn.Module, side: Literal["input", "output"]) -> int | None:
-    """How many channels a linear layer reads or makes; None for other layers.
-
-    🤗's ``Conv1D`` (GPT-2) is a linear layer with a transposed weight.
-    """
+    """How many channels a linear layer reads or makes; None for other layers."""
     names = ("in_features", "nx") if side == "input" else ("out_features", "nf")
-    linear = isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
-    return next((getattr(layer, n) for n in names if hasattr(layer, n)), None) if linear else None
+    return next((getattr(layer, n) for n in names if hasattr(layer, n)), None) if is_linear(layer) else None
 
 
 def _is_of(family: AttentionFamily | FeedForwardFamily, module: nn.Module) -> bool:

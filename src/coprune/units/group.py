@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from coprune.plan import Member, Skipped
+from coprune.units.layers import is_linear
 
 Quantity = Literal["macs", "params"]
 """What a model can be too large in."""
@@ -84,11 +85,8 @@ def channel_indices(member: Member, kept: Tensor) -> Tensor:
 
 
 def unit_axis(layer: nn.Module) -> int:
-    """The axis of a layer's input and output that its channels lie on: last for linear layers.
-
-    🤗's ``Conv1D`` (GPT-2) is a linear layer with a transposed weight.
-    """
-    return -1 if isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D" else 1
+    """The axis of a layer's input and output that its channels lie on: last for linear layers."""
+    return -1 if is_linear(layer) else 1
 
 
 @dataclass(frozen=True)

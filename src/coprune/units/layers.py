@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeGuard
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
@@ -42,6 +42,22 @@ def channel_count(module: nn.Module, side: Side, parameter: str | None = None) -
     if isinstance(module, nn.LayerNorm):
         return module.normalized_shape[-1] if len(module.normalized_shape) == 1 else None
     return next((getattr(module, a) for a in _COUNTS[side] if hasattr(module, a)), None)
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a layer is GPT-2's ``Conv1D`` of 🤗 transformers: linear, with a weight ``[input, output]``."""
+    return type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers.")
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a layer's channels lie on the last axis of what it reads and makes."""
+    return isinstance(module, nn.Linear) or is_transposed(module)
+
+
+def filters(module: nn.Module) -> Tensor:
+    """The weight of a dense layer by its outputs, ``[O, …]``; a view, so that writing changes the layer."""
+    weight = module.get_parameter("weight")
+    return weight.T if is_transposed(module) else weight
 
 
 def is_grouped(module: nn.Module) -> TypeGuard[nn.Conv2d]:
