@@ -45,13 +45,40 @@ class Tokens(nn.Module):
         return self.down(torch.relu(self.up(self.embed(x.squeeze(1))))).mean(1)
 
 
+class Windows(Tokens):
+    """The two halves of an image pass on their own, one sample's after the other."""
+
+    def forward(self, x):
+        halves = self.embed(x.reshape(2 * len(x), 6, 12))
+        return self.down(torch.relu(self.up(halves))).reshape(len(x), 12, 3).mean(1)
+
+
+class Repeated(Tokens):
+    """The same two layers twice, as in ALBERT."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.embed(x.squeeze(1))
+        for _ in range(2):
+            x = x + self.down(torch.relu(self.up(x)))
+        return self.head(x.mean(1))
+
+
 NETS = {
     "forked": Forked,
     "flattened": tiny.Flattened,
     "perceptron": tiny.Perceptron,
     "depthwise": tiny.Depthwise,
     "tokens": Tokens,
+    "windows": Windows,
+    "repeated": Repeated,
 }
+
+TOKENS = ("tokens", "windows", "repeated")
+"""Applied to tokens, of which some may not count."""
 
 
 def made(name):
@@ -78,17 +105,17 @@ def rows_twin(net, layer, key, wanted, source):
     read, out = seen[0]
     if isinstance(layer, nn.Linear):
         tokens = read.ndim > 2
-        read = read.reshape(len(read), -1, read.shape[-1])
-        at = draw_positions(key, samples=len(read), places=read.shape[1], wanted=wanted, seed=0)
+        runs = [r.reshape(len(source), -1, r.shape[-1]) for r, _ in seen]
+        at = draw_positions(key, samples=len(source), places=runs[0].shape[1], wanted=wanted, seed=0)
         if tokens:
             # Batch by batch, since texts are of different widths; all of these tokens count.
-            every = torch.ones(read.shape[:2], dtype=torch.bool)
+            every = torch.ones(runs[0].shape[:2], dtype=torch.bool)
             drawn = [
                 draw_valid(f"{key}/{i}", every[i : i + 7], wanted=wanted, seed=0)
-                for i in range(0, len(read), 7)
+                for i in range(0, len(source), 7)
             ]
             at = torch.cat(drawn)
-        return np.stack([read[i, at[i]].numpy() for i in range(len(read))])
+        return np.stack([torch.cat([r[i, at[i]] for r in runs]).numpy() for i in range(len(source))])
     pad = F.pad(read, (layer.padding[1],) * 2 + (layer.padding[0],) * 2)
     width = out.shape[-1]
     at = draw_positions(key, samples=len(read), places=out[0, 0].numel(), wanted=wanted, seed=0)
@@ -166,8 +193,8 @@ def test_sensitivity_equals_the_gradients_of_single_samples(name):
     source = samples()
     found = output_sensitivity(net, groups, source, batch_size=7, device="cpu", label="test")
     reached = reached_places(net, groups, source, batch_size=7, device="cpu")
-    assert bool(reached) == (name == "tokens")
-    whole = name == "tokens"  # what a sample's tokens cost together; some may not count
+    whole = name in TOKENS  # what a sample's tokens cost together; some may not count
+    assert bool(reached) == whole
     generator = torch.Generator().manual_seed(0)
     drawn = []
     with torch.no_grad():
@@ -185,15 +212,15 @@ def test_sensitivity_equals_the_gradients_of_single_samples(name):
 
             def add(_, __, output, added=added):
                 added.append(torch.zeros_like(output, requires_grad=True))
-                return output + added[0]
+                return output + added[-1]
 
             handle = layer.register_forward_hook(add)
             loss = -net(x).log_softmax(1)[0, drawn[i]]
             handle.remove()
-            (gradient,) = torch.autograd.grad(loss, added[0])
             axis = -1 if isinstance(layer, nn.Linear) else 1
-            squares.append(gradient.movedim(axis, -1).flatten(0, -2).square())
-        expected = torch.cat(squares).sum(0) / len(squares) if whole else torch.cat(squares).mean(0)
+            for gradient in torch.autograd.grad(loss, added):
+                squares.append(gradient.movedim(axis, -1).flatten(0, -2).square())
+        expected = torch.cat(squares).sum(0) / len(source) if whole else torch.cat(squares).mean(0)
         np.testing.assert_allclose(found[f"{group}/{name}/sensitivity"], expected, rtol=1e-8, atol=1e-14)
 
 

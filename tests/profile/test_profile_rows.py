@@ -33,7 +33,7 @@ def test_rows_of_a_convolution_are_those_of_unfold(kernel, stride, dilation, pad
     conv = nn.Conv2d(3, 4, kernel, stride, padding, dilation).double()
     x = images(seed, 2, 3, 8, 9)
     out = conv(x)
-    places = output_positions(conv, out)
+    places = output_positions(conv, out, samples=len(out))
     at = draw_positions("conv", samples=2, places=places, wanted=5, seed=seed)
     unfolded = F.unfold(x, kernel, dilation, padding, stride).transpose(1, 2)  # [N, places, D]
     assert unfolded.shape[1] == places
@@ -49,7 +49,9 @@ def test_every_kind_of_padding_is_read_as_the_layer_reads_it(mode, padding):
     conv = nn.Conv2d(2, 3, (5, 3), padding=padding, padding_mode=mode).double()
     x = images(0, 3, 2, 6, 5)
     out = conv(x)
-    at = draw_positions("conv", samples=3, places=output_positions(conv, out), wanted=100, seed=0)
+    at = draw_positions(
+        "conv", samples=3, places=output_positions(conv, out, samples=len(out)), wanted=100, seed=0
+    )
     torch.testing.assert_close(layer_on(read_rows(conv, x, at), conv), pick_outputs(out, at, last=False))
 
 
@@ -68,7 +70,7 @@ def test_a_linear_layer_reads_one_row_a_sample_or_a_token(shape):
     layer = nn.Linear(7, 5).double()
     x = images(2, *shape)
     out = layer(x)
-    places = output_positions(layer, out)
+    places = output_positions(layer, out, samples=len(out))
     assert places == x[0].numel() // 7
     at = draw_positions("fc", samples=6, places=places, wanted=3, seed=0)
     rows = read_rows(layer, x, at)

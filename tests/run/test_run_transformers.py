@@ -7,8 +7,21 @@ import torch
 from torch import nn
 
 import coprune
+import tiny_transformers as zoo
+from coprune.forward import part_of
 
 transformers = pytest.importorskip("transformers")
+
+NO_CLASSIFIERS = {"gpt2", "llama", "qwen2", "mistral", "clip", "t5", "t5_gated", "bart"}
+"""They generate, or compare; their classifying forms are other cases."""
+
+FEW_UNITS = {
+    "torchvision": 0.9,
+    "torchvision_swin": 0.85,
+    "torchvision_swin_v2": 0.9,
+    "torchvision_maxvit": 0.9,
+}
+"""Those whose attention is left alone keep more of the MACs."""
 
 
 class Loader(list):
@@ -83,3 +96,32 @@ def test_transposed_layers_are_pruned_and_solved_like_plain_ones(method):
     assert not torch.equal(
         cut.weight, model.transformer.h[0].mlp.c_proj.weight[list(ours["transformer.h.0.mlp.c_fc"])]
     )
+
+
+def loader(name):
+    whole = zoo.inputs(name, samples=48, dtype=torch.float32)
+    labels = torch.arange(48) % zoo.CLASSES
+    return Loader((part_of(whole, slice(i, i + 8)), labels[i : i + 8]) for i in range(0, 48, 8))
+
+
+@pytest.mark.parametrize("name", sorted(zoo.ZOO.keys() - NO_CLASSIFIERS))
+def test_the_default_prunes_and_recovers_every_family(name, tmp_path):
+    model, read = zoo.transformer(name, dtype=torch.float32), loader(name)
+    keep = FEW_UNITS.get(name, 0.6)
+    with_it, without = (
+        coprune.prune(model, train=read, eval=read, calibration=read, keep_macs=keep, recovery=how)
+        for how in ("least-squares", "none")
+    )
+    assert with_it.result.final.macs <= keep * with_it.result.base.macs * 1.0001
+    wanted, recovered, cut = (
+        torch.cat([zoo.output(m, x) for x, _ in read]) for m in (model, with_it.model, without.model)
+    )
+    assert (recovered - wanted).square().mean() < (cut - wanted).square().mean()
+
+
+@pytest.mark.parametrize("name", ["llama", "clip", "t5"])
+def test_what_is_no_classifier_is_refused_in_a_line(name):
+    model, read = zoo.transformer(name, dtype=torch.float32), loader(name)
+    with pytest.raises(coprune.UserError, match=r"classifier|input_ids") as refused:
+        coprune.prune(model, train=read, eval=read, calibration=read, keep_macs=0.6)
+    assert "\n" not in str(refused.value)

@@ -236,7 +236,7 @@ def pair_of(batch: Any) -> Batch:
 
     Args:
         batch: ``(inputs, labels)``; or named tensors with ``labels`` (or ``label``) among them, as
-            🤗 data collators make them.
+            🤗 data collators make them. Of images, ``pixel_values`` alone are one tensor.
 
     Raises:
         UserError: anything else.
@@ -245,14 +245,20 @@ def pair_of(batch: Any) -> Batch:
         named = dict(batch)
         key = next((k for k in ("labels", "label") if k in named), None)
         if key is not None:
-            return named, torch.as_tensor(named.pop(key)).long()
+            labels = torch.as_tensor(named.pop(key)).long()
+            return _unwrapped(named), labels
     elif isinstance(batch, (tuple, list)) and len(batch) == 2:
         inputs, labels = batch
-        inputs = dict(inputs) if isinstance(inputs, Mapping) else torch.as_tensor(inputs)
+        inputs = _unwrapped(dict(inputs)) if isinstance(inputs, Mapping) else torch.as_tensor(inputs)
         return inputs, torch.as_tensor(labels).long()
     raise UserError(
         "a loader's batches must be (inputs, labels) pairs of tensors, or named tensors with 'labels'"
     )
+
+
+def _unwrapped(named: dict[str, Tensor]) -> Inputs:
+    """Images that a 🤗 processor named: every model of images takes them as its first argument."""
+    return named["pixel_values"] if named.keys() == {"pixel_values"} else named
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from coprune.profile.rows import draw_positions, draw_valid, gram, output_positi
 from coprune.profile.statistic import ConsumerCovariance
 from coprune.ranks.exchange import Parts, merged
 from coprune.units import ChannelGroup, unit_axis
-from coprune.units.layers import filters
+from coprune.units.layers import filters, is_linear
 
 LARGEST = 8192
 """Values a consumer may read at a place (a covariance of half a gigabyte). Of a wider one, which reads
@@ -68,9 +68,9 @@ class ConsumerCollector:
         reached: Mapping[str, Sequence[Tensor]],
     ) -> None:
         self._wanted, self._groups, self._samples, self._classes = wanted, groups, samples, classes
-        self._reached = {layer: iter(batches) for layer, batches in reached.items()}
+        self._reached = reached
         self._labels = torch.empty(0, dtype=torch.int64)
-        self._start = 0
+        self._start, self._batch = 0, -1
         self._places: dict[str, Tensor] = {}  # of all samples; drawing them costs more than a batch
         self._weights: dict[str, Tensor] = {}
         self._found: dict[str, Parts] = {}
@@ -100,6 +100,7 @@ class ConsumerCollector:
 
     def start_batch(self, labels: Tensor, *, start: int) -> None:
         self._labels, self._start = labels, start
+        self._batch += 1
 
     def _add(
         self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor, columns: Tensor, units: int
@@ -115,24 +116,26 @@ class ConsumerCollector:
             "m2": gram(centred),
         }
         if self._wanted.classes:
-            labels = F.one_hot(self._labels.repeat_interleave(at.shape[1]), self._classes).double()
+            each = at.numel() // len(self._labels)
+            labels = F.one_hot(self._labels.repeat_interleave(each), self._classes).double()
             batch["class_count"], batch["class_sum"] = labels.sum(0), labels.T @ rows.double()
         self._found[key] = _both(self._found[key], batch) if key in self._found else batch
 
     def _at(self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
         """Where to look at this batch, ``[B, P]``."""
-        # A sample of windows of an image is several of the layer's.
-        start = self._start * len(inputs) // len(self._labels)
         if key in self._reached:
             # Batches of texts are of different widths, so each draws its own.
-            name = f"{key}/{start}"
-            return draw_valid(name, next(self._reached[key]), wanted=self._wanted.places, seed=0)
+            valid = self._reached[key][self._batch]
+            return draw_valid(f"{key}/{self._start}", valid, wanted=self._wanted.places, seed=0)
+        # To a convolution, a window of a sample is a sample.
+        each = 1 if is_linear(layer) else len(inputs) // len(self._labels)
+        rows = each * len(self._labels)
         if key not in self._places:
-            places = output_positions(layer, output)
+            places = output_positions(layer, output, samples=rows)
             self._places[key] = draw_positions(
-                key, samples=self._samples, places=places, wanted=self._wanted.places, seed=0
+                key, samples=each * self._samples, places=places, wanted=self._wanted.places, seed=0
             )
-        return self._places[key][start : start + len(inputs)]
+        return self._places[key][each * self._start :][:rows]
 
     def tensors(self) -> dict[str, Tensor]:
         found = {f"{key}/weight": weight for key, weight in self._weights.items()}

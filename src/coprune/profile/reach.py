@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from coprune.forward import Inputs, copied, logits_of, samples_in
+from coprune.profile.rows import output_positions
 
 
-def has_tokens(layer: nn.Module, output: Tensor) -> bool:
+def has_tokens(layer: nn.Module, output: Tensor, *, samples: int) -> bool:
     """Whether the layer is applied at several places that may not all count: a linear one, to tokens."""
-    return not isinstance(layer, nn.Conv2d) and output.ndim > 2
+    return not isinstance(layer, nn.Conv2d) and output_positions(layer, output, samples=samples) > 1
 
 
 @torch.enable_grad()
@@ -30,17 +31,18 @@ def reach(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str, T
     Args:
         model: in evaluation mode; its parameters' gradients are left alone.
         inputs: ``[N, …]``.
-        names: layers that run once.
+        names: layers; of one that runs several times, a place counts if it does in any of the runs.
 
     Returns:
         Layer → ``[N, places]`` bool, for those layers that are applied to tokens.
     """
-    outputs: dict[str, Tensor] = {}
+    outputs: dict[str, list[Tensor]] = {}
+    samples = samples_in(inputs)
 
     def keep(layer: nn.Module, _: object, output: Tensor, name: str) -> None:
-        if has_tokens(layer, output):
+        if has_tokens(layer, output, samples=samples):
             # Of a frozen model, such an output begins the graph.
-            outputs[name] = output if output.requires_grad else output.requires_grad_()
+            outputs.setdefault(name, []).append(output if output.requires_grad else output.requires_grad_())
 
     handles = [
         model.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: keep(m, i, o, name))
@@ -55,12 +57,15 @@ def reach(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str, T
         return {}
     # Uneven weights, so that no gradient cancels: those of a softmax's logits sum to 0.
     weights = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)) + 0.5
+    runs = [(name, output) for name, outs in outputs.items() for output in outs]
     gradients = torch.autograd.grad(
-        (logits * weights.to(logits)).sum(), list(outputs.values()), materialize_grads=True
+        (logits * weights.to(logits)).sum(), [output for _, output in runs], materialize_grads=True
     )
-    return {
-        name: (gradient != 0).any(-1).flatten(1) for name, gradient in zip(outputs, gradients, strict=True)
-    }
+    found: dict[str, Tensor] = {}
+    for (name, _), gradient in zip(runs, gradients, strict=True):
+        counts = (gradient != 0).any(-1).reshape(samples, -1)
+        found[name] = found[name] | counts if name in found else counts
+    return found
 
 
 Pattern = Callable[[Tensor], Tensor]
@@ -109,7 +114,7 @@ def learn_reach(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> Reach
     Args:
         model: in evaluation mode.
         inputs: ``[N, …]``; of texts, some shorter than others.
-        names: layers that run once; those that are not applied to tokens are passed over.
+        names: layers; those that are not applied to tokens are passed over.
     """
     found = reach(model, copied(inputs), names)
     patterns: dict[str, Pattern | None] = {}

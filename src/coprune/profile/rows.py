@@ -15,11 +15,10 @@ from torch import Tensor, nn
 _BLOCK = 256
 
 
-def output_positions(layer: nn.Module, output: Tensor) -> int:
-    """Number of places at which the layer is applied to one sample (pixels, tokens, or 1)."""
-    if isinstance(layer, nn.Conv2d):
-        return output.shape[-2] * output.shape[-1]
-    return output[0].numel() // output.shape[-1]
+def output_positions(layer: nn.Module, output: Tensor, *, samples: int) -> int:
+    """Places of one sample at which the layer is applied: pixels, tokens (of all its windows), or 1."""
+    channels = output.shape[1] if isinstance(layer, nn.Conv2d) else output.shape[-1]
+    return output.numel() // (samples * channels)
 
 
 def draw_positions(name: str, *, samples: int, places: int, wanted: int, seed: int) -> Tensor:
@@ -60,14 +59,15 @@ def read_rows(layer: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
 
     Args:
         layer: a convolution with ``groups=1`` or a linear layer.
-        inputs: ``[N, U, H, W]``, or ``[N, …, D]`` of a linear layer.
+        inputs: ``[N, U, H, W]``, or ``[N, …, D]`` of a linear layer; ``[N·R, …, D]`` where it is given
+            ``R`` windows of every sample, one sample after the other.
         positions: ``[N, P]``.
 
     Returns:
         ``[N·P, D]`` in the dtype of the inputs.
     """
     if not isinstance(layer, nn.Conv2d):
-        return _pick(inputs.reshape(len(inputs), -1, inputs.shape[-1]), positions)
+        return _pick(inputs.reshape(len(positions), -1, inputs.shape[-1]), positions)
     padded = _padded(layer, inputs)
     n, channels, height, width = padded.shape
     (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
@@ -104,12 +104,12 @@ def pick_outputs(output: Tensor, positions: Tensor, *, last: bool) -> Tensor:
     """Values of an activation at the given places: ``[N·P, O]``.
 
     Args:
-        output: ``[N, O, H, W]``, or ``[N, …, O]`` when ``last``.
+        output: ``[N, O, H, W]``, or ``[N, …, O]`` (``[N·R, …, O]`` of ``R`` windows) when ``last``.
         positions: ``[N, P]``.
         last: whether channels lie on the last axis.
     """
     if last:
-        return _pick(output.reshape(len(output), -1, output.shape[-1]), positions)
+        return _pick(output.reshape(len(positions), -1, output.shape[-1]), positions)
     return _pick(output.flatten(2).transpose(1, 2), positions)
 
 

@@ -54,22 +54,27 @@ def output_sensitivity(
 
     Returns:
         ``group/layer/sensitivity`` → ``[O]``: the mean over samples and places of a convolution; over
-        samples the sum of all tokens, of which only some count.
+        samples the sum of all tokens, of which only some count. Of a layer that runs several times, the
+        sum of its runs.
     """
     model.to(device).eval()
     keys = _keys(groups)
     sums: dict[str, Parts] = {}
     roots: list[Tensor] = []
+    samples, ran = 0, set[str]()
 
     def watch(layer: nn.Module, _: Sequence[Tensor], output: Tensor, name: str) -> None:
         axis = output.ndim - 1 if is_linear(layer) else 1
-
-        tokens = has_tokens(layer, output)
+        # An error of a layer that runs several times is made, and costs, in all of its runs.
+        first = name not in ran
+        ran.add(name)
+        tokens = has_tokens(layer, output, samples=samples)
 
         def add(gradient: Tensor) -> None:
             rows = gradient.movedim(axis, -1).flatten(0, -2)
             total = rows.square().sum(0, dtype=torch.float64)
-            part = {"sum": total, "count": total.new_tensor(len(gradient) if tokens else len(rows))}
+            count = (samples if tokens else len(rows)) if first else 0
+            part = {"sum": total, "count": total.new_tensor(count)}
             sums[name] = _added(sums[name], part) if name in sums else part
 
         if not output.requires_grad:
@@ -97,6 +102,8 @@ def output_sensitivity(
                 # The loader's own tensor is not to be marked; the first layer may work in place.
                 x = moved(inputs, device)
                 roots.clear()
+                ran.clear()
+                samples = samples_in(x)
                 if isinstance(x, Tensor):
                     x = x.detach().requires_grad_()
                 logits = logits_of(model, copied(x))

@@ -271,7 +271,8 @@ def _norm(model: nn.Module, site: Site, layer: nn.Module) -> tuple[Tensor, Tenso
 
 def _rows(layer: nn.Module, inputs: Tensor, at: Tensor) -> Tensor:
     """What the layer reads at all places, ``[N·P, D]``, a few samples at a time."""
-    parts = zip(inputs.split(_BATCH), at.split(_BATCH), strict=True)
+    windows = len(inputs) // len(at)
+    parts = zip(inputs.split(windows * _BATCH), at.split(_BATCH), strict=True)
     return torch.cat([read_rows(layer, x, p) for x, p in parts])
 
 

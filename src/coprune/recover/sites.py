@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from coprune.forward import Inputs, copied, logits_of
+from coprune.forward import Inputs, copied, logits_of, part_of, samples_in
 from coprune.profile.rows import output_positions
 from coprune.recover.calls import Call, Place, Record
 from coprune.units import layers
+from coprune.units.layers import is_linear
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Site:
             layer can make up for what is wrong with it.
         rectified: whether ReLUs alone read the result (behind ``norm`` and sum): values below 0 are
             then all the same.
-        places: at how many places of one sample the layer is applied (pixels, tokens, or 1).
+        places: at how many places of one sample the layer is applied (pixels, tokens of all windows, or 1).
     """
 
     layer: str
@@ -54,7 +55,7 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     """All dense layers that run exactly once, in the order in which they run.
 
     Layers whose weights are not theirs alone are left out: tied ones, and those that a parametrisation
-    (weight norm) makes anew at every call.
+    (weight norm) makes anew at every call; and those that read no samples, but a table of positions.
 
     Args:
         model: run in evaluation mode.
@@ -67,7 +68,7 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     }
     record = Record()
     runs: Counter[str] = Counter()
-    places: dict[str, int] = {}
+    outputs: dict[str, Tensor] = {}
     handles: list[RemovableHandle] = []
     for name, module in watched.items():
 
@@ -77,9 +78,7 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
 
         def leave(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
             record.layer = None
-            if is_dense(layer):
-                with record.aside():
-                    places[name] = output_positions(layer, output)
+            outputs[name] = output
 
         handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     seen = copied(example)  # which a model whose first layer works in place changes
@@ -97,16 +96,42 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
         if call.layer:
             own.setdefault(call.layer, []).append(call)
     once = {name for name, count in runs.items() if count == 1}
+    dense = [name for name in once if is_dense(watched[name])]
+    places = _places(model, {name: outputs[name] for name in dense}, example)
     held = [p for module in model.modules() for p in module._parameters.values() if p is not None]
     holders = Counter(map(id, held))
     return tuple(
         _site(calls[-1], readers, record.places, places[name], once)
         for name, calls in own.items()
-        if name in once
-        and is_dense(watched[name])
+        if name in places
         and holders[id(watched[name]._parameters.get("weight"))] == 1
         and all(c.name in _plain(watched[name]) for c in calls[:-1])
     )
+
+
+def _places(model: nn.Module, outputs: dict[str, Tensor], example: Inputs) -> dict[str, int]:
+    """Layer → its places of one sample, for those whose output grows with the number of samples."""
+    samples = samples_in(example)
+    other = [0] if samples > 1 else [0, 0]
+    heights: dict[str, int] = {}
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda _, __, output, name=name: heights.__setitem__(name, len(output))
+        )
+        for name in outputs
+    ]
+    try:
+        logits_of(model, copied(part_of(example, other)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    found: dict[str, int] = {}
+    for name, output in outputs.items():
+        layer, windows = model.get_submodule(name), len(output) // samples
+        follows = len(output) == windows * samples and heights[name] == windows * len(other)
+        if follows and (windows == 1 or is_linear(layer)):
+            found[name] = output_positions(layer, output, samples=samples)
+    return found
 
 
 def _site(
