@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coprune.models.attention import separate_attention
 from coprune.plan import GroupDecision
 from coprune.units import ChannelGroup
 
@@ -91,15 +92,37 @@ def _timm_gated() -> nn.Module:
 def _torchvision() -> nn.Module:
     from torchvision.models.vision_transformer import VisionTransformer
 
-    return VisionTransformer(
-        image_size=12,
-        patch_size=4,
-        num_layers=2,
-        num_heads=4,
-        hidden_dim=32,
-        mlp_dim=40,
-        num_classes=CLASSES,
+    return separate_attention(
+        VisionTransformer(
+            image_size=12,
+            patch_size=4,
+            num_layers=2,
+            num_heads=4,
+            hidden_dim=32,
+            mlp_dim=40,
+            num_classes=CLASSES,
+        )
     )
+
+
+class Encoder(nn.Module):
+    """A user's own network around PyTorch's encoder layers, which take samples second unless told."""
+
+    def __init__(self, *, batch_first: bool) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 4, 40, batch_first=batch_first, norm_first=batch_first)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.patches, self.head = nn.Conv2d(1, 32, 4, 4), nn.Linear(32, CLASSES)
+        self.batch_first = batch_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2)
+        tokens = tokens.transpose(1, 2) if self.batch_first else tokens.permute(2, 0, 1)
+        return self.head(self.encoder(tokens).mean(1 if self.batch_first else 0))
+
+
+def _encoder(*, batch_first: bool) -> nn.Module:
+    return separate_attention(Encoder(batch_first=batch_first))
 
 
 def _swin(kind: str) -> nn.Module:
@@ -271,6 +294,12 @@ ZOO: dict[str, Tiny] = {
     ),
     "timm_gated": Tiny("", reads="tensor", implementations=("sdpa",), make=_timm_gated),
     "torchvision": Tiny("", reads="colour", implementations=("sdpa",), make=_torchvision),
+    "encoder": Tiny(
+        "", reads="tensor", implementations=("sdpa",), make=functools.partial(_encoder, batch_first=True)
+    ),
+    "encoder_second": Tiny(
+        "", reads="tensor", implementations=("sdpa",), make=functools.partial(_encoder, batch_first=False)
+    ),
     **{
         name: Tiny("", reads="colour", implementations=("eager",), make=made)
         for name, made in (

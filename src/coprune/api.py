@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +13,7 @@ from coprune.data.dataset import check_classes, check_samples, in_memory
 from coprune.data.source import Batch, pair_of
 from coprune.errors import UserError
 from coprune.forward import part_of
+from coprune.models.attention import ready
 from coprune.plan import Plan
 from coprune.recover import least_squares
 from coprune.run.environment import pick_device
@@ -148,7 +148,7 @@ def recover_model(
     """
     where = pick_device(device)
     samples = _take(calibration, calibration_samples, limited=True)
-    recovered, full = copy.deepcopy(model).cpu().eval(), copy.deepcopy(teacher).cpu().eval()
+    recovered, full = ready(model), ready(teacher)
     kept = surviving(recovered, full, samples, plan.groups if plan else None)
     least_squares(recovered, full, samples, kept=kept, seed=seed, device=where)
     return recovered.cpu()

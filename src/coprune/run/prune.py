@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from coprune.data import DataSet
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.methods import find_method, method_settings
+from coprune.models.attention import ready
 from coprune.models.hf import fresh_parameters
 from coprune.plan import Plan
 from coprune.profile import Profile
@@ -88,7 +89,7 @@ def prune_model(
     check_settings(settings, method)
     settings = resolved(settings, method)
     watch = Stopwatch()
-    model = copy.deepcopy(model).cpu().eval()
+    model = ready(model)
     prepared = prepared or prepare_for(model, data, settings, method)
     fingerprint = weights_fingerprint(model)
     judged = is_judged(settings, method)

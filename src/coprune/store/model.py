@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.models import Source, build, remember, source_of
+from coprune.models.attention import separate_attention, separated_in
 from coprune.store.tensors import read_tensors, write_tensors
 from coprune.store.transformers import (
     Architecture,
@@ -90,6 +91,7 @@ class Description(BaseModel):
         source: what builds the full-size model; None when it was not built by name.
         class_name: its class, for messages.
         layers: module name → size attributes after surgery.
+        separated: modules whose attention has projections of its own (:mod:`coprune.models.attention`).
         transformers: set when ``config.json`` says what builds the model.
         fingerprint: digest of the weights.
         notes: how the model came to be.
@@ -99,6 +101,7 @@ class Description(BaseModel):
     source: StoredSource | None
     class_name: str = Field(alias="class")
     layers: dict[str, dict[str, Size]]
+    separated: tuple[str, ...] = ()
     transformers: Architecture | None = None
     fingerprint: str
     notes: dict[str, Any] = {}
@@ -123,6 +126,7 @@ def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None =
         "source": {"name": source.name, "arguments": dict(source.arguments)} if source else None,
         "class": f"{type(model).__module__}:{type(model).__qualname__}",
         "layers": layer_sizes(model),
+        **({"separated": apart} if (apart := separated_in(model)) else {}),
         **({"transformers": architecture.model_dump()} if architecture else {}),
         "fingerprint": weights_fingerprint(model),
         "notes": notes or {},
@@ -178,6 +182,7 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
                 "coprune.load(run, trust=True) or --trust, or give the model: coprune.load(run, model=...)"
             )
         model = build(source)
+    separate_attention(model, only=described.separated)
     resize(model, described.layers, tensors, where=str(folder))
     tie_weights(model)
     load_weights(model, tensors, where=str(folder / WEIGHTS))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError
 from coprune.models import Source, accepted_arguments, build
+from coprune.models.attention import separate_attention
 from coprune.models.hf import SCHEME, pretrained
 from coprune.models.libraries import load_published, split_tag
 from coprune.store.model import DESCRIPTION, check_finite, load, load_weights
@@ -58,7 +59,7 @@ def open_model(
     trust: bool = False,
     seed: int | None = None,
 ) -> nn.Module:
-    """The model a user names.
+    """The model a user names, with the heads of PyTorch's own attention apart, so that they can be cut.
 
     Args:
         name: ``coprune:NET``, ``coprune:NET@DATA`` (trained, bundled), ``torchvision:``, ``timm:`` or
@@ -95,4 +96,4 @@ def open_model(
     if weights is not None:
         load_weights(model, load_weights_file(weights), where=str(weights))
     check_finite(model.state_dict(), where=f"model '{name}'")
-    return model
+    return separate_attention(model)

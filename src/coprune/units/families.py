@@ -264,6 +264,16 @@ ATTENTIONS: list[AttentionFamily] = [
         scaled=("num_heads", "attn_dim"),
         unless=(Refusal("norm", "its norm before the output projection runs over all heads"),),
     ),
+    # What coprune.models.attention puts in the place of nn.MultiheadAttention.
+    AttentionFamily(
+        "PyTorch",
+        ("SeparateAttention",),
+        _separate("q_proj", "k_proj", "v_proj"),
+        "out_proj",
+        "head_dim",
+        home="coprune.models.attention",
+        scaled=("num_heads",),
+    ),
     AttentionFamily(
         "torchvision Swin",
         ("ShiftedWindowAttention", "ShiftedWindowAttentionV2"),
@@ -324,6 +334,13 @@ FEED_FORWARDS: list[FeedForwardFamily] = [
         "fc2",
         home="timm.layers.mlp",
         unless=(Refusal("norm", "its norm runs over all neurons"),),
+    ),
+    FeedForwardFamily(
+        "PyTorch",
+        ("TransformerEncoderLayer", "TransformerDecoderLayer"),
+        ("linear1",),
+        "linear2",
+        home="torch.nn.modules.transformer",
     ),
     FeedForwardFamily(
         "torchvision ViT", ("MLPBlock",), ("0",), "3", home="torchvision.models.vision_transformer"

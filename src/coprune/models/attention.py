@@ -1,0 +1,203 @@
+"""``nn.MultiheadAttention`` with projections of its own, so that heads can be cut.
+
+PyTorch's module keeps queries, keys and values in one parameter and reshapes by the model's full width: a
+head cannot go. The one here computes the same with four linear layers and any number of heads, takes the
+same arguments and hands back the same values, so it can stand in its place.
+
+Shapes: ``N`` samples, ``L`` queries, ``S`` keys, ``E`` the model's width, ``H`` heads of ``D`` channels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SeparateAttention(nn.Module):
+    """Multi-head attention with separate projections.
+
+    Attributes:
+        num_heads: ``H``.
+        head_dim: ``D``.
+        batch_first: whether samples are the first axis (else the second).
+        fused_attn: whether the attention map is never formed, where nobody asks for it.
+    """
+
+    # What nn.TransformerEncoderLayer asks for before it takes a path that knows only PyTorch's module.
+    _qkv_same_embed_dim = False
+    in_proj_weight = in_proj_bias = None
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        num_heads: int,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+        batch_first: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
+        self.batch_first, self.fused_attn = batch_first, True
+        self.q_proj = nn.Linear(embed_dim, embed_dim, bias)
+        self.k_proj = nn.Linear(kdim or embed_dim, embed_dim, bias)
+        self.v_proj = nn.Linear(vdim or embed_dim, embed_dim, bias)
+        self.attn_drop = nn.Dropout(dropout)
+        self.out_proj = nn.Linear(embed_dim, embed_dim, bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As :meth:`torch.nn.MultiheadAttention.forward`.
+
+        Args:
+            query, key, value: ``[N, L, E]``, ``[N, S, …]`` with samples first, ``[L, N, E]`` without;
+                ``[L, E]`` of one sample.
+            key_padding_mask: ``[N, S]``: true, or added to the scores, where a key is not to be seen.
+            need_weights: hand the attention maps out too.
+            attn_mask: ``[L, S]`` or ``[N·H, L, S]``, likewise.
+            average_attn_weights: the mean over the heads.
+            is_causal: says what ``attn_mask`` is; it must be given.
+
+        Returns:
+            The values ``[N, L, E]`` (axes as the query's) and the maps ``[N, L, S]`` or ``[N, H, L, S]``.
+
+        Raises:
+            RuntimeError: ``is_causal`` without a mask, or a mask for another number of heads.
+        """
+        if is_causal and attn_mask is None:
+            raise RuntimeError("is_causal says what attn_mask is, so attn_mask must be given")
+        single = query.ndim == 2
+        if single:
+            query, key, value = query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)
+            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+        elif not self.batch_first:
+            query, key, value = (t.transpose(0, 1) for t in (query, key, value))
+        q, k, v = (
+            self._heads(self.q_proj(query)),
+            self._heads(self.k_proj(key)),
+            self._heads(self.v_proj(value)),
+        )
+        mask = self._mask(attn_mask, key_padding_mask, q)
+        maps = None
+        if need_weights or not self.fused_attn:
+            scores = q @ k.transpose(-2, -1) / self.head_dim**0.5
+            maps = self.attn_drop((scores if mask is None else scores + mask).softmax(-1))
+            mixed = maps @ v
+        else:
+            dropout = self.attn_drop.p if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout)
+        output = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        if not need_weights:
+            maps = None
+        elif maps is not None and average_attn_weights:
+            maps = maps.mean(1)
+        if single:
+            return output.squeeze(0), None if maps is None else maps.squeeze(0)
+        return output if self.batch_first else output.transpose(0, 1), maps
+
+    def _heads(self, values: Tensor) -> Tensor:
+        """``[N, T, H·D]`` as ``[N, H, T, D]``."""
+        return values.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+
+    def _mask(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor) -> Tensor | None:
+        """Both masks as one that is added to the scores, ``[N or 1, H or 1, L or 1, S]``."""
+        found: Tensor | None = None
+        if attn_mask is not None:
+            found = _added(attn_mask, q.dtype)
+            if attn_mask.ndim == 3:
+                if len(attn_mask) != len(q) * self.num_heads:
+                    raise RuntimeError(
+                        f"attn_mask has {len(attn_mask)} maps for {len(q)} samples of {self.num_heads} "
+                        "heads; give one of [queries, keys]"
+                    )
+                found = found.unflatten(0, (len(q), self.num_heads))
+            else:
+                found = found.view(1, 1, *attn_mask.shape)
+        if key_padding_mask is not None:
+            hidden = _added(key_padding_mask, q.dtype)[:, None, None]
+            found = hidden if found is None else found + hidden
+        return found
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as what is added to scores: −∞ where a boolean one is true."""
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask, float("-inf"))
+
+
+def can_be_separated(module: nn.Module) -> bool:
+    """Whether a module is PyTorch's attention, without keys that it adds by itself."""
+    return type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
+
+
+def separate_attention(model: nn.Module, *, only: Collection[str] | None = None) -> nn.Module:
+    """Put :class:`SeparateAttention` with the same weights in the place of PyTorch's attention.
+
+    Args:
+        model: changed in place, but when it is an attention module itself.
+        only: names of modules; None: all.
+
+    Returns:
+        The model.
+    """
+    for name, module in list(model.named_modules()):
+        if name and can_be_separated(module) and (only is None or name in only):
+            model.set_submodule(name, separated(module))
+    for module in model.modules():
+        # The stack would hand nested tensors, which only PyTorch's own attention reads, to its layers.
+        if isinstance(module, nn.TransformerEncoder) and separated_in(module):
+            module.use_nested_tensor = False
+    return model
+
+
+@torch.no_grad()
+def separated(attention: nn.MultiheadAttention) -> SeparateAttention:
+    """A module that computes the same; its parameters are copies."""
+    width = attention.embed_dim
+    made = SeparateAttention(
+        embed_dim=width,
+        num_heads=attention.num_heads,
+        kdim=attention.kdim,
+        vdim=attention.vdim,
+        bias=attention.in_proj_bias is not None,
+        dropout=attention.dropout,
+        batch_first=attention.batch_first,
+    )
+    if attention._qkv_same_embed_dim:
+        weights = attention.in_proj_weight.chunk(3)
+    else:
+        weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+    biases = (None,) * 3 if attention.in_proj_bias is None else attention.in_proj_bias.chunk(3)
+    out = attention.out_proj
+    layers = (made.q_proj, made.k_proj, made.v_proj, made.out_proj)
+    for layer, weight, bias in zip(layers, (*weights, out.weight), (*biases, out.bias), strict=True):
+        layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=out.weight.requires_grad)
+        if bias is not None:
+            layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=out.weight.requires_grad)
+    return made.train(attention.training)
+
+
+def ready(model: nn.Module) -> nn.Module:
+    """A copy of a user's model to work on: on the CPU, in evaluation mode, its heads apart."""
+    return separate_attention(copy.deepcopy(model).cpu().eval())
+
+
+def separated_in(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that :func:`separate_attention` put there."""
+    return tuple(name for name, module in model.named_modules() if isinstance(module, SeparateAttention))
