@@ -90,7 +90,7 @@ def test_batches_and_padding_do_not_matter(gathered, batch_size):
     model, source, groups, profile = gathered
     again = gather(model, groups, source, [HeadSignatures(8)], classes=CLASSES, batch_size=batch_size)
     for name, tensor in profile.tensors["head_signatures-grid8"].items():
-        torch.testing.assert_close(again["head_signatures-grid8"][name], tensor, rtol=0, atol=1e-6)
+        torch.testing.assert_close(again["head_signatures-grid8"][name], tensor, rtol=1e-5, atol=1e-6)
 
 
 def test_parts_of_the_data_merge_into_the_whole(gathered):

@@ -9,6 +9,7 @@ from torch import nn
 import coprune
 import tiny_transformers as zoo
 from coprune.forward import part_of
+from coprune.models.attention import separate_attention
 
 transformers = pytest.importorskip("transformers")
 
@@ -118,6 +119,35 @@ def test_the_default_prunes_and_recovers_every_family(name, tmp_path):
         torch.cat([zoo.output(m, x) for x, _ in read]) for m in (model, with_it.model, without.model)
     )
     assert (recovered - wanted).square().mean() < (cut - wanted).square().mean()
+
+
+class Around(nn.Module):
+    """A user's module, whose attention is PyTorch's."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = zoo.Encoder(batch_first=True)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_heads_of_a_users_own_encoder_go_and_the_run_folder_loads(tmp_path):
+    torch.manual_seed(0)
+    model, read = Around().eval(), loader("encoder")
+    first = read[0][0]
+    before = model(first)
+    outcome = coprune.prune(model, train=read, eval=read, calibration=read, keep_macs=0.6)
+    assert type(model.net.encoder.layers[0].self_attn) is nn.MultiheadAttention
+    torch.testing.assert_close(model(first), before)
+    heads = {g.name: len(g.kept) for g in outcome.plan.groups if g.name.endswith("self_attn")}
+    assert len(heads) == 2
+    assert sum(heads.values()) < 8
+    outcome.save(tmp_path / "run")
+    for fresh in (Around(), separate_attention(Around())):
+        loaded = coprune.load(tmp_path / "run", model=fresh)
+        assert [m.num_heads for m in loaded.modules() if hasattr(m, "head_dim")] == list(heads.values())
+        assert torch.equal(loaded(first), outcome.model(first))
 
 
 @pytest.mark.parametrize("name", ["llama", "clip", "t5"])

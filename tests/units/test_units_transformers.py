@@ -6,17 +6,18 @@ from torch import nn
 
 from coprune.errors import UserError
 from coprune.measure.macs import count_macs, layer_costs
+from coprune.models.attention import separate_attention
 from coprune.plan import Member
 from coprune.surgery import cut
 from coprune.units import cost_model, families, find_transformer_units, find_units
-from tiny_transformers import CASES, ZOO, decide, inputs, transformer, uneven
+from tiny_transformers import CASES, ZOO, Encoder, decide, inputs, transformer, uneven
 
 pytest.importorskip("transformers")
 pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 
 JOINT = {"mpnet": 1, "beit_shared": 1, "t5": 3, "t5_gated": 3, "albert": 1} | {
-    name: 0 for name in ZOO if name.startswith("torchvision")
+    name: 0 for name in ZOO if name.startswith("torchvision_")
 }
 """Number of head groups where it is not that of the attention modules."""
 
@@ -212,7 +213,6 @@ def test_a_network_without_attention_has_no_transformer_units(traced):
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
-        ("torchvision", "encoder.layers.encoder_layer_0.self_attention"),
         ("torchvision_swin", "features.1.0.attn"),
         ("torchvision_swin_v2", "features.3.0.attn"),
         ("torchvision_maxvit", "blocks.0.layers.0.layers.window_attention.attn_layer.1"),
@@ -223,6 +223,15 @@ def test_attention_that_reshapes_by_the_width_is_left_alone_with_the_reason(name
     assert {g.kind for g in units.groups} == {"neurons"}
     reasons = {s.layer: s.reason for s in units.skipped}
     assert "cannot be cut" in reasons[layer]
+
+
+def test_pytorchs_own_attention_has_heads_once_its_projections_are_apart():
+    encoder = Encoder(batch_first=True).double().eval()
+    units = find_units(encoder, inputs("encoder"))
+    assert {g.kind for g in units.groups} == {"neurons"}
+    assert any("cannot be cut" in s.reason for s in units.skipped)
+    groups = find_units(separate_attention(encoder), inputs("encoder")).groups
+    assert [(g.kind, g.size) for g in groups] == [("heads", 4), ("neurons", 40)] * 2
 
 
 def test_heads_that_depend_on_one_another_are_left_alone():
