@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render clean
+.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-networks bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -56,6 +56,15 @@ bench-quality: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 	for n in resnet20 resnet20_coupled vgg16_bn; do \
 	  $(BIN)/coprune run benchmarks/quality_$$n.toml && \
 	  cp benchmarks/runs/quality_$$n/compare.json benchmarks/results/quality_$$n.json || exit 1; done
+	$(BIN)/python benchmarks/render.py
+
+# The papers' other networks at a half and a quarter of their MACs, every choice with the same recovery and an
+# epoch after it, 3 seeds (about two hours a network on two cores).
+NETWORKS := vgg16_bn resnet56_w8 mobilenet_v2_w8 densenet40_w4
+bench-networks: $(VENV)/.ready $(NETWORKS:%=$(BASES)/%/model.json)
+	for n in $(NETWORKS); do \
+	  $(BIN)/coprune run benchmarks/networks_$$n.toml && \
+	  cp benchmarks/runs/networks_$$n/compare.json benchmarks/results/networks_$$n.json || exit 1; done
 	$(BIN)/python benchmarks/render.py
 
 # --max-drop 1 on five seeds, judged on the test set (about an hour on two cores).

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tables import cosep, quality, shared, speed, text, training, zoo
+from tables import cosep, networks, quality, shared, speed, text, training, zoo
 
 PAGES = [shared.ROOT / "README.md", *sorted((shared.ROOT / "docs").glob("*.md"))]
 
@@ -25,6 +25,8 @@ def measured(name: str) -> bool:
     wanted = {
         "bundled": (),
         "training": ("training_1000x2",),
+        "networks": ("networks_vgg16_bn",),
+        "networks_all": ("networks_vgg16_bn",),
         "text": ("text",),
         "ingredients": ("quality_resnet20", "quality_vgg16_bn"),
     }.get(name, ("speed",) if name in speed.TABLES else (name,))
@@ -42,6 +44,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "quality_resnet20": quality.quality("quality_resnet20"),
     "quality_resnet20_coupled": quality.quality("quality_resnet20_coupled"),
     "quality_vgg16_bn": quality.quality("quality_vgg16_bn"),
+    "networks": networks.networks,
+    "networks_all": networks.all_choices,
     "max_drop": quality.max_drop,
     "ingredients": quality.ingredients,
     "ablation": quality.ablation,

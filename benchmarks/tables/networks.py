@@ -1,0 +1,73 @@
+"""The papers' other networks at a half and a quarter of their MACs, with an epoch after it."""
+
+from __future__ import annotations
+
+from coprune.report import summarise
+from tables.shared import load, points, table, there, versions
+
+NETWORKS = ("vgg16_bn", "resnet56_w8", "mobilenet_v2_w8", "densenet40_w4")
+
+
+def measured() -> dict[str, dict]:
+    """Network → its results, of those that were measured."""
+    return {name: load(f"networks_{name}") for name in NETWORKS if there(f"networks_{name}")}
+
+
+def networks() -> str:
+    """A row a network and budget: the default beside the best of the rivals."""
+    lines = []
+    for name, content in measured().items():
+        rows = {(r["budget"], r["method"]): r for r in summarise(content)}
+        for budget in sorted({budget for budget, _ in rows}, reverse=True):
+            ours = rows[budget, "complementary"]
+            rivals = [r for (b, method), r in rows.items() if b == budget and method != "complementary"]
+            line = [f"`{name}`, {100 * content['base']['value']:.2f} %", f"{100 * budget:.0f} %"]
+            for stage in ("recovered", "finetuned"):
+                best = max(rivals, key=lambda r: r[stage][0])
+                lead = 100 * (ours[stage][0] - best[stage][0])
+                line += [points(ours[stage]), f"{points(best[stage])} (`{best['method']}`)", f"{lead:+.2f}"]
+            lines.append(line)
+    head = [
+        "network, base",
+        "MACs",
+        "untrained",
+        "best rival",
+        "lead",
+        "after an epoch",
+        "best rival",
+        "lead",
+    ]
+    return table(head, lines) + _said() + versions(next(iter(measured().values())))
+
+
+def all_choices() -> str:
+    """A row a network, budget and choice."""
+    lines = []
+    for name, content in measured().items():
+        rows = sorted(summarise(content), key=lambda r: (-r["budget"], -r["recovered"][0]))
+        lines += [
+            [
+                f"`{name}`",
+                f"{100 * row['budget']:.0f} %",
+                f"**`{row['method']}`**" if row["method"] == "complementary" else f"`{row['method']}`",
+                points(row["pruned"]),
+                points(row["recovered"]),
+                points(row["finetuned"]),
+            ]
+            for row in rows
+        ]
+    head = ["network", "MACs", "choice", "as cut", "+ least squares", "+ an epoch"]
+    return table(head, lines) + _said() + versions(next(iter(measured().values())))
+
+
+def _said() -> str:
+    first = next(iter(measured().values()))
+    job, train = first["job"], first["job"]["finetune"]
+    sizes = ", ".join(f"`{name}` {c['base']['macs'] / 1e6:.2f} M MACs" for name, c in measured().items())
+    return (
+        f"\n\n`{job['data']}`, networks trained by the project ({sizes}; `w8` stands for a first layer of 8 "
+        f"channels); {job['calibration']:,} calibration images, every choice with the same least squares and "
+        f"then {train['epochs']} epoch of SGD, rate {train['lr']:g}, cosine to 0, batch "
+        f"{train['batch_size']}, distillation weight {train['distill']:g}; {job['seeds']} seeds, mean ± "
+        "standard deviation of top-1 on the whole test set, in per cent; MACs within 0.2 % of one another."
+    )
