@@ -32,6 +32,7 @@ from coprune.forward import logits_of
 from coprune.measure import count_macs, count_params
 from coprune.methods import find_method
 from coprune.models import Source, build
+from coprune.models.attention import separate_attention
 from coprune.models.libraries import known_names
 from coprune.recover import reestimate_batchnorm
 from coprune.run.environment import versions
@@ -139,7 +140,7 @@ def one(name: str, folder: Path) -> dict:
     if size > LARGEST:
         raise UserError(f"not tried: {size / 1e6:.0f} M parameters")
     torch.manual_seed(0)
-    model = build(Source(name, {}))
+    model = separate_attention(build(Source(name, {})))
     size = smallest(model)
     while True:
         data = samples(size, 1000)
