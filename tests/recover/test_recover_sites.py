@@ -248,13 +248,21 @@ class Twice(nn.Module):
         return self.conv3(self.conv3(x)).mean((2, 3))
 
 
-def test_a_layer_that_runs_twice_is_left_out():
-    assert list(sites(Twice())) == ["conv1", "conv2"]
+def test_a_layer_that_runs_twice_is_said_to():
+    assert {name: site.runs for name, site in sites(Twice()).items()} == {"conv1": 1, "conv2": 1, "conv3": 2}
+
+
+def test_a_layer_that_runs_on_maps_of_two_sizes_is_left_out():
+    class Pyramid(Twice):
+        def forward(self, x):
+            return self.conv3(F.avg_pool2d(self.conv3(self.conv1(x)), 2)).mean((2, 3))
+
+    assert list(sites(Pyramid())) == ["conv1"]
 
 
 def test_a_norm_that_runs_twice_belongs_to_no_layer():
     # Once a bug: what one layer would add to its running mean, the other would lose.
-    assert [s.norm for s in sites(Twice()).values()] == [None, None]
+    assert [s.norm for s in sites(Twice()).values()] == [None, None, None]
 
 
 def test_a_norm_without_running_statistics_is_none():

@@ -22,7 +22,7 @@ def samples(name, count=64):
 
 
 @pytest.mark.parametrize(
-    "name", ["bert", "llama_grouped", "vit", "swin", "torchvision_swin", "deberta", "timm"]
+    "name", ["bert", "albert", "llama_grouped", "vit", "swin", "torchvision_swin", "deberta", "timm"]
 )
 @torch.no_grad()
 def test_noise_in_the_weights_is_taken_out_again(name):
@@ -40,7 +40,8 @@ def test_noise_in_the_weights_is_taken_out_again(name):
     least_squares(model, teacher, source, kept={})
     after = (logits_of(model, inputs) - wanted).square().mean()
     assert len(sites) >= 7
-    assert after < 1e-6 * before
+    # Layers that run several times are solved in sweeps, which come nearer each time.
+    assert after < (1e-2 if name == "albert" else 1e-6) * before
 
 
 @torch.no_grad()
@@ -61,3 +62,21 @@ def test_places_of_all_windows_are_the_samples_own(count):
     assert found["swin.encoder.layers.0.blocks.0.attention.q_proj"] == 64
     assert found["swin.encoder.layers.1.blocks.0.attention.q_proj"] == 16
     assert found["classifier"] == 1
+
+
+@torch.no_grad()
+def test_layers_that_run_several_times_are_solved_on_all_of_their_runs():
+    teacher = zoo.transformer("albert", dtype=torch.float32)
+    inputs, source = samples("albert")
+    found = {s.layer.rpartition(".")[2]: s.runs for s in find_sites(teacher, part_of(inputs, slice(2)))}
+    assert found["query"] == found["ffn_output"] == 2
+    assert found["pooler"] == found["classifier"] == 1
+    # The queries alone are wrong, and what the first run says the second reads.
+    model = copy.deepcopy(teacher)
+    wrong = model.albert.encoder.albert_layer_groups[0].albert_layers[0].attention.query
+    wrong.weight.add_(0.3 * torch.randn(wrong.weight.shape, generator=torch.Generator().manual_seed(0)))
+    wanted = logits_of(teacher, inputs)
+    before = (logits_of(model, inputs) - wanted).square().mean()
+    layers = least_squares(model, teacher, source, kept={})
+    assert len(layers) == len({done.layer for done in layers}) == len(found)
+    assert (logits_of(model, inputs) - wanted).square().mean() < 0.02 * before

@@ -62,7 +62,9 @@ def matched_outputs(
     Raises:
         UserError: the layers differ, or a channel is like none.
     """
-    ours, theirs = ([s.layer for s in find_sites(m, part_of(inputs, slice(2)))] for m in (model, teacher))
+    ours, theirs = (
+        [s.layer for s in find_sites(m, part_of(inputs, slice(2))) if s.runs == 1] for m in (model, teacher)
+    )
     if ours != theirs:
         raise UserError("the pruned and the unpruned model are not the same network: their layers differ")
     names = [n for n in ours if len(_weight(model, n)) < len(_weight(teacher, n))]

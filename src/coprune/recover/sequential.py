@@ -6,6 +6,10 @@ one said at that place: behind the layer's batch norm and, at a residual sum, be
 the layer also makes up for the error that the skip path carries. Errors do not pile up, nothing is
 trained and no label is read. What a depthwise layer cannot absorb, the next dense one does.
 
+A layer that runs several times (ALBERT) has one set of weights for all of its runs, which feed one another.
+Where the walk meets such layers, they are solved one after the other, on all of their runs at once, and then
+once more, since the first of them did not know what the others would become.
+
 The idea of re-solving a consumer is ThiNet's (arXiv 1707.06342) and OSSCAR's (arXiv 2403.12983); new
 here are the walk, the sum's correction and the rectifier (see :mod:`coprune.recover.regression`).
 
@@ -18,7 +22,8 @@ Shapes: ``N`` samples, ``P`` places a sample, ``K`` kept output channels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +60,8 @@ MEMORY = 3 << 30
 _BATCH = 125
 _HELD_BACK = 8
 _PROBES = 16
+_SWEEPS = 2
+"""Over layers that run several times; a third changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def least_squares(
         device: where to compute.
 
     Returns:
-        An entry for every layer that was solved, in the order of the walk.
+        An entry for every layer that was solved, in the order in which they were.
 
     Raises:
         UserError: the models are not one network before and after surgery.
@@ -114,34 +121,45 @@ def least_squares(
     teacher.to(device).eval()
     inputs = moved(_samples(source, teacher, memory=memory), device)
     walk = _pairs(model, teacher, part_of(inputs, slice(2)), kept)
-    places = _places(teacher, [site for site, _, _ in walk], inputs, rows=rows, seed=seed, device=device)
+    sites = [site for site, _, _ in walk]
+    places = _places(teacher, sites, inputs, rows=rows, seed=seed, device=device)
     mine, judging, shared = _own_samples(samples_in(inputs))
     if shared:
         inputs = part_of(inputs, mine)
         places = {name: at[mine.to(at.device)] for name, at in places.items()}
     wanted = _teacher_values(teacher, walk, inputs, places)
-    found: list[LayerRecovery] = []
-    bar = iter(track(range(len(walk)), label="least squares", total=len(walk)))
+    found: dict[str, LayerRecovery] = {}
+    steps = sum(1 if site.runs == 1 else _SWEEPS for site in sites)
+    bar = iter(track(range(steps), label="least squares", total=steps))
+    read: dict[str, list[Tensor]] = {}
+
+    def note(site: Site, layer: nn.Module, layer_inputs: Tensor, _: Tensor | None = None) -> None:
+        read.setdefault(site.layer, []).append(_rows(layer, layer_inputs, places[site.layer]))
+
+    def resolve(site: Site, beside: Tensor | None = None) -> None:
+        next(bar, None)
+        target, seen = wanted[site.layer], _side_by_side(read.pop(site.layer), samples_in(inputs))
+        held_back = judging * site.runs * places[site.layer].shape[1]
+        done = _resolve(model, site, seen, target, beside, held_back=held_back, shared=shared)
+        first = found.get(site.layer, done)
+        found[site.layer] = replace(done, before=first.before, changed=first.changed or done.changed)
 
     def visit(site: Site, layer: nn.Module, layer_inputs: Tensor, other: Tensor | None) -> None:
-        next(bar, None)
         at, last = places[site.layer], is_linear(layer)
-        scale, shift = _norm(model, site, layer)
-        beside = None if other is None else pick_outputs(other, at, last=last)
-        read = _rows(layer, layer_inputs, at)
-        target = wanted.pop(site.layer)
-        held_back = at.shape[1] * judging
-        found.append(
-            _resolve(
-                model, site, layer, read, target, scale, shift, beside, held_back=held_back, shared=shared
-            )
-        )
+        note(site, layer, layer_inputs)
+        resolve(site, None if other is None else pick_outputs(other, at, last=last))
 
     try:
-        visit_sites(model, [site for site, _, _ in walk], inputs, visit)
+        for once, part in groupby(sites, lambda site: site.runs == 1):
+            together = list(part)
+            if once:
+                visit_sites(model, together, inputs, visit)
+            for site in [] if once else together * _SWEEPS:
+                visit_sites(model, [site], inputs, note)
+                resolve(site)
     finally:
         bar.close()  # type: ignore[attr-defined]
-    return tuple(found)
+    return tuple(found.values())
 
 
 def _samples(source: Source, teacher: nn.Module, *, memory: int) -> Inputs:
@@ -177,7 +195,7 @@ def _places(
 ) -> dict[str, Tensor]:
     """Where to look at every layer, ``[N, P]``; of tokens, only at those that can reach the logits."""
     samples = samples_in(inputs)
-    wanted = -(-rows // samples)
+    wanted = {site.layer: -(-rows // (samples * site.runs)) for site in sites}
     dense = {site.layer: teacher.get_submodule(site.layer) for site in sites if site.places > 1}
     names = [name for name, layer in dense.items() if not isinstance(layer, nn.Conv2d)]
     valid: dict[str, Tensor] = {}
@@ -187,11 +205,12 @@ def _places(
         valid = {name: torch.cat([part[name] for part in parts]) for name in names}
     return {
         site.layer: (
-            draw_valid(site.layer, valid[site.layer], wanted=wanted, seed=seed)
-            if site.layer in valid
-            else draw_positions(site.layer, samples=samples, places=site.places, wanted=wanted, seed=seed)
+            draw_valid(name, valid[name], wanted=wanted[name], seed=seed)
+            if name in valid
+            else draw_positions(name, samples=samples, places=site.places, wanted=wanted[name], seed=seed)
         ).to(device)
         for site in sites
+        for name in (site.layer,)
     }
 
 
@@ -221,7 +240,7 @@ def _teacher_values(
     inputs: Inputs,
     places: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """What the unpruned network says behind norm and sum of every site, ``[N·P, K]`` each.
+    """What the unpruned network says behind norm and sum of every site, ``[N·R·P, K]`` of ``R`` runs.
 
     Nothing is changed on the way, so texts can pass by length, each batch as wide as its longest.
     """
@@ -230,7 +249,7 @@ def _teacher_values(
     kept = {site.layer: index for site, _, index in walk}
     # Whether a sum can be made up for is the pruned model's matter; both run in the same order.
     found: dict[str, list[Tensor]] = {site.layer: [] for site, _, _ in walk}
-    index = order
+    index, runs = order, dict[str, list[Tensor]]()
 
     def note(site: Site, layer: nn.Module, output: Tensor, other: Tensor | None) -> None:
         at = places[site.layer]
@@ -240,12 +259,22 @@ def _teacher_values(
         if other is not None:
             value += pick_outputs(other, at, last=last)
         channels = kept[site.layer]
-        found[site.layer].append(value if channels is None else value[:, channels.to(value.device)])
+        value = value if channels is None else value[:, channels.to(value.device)]
+        runs.setdefault(site.layer, []).append(value)
 
     for index in order.split(_BATCH):
         visit_sites(teacher, [full for _, full, _ in walk], trimmed(part_of(inputs, index)), note, after=True)
+        for name in list(runs):
+            found[name].append(_side_by_side(runs.pop(name), len(index)))
     back = order.argsort()
     return {name: _samples_in_order(found.pop(name), back) for name in list(found)}
+
+
+def _side_by_side(runs: list[Tensor], samples: int) -> Tensor:
+    """Rows ``[N·P, …]`` of every run of a layer, sample after sample, ``[N·R·P, …]``."""
+    if len(runs) == 1:
+        return runs[0]
+    return torch.cat([rows.view(samples, -1, rows.shape[1]) for rows in runs], 1).flatten(0, 1)
 
 
 def _samples_in_order(parts: list[Tensor], order: Tensor) -> Tensor:
@@ -279,17 +308,16 @@ def _rows(layer: nn.Module, inputs: Tensor, at: Tensor) -> Tensor:
 def _resolve(
     model: nn.Module,
     site: Site,
-    layer: nn.Module,
     read: Tensor,
     value: Tensor,
-    scale: Tensor,
-    shift: Tensor,
     other: Tensor | None,
     *,
     held_back: int,
     shared: bool,
 ) -> LayerRecovery:
     """Solve one layer and give it the new weights where they are better."""
+    layer = model.get_submodule(site.layer)
+    scale, shift = _norm(model, site, layer)
     weight, bias = filters(layer), layer.bias
     norm = model.get_submodule(site.norm) if site.norm else None
     # What a norm scales by 0 has no say and no target.

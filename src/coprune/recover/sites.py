@@ -35,6 +35,8 @@ class Site:
         rectified: whether ReLUs alone read the result (behind ``norm`` and sum): values below 0 are
             then all the same.
         places: at how many places of one sample the layer is applied (pixels, tokens of all windows, or 1).
+        runs: how often it is applied in one pass, with the same weights (ALBERT). Of one that runs more
+            than once nothing is said of what lies behind it.
     """
 
     layer: str
@@ -43,6 +45,7 @@ class Site:
     other: Place | None = None
     rectified: bool = False
     places: int = 1
+    runs: int = 1
 
 
 def is_dense(module: nn.Module) -> bool:
@@ -52,10 +55,11 @@ def is_dense(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
-    """All dense layers that run exactly once, in the order in which they run.
+    """All dense layers, in the order in which they run first.
 
     Layers whose weights are not theirs alone are left out: tied ones, and those that a parametrisation
-    (weight norm) makes anew at every call; and those that read no samples, but a table of positions.
+    (weight norm) makes anew at every call; those that read no samples, but a table of positions; and those
+    that run several times, on other numbers of places.
 
     Args:
         model: run in evaluation mode.
@@ -68,7 +72,7 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     }
     record = Record()
     runs: Counter[str] = Counter()
-    outputs: dict[str, Tensor] = {}
+    outputs: dict[str, list[Tensor]] = {}
     handles: list[RemovableHandle] = []
     for name, module in watched.items():
 
@@ -78,7 +82,7 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
 
         def leave(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
             record.layer = None
-            outputs[name] = output
+            outputs.setdefault(name, []).append(output)
 
         handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     seen = copied(example)  # which a model whose first layer works in place changes
@@ -96,16 +100,19 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
         if call.layer:
             own.setdefault(call.layer, []).append(call)
     once = {name for name, count in runs.items() if count == 1}
-    dense = [name for name in once if is_dense(watched[name])]
-    places = _places(model, {name: outputs[name] for name in dense}, example)
+    alike = {name for name, found in outputs.items() if len({o.shape for o in found}) == 1}
+    dense = {name: outputs[name][0] for name in alike if is_dense(watched[name])}
+    places = _places(model, dense, example)
     held = [p for module in model.modules() for p in module._parameters.values() if p is not None]
     holders = Counter(map(id, held))
     return tuple(
         _site(calls[-1], readers, record.places, places[name], once)
+        if name in once
+        else Site(name, places=places[name], runs=runs[name])
         for name, calls in own.items()
         if name in places
         and holders[id(watched[name]._parameters.get("weight"))] == 1
-        and all(c.name in _plain(watched[name]) for c in calls[:-1])
+        and sum(c.name not in _plain(watched[name]) for c in calls) <= runs[name]
     )
 
 
