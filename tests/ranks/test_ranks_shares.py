@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from coprune.data import ArraySource, LoaderSource
 from coprune.data.shares import own_batches, own_steps
 from coprune.ranks.who import Place, here, own, own_part, own_range, settle
-from coprune.recover.sequential import _own_samples
+from coprune.recover.looking import own_samples
 from coprune.training.loop import _weight
 
 
@@ -87,7 +87,7 @@ def test_a_step_of_training_is_on_the_same_batch(samples, size, world, skip):
 
 @given(samples=st.integers(1, 80), world=st.integers(1, 5))
 def test_samples_of_the_walk(samples, world):
-    shares = everyone(world, lambda: _own_samples(samples))
+    shares = everyone(world, lambda: own_samples(samples))
     judging = max(1, samples // 8)
     if not shares[0][2]:
         assert all(len(numbers) == samples and judges == judging for numbers, judges, _ in shares)

@@ -40,7 +40,7 @@ def test_texts_that_pass_by_length_say_what_padded_ones_say(tmp_path, monkeypatc
     with torch.no_grad():
         for parameter in start.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-    monkeypatch.setattr(sequential, "_BATCH", 7)
+    monkeypatch.setattr(sequential, "BATCH", 7)
     found = []
     # The second time as it is done without a mask: padded, and in the order in which they are stored.
     for cut, lengths in ((trimmed, lengths_of), (lambda inputs: inputs, lambda inputs: None)):

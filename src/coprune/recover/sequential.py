@@ -21,7 +21,7 @@ Shapes: ``N`` samples, ``P`` places a sample, ``K`` kept output channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -29,23 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from coprune.data import Source
-from coprune.data.spread import spread
 from coprune.errors import UserError
-from coprune.forward import (
-    Inputs,
-    copied,
-    lengths_of,
-    moved,
-    part_of,
-    samples_in,
-    split,
-    trimmed,
-)
-from coprune.measure.memory import peak_memory
-from coprune.profile.reach import learn_reach
-from coprune.profile.rows import draw_positions, draw_valid, pick_outputs, read_rows
+from coprune.forward import Inputs, lengths_of, moved, part_of, samples_in, trimmed
+from coprune.profile.rows import pick_outputs, read_rows
 from coprune.progress import track
-from coprune.ranks.who import own_range, world
+from coprune.recover.looking import BATCH, looked_at, own_samples, samples_that_fit
 from coprune.recover.regression import Solution, Target, solve
 from coprune.recover.sites import Site, find_sites
 from coprune.recover.visits import visit_sites
@@ -57,9 +45,6 @@ ROWS = 24_000
 MEMORY = 3 << 30
 """Bytes that the samples of the walk may take at its worst moment."""
 
-_BATCH = 125
-_HELD_BACK = 8
-_PROBES = 16
 _SWEEPS = 2
 """Over layers that run several times; a third changes nothing."""
 
@@ -119,11 +104,11 @@ def least_squares(
     """
     model.to(device).eval()
     teacher.to(device).eval()
-    inputs = moved(_samples(source, teacher, memory=memory), device)
+    inputs = moved(samples_that_fit(source, teacher, memory=memory), device)
     walk = _pairs(model, teacher, part_of(inputs, slice(2)), kept)
     sites = [site for site, _, _ in walk]
-    places = _places(teacher, sites, inputs, rows=rows, seed=seed, device=device)
-    mine, judging, shared = _own_samples(samples_in(inputs))
+    places = looked_at(teacher, sites, inputs, rows=rows, seed=seed, device=device)
+    mine, judging, shared = own_samples(samples_in(inputs))
     if shared:
         inputs = part_of(inputs, mine)
         places = {name: at[mine.to(at.device)] for name, at in places.items()}
@@ -160,58 +145,6 @@ def least_squares(
     finally:
         bar.close()  # type: ignore[attr-defined]
     return tuple(found.values())
-
-
-def _samples(source: Source, teacher: nn.Module, *, memory: int) -> Inputs:
-    """As many samples as fit, evenly spread, ``[N, …]``."""
-    device = next(teacher.parameters()).device
-    # The last sample: texts are stored by length.
-    first = copied(moved(part_of(spread(source, len(source)), [0]), device))
-    weights = sum(t.untyped_storage().nbytes() for t in [*teacher.parameters(), *teacher.buffers()])
-    each = max(1, peak_memory(teacher, first) - weights)
-    return spread(source, max(16, memory // each))
-
-
-def _own_samples(samples: int) -> tuple[Tensor, int, bool]:
-    """This process's share of ``N`` samples.
-
-    Args:
-        samples: ``N``; the last eighth judges and is not solved on.
-
-    Returns:
-        Their numbers; how many of the last ones judge; and whether the others are other processes', or
-        all are everybody's, because some would have none.
-    """
-    judging = max(1, samples // _HELD_BACK)
-    solving = samples - judging
-    if world() == 1 or min(judging, solving) < world():
-        return torch.arange(samples), judging, False
-    judges = [solving + i for i in own_range(judging)]
-    return torch.tensor([*own_range(solving), *judges]), len(judges), True
-
-
-def _places(
-    teacher: nn.Module, sites: Sequence[Site], inputs: Inputs, *, rows: int, seed: int, device: str
-) -> dict[str, Tensor]:
-    """Where to look at every layer, ``[N, P]``; of tokens, only at those that can reach the logits."""
-    samples = samples_in(inputs)
-    wanted = {site.layer: -(-rows // (samples * site.runs)) for site in sites}
-    dense = {site.layer: teacher.get_submodule(site.layer) for site in sites if site.places > 1}
-    names = [name for name, layer in dense.items() if not isinstance(layer, nn.Conv2d)]
-    valid: dict[str, Tensor] = {}
-    if names:
-        rule = learn_reach(teacher, part_of(inputs, slice(_PROBES)), names)
-        parts = [rule.of(part) for part in split(inputs, _BATCH)]
-        valid = {name: torch.cat([part[name] for part in parts]) for name in names}
-    return {
-        site.layer: (
-            draw_valid(name, valid[name], wanted=wanted[name], seed=seed)
-            if name in valid
-            else draw_positions(name, samples=samples, places=site.places, wanted=wanted[name], seed=seed)
-        ).to(device)
-        for site in sites
-        for name in (site.layer,)
-    }
 
 
 def _pairs(
@@ -262,7 +195,7 @@ def _teacher_values(
         value = value if channels is None else value[:, channels.to(value.device)]
         runs.setdefault(site.layer, []).append(value)
 
-    for index in order.split(_BATCH):
+    for index in order.split(BATCH):
         visit_sites(teacher, [full for _, full, _ in walk], trimmed(part_of(inputs, index)), note, after=True)
         for name in list(runs):
             found[name].append(_side_by_side(runs.pop(name), len(index)))
@@ -301,7 +234,7 @@ def _norm(model: nn.Module, site: Site, layer: nn.Module) -> tuple[Tensor, Tenso
 def _rows(layer: nn.Module, inputs: Tensor, at: Tensor) -> Tensor:
     """What the layer reads at all places, ``[N·P, D]``, a few samples at a time."""
     windows = len(inputs) // len(at)
-    parts = zip(inputs.split(windows * _BATCH), at.split(_BATCH), strict=True)
+    parts = zip(inputs.split(windows * BATCH), at.split(BATCH), strict=True)
     return torch.cat([read_rows(layer, x, p) for x, p in parts])
 
 

@@ -1,0 +1,99 @@
+"""What the walk looks at: which samples, shared out among the processes, and which places of them.
+
+Shapes: ``N`` samples, ``P`` places a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from coprune.data import Source
+from coprune.data.spread import spread
+from coprune.forward import Inputs, copied, moved, part_of, samples_in, split
+from coprune.measure.memory import peak_memory
+from coprune.profile.reach import learn_reach
+from coprune.profile.rows import draw_positions, draw_valid
+from coprune.ranks.who import own_range, world
+from coprune.recover.sites import Site
+
+BATCH = 125
+"""Samples of a pass where nothing asks for all of them at once."""
+
+_HELD_BACK = 8
+_PROBES = 16
+
+
+def samples_that_fit(source: Source, teacher: nn.Module, *, memory: int) -> Inputs:
+    """As many samples as fit into memory, evenly spread.
+
+    Args:
+        source: calibration samples.
+        teacher: the unpruned model.
+        memory: bytes at the worst moment of a pass of all of them.
+
+    Returns:
+        ``[N, …]`` on the model's device.
+    """
+    device = next(teacher.parameters()).device
+    # The last sample: texts are stored by length.
+    first = copied(moved(part_of(spread(source, len(source)), [0]), device))
+    weights = sum(t.untyped_storage().nbytes() for t in [*teacher.parameters(), *teacher.buffers()])
+    each = max(1, peak_memory(teacher, first) - weights)
+    return spread(source, max(16, memory // each))
+
+
+def own_samples(samples: int) -> tuple[Tensor, int, bool]:
+    """This process's share of ``N`` samples.
+
+    Args:
+        samples: ``N``; the last eighth judges and is not solved on.
+
+    Returns:
+        Their numbers; how many of the last ones judge; and whether the others are other processes', or
+        all are everybody's, because some would have none.
+    """
+    judging = max(1, samples // _HELD_BACK)
+    solving = samples - judging
+    if world() == 1 or min(judging, solving) < world():
+        return torch.arange(samples), judging, False
+    judges = [solving + i for i in own_range(judging)]
+    return torch.tensor([*own_range(solving), *judges]), len(judges), True
+
+
+def looked_at(
+    teacher: nn.Module, sites: Sequence[Site], inputs: Inputs, *, rows: int, seed: int, device: str
+) -> dict[str, Tensor]:
+    """Where to look at every layer; of tokens, only at those that can reach the logits.
+
+    Args:
+        teacher: the unpruned model.
+        sites: the layers.
+        inputs: ``[N, …]``.
+        rows: of a regression, about.
+        seed: of the draw.
+        device: of the result.
+
+    Returns:
+        Layer → ``[N, P]`` int64.
+    """
+    samples = samples_in(inputs)
+    wanted = {site.layer: -(-rows // (samples * site.runs)) for site in sites}
+    dense = {site.layer: teacher.get_submodule(site.layer) for site in sites if site.places > 1}
+    names = [name for name, layer in dense.items() if not isinstance(layer, nn.Conv2d)]
+    valid: dict[str, Tensor] = {}
+    if names:
+        rule = learn_reach(teacher, part_of(inputs, slice(_PROBES)), names)
+        parts = [rule.of(part) for part in split(inputs, BATCH)]
+        valid = {name: torch.cat([part[name] for part in parts]) for name in names}
+    return {
+        site.layer: (
+            draw_valid(name, valid[name], wanted=wanted[name], seed=seed)
+            if name in valid
+            else draw_positions(name, samples=samples, places=site.places, wanted=wanted[name], seed=seed)
+        ).to(device)
+        for site in sites
+        for name in (site.layer,)
+    }
