@@ -8,6 +8,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import coprune as package
+from coprune.data import LoaderSource
+from coprune.training import Recipe, fit
 
 
 class Net(nn.Module):
@@ -52,6 +54,19 @@ def test_loaders_in_smaller_model_out(tmp_path):
     # The class is unknown to the folder, and it says what to do about it.
     with pytest.raises(package.UserError, match="model="):
         package.load(run)
+
+
+@pytest.mark.parametrize(("rate", "said"), [(0.001, False), (30.0, True)])
+def test_a_training_that_does_harm_is_said_to(rate, said):
+    torch.manual_seed(0)
+    net = Net()
+    calm = Recipe(epochs=40, lr=0.01, optimizer="adamw")
+    fit(net, LoaderSource(loader(), 90), calm, seed=0)
+    outcome = package.prune(
+        net, train=loader(), eval=loader(seed=1), keep_macs=0.8, finetune_epochs=1, finetune_lr=rate
+    )
+    assert outcome.result.stage("recovered").value > 0.8
+    assert any("made the model worse" in note for note in outcome.result.notes) == said
 
 
 def test_a_plan_applies_to_another_copy(tmp_path):

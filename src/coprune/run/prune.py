@@ -28,7 +28,7 @@ from coprune.run.layerwise import prune_layer_by_layer
 from coprune.run.outcome import Outcome
 from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved
 from coprune.run.steps import Prepared, curves_for, decide, gather_for, prepare, recover
-from coprune.run.trials import Trials, calibration_parts, is_judged, points_lost, why_nothing
+from coprune.run.trials import Trials, calibration_parts, is_judged, points_lost, surely_worse, why_nothing
 from coprune.select import Method
 from coprune.store.model import weights_fingerprint
 from coprune.store.profile import load_profile, save_profile
@@ -204,6 +204,11 @@ def prune_model(
             pruned = before
         else:
             stages.append(measure_stage("finetuned", pruned, data, prepared.example, device=device))
+            if surely_worse(before, pruned, judging_part, device):
+                notes.append(
+                    "fine-tuning made the model worse on calibration data; give a lower --finetune-lr "
+                    f"than {settings.finetune.lr:g}, or --finetune-epochs 0"
+                )
     with watch.measure("measure"):
         times = LatencyPlan(batches=settings.latency_batches, seconds=settings.latency_seconds)
         # The other processes keep still.

@@ -117,6 +117,12 @@ def points_lost(model: nn.Module, pruned: nn.Module, judging: Source, device: st
     return paired_drop(base, correctness(pruned, judging, device=device))[0] - 1e-9
 
 
+def surely_worse(before: nn.Module, after: nn.Module, judging: Source, device: str) -> bool:
+    """Whether a model surely says less than it did before some step: the whole interval of its loss is."""
+    right = (correctness(m, judging, device=device, label="accuracy, calibration") for m in (before, after))
+    return paired_drop(*right)[1] > 0
+
+
 def why_nothing(settings: PruneSettings, found: Found | None, samples: int) -> str:
     """Why every unit stayed, for the notes."""
     limit = settings.budget.max_drop
