@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from coprune.forward import Inputs, copied, logits_of, samples_in
+from coprune.forward import Inputs, copied, logits_of, samples_in, tensors_of
 from coprune.profile.rows import output_positions
 
 
@@ -133,4 +133,4 @@ def _real(inputs: Inputs, places: int) -> Tensor:
     samples = samples_in(inputs)
     if isinstance(inputs, dict) and "input_ids" in inputs:
         places = inputs["input_ids"].shape[1]
-    return torch.ones(samples, places, dtype=torch.bool)
+    return torch.ones(samples, places, dtype=torch.bool, device=tensors_of(inputs)[0].device)
