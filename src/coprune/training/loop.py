@@ -126,7 +126,8 @@ def fit(
     accelerator = _accelerator(recipe, device, idle=world() > 1 and _has_idle(model, source))
     layout = _layout(model, "cpu" if accelerator.device.type == "cpu" else "gpu")
     # First to the device, so that the optimizer holds, and a checkpoint restores, what is trained there.
-    model.to(accelerator.device, memory_format=layout)
+    model.to(accelerator.device)
+    model.to(memory_format=layout)
     if teacher is not None:
         teacher = teacher.to(accelerator.device).eval()
     optimizer = optimizer_for(recipe, model)
