@@ -130,7 +130,7 @@ def test_little_memory_takes_fewer_samples_and_still_works(monkeypatch):
     seen = []
     visit = sequential.visit_sites
     monkeypatch.setattr(
-        sequential, "visit_sites", lambda m, s, x, v, **k: (seen.append(len(x)), visit(m, s, x, v, **k))[1]
+        sequential, "visit_sites", lambda m, s, x, v, **k: (seen.append(len(x[0])), visit(m, s, x, v, **k))[1]
     )
     pruned = cut(model, decisions, X[:1])
     least_squares(pruned, model, SAMPLES, kept=kept_outputs(model, decisions), memory=1)

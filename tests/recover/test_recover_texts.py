@@ -1,14 +1,16 @@
 """The walk over texts: padding costs nothing and changes nothing."""
 
 import copy
+import itertools
 
 import pytest
 import torch
 
 import texts
 from coprune.data.text import TextSource
-from coprune.forward import lengths_of, trimmed
+from coprune.forward import lengths_of, part_of, samples_in, trimmed
 from coprune.recover import least_squares, sequential
+from coprune.recover.looking import parts_of
 
 
 def tokens(samples=40, width=14):
@@ -42,10 +44,15 @@ def test_texts_that_pass_by_length_say_what_padded_ones_say(tmp_path, monkeypatc
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
     monkeypatch.setattr(sequential, "BATCH", 7)
     found = []
-    # The second time as it is done without a mask: padded, and in the order in which they are stored.
-    for cut, lengths in ((trimmed, lengths_of), (lambda inputs: inputs, lambda inputs: None)):
+
+    def whole(inputs, *, judging):
+        samples = samples_in(inputs)
+        return torch.arange(samples), [slice(0, samples)]
+
+    # The second time as it is done without a mask: padded, all at once, in the order they are stored in.
+    for cut, parts in ((trimmed, parts_of), (lambda inputs: inputs, whole)):
         monkeypatch.setattr(sequential, "trimmed", cut)
-        monkeypatch.setattr(sequential, "lengths_of", lengths)
+        monkeypatch.setattr(sequential, "parts_of", parts)
         model = copy.deepcopy(start)
         found.append((least_squares(model, teacher, tokens(), kept={}), model.state_dict()))
     (short, weights), (padded, others) = found
@@ -55,3 +62,19 @@ def test_texts_that_pass_by_length_say_what_padded_ones_say(tmp_path, monkeypatc
         assert a.after == pytest.approx(b.after, rel=1e-6)
     for name, value in weights.items():
         torch.testing.assert_close(value, others[name], rtol=1e-6, atol=1e-8)
+
+
+def test_parts_have_texts_of_about_one_length_and_judges_stay_last():
+    inputs = next(iter(tokens(samples=40).take(torch.randperm(40)).batches(40)))[0]
+    inputs = part_of(inputs, torch.randperm(40))
+    lengths = lengths_of(inputs)
+    order, parts = parts_of(inputs, judging=5)
+    assert sorted(order[:35].tolist()) == list(range(35))
+    assert sorted(order[35:].tolist()) == list(range(35, 40))
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(40))
+    assert parts[-1] == slice(35, 40)
+    solving = [lengths[order[part]] for part in parts[:-1]]
+    assert all(a.max() <= b.min() for a, b in itertools.pairwise(solving))
+    assert len({part.stop - part.start for part in parts[:-2]}) == 1
+    order, parts = parts_of(torch.zeros(8, 1, 2, 2), judging=2)
+    assert (order.tolist(), parts) == (list(range(8)), [slice(0, 8)])

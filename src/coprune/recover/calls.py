@@ -10,6 +10,7 @@ all inputs: a transformer makes its attention mask in other ways when a batch ha
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -92,9 +93,12 @@ class _Counting(TorchFunctionMode, ABC):
     @contextmanager
     def of(self, model: nn.Module) -> Iterator[None]:
         """Within the context the calls of the model's pass are numbered."""
+        mine = threading.get_ident()
 
         def enter(*_: Any) -> None:
-            self._number = (self._number[0] + 1, 0)
+            # Of other threads' passes, others count.
+            if threading.get_ident() == mine:
+                self._number = (self._number[0] + 1, 0)
 
         layers = [m for m in model.modules() if isinstance(m, nn.Conv2d) or is_linear(m)]
         handles = [layer.register_forward_pre_hook(enter) for layer in layers]

@@ -6,13 +6,14 @@ Shapes: ``N`` samples, ``P`` places a sample.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.data.spread import spread
-from coprune.forward import Inputs, copied, moved, part_of, samples_in, split
+from coprune.forward import Inputs, copied, lengths_of, moved, part_of, samples_in, split
 from coprune.measure.memory import peak_memory
 from coprune.profile.reach import learn_reach
 from coprune.profile.rows import draw_positions, draw_valid
@@ -21,6 +22,9 @@ from coprune.recover.sites import Site
 
 BATCH = 125
 """Samples of a pass where nothing asks for all of them at once."""
+
+_PARTS = 4
+"""Of the texts that are solved on. Their activations are held side by side, so more save little."""
 
 _HELD_BACK = 8
 _PROBES = 16
@@ -61,6 +65,28 @@ def own_samples(samples: int) -> tuple[Tensor, int, bool]:
         return torch.arange(samples), judging, False
     judges = [solving + i for i in own_range(judging)]
     return torch.tensor([*own_range(solving), *judges]), len(judges), True
+
+
+def parts_of(inputs: Inputs, *, judging: int) -> tuple[Tensor, list[slice]]:
+    """Texts by length, so that a part of them has little padding.
+
+    Args:
+        inputs: ``[N, …]``.
+        judging: how many of the last samples judge; they stay the last.
+
+    Returns:
+        The new order ``[N]`` int64 and its parts; one part in the old order where there are no lengths.
+    """
+    samples, lengths = samples_in(inputs), lengths_of(inputs)
+    if lengths is None:
+        return torch.arange(samples), [slice(0, samples)]
+    solving = samples - judging
+    order = torch.cat(
+        [lengths[:solving].argsort(stable=True), solving + lengths[solving:].argsort(stable=True)]
+    ).cpu()
+    size = max(1, -(-solving // _PARTS))
+    starts = [*range(0, solving, size), solving]
+    return order, [slice(a, b) for a, b in pairwise([*starts, samples]) if a < b]
 
 
 def looked_at(

@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.errors import UserError
-from coprune.forward import Inputs, lengths_of, moved, part_of, samples_in, trimmed
+from coprune.forward import Inputs, moved, part_of, samples_in, trimmed
 from coprune.profile.rows import pick_outputs, read_rows
 from coprune.progress import track
-from coprune.recover.looking import BATCH, looked_at, own_samples, samples_that_fit
+from coprune.recover.looking import BATCH, looked_at, own_samples, parts_of, samples_that_fit
 from coprune.recover.regression import Solution, Target, solve
 from coprune.recover.sites import Site, find_sites
 from coprune.recover.visits import visit_sites
@@ -82,7 +82,7 @@ def least_squares(
 ) -> tuple[LayerRecovery, ...]:
     """Solve every dense layer of a pruned model again, in place.
 
-    The samples pass the pruned model once, all together; as many are taken (evenly spread) as fit
+    The samples pass the pruned model once, side by side; as many are taken (evenly spread) as fit
     into ``memory``, and the fewer they are, the more places of each are looked at.
 
     Args:
@@ -109,38 +109,56 @@ def least_squares(
     sites = [site for site, _, _ in walk]
     places = looked_at(teacher, sites, inputs, rows=rows, seed=seed, device=device)
     mine, judging, shared = own_samples(samples_in(inputs))
-    if shared:
-        inputs = part_of(inputs, mine)
-        places = {name: at[mine.to(at.device)] for name, at in places.items()}
+    order, parts = parts_of(part_of(inputs, mine), judging=judging)
+    mine = mine[order]
+    inputs = part_of(inputs, mine)
+    places = {name: at[mine.to(at.device)] for name, at in places.items()}
+    batches = [trimmed(part_of(inputs, part)) for part in parts]
     wanted = _teacher_values(teacher, walk, inputs, places)
     found: dict[str, LayerRecovery] = {}
     steps = sum(1 if site.runs == 1 else _SWEEPS for site in sites)
     bar = iter(track(range(steps), label="least squares", total=steps))
-    read: dict[str, list[Tensor]] = {}
+    read: dict[str, list[list[Tensor]]] = {}
+    beside: dict[str, list[Tensor]] = {}
 
-    def note(site: Site, layer: nn.Module, layer_inputs: Tensor, _: Tensor | None = None) -> None:
-        read.setdefault(site.layer, []).append(_rows(layer, layer_inputs, places[site.layer]))
+    def note(site: Site, layer: nn.Module, layer_inputs: Tensor, _: Tensor | None, part: int) -> None:
+        runs = read.setdefault(site.layer, [[] for _ in parts])[part]
+        runs.append(_rows(layer, layer_inputs, places[site.layer][parts[part]]))
 
-    def resolve(site: Site, beside: Tensor | None = None) -> None:
+    def resolve(site: Site) -> None:
         next(bar, None)
-        target, seen = wanted[site.layer], _side_by_side(read.pop(site.layer), samples_in(inputs))
+        runs, other = read.pop(site.layer), beside.pop(site.layer, None)
+        seen = _joined(
+            [_side_by_side(r, len(places[site.layer][p])) for r, p in zip(runs, parts, strict=True)]
+        )
         held_back = judging * site.runs * places[site.layer].shape[1]
-        done = _resolve(model, site, seen, target, beside, held_back=held_back, shared=shared)
+        done = _resolve(
+            model,
+            site,
+            seen,
+            wanted[site.layer],
+            None if other is None else _joined(other),
+            held_back=held_back,
+            shared=shared,
+        )
         first = found.get(site.layer, done)
         found[site.layer] = replace(done, before=first.before, changed=first.changed or done.changed)
 
-    def visit(site: Site, layer: nn.Module, layer_inputs: Tensor, other: Tensor | None) -> None:
-        at, last = places[site.layer], is_linear(layer)
-        note(site, layer, layer_inputs)
-        resolve(site, None if other is None else pick_outputs(other, at, last=last))
+    def visit(site: Site, layer: nn.Module, layer_inputs: Tensor, other: Tensor | None, part: int) -> None:
+        note(site, layer, layer_inputs, other, part)
+        if other is not None:
+            at = places[site.layer][parts[part]]
+            beside.setdefault(site.layer, []).append(pick_outputs(other, at, last=is_linear(layer)))
+        if part == len(parts) - 1:
+            resolve(site)
 
     try:
         for once, part in groupby(sites, lambda site: site.runs == 1):
             together = list(part)
             if once:
-                visit_sites(model, together, inputs, visit)
+                visit_sites(model, together, batches, visit)
             for site in [] if once else together * _SWEEPS:
-                visit_sites(model, [site], inputs, note)
+                visit_sites(model, [site], batches, note)
                 resolve(site)
     finally:
         bar.close()  # type: ignore[attr-defined]
@@ -175,18 +193,15 @@ def _teacher_values(
 ) -> dict[str, Tensor]:
     """What the unpruned network says behind norm and sum of every site, ``[N·R·P, K]`` of ``R`` runs.
 
-    Nothing is changed on the way, so texts can pass by length, each batch as wide as its longest.
+    Nothing is changed on the way, so the samples can pass a few at a time.
     """
-    lengths = lengths_of(inputs)
-    order = torch.arange(samples_in(inputs)) if lengths is None else lengths.cpu().argsort(stable=True)
     kept = {site.layer: index for site, _, index in walk}
     # Whether a sum can be made up for is the pruned model's matter; both run in the same order.
     found: dict[str, list[Tensor]] = {site.layer: [] for site, _, _ in walk}
-    index, runs = order, dict[str, list[Tensor]]()
+    here, runs = slice(0, 0), dict[str, list[Tensor]]()
 
-    def note(site: Site, layer: nn.Module, output: Tensor, other: Tensor | None) -> None:
-        at = places[site.layer]
-        at, last = at[index.to(at.device)], is_linear(layer)
+    def note(site: Site, layer: nn.Module, output: Tensor, other: Tensor | None, _: int) -> None:
+        at, last = places[site.layer][here], is_linear(layer)
         scale, shift = _norm(teacher, site, layer)
         value = pick_outputs(output, at, last=last) * scale + shift
         if other is not None:
@@ -195,12 +210,13 @@ def _teacher_values(
         value = value if channels is None else value[:, channels.to(value.device)]
         runs.setdefault(site.layer, []).append(value)
 
-    for index in order.split(BATCH):
-        visit_sites(teacher, [full for _, full, _ in walk], trimmed(part_of(inputs, index)), note, after=True)
+    for start in range(0, samples_in(inputs), BATCH):
+        here = slice(start, start + BATCH)
+        batch = trimmed(part_of(inputs, here))
+        visit_sites(teacher, [full for _, full, _ in walk], [batch], note, after=True)
         for name in list(runs):
-            found[name].append(_side_by_side(runs.pop(name), len(index)))
-    back = order.argsort()
-    return {name: _samples_in_order(found.pop(name), back) for name in list(found)}
+            found[name].append(_side_by_side(runs.pop(name), samples_in(batch)))
+    return {name: torch.cat(found.pop(name)) for name in list(found)}
 
 
 def _side_by_side(runs: list[Tensor], samples: int) -> Tensor:
@@ -210,12 +226,8 @@ def _side_by_side(runs: list[Tensor], samples: int) -> Tensor:
     return torch.cat([rows.view(samples, -1, rows.shape[1]) for rows in runs], 1).flatten(0, 1)
 
 
-def _samples_in_order(parts: list[Tensor], order: Tensor) -> Tensor:
-    """Rows of samples, ``[N·P, K]``, put in another order of the samples."""
-    rows = torch.cat(parts)
-    if torch.equal(order, torch.arange(len(order))):
-        return rows
-    return rows.view(len(order), -1, rows.shape[1])[order.to(rows.device)].flatten(0, 1)
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _norm(model: nn.Module, site: Site, layer: nn.Module) -> tuple[Tensor, Tensor]:

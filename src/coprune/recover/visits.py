@@ -2,60 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from coprune.errors import UserError
 from coprune.forward import Inputs, copied, logits_of
 from coprune.recover.calls import Place, Taps
+from coprune.recover.lockstep import Lockstep
 from coprune.recover.sites import Site
 
-Visitor = Callable[[Site, nn.Module, Tensor, "Tensor | None"], None]
+Visitor = Callable[[Site, nn.Module, Tensor, "Tensor | None", int], None]
 
 
 def visit_sites(
-    model: nn.Module, sites: list[Site], inputs: Inputs, visitor: Visitor, *, after: bool = False
+    model: nn.Module, sites: list[Site], parts: Sequence[Inputs], visitor: Visitor, *, after: bool = False
 ) -> None:
-    """Run a forward pass that stops by at every site.
+    """Run forward passes that stop by at every site, together: no part goes on before all have come there.
 
     Args:
-        model: run on ``inputs``.
+        model: run on each of the parts, without gradients.
         sites: where to stop by.
-        inputs: ``[N, …]``.
-        visitor: told site, layer, what the layer reads (or, ``after``, what it puts out) and the
-            other operand of the sum behind it. A layer that it changes runs with its new weights.
+        parts: samples ``[N, …]``, several where they are of different sizes, as texts are.
+        visitor: told site, layer, what the layer reads (or, ``after``, what it puts out), the other operand
+            of the sum behind it, and the number of the part. A layer that it changes at the last part
+            runs with its new weights in all of them.
         after: whether to stop behind the layers rather than in front of them.
     """
-    waiting: dict[str, Tensor] = {}
-    takers: dict[Place, list[Callable[[Tensor], None]]] = {}
-    for site in sites:
-        if site.other is not None:
+    together = Lockstep(len(parts))
+    waiting: list[dict[str, Tensor]] = [{} for _ in parts]
 
-            def take(value: Tensor, name: str = site.layer) -> None:
-                waiting[name] = value
+    def taps_of(part: int) -> Taps:
+        takers: dict[Place, list[Callable[[Tensor], None]]] = {}
+        for site in sites:
+            if site.other is not None:
+                take = partial(waiting[part].__setitem__, site.layer)
+                takers.setdefault(site.other, []).append(take)
+        return Taps(takers)
 
-            takers.setdefault(site.other, []).append(take)
-    taps = Taps(takers)
+    taps = [taps_of(part) for part in range(len(parts))]
     handles = []
     for site in sites:
         layer = model.get_submodule(site.layer)
 
         def stop(layer: nn.Module, args: Any, output: Any = None, site: Site = site) -> None:
-            if site.other is not None and site.layer not in waiting:
+            part = together.turn
+            if site.other is not None and site.layer not in waiting[part]:
                 raise UserError(
                     f"layer '{site.layer}': what is added to its output was not met: these samples take "
                     "another way through the model than the first two; use --recovery bn or none"
                 )
-            with taps.aside():
-                visitor(site, layer, output if after else args[0], waiting.pop(site.layer, None))
+            with taps[part].aside():
+                visitor(site, layer, output if after else args[0], waiting[part].pop(site.layer, None), part)
+                together.stop()
 
         handles.append(layer.register_forward_hook(stop) if after else layer.register_forward_pre_hook(stop))
-    read = copied(inputs)  # which a model whose first layer works in place changes
-    try:
-        with taps.of(model):
+
+    @torch.no_grad()
+    def run(part: int) -> None:
+        read = copied(parts[part])  # which a model whose first layer works in place changes
+        with taps[part].of(model):
             logits_of(model, read)
+
+    try:
+        together.run(run)
     finally:
         for handle in handles:
             handle.remove()
