@@ -73,7 +73,9 @@ def test_statistics_do_not_depend_on_the_batches():
         wanted = ConsumerCovariance()
         for a, b in zip(one.consumers(wanted, group), many.consumers(wanted, group), strict=True):
             torch.testing.assert_close(a.mean, b.mean, rtol=1e-5, atol=1e-7)
-            torch.testing.assert_close(a.covariance, b.covariance, rtol=1e-5, atol=1e-6)
+            # Products are made in float32; what they are small differences of decides how exact they are.
+            near = 5e-6 * float(a.covariance.abs().max())
+            torch.testing.assert_close(a.covariance, b.covariance, rtol=0, atol=near)
 
 
 def test_covariance_of_a_linear_consumer_is_that_of_its_inputs():

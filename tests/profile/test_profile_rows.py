@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from coprune.profile.rows import draw_positions, gram, output_positions, pick_outputs, read_rows
+from coprune.profile.rows import centred_gram, draw_positions, output_positions, pick_outputs, read_rows
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
@@ -103,5 +103,18 @@ def test_places_are_a_function_of_name_and_seed():
 
 @given(st.integers(1, 5), st.sampled_from((1, 255, 256, 257, 600)))
 def test_the_gram_matrix_is_that_of_one_product(rows, width):
-    values = torch.randn(rows, width, dtype=torch.float64)
-    torch.testing.assert_close(gram(values), values.T @ values)
+    values, mean = torch.randn(rows, width, dtype=torch.float64), torch.randn(width, dtype=torch.float64)
+    centred = values - mean
+    torch.testing.assert_close(centred_gram(values, mean), centred.T @ centred)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "off"), [(torch.float64, 1e-13), (torch.float32, 5e-6), (torch.float16, 5e-6)]
+)
+def test_products_are_added_up_in_float64(dtype, off):
+    values = (torch.randn(20_000, 5, generator=torch.Generator().manual_seed(0)) + 10).to(dtype)
+    mean = values.mean(0, dtype=torch.float64)
+    centred = values.double() - mean
+    wanted, found = centred.T @ centred, centred_gram(values, mean)
+    assert found.dtype == torch.float64
+    assert (found - wanted).abs().max() < off * wanted.abs().max()

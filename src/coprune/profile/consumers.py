@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from coprune.profile.rows import draw_positions, draw_valid, gram, output_positions, pick_channels, read_rows
+from coprune.profile.rows import (
+    centred_gram,
+    draw_positions,
+    draw_valid,
+    output_positions,
+    pick_channels,
+    read_rows,
+)
 from coprune.profile.statistic import ConsumerCovariance
 from coprune.ranks.exchange import Parts, merged
 from coprune.units import ChannelGroup, unit_axis
@@ -109,11 +116,10 @@ class ConsumerCollector:
         part = pick_channels(inputs, columns, axis=unit_axis(layer))
         rows = _narrow(read_rows(layer, part, at), units, total=False)
         mean = rows.mean(0, dtype=torch.float64)
-        centred = rows.double() - mean
         batch = {
             "count": mean.new_tensor(float(len(rows))),
             "mean": mean,
-            "m2": gram(centred),
+            "m2": centred_gram(rows, mean),
         }
         if self._wanted.classes:
             each = at.numel() // len(self._labels)

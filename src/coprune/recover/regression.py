@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from coprune.profile.rows import gram
+from coprune.profile.rows import centred_gram
 from coprune.ranks.exchange import joined_rows, summed
 
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -224,14 +224,8 @@ class _Problem:
             x = rows[part].double() - mean
             self._gram = x @ x.T
         else:
-            products = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
-            # Products of a chunk in the model's precision, as those of the right-hand side; chunks are
-            # added in float64.
-            centre = mean.to(rows.dtype)
-            for chunk in _chunks(part):
-                x = rows[chunk] - centre
-                products += gram(x)
-            self._gram = total(products)
+            # In the model's precision and added up in float64, as the right-hand side is.
+            self._gram = total(centred_gram(rows[part], mean))
         # The same λ in both forms: the trace is the same.
         self._scale = self._gram.trace() / width
 
