@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-networks bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render clean
+.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -65,6 +65,13 @@ bench-networks: $(VENV)/.ready $(NETWORKS:%=$(BASES)/%/model.json)
 	for n in $(NETWORKS); do \
 	  $(BIN)/coprune run benchmarks/networks_$$n.toml && \
 	  cp benchmarks/runs/networks_$$n/compare.json benchmarks/results/networks_$$n.json || exit 1; done
+	$(BIN)/python benchmarks/render.py
+
+# Milliseconds against MACs in PyTorch and ONNX Runtime, with any number of channels and with multiples of 8
+# (about half an hour on a quiet machine).
+bench-latency: $(VENV)/.ready $(NETWORKS:%=$(BASES)/%/model.json)
+	$(BIN)/python benchmarks/latency.py coprune:resnet20@fashion-mnist $(NETWORKS:%=$(BASES)/%) \
+	  --out benchmarks/results/latency.json
 	$(BIN)/python benchmarks/render.py
 
 # --max-drop 1 on five seeds, judged on the test set (about an hour on two cores).

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tables import cosep, networks, quality, shared, speed, text, training, zoo
+from tables import cosep, latency, networks, quality, shared, speed, text, training, zoo
 
 PAGES = [shared.ROOT / "README.md", *sorted((shared.ROOT / "docs").glob("*.md"))]
 
@@ -46,6 +46,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quality_vgg16_bn": quality.quality("quality_vgg16_bn"),
     "networks": networks.networks,
     "networks_all": networks.all_choices,
+    "latency": latency.latency,
     "max_drop": quality.max_drop,
     "ingredients": quality.ingredients,
     "ablation": quality.ablation,

@@ -83,8 +83,11 @@ def family_of(name: str) -> str:
 
 
 def parameters(name: str) -> int:
-    """How large a model is; it is not given memory."""
-    with torch.device("meta"):
+    """How large a model is. It is given memory only where it computes while it is built, as RegNet does."""
+    try:
+        with torch.device("meta"):
+            return count_params(build(Source(name, {})))
+    except UserError:
         return count_params(build(Source(name, {})))
 
 

@@ -74,6 +74,22 @@ def test_max_drop(base, digits, tmp_path):
     assert all(0 < size["macs"] < 1 for size in content["sizes"])
 
 
+def test_latency(base, digits, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    args = [base, "--data", digits, "--keep", 0.5, "--batches", 1, "--calibration", 200]
+    run("latency.py", *args, "--round-to", 1, 2, 8, "--out", tmp_path / "latency.json")
+    content = json.loads((tmp_path / "latency.json").read_text())
+    rows = content["rows"]
+    assert [(r["round_to"], r["engine"]) for r in rows] == [
+        (1, "torch"), (1, "onnxruntime"), (2, "torch"), (2, "onnxruntime"),
+    ]  # fmt: skip
+    assert [r["round_to"] for r in content["refused"]] == [8]
+    assert all(r["ratio"] > 0 and r["of_promise"] == r["ratio"] * r["macs"] for r in rows)
+    render = module("render")
+    monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
+    assert len(render.TABLES["latency"]().splitlines()[2:4]) == 2
+
+
 def test_ablation(base, digits, tmp_path, monkeypatch):
     args = [f"digits={base}", "--data", digits, "--seeds", 1, "--calibration", 200, "--keep-macs", 0.5]
     run("ablation.py", *args, "--runs", tmp_path / "runs", "--out", tmp_path / "ablation.json")
