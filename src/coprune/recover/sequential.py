@@ -109,10 +109,9 @@ def least_squares(
     sites = [site for site, _, _ in walk]
     places = looked_at(teacher, sites, inputs, rows=rows, seed=seed, device=device)
     mine, judging, shared = own_samples(samples_in(inputs))
-    order, parts = parts_of(part_of(inputs, mine), judging=judging)
-    mine = mine[order]
-    inputs = part_of(inputs, mine)
-    places = {name: at[mine.to(at.device)] for name, at in places.items()}
+    inputs, places = _taken(inputs, places, mine)
+    order, parts = parts_of(inputs, judging=judging)
+    inputs, places = _taken(inputs, places, order)
     batches = [trimmed(part_of(inputs, part)) for part in parts]
     wanted = _teacher_values(teacher, walk, inputs, places)
     found: dict[str, LayerRecovery] = {}
@@ -163,6 +162,13 @@ def least_squares(
     finally:
         bar.close()  # type: ignore[attr-defined]
     return tuple(found.values())
+
+
+def _taken(inputs: Inputs, places: dict[str, Tensor], index: Tensor) -> tuple[Inputs, dict[str, Tensor]]:
+    """Some samples and where to look at them; no copy when they are all there are."""
+    if torch.equal(index, torch.arange(samples_in(inputs))):
+        return inputs, places
+    return part_of(inputs, index), {name: at[index.to(at.device)] for name, at in places.items()}
 
 
 def _pairs(
