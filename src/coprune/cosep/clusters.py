@@ -19,7 +19,7 @@ from coprune.cosep.swaps import medoids_every_k
 
 Start = Literal["auto", "previous", "random", "best"]
 
-LARGE = 512
+LARGE = 128
 """Units above which ``auto`` stops calling FasterPAM for every k, whose time grows with their third power."""
 
 

@@ -45,7 +45,7 @@ class CoSePSettings(BaseModel):
         sensitivity: Kneedle's S.
         representative: unit kept of a cluster: largest L1 ``weight`` (the papers) or the ``medoid``.
         start: where k-medoids starts: from the ``previous`` k, at ``random``, or the ``best`` of both
-            neighbours of k; ``auto``: ``best`` above 512 units, else ``previous``.
+            neighbours of k; ``auto``: ``best`` above 128 units, else ``previous``.
         pairs: whether all class pairs are compared (``exact``) or low-rank factors of them (``sketch``);
             ``auto``: a sketch where the exact way takes more than
             :data:`coprune.cosep.sketch.LARGE` multiply-adds.
