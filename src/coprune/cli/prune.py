@@ -169,6 +169,7 @@ def summarise(run: Path, settings: PruneSettings | None = None) -> None:
 
     from coprune.plan import Plan
     from coprune.result import Result
+    from coprune.run.measure import promise_note
 
     plan, result = Plan.load(run / "plan.json"), Result.load(run / "result.json")
     console = Console()
@@ -197,6 +198,10 @@ def summarise(run: Path, settings: PruneSettings | None = None) -> None:
             f"batch {entry.batch}, {entry.threads} threads, {entry.device}: {entry.base_ms:.2f} → "
             f"{entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast (median of {entry.repeats})"
         )
+    share = result.stages[-1].macs / base.macs
+    slow = promise_note(result.latency, share=share, plan=plan)
+    if slow:
+        console.print(f"note: {slow}", highlight=False)
     if plan.knees:
         fallbacks = sum(1 for k in plan.knees if k.fallback)
         said = f"the knee says {sum(k.k for k in plan.knees)} of {units['total']} units"

@@ -22,6 +22,7 @@ from coprune.measure import (
     peak_memory,
 )
 from coprune.models import build, source_of
+from coprune.plan import Plan
 from coprune.report import write as write_page
 from coprune.result import Latency, Result
 from coprune.run.environment import pick_device, set_up
@@ -31,6 +32,9 @@ from coprune.store import load
 from coprune.store.tensors import tensor_file_size
 
 ENGINES = ("torch", "onnxruntime")
+
+PROMISED = 0.8
+"""Share of the promised speed below which the terminal says what may help."""
 
 
 def measure_run(
@@ -96,6 +100,10 @@ def measure_run(
             f"(median of {entry.repeats} pairs)"
         )
     if source and (run / "plan.json").is_file() and (run / "result.json").is_file():
+        share = count_macs(model, example) / count_macs(base, example)
+        said = promise_note(timed, share=share, plan=Plan.load(run / "plan.json"))
+        if said:
+            yield said
         note_latency(run, timed)
         yield f"noted in {run / 'result.json'}"
 
@@ -105,6 +113,28 @@ def _in_onnxruntime(network: nn.Module, example: Inputs) -> Run:
     how = FORMATS["onnx"]
     pair = part_of(example, [0, 0])
     return how.runner(how.content(traced_program(network, pair), pair, input_names(example)))
+
+
+def promise_note(timed: Sequence[Latency], *, share: float, plan: Plan) -> str | None:
+    """A line where time falls short of the MACs by more than a fifth and whole blocks of channels were not asked for.
+
+    Convolutions are computed in blocks of 8 or 16 channels, so 9 may cost as much as 16, and ONNX Runtime
+    leaves its fast layout where a depthwise layer's channels fill no whole blocks (docs/networks.md has figures).
+
+    Args:
+        timed: what was measured.
+        share: MACs of the pruned model over the unpruned one's, in (0, 1].
+        plan: of the run; one without channels, or with ``round_to``, has nothing to gain.
+    """
+    short = [entry for entry in timed if entry.ratio * share < PROMISED]
+    channels = any(group.kind in ("inner", "coupled") for group in plan.groups)
+    if not short or not channels or plan.settings.get("round_to", 1) > 1 or share == 1:
+        return None
+    worst = min(short, key=lambda entry: entry.ratio)
+    return (
+        f"the MACs promise {1 / share:.2f}×, {worst.engine} at batch {worst.batch} comes to {worst.ratio:.2f}×: "
+        "numbers of channels that fill no whole blocks cost time; try --round-to 8"
+    )
 
 
 def note_latency(run: Path, timed: Sequence[Latency]) -> None:
