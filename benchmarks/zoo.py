@@ -32,8 +32,8 @@ from coprune.forward import logits_of
 from coprune.measure import count_macs, count_params
 from coprune.methods import find_method
 from coprune.models import Source, build
-from coprune.models.attention import separate_attention
 from coprune.models.libraries import known_names
+from coprune.models.ready import made_ready
 from coprune.recover import reestimate_batchnorm
 from coprune.run.environment import versions
 from coprune.run.steps import KINDS, Prepared, decide, gather_for, prepare
@@ -45,7 +45,7 @@ from coprune.surgery import cut, masked
 LARGER = 224
 """Pixels a side where the smallest image leaves too little to remove."""
 
-SIZES = (32, 64, 96, 128, 224, 256)
+SIZES = (32, 64, 96, 128, 160, 224, 256)
 KEEP = 0.7
 LARGE = 150_000_000
 """Parameters from which on masked and cut are compared in float32, for memory."""
@@ -60,14 +60,15 @@ KEPT = "outputs.safetensors"
 
 def smallest(model: nn.Module) -> int:
     """Pixels a side of the smallest image that the model takes."""
-    for size in SIZES:
+    meant = getattr(model, "default_cfg", {}).get("input_size", SIZES[-1:])[-1]
+    for size in (*SIZES, meant):
         try:
             with torch.no_grad():
                 model(torch.zeros(1, 3, size, size))
         except (RuntimeError, ValueError, AssertionError):
             continue
         return size
-    raise UserError(f"takes no square image of {SIZES[0]} to {SIZES[-1]} pixels")
+    raise UserError(f"takes no square image of {SIZES[0]} to {max(meant, SIZES[-1])} pixels")
 
 
 def family_of(name: str) -> str:
@@ -143,7 +144,7 @@ def one(name: str, folder: Path) -> dict:
     if size > LARGEST:
         raise UserError(f"not tried: {size / 1e6:.0f} M parameters")
     torch.manual_seed(0)
-    model = separate_attention(build(Source(name, {})))
+    model = made_ready(build(Source(name, {})))
     size = smallest(model)
     while True:
         data = samples(size, 1000)

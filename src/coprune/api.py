@@ -13,7 +13,7 @@ from coprune.data.dataset import check_classes, check_samples, in_memory
 from coprune.data.source import Batch, pair_of
 from coprune.errors import UserError
 from coprune.forward import part_of
-from coprune.models.attention import ready
+from coprune.models.ready import ready
 from coprune.plan import Plan
 from coprune.recover import least_squares
 from coprune.run.environment import pick_device

@@ -42,7 +42,8 @@ def timed(*ratios):
 
 def test_the_worst_time_is_named_with_what_was_promised():
     said = promise_note(timed(1.9, 1.2, 1.5), share=0.5, plan=plan())
-    assert "promise 2.00×" in said and "batch 2 comes to 1.20×" in said and "--round-to 8" in said
+    for part in ("promise 2.00×", "batch 2 comes to 1.20×", "--round-to 8"):
+        assert part in said
 
 
 @pytest.mark.parametrize(

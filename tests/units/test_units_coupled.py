@@ -106,7 +106,7 @@ def test_units_may_own_channels_in_any_order():
         (tiny_coupled.Shuffled, {"one", "two"}, "coupled, and"),
         (tiny_coupled.Strongest, {"one", "two"}, "mixes or orders channels"),
         (tiny_coupled.Halved, {"one", "two"}, "coupled"),
-        (tiny_coupled.FlatConcatenation, {"left", "right"}, "Torch-Pruning counts 'right' wrongly"),
+        (tiny_coupled.FlatConcatenation, {"left", "right"}, "cannot follow its channels"),
     ],
 )
 def test_what_would_be_cut_wrongly_is_refused_with_the_reason(net, layers, cause):

@@ -22,6 +22,7 @@ from coprune.compare.table import BaseFigures, Comparison, Row
 from coprune.data import DataSet
 from coprune.files import read_document, write_json
 from coprune.measure import count_macs, count_params, evaluate
+from coprune.models.ready import made_ready
 from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.ranks.exchange import on_first
@@ -90,7 +91,7 @@ def _save(comparison: Comparison, out: Path) -> None:
 
 
 def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
-    return open_both(
+    model, data = open_both(
         job.model,
         job.data,
         weights=job.weights,
@@ -100,6 +101,7 @@ def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
         trust=job.trust,
         tokenizer=job.tokenizer,
     )
+    return made_ready(model), data
 
 
 def _rows(

@@ -9,7 +9,6 @@ Shapes: ``N`` samples, ``L`` queries, ``S`` keys, ``E`` the model's width, ``H``
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 
 import torch
@@ -191,11 +190,6 @@ def separated(attention: nn.MultiheadAttention) -> SeparateAttention:
         if bias is not None:
             layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=out.weight.requires_grad)
     return made.train(attention.training)
-
-
-def ready(model: nn.Module) -> nn.Module:
-    """A copy of a user's model to work on: on the CPU, in evaluation mode, its heads apart."""
-    return separate_attention(copy.deepcopy(model).cpu().eval())
 
 
 def separated_in(model: nn.Module) -> tuple[str, ...]:

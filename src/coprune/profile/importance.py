@@ -44,6 +44,7 @@ from coprune.ranks.exchange import summed
 from coprune.ranks.who import own
 from coprune.units import ChannelGroup, channel_indices, trace
 from coprune.units.layers import is_linear, is_transposed
+from coprune.units.trace import pruning_group
 
 SLICED = ("heads", "neurons")
 """Kinds of groups that are slices of linear layers, and no nodes of a dependency graph."""
@@ -160,9 +161,7 @@ def _of_group(
     if group.kind == "coupled":
         found = _as_group(graph, model, group)
     else:
-        root = model.get_submodule(group.name)
-        prune = graph.get_pruner_of_module(root).prune_out_channels
-        found = graph.get_pruning_group(root, prune, list(range(group.size)))
+        found = pruning_group(graph, model.get_submodule(group.name), list(range(group.size)))
     values = scorer(found)
     if values is None:
         return torch.empty(0, dtype=torch.float64)

@@ -13,6 +13,7 @@ from coprune.data import DataSet, load_data
 from coprune.data.names import is_text
 from coprune.methods import find_method, method_settings
 from coprune.models.hf import label_names, tokenizer_of
+from coprune.models.ready import made_ready
 from coprune.ranks.exchange import check_same, first_goes_ahead
 from coprune.run.environment import pick_device
 from coprune.run.folder import claim
@@ -126,7 +127,7 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
         trust=job.trust,
         tokenizer=job.tokenizer,
     )
-    prepared = prepare_for(model, data, settings, method)
+    prepared = prepare_for(made_ready(model), data, settings, method)
     folder = claim(out, job={"prune": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return out

@@ -116,10 +116,10 @@ def _in_onnxruntime(network: nn.Module, example: Inputs) -> Run:
 
 
 def promise_note(timed: Sequence[Latency], *, share: float, plan: Plan) -> str | None:
-    """A line where time falls short of the MACs by more than a fifth and whole blocks of channels were not asked for.
+    """A line where time falls short of the MACs by more than a fifth, and whole blocks were not asked for.
 
     Convolutions are computed in blocks of 8 or 16 channels, so 9 may cost as much as 16, and ONNX Runtime
-    leaves its fast layout where a depthwise layer's channels fill no whole blocks (docs/networks.md has figures).
+    leaves its fast layout where a depthwise layer's channels fill no whole blocks (docs/networks.md).
 
     Args:
         timed: what was measured.
@@ -132,7 +132,8 @@ def promise_note(timed: Sequence[Latency], *, share: float, plan: Plan) -> str |
         return None
     worst = min(short, key=lambda entry: entry.ratio)
     return (
-        f"the MACs promise {1 / share:.2f}×, {worst.engine} at batch {worst.batch} comes to {worst.ratio:.2f}×: "
+        f"the MACs promise {1 / share:.2f}×, {worst.engine} at batch {worst.batch} comes to "
+        f"{worst.ratio:.2f}×: "
         "numbers of channels that fill no whole blocks cost time; try --round-to 8"
     )
 

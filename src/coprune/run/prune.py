@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from coprune.data import DataSet
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.methods import find_method, method_settings
-from coprune.models.attention import ready
 from coprune.models.hf import fresh_parameters
+from coprune.models.ready import ready
 from coprune.plan import Plan
 from coprune.profile import Profile
 from coprune.ranks.exchange import check_same, on_first

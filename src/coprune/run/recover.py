@@ -16,6 +16,7 @@ from coprune.data.spread import spread
 from coprune.errors import UserError
 from coprune.forward import part_of
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
+from coprune.models.ready import made_ready
 from coprune.plan import GroupDecision, Plan
 from coprune.ranks.exchange import check_same, first_goes_ahead, on_first
 from coprune.ranks.who import world
@@ -130,6 +131,7 @@ def run_recover(
             trust=job.trust,
         )
     check_same(model, weights_fingerprint, what="pruned model")
+    model, teacher = made_ready(model), made_ready(teacher)
     prepared = prepare(teacher, data)
     check_takes(model, prepared.example)
     own = Path(job.model) / "plan.json"

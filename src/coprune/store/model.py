@@ -20,6 +20,7 @@ from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.models import Source, build, remember, source_of
 from coprune.models.attention import separate_attention, separated_in
+from coprune.models.standardised import fold_standardised, folded_in
 from coprune.store.tensors import read_tensors, write_tensors
 from coprune.store.transformers import (
     Architecture,
@@ -92,6 +93,7 @@ class Description(BaseModel):
         class_name: its class, for messages.
         layers: module name → size attributes after surgery.
         separated: modules whose attention has projections of its own (:mod:`coprune.models.attention`).
+        folded: convolutions whose weight is standardised already (:mod:`coprune.models.standardised`).
         transformers: set when ``config.json`` says what builds the model.
         fingerprint: digest of the weights.
         notes: how the model came to be.
@@ -102,6 +104,7 @@ class Description(BaseModel):
     class_name: str = Field(alias="class")
     layers: dict[str, dict[str, Size]]
     separated: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
     transformers: Architecture | None = None
     fingerprint: str
     notes: dict[str, Any] = {}
@@ -127,6 +130,7 @@ def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None =
         "class": f"{type(model).__module__}:{type(model).__qualname__}",
         "layers": layer_sizes(model),
         **({"separated": apart} if (apart := separated_in(model)) else {}),
+        **({"folded": folded} if (folded := folded_in(model)) else {}),
         **({"transformers": architecture.model_dump()} if architecture else {}),
         "fingerprint": weights_fingerprint(model),
         "notes": notes or {},
@@ -182,7 +186,7 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
                 "coprune.load(run, trust=True) or --trust, or give the model: coprune.load(run, model=...)"
             )
         model = build(source)
-    separate_attention(model, only=described.separated)
+    fold_standardised(separate_attention(model, only=described.separated), only=described.folded)
     resize(model, described.layers, tensors, where=str(folder))
     tie_weights(model)
     load_weights(model, tensors, where=str(folder / WEIGHTS))

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from coprune.errors import UserError
 from coprune.forward import Inputs
 from coprune.models import remember, source_of
+from coprune.models.ready import ready
 from coprune.plan import GroupDecision, Member, Plan
 from coprune.surgery.slices import is_sliced, slice_units
 from coprune.units import trace
 from coprune.units.layers import Side, channel_count
+from coprune.units.trace import pruning_group
 
 
 def cut(model: nn.Module, decisions: tuple[GroupDecision, ...], example: Inputs) -> nn.Module:
@@ -62,8 +64,7 @@ def _cut_channels(pruned: nn.Module, decisions: list[GroupDecision], example: In
         if not removed:
             continue
         layer = pruned.get_submodule(decision.name)
-        prune = graph.get_pruner_of_module(layer).prune_out_channels
-        graph.get_pruning_group(layer, prune, removed).prune()
+        pruning_group(graph, layer, removed).prune()
 
 
 def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
@@ -97,8 +98,10 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
 
 
 def apply_plan(model: nn.Module, plan: Plan, example: Inputs) -> nn.Module:
-    """:func:`cut` with a whole plan."""
-    return cut(model, plan.groups, example)
+    """:func:`cut` with a whole plan, of a model as its user has it (:mod:`coprune.models.ready`)."""
+    source = source_of(model)
+    whole = ready(model)
+    return cut(remember(whole, source) if source else whole, plan.groups, example)
 
 
 __all__ = ["apply_plan", "check_fits", "cut"]

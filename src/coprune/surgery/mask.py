@@ -67,8 +67,7 @@ def _normalising(stays: Tensor) -> Callable[[nn.LayerNorm, tuple[Tensor, ...], T
 
     def norm(layer: nn.LayerNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         kept = stays.nonzero().flatten().to(output.device)
-        # Torchvision's LayerNorm2d is one whose channels are the second axis, and not the last.
-        axis = -1 if type(layer) is nn.LayerNorm else 1
+        axis = _normalised_axis(layer, inputs[0], output)
         x = inputs[0].index_select(axis, kept).movedim(axis, -1)
         weight = None if layer.weight is None else layer.weight[kept]
         bias = None if layer.bias is None else layer.bias[kept]
@@ -76,3 +75,15 @@ def _normalising(stays: Tensor) -> Callable[[nn.LayerNorm, tuple[Tensor, ...], T
         return torch.zeros_like(output).index_copy(axis, kept, found.movedim(-1, axis))
 
     return norm
+
+
+def _normalised_axis(layer: nn.LayerNorm, x: Tensor, output: Tensor) -> int:
+    """The axis of a layer norm's channels: the last, but the second in what libraries call LayerNorm2d."""
+    count = layer.normalized_shape[0]
+    if x.shape[-1] != count:
+        return 1
+    if x.ndim < 3 or x.shape[1] != count:
+        return -1
+    # Both would do by their sizes: see which one it was.
+    by_last = F.layer_norm(x, (count,), layer.weight, layer.bias, layer.eps)
+    return -1 if torch.allclose(by_last, output, rtol=1e-4, atol=1e-5) else 1

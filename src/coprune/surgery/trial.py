@@ -108,9 +108,9 @@ def _difference(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor
 
 
 def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tensor) -> str | None:
-    with masked(model, decisions):
-        expected = logits_of(model, images.clone())
     try:
+        with masked(model, decisions):
+            expected = logits_of(model, images.clone())
         found = logits_of(cut(model, decisions, images[:1]), images.clone())
     except UserError as cause:
         return f"coupled, and it cannot be cut: {cause}"

@@ -180,7 +180,7 @@ def _follow(
     if isinstance(group, str):
         pairs.refused.append((everything, group))
         return
-    for item in (group[at] for at in range(len(group))):
+    for item in group:
         target, channels, roots = item.dep.target, item.idxs, item.root_idxs
         concerned = everything if None in roots else source.start + np.array(roots, dtype=np.int64)
         if target.type == _OUTPUT:

@@ -40,7 +40,8 @@ def _group(graph: tp.DependencyGraph, root: nn.Module, names: dict[nn.Module, st
         return group
     members: dict[tuple[str, Role], Member] = {}
     regular = True
-    for dependency, indices in group:
+    for part in group:
+        dependency, indices = part.dep, part.idxs
         module = dependency.target.module
         if isinstance(module, nn.Parameter):
             regular = False  # a bare parameter along the channels, such as a layer scale

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch_pruning as tp
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch_pruning._helpers import _HybridIndex
+from torch_pruning.dependency import index_mapping
 
 from coprune.errors import UserError
 from coprune.forward import Inputs
+from coprune.units.layers import Side, channel_count, has_channels
 
 _UNTRACEABLE = (
     RuntimeError, ValueError, LookupError, AttributeError, TypeError, AssertionError, ArithmeticError
@@ -47,6 +56,33 @@ class _Shuffles(TorchFunctionMode):
         return made
 
 
+@contextmanager
+def unknown_parts() -> Iterator[None]:
+    """Within the context, a concatenation of which a part has no layer to count it is left as it is.
+
+    Torch-Pruning (1.6.1) adds up the widths of the parts, and stops at pieces of the image itself or at a
+    learned token. What it then takes for the place of channels behind it may be wrong; such groups are
+    tried before they are offered.
+    """
+    plain = index_mapping.update_concat_index_mapping
+
+    def careful(graph: tp.DependencyGraph, node: Any) -> None:
+        with suppress(TypeError):
+            plain(graph, node)
+
+    index_mapping.update_concat_index_mapping = careful
+    try:
+        yield
+    finally:
+        index_mapping.update_concat_index_mapping = plain
+
+
+def pruning_group(graph: tp.DependencyGraph, layer: nn.Module, idxs: list[int]) -> tp.dependency.Group:
+    """Torch-Pruning's own group of some of a layer's output channels, to cut or to judge them with."""
+    with unknown_parts():
+        return graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, idxs)
+
+
 def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
     """The dependency graph of a model.
 
@@ -59,7 +95,7 @@ def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
     """
     frozen = [p for p in model.parameters() if not p.requires_grad]
     try:
-        with warnings.catch_warnings(), torch.enable_grad(), _Shuffles():
+        with warnings.catch_warnings(), torch.enable_grad(), _Shuffles(), unknown_parts():
             warnings.simplefilter("ignore")
             # Tracing follows gradients; a frozen backbone would look like a constant.
             for parameter in frozen:
@@ -75,12 +111,90 @@ def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
             parameter.requires_grad_(False)
 
 
-def whole_group(graph: tp.DependencyGraph, root: nn.Module) -> tp.dependency.Group | str:
-    """What goes with each of a layer's output channels; or why Torch-Pruning cannot say."""
+@dataclass(frozen=True)
+class Together:
+    """What goes with a layer's output channels at one place.
+
+    Attributes:
+        dep: how the place was reached; ``dep.target`` and ``dep.handler`` say what and which side of it.
+        idxs: its channels, as they were found.
+        root_idxs: with each of them, the first of the layer's channels that it hangs together with, by
+            any path; None where Torch-Pruning does not say.
+    """
+
+    dep: tp.dependency.Dependency
+    idxs: tuple[int, ...]
+    root_idxs: tuple[int | None, ...]
+
+
+def whole_group(graph: tp.DependencyGraph, root: nn.Module) -> tuple[Together, ...] | str:
+    """What goes with each of a layer's output channels; or why that cannot be said.
+
+    The graph's dependencies are Torch-Pruning's, the walk is not: its own follows a place again for every
+    *list* of channels that arrives there, which need not end where channels of attention are regrouped.
+    Here every channel of every place is followed once, and what hangs together is put together afterwards.
+    """
     pruner = graph.get_pruner_of_module(root)
+    node, handler = graph.module2node[root], pruner.prune_out_channels
     try:
-        return graph.get_pruning_group(
-            root, pruner.prune_out_channels, list(range(pruner.get_out_channels(root)))
-        )
+        return _walked(graph, tp.dependency.Dependency(handler, handler, source=node, target=node))
     except (LookupError, ArithmeticError, ValueError, TypeError, AttributeError) as cause:
         return f"coupled: Torch-Pruning cannot follow its channels ({type(cause).__name__}: {cause})"
+
+
+def _channels_at(graph: tp.DependencyGraph, dep: tp.dependency.Dependency) -> int | None:
+    """How many channels there are where a dependency leads; None where nobody counts them."""
+    module = dep.target.module
+    if not isinstance(module, nn.Module) or not has_channels(module):
+        return None
+    made = dep.handler == graph.get_pruner_of_module(module).prune_out_channels
+    return channel_count(module, "output" if made else "input")
+
+
+def _walked(graph: tp.DependencyGraph, start: tp.dependency.Dependency) -> tuple[Together, ...]:
+    count = channel_count(start.target.module, "output") or 0
+    # Nothing between layers is wider than the widest of them; where regrouping is misread, indices grow on.
+    sides: tuple[Side, ...] = ("input", "output")
+    widest = max(channel_count(m, side) or 0 for m in graph.model.modules() for side in sides)
+    # Place → how it was reached, and the number of each of its channels among all that were found.
+    seen = {(id(start.target), start.handler): (start, {i: i for i in range(count)})}
+    total = count
+    edges: list[tuple[int, int]] = []
+    stack = [(start, list(range(count)))]
+    while stack:
+        dep, fresh = stack.pop()
+        known = seen[id(dep.target), dep.handler][1]
+        for new in dep.target.dependencies:
+            if not new.is_triggered_by(dep.handler):
+                continue
+            reached = [_HybridIndex(idx=i, root_idx=i) for i in fresh]
+            for mapping in new.index_mapping:
+                reached = reached if mapping is None else mapping(reached)
+            if not reached:
+                continue
+            place = seen.setdefault((id(new.target), new.handler), (new, {}))[1]
+            later = []
+            has = _channels_at(graph, new) or widest
+            for index, source in reached:
+                if index not in place:
+                    if index >= has:
+                        raise ValueError(
+                            f"channel {index} of a {type(new.target.module).__name__} with {has}"
+                        )
+                    place[index] = total
+                    total += 1
+                    later.append(index)
+                if source is not None:
+                    edges.append((known[source], place[index]))
+            if later:
+                stack.append((new, later))
+    left, right = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    matrix = coo_matrix((np.ones(len(left), dtype=bool), (left, right)), shape=(total, total))
+    _, label = connected_components(matrix, directed=False)
+    first: dict[int, int] = {}
+    for channel in range(count):
+        first.setdefault(int(label[channel]), channel)
+    return tuple(
+        Together(dep, tuple(place), tuple(first.get(int(label[code])) for code in place.values()))
+        for dep, place in seen.values()
+    )

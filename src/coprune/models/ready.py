@@ -1,0 +1,23 @@
+"""Layers that hide what their units are, replaced by ones that compute the same and can be cut."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from coprune.models.attention import separate_attention
+from coprune.models.standardised import fold_standardised
+
+
+def made_ready(model: nn.Module) -> nn.Module:
+    """The model with its heads apart and its weights standardised once; changed in place.
+
+    Training from scratch wants neither, so a model is made ready only where it is to be cut.
+    """
+    return fold_standardised(separate_attention(model))
+
+
+def ready(model: nn.Module) -> nn.Module:
+    """A copy of a user's model to work on: on the CPU, in evaluation mode, made ready."""
+    return made_ready(copy.deepcopy(model).cpu().eval())

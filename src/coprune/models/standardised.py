@@ -1,0 +1,103 @@
+"""Convolutions that standardise their weight before they use it, replaced by plain ones with that weight.
+
+Weight standardisation (arXiv 1903.10520; scaled, arXiv 2101.08692) subtracts a filter's mean and divides by
+its spread over *all* inputs. When inputs go, the other weights would change with them, and nobody could say
+what an input contributes. The weight that comes out of it is an ordinary one: it is taken once, and the
+network computes what it did, a little faster.
+
+Shapes: ``O`` outputs, ``I`` inputs of a group, ``K`` kernel pixels a side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+STANDARDISED = ("StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame")
+"""What such layers are called in timm."""
+
+
+class PlainConv2d(nn.Conv2d):
+    """A convolution that may pad as TensorFlow's ``SAME`` does: by the image's size, the rest behind.
+
+    Attributes:
+        same: whether it does; ``padding`` is 0 then.
+    """
+
+    same: bool = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.same:
+            width, height = (self._missing(x.shape[axis], axis + 2) for axis in (-1, -2))
+            x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+        return super().forward(x)
+
+    def _missing(self, size: int, axis: int) -> int:
+        """Pixels that an image of so many lacks for every stride to have a whole kernel."""
+        reach = (self.kernel_size[axis] - 1) * self.dilation[axis] + 1
+        return max((math.ceil(size / self.stride[axis]) - 1) * self.stride[axis] + reach - size, 0)
+
+
+class _Caught(TorchFunctionMode):
+    """Within the context, notes the weight that a convolution is computed with."""
+
+    weight: Tensor | None = None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.conv2d:
+            self.weight = args[1]
+        return func(*args, **(kwargs or {}))
+
+
+def fold_standardised(model: nn.Module, *, only: Collection[str] | None = None) -> nn.Module:
+    """Put :class:`PlainConv2d` with the standardised weight in the place of such layers.
+
+    Args:
+        model: changed in place.
+        only: names of modules; None: all.
+
+    Returns:
+        The model.
+    """
+    for name, module in list(model.named_modules()):
+        wanted = only is None or name in only
+        if name and wanted and isinstance(module, nn.Conv2d) and type(module).__name__ in STANDARDISED:
+            model.set_submodule(name, _folded(module))
+    return model
+
+
+@torch.no_grad()
+def _folded(layer: nn.Conv2d) -> PlainConv2d:
+    made = PlainConv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,  # type: ignore[arg-type]
+        stride=layer.stride,  # type: ignore[arg-type]
+        padding=layer.padding,  # type: ignore[arg-type]
+        dilation=layer.dilation,  # type: ignore[arg-type]
+        groups=layer.groups,
+        bias=layer.bias is not None,
+    ).to(layer.weight)
+    made.same = bool(getattr(layer, "same_pad", False))
+    size = max(k * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True))
+    with _Caught() as caught:
+        layer(layer.weight.new_zeros(1, layer.in_channels, size, size))
+    if caught.weight is None:
+        raise TypeError(f"a {type(layer).__name__} that computes no convolution")
+    made.weight = nn.Parameter(caught.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
+    if made.bias is not None and layer.bias is not None:
+        made.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=layer.bias.requires_grad)
+    return made.train(layer.training)
+
+
+def folded_in(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that :func:`fold_standardised` put there."""
+    return tuple(name for name, module in model.named_modules() if isinstance(module, PlainConv2d))
