@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from coprune.models.attention import SeparateAttention, can_be_separated, ready, separate_attention, separated
+from coprune.models.attention import SeparateAttention, can_be_separated, separate_attention, separated
+from coprune.models.ready import ready
 
 N, L, S, E, H = 3, 5, 6, 16, 4
 

@@ -171,11 +171,14 @@ class Mine(nn.Module):
         return self.head(self.attention(x))
 
 
-def test_unknown_attention_is_refused_with_a_way_out():
+def test_unknown_attention_is_left_alone_with_a_way_out():
+    units = find_units(Mine(), torch.zeros(1, 6))
+    assert [g.name for g in units.groups] == ["inner"]
+    assert not any("attention" in m.layer for g in units.groups for m in g.members if m.role == "producer")
     with pytest.raises(
         UserError, match=r"'attention' \(MyAttention\).*docs/transformers.md.*--skip attention"
     ):
-        find_units(Mine(), torch.zeros(1, 6))
+        find_units(Mine(), {"x": torch.zeros(1, 6)})
 
 
 def test_unknown_attention_can_be_skipped():

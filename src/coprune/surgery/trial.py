@@ -1,8 +1,8 @@
-"""Try coupled groups before they are offered: what is cut must compute what is masked.
+"""Try groups of channels before they are offered: what is cut must compute what is masked.
 
 A dependency graph sees which tensors meet, not everything that is done to them: a channel shuffle is a
 reshape to it, a maximum over channels an activation, a split in two halves stays where it was. So every
-coupled group is cut, on a twin in float64 with other weights, and compared with the twin that has the same
+group is cut, on a twin in float64 with other weights, and compared with the twin that has the same
 units silenced.
 """
 
@@ -33,7 +33,7 @@ _DRAWS = 2
 
 
 def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
-    """The units without those coupled groups whose cut is not what it should be.
+    """The units without those groups whose cut is not what it should be.
 
     Args:
         model: unpruned; left as it is.
@@ -43,16 +43,17 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
     Returns:
         All other groups; the producers of the refused ones are among the skipped, with the reason.
     """
-    coupled = [g for g in units.groups if g.kind == "coupled"]
-    if not coupled or not isinstance(example, Tensor):
+    # Heads and neurons are not traced: a family's forward pass was read for them.
+    tried = [g for g in units.groups if g.kind in ("inner", "coupled")]
+    if not tried or not isinstance(example, Tensor):
         return units
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((_IMAGES, *example.shape[1:]), generator=generator, dtype=torch.float64)
     twin = _twin(model, images)
-    refused = _refused(twin, coupled, images)
+    refused = _refused(twin, tried, images)
     left = tuple(
         Skipped(layer=member.layer, reason=refused[group.name])
-        for group in coupled
+        for group in tried
         if group.name in refused
         for member in group.of_role("producer")
     )
@@ -86,7 +87,8 @@ def _refused(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor) -
     if wrong is None:
         return {}
     if len(groups) == 1:
-        return {groups[0].name: wrong}
+        kind = "coupled, and " if groups[0].kind == "coupled" else ""
+        return {groups[0].name: kind + wrong}
     half = len(groups) // 2
     found: dict[str, str] = {}
     for part in (groups[:half], groups[half:]):
@@ -113,21 +115,21 @@ def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tenso
             expected = logits_of(model, images.clone())
         found = logits_of(cut(model, decisions, images[:1]), images.clone())
     except UserError as cause:
-        return f"coupled, and it cannot be cut: {cause}"
+        return f"it cannot be cut: {cause}"
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as cause:
         said = str(cause).splitlines()[0] if str(cause) else ""
-        return f"coupled, and the model does not run when it is cut ({type(cause).__name__}: {said})"
+        return f"the model does not run when it is cut ({type(cause).__name__}: {said})"
     if found.shape != expected.shape:
-        return "coupled, and the model's output depends on how many there are"
+        return "the model's output depends on how many there are"
     if not bool(torch.isfinite(expected).all()):
-        return "coupled, and no cut could be tried: the model's output is not finite"
+        return "no cut could be tried: the model's output is not finite"
     apart, size = float((found - expected).abs().max()), float(expected.abs().max())
     spread = float((expected - expected.mean(0)).abs().max())
     if spread <= _BLIND * size:
-        return "coupled, and no cut could be tried: the model's output hardly depends on its input"
+        return "no cut could be tried: the model's output hardly depends on its input"
     if apart > TOLERANCE * spread:
         return (
-            "coupled, and when it is cut other channels change too: something in between mixes or orders "
+            "when it is cut other channels change too: something in between mixes or orders "
             "channels in a way that the dependency graph does not see"
         )
     return None

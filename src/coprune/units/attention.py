@@ -14,7 +14,6 @@ from typing import Literal
 
 from torch import nn
 
-from coprune.errors import UserError
 from coprune.plan import Member, Skipped
 from coprune.units.families import (
     ATTENTIONS,
@@ -39,23 +38,14 @@ def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Uni
 
     Returns:
         One group of heads an attention module (key/value heads with grouped queries), one of neurons
-        a feed-forward block, in the order of the network; None when the model has no attention, or
-        only such as ``skip`` names.
-
-    Raises:
-        UserError: its attention is of a family that the table lacks, or of one that cannot be cut.
+        a feed-forward block, in the order of the network; None when the model has no attention whose
+        heads are known.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     groups, refused = _groups(model, modules)
-    foreign = dict(_foreign(model))
     if not groups:
-        left = {name: why for name, why in {**refused, **foreign}.items() if not within(name, skip)}
-        for name, why in left.items():
-            raise UserError(
-                f"{type(model).__name__}: the heads of '{name}' ({type(modules[name]).__name__}) cannot be "
-                f"found: {why}; docs/transformers.md says how to add yours, --skip {name} leaves it alone"
-            )
         return None
+    foreign = dict(_foreign(model))
     kept, skipped = [], dict(refused | foreign)
     for group in groups:
         own = [m.layer for m in group.members if m.role != "consumer"]
@@ -71,6 +61,25 @@ def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Uni
         tuple(kept),
         tuple(Skipped(layer=n, reason=why) for n, why in sorted(skipped.items(), key=lambda i: order[i[0]])),
     )
+
+
+def unknown_heads(model: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, str]:
+    """Attention modules whose heads cannot be told apart, with the reason and the way out.
+
+    Args:
+        model: looked at, never called.
+        skip: module names to leave alone anyway.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    _, refused = _groups(model, modules)
+    return {
+        name: (
+            f"the heads of '{name}' ({type(modules[name]).__name__}) cannot be found: {why}; "
+            f"docs/transformers.md says how to add yours, --skip {name} leaves it alone"
+        )
+        for name, why in {**refused, **dict(_foreign(model))}.items()
+        if not within(name, skip)
+    }
 
 
 def transformer_groups(model: nn.Module) -> tuple[ChannelGroup, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ from coprune.errors import UserError, near_matches
 from coprune.forward import Inputs
 from coprune.measure.macs import layer_costs
 from coprune.plan import Member, Skipped
-from coprune.units.attention import find_transformer_units, within
+from coprune.units.attention import find_transformer_units, unknown_heads, within
 from coprune.units.coupled import Coupled, coupled_groups
 from coprune.units.group import ChannelGroup, CostModel, LayerShare, Share, Units
 from coprune.units.layers import CHANNELWISE, has_channels, is_dense, is_grouped
@@ -95,8 +95,8 @@ def find_units(
 
     A transformer's heads and feed-forward neurons are found by its family
     (:func:`coprune.units.attention.find_transformer_units`), the channels of any other model by its
-    dependency graph. There, the first and the last layer are left alone (CoSeP, arXiv 2505.13225), but
-    for the first layer's part in a coupled group.
+    dependency graph. There, layers inside attention of an unknown family are left alone, and the first
+    and the last layer (CoSeP, arXiv 2505.13225), but for the first layer's part in a coupled group.
 
     Args:
         model: any module that Torch-Pruning can trace, or a transformer.
@@ -109,8 +109,8 @@ def find_units(
         graph: of the model, when it is known already.
 
     Raises:
-        UserError: the model cannot be traced, its attention is of an unknown family, or a name in
-            ``skip`` or ``only`` does not exist.
+        UserError: the model cannot be traced (named inputs, and its attention is of an unknown family),
+            or a name in ``skip`` or ``only`` does not exist.
     """
     known = dict(model.named_modules())
     for option, given in (("skip", skip), ("only", only)):
@@ -124,7 +124,11 @@ def find_units(
     transformer = find_transformer_units(model, skip=skip)
     if transformer is not None:
         return _restricted(transformer, only)
-    return _restricted(_traced_units(model, example, skip=skip, coupled=coupled, graph=graph), only)
+    closed = unknown_heads(model, skip=skip)
+    if closed and not isinstance(example, Tensor):
+        raise UserError(f"{type(model).__name__}: {next(iter(closed.values()))}")
+    closed |= dict.fromkeys(skip, "left alone as asked (--skip)")
+    return _restricted(_traced_units(model, example, closed=closed, coupled=coupled, graph=graph), only)
 
 
 def _restricted(units: Units, only: Sequence[str]) -> Units:
@@ -146,7 +150,7 @@ def _traced_units(
     model: nn.Module,
     example: Inputs,
     *,
-    skip: Sequence[str],
+    closed: Mapping[str, str],
     coupled: bool,
     graph: tp.DependencyGraph | None,
 ) -> Units:
@@ -177,9 +181,9 @@ def _traced_units(
             continue
         producers = [m.layer for m in group.of_role("producer")]
         covered.update(producers)
-        reason = None
-        if any(within(m.layer, skip) for m in group.members if m.role != "consumer"):
-            reason = "left alone as asked (--skip)"
+        reason = _closing(group, closed)
+        if reason is not None:
+            pass
         elif name == dense[-1] or not (group.of_role("consumer") or _mixing(model, group)):
             reason = "makes the model's output"
         elif group.kind == "coupled":
@@ -194,7 +198,7 @@ def _traced_units(
             inner.append(name)
     if coupled:
         found = coupled_groups(graph, model, order, last=dense[-1], leave=inner)
-        return _with_coupled(groups, skipped, found, order, skip)
+        return _with_coupled(groups, skipped, found, order, closed)
     return Units(tuple(groups), tuple(skipped))
 
 
@@ -203,14 +207,15 @@ def _with_coupled(
     skipped: Sequence[Skipped],
     found: Coupled,
     order: Sequence[str],
-    skip: Sequence[str],
+    closed: Mapping[str, str],
 ) -> Units:
     """Coupled groups beside the inner ones, in the order of the network, and what is still left alone."""
     offered, left = list(groups), dict(found.refused)
     for group in found.groups:
         producers = [m.layer for m in group.of_role("producer")]
-        if any(within(m.layer, skip) for m in group.members if m.role != "consumer"):
-            left |= dict.fromkeys(producers, "left alone as asked (--skip)")
+        reason = _closing(group, closed)
+        if reason is not None:
+            left |= dict.fromkeys(producers, reason)
         else:
             offered.append(group)
     offered.sort(key=lambda g: order.index(g.of_role("producer")[0].layer))
@@ -218,6 +223,19 @@ def _with_coupled(
     why = {s.layer: s.reason for s in skipped if s.layer not in made}
     why |= {layer: reason for layer, reason in left.items() if layer not in made}
     return Units(tuple(offered), tuple(Skipped(layer=layer, reason=reason) for layer, reason in why.items()))
+
+
+def _closing(group: ChannelGroup, closed: Mapping[str, str]) -> str | None:
+    """Why a group is left alone: some of it is made or carried inside a module that is closed, if so."""
+    return next(
+        (
+            reason
+            for name, reason in closed.items()
+            for m in group.members
+            if m.role != "consumer" and within(m.layer, (name,))
+        ),
+        None,
+    )
 
 
 def _mixing(model: nn.Module, group: ChannelGroup) -> bool:
