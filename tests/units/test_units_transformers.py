@@ -173,7 +173,8 @@ class Mine(nn.Module):
 
 def test_unknown_attention_is_left_alone_with_a_way_out():
     units = find_units(Mine(), torch.zeros(1, 6))
-    assert [g.name for g in units.groups] == ["inner"]
+    # What the attention reads can go, its own channels cannot.
+    assert [g.name for g in units.groups] == ["inner", "back"]
     assert not any("attention" in m.layer for g in units.groups for m in g.members if m.role == "producer")
     with pytest.raises(
         UserError, match=r"'attention' \(MyAttention\).*docs/transformers.md.*--skip attention"

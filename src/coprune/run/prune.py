@@ -30,7 +30,7 @@ from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolv
 from coprune.run.steps import Prepared, curves_for, decide, gather_for, prepare, recover
 from coprune.run.trials import Trials, calibration_parts, is_judged, points_lost, surely_worse, why_nothing
 from coprune.select import Method
-from coprune.store.model import weights_fingerprint
+from coprune.store.model import check_finite, weights_fingerprint
 from coprune.store.profile import load_profile, save_profile
 from coprune.surgery import cut
 from coprune.training import Checkpoint, fit
@@ -89,6 +89,7 @@ def prune_model(
     check_settings(settings, method)
     settings = resolved(settings, method)
     watch = Stopwatch()
+    check_finite(model.state_dict(), where=f"this {type(model).__name__}")
     model = ready(model)
     prepared = prepared or prepare_for(model, data, settings, method)
     fingerprint = weights_fingerprint(model)
