@@ -22,7 +22,7 @@ OPTIONS = {
         "--width",
         "4",
         "--epochs",
-        "8",
+        "5",
         "--precision",
         "bf16",
     ],
