@@ -67,6 +67,23 @@ class Dense(nn.Module):
         return self.fc(torch.relu(self.norms[2](torch.cat(seen, 1))).mean((2, 3)))
 
 
+class WithImage(nn.Module):
+    """Features beside the image itself: a part of the concatenation that no layer made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.left = nn.Conv2d(4, 5, 3, padding=1)
+        self.right = nn.Conv2d(4, 5, 3, padding=1)
+        self.read = nn.Conv2d(6, 4, 3)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.stem(x))
+        h = torch.relu(self.left(h) + self.right(h))
+        return self.fc(torch.relu(self.read(torch.cat([h, x], 1))).mean((2, 3)))
+
+
 class Flat(nn.Module):
     """A sum, flattened: a linear layer reads all pixels of a unit."""
 
@@ -144,6 +161,28 @@ class Normed(nn.Module):
         return self.fc((x + self.scale * h).mean((2, 3)))
 
 
+class LayerNorm2d(nn.LayerNorm):
+    """Over the second axis, as libraries have it for maps; its weights look like any layer norm's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class NormedMaps(nn.Module):
+    """Layer norm over the channels of maps, as wide as they are high and deep: sizes do not tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 6, 2, 2)
+        self.norm = LayerNorm2d(6)
+        self.mix = nn.Conv2d(6, 6, 3, padding=1)
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.fc((x + torch.relu(self.mix(self.norm(x)))).mean((2, 3)))
+
+
 class GroupNormed(nn.Module):
     """A group norm: its groups are blocks of channels that go together."""
 
@@ -197,6 +236,21 @@ class Strongest(nn.Module):
         return self.fc(torch.relu(self.read(h)).mean((2, 3)))
 
 
+class Reversed(nn.Module):
+    """The channels of a chain come out in reverse order, which is an activation to the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3)
+        self.made = nn.Conv2d(4, 6, 1)
+        self.read = nn.Conv2d(6, 4, 1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.made(torch.relu(self.stem(x)))).flip(1)
+        return self.fc(torch.relu(self.read(h)).mean((2, 3)))
+
+
 class Halved(nn.Module):
     """A sum that is split in two halves wherever its middle is."""
 
@@ -222,10 +276,12 @@ def networks() -> dict[str, nn.Module]:
         "stream": Stream(),
         "plain": Plain(),
         "dense": Dense(),
+        "with_image": WithImage(),
         "flat": Flat(),
         "grouped": Grouped(),
         "multiplied": Grouped(groups=8, multiplier=2),
         "normed": Normed(),
+        "normed_maps": NormedMaps(),
         "group_normed": GroupNormed(),
     }
     return {name: tiny.randomise(net) for name, net in made.items()}
