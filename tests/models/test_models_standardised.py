@@ -74,8 +74,10 @@ def test_what_trains_and_what_does_not_is_kept():
     model[0].weight.requires_grad_(False)
     fold_standardised(model)
     assert not model[0].weight.requires_grad
-    assert model[0].bias.requires_grad and model[1].weight.requires_grad
-    assert model[0].training and model[1].bias is None
+    assert model[0].bias.requires_grad
+    assert model[1].weight.requires_grad
+    assert model[0].training
+    assert model[1].bias is None
 
 
 def test_only_the_named_ones_are_folded_and_named():
