@@ -72,8 +72,8 @@ def test_the_walk_ends_where_channels_are_regrouped():
     assert isinstance(found, str) or all(max(t.idxs) < 24 for t in found)
 
 
-@pytest.mark.parametrize("name", ["efficientvit_m0", "xcit_nano_12_p16_224"])
-def test_networks_that_torch_prunings_walk_never_leaves(name):
+@pytest.mark.parametrize("name", ["efficientvit_m0", "xcit_nano_12_p16_224", "shvit_s1"])
+def test_networks_that_torch_prunings_own_walk_or_count_stops_at(name):
     timm = pytest.importorskip("timm")
     net = timm.create_model(name, pretrained=False).eval()
     size = net.default_cfg["input_size"][-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -56,25 +56,36 @@ class _Shuffles(TorchFunctionMode):
         return made
 
 
+_MAPPINGS = ("concat", "split", "reshape", "unbind", "expand", "slice")
+
+
 @contextmanager
 def unknown_parts() -> Iterator[None]:
-    """Within the context, a concatenation of which a part has no layer to count it is left as it is.
+    """Within the context, operations whose channels nobody can count are left as they are.
 
-    Torch-Pruning (1.6.1) adds up the widths of the parts, and stops at pieces of the image itself or at a
-    learned token. What it then takes for the place of channels behind it may be wrong; such groups are
-    tried before they are offered.
+    Torch-Pruning (1.6.1) works out where channels are behind a concatenation or a reshape from the layers
+    around it, and stops where there is none: at pieces of the image itself, a learned token, a part with
+    a fixed number of channels. What it then takes for the place of channels behind it may be wrong; such
+    groups are tried before they are offered.
     """
-    plain = index_mapping.update_concat_index_mapping
+    plain = {name: getattr(index_mapping, f"update_{name}_index_mapping") for name in _MAPPINGS}
 
-    def careful(graph: tp.DependencyGraph, node: Any) -> None:
-        with suppress(TypeError):
-            plain(graph, node)
+    def careful(
+        update: Callable[[tp.DependencyGraph, Any], None],
+    ) -> Callable[[tp.DependencyGraph, Any], None]:
+        def updated(graph: tp.DependencyGraph, node: Any) -> None:
+            with suppress(TypeError, LookupError, ArithmeticError):
+                update(graph, node)
 
-    index_mapping.update_concat_index_mapping = careful
+        return updated
+
+    for name, update in plain.items():
+        setattr(index_mapping, f"update_{name}_index_mapping", careful(update))
     try:
         yield
     finally:
-        index_mapping.update_concat_index_mapping = plain
+        for name, update in plain.items():
+            setattr(index_mapping, f"update_{name}_index_mapping", update)
 
 
 def pruning_group(graph: tp.DependencyGraph, layer: nn.Module, idxs: list[int]) -> tp.dependency.Group:
