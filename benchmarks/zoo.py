@@ -240,9 +240,9 @@ def main() -> None:
         families=args.families,
     )
     found = json.loads(args.out.read_text())["models"] if args.out.is_file() else []
-    done = {entry["model"]: entry for entry in found if not args.again or entry["status"] == "passed"}
+    done = {entry["model"]: entry for entry in found}
     for name in names:
-        if name in done:
+        if name in done and not (args.again and done[name]["status"] != "passed"):
             continue
         done[name] = tried(name, timeout=args.timeout)
         print(name, done[name]["status"], done[name].get("reason", ""), flush=True)

@@ -64,10 +64,26 @@ def _said() -> str:
     first = next(iter(measured().values()))
     job, train = first["job"], first["job"]["finetune"]
     sizes = ", ".join(f"`{name}` {c['base']['macs'] / 1e6:.2f} M MACs" for name, c in measured().items())
+    fewer = [
+        f" (`{name}` {c['job']['seeds']})"
+        for name, c in measured().items()
+        if c["job"]["seeds"] != job["seeds"]
+    ]
+    width = "`w8` stands for a first layer of 8 channels, DenseNet's `w4` for layers that add 4"
     return (
-        f"\n\n`{job['data']}`, networks trained by the project ({sizes}; `w8` stands for a first layer of 8 "
-        f"channels); {job['calibration']:,} calibration images, every choice with the same least squares and "
+        f"\n\n`{job['data']}`, networks trained by the project ({sizes}; {width}); "
+        f"{job['calibration']:,} calibration images, every choice with the same least squares and "
         f"then {train['epochs']} epoch of SGD, rate {train['lr']:g}, cosine to 0, batch "
-        f"{train['batch_size']}, distillation weight {train['distill']:g}; {job['seeds']} seeds, mean ± "
-        "standard deviation of top-1 on the whole test set, in per cent; MACs within 0.2 % of one another."
+        f"{train['batch_size']}, distillation weight {train['distill']:g}; {job['seeds']} seeds{''.join(fewer)}, "
+        "mean ± standard deviation of top-1 on the whole test set, in per cent; MACs within "
+        f"{100 * _apart():.1f} % of one another."
     )
+
+
+def _apart() -> float:
+    """How far the MACs of two choices for one budget are apart at most, in proportion to the budget."""
+    ratios: dict[tuple[str, float], list[float]] = {}
+    for name, content in measured().items():
+        for row in content["rows"]:
+            ratios.setdefault((name, row["budget"]), []).append(row["macs_ratio"])
+    return max((max(found) - min(found)) / budget for (_, budget), found in ratios.items())
