@@ -216,6 +216,31 @@ def test_weights_that_are_no_numbers(saved, value):
         load(saved)
 
 
+class Clipped(torch.nn.Module):
+    """A layer whose output is clipped at nothing yet: an infinite limit is a value like any other."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(2, 3)
+        self.norm = torch.nn.BatchNorm1d(3)
+        self.register_buffer("limit", torch.tensor(float("inf")))
+
+    def forward(self, x):
+        return self.norm(self.fc(x)).clamp(max=self.limit)
+
+
+def test_limits_may_be_infinite_and_statistics_may_not(tmp_path):
+    net = Clipped().eval()
+    save_model(tmp_path, net)
+    x = torch.ones(2, 2)
+    assert torch.equal(load(tmp_path, model=Clipped())(x), net(x))
+    tensors = load_file(tmp_path / "model.safetensors")
+    for name, value in (("limit", float("nan")), ("norm.running_var", float("inf"))):
+        save_file({**tensors, name: torch.full_like(tensors[name], value)}, tmp_path / "model.safetensors")
+        with pytest.raises(UserError, match=f"NaN or Inf in '{name}'"):
+            load(tmp_path, model=Clipped())
+
+
 def test_weights_of_another_network(saved, tmp_path, smaller):
     other = tmp_path / "other"
     save_model(other, smaller["vgg16_bn"])

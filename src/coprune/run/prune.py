@@ -89,7 +89,7 @@ def prune_model(
     check_settings(settings, method)
     settings = resolved(settings, method)
     watch = Stopwatch()
-    check_finite(model.state_dict(), where=f"this {type(model).__name__}")
+    check_finite(model.state_dict(), model=model, where=f"this {type(model).__name__}")
     model = ready(model)
     prepared = prepared or prepare_for(model, data, settings, method)
     fingerprint = weights_fingerprint(model)

@@ -98,7 +98,7 @@ def _train(
         label="training",
     )
     seconds = time.monotonic() - started
-    check_finite(model.state_dict(), where="the trained model")
+    check_finite(model.state_dict(), model=model, where="the trained model")
     check_same(model, weights_fingerprint, what="result of the training")
     score = evaluate(model, data.heldout, device=device)
     model.cpu()

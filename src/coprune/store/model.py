@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.errors import UserError
 from coprune.files import read_document, write_json
@@ -248,19 +249,35 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], *, where: str) ->
             f"{where}: not weights of this {type(model).__name__}: {'; '.join(wrong[:3])}"
             + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         )
-    check_finite(tensors, where=where)
+    check_finite(tensors, model=model, where=where)
     state = OrderedDict(tensors)
     # Versions of its modules' formats, without which some (MNASNet) refuse what they wrote themselves.
     state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
     model.load_state_dict(state)
 
 
-def check_finite(tensors: dict[str, Tensor], *, where: str) -> None:
+def check_finite(tensors: dict[str, Tensor], *, model: nn.Module, where: str) -> None:
     """Refuse weights with NaN or Inf.
+
+    A buffer may hold Inf, as limits do that nothing is clipped at, but for a batch norm's statistics.
+
+    Args:
+        tensors: a state dict.
+        model: whose it is.
+        where: what the message begins with.
 
     Raises:
         UserError: names the first tensor that has any.
     """
+    limits = {
+        f"{name}.{buffer}".lstrip(".")
+        for name, module in model.named_modules()
+        if not isinstance(module, _BatchNorm)
+        for buffer, _ in module.named_buffers(recurse=False)
+    }
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not tensor.is_floating_point():
+            continue
+        wrong = torch.isnan(tensor) if name in limits else ~torch.isfinite(tensor)
+        if bool(wrong.any()):
             raise UserError(f"{where}: NaN or Inf in '{name}'; the training diverged or the file is bad")

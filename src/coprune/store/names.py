@@ -95,5 +95,5 @@ def open_model(
             load_published(model, plain, tag)
     if weights is not None:
         load_weights(model, load_weights_file(weights), where=str(weights))
-    check_finite(model.state_dict(), where=f"model '{name}'")
+    check_finite(model.state_dict(), model=model, where=f"model '{name}'")
     return separate_attention(model)
