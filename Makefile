@@ -102,9 +102,9 @@ bench-text: $(VENV)/.ready
 	$(BIN)/python benchmarks/render.py
 
 # The smallest model of every family of torchvision and timm pruned to 70 % of its MACs (goes on where it was);
-# without --families all of them, which takes a day.
+# with --one-of architecture one of every set of types of modules (hours), without it all of them, which takes a day.
 bench-zoo: $(VENV)/.ready
-	$(BIN)/python benchmarks/zoo.py --families --out benchmarks/results/zoo.json
+	$(BIN)/python benchmarks/zoo.py --one-of family --out benchmarks/results/zoo.json
 	$(BIN)/python benchmarks/render.py
 
 # Profile pass, distances of a thousand classes, every k, and how each grows (about a quarter of an hour; with

@@ -183,6 +183,75 @@ class NormedMaps(nn.Module):
         return self.fc((x + torch.relu(self.mix(self.norm(x)))).mean((2, 3)))
 
 
+class RmsNorm2d(nn.Module):
+    """A library's own norm: PyTorch's names, no class of PyTorch's, and an activation of its own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.normalized_shape = (channels,)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6)
+        return self.act(x * self.weight.reshape(1, -1, 1, 1))
+
+
+class GlobalResponseNorm(nn.Module):
+    """Every channel by its strength among all, as in ConvNeXt V2."""
+
+    channel_dim = -1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        strength = x.norm(p=2, dim=(1, 2), keepdim=True)
+        return x + self.bias + self.weight * x * strength / (strength.mean(-1, keepdim=True) + 1e-6)
+
+
+class OwnNorms(nn.Module):
+    """Norms over channels that are no layers of PyTorch, in a chain and in a block of linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 2, 2)
+        self.made = nn.Conv2d(4, 6, 1)
+        self.rms = RmsNorm2d(6)  # of maps 6 high and 6 wide
+        self.read = nn.Conv2d(6, 4, 1)
+        self.up = nn.Linear(4, 8)
+        self.response = GlobalResponseNorm(8)
+        self.down = nn.Linear(8, 4)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.read(self.rms(self.made(torch.relu(self.stem(x))))).permute(0, 2, 3, 1)
+        x = x + self.down(self.response(torch.nn.functional.gelu(self.up(x))))
+        return self.fc(x.mean((1, 2)))
+
+
+class Paths(nn.Module):
+    """Two paths in a stack, weighed by a softmax between them, as in selective kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3)
+        self.paths = nn.ModuleList(nn.Conv2d(4, 6, 3, padding=d, dilation=d) for d in (1, 2))
+        self.reduce, self.select = nn.Conv2d(6, 5, 1), nn.Conv2d(5, 12, 1)
+        self.read = nn.Conv2d(6, 4, 1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        stack = torch.stack([path(x) for path in self.paths], 1)
+        weight = self.select(torch.relu(self.reduce(stack.sum(1).mean((2, 3), keepdim=True))))
+        n, channels, height, width = weight.shape
+        weight = weight.view(n, 2, channels // 2, height, width).softmax(1)
+        return self.fc(torch.relu(self.read((stack * weight).sum(1))).mean((2, 3)))
+
+
 class GroupNormed(nn.Module):
     """A group norm: its groups are blocks of channels that go together."""
 
@@ -282,6 +351,8 @@ def networks() -> dict[str, nn.Module]:
         "multiplied": Grouped(groups=8, multiplier=2),
         "normed": Normed(),
         "normed_maps": NormedMaps(),
+        "own_norms": OwnNorms(),
         "group_normed": GroupNormed(),
+        "paths": Paths(),
     }
     return {name: tiny.randomise(net) for name, net in made.items()}

@@ -376,6 +376,6 @@ def uneven(groups: tuple[ChannelGroup, ...]) -> tuple[GroupDecision, ...]:
     heads, neurons, found = [(2,), (0, 1, 3), (1, 2)], [(0, 7, 9, 19), tuple(range(3, 18))], []
     for group in groups:
         choices = heads if group.kind == "heads" else neurons
-        found.append(decide(group, tuple(k for k in choices[0] if k < group.size)))
+        found.append(decide(group, tuple(k for k in choices[0] if k < group.size) or (0,)))
         choices.append(choices.pop(0))
     return tuple(found)

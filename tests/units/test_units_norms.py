@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 import tiny
+import tiny_coupled
 from coprune.plan import Member
 from coprune.store import load, save_model
 from coprune.surgery import cut, masked
@@ -45,3 +46,13 @@ def test_norms_without_weights_are_cut_with_their_groups_and_stored(tmp_path):
         assert torch.allclose(net(x), smaller(x), atol=1e-6)
     save_model(tmp_path, smaller)
     assert torch.equal(load(tmp_path, model=Bare())(x), smaller(x))
+
+
+def test_norms_of_libraries_are_carriers_as_pytorchs_are():
+    net = tiny_coupled.networks()["own_norms"]
+    groups = {g.name: g for g in find_units(net, IMAGE, coupled=True).groups}
+    assert [m for m in groups["made"].members if m.role == "carrier"] == [Member(layer="rms", role="carrier")]
+    assert Member(layer="response", role="carrier") in groups["up"].members
+    smaller = cut(net, (tiny.decision(groups["made"], [0, 2, 3]), tiny.decision(groups["up"], [1, 4])), IMAGE)
+    assert (smaller.rms.normalized_shape, len(smaller.rms.weight)) == ((3,), 3)
+    assert len(smaller.response.weight) == len(smaller.response.bias) == 2

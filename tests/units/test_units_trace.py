@@ -8,6 +8,7 @@ from torch import nn
 
 import tiny
 import tiny_coupled
+from coprune.units import channel_indices, find_units
 from coprune.units.layers import is_grouped
 from coprune.units.trace import pruning_group, trace, whole_group
 
@@ -92,3 +93,15 @@ def test_frozen_layers_are_traced_and_stay_frozen():
     graph = trace(net, torch.zeros(1, 1, 28, 28))
     assert isinstance(whole_group(graph, net.fc), tuple)
     assert not any(p.requires_grad for p in net.parameters())
+
+
+def test_channels_of_stacked_paths_go_with_their_weights_in_every_path():
+    net = tiny_coupled.networks()["paths"]
+    (group,) = [g for g in find_units(net, IMAGE, coupled=True).groups if g.name == "paths.0"]
+    of = {(m.layer, m.role): m for m in group.members}
+    assert group.size == 6
+    assert {layer for layer, role in of if role == "producer"} == {"paths.0", "paths.1", "select"}
+    # Channel c of the stack is weighed by outputs c and 6 + c.
+    assert of["select", "producer"].span == 2
+    assert channel_indices(of["select", "producer"], torch.tensor([1])).tolist() == [1, 7]
+    assert {layer for layer, role in of if role == "consumer"} == {"reduce", "read"}

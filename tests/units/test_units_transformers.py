@@ -200,7 +200,7 @@ def test_a_family_can_be_added():
     model.attention.head_dim, model.attention.out = 4, nn.Linear(8, 8)
     families.ATTENTIONS.append(ours)
     try:
-        (heads,) = find_units(model, torch.zeros(1, 6)).groups
+        (heads,) = [g for g in find_units(model, torch.zeros(1, 6)).groups if g.kind == "heads"]
         pruned = cut(model, (decide(heads, (1,)),), torch.zeros(1, 6))
     finally:
         families.ATTENTIONS.remove(ours)
@@ -224,7 +224,9 @@ def test_a_network_without_attention_has_no_transformer_units(traced):
 )
 def test_attention_that_reshapes_by_the_width_is_left_alone_with_the_reason(name, layer):
     units = found(name)
-    assert {g.kind for g in units.groups} == {"neurons"}
+    kinds = {g.kind for g in units.groups}
+    assert "neurons" in kinds
+    assert "heads" not in kinds
     reasons = {s.layer: s.reason for s in units.skipped}
     assert "cannot be cut" in reasons[layer]
 
@@ -245,3 +247,28 @@ def test_heads_that_depend_on_one_another_are_left_alone():
     units = find_transformer_units(DebertaForSequenceClassification(DebertaConfig(**settings)))
     assert {g.kind for g in units.groups} == {"neurons"}
     assert any("talking heads" in s.reason for s in units.skipped)
+
+
+def test_channels_of_convolutional_stages_are_units_beside_neurons():
+    model, image = transformer("torchvision_maxvit"), inputs("torchvision_maxvit", samples=1)
+    units = find_units(model, image, coupled=True)
+    kinds = {g.name: g.kind for g in units.groups}
+    for block in ("blocks.0.layers.0.layers", "blocks.1.layers.0.layers"):
+        assert kinds[f"{block}.MBconv.layers.conv_a.0"] == "coupled"  # squeeze-and-excite multiplies it
+        assert kinds[f"{block}.MBconv.layers.squeeze_excitation.fc1"] == "inner"
+        assert kinds[f"{block}.window_attention.mlp_layer.1"] == "neurons"
+    assert kinds["stem.1.0"] == "inner"
+    # Attention is not traced: no channel inside of it, nor of the stream that it adds to.
+    made = {m.layer for g in units.groups for m in g.members if m.role != "consumer"}
+    assert not [layer for layer in made if "attn_layer" in layer or "conv_c" in layer or "proj" in layer]
+    reasons = {s.layer: s.reason for s in units.skipped}
+    assert "meet those of attention" in reasons["blocks.0.layers.0.layers.MBconv.layers.conv_c"]
+    attention = "blocks.0.layers.0.layers.window_attention.attn_layer.1"
+    assert reasons[f"{attention}.merge"] == f"inside '{attention}', which is left alone"
+    # In the order of the network, and what is a unit is not among what is left alone.
+    order = [name for name, _ in model.named_modules()]
+    places = [order.index(g.of_role("producer")[0].layer) for g in units.groups]
+    assert places == sorted(places)
+    assert not made & reasons.keys()
+    # A transformer and nothing else is not traced, and one that cannot be traced keeps its own units.
+    assert not {g.kind for g in found("timm").groups} - {"heads", "neurons"}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.plan import GroupDecision
 from coprune.surgery.channels import check_fits
+from coprune.surgery.slices import slice_passing
 from coprune.units import channel_indices, unit_axis
+from coprune.units.layers import channel_count, is_channel_norm
 
 
 @contextmanager
@@ -22,8 +24,8 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
     contributes nothing there, while one that is only zeroed in the convolution would still leave
     its batch-norm shift.
 
-    A layer norm over channels is the one layer that a cut changes for the channels that stay: it then
-    normalises over fewer of them (so does Torch-Pruning). Within the context it does too.
+    Norms over channels are the one layer that a cut changes for the channels that stay: they then
+    normalise over fewer of them (as in Torch-Pruning). Within the context they do too.
 
     Args:
         model: changed by hooks only, and only within the context.
@@ -31,12 +33,12 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
     """
     check_fits(model, decisions)
     hooks = []
-    silent: dict[nn.LayerNorm, list[Tensor]] = {}
+    silent: dict[nn.Module, list[Tensor]] = {}
     for decision in decisions:
         removed = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)), dtype=torch.int64)
         for member in decision.members if len(removed) else ():
             norm = model.get_submodule(member.layer)
-            if isinstance(norm, nn.LayerNorm) and member.parameter is None:
+            if is_channel_norm(norm) and member.parameter is None:
                 silent.setdefault(norm, []).append(channel_indices(member, removed))
             if member.role != "consumer":
                 continue
@@ -52,9 +54,7 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
 
             hooks.append(consumer.register_forward_pre_hook(silence))
     for norm, parts in silent.items():
-        stays = torch.ones(norm.normalized_shape[0], dtype=torch.bool)
-        stays[torch.cat(parts)] = False
-        hooks.append(norm.register_forward_hook(_normalising(stays)))
+        hooks.append(norm.register_forward_hook(_normalising(norm, torch.cat(parts))))
     try:
         yield model
     finally:
@@ -62,28 +62,37 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
             hook.remove()
 
 
-def _normalising(stays: Tensor) -> Callable[[nn.LayerNorm, tuple[Tensor, ...], Tensor], Tensor]:
-    """A hook that normalises over some of the channels, ``[C]`` bool, and puts 0 for the others."""
+def _normalising(layer: nn.Module, gone: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    """A hook that normalises without some of the channels, ``[R]``, and puts 0 in their place."""
+    count = channel_count(layer, "output") or 0
+    stays = torch.ones(count, dtype=torch.bool)
+    stays[gone] = False
+    fewer = copy.deepcopy(layer)
+    for hooks in (fewer._forward_hooks, fewer._forward_pre_hooks):
+        hooks.clear()
+    slice_passing(fewer, gone)
 
-    def norm(layer: nn.LayerNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def norm(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         kept = stays.nonzero().flatten().to(output.device)
-        axis = _normalised_axis(layer, inputs[0], output)
-        x = inputs[0].index_select(axis, kept).movedim(axis, -1)
-        weight = None if layer.weight is None else layer.weight[kept]
-        bias = None if layer.bias is None else layer.bias[kept]
-        found = F.layer_norm(x, (len(kept),), weight, bias, layer.eps)
-        return torch.zeros_like(output).index_copy(axis, kept, found.movedim(-1, axis))
+        axis = _normalised_axis(layer, inputs[0], count)
+        found = fewer.to(output.device)(inputs[0].index_select(axis, kept))
+        return torch.zeros_like(output).index_copy(axis, kept, found)
 
     return norm
 
 
-def _normalised_axis(layer: nn.LayerNorm, x: Tensor, output: Tensor) -> int:
-    """The axis of a layer norm's channels: the last, but the second in what libraries call LayerNorm2d."""
-    count = layer.normalized_shape[0]
+def _normalised_axis(layer: nn.Module, x: Tensor, count: int) -> int:
+    """The axis of a norm's channels: the last, or the second in norms for maps such as LayerNorm2d."""
+    told = getattr(layer, "channel_dim", None)
+    if told is not None:
+        return int(told)
     if x.shape[-1] != count:
         return 1
     if x.ndim < 3 or x.shape[1] != count:
         return -1
-    # Both would do by their sizes: see which one it was.
-    by_last = F.layer_norm(x, (count,), layer.weight, layer.bias, layer.eps)
-    return -1 if torch.allclose(by_last, output, rtol=1e-4, atol=1e-5) else 1
+    # Both would do by their sizes: a norm hands a change on along the axis that it runs over.
+    one = x[:1].clone(memory_format=torch.contiguous_format)
+    before = layer.forward(one)
+    one.view(-1)[0] += 1.0 + one.abs().max()
+    by_last = (layer.forward(one) != before).reshape(-1, count)[0]
+    return -1 if bool(by_last[1:].any()) else 1

@@ -17,7 +17,7 @@ from coprune.errors import UserError
 from coprune.plan import GroupDecision
 from coprune.units import channel_indices
 from coprune.units.attention import attention_family, transformer_groups
-from coprune.units.layers import CHANNELWISE, channel_count, is_transposed
+from coprune.units.layers import CHANNELWISE, channel_count, is_mixing, is_transposed
 
 TABLES = ("relative_position_bias_table",)
 """Parameters ``[places, heads]`` of modules that are no layers of PyTorch (BEiT, Swin)."""
@@ -29,15 +29,18 @@ def is_sliced(model: nn.Module, decisions: Sequence[GroupDecision]) -> list[bool
     Heads and neurons of a transformer; and, as soon as a plan has a coupled group, all of its channels.
     """
     names = {group.name for group in transformer_groups(model)}
-    coupled = any(_is_coupled(d) for d in decisions if d.name not in names)
+    coupled = any(_is_coupled(d, model) for d in decisions if d.name not in names)
     return [coupled or decision.name in names for decision in decisions]
 
 
-def _is_coupled(decision: GroupDecision) -> bool:
-    """Whether a group of channels is more than one producer, what passes it on, and what reads it."""
+def _is_coupled(decision: GroupDecision, model: nn.Module) -> bool:
+    """Whether a group is more than one producer, layers that treat each channel by itself, and readers."""
     producers = [m for m in decision.members if m.role == "producer"]
     return len(producers) != 1 or any(
-        m.width is not None or m.parameter is not None or (m.role != "consumer" and m.span > 1)
+        m.width is not None
+        or m.parameter is not None
+        or (m.role != "consumer" and m.span > 1)
+        or (m.role == "carrier" and is_mixing(model.get_submodule(m.layer)))
         for m in decision.members
     )
 
@@ -113,15 +116,23 @@ def _slice_inputs(name: str, layer: nn.Module, gone: Tensor) -> None:
         raise UserError(f"layer '{name}': inputs of a {type(layer).__name__} cannot be sliced")
 
 
-def _slice_passing(layer: nn.Module, gone: Tensor) -> bool:
-    """A norm, a grouped convolution or a PReLU; returns whether it is one."""
+def slice_passing(layer: nn.Module, gone: Tensor) -> bool:
+    """Take channels out of a norm, a grouped convolution or a PReLU, in place.
+
+    Args:
+        layer: any layer.
+        gone: its channels to remove, ``[R]``.
+
+    Returns:
+        Whether it is one of them.
+    """
     if isinstance(layer, nn.Conv2d):
         block = layer.out_channels // layer.groups
         blocks, each = layer.groups - len(gone) // block, layer.in_channels // layer.groups
         layer.out_channels = _drop(layer, "weight", gone, 0)
         layer.groups, layer.in_channels = blocks, blocks * each
         _drop(layer, "bias", gone, 0)
-    elif isinstance(layer, (*CHANNELWISE, nn.LayerNorm, nn.GroupNorm)):
+    elif isinstance(layer, CHANNELWISE) or is_mixing(layer):
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             return True  # one slope for all
         count = channel_count(layer, "output") or 0
@@ -129,14 +140,14 @@ def _slice_passing(layer: nn.Module, gone: Tensor) -> bool:
             if getattr(layer, tensor, None) is not None:
                 _drop(layer, tensor, gone, 0)
         left = count - len(gone)
-        if isinstance(layer, nn.LayerNorm):
-            layer.normalized_shape = (left,)
-        elif isinstance(layer, nn.GroupNorm):
+        if isinstance(layer, nn.GroupNorm):
             layer.num_groups, layer.num_channels = left * layer.num_groups // count, left
         elif isinstance(layer, nn.PReLU):
             layer.num_parameters = left
-        else:
+        elif isinstance(layer, CHANNELWISE):
             layer.num_features = left
+        elif hasattr(layer, "normalized_shape"):
+            layer.normalized_shape = (left,)  # type: ignore[assignment]
     else:
         return False
     return True
@@ -144,7 +155,7 @@ def _slice_passing(layer: nn.Module, gone: Tensor) -> bool:
 
 def _slice_carrier(name: str, layer: nn.Module, gone: Tensor, decision: GroupDecision) -> None:
     """A norm or grouped convolution, a table with a column a head, or the attention module itself."""
-    if _slice_passing(layer, gone):
+    if slice_passing(layer, gone):
         return
     if isinstance(layer, nn.Embedding):
         layer.embedding_dim = _drop(layer, "weight", gone, 1)

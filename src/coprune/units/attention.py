@@ -29,6 +29,10 @@ from coprune.units.layers import is_linear
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "num_key_value_groups")
 
 
+OUTSIDE = "outside the attention and feed-forward blocks"
+"""Why a dense layer is no unit of a transformer, if there is no other reason."""
+
+
 def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Units | None:
     """Attention heads and feed-forward neurons of a transformer, and the layers left alone.
 
@@ -241,9 +245,14 @@ def _rest(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator[tuple[st
             continue
         if name in read:
             yield name, "adds to the residual stream, whose width all layers share"
-        elif isinstance(model.get_submodule(name), nn.Embedding) or "embed" in name:
+        elif isinstance(model.get_submodule(name), nn.Embedding) or _embeds(name):
             yield name, "embedding: makes the residual stream, whose width all layers share"
         elif name == dense[-1]:
             yield name, "makes the model's output"
         else:
-            yield name, "outside the attention and feed-forward blocks"
+            yield name, OUTSIDE
+
+
+def _embeds(name: str) -> bool:
+    """Whether a layer makes embeddings, by its own or its module's name; a whole backbone may lie deeper."""
+    return any("embed" in part for part in name.split(".")[-2:])

@@ -25,12 +25,13 @@ from coprune.plan import Member
 from coprune.units.group import ChannelGroup
 from coprune.units.layers import (
     CHANNELWISE,
-    MIXING,
     Side,
     channel_count,
     has_channels,
+    is_channel_norm,
     is_dense,
     is_grouped,
+    is_mixing,
 )
 from coprune.units.trace import whole_group
 
@@ -110,6 +111,7 @@ def coupled_groups(
     order: Sequence[str],
     *,
     last: str,
+    roots: Sequence[str] | None = None,
     leave: Sequence[str] = (),
 ) -> Coupled:
     """The coupled groups of a model.
@@ -119,6 +121,7 @@ def coupled_groups(
         model: the model.
         order: names of its dense and grouped layers in the order in which they run.
         last: the layer that makes the model's output.
+        roots: of ``order``, the layers whose channels are looked at; None: all.
         leave: producers that belong to groups of another kind.
 
     Returns:
@@ -128,7 +131,7 @@ def coupled_groups(
     names = {module: name for name, module in model.named_modules() if name}
     bare = {p: name for name, p in model.named_parameters()}
     pairs = _Pairs()
-    for name in order:
+    for name in order if roots is None else roots:
         module = model.get_submodule(name)
         if name not in leave and module in graph.module2node:
             _follow(pairs, graph, module, names, bare)
@@ -191,7 +194,9 @@ def _follow(
         if isinstance(module, nn.Parameter):
             layer, _, parameter = bare[module].rpartition(".")
             module = graph.model.get_submodule(layer)
-            if sum(n > 1 for n in target.module.shape) != 1:
+            if is_channel_norm(module) and channel_count(module, "output"):
+                parameter = None  # a library's own norm: Torch-Pruning sees its weight alone
+            elif sum(n > 1 for n in target.module.shape) != 1:
                 reason = f"'{bare[target.module]}' has several dimensions and it is not known which is whose"
                 pairs.refused.append((concerned, reason))
                 continue
@@ -218,8 +223,8 @@ def _follow(
 
 def _unfit(layer: str, module: nn.Module, parameter: str | None) -> str | None:
     """Why channels that pass a layer cannot be removed, if so."""
-    if parameter is not None or is_dense(module) or isinstance(module, (*CHANNELWISE, *MIXING)):
-        fits = not isinstance(module, nn.LayerNorm) or len(module.normalized_shape) == 1 or parameter
+    if parameter is not None or is_dense(module) or isinstance(module, CHANNELWISE) or is_mixing(module):
+        fits = not is_channel_norm(module) or channel_count(module, "output") or parameter
         return None if fits else f"'{layer}' normalises over pixels and channels at once"
     if is_grouped(module):
         # Torch-Pruning takes as many groups as outputs for depthwise, whatever the inputs are.

@@ -335,6 +335,7 @@ FEED_FORWARDS: list[FeedForwardFamily] = [
         home="timm.layers.mlp",
         unless=(Refusal("norm", "its norm runs over all neurons"),),
     ),
+    FeedForwardFamily("timm ViTamin", ("GeGluMlp",), ("w0", "w1"), "w2", home="timm.models.vitamin"),
     FeedForwardFamily(
         "PyTorch",
         ("TransformerEncoderLayer", "TransformerDecoderLayer"),

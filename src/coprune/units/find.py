@@ -3,83 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
-import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
 from coprune.errors import UserError, near_matches
 from coprune.forward import Inputs
 from coprune.measure.macs import layer_costs
-from coprune.plan import Member, Skipped
-from coprune.units.attention import find_transformer_units, unknown_heads, within
-from coprune.units.coupled import Coupled, coupled_groups
+from coprune.plan import Skipped
+from coprune.units.attention import OUTSIDE, find_transformer_units, unknown_heads, within
+from coprune.units.channels import find_channels
 from coprune.units.group import ChannelGroup, CostModel, LayerShare, Share, Units
-from coprune.units.layers import CHANNELWISE, has_channels, is_dense, is_grouped
-from coprune.units.trace import trace, whole_group
 
-_DENSE = (nn.Conv2d, nn.Linear)
-
-Role = Literal["producer", "consumer", "carrier"]
-
-
-def _role(graph: tp.DependencyGraph, module: nn.Module, handler: object) -> Role | None:
-    """A layer's part in a group; None for operations without channels of their own (additions, …)."""
-    if is_dense(module):
-        made = handler == graph.get_pruner_of_module(module).prune_out_channels
-        return "producer" if made else "consumer"
-    return "carrier" if has_channels(module) else None
-
-
-def _group(graph: tp.DependencyGraph, root: nn.Module, names: dict[nn.Module, str]) -> ChannelGroup | str:
-    """The group of a producer's output channels, as members with offset and span; or why there is none."""
-    size = graph.get_pruner_of_module(root).get_out_channels(root)
-    group = whole_group(graph, root)
-    if isinstance(group, str):
-        return group
-    members: dict[tuple[str, Role], Member] = {}
-    regular = True
-    for part in group:
-        dependency, indices = part.dep, part.idxs
-        module = dependency.target.module
-        if isinstance(module, nn.Parameter):
-            regular = False  # a bare parameter along the channels, such as a layer scale
-            continue
-        role = _role(graph, module, dependency.handler)
-        if role is None or module not in names:
-            continue
-        offset, span = min(indices), max(1, len(indices) // size)
-        # Units must own consecutive channels in order; anything else is a kind of its own.
-        regular = regular and list(indices) == list(range(offset, offset + size * span))
-        key = (names[module], role)
-        regular = regular and key not in members and _removable_alone(module, role, size * span)
-        members[key] = Member(layer=names[module], role=role, offset=offset, span=span)
-    found = tuple(members.values())
-    simple = (
-        regular
-        and len([m for m in found if m.role == "producer"]) == 1
-        and any(m.role == "consumer" for m in found)
-        and all(m.span == 1 for m in found if m.role != "consumer")
-    )
-    return ChannelGroup(names[root], size, found, "inner" if simple else "coupled")
-
-
-def _removable_alone(module: nn.Module, role: Role, channels: int) -> bool:
-    """Whether a unit can leave this layer without touching what the layer does for the others.
-
-    A consumer must read this group and nothing else (no concatenation). Layers in between must
-    treat every channel by itself, as batch norm and depthwise convolutions do; group and layer norm
-    mix them.
-    """
-    if role == "consumer":
-        return channels == getattr(module, "in_channels", getattr(module, "in_features", None))
-    return role == "producer" or isinstance(module, CHANNELWISE) or _channelwise(module)
-
-
-def _channelwise(module: nn.Module) -> bool:
-    """Whether a convolution makes every output channel from the one input channel of that number."""
-    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
+_MEETS = "its channels meet those of attention or feed-forward blocks, which go by heads and neurons"
 
 
 def find_units(
@@ -94,13 +30,14 @@ def find_units(
     """All groups of a model, and the layers that no group covers, with reasons.
 
     A transformer's heads and feed-forward neurons are found by its family
-    (:func:`coprune.units.attention.find_transformer_units`), the channels of any other model by its
-    dependency graph. There, layers inside attention of an unknown family are left alone, and the first
-    and the last layer (CoSeP, arXiv 2505.13225), but for the first layer's part in a coupled group.
+    (:func:`coprune.units.attention.find_transformer_units`), the channels of any other model, and those
+    of a transformer's convolutional stages, by the dependency graph
+    (:func:`coprune.units.channels.find_channels`). There, layers inside attention are left alone, and the
+    first and the last layer (CoSeP, arXiv 2505.13225), but for the first layer's part in a coupled group.
 
     Args:
         model: any module that Torch-Pruning can trace, or a transformer.
-        example: one sample with a batch dimension; a transformer is not called.
+        example: one sample with a batch dimension; a transformer that is nothing else is not called.
         skip: module names to leave alone; a container stands for all layers inside it.
         only: layers whose groups may be pruned, and nothing else; empty: all.
         coupled: whether coupled groups (:mod:`coprune.units.coupled`) are offered too, and not only
@@ -122,13 +59,61 @@ def find_units(
                 f"{near_matches(unknown[0], alike)}"
             )
     transformer = find_transformer_units(model, skip=skip)
-    if transformer is not None:
-        return _restricted(transformer, only)
     closed = unknown_heads(model, skip=skip)
-    if closed and not isinstance(example, Tensor):
+    if transformer is None and closed and not isinstance(example, Tensor):
         raise UserError(f"{type(model).__name__}: {next(iter(closed.values()))}")
     closed |= dict.fromkeys(skip, "left alone as asked (--skip)")
-    return _restricted(_traced_units(model, example, closed=closed, coupled=coupled, graph=graph), only)
+    if transformer is None:
+        found = find_channels(model, example, closed=closed, coupled=coupled, graph=graph)
+    elif isinstance(example, Tensor):
+        found = _with_channels(transformer, model, example, closed=closed, coupled=coupled, graph=graph)
+    else:
+        found = transformer
+    return _restricted(found, only)
+
+
+def _with_channels(
+    units: Units,
+    model: nn.Module,
+    example: Tensor,
+    *,
+    closed: Mapping[str, str],
+    coupled: bool,
+    graph: tp.DependencyGraph | None,
+) -> Units:
+    """A transformer's units and, where it is not only one, the channels of its other stages.
+
+    Args:
+        units: heads and neurons, and what they leave.
+        model: the model.
+        example: one sample ``[1, …]``.
+        closed: what else to leave alone, with the reason.
+        coupled: whether coupled groups are offered too.
+        graph: of the model, when it is known already.
+    """
+    outside = {s.layer for s in units.skipped if s.reason == OUTSIDE}
+    inside = {
+        o: f"inside '{name}', which is left alone" for o in outside for name in closed if within(o, (name,))
+    }
+    outside -= inside.keys()
+    if not outside:
+        return units
+    owned = {m.layer for g in units.groups for m in g.members if m.role != "consumer"}
+    closed = dict.fromkeys(owned, _MEETS) | dict.fromkeys(closed, _MEETS)
+    try:
+        channels = find_channels(model, example, closed=closed, coupled=coupled, among=outside, graph=graph)
+    except UserError as cause:
+        channels = Units((), tuple(Skipped(layer=o, reason=f"{OUTSIDE}, and {cause}") for o in outside))
+    found, reasons = channels.groups, {s.layer: s.reason for s in channels.skipped} | inside
+    order = {name: at for at, (name, _) in enumerate(model.named_modules())}
+    groups = sorted((*units.groups, *found), key=lambda g: order[g.of_role("producer")[0].layer])
+    made = {m.layer for g in found for m in g.members if m.role != "consumer"}
+    skipped = tuple(
+        Skipped(layer=s.layer, reason=reasons.get(s.layer, s.reason) if s.reason == OUTSIDE else s.reason)
+        for s in units.skipped
+        if s.layer not in made
+    )
+    return Units(tuple(groups), skipped)
 
 
 def _restricted(units: Units, only: Sequence[str]) -> Units:
@@ -144,132 +129,6 @@ def _restricted(units: Units, only: Sequence[str]) -> Units:
     )
     kept = tuple(g for g, wanted in zip(units.groups, chosen, strict=True) if wanted)
     return Units(kept, (*left, *units.skipped))
-
-
-def _traced_units(
-    model: nn.Module,
-    example: Inputs,
-    *,
-    closed: Mapping[str, str],
-    coupled: bool,
-    graph: tp.DependencyGraph | None,
-) -> Units:
-    names = {module: name for name, module in model.named_modules() if name}
-    if isinstance(example, dict):
-        raise UserError(
-            f"{type(model).__name__} reads named inputs but has no attention that is known; "
-            "the dependency graph is traced with one tensor"
-        )
-    graph = graph or trace(model, example)
-    order = _execution_order(model, example)
-    dense = [n for n in order if not is_grouped(model.get_submodule(n))]
-    groups: list[ChannelGroup] = []
-    skipped: list[Skipped] = []
-    covered: set[str] = set()
-    inner: list[str] = []
-    for name in dense:
-        if name in covered:
-            continue
-        module = model.get_submodule(name)
-        pruner = graph.get_pruner_of_module(module)
-        if pruner is None or module not in graph.module2node:
-            skipped.append(Skipped(layer=name, reason="not reached by the dependency graph"))
-            continue
-        group = _group(graph, module, names)
-        if isinstance(group, str):
-            skipped.append(Skipped(layer=name, reason=group))
-            continue
-        producers = [m.layer for m in group.of_role("producer")]
-        covered.update(producers)
-        reason = _closing(group, closed)
-        if reason is not None:
-            pass
-        elif name == dense[-1] or not (group.of_role("consumer") or _mixing(model, group)):
-            reason = "makes the model's output"
-        elif group.kind == "coupled":
-            reason = _coupling(group)
-        elif name == dense[0]:
-            reason = "first layer, left alone"
-        if reason is None:
-            groups.append(group)
-        else:
-            skipped.extend(Skipped(layer=p, reason=reason) for p in producers or [name])
-        if group.kind == "inner":
-            inner.append(name)
-    if coupled:
-        found = coupled_groups(graph, model, order, last=dense[-1], leave=inner)
-        return _with_coupled(groups, skipped, found, order, closed)
-    return Units(tuple(groups), tuple(skipped))
-
-
-def _with_coupled(
-    groups: Sequence[ChannelGroup],
-    skipped: Sequence[Skipped],
-    found: Coupled,
-    order: Sequence[str],
-    closed: Mapping[str, str],
-) -> Units:
-    """Coupled groups beside the inner ones, in the order of the network, and what is still left alone."""
-    offered, left = list(groups), dict(found.refused)
-    for group in found.groups:
-        producers = [m.layer for m in group.of_role("producer")]
-        reason = _closing(group, closed)
-        if reason is not None:
-            left |= dict.fromkeys(producers, reason)
-        else:
-            offered.append(group)
-    offered.sort(key=lambda g: order.index(g.of_role("producer")[0].layer))
-    made = {m.layer for g in offered for m in g.of_role("producer")}
-    why = {s.layer: s.reason for s in skipped if s.layer not in made}
-    why |= {layer: reason for layer, reason in left.items() if layer not in made}
-    return Units(tuple(offered), tuple(Skipped(layer=layer, reason=reason) for layer, reason in why.items()))
-
-
-def _closing(group: ChannelGroup, closed: Mapping[str, str]) -> str | None:
-    """Why a group is left alone: some of it is made or carried inside a module that is closed, if so."""
-    return next(
-        (
-            reason
-            for name, reason in closed.items()
-            for m in group.members
-            if m.role != "consumer" and within(m.layer, (name,))
-        ),
-        None,
-    )
-
-
-def _mixing(model: nn.Module, group: ChannelGroup) -> bool:
-    """Whether the channels pass a layer that does not treat each of them by itself."""
-    return any(
-        not _removable_alone(model.get_submodule(m.layer), "carrier", group.size)
-        for m in group.of_role("carrier")
-    )
-
-
-def _coupling(group: ChannelGroup) -> str:
-    """Why a group is no inner group, in words."""
-    producers = [m.layer for m in group.of_role("producer")]
-    if len(producers) > 1:
-        named = ", ".join(sorted(producers)[:4]) + (" …" if len(producers) > 4 else "")
-        return f"coupled: {named} are added together"
-    return "coupled: its channels pass a grouped layer, a norm over channels or a concatenation"
-
-
-@torch.no_grad()
-def _execution_order(model: nn.Module, example: Tensor) -> list[str]:
-    """Names of the dense layers in the order in which they first run."""
-    order: dict[str, None] = {}
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: order.setdefault(name))
-        for name, module in model.named_modules()
-        if isinstance(module, _DENSE)
-    ]
-    try:
-        model.eval()(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return list(order)
 
 
 def cost_model(model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]) -> CostModel:

@@ -22,8 +22,8 @@ _COUNTS = {
 CHANNELWISE = (_BatchNorm, _InstanceNorm, nn.PReLU)
 """Layers that treat every channel by itself."""
 
-MIXING = (nn.LayerNorm, nn.GroupNorm)
-"""Norms over several channels."""
+_OVER_CHANNELS = ("GlobalResponseNorm",)
+"""Norms over channels with one weight a channel that do not say so (ConvNeXt V2's)."""
 
 
 def channel_count(module: nn.Module, side: Side, parameter: str | None = None) -> int | None:
@@ -39,8 +39,9 @@ def channel_count(module: nn.Module, side: Side, parameter: str | None = None) -
         return owned.numel() if isinstance(owned, nn.Parameter) else None
     if isinstance(module, nn.PReLU):
         return module.num_parameters if module.num_parameters > 1 else None
-    if isinstance(module, nn.LayerNorm):
-        return module.normalized_shape[-1] if len(module.normalized_shape) == 1 else None
+    if is_channel_norm(module):
+        shape = getattr(module, "normalized_shape", ()) or tuple(module.get_parameter("weight").shape)
+        return shape[-1] if len(shape) == 1 else None
     return next((getattr(module, a) for a in _COUNTS[side] if hasattr(module, a)), None)
 
 
@@ -65,9 +66,24 @@ def is_grouped(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     return isinstance(module, nn.Conv2d) and module.groups > 1
 
 
+def is_channel_norm(module: nn.Module) -> bool:
+    """Whether a layer normalises over all of its channels: layer norm, RMS norm, global response norm.
+
+    ``normalized_shape`` is what PyTorch's norms, and those of libraries that look like them, call it.
+    """
+    named = type(module).__name__ in _OVER_CHANNELS
+    return named or isinstance(getattr(module, "normalized_shape", None), tuple | list)
+
+
+def is_mixing(module: nn.Module) -> bool:
+    """Whether a layer is a norm over several channels."""
+    return is_channel_norm(module) or isinstance(module, nn.GroupNorm)
+
+
 def has_channels(module: nn.Module) -> bool:
     """Whether a cut changes the layer: it has weights, or remembers how many channels there are."""
-    return any(True for _ in module.parameters(recurse=False)) or isinstance(module, (*CHANNELWISE, *MIXING))
+    weighty = any(True for _ in module.parameters(recurse=False))
+    return weighty or isinstance(module, CHANNELWISE) or is_mixing(module)
 
 
 def is_dense(module: nn.Module) -> bool:

@@ -32,7 +32,7 @@ class _Regrouped(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shape: torch.Size) -> Tensor:
-        ctx.shape = x.shape
+        ctx.shape, ctx.made = x.shape, shape
         return x.reshape(shape).clone()
 
     @staticmethod
@@ -54,6 +54,47 @@ class _Shuffles(TorchFunctionMode):
         if reshaped and {args[0].ndim, made.ndim} == {4, 5}:
             return _Regrouped.apply(args[0], made.shape)
         return made
+
+
+@dataclass(frozen=True)
+class _Paths:
+    """Channels of paths side by side, ``[N, P·C, …]``, as those of a stack of paths, ``[N, P, C, …]``.
+
+    Attributes:
+        paths: ``P``.
+        channels: ``C``.
+        apart: from the stack to the paths, and not the other way.
+    """
+
+    paths: int
+    channels: int
+    apart: bool
+
+    def __call__(self, idxs: list[_HybridIndex]) -> list[_HybridIndex]:
+        if not self.apart:
+            return [_HybridIndex(idx=i.idx % self.channels, root_idx=i.root_idx) for i in idxs]
+        offsets = [path * self.channels for path in range(self.paths)]
+        return [_HybridIndex(idx=i.idx + o, root_idx=i.root_idx) for i in idxs for o in offsets]
+
+
+_SWAPS = ("transpose", "permute")
+
+
+def _tell_paths(graph: tp.DependencyGraph) -> None:
+    """Say which channels are which where a map is split into paths (selective kernels, ResNeSt).
+
+    A channel shuffle begins in the same way and then swaps the two axes; that is left as it is.
+    """
+    for node in list(graph.module2node.values()):
+        made = getattr(node.grad_fn, "made", ())
+        if not isinstance(made, torch.Size) or len(made) != 5:
+            continue
+        if any(word in str(n.grad_fn).lower() for n in node.outputs for word in _SWAPS):
+            continue
+        for before in node.inputs:
+            for one, other, apart in ((before, node, False), (node, before, True)):
+                for dep in (d for d in one.dependencies if d.target is other):
+                    dep.index_mapping[0] = _Paths(made[1], made[2], apart)
 
 
 _MAPPINGS = ("concat", "split", "reshape", "unbind", "expand", "slice")
@@ -111,7 +152,9 @@ def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
             # Tracing follows gradients; a frozen backbone would look like a constant.
             for parameter in frozen:
                 parameter.requires_grad_(True)
-            return tp.DependencyGraph().build_dependency(model.eval(), example_inputs=example)
+            graph = tp.DependencyGraph().build_dependency(model.eval(), example_inputs=example)
+            _tell_paths(graph)
+            return graph
     except _UNTRACEABLE as cause:
         raise UserError(
             f"the dependency graph of {type(model).__name__} cannot be traced: "
