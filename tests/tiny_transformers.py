@@ -89,6 +89,40 @@ def _timm_gated() -> nn.Module:
     return _timm(mlp_layer=SwiGLU)
 
 
+def _timm_rotary(**settings: Any) -> nn.Module:
+    from timm.models.eva import Eva
+
+    return separate_attention(
+        Eva(
+            img_size=12,
+            patch_size=4,
+            in_chans=1,
+            num_classes=CLASSES,
+            embed_dim=32,
+            depth=2,
+            mlp_ratio=1.25,
+            use_rot_pos_emb=True,
+            **settings,
+        )
+    )
+
+
+def _timm_swin() -> nn.Module:
+    from timm.models.swin_transformer import SwinTransformer
+
+    return SwinTransformer(
+        img_size=16,
+        patch_size=2,
+        in_chans=1,
+        num_classes=CLASSES,
+        embed_dim=16,
+        depths=(2, 1),
+        num_heads=(4, 4),
+        window_size=4,
+        mlp_ratio=1.25,
+    )
+
+
 def _torchvision() -> nn.Module:
     from torchvision.models.vision_transformer import VisionTransformer
 
@@ -293,6 +327,20 @@ ZOO: dict[str, Tiny] = {
         make=functools.partial(_timm, qkv_bias=False, qk_norm=True, init_values=0.5),
     ),
     "timm_gated": Tiny("", reads="tensor", implementations=("sdpa",), make=_timm_gated),
+    **{
+        name: Tiny("", reads="tensor", implementations=("sdpa",), make=made)
+        for name, made in (
+            ("timm_eva", functools.partial(_timm_rotary, num_heads=4)),
+            ("timm_eva_split", functools.partial(_timm_rotary, num_heads=4, qkv_fused=False, qk_norm=True)),
+            (
+                "timm_rotary_grouped",
+                functools.partial(
+                    _timm_rotary, num_heads=8, num_kv_heads=4, qkv_fused=False, attn_type="rope"
+                ),
+            ),
+            ("timm_swin", _timm_swin),
+        )
+    },
     "torchvision": Tiny("", reads="colour", implementations=("sdpa",), make=_torchvision),
     "encoder": Tiny(
         "", reads="tensor", implementations=("sdpa",), make=functools.partial(_encoder, batch_first=True)

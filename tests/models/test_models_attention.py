@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from coprune.models.attention import SeparateAttention, can_be_separated, separate_attention, separated
+from coprune.models.attention import (
+    SeparateAttention,
+    can_be_separated,
+    separate_attention,
+    separated,
+    separated_in,
+)
 from coprune.models.ready import ready
 
 N, L, S, E, H = 3, 5, 6, 16, 4
@@ -146,3 +152,32 @@ def test_a_users_model_is_left_as_it_is():
     assert not copied.training
     assert isinstance(copied.self_attn, SeparateAttention)
     assert not copied.self_attn.q_proj.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"qk_norm": True}, {"scale_attn_inner": True}, {"qkv_fused": False}]
+)
+def test_evas_attention_becomes_one_with_equal_values_and_the_same_weights(settings):
+    eva = pytest.importorskip("timm.models.eva")
+    torch.manual_seed(0)
+    model = eva.Eva(
+        img_size=12,
+        patch_size=4,
+        in_chans=1,
+        num_classes=3,
+        embed_dim=32,
+        depth=2,
+        num_heads=4,
+        use_rot_pos_emb=True,
+        **settings,
+    ).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(2, 1, 12, 12, dtype=torch.float64)
+    expected = model.eval()(x)
+    weight = model.blocks[0].attn.proj.weight
+    ours = separate_attention(model)
+    assert [type(b.attn).__name__ for b in ours.blocks] == ["AttentionRope"] * 2
+    assert ours.blocks[0].attn.proj.weight is weight
+    assert torch.allclose(ours(x), expected, rtol=0, atol=1e-12)
+    assert separated_in(ours) == ("blocks.0.attn", "blocks.1.attn")

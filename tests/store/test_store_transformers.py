@@ -161,12 +161,26 @@ def test_description_says_how_many_heads_each_layer_has(tmp_path):
     assert written["num_attention_heads"] == 4
 
 
-def test_timm_model_is_resized_into_a_fresh_one(tmp_path):
+@pytest.mark.parametrize(
+    "name", ["timm", "timm_eva", "timm_rotary_grouped", "timm_swin", "torchvision_maxvit"]
+)
+def test_a_librarys_model_is_resized_into_a_fresh_one(tmp_path, name):
     pytest.importorskip("timm")
-    model, example = pruned("timm"), inputs("timm", dtype=torch.float32)
+    model, example = pruned(name), inputs(name, dtype=torch.float32)
     save_model(tmp_path, model)
     assert not (tmp_path / "config.json").exists()
-    loaded = coprune.load(tmp_path, model=transformer("timm", dtype=torch.float32))
+    loaded = coprune.load(tmp_path, model=transformer(name, dtype=torch.float32))
+    assert torch.equal(output(loaded, example), output(model, example))
+
+
+def test_eva_as_its_library_builds_it_takes_the_pruned_weights(tmp_path):
+    eva = pytest.importorskip("timm.models.eva")
+    settings = {"img_size": 12, "patch_size": 4, "in_chans": 1, "num_classes": 3, "embed_dim": 32, "depth": 2}
+    fresh = eva.Eva(**settings, mlp_ratio=1.25, num_heads=4, use_rot_pos_emb=True)
+    model, example = pruned("timm_eva"), inputs("timm_eva", dtype=torch.float32)
+    save_model(tmp_path, model)
+    loaded = coprune.load(tmp_path, model=fresh)
+    assert type(loaded.blocks[0].attn).__name__ == "AttentionRope"
     assert torch.equal(output(loaded, example), output(model, example))
 
 

@@ -81,7 +81,9 @@ def test_gated_neurons_have_two_producers():
 def test_every_layer_is_in_a_group_or_has_a_reason(name):
     model = transformer(name)
     units = find_transformer_units(model)
-    attentions = [n for n, m in model.named_modules() if type(m).__name__.endswith("Attention")]
+    attentions = [
+        n for n, m in model.named_modules() if type(m).__name__.endswith(("Attention", "AttentionRope"))
+    ]
     inner = [n for n in attentions if not any(o.startswith(f"{n}.") for o in attentions)]
     heads = [g for g in units.groups if g.kind == "heads"]
     assert len(heads) == JOINT.get(name, len(inner))
@@ -272,3 +274,40 @@ def test_channels_of_convolutional_stages_are_units_beside_neurons():
     assert not made & reasons.keys()
     # A transformer and nothing else is not traced, and one that cannot be traced keeps its own units.
     assert not {g.kind for g in found("timm").groups} - {"heads", "neurons"}
+
+
+def test_heads_whose_rotary_embedding_is_their_own_are_left_alone():
+    from timm.models.eva import Eva
+
+    mixed = Eva(
+        img_size=12,
+        patch_size=4,
+        in_chans=1,
+        num_classes=3,
+        embed_dim=32,
+        depth=1,
+        num_heads=4,
+        use_rot_pos_emb=True,
+        rope_type="mixed",
+        attn_type="rope",
+    )
+    units = find_units(mixed, torch.zeros(1, 1, 12, 12))
+    assert "heads" not in {g.kind for g in units.groups}
+    assert "frequencies for each head" in {s.layer: s.reason for s in units.skipped}["blocks.0.attn"]
+
+
+def test_a_family_is_that_of_its_module_and_of_no_other_that_begins_like_it():
+    from timm.models.swin_transformer_v2 import SwinTransformerV2
+
+    second = SwinTransformerV2(
+        img_size=16,
+        patch_size=4,
+        in_chans=1,
+        num_classes=3,
+        embed_dim=16,
+        depths=(1,),
+        num_heads=(2,),
+        window_size=2,
+    )
+    units = find_units(second, torch.zeros(1, 1, 16, 16))
+    assert "heads" not in {g.kind for g in units.groups}

@@ -1,8 +1,9 @@
-"""``nn.MultiheadAttention`` with projections of its own, so that heads can be cut.
+"""Attention whose heads cannot be cut, replaced by one that computes the same and lets them go.
 
-PyTorch's module keeps queries, keys and values in one parameter and reshapes by the model's full width: a
-head cannot go. The one here computes the same with four linear layers and any number of heads, takes the
-same arguments and hands back the same values, so it can stand in its place.
+PyTorch's ``nn.MultiheadAttention`` keeps queries, keys and values in one parameter and reshapes by the
+model's full width: a head cannot go. The one here computes the same with four linear layers and any number
+of heads, takes the same arguments and hands back the same values, so it can stand in its place. timm's EVA
+attention reshapes by the full width too; timm's own rotary attention stands in for it.
 
 Shapes: ``N`` samples, ``L`` queries, ``S`` keys, ``E`` the model's width, ``H`` heads of ``D`` channels.
 """
@@ -10,6 +11,7 @@ Shapes: ``N`` samples, ``L`` queries, ``S`` keys, ``E`` the model's width, ``H``
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -141,12 +143,17 @@ def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def can_be_separated(module: nn.Module) -> bool:
-    """Whether a module is PyTorch's attention, without keys that it adds by itself."""
-    return type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
+    """Whether a module is PyTorch's attention, without keys that it adds by itself, or timm's of EVA."""
+    plain = type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
+    return plain or _is_eva(module)
+
+
+def _is_eva(module: nn.Module) -> bool:
+    return type(module).__name__ == "EvaAttention" and type(module).__module__ == "timm.models.eva"
 
 
 def separate_attention(model: nn.Module, *, only: Collection[str] | None = None) -> nn.Module:
-    """Put :class:`SeparateAttention` with the same weights in the place of PyTorch's attention.
+    """Put attention with the same weights, whose heads can go, in the place of PyTorch's and of EVA's.
 
     Args:
         model: changed in place, but when it is an attention module itself.
@@ -157,7 +164,7 @@ def separate_attention(model: nn.Module, *, only: Collection[str] | None = None)
     """
     for name, module in list(model.named_modules()):
         if name and can_be_separated(module) and (only is None or name in only):
-            model.set_submodule(name, separated(module))
+            model.set_submodule(name, rotary(module) if _is_eva(module) else separated(module))
     for module in model.modules():
         # The stack would hand nested tensors, which only PyTorch's own attention reads, to its layers.
         if isinstance(module, nn.TransformerEncoder) and separated_in(module):
@@ -192,6 +199,36 @@ def separated(attention: nn.MultiheadAttention) -> SeparateAttention:
     return made.train(attention.training)
 
 
+@torch.no_grad()
+def rotary(attention: nn.Module) -> nn.Module:
+    """An ``AttentionRope`` of timm that computes what an ``EvaAttention`` does, with the same weights.
+
+    Biases of queries, keys (always 0 in EVA) and values become one of the fused projection.
+    """
+    from timm.layers.attention import AttentionRope
+
+    given: Any = attention
+    made: Any = AttentionRope(
+        given.proj.out_features,
+        given.num_heads,
+        attn_head_dim=given.head_dim,
+        num_prefix_tokens=given.num_prefix_tokens,
+        rotate_half=given.rotate_half,
+    )
+    for part in ("qkv", "q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "norm", "gate", "proj"):
+        setattr(made, part, getattr(given, part))
+    made.attn_drop, made.proj_drop, made.fused_attn = given.attn_drop, given.proj_drop, given.fused_attn
+    if given.q_bias is not None:
+        bias = torch.cat([given.q_bias, given.k_bias, given.v_bias])
+        made.qkv.bias = nn.Parameter(bias, requires_grad=given.q_bias.requires_grad)
+    made.was_eva = True
+    return made.train(attention.training)
+
+
 def separated_in(model: nn.Module) -> tuple[str, ...]:
     """Names of the modules that :func:`separate_attention` put there."""
-    return tuple(name for name, module in model.named_modules() if isinstance(module, SeparateAttention))
+    return tuple(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, SeparateAttention) or getattr(module, "was_eva", False)
+    )

@@ -116,7 +116,8 @@ def channels_of(layer: nn.Module, side: Literal["input", "output"]) -> int | Non
 
 def _is_of(family: AttentionFamily | FeedForwardFamily, module: nn.Module) -> bool:
     kind = type(module)
-    return kind.__name__ in family.classes and kind.__module__.startswith(family.home)
+    parts, home = kind.__module__.split("."), [part for part in family.home.split(".") if part]
+    return kind.__name__ in family.classes and parts[: len(home)] == home
 
 
 def _groups(
@@ -127,13 +128,15 @@ def _groups(
     neurons: list[ChannelGroup] = []
     refused: dict[str, str] = {}
     attention = False
+    present = {type(module).__name__ for module in model.modules()}
     for name, module in model.named_modules():
         family = attention_family(name, module)
         if isinstance(module, nn.MultiheadAttention):
             attention, refused[name] = True, FIXED_WIDTH
         elif family is not None:
             attention = True
-            found = _refusal(module, family.unless) or _heads(name, module, family, modules)
+            beside = next((r.reason for r in family.beside if r.attribute in present), None)
+            found = beside or _refusal(module, family.unless) or _heads(name, module, family, modules)
             if isinstance(found, str):
                 refused[name] = found
             else:
@@ -172,7 +175,7 @@ def _heads(
     name: str, module: nn.Module, family: AttentionFamily, modules: Mapping[str, nn.Module]
 ) -> ChannelGroup | str:
     """The heads of one attention module, or why they cannot be told apart."""
-    head_size = getattr(module, family.head_size)
+    head_size = getattr(module, family.head_size) if family.head_size else 0
     parts: list[tuple[str, int, int, int]] = []
     for projection in family.projections:
         layer = _relative(name, projection.layer)
@@ -182,10 +185,12 @@ def _heads(
         if width is None:
             return f"its {projection.layer} is no linear layer"
         part = width // projection.parts
+        if not head_size:
+            head_size = part // getattr(module, family.scaled[0])
         parts.append((layer, projection.part * part, part, part // (head_size * projection.each)))
     out = _relative(name, family.out)
     read = channels_of(modules[out], "input") if out in modules else None
-    size = min(heads for *_, heads in parts)
+    size = min((heads for *_, heads in parts), default=0)
     if read is None or size < 1 or read % size or any(part % size for _, _, part, _ in parts):
         return f"its {family.out} and projections do not divide into heads of {head_size}"
     members = [

@@ -38,7 +38,8 @@ class Refusal:
     """A part, or a flag, of a module that couples its units.
 
     Attributes:
-        attribute: of the matched module; harmless when absent, None, false or an ``nn.Identity``.
+        attribute: of the matched module; harmless when absent, None, false or an ``nn.Identity``. Of what
+            stands beside it, the name of the class.
         reason: why such a module is left alone.
     """
 
@@ -53,17 +54,19 @@ class AttentionFamily:
     Attributes:
         name: for messages.
         classes: names of the attention module's class.
-        home: what the name of the class's Python module begins with.
+        home: the Python package or module that the class comes from.
         projections: what makes queries, keys and values. With grouped queries the keys have fewer
             heads, and a unit is a key/value head with all of its queries.
         out: the output projection, which reads the heads side by side.
-        head_size: attribute with the channels of one head.
+        head_size: attribute with the channels of one head; "" where ``scaled`` begins with the attribute
+            that counts the heads of the first projection instead.
         scaled: integer attributes in proportion to the number of heads.
         parameters: the module's own parameters with one share a head, along their last axis.
         carriers: modules with one parameter column a head, such as a table of relative positions.
             Attention modules that share one form one group.
         called: the last part of the module's name, where one class serves several purposes.
         unless: what makes heads depend on one another.
+        beside: class names of modules anywhere in the model that do.
     """
 
     name: str
@@ -77,6 +80,7 @@ class AttentionFamily:
     carriers: tuple[str, ...] = ()
     called: str | None = None
     unless: tuple[Refusal, ...] = ()
+    beside: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class FeedForwardFamily:
         classes: names of the class that holds both layers.
         first: the layers that make the neurons; two in gated blocks.
         second: the layer that reads them.
-        home: what the name of the class's Python module begins with.
+        home: the Python package or module that the class comes from.
         unless: what makes neurons depend on one another.
     """
 
@@ -111,8 +115,8 @@ def _separate(query: str, key: str, value: str) -> tuple[Projection, ...]:
     return Projection(query), Projection(key), Projection(value)
 
 
-def _fused(layer: str, parts: int = 3) -> tuple[Projection, ...]:
-    return tuple(Projection(layer, part, parts) for part in range(parts))
+def _fused(layer: str, parts: int = 3, *, optional: bool = False) -> tuple[Projection, ...]:
+    return tuple(Projection(layer, part, parts, optional=optional) for part in range(parts))
 
 
 _BERT_LIKE = ("Bert", "Roberta", "Electra", "XLMRoberta", "Camembert")
@@ -263,6 +267,33 @@ ATTENTIONS: list[AttentionFamily] = [
         home="timm.layers.attention",
         scaled=("num_heads", "attn_dim"),
         unless=(Refusal("norm", "its norm before the output projection runs over all heads"),),
+    ),
+    # Also what coprune.models.attention puts in the place of EVA's.
+    AttentionFamily(
+        "timm, rotary",
+        ("AttentionRope",),
+        (
+            *_fused("qkv", optional=True),
+            *(Projection(f"{part}_proj", optional=True) for part in "qkv"),
+            Projection("gate", optional=True),
+        ),
+        "proj",
+        "head_dim",
+        home="timm.layers.attention",
+        scaled=("num_heads", "num_kv_heads", "attn_dim", "kv_dim"),
+        unless=(Refusal("norm", "its norm before the output projection runs over all heads"),),
+        beside=(
+            Refusal("RotaryEmbeddingMixed", "its rotary embedding has frequencies for each head by itself"),
+        ),
+    ),
+    AttentionFamily(
+        "timm Swin",
+        ("WindowAttention",),
+        _fused("qkv"),
+        "proj",
+        "",
+        home="timm.models.swin_transformer",
+        scaled=("num_heads",),
     ),
     # What coprune.models.attention puts in the place of nn.MultiheadAttention.
     AttentionFamily(
