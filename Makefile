@@ -9,7 +9,7 @@ demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow
