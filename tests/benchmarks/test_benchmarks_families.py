@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from test_benchmarks_smoke import ROOT, module
 
 QUICK = 20.0
