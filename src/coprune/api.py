@@ -46,6 +46,7 @@ def prune(
     finetune_lr: float = 0.02,
     finetune_optimizer: str = "sgd",
     distill: float = 0.9,
+    match: float = 0.0,
     units: Iterable[str] = (),
     skip: Iterable[str] = (),
     only: Iterable[str] = (),
@@ -73,6 +74,7 @@ def prune(
         finetune_lr: highest learning rate, cosine to 0.
         finetune_optimizer: ``sgd``, or ``adamw`` for transformers (with a rate such as 2e-5).
         distill: weight of the unpruned model's soft labels in the loss.
+        match: weight of the error of hidden outputs against the unpruned model's, added to the loss.
         options: the method's own settings, e.g. ``mss="nearest"`` for cosep.
 
     Returns:
@@ -99,7 +101,11 @@ def prune(
             schedule=schedule,
             recovery=recovery,
             finetune=Recipe(
-                epochs=finetune_epochs, lr=finetune_lr, optimizer=finetune_optimizer, distill=distill
+                epochs=finetune_epochs,
+                lr=finetune_lr,
+                optimizer=finetune_optimizer,
+                distill=distill,
+                match=match,
             ),
             units=tuple(units),
             skip=tuple(skip),

@@ -16,7 +16,7 @@ from coprune.data import ArraySource
 from coprune.data.source import Augmentation
 from coprune.errors import UserError
 from coprune.training import Checkpoint, Recipe, fit
-from coprune.training.loop import distillation_loss
+from coprune.training.distill import distillation_loss
 from coprune.training.recipe import scheduler
 
 

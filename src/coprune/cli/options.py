@@ -105,6 +105,12 @@ BatchSize = Annotated[int, typer.Option(help="Samples a training step.", min=1)]
 Distill = Annotated[
     float, typer.Option(help="Weight of the unpruned model's soft labels in the loss, 0 to 1.")
 ]
+Match = Annotated[
+    float,
+    typer.Option(
+        help="Weight of the error of hidden outputs against the unpruned model's, added to the loss."
+    ),
+]
 Precision = Annotated[str, typer.Option(help="auto (mixed on a GPU), fp32, bf16 or fp16.")]
 
 LatencyBatches = Annotated[str, typer.Option(help="Batch sizes to time, separated by commas.")]

@@ -69,6 +69,6 @@ def finetune_recipe(**values: Any) -> Any:
     except ValidationError as cause:
         first = cause.errors()[0]
         name = str(first["loc"][0])
-        shared = ("batch_size", "distill", "precision")
+        shared = ("batch_size", "distill", "match", "precision")
         option = (name if name in shared else f"finetune_{name}").replace("_", "-")
         raise UserError(f"--{option} {first['input']}: {first['msg']}") from cause

@@ -279,7 +279,7 @@ def _trained(
             data.train,
             job.finetune.model_copy(update={"lr": rate}),
             seed=seed,
-            teacher=copy.deepcopy(teacher) if job.finetune.distill else None,
+            teacher=copy.deepcopy(teacher) if job.finetune.taught else None,
             device=device,
             label=f"fine-tuning, lr {rate:g}",
         )

@@ -99,7 +99,7 @@ def prune_layer_by_layer(
                 data.train,
                 settings.between,
                 seed=settings.seed + 1000 * (index + 1),
-                teacher=model if settings.between.distill else None,
+                teacher=model if settings.between.taught else None,
                 checkpoint=Checkpoint(place / "training.safetensors") if place else None,
                 device=device,
                 label=f"training after {name}",

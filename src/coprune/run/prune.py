@@ -190,7 +190,7 @@ def prune_model(
                 data.train,
                 settings.finetune,
                 seed=settings.seed,
-                teacher=model if settings.finetune.distill else None,
+                teacher=model if settings.finetune.taught else None,
                 checkpoint=Checkpoint(folder.work / "finetune.safetensors") if folder else None,
                 device=device,
                 label="fine-tuning",

@@ -29,6 +29,7 @@ from coprune.progress import track
 from coprune.ranks.exchange import gathered, summed
 from coprune.ranks.who import is_first, own, own_part, rank, world
 from coprune.training.checkpoint import Checkpoint
+from coprune.training.distill import distillation_loss, matched_blocks, matching_loss, recorded
 from coprune.training.recipe import Recipe, optimizer_for, scheduler
 
 
@@ -39,24 +40,6 @@ class FitLog:
     loss: tuple[float, ...]
     accuracy: tuple[float, ...]
     steps: int
-
-
-def distillation_loss(logits: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-    """KL divergence from the teacher's softened classes (Hinton et al. 2015, arXiv 1503.02531, §2).
-
-    Args:
-        logits: the student's, ``[B, C]``.
-        teacher: the teacher's, ``[B, C]``.
-        temperature: T; the loss is multiplied by T² so that its gradient keeps its size.
-
-    Returns:
-        A scalar, the mean over the batch.
-    """
-    t = temperature
-    divergence = F.kl_div(
-        F.log_softmax(logits / t, 1), F.log_softmax(teacher / t, 1), reduction="batchmean", log_target=True
-    )
-    return divergence * t * t
 
 
 def _accelerator(recipe: Recipe, device: str, *, idle: bool) -> Accelerator:
@@ -119,7 +102,7 @@ def fit(
     Raises:
         UserError: the loss became NaN or Inf, or distillation without a teacher.
     """
-    if recipe.distill > 0 and teacher is None:
+    if recipe.taught and teacher is None:
         raise UserError("distillation asked for, but there is no unpruned model to learn from")
     if recipe.images is not None:
         source = limited(source, recipe.images, seed=seed)
@@ -154,6 +137,7 @@ def fit(
             f"a batch of {recipe.batch_size} leaves some of the {world()} processes one sample, from which "
             f"batch norm cannot learn; give --batch-size {2 * world()} or more"
         )
+    blocks = matched_blocks(model, teacher) if recipe.match > 0 and teacher is not None else ()
     stream = _batches(source, recipe, seed=seed, done=done, steps=steps)
     for epoch, inputs, labels in track(stream, label=label, total=total, done=done):
         if norms and len(labels) < 2 * world():
@@ -168,13 +152,7 @@ def fit(
         weight = _weight(len(labels))
         if isinstance(x, Tensor) and x.ndim == 4:
             x = x.contiguous(memory_format=layout)
-        logits = logits_of(trained, x)
-        loss = F.cross_entropy(logits, y)
-        if recipe.distill > 0 and teacher is not None:
-            with torch.no_grad(), accelerator.autocast():
-                soft = logits_of(teacher, x)
-            kl = distillation_loss(logits.float(), soft.float(), temperature=recipe.temperature)
-            loss = (1 - recipe.distill) * loss + recipe.distill * kl
+        logits, loss = _step(trained, model, teacher, x, y, recipe=recipe, blocks=blocks, how=accelerator)
         accelerator.backward(loss * weight)
         if recipe.clip is not None:
             accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
@@ -208,6 +186,43 @@ def fit(
         accuracy=tuple(s[1] / s[2] for s in sums.values()),
         steps=done,
     )
+
+
+def _step(
+    trained: nn.Module,
+    model: nn.Module,
+    teacher: nn.Module | None,
+    x: Inputs,
+    y: Tensor,
+    *,
+    recipe: Recipe,
+    blocks: Sequence[str],
+    how: Accelerator,
+) -> tuple[Tensor, Tensor]:
+    """Logits ``[B, C]`` of one batch, and the loss.
+
+    Args:
+        trained: what is called: the model, or what averages its gradients over the processes.
+        model: whose hidden outputs are compared.
+        teacher: the unpruned model, if it is needed.
+        x: own inputs.
+        y: own labels.
+        recipe: weights of the parts of the loss.
+        blocks: modules that both models have, whose outputs are compared.
+        how: its mixed precision.
+    """
+    with recorded(model, blocks) as ours:
+        logits = logits_of(trained, x)
+    loss = F.cross_entropy(logits, y)
+    if teacher is None or not recipe.taught:
+        return logits, loss
+    with torch.no_grad(), how.autocast(), recorded(teacher, blocks) as theirs:
+        soft = logits_of(teacher, x)
+    kl = distillation_loss(logits.float(), soft.float(), temperature=recipe.temperature)
+    loss = (1 - recipe.distill) * loss + recipe.distill * kl
+    if blocks:
+        loss = loss + recipe.match * matching_loss(ours, theirs, x)
+    return logits, loss
 
 
 def _weight(samples: int) -> float:

@@ -39,6 +39,8 @@ class Recipe(BaseModel):
         precision: ``auto`` is mixed precision on a GPU and float32 on a CPU.
         distill: weight of the teacher's soft labels in the loss, 0 (none) … 1 (only).
         temperature: of the soft labels (Hinton et al. 2015, arXiv 1503.02531).
+        match: weight of the error of hidden outputs against the teacher's
+            (:func:`coprune.training.distill.matching_loss`), added to the loss; 0 for none.
         patience_s: seconds between two checkpoints inside an epoch.
     """
 
@@ -60,7 +62,13 @@ class Recipe(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     distill: float = Field(0.0, ge=0, le=1)
     temperature: float = Field(2.0, gt=0)
+    match: float = Field(0.0, ge=0)
     patience_s: float = Field(60.0, ge=0)
+
+    @property
+    def taught(self) -> bool:
+        """Whether an unpruned model is learned from."""
+        return self.distill > 0 or self.match > 0
 
 
 def optimizer_for(recipe: Recipe, model: nn.Module) -> Optimizer:

@@ -1,0 +1,132 @@
+"""What a pruned model learns from the unpruned one: its soft labels, and its hidden outputs.
+
+A layer that reads removed units still makes as many outputs as before, so what it hands on can be compared
+with the unpruned model's, place by place (hints, Romero et al. 2015, arXiv 1412.6550, without the layer
+between that other widths need; as in TinyBERT, Jiao et al. 2020, arXiv 1909.10351, §3.1).
+
+Shapes: ``N`` samples, ``T`` tokens, ``C`` channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coprune.forward import Inputs
+from coprune.units.layers import channel_count, is_dense, is_transposed
+
+Recorded = dict[str, list[Tensor]]
+"""Module → what it handed on, an entry a run of it."""
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def distillation_loss(logits: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """KL divergence from the teacher's softened classes (Hinton et al. 2015, arXiv 1503.02531, §2).
+
+    Args:
+        logits: the student's, ``[B, C]``.
+        teacher: the teacher's, ``[B, C]``.
+        temperature: T; the loss is multiplied by T² so that its gradient keeps its size.
+
+    Returns:
+        A scalar, the mean over the batch.
+    """
+    t = temperature
+    divergence = F.kl_div(
+        F.log_softmax(logits / t, 1), F.log_softmax(teacher / t, 1), reduction="batchmean", log_target=True
+    )
+    return divergence * t * t
+
+
+def matched_blocks(student: nn.Module, teacher: nn.Module) -> tuple[str, ...]:
+    """Where both models can be compared: around every layer that lost inputs and no outputs.
+
+    The module right around the layer hands on what the block made of it, a norm or a residual sum included;
+    where that is a mere container or the model itself, the layer's own output is compared.
+
+    Args:
+        student: pruned.
+        teacher: the model it was cut from.
+
+    Returns:
+        Names of modules, in the order of the network.
+    """
+    before = dict(teacher.named_modules())
+    found: dict[str, None] = {}
+    for name, layer in student.named_modules():
+        if not (is_dense(layer) or is_transposed(layer)) or name not in before:
+            continue
+        counts = [
+            (channel_count(layer, side), channel_count(before[name], side)) for side in ("input", "output")
+        ]
+        (reads, read), (makes, made) = counts
+        if reads == read or makes != made:
+            continue
+        around = name.rpartition(".")[0]
+        bare = not around or isinstance(student.get_submodule(around), _CONTAINERS)
+        found[name if bare else around] = None
+    return tuple(found)
+
+
+@contextmanager
+def recorded(model: nn.Module, names: Sequence[str]) -> Iterator[Recorded]:
+    """Within the context, every forward pass leaves what these modules hand on; clear it between passes.
+
+    Args:
+        model: gets hooks.
+        names: of its modules; of a tuple the first tensor counts.
+    """
+    found: Recorded = {}
+
+    def keep(name: str, output: object) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        if isinstance(first, Tensor):
+            found.setdefault(name, []).append(first)
+
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: keep(name, output))
+        for name in names
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def matching_loss(
+    student: Mapping[str, Sequence[Tensor]], teacher: Mapping[str, Sequence[Tensor]], inputs: Inputs
+) -> Tensor:
+    """Mean over the blocks of the squared error, as a share of how far the teacher's outputs are apart.
+
+    Args:
+        student, teacher: block → outputs, ``[N, C, H, W]``, ``[N, T, C]`` or ``[N, C]`` each.
+        inputs: tokens that their ``attention_mask`` ``[N, T]`` hides do not count.
+
+    Returns:
+        A scalar in float32; 0 where no block's outputs have equal shapes.
+    """
+    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    shares: list[Tensor] = []
+    for name, outputs in student.items():
+        for found, wanted in zip(outputs, teacher.get(name, ()), strict=False):
+            if found.shape != wanted.shape:
+                continue
+            ours, theirs = (_rows(o.float(), mask) for o in (found, wanted))
+            apart = (theirs - theirs.mean(0)).square().sum()
+            shares.append((ours - theirs).square().sum() / apart.clamp_min(torch.finfo(apart.dtype).tiny))
+    return torch.stack(shares).mean() if shares else torch.zeros(())
+
+
+def _rows(output: Tensor, mask: Tensor | None) -> Tensor:
+    """``[places, C]``."""
+    if output.ndim == 4:
+        return output.movedim(1, -1).flatten(0, 2)
+    if mask is not None and output.ndim == 3 and mask.shape == output.shape[:2]:
+        return output[mask.bool()]
+    return output.reshape(-1, output.shape[-1])

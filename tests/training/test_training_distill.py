@@ -1,0 +1,125 @@
+"""Hidden outputs as targets: where they are compared, the error by hand, and what training makes of it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import tiny
+from coprune.errors import UserError
+from coprune.plan import GroupDecision
+from coprune.surgery import cut
+from coprune.training import Recipe, fit
+from coprune.training.distill import distillation_loss, matched_blocks, matching_loss, recorded
+from coprune.units import find_units
+
+IMAGE = torch.zeros(1, 1, 12, 12)
+
+
+def halved(model, image=IMAGE):
+    groups = find_units(model, image).groups
+    kept = [
+        GroupDecision(
+            name=g.name, members=g.members, size=g.size, kept=tuple(range(g.size // 2)), reason="test"
+        )
+        for g in groups
+    ]
+    return cut(model, tuple(kept), image)
+
+
+def test_residual_blocks_are_compared_as_a_whole():
+    teacher = tiny.network("resnet20")
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in range(3)]
+    assert matched_blocks(halved(teacher), teacher) == tuple(blocks)
+    assert matched_blocks(teacher, teacher) == ()
+
+
+def test_a_layer_in_a_mere_container_is_compared_by_itself():
+    teacher = tiny.network("vgg16_bn")
+    student = halved(teacher, torch.zeros(1, 1, 28, 28))
+    found = matched_blocks(student, teacher)
+    assert found
+    # Inner layers lose outputs too; only what keeps all of them is comparable.
+    for name in found:
+        assert student.get_submodule(name).weight.shape[0] == teacher.get_submodule(name).weight.shape[0]
+
+
+def test_a_transformer_is_compared_behind_attention_and_feed_forward_blocks():
+    pytest.importorskip("transformers")
+    from tiny_transformers import inputs, transformer, uneven
+
+    teacher, example = transformer("bert"), inputs("bert")
+    student = cut(teacher, uneven(find_units(teacher, example).groups), example)
+    assert matched_blocks(student, teacher) == tuple(
+        f"bert.encoder.layer.{i}.{part}" for i in (0, 1) for part in ("attention.output", "output")
+    )
+
+
+def test_the_error_by_hand_and_without_hidden_tokens():
+    ours, theirs = torch.tensor([[[1.0, 2.0], [9.0, 9.0]]]), torch.tensor([[[1.0, 4.0], [0.0, 0.0]]])
+    # All tokens: squared error 4 + 162; the teacher's spread about its means (.5, 2): .5 + 8.
+    assert float(matching_loss({"a": [ours]}, {"a": [theirs]}, torch.zeros(1))) == pytest.approx(166 / 8.5)
+    more = {"a": [torch.cat([ours, ours + 1])]}, {"a": [torch.cat([theirs, theirs + 1])]}
+    mask = {"attention_mask": torch.tensor([[1, 0], [1, 0]])}
+    # Tokens (1, 4) and (2, 5): errors 4 and 4, spread 4 · .25.
+    assert float(matching_loss(*more, mask)) == pytest.approx(8 / 1)
+    # The mean over blocks; another shape does not count, and no block at all is no loss.
+    two = {"a": [ours], "b": [ours], "c": [ours]}, {"a": [theirs], "b": [ours], "c": [ours[:, :1]]}
+    assert float(matching_loss(*two, torch.zeros(1))) == pytest.approx(166 / 8.5 / 2)
+    assert float(matching_loss({}, {}, torch.zeros(1))) == 0
+
+
+def test_maps_are_compared_over_all_places():
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.randn(3, 4, 5, 6, generator=generator) for _ in range(2))
+    apart = sum(((theirs[:, c] - theirs[:, c].mean()) ** 2).sum() for c in range(4))
+    found = matching_loss({"a": [ours]}, {"a": [theirs]}, ours)
+    assert float(found) == pytest.approx(float(((ours - theirs) ** 2).sum() / apart), rel=1e-5)
+
+
+def test_a_step_adds_the_error_to_the_loss_and_leaves_no_hooks():
+    teacher = tiny.network("resnet20", seed=3)
+    student = tiny.randomise(halved(teacher), 1)
+    recipe = Recipe(epochs=1, batch_size=40, distill=0.3, match=2.0)
+    twin = tiny.network("resnet20", seed=3)
+    other = tiny.randomise(halved(twin), 1).train()
+    source = tiny.source(40)
+    log = fit(student, source, recipe, seed=4, teacher=teacher)
+    x, y = next(source.epoch(40, seed=4, epoch=0))
+    blocks = matched_blocks(other, twin)
+    with torch.no_grad(), recorded(other, blocks) as ours, recorded(twin, blocks) as theirs:
+        logits, soft = other(x), twin(x)
+        kl = distillation_loss(logits, soft, temperature=2.0)
+        wanted = 0.7 * F.cross_entropy(logits, y) + 0.3 * kl + 2 * matching_loss(ours, theirs, x)
+    assert log.loss[0] == pytest.approx(float(wanted), rel=1e-4)
+    assert not any(m._forward_hooks for net in (student, teacher) for m in net.modules())
+
+
+def test_matching_brings_hidden_outputs_together():
+    teacher = tiny.network("resnet20", width=8)
+    source = tiny.source(40)
+    x, _ = next(source.batches(40))
+
+    def apart(student):
+        blocks = matched_blocks(student, teacher)
+        with torch.no_grad(), recorded(student, blocks) as ours, recorded(teacher, blocks) as theirs:
+            student.eval()(x), teacher.eval()(x)
+        return float(matching_loss(ours, theirs, x))
+
+    found = {}
+    for match in (0.0, 10.0):
+        student = halved(teacher)
+        fit(
+            student,
+            source,
+            Recipe(epochs=20, batch_size=20, lr=0.01, distill=0.9, match=match),
+            seed=0,
+            teacher=teacher,
+        )
+        found[match] = apart(student)
+    assert found[10.0] < found[0.0]
+
+
+def test_matching_needs_a_teacher():
+    with pytest.raises(UserError, match="unpruned model"):
+        fit(nn.Linear(4, 3), tiny.source(8), Recipe(epochs=1, match=1.0), seed=0)
