@@ -120,6 +120,35 @@ def test_matching_brings_hidden_outputs_together():
     assert found[10.0] < found[0.0]
 
 
+class Noisy(nn.Module):
+    """Dropout of most of what a batch norm hands on."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.dropout, self.fc = nn.BatchNorm1d(144), nn.Dropout(0.9), nn.Linear(144, 3)
+
+    def forward(self, x):
+        return self.fc(self.dropout(self.norm(x.flatten(1))))
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_dropout_is_off_while_there_is_a_teacher_and_batch_norm_is_not(taught):
+    net, twin = tiny.randomise(Noisy()), tiny.randomise(Noisy()).eval()
+    twin.norm.train()
+    source = tiny.source(40)
+    recipe = Recipe(epochs=1, batch_size=40, lr=1e-9, distill=0.5 if taught else 0.0)
+    log = fit(net, source, recipe, seed=4, teacher=tiny.randomise(Noisy()) if taught else None)
+    x, y = next(source.epoch(40, seed=4, epoch=0))
+    with torch.no_grad():
+        logits, soft = twin(x), tiny.randomise(Noisy()).eval()(x)
+        wanted = F.cross_entropy(logits, y)
+        if taught:
+            wanted = 0.5 * wanted + 0.5 * distillation_loss(logits, soft, temperature=2.0)
+    assert (abs(log.loss[0] - float(wanted)) < 1e-4) == taught
+    assert torch.allclose(net.norm.running_mean, twin.norm.running_mean)
+    assert not net.training
+
+
 def test_matching_needs_a_teacher():
     with pytest.raises(UserError, match="unpruned model"):
         fit(nn.Linear(4, 3), tiny.source(8), Recipe(epochs=1, match=1.0), seed=0)

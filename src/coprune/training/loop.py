@@ -88,12 +88,14 @@ def fit(
 ) -> FitLog:
     """Train a classifier in place; in a run of several processes all end with the same weights.
 
+    With a teacher nothing but batch norm is in training mode: dropout and dropped paths are off.
+
     Args:
         model: maps ``[B, …]`` to logits ``[B, C]``; left in evaluation mode on the CPU or ``device``.
         source: the training samples.
         recipe: everything about the schedule.
         seed: order and augmentation of the batches.
-        teacher: the unpruned model, used when ``recipe.distill`` > 0.
+        teacher: the unpruned model, used when ``recipe.taught``.
         checkpoint: where to save state; if it holds one, training continues from there and ends
             with the same weights as an undisturbed one.
         device: ``"cpu"`` or ``"cuda"``.
@@ -127,10 +129,17 @@ def fit(
         for _ in range(done):
             schedule.step()
     trained, optimizer = accelerator.prepare(model, optimizer)
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     trained.train()
+    if recipe.taught:
+        # The teacher speaks without dropout; noise that a small model cannot afford would hide what it says.
+        trained.eval()
+        for layer in model.modules():
+            # Recurrent layers cannot be trained in evaluation mode on a GPU.
+            if isinstance(layer, (_BatchNorm, nn.RNNBase)):
+                layer.train()
     saved_at = time.monotonic()
     total = recipe.epochs * steps
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     remembered = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
     if norms and world() > 1 and recipe.batch_size < 2 * world():
         raise UserError(
