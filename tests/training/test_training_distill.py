@@ -34,7 +34,13 @@ def test_residual_blocks_are_compared_as_a_whole():
     assert matched_blocks(teacher, teacher) == ()
 
 
-def test_a_layer_in_a_mere_container_is_compared_by_itself():
+def test_containers_within_a_block_are_not_the_block():
+    teacher = tiny.network("mobilenet_v2")
+    found = matched_blocks(halved(teacher, torch.zeros(1, 1, 28, 28)), teacher)
+    assert {type(teacher.get_submodule(name)).__name__ for name in found} == {"InvertedResidual"}
+
+
+def test_a_layer_in_nothing_but_containers_is_compared_by_itself():
     teacher = tiny.network("vgg16_bn")
     student = halved(teacher, torch.zeros(1, 1, 28, 28))
     found = matched_blocks(student, teacher)

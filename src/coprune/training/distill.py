@@ -46,8 +46,8 @@ def distillation_loss(logits: Tensor, teacher: Tensor, *, temperature: float) ->
 def matched_blocks(student: nn.Module, teacher: nn.Module) -> tuple[str, ...]:
     """Where both models can be compared: around every layer that lost inputs and no outputs.
 
-    The module right around the layer hands on what the block made of it, a norm or a residual sum included;
-    where that is a mere container or the model itself, the layer's own output is compared.
+    The nearest module around the layer that is no mere container hands on what the block made of it, a norm
+    or a residual sum included; where that is the model itself, the layer's own output is compared.
 
     Args:
         student: pruned.
@@ -68,8 +68,9 @@ def matched_blocks(student: nn.Module, teacher: nn.Module) -> tuple[str, ...]:
         if reads == read or makes != made:
             continue
         around = name.rpartition(".")[0]
-        bare = not around or isinstance(student.get_submodule(around), _CONTAINERS)
-        found[name if bare else around] = None
+        while around and isinstance(student.get_submodule(around), _CONTAINERS):
+            around = around.rpartition(".")[0]
+        found[around or name] = None
     return tuple(found)
 
 
