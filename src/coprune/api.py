@@ -23,6 +23,7 @@ from coprune.run.recover import surviving
 from coprune.run.settings import PruneSettings, check_settings
 from coprune.select import Budget
 from coprune.training import Recipe
+from coprune.training.recipe import usual_match
 
 
 def prune(
@@ -46,7 +47,7 @@ def prune(
     finetune_lr: float = 0.02,
     finetune_optimizer: str = "sgd",
     distill: float = 0.9,
-    match: float = 0.0,
+    match: float | None = None,
     units: Iterable[str] = (),
     skip: Iterable[str] = (),
     only: Iterable[str] = (),
@@ -74,7 +75,8 @@ def prune(
         finetune_lr: highest learning rate, cosine to 0.
         finetune_optimizer: ``sgd``, or ``adamw`` for transformers (with a rate such as 2e-5).
         distill: weight of the unpruned model's soft labels in the loss.
-        match: weight of the error of hidden outputs against the unpruned model's, added to the loss.
+        match: weight of the error of hidden outputs against the unpruned model's, added to the loss;
+            10 beside soft labels when not given.
         options: the method's own settings, e.g. ``mss="nearest"`` for cosep.
 
     Returns:
@@ -105,7 +107,7 @@ def prune(
                 lr=finetune_lr,
                 optimizer=finetune_optimizer,
                 distill=distill,
-                match=match,
+                match=usual_match(distill) if match is None else match,
             ),
             units=tuple(units),
             skip=tuple(skip),

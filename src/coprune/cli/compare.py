@@ -48,7 +48,7 @@ def compare(
     finetune_clip: o.FinetuneClip = None,
     batch_size: o.BatchSize = 128,
     distill: o.Distill = 0.9,
-    match: o.Match = 0.0,
+    match: o.Match = None,
     precision: o.Precision = "auto",
     calibration: o.Calibration = 2000,
     units: o.KindsOfUnits = "",

@@ -106,9 +106,9 @@ Distill = Annotated[
     float, typer.Option(help="Weight of the unpruned model's soft labels in the loss, 0 to 1.")
 ]
 Match = Annotated[
-    float,
+    Optional[float],
     typer.Option(
-        help="Weight of the error of hidden outputs against the unpruned model's, added to the loss."
+        help="Weight of the error of hidden outputs against the unpruned model's; 10 with --distill."
     ),
 ]
 Precision = Annotated[str, typer.Option(help="auto (mixed on a GPU), fp32, bf16 or fp16.")]
