@@ -8,6 +8,7 @@ from torch import nn
 import tiny
 from coprune.errors import UserError
 from coprune.plan import GroupDecision
+from coprune.recover import kept_outputs
 from coprune.surgery import cut
 from coprune.training import Recipe, fit
 from coprune.training.distill import distillation_loss, matched_blocks, matching_loss, recorded
@@ -16,15 +17,17 @@ from coprune.units import find_units
 IMAGE = torch.zeros(1, 1, 12, 12)
 
 
-def halved(model, image=IMAGE):
-    groups = find_units(model, image).groups
-    kept = [
+def halves(model, image):
+    return tuple(
         GroupDecision(
             name=g.name, members=g.members, size=g.size, kept=tuple(range(g.size // 2)), reason="test"
         )
-        for g in groups
-    ]
-    return cut(model, tuple(kept), image)
+        for g in find_units(model, image).groups
+    )
+
+
+def halved(model, image=IMAGE):
+    return cut(model, halves(model, image), image)
 
 
 def test_residual_blocks_are_compared_as_a_whole():
@@ -41,14 +44,22 @@ def test_containers_within_a_block_are_not_the_block():
     assert found[-1] == "classifier"
 
 
-def test_a_layer_in_nothing_but_containers_is_compared_by_itself():
-    teacher = tiny.network("vgg16_bn")
-    student = halved(teacher, torch.zeros(1, 1, 28, 28))
-    found = matched_blocks(student, teacher)
-    assert found
-    # Inner layers lose outputs too; only what keeps all of them is comparable.
-    for name in found:
-        assert student.get_submodule(name).weight.shape[0] == teacher.get_submodule(name).weight.shape[0]
+def test_layers_of_a_plain_chain_are_compared_by_the_outputs_that_are_left():
+    teacher, image = tiny.network("vgg16_bn"), torch.zeros(1, 1, 28, 28)
+    decisions = halves(teacher, image)
+    student, kept = cut(teacher, decisions, image), kept_outputs(teacher, decisions)
+    convolutions = [n for n, m in student.named_modules() if isinstance(m, nn.Conv2d)]
+    # The first layer keeps its channels, so that the second one reads as many as before.
+    assert matched_blocks(student, teacher, kept) == (*convolutions[2:], "classifier")
+    # Without being told which outputs are left, only layers that have all of them.
+    few = matched_blocks(student, teacher)
+    assert set(few) < set(convolutions[2:]) | {"classifier"}
+    assert all(name not in kept for name in few)
+    name = next(n for n in convolutions[2:] if n in kept)
+    wanted = torch.randn(2, teacher.get_submodule(name).out_channels, 3, 3)
+    ours = wanted[:, kept[name]]
+    assert float(matching_loss({name: [ours]}, {name: [wanted]}, image, kept)) == 0
+    assert float(matching_loss({name: [ours + 1]}, {name: [wanted]}, image, kept)) > 0
 
 
 def test_a_transformer_is_compared_behind_attention_and_feed_forward_blocks():

@@ -26,6 +26,7 @@ from coprune.models.ready import made_ready
 from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.ranks.exchange import on_first
+from coprune.recover import kept_outputs
 from coprune.report import write_compare
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
@@ -254,7 +255,7 @@ def _stages(
         found["recovered"] = evaluate(pruned, data.heldout, device=device, label="accuracy, recovered").top1
     if job.finetune.epochs:
         trained, found["rate"] = _trained(
-            pruned, teacher, data, job, rates=rates or (job.finetune.lr,), seed=seed, device=device
+            pruned, teacher, decisions, data, job, rates=rates or (job.finetune.lr,), seed=seed, device=device
         )
         found["finetuned"] = evaluate(trained, data.heldout, device=device, label="accuracy, fine-tuned").top1
     return found
@@ -263,6 +264,7 @@ def _stages(
 def _trained(
     pruned: nn.Module,
     teacher: nn.Module,
+    decisions: Sequence[GroupDecision],
     data: DataSet,
     job: CompareJob,
     *,
@@ -280,6 +282,7 @@ def _trained(
             job.finetune.model_copy(update={"lr": rate}),
             seed=seed,
             teacher=copy.deepcopy(teacher) if job.finetune.taught else None,
+            kept=kept_outputs(teacher, decisions),
             device=device,
             label=f"fine-tuning, lr {rate:g}",
         )

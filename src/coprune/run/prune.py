@@ -21,6 +21,7 @@ from coprune.plan import Plan
 from coprune.profile import Profile
 from coprune.ranks.exchange import check_same, on_first
 from coprune.ranks.who import world
+from coprune.recover import kept_outputs
 from coprune.result import Result, Stage
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
@@ -191,6 +192,7 @@ def prune_model(
                 settings.finetune,
                 seed=settings.seed,
                 teacher=model if settings.finetune.taught else None,
+                kept=kept_outputs(model, decisions),
                 checkpoint=Checkpoint(folder.work / "finetune.safetensors") if folder else None,
                 device=device,
                 label="fine-tuning",

@@ -43,15 +43,19 @@ def distillation_loss(logits: Tensor, teacher: Tensor, *, temperature: float) ->
     return divergence * t * t
 
 
-def matched_blocks(student: nn.Module, teacher: nn.Module) -> tuple[str, ...]:
+def matched_blocks(
+    student: nn.Module, teacher: nn.Module, kept: Mapping[str, Tensor] | None = None
+) -> tuple[str, ...]:
     """Where both models can be compared: around every layer that lost inputs and no outputs.
 
     The nearest module around the layer that is no mere container hands on what the block made of it, a norm
-    or a residual sum included; where that is the model itself, the layer's own output is compared.
+    or a residual sum included; where that is the model itself, as in a plain chain, the layer's own output is
+    compared, and the outputs that it lost are left out.
 
     Args:
         student: pruned.
         teacher: the model it was cut from.
+        kept: layer → its outputs in the teacher that are still there, of layers that lost some.
 
     Returns:
         Names of modules, in the order of the network.
@@ -65,12 +69,12 @@ def matched_blocks(student: nn.Module, teacher: nn.Module) -> tuple[str, ...]:
             (channel_count(layer, side), channel_count(before[name], side)) for side in ("input", "output")
         ]
         (reads, read), (makes, made) = counts
-        if reads == read or makes != made:
-            continue
         around = name.rpartition(".")[0]
         while around and isinstance(student.get_submodule(around), _CONTAINERS):
             around = around.rpartition(".")[0]
-        found[around or name] = None
+        told = makes == made or (not around and kept is not None and name in kept)
+        if reads != read and told:
+            found[around or name] = None
     return tuple(found)
 
 
@@ -101,13 +105,17 @@ def recorded(model: nn.Module, names: Sequence[str]) -> Iterator[Recorded]:
 
 
 def matching_loss(
-    student: Mapping[str, Sequence[Tensor]], teacher: Mapping[str, Sequence[Tensor]], inputs: Inputs
+    student: Mapping[str, Sequence[Tensor]],
+    teacher: Mapping[str, Sequence[Tensor]],
+    inputs: Inputs,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Mean over the blocks of the squared error, as a share of how far the teacher's outputs are apart.
 
     Args:
         student, teacher: block → outputs, ``[N, C, H, W]``, ``[N, T, C]`` or ``[N, C]`` each.
         inputs: tokens that their ``attention_mask`` ``[N, T]`` hides do not count.
+        kept: as for :func:`matched_blocks`.
 
     Returns:
         A scalar in float32; 0 where no block's outputs have equal shapes.
@@ -116,6 +124,9 @@ def matching_loss(
     shares: list[Tensor] = []
     for name, outputs in student.items():
         for found, wanted in zip(outputs, teacher.get(name, ()), strict=False):
+            if kept is not None and name in kept:
+                axis = 1 if wanted.ndim == 4 else -1
+                wanted = wanted.index_select(axis, kept[name].to(wanted.device))
             if found.shape != wanted.shape:
                 continue
             ours, theirs = (_rows(o.float(), mask) for o in (found, wanted))

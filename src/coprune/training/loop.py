@@ -82,6 +82,7 @@ def fit(
     *,
     seed: int,
     teacher: nn.Module | None = None,
+    kept: Mapping[str, Tensor] | None = None,
     checkpoint: Checkpoint | None = None,
     device: str = "cpu",
     label: str = "training",
@@ -96,6 +97,8 @@ def fit(
         recipe: everything about the schedule.
         seed: order and augmentation of the batches.
         teacher: the unpruned model, used when ``recipe.taught``.
+        kept: layer → its outputs in the teacher that are still there, where some are gone; without it fewer
+            hidden outputs can be compared.
         checkpoint: where to save state; if it holds one, training continues from there and ends
             with the same weights as an undisturbed one.
         device: ``"cpu"`` or ``"cuda"``.
@@ -146,7 +149,7 @@ def fit(
             f"a batch of {recipe.batch_size} leaves some of the {world()} processes one sample, from which "
             f"batch norm cannot learn; give --batch-size {2 * world()} or more"
         )
-    blocks = matched_blocks(model, teacher) if recipe.match > 0 and teacher is not None else ()
+    blocks = matched_blocks(model, teacher, kept) if recipe.match > 0 and teacher is not None else ()
     stream = _batches(source, recipe, seed=seed, done=done, steps=steps)
     for epoch, inputs, labels in track(stream, label=label, total=total, done=done):
         if norms and len(labels) < 2 * world():
@@ -161,7 +164,9 @@ def fit(
         weight = _weight(len(labels))
         if isinstance(x, Tensor) and x.ndim == 4:
             x = x.contiguous(memory_format=layout)
-        logits, loss = _step(trained, model, teacher, x, y, recipe=recipe, blocks=blocks, how=accelerator)
+        logits, loss = _step(
+            trained, model, teacher, x, y, recipe=recipe, blocks=blocks, kept=kept, how=accelerator
+        )
         accelerator.backward(loss * weight)
         if recipe.clip is not None:
             accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
@@ -206,6 +211,7 @@ def _step(
     *,
     recipe: Recipe,
     blocks: Sequence[str],
+    kept: Mapping[str, Tensor] | None,
     how: Accelerator,
 ) -> tuple[Tensor, Tensor]:
     """Logits ``[B, C]`` of one batch, and the loss.
@@ -218,6 +224,7 @@ def _step(
         y: own labels.
         recipe: weights of the parts of the loss.
         blocks: modules that both models have, whose outputs are compared.
+        kept: see :func:`fit`.
         how: its mixed precision.
     """
     with recorded(model, blocks) as ours:
@@ -230,7 +237,7 @@ def _step(
     kl = distillation_loss(logits.float(), soft.float(), temperature=recipe.temperature)
     loss = (1 - recipe.distill) * loss + recipe.distill * kl
     if blocks:
-        loss = loss + recipe.match * matching_loss(ours, theirs, x)
+        loss = loss + recipe.match * matching_loss(ours, theirs, x, kept)
     return logits, loss
 
 
