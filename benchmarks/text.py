@@ -14,14 +14,23 @@ from coprune.compare.run import run_compare
 from coprune.files import write_json
 from film_reviews import RECIPE, base_model
 
-EPOCH = RECIPE.model_copy(update={"epochs": 1, "distill": 0.9})
+# Soft labels and hidden outputs carry four times the rate that the base model is trained at.
+EPOCH = RECIPE.model_copy(update={"epochs": 1, "lr": 2e-4, "distill": 0.9, "match": 10.0})
 
 # CAHP's own schedule (docs/cahp.md): hard labels only.
-CAHP = EPOCH.model_copy(update={"epochs": 3, "lr": 2e-5, "distill": 0.0})
+CAHP = EPOCH.model_copy(update={"epochs": 3, "lr": 2e-5, "distill": 0.0, "match": 0.0})
 
 PARTS: dict[str, dict[str, Any]] = {
     "heads": {
-        "methods": ("complementary", "cahp", "michel", "random"),
+        "methods": (
+            "complementary",
+            "cahp",
+            "michel",
+            "head_magnitude",
+            "medoid",
+            "last_layers",
+            "random",
+        ),
         "budgets": (0.5, 0.25, 0.17),
         "budget_of": "heads",
     },
