@@ -118,6 +118,16 @@ def test_what_would_be_cut_wrongly_is_refused_with_the_reason(net, layers, cause
     assert not layers & {m.layer for g in units.groups for m in g.members if m.role == "producer"}
 
 
+def test_where_nothing_can_be_followed_every_layer_is_refused(monkeypatch):
+    # As in torchvision's Swin V2 B, where Torch-Pruning loses the only layer outside the blocks.
+    monkeypatch.setattr("coprune.units.coupled.whole_group", lambda *_: "lost")
+    net = tiny.randomise(tiny_coupled.Halved())
+    units = find_units(net, IMAGE, coupled=True)
+    reasons = {s.layer: s.reason for s in units.skipped}
+    assert not any(g.kind == "coupled" for g in units.groups)
+    assert {reasons["one"], reasons["two"]} == {"lost"}
+
+
 def test_a_trial_leaves_the_network_as_it_is_and_refuses_only_the_culprit():
     net = tiny.randomise(tiny_coupled.Strongest())
     before = tiny.state_of(net)

@@ -235,7 +235,9 @@ def _unfit(layer: str, module: nn.Module, parameter: str | None) -> str | None:
 
 def _units(pairs: _Pairs) -> NDArray[np.int64]:
     """The unit that each channel belongs to, ``[M]``."""
-    left, right = np.concatenate(pairs.left), np.concatenate(pairs.right)
+    # Where nothing could be followed, every channel is a unit of its own; its axis is refused.
+    none = np.empty(0, dtype=np.int64)
+    left, right = np.concatenate([none, *pairs.left]), np.concatenate([none, *pairs.right])
     edges = coo_matrix((np.ones(len(left), dtype=bool), (left, right)), shape=(pairs.total, pairs.total))
     _, unit = connected_components(edges, directed=False)
     return np.asarray(unit, dtype=np.int64)
