@@ -22,8 +22,7 @@ from coprune.run.prune import prune_model
 from coprune.run.recover import surviving
 from coprune.run.settings import PruneSettings, check_settings
 from coprune.select import Budget
-from coprune.training import Recipe
-from coprune.training.recipe import usual_match
+from coprune.training import finetuning
 
 
 def prune(
@@ -102,12 +101,12 @@ def prune(
             allocation=allocation,
             schedule=schedule,
             recovery=recovery,
-            finetune=Recipe(
+            finetune=finetuning(
                 epochs=finetune_epochs,
                 lr=finetune_lr,
                 optimizer=finetune_optimizer,
                 distill=distill,
-                match=usual_match(distill) if match is None else match,
+                match=match,
             ),
             units=tuple(units),
             skip=tuple(skip),

@@ -26,11 +26,11 @@ def demo(
     from coprune.run.job import PruneJob, run_prune
     from coprune.run.settings import PruneSettings
     from coprune.select import Budget
-    from coprune.training import Recipe
+    from coprune.training import finetuning
 
     settings = PruneSettings(
         budget=Budget(keep_macs=0.5),
-        finetune=Recipe(epochs=0, lr=0.02, distill=0.9),
+        finetune=finetuning(epochs=0, lr=0.02, distill=0.9),
         latency_seconds=3.0,
         seed=seed,
         threads=threads,

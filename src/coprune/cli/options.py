@@ -101,6 +101,12 @@ FinetuneSchedule = Annotated[str, typer.Option(help="cosine, linear, onecycle, s
 FinetuneWarmup = Annotated[float, typer.Option(help="Share of the steps in which the rate first rises.")]
 FinetuneWeightDecay = Annotated[float, typer.Option(help="Of adamw on all but biases and norms.")]
 FinetuneClip = Annotated[Optional[float], typer.Option(help="Largest norm of a step's gradient.")]
+FinetuneUnitClip = Annotated[
+    Optional[float],
+    typer.Option(
+        help="Largest norm of a unit's gradient, as a share of its weights'; 0.1 with --match and sgd, or 0."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(help="Samples a training step.", min=1)]
 Distill = Annotated[
     float, typer.Option(help="Weight of the unpruned model's soft labels in the loss, 0 to 1.")

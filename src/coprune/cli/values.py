@@ -56,21 +56,19 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def finetune_recipe(*, match: float | None, **values: Any) -> Any:
+def finetune_recipe(**values: Any) -> Any:
     """The recipe of ``--finetune-…``; messages name the option that was typed.
 
     Args:
-        match: None for the usual weight, if there is distillation at all.
-        values: the other values.
+        values: of :func:`coprune.training.finetuning`.
 
     Raises:
         UserError: a value out of range.
     """
-    from coprune.training import Recipe
-    from coprune.training.recipe import usual_match
+    from coprune.training import finetuning
 
     try:
-        return Recipe(match=usual_match(values["distill"]) if match is None else match, **values)
+        return finetuning(**values)
     except ValidationError as cause:
         first = cause.errors()[0]
         name = str(first["loc"][0])

@@ -2,6 +2,6 @@
 
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.loop import FitLog, fit
-from coprune.training.recipe import Recipe
+from coprune.training.recipe import Recipe, finetuning
 
-__all__ = ["Checkpoint", "FitLog", "Recipe", "fit"]
+__all__ = ["Checkpoint", "FitLog", "Recipe", "finetuning", "fit"]

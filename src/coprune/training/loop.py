@@ -29,6 +29,7 @@ from coprune.progress import track
 from coprune.ranks.exchange import gathered, summed
 from coprune.ranks.who import is_first, own, own_part, rank, world
 from coprune.training.checkpoint import Checkpoint
+from coprune.training.clip import limit_gradients
 from coprune.training.distill import distillation_loss, matched_blocks, matching_loss, recorded
 from coprune.training.recipe import Recipe, optimizer_for, scheduler
 
@@ -168,8 +169,11 @@ def fit(
             trained, model, teacher, x, y, recipe=recipe, blocks=blocks, kept=kept, how=accelerator
         )
         accelerator.backward(loss * weight)
+        accelerator.unscale_gradients(optimizer)
+        if recipe.unit_clip > 0:
+            limit_gradients(model, share=recipe.unit_clip)
         if recipe.clip is not None:
-            accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
+            nn.utils.clip_grad_norm_(trained.parameters(), recipe.clip)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()

@@ -18,11 +18,6 @@ from torch.optim.lr_scheduler import (
 )
 
 
-def usual_match(distill: float) -> float:
-    """Weight of hidden outputs beside that of soft labels, where nobody says: 10 with any, 0 without."""
-    return 10.0 if distill > 0 else 0.0
-
-
 class Recipe(BaseModel):
     """SGD with momentum, as the pruning papers train small-image networks, unless told otherwise.
 
@@ -37,6 +32,8 @@ class Recipe(BaseModel):
         warmup: share of all steps in which the learning rate first rises from 0, linearly; of
             ``onecycle`` the share of its rising part, 0 for the usual 0.3.
         clip: largest norm of the gradient of all weights together; None leaves gradients as they are.
+        unit_clip: largest norm of the gradient of one output unit's weights, as a share of the norm of
+            these weights (Brock et al. 2021, arXiv 2102.06171, §4.1); 0 leaves gradients as they are.
         momentum: of ``sgd``.
         weight_decay: of ``sgd`` on all weights, of ``adamw`` on all but biases and norms.
         fraction: share of the training samples used, drawn anew each epoch.
@@ -58,6 +55,7 @@ class Recipe(BaseModel):
     schedule: Literal["cosine", "linear", "onecycle", "step", "constant"] = "cosine"
     warmup: float = Field(0.0, ge=0, lt=1)
     clip: float | None = Field(None, gt=0)
+    unit_clip: float = Field(0.0, ge=0)
     step_epochs: int = Field(1, ge=1)
     step_factor: float = Field(0.5, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -74,6 +72,25 @@ class Recipe(BaseModel):
     def taught(self) -> bool:
         """Whether an unpruned model is learned from."""
         return self.distill > 0 or self.match > 0
+
+
+def finetuning(*, distill: float, match: float | None = None, **values: Any) -> Recipe:
+    """The recipe to train a pruned model by, with what nobody gives set as measured (docs/complementary.md).
+
+    Args:
+        distill: weight of soft labels.
+        match: weight of hidden outputs; None: 10 beside soft labels, 0 without.
+        values: other fields of :class:`Recipe`; ``unit_clip`` None or not given: 0.1 with ``match`` and
+            ``sgd``. How steep that part of the loss is depends on the scale of a network's weights, and the
+            usual rates are too high for some networks without batch norm; Adam does not see the scale.
+
+    Raises:
+        pydantic.ValidationError: a value out of range.
+    """
+    match = (10.0 if distill > 0 else 0.0) if match is None else match
+    if values.get("unit_clip") is None:
+        values["unit_clip"] = 0.1 if match > 0 and values.get("optimizer", "sgd") == "sgd" else 0.0
+    return Recipe(distill=distill, match=match, **values)
 
 
 def optimizer_for(recipe: Recipe, model: nn.Module) -> Optimizer:
