@@ -73,12 +73,23 @@ def _said() -> str:
     return (
         f"\n\n`{job['data']}`, networks trained by the project ({sizes}; {width}); "
         f"{job['calibration']:,} calibration images, every choice with the same least squares and "
-        f"then {train['epochs']} epoch of SGD, rate {train['lr']:g}, cosine to 0, batch "
+        f"then {train['epochs']} epoch of SGD, rate {train['lr']:g}{_other_rates(train['lr'])}, cosine to 0, batch "
         f"{train['batch_size']}, distillation weight {train['distill']:g}; "
         f"{job['seeds']} seeds{''.join(fewer)}, mean ± standard deviation of top-1 on the whole test "
         f"set, in per cent; MACs within "
         f"{100 * _apart():.1f} % of one another."
     )
+
+
+def _other_rates(usual: float) -> str:
+    """Where another learning rate was used, for all choices alike."""
+    found = {
+        f"`{name}` at {100 * row['budget']:.0f} %: {row['rate']:g}"
+        for name, content in measured().items()
+        for row in content["rows"]
+        if row["rate"] != usual
+    }
+    return f" ({', '.join(sorted(found))})" if found else ""
 
 
 def _apart() -> float:
