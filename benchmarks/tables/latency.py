@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePath
 
 from tables.shared import load, table, versions
 
 
-def latency() -> str:
+def latency(name: str) -> Callable[[], str]:
     """A row a network, budget and rounding; a column an engine and batch size."""
-    content = load("latency")
+    return lambda: _rendered(load(name))
+
+
+def _rendered(content: dict) -> str:
     cases: dict[tuple, dict[tuple, dict]] = {}
     for row in content["rows"]:
         case = (PurePath(row["model"]).name, row["keep"], row["round_to"])

@@ -121,8 +121,8 @@ def test_text(tmp_path, monkeypatch):
     render = module("render")
     monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
     lines = render.text.text().splitlines()
-    # Three budgets of four methods, two of three.
-    assert len([line for line in lines if line.startswith("| ")]) == 1 + 3 * 4 + 2 * 3
+    # Three budgets of seven methods, two of three.
+    assert len([line for line in lines if line.startswith("| ")]) == 1 + 3 * 7 + 2 * 3
     assert "at its own knee" in lines[-3]
 
 
