@@ -40,7 +40,7 @@ def _rendered(content: dict) -> str:
     note = (
         f"\n\nHow many times as fast as the unpruned network, in brackets that over what the MACs promise "
         f"(1 / their share); medians of pairs run in turn, {content['threads']} thread. `{content['data']}`, "
-        f"{content['calibration']:,} calibration images, one seed, least squares, no training."
+        f"{content['calibration']:,} calibration samples, one seed, least squares, no training."
         + (f" {content['remark']}" if content["remark"] else "")
     )
     for r in content["refused"]:
