@@ -50,13 +50,13 @@ def test_no_unit_moves_by_more_than_its_share_and_none_turns(seed, share, scale)
 
 
 def test_what_nobody_gives_depends_on_the_rest():
-    assert (finetuning(epochs=1, distill=0.9).match, finetuning(epochs=1, distill=0.9).unit_clip) == (10, 0.1)
+    assert (finetuning(epochs=1, distill=0.9).match, finetuning(epochs=1, distill=0.9).unit_clip) == (10, 0.2)
     assert (finetuning(epochs=1, distill=0).match, finetuning(epochs=1, distill=0).unit_clip) == (0, 0)
-    assert finetuning(epochs=1, distill=0, match=1).unit_clip == 0.1
+    assert finetuning(epochs=1, distill=0, match=1).unit_clip == 0.2
     assert finetuning(epochs=1, distill=0.9, match=0).unit_clip == 0
     assert finetuning(epochs=1, distill=0.9, optimizer="adamw").unit_clip == 0
     assert finetuning(epochs=1, distill=0.9, unit_clip=0).unit_clip == 0
-    assert finetuning(epochs=1, distill=0.9, unit_clip=None, optimizer="sgd").unit_clip == 0.1
+    assert finetuning(epochs=1, distill=0.9, unit_clip=None, optimizer="sgd").unit_clip == 0.2
 
 
 def test_a_step_is_one_with_limited_gradients():

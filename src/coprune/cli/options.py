@@ -104,7 +104,7 @@ FinetuneClip = Annotated[Optional[float], typer.Option(help="Largest norm of a s
 FinetuneUnitClip = Annotated[
     Optional[float],
     typer.Option(
-        help="Largest norm of a unit's gradient, as a share of its weights'; 0.1 with --match and sgd, or 0."
+        help="Largest norm of a unit's gradient, as a share of its weights'; 0.2 with --match and sgd, or 0."
     ),
 ]
 BatchSize = Annotated[int, typer.Option(help="Samples a training step.", min=1)]

@@ -80,7 +80,7 @@ def finetuning(*, distill: float, match: float | None = None, **values: Any) -> 
     Args:
         distill: weight of soft labels.
         match: weight of hidden outputs; None: 10 beside soft labels, 0 without.
-        values: other fields of :class:`Recipe`; ``unit_clip`` None or not given: 0.1 with ``match`` and
+        values: other fields of :class:`Recipe`; ``unit_clip`` None or not given: 0.2 with ``match`` and
             ``sgd``. How steep that part of the loss is depends on the scale of a network's weights, and the
             usual rates are too high for some networks without batch norm; Adam does not see the scale.
 
@@ -89,7 +89,7 @@ def finetuning(*, distill: float, match: float | None = None, **values: Any) -> 
     """
     match = (10.0 if distill > 0 else 0.0) if match is None else match
     if values.get("unit_clip") is None:
-        values["unit_clip"] = 0.1 if match > 0 and values.get("optimizer", "sgd") == "sgd" else 0.0
+        values["unit_clip"] = 0.2 if match > 0 and values.get("optimizer", "sgd") == "sgd" else 0.0
     return Recipe(distill=distill, match=match, **values)
 
 
