@@ -73,8 +73,8 @@ def _said() -> str:
     return (
         f"\n\n`{job['data']}`, networks trained by the project ({sizes}; {width}); "
         f"{job['calibration']:,} calibration images, every choice with the same least squares and "
-        f"then {train['epochs']} epoch of SGD, rate {train['lr']:g}{_other_rates(train['lr'])}, cosine to 0, batch "
-        f"{train['batch_size']}, distillation weight {train['distill']:g}; "
+        f"then {train['epochs']} epoch of SGD, rate {train['lr']:g}{_other_rates(train['lr'])}, "
+        f"cosine to 0, batch {train['batch_size']}, distillation weight {train['distill']:g}; "
         f"{job['seeds']} seeds{''.join(fewer)}, mean ± standard deviation of top-1 on the whole test "
         f"set, in per cent; MACs within "
         f"{100 * _apart():.1f} % of one another."

@@ -11,6 +11,7 @@ from coprune.data import ArraySource, LoaderSource
 from coprune.errors import UserError
 from coprune.recover import kept_outputs, least_squares
 from coprune.surgery import cut
+from coprune.training.distill import matched_blocks
 from coprune.units import find_units
 
 IMAGE = torch.zeros(1, 1, 12, 12)
@@ -357,6 +358,17 @@ def test_a_model_whose_first_layer_works_in_place():
     assert torch.equal(source.images, noise().images)
     wanted, found = (m.eval()(noise(seed=1).images).detach() for m in (teacher, pruned))
     assert gap(wanted, found) < 1e-3
+
+
+def test_a_depthwise_layer_that_is_left_with_one_channel():
+    # Once a bug: with one group it looked dense, and the models seemed to be different networks.
+    teacher = tiny.randomise(tiny.Depthwise())
+    group = of_group(teacher, "expand")
+    pruned, kept = cut_units(teacher, group, range(1, 8))
+    assert pruned.spatial.groups == 1
+    done = least_squares(pruned, teacher, noise(), kept=kept)
+    assert [r.layer for r in done] == ["stem", "expand", "project", "mix", "fc"]
+    assert matched_blocks(pruned, teacher, kept) == ("project",)
 
 
 def test_different_networks_are_refused(traced):

@@ -12,7 +12,7 @@ from coprune.errors import UserError
 from coprune.forward import Inputs, copied, logits_of, part_of
 from coprune.plan import GroupDecision
 from coprune.profile.rows import draw_positions, pick_outputs
-from coprune.recover.sites import find_sites
+from coprune.recover.sites import paired_sites
 from coprune.units import ChannelGroup, channel_indices
 from coprune.units.layers import filters, is_linear
 
@@ -62,11 +62,8 @@ def matched_outputs(
     Raises:
         UserError: the layers differ, or a channel is like none.
     """
-    ours, theirs = (
-        [s.layer for s in find_sites(m, part_of(inputs, slice(2))) if s.runs == 1] for m in (model, teacher)
-    )
-    if ours != theirs:
-        raise UserError("the pruned and the unpruned model are not the same network: their layers differ")
+    pairs = paired_sites(model, teacher, part_of(inputs, slice(2)))
+    ours = [site.layer for site, _ in pairs if site.runs == 1]
     names = [n for n in ours if len(_weight(model, n)) < len(_weight(teacher, n))]
     small, large = _outputs(model, names, inputs), _outputs(teacher, names, inputs)
     readers = {m.layer: (g, m) for g in groups for m in g.of_role("consumer")}

@@ -35,7 +35,7 @@ from coprune.profile.rows import pick_outputs, read_rows
 from coprune.progress import track
 from coprune.recover.looking import BATCH, looked_at, own_samples, parts_of, samples_that_fit
 from coprune.recover.regression import Solution, Target, solve
-from coprune.recover.sites import Site, find_sites
+from coprune.recover.sites import Site, paired_sites
 from coprune.recover.visits import visit_sites
 from coprune.units.layers import filters, is_linear
 
@@ -175,11 +175,8 @@ def _pairs(
     model: nn.Module, teacher: nn.Module, example: Inputs, kept: Mapping[str, Tensor]
 ) -> list[tuple[Site, Site, Tensor | None]]:
     """Every dense layer's site in both models, and which of the teacher's channels it has."""
-    ours, theirs = find_sites(model, example), find_sites(teacher, example)
-    if [s.layer for s in ours] != [s.layer for s in theirs]:
-        raise UserError("the pruned and the unpruned model are not the same network: their layers differ")
     walk = []
-    for site, full in zip(ours, theirs, strict=True):
+    for site, full in paired_sites(model, teacher, example):
         has, had = (len(filters(m.get_submodule(site.layer))) for m in (model, teacher))
         index = kept.get(site.layer)
         if (had if index is None else len(index)) != has:

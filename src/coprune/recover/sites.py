@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
+from coprune.errors import UserError
 from coprune.forward import Inputs, copied, logits_of, part_of, samples_in
 from coprune.profile.rows import output_positions
 from coprune.recover.calls import Call, Place, Record
@@ -114,6 +115,25 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
         and holders[id(watched[name]._parameters.get("weight"))] == 1
         and sum(c.name not in _plain(watched[name]) for c in calls) <= runs[name]
     )
+
+
+def paired_sites(model: nn.Module, teacher: nn.Module, example: Inputs) -> list[tuple[Site, Site]]:
+    """The sites of a pruned model, each beside that of the unpruned one.
+
+    Args:
+        model: pruned.
+        teacher: unpruned.
+        example: one or more samples ``[N, …]``.
+
+    Raises:
+        UserError: the models are not one network before and after surgery.
+    """
+    before, theirs = dict(teacher.named_modules()), find_sites(teacher, example)
+    # A depthwise layer that is left with one channel looks dense.
+    ours = [s for s in find_sites(model, example) if s.layer not in before or is_dense(before[s.layer])]
+    if [s.layer for s in ours] != [s.layer for s in theirs]:
+        raise UserError("the pruned and the unpruned model are not the same network: their layers differ")
+    return list(zip(ours, theirs, strict=True))
 
 
 def _places(model: nn.Module, outputs: dict[str, Tensor], example: Inputs) -> dict[str, int]:

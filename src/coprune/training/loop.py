@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,7 @@ from coprune.ranks.who import is_first, own, own_part, rank, world
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.clip import limit_gradients
 from coprune.training.distill import distillation_loss, matched_blocks, matching_loss, recorded
+from coprune.training.quiet import Quiet, silence
 from coprune.training.recipe import Recipe, optimizer_for, scheduler
 
 
@@ -137,11 +139,7 @@ def fit(
     trained.train()
     if recipe.taught:
         # The teacher speaks without dropout; noise that a small model cannot afford would hide what it says.
-        trained.eval()
-        for layer in model.modules():
-            # Recurrent layers cannot be trained in evaluation mode on a GPU.
-            if isinstance(layer, (_BatchNorm, nn.RNNBase)):
-                layer.train()
+        silence(model)
     saved_at = time.monotonic()
     total = recipe.epochs * steps
     remembered = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
@@ -231,7 +229,7 @@ def _step(
         kept: see :func:`fit`.
         how: its mixed precision.
     """
-    with recorded(model, blocks) as ours:
+    with recorded(model, blocks) as ours, Quiet() if recipe.taught else nullcontext():
         logits = logits_of(trained, x)
     loss = F.cross_entropy(logits, y)
     if teacher is None or not recipe.taught:
