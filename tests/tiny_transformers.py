@@ -89,6 +89,12 @@ def _timm_gated() -> nn.Module:
     return _timm(mlp_layer=SwiGLU)
 
 
+def _timm_packed() -> nn.Module:
+    from timm.layers import SwiGLUPacked
+
+    return _timm(mlp_layer=SwiGLUPacked)
+
+
 def _timm_rotary(**settings: Any) -> nn.Module:
     from timm.models.eva import Eva
 
@@ -327,6 +333,7 @@ ZOO: dict[str, Tiny] = {
         make=functools.partial(_timm, qkv_bias=False, qk_norm=True, init_values=0.5),
     ),
     "timm_gated": Tiny("", reads="tensor", implementations=("sdpa",), make=_timm_gated),
+    "timm_packed": Tiny("", reads="tensor", implementations=("sdpa",), make=_timm_packed),
     **{
         name: Tiny("", reads="tensor", implementations=("sdpa",), make=made)
         for name, made in (

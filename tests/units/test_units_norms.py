@@ -1,5 +1,6 @@
 """Norms without weights count too: they remember how many channels there are."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -7,7 +8,7 @@ import tiny
 import tiny_coupled
 from coprune.plan import Member
 from coprune.store import load, save_model
-from coprune.surgery import cut, masked
+from coprune.surgery import cut, masked, sound
 from coprune.units import find_units
 
 IMAGE = torch.zeros(1, 1, 12, 12)
@@ -56,3 +57,36 @@ def test_norms_of_libraries_are_carriers_as_pytorchs_are():
     smaller = cut(net, (tiny.decision(groups["made"], [0, 2, 3]), tiny.decision(groups["up"], [1, 4])), IMAGE)
     assert (smaller.rms.normalized_shape, len(smaller.rms.weight)) == ((3,), 3)
     assert len(smaller.response.weight) == len(smaller.response.bias) == 2
+
+
+class Grouped(nn.Module):
+    """A norm over groups of channels that is no PyTorch layer, with an activation and a weight of its own."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.up = nn.Conv2d(4, 8, 1)
+        self.norm = kind(8, groups=4)
+        self.down = nn.Conv2d(8, 4, 1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.fc(self.down(self.norm(self.up(torch.relu(self.stem(x))))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["EvoNorm2dS0", "EvoNorm2dS0a", "EvoNorm2dS1", "EvoNorm2dS2"])
+def test_a_unit_of_a_norm_over_groups_is_a_group(kind, tmp_path):
+    layers = pytest.importorskip("timm.layers.evo_norm")
+    net = tiny.randomise(Grouped(getattr(layers, kind)))
+    units = find_units(net, IMAGE, coupled=True)
+    assert sound(net, units, IMAGE).groups == units.groups
+    group = next(g for g in units.groups if g.name == "up")
+    assert group.size == 4
+    decisions = (tiny.decision(group, [0, 2, 3]),)
+    smaller = cut(net, decisions, IMAGE)
+    assert (smaller.norm.groups, len(smaller.norm.weight), smaller.down.in_channels) == (3, 6, 6)
+    x = torch.randn(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    with masked(net, decisions), torch.no_grad():
+        assert torch.allclose(net(x), smaller(x), atol=1e-6)
+    save_model(tmp_path, smaller)
+    assert torch.equal(load(tmp_path, model=Grouped(getattr(layers, kind)))(x), smaller(x))

@@ -77,6 +77,13 @@ def test_gated_neurons_have_two_producers():
     assert neurons.name == neurons.members[0].layer
 
 
+def test_neurons_and_gates_of_one_layer_go_together():
+    group = next(g for g in found("timm_packed").groups if g.kind == "neurons")
+    assert [(m.layer.rpartition(".")[2], m.offset) for m in group.members] == [
+        ("fc1", 0), ("fc1", group.size), ("fc2", 0),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_every_layer_is_in_a_group_or_has_a_reason(name):
     model = transformer(name)

@@ -17,7 +17,7 @@ from coprune.errors import UserError
 from coprune.plan import GroupDecision
 from coprune.units import channel_indices
 from coprune.units.attention import attention_family, transformer_groups
-from coprune.units.layers import CHANNELWISE, channel_count, is_mixing, is_transposed
+from coprune.units.layers import CHANNELWISE, channel_count, grouping, is_mixing, is_transposed
 
 TABLES = ("relative_position_bias_table",)
 """Parameters ``[places, heads]`` of modules that are no layers of PyTorch (BEiT, Swin)."""
@@ -136,12 +136,14 @@ def slice_passing(layer: nn.Module, gone: Tensor) -> bool:
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             return True  # one slope for all
         count = channel_count(layer, "output") or 0
-        for tensor in ("weight", "bias", "running_mean", "running_var"):
+        for tensor in ("weight", "bias", "v", "running_mean", "running_var"):
             if getattr(layer, tensor, None) is not None:
                 _drop(layer, tensor, gone, 0)
-        left = count - len(gone)
+        left, groups = count - len(gone), grouping(layer)
+        if groups is not None:
+            setattr(layer, groups, left * getattr(layer, groups) // count)
         if isinstance(layer, nn.GroupNorm):
-            layer.num_groups, layer.num_channels = left * layer.num_groups // count, left
+            layer.num_channels = left
         elif isinstance(layer, nn.PReLU):
             layer.num_parameters = left
         elif isinstance(layer, CHANNELWISE):

@@ -142,13 +142,14 @@ def _groups(
             else:
                 heads.append(found)
         block = next((f for f in FEED_FORWARDS if _is_of(f, module)), None)
-        if block is not None:
+        # As convolutions, such blocks are traced like any other.
+        if block is not None and channels_of(modules[_relative(name, block.second)], "input"):
             reason = _refusal(module, block.unless)
             first = [_relative(name, layer) for layer in block.first]
             if reason:
                 refused |= dict.fromkeys(first, reason)
             else:
-                neurons.append(_neurons(first, _relative(name, block.second), modules))
+                neurons.append(_neurons(first, _relative(name, block.second), modules, parts=block.parts))
     if not attention:
         return (), {}
     order = {name: at for at, name in enumerate(modules)}
@@ -205,9 +206,11 @@ def _heads(
     return ChannelGroup(name, size, tuple(members), "heads")
 
 
-def _neurons(first: list[str], second: str, modules: Mapping[str, nn.Module]) -> ChannelGroup:
+def _neurons(first: list[str], second: str, modules: Mapping[str, nn.Module], *, parts: int) -> ChannelGroup:
     size = channels_of(modules[second], "input") or 0
-    producers = tuple(Member(layer=layer, role="producer") for layer in first)
+    producers = tuple(
+        Member(layer=layer, role="producer", offset=part * size) for layer in first for part in range(parts)
+    )
     return ChannelGroup(first[0], size, (*producers, Member(layer=second, role="consumer")), "neurons")
 
 

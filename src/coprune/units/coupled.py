@@ -27,6 +27,7 @@ from coprune.units.layers import (
     CHANNELWISE,
     Side,
     channel_count,
+    grouping,
     has_channels,
     is_channel_norm,
     is_dense,
@@ -67,8 +68,9 @@ class _Pairs:
             # One axis: such a layer hands on what it is given, channel by channel.
             known = (layer, "output", parameter) in self.axes
             axis = self._new(layer, module, "output", parameter)
-            if axis is not None and isinstance(module, nn.GroupNorm) and not known:
-                self._tie(axis, axis, module.num_groups)
+            groups = grouping(module)
+            if axis is not None and groups is not None and not known:
+                self._tie(axis, axis, getattr(module, groups))
             return axis
         known = (layer, "output", None) in self.axes
         read, made = (self._new(layer, module, one, None) for one in ("input", "output"))
@@ -194,7 +196,7 @@ def _follow(
         if isinstance(module, nn.Parameter):
             layer, _, parameter = bare[module].rpartition(".")
             module = graph.model.get_submodule(layer)
-            if is_channel_norm(module) and channel_count(module, "output"):
+            if is_mixing(module) and channel_count(module, "output"):
                 parameter = None  # a library's own norm: Torch-Pruning sees its weight alone
             elif sum(n > 1 for n in target.module.shape) != 1:
                 reason = f"'{bare[target.module]}' has several dimensions and it is not known which is whose"

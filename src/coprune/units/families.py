@@ -94,6 +94,8 @@ class FeedForwardFamily:
         second: the layer that reads them.
         home: the Python package or module that the class comes from.
         unless: what makes neurons depend on one another.
+        parts: in how many equal, consecutive parts of a first layer's output a neuron has a channel;
+            2 where one layer makes neurons and gates.
     """
 
     name: str
@@ -102,6 +104,7 @@ class FeedForwardFamily:
     second: str
     home: str = "transformers."
     unless: tuple[Refusal, ...] = ()
+    parts: int = 1
 
 
 FIXED_WIDTH = (
@@ -365,6 +368,15 @@ FEED_FORWARDS: list[FeedForwardFamily] = [
         "fc2",
         home="timm.layers.mlp",
         unless=(Refusal("norm", "its norm runs over all neurons"),),
+    ),
+    FeedForwardFamily(
+        "timm SwiGLU, packed",
+        ("GluMlp",),
+        ("fc1",),
+        "fc2",
+        home="timm.layers.mlp",
+        unless=(Refusal("norm", "its norm runs over all neurons"),),
+        parts=2,
     ),
     FeedForwardFamily("timm ViTamin", ("GeGluMlp",), ("w0", "w1"), "w2", home="timm.models.vitamin"),
     FeedForwardFamily(

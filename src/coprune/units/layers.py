@@ -22,6 +22,9 @@ _COUNTS = {
 CHANNELWISE = (_BatchNorm, _InstanceNorm, nn.PReLU)
 """Layers that treat every channel by itself."""
 
+_IN_GROUPS = ("EvoNorm2dS0", "EvoNorm2dS0a", "EvoNorm2dS1", "EvoNorm2dS1a", "EvoNorm2dS2", "EvoNorm2dS2a")
+"""Norms over groups of channels that are no ``nn.GroupNorm`` (timm's of Liu et al. 2020, arXiv 2004.02967)."""
+
 _OVER_CHANNELS = ("GlobalResponseNorm",)
 """Norms over channels with one weight a channel that do not say so (ConvNeXt V2's)."""
 
@@ -42,6 +45,8 @@ def channel_count(module: nn.Module, side: Side, parameter: str | None = None) -
     if is_channel_norm(module):
         shape = getattr(module, "normalized_shape", ()) or tuple(module.get_parameter("weight").shape)
         return shape[-1] if len(shape) == 1 else None
+    if type(module).__name__ in _IN_GROUPS:
+        return module.get_parameter("weight").numel()
     return next((getattr(module, a) for a in _COUNTS[side] if hasattr(module, a)), None)
 
 
@@ -75,9 +80,16 @@ def is_channel_norm(module: nn.Module) -> bool:
     return named or isinstance(getattr(module, "normalized_shape", None), tuple | list)
 
 
+def grouping(module: nn.Module) -> str | None:
+    """The attribute of a norm over groups of channels that says how many there are; None of other layers."""
+    if isinstance(module, nn.GroupNorm):
+        return "num_groups"
+    return "groups" if type(module).__name__ in _IN_GROUPS else None
+
+
 def is_mixing(module: nn.Module) -> bool:
     """Whether a layer is a norm over several channels."""
-    return is_channel_norm(module) or isinstance(module, nn.GroupNorm)
+    return is_channel_norm(module) or grouping(module) is not None
 
 
 def has_channels(module: nn.Module) -> bool:

@@ -20,7 +20,7 @@ from torch_pruning.dependency import index_mapping
 
 from coprune.errors import UserError
 from coprune.forward import Inputs
-from coprune.units.layers import Side, channel_count, has_channels
+from coprune.units.layers import Side, channel_count, grouping, has_channels
 
 _UNTRACEABLE = (
     RuntimeError, ValueError, LookupError, AttributeError, TypeError, AssertionError, ArithmeticError
@@ -129,6 +129,32 @@ def unknown_parts() -> Iterator[None]:
             setattr(index_mapping, f"update_{name}_index_mapping", update)
 
 
+@contextmanager
+def _plain_norms(model: nn.Module) -> Iterator[None]:
+    """Within the context, norms over groups of channels that are no PyTorch layer weigh channels and no more.
+
+    Which channels form a group is known (:func:`coprune.units.layers.grouping`); how the norm reshapes
+    its maps would only mislead Torch-Pruning.
+    """
+    changed = [m for m in model.modules() if grouping(m) is not None and not isinstance(m, nn.GroupNorm)]
+
+    def weighing(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+        def forward(x: Tensor) -> Tensor:
+            for parameter in norm.parameters(recurse=False):
+                x = x * parameter.view(1, -1, 1, 1)
+            return x
+
+        return forward
+
+    for norm in changed:
+        norm.forward = weighing(norm)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for norm in changed:
+            del norm.forward
+
+
 def pruning_group(graph: tp.DependencyGraph, layer: nn.Module, idxs: list[int]) -> tp.dependency.Group:
     """Torch-Pruning's own group of some of a layer's output channels, to cut or to judge them with."""
     with unknown_parts():
@@ -147,7 +173,13 @@ def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
     """
     frozen = [p for p in model.parameters() if not p.requires_grad]
     try:
-        with warnings.catch_warnings(), torch.enable_grad(), _Shuffles(), unknown_parts():
+        with (
+            warnings.catch_warnings(),
+            torch.enable_grad(),
+            _Shuffles(),
+            _plain_norms(model),
+            unknown_parts(),
+        ):
             warnings.simplefilter("ignore")
             # Tracing follows gradients; a frozen backbone would look like a constant.
             for parameter in frozen:
