@@ -23,7 +23,7 @@ CHANNELWISE = (_BatchNorm, _InstanceNorm, nn.PReLU)
 """Layers that treat every channel by itself."""
 
 _IN_GROUPS = ("EvoNorm2dS0", "EvoNorm2dS0a", "EvoNorm2dS1", "EvoNorm2dS1a", "EvoNorm2dS2", "EvoNorm2dS2a")
-"""Norms over groups of channels that are no ``nn.GroupNorm`` (timm's of Liu et al. 2020, arXiv 2004.02967)."""
+"""Norms over groups of channels that are no ``nn.GroupNorm`` (Liu et al. 2020, arXiv 2004.02967)."""
 
 _OVER_CHANNELS = ("GlobalResponseNorm",)
 """Norms over channels with one weight a channel that do not say so (ConvNeXt V2's)."""

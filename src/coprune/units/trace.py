@@ -147,7 +147,7 @@ def _plain_norms(model: nn.Module) -> Iterator[None]:
         return forward
 
     for norm in changed:
-        norm.forward = weighing(norm)  # type: ignore[method-assign]
+        norm.forward = weighing(norm)
     try:
         yield
     finally:
