@@ -97,7 +97,13 @@ def main() -> None:
             versions = made.versions
             rows = [row.model_dump(mode="json") for row in made.rows]
             found.append(
-                {"part": part, "seed": seed, "base": made.base.model_dump(mode="json"), "rows": rows}
+                {
+                    "part": part,
+                    "seed": seed,
+                    "base": made.base.model_dump(mode="json"),
+                    "finetune": job.finetune.model_dump(mode="json"),
+                    "rows": rows,
+                }
             )
             print(part, seed, flush=True)
     write_json(

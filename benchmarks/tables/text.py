@@ -56,19 +56,22 @@ def _lost(content: dict, part: str) -> dict[tuple[float, str], dict]:
 
 def _text_said(content: dict) -> str:
     """What was measured on, and how CAHP fares at its own knee."""
-    bases = {made["seed"]: made["base"] for made in content["comparisons"]}
-    named = " / ".join(f"{100 * base['value']:.2f}" for base in bases.values())
     said = (
-        f"Points lost, mean ± standard deviation over {len(bases)} seeds, each with a split (2,105 held-out "
-        f"sentences) and a base model of its own ({named} %); {content['calibration']:,} calibration "
-        "sentences. `complementary` shares out its budget by measured sensitivity, `cahp` and `michel` over "
-        "all heads at once, the others uniformly."
+        "Points lost, mean ± standard deviation over the seeds, each with a split (a fifth of the sentences "
+        f"held out) and a base model of its own ({_bases(content)}); {content['calibration']:,} calibration "
+        "sentences. `complementary` shares out its budget by measured sensitivity, choices over all heads at "
+        "once by their own order, the others uniformly."
     )
-    seeds = {made["seed"] for made in content["comparisons"] if made["part"].endswith(", trained")}
-    if seeds:
-        said += (
-            f" The epoch: AdamW, distillation, {content['precision']}, the same for all; {len(seeds)} seeds."
-        )
+    epochs: dict[str, list[str]] = {}
+    for made in content["comparisons"]:
+        if made["part"].endswith(", trained"):
+            recipe = made["finetune"]
+            hidden = f", hidden outputs (weight {recipe['match']:g})" if recipe["match"] else ""
+            rate = f"rate {recipe['lr']:g}, soft labels{hidden}"
+            epochs.setdefault(rate, []).append(made["part"].removesuffix(", trained"))
+    for recipe, parts in epochs.items():
+        of = f" of {' and of '.join(dict.fromkeys(parts))}" if len(epochs) > 1 else ""
+        said += f" The epoch{of}: AdamW, {recipe}, {content['precision']}, the same for all."
     knees = [
         (row["kept"], *(100 * row[stage] for stage in ("pruned", "finetuned")), 100 * made["base"]["value"])
         for made in content["comparisons"]
@@ -82,3 +85,16 @@ def _text_said(content: dict) -> str:
             f"→ trained): {told}."
         )
     return said
+
+
+def _bases(content: dict) -> str:
+    """Accuracies of the base models; parts that were measured at different times may have different ones."""
+    found: dict[str, list[str]] = {}
+    for part in dict.fromkeys(made["part"] for made in content["comparisons"]):
+        values = [100 * made["base"]["value"] for made in content["comparisons"] if made["part"] == part]
+        named = " / ".join(f"{value:.2f}" for value in values) + " %"
+        found.setdefault(named, []).append(part)
+    if len(found) == 1:
+        return next(iter(found))
+    plain = {named: [p for p in parts if not p.endswith(", trained")] for named, parts in found.items()}
+    return "; ".join(f"{', '.join(parts)}: {named}" for named, parts in plain.items())
