@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from tables.shared import load, table, versions
 
 
@@ -27,7 +29,7 @@ def zoo() -> str:
             ]
         )
     said = [
-        f"- {e['status']}: `{e['model']}`: {e['reason']}"
+        f"- {e['status']}: `{e['model']}`: {textwrap.shorten(e['reason'], 240, placeholder=' …')}"
         for e in content["models"]
         if e["status"] != "passed"
     ]
