@@ -162,6 +162,10 @@ def one(name: str, folder: Path) -> dict:
     torch.manual_seed(0)
     model = made_ready(build(Source(name, {})))
     size = smallest(model)
+    with torch.no_grad():
+        made = logits_of(model, torch.zeros(1, 3, size, size))
+    if made.ndim != 2:
+        raise UserError(f"no classifier: of an image it makes {' × '.join(map(str, made.shape[1:]))} values")
     while True:
         data = samples(size, 1000)
         wake(model, data)
