@@ -62,7 +62,7 @@ bench-quality: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 # epoch after it, 3 seeds (about two hours a network on two cores).
 NETWORKS := vgg16_bn resnet56_w8 mobilenet_v2_w8 densenet40_w4
 bench-networks: $(VENV)/.ready $(NETWORKS:%=$(BASES)/%/model.json)
-	for n in $(NETWORKS); do \
+	for n in $(NETWORKS) mobilenet_v2_w8_25; do \
 	  $(BIN)/coprune run benchmarks/networks_$$n.toml && \
 	  cp benchmarks/runs/networks_$$n/compare.json benchmarks/results/networks_$$n.json || exit 1; done
 	$(BIN)/python benchmarks/render.py
