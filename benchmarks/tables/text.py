@@ -56,9 +56,10 @@ def _lost(content: dict, part: str) -> dict[tuple[float, str], dict]:
 
 def _text_said(content: dict) -> str:
     """What was measured on, and how CAHP fares at its own knee."""
+    seeds = len({made["seed"] for made in content["comparisons"]})
     said = (
-        "Points lost, mean ± standard deviation over the seeds, each with a split (a fifth of the sentences "
-        f"held out) and a base model of its own ({_bases(content)}); {content['calibration']:,} calibration "
+        f"Points lost, mean ± standard deviation over {seeds} seeds, each with a split (a fifth of the "
+        f"sentences held out) and a base model of its own ({_bases(content)}); {content['calibration']:,} calibration "
         "sentences. `complementary` shares out its budget by measured sensitivity, choices over all heads at "
         "once by their own order, the others uniformly."
     )
