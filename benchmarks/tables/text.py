@@ -60,7 +60,8 @@ def _text_said(content: dict) -> str:
     said = (
         f"Points lost, mean ± standard deviation over {seeds} seeds, each with a split (a fifth of the "
         f"sentences held out) and a base model of its own ({_bases(content)}); "
-        f"{content['calibration']:,} calibration sentences. `complementary` shares out its budget by measured sensitivity, choices over all heads at "
+        f"{content['calibration']:,} calibration sentences. `complementary` "
+        "shares out its budget by measured sensitivity, choices over all heads at "
         "once by their own order, the others uniformly."
     )
     epochs: dict[str, list[str]] = {}
