@@ -1,11 +1,14 @@
 """MiniLM on film reviews: heads, and heads with neurons, each seed with a split and a base model of its own.
 
+All of it takes hours: a part of it can be measured alone, and what ``--out`` has of the others stays.
+
 python benchmarks/text.py --out benchmarks/results/text.json
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +62,53 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
+def earlier(out: Path, settings: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
+    """(part, seed) → its comparison that a file already has.
+
+    Raises:
+        SystemExit: the file was made with other settings.
+    """
+    if not out.is_file():
+        return {}
+    content = json.loads(out.read_text())
+    for name, value in settings.items():
+        if content[name] != value:
+            raise SystemExit(f"{out} has {name} {content[name]}, not {value}: give another --out")
+    return {(made["part"], made["seed"]): made for made in content["comparisons"]}
+
+
+def compared(part: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """One part of the comparison with the base model of one seed; rows that are done are not done again."""
+    model, data = base_model(
+        seed, bases=args.bases, runs=args.runs, source=args.source, sentences=args.sentences
+    )
+    job = CompareJob(
+        **{
+            "model": str(model),
+            "data": f"tsv:{data}",
+            "calibration": args.calibration,
+            "seed": seed,
+            "seeds": 1,
+            **PARTS[part],
+        }
+    )
+    job = job.model_copy(update={"finetune": job.finetune.model_copy(update={"precision": args.precision})})
+    folder = f"{part.replace(',', '').replace(' ', '_')}-{seed}"
+    made = run_compare(job, out=args.runs / folder, resume=True)
+    return {
+        "part": part,
+        "seed": seed,
+        "base": made.base.model_dump(mode="json"),
+        "finetune": job.finetune.model_dump(mode="json"),
+        "rows": [row.model_dump(mode="json") for row in made.rows],
+        "versions": made.versions,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trained-seeds", type=int, default=3, help="of the parts with training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--calibration", type=int, default=1000)
     parser.add_argument("--precision", default="fp32", help="of all training after the pruning")
     parser.add_argument("--runs", type=Path, default=Path("benchmarks/runs/text"))
@@ -72,49 +117,17 @@ def main() -> None:
     parser.add_argument("--bases", type=Path, default=Path("benchmarks/bases"))
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    found: list[dict[str, Any]] = []
-    versions: dict[str, str] = {}
+    settings = {"calibration": args.calibration, "precision": args.precision}
     for part in args.parts:
-        for seed in range(args.trained_seeds if "finetune" in PARTS[part] else args.seeds):
-            model, data = base_model(
-                seed, bases=args.bases, runs=args.runs, source=args.source, sentences=args.sentences
-            )
-            job = CompareJob(
-                **{
-                    "model": str(model),
-                    "data": f"tsv:{data}",
-                    "calibration": args.calibration,
-                    "seed": seed,
-                    "seeds": 1,
-                    **PARTS[part],
-                }
-            )
-            job = job.model_copy(
-                update={"finetune": job.finetune.model_copy(update={"precision": args.precision})}
-            )
-            folder = f"{part.replace(',', '').replace(' ', '_')}-{seed}"
-            made = run_compare(job, out=args.runs / folder, resume=True)
-            versions = made.versions
-            rows = [row.model_dump(mode="json") for row in made.rows]
-            found.append(
-                {
-                    "part": part,
-                    "seed": seed,
-                    "base": made.base.model_dump(mode="json"),
-                    "finetune": job.finetune.model_dump(mode="json"),
-                    "rows": rows,
-                }
-            )
+        for seed in args.seeds:
+            made = compared(part, seed, args)
+            # Read again: another process may be measuring another part.
+            found = earlier(args.out, settings) | {(part, seed): made}
+            comparisons = [
+                found[key] for key in sorted(found, key=lambda key: (list(PARTS).index(key[0]), key[1]))
+            ]
+            write_json(args.out, {**settings, "comparisons": comparisons, "versions": made["versions"]})
             print(part, seed, flush=True)
-    write_json(
-        args.out,
-        {
-            "calibration": args.calibration,
-            "precision": args.precision,
-            "comparisons": found,
-            "versions": versions,
-        },
-    )
 
 
 if __name__ == "__main__":

@@ -104,20 +104,14 @@ def test_ablation(base, digits, tmp_path, monkeypatch):
 def test_text(tmp_path, monkeypatch):
     source = texts.tiny_text_model(tmp_path / "tiny", classes=5, heads=8)
     where = ["--runs", tmp_path / "runs", "--bases", tmp_path / "bases", "--out", tmp_path / "text.json"]
-    run(
-        "text.py",
-        "--source",
-        f"hf:{source}",
-        "--sentences",
-        400,
-        "--calibration",
-        100,
-        "--seeds",
-        2,
-        "--trained-seeds",
-        1,
-        *where,
-    )
+    small = ["--source", f"hf:{source}", "--sentences", 400, "--calibration", 100, *where]
+    run("text.py", *small, "--seeds", 0)
+    trained = json.loads((tmp_path / "text.json").read_text())["comparisons"]
+    # What one run has measured stays when another measures other parts.
+    run("text.py", *small, "--seeds", 1, "--parts", "heads and neurons", "heads")
+    both = json.loads((tmp_path / "text.json").read_text())["comparisons"]
+    assert [made for made in both if made["seed"] == 0] == trained
+    assert [made["part"] for made in both if made["seed"] == 1] == ["heads", "heads and neurons"]
     render = module("render")
     monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
     lines = render.text.text().splitlines()
