@@ -9,6 +9,7 @@ from coprune.errors import UserError
 from coprune.plan import Member
 from coprune.surgery import sound
 from coprune.units import channel_indices, find_units
+from coprune.units import coupled as coupled_module
 
 IMAGE = torch.zeros(1, 1, 12, 12)
 
@@ -176,3 +177,20 @@ def test_only_the_named_layers_groups_are_offered(traced):
 def test_an_unknown_name_in_only_is_one_line_with_a_near_one(traced):
     with pytest.raises(UserError, match=r"--only layer2\.1\.conv9: no such layer .*did you mean layer2"):
         find_units(traced["resnet20"][0], IMAGE, only=("layer2.1.conv9",))
+
+
+def test_a_stream_is_followed_from_one_of_its_producers(monkeypatch):
+    """A walk takes as long as the stream; one from each producer grew with the square of the depth."""
+    net = tiny.network("resnet20")
+    follow, followed = coupled_module._follow, []
+
+    def counted(pairs, graph, root, names, bare):
+        followed.append(names[root])
+        return follow(pairs, graph, root, names, bare)
+
+    monkeypatch.setattr(coupled_module, "_follow", counted)
+    found = find_units(net, IMAGE, coupled=True)
+    streams = [name for name in followed if not name.endswith("conv1") or name == "conv1"]
+    assert streams == ["conv1", "layer2.0.downsample.0", "layer3.0.downsample.0", "fc"]
+    monkeypatch.setattr(coupled_module, "_follow", lambda *args: follow(*args) and set())
+    assert find_units(net, IMAGE, coupled=True) == found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Sequence
 
 import torch
@@ -44,7 +45,7 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
         All other groups; the producers of the refused ones are among the skipped, with the reason.
     """
     # Heads and neurons are not traced: a family's forward pass was read for them.
-    tried = [g for g in units.groups if g.kind in ("inner", "coupled")]
+    tried = sorted((g for g in units.groups if g.kind in ("inner", "coupled")), key=_alike)
     if not tried or not isinstance(example, Tensor):
         return units
     generator = torch.Generator().manual_seed(0)
@@ -60,6 +61,11 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
     groups = tuple(g for g in units.groups if g.name not in refused)
     made = {m.layer for g in groups for m in g.of_role("producer")}
     return Units(groups, (*(s for s in left if s.layer not in made), *units.skipped))
+
+
+def _alike(group: ChannelGroup) -> str:
+    """The group's name without numbers: blocks are alike, and what fails together is best halved together."""
+    return re.sub(r"\d+", "", group.name)
 
 
 @torch.no_grad()
@@ -111,9 +117,10 @@ def _difference(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor
 
 def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tensor) -> str | None:
     try:
+        # The cut one first: where it does not run, there is nothing to compare.
+        found = logits_of(cut(model, decisions, images[:1]), images.clone())
         with masked(model, decisions):
             expected = logits_of(model, images.clone())
-        found = logits_of(cut(model, decisions, images[:1]), images.clone())
     except UserError as cause:
         return f"it cannot be cut: {cause}"
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as cause:

@@ -133,10 +133,12 @@ def coupled_groups(
     names = {module: name for name, module in model.named_modules() if name}
     bare = {p: name for name, p in model.named_parameters()}
     pairs = _Pairs()
+    # A residual stream is made by a layer or two of every block: from one of them all the others are met.
+    met: set[str] = set()
     for name in order if roots is None else roots:
         module = model.get_submodule(name)
-        if name not in leave and module in graph.module2node:
-            _follow(pairs, graph, module, names, bare)
+        if name not in leave and name not in met and module in graph.module2node:
+            met |= _follow(pairs, graph, module, names, bare)
     if not pairs.total:
         return Coupled((), ())
     made = pairs.axes.get((last, "output", None))
@@ -175,16 +177,21 @@ def _follow(
     root: nn.Module,
     names: Mapping[nn.Module, str],
     bare: Mapping[nn.Parameter, str],
-) -> None:
-    """Take in what Torch-Pruning says goes with each of a layer's output channels."""
+) -> set[str]:
+    """Take in what Torch-Pruning says goes with each of a layer's output channels.
+
+    Returns:
+        The layers that have all of their own output channels among these.
+    """
     source = pairs.axis(names[root], root, "output")
+    met: set[str] = set()
     if source is None:
-        return
+        return met
     everything = source.start + np.arange(source.size)
     group = whole_group(graph, root)
     if isinstance(group, str):
         pairs.refused.append((everything, group))
-        return
+        return met
     for item in group:
         target, channels, roots = item.dep.target, item.idxs, item.root_idxs
         concerned = everything if None in roots else source.start + np.array(roots, dtype=np.int64)
@@ -221,6 +228,9 @@ def _follow(
                 pairs.refused.append((concerned, f"Torch-Pruning counts '{layer}' wrongly"))
                 continue
             pairs.add(axis.start + np.array(channels), concerned)
+            if axis.side == "output" and len(channels) == axis.size:
+                met.add(layer)
+    return met
 
 
 def _unfit(layer: str, module: nn.Module, parameter: str | None) -> str | None:
