@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -190,6 +190,10 @@ def from_loaders(
 
 
 def _take(batches: Iterable[Any], count: int, limited: bool) -> MemorySource:
+    if not isinstance(batches, Iterable):
+        raise UserError(
+            f"calibration={batches!r} is no iterable of batches; calibration_samples says how many samples"
+        )
     taken: list[Batch] = []
     seen = 0
     for batch in batches:
@@ -213,5 +217,7 @@ def _loader_source(loader: Iterable[Any]) -> Source:
         return loader
     if not hasattr(loader, "__len__"):
         raise UserError("a loader needs a length (len(loader)); wrap it in torch.utils.data.DataLoader")
+    if isinstance(loader, Sequence):
+        return LoaderSource(loader, sum(len(pair_of(batch)[1]) for batch in loader))
     sized: Any = getattr(loader, "dataset", loader)
     return LoaderSource(loader, len(sized))

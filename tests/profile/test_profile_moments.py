@@ -139,6 +139,15 @@ def test_grid_by_hand():
     assert to_grid(x, units=2, grid=2)[0, 0].tolist() == [2.5, 4.5, 10.5, 12.5]
 
 
+def test_signals_and_volumes_have_cells_along_every_axis():
+    signals = torch.arange(12, dtype=torch.float64).view(1, 2, 6)
+    assert to_grid(signals, units=2, grid=1).flatten().tolist() == [2.5, 8.5]
+    assert to_grid(signals, units=2, grid=2)[0].tolist() == [[1.0, 4.0], [7.0, 10.0]]
+    assert torch.equal(to_grid(signals, units=2, grid=None), signals)
+    volumes = torch.arange(16, dtype=torch.float64).view(1, 1, 2, 2, 4)
+    assert to_grid(volumes, units=1, grid=2)[0, 0].tolist() == [0.5, 2.5, 4.5, 6.5, 8.5, 10.5, 12.5, 14.5]
+
+
 def test_grid_is_at_most_the_map():
     x = torch.randn(3, 2, 2, 2, dtype=torch.float64)
     assert torch.equal(to_grid(x, units=2, grid=4), x.flatten(2))
@@ -157,7 +166,7 @@ def test_grid_of_tokens_is_taken_unit_by_unit():
     # right figures or a refusal, never another unit's tokens.
     x = torch.tensor([[[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]]])  # one sample, three tokens, two units
     try:
-        found = to_grid(x, units=2, grid=1)
+        found = to_grid(x, units=2, grid=1, last=True)
     except ValueError:
         return
     assert found.tolist() == [[[2.0], [20.0]]]

@@ -42,6 +42,22 @@ def test_rows_of_a_convolution_are_those_of_unfold(kernel, stride, dilation, pad
     torch.testing.assert_close(layer_on(rows, conv), pick_outputs(out, at, last=False))
 
 
+@pytest.mark.parametrize(
+    ("kind", "kernel", "sides"), [(nn.Conv1d, (3,), (11,)), (nn.Conv3d, (2, 3, 1), (5, 6, 4))]
+)
+@pytest.mark.parametrize(("stride", "dilation", "padding"), [(1, 1, 0), (2, 1, 1), (1, 2, 1)])
+@torch.no_grad()
+def test_signals_and_volumes_are_read_as_the_layer_reads_them(kind, kernel, sides, stride, dilation, padding):
+    torch.manual_seed(0)
+    conv = kind(3, 4, kernel, stride, padding, dilation).double()
+    x = images(0, 2, 3, *sides)
+    out = conv(x)
+    places = output_positions(conv, out, samples=len(out))
+    assert places == out[0, 0].numel()
+    at = draw_positions("conv", samples=2, places=places, wanted=places - 1, seed=0)
+    torch.testing.assert_close(layer_on(read_rows(conv, x, at), conv), pick_outputs(out, at, last=False))
+
+
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize("padding", [1, (2, 1), "same"])
 @torch.no_grad()

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import coprune as package
+from coprune.api import from_loaders
 from coprune.data import LoaderSource
 from coprune.training import Recipe, fit
 
@@ -95,6 +96,7 @@ def test_a_plan_applies_to_another_copy(tmp_path):
         ({"keep_macs": 0.5, "skip": ["z"]}, "no such layer"),
         ({"keep_macs": 0.5, "train": [torch.zeros(3)]}, "pairs"),
         ({"keep_macs": 0.5, "calibration": []}, "empty"),
+        ({"keep_macs": 0.5, "calibration": 100}, "calibration_samples"),
         ({"keep_macs": 0.5, "schedule": "never"}, "schedule"),
     ],
 )
@@ -102,6 +104,13 @@ def test_mistakes_are_one_line(arguments, words):
     with pytest.raises(package.UserError, match=words) as caught:
         package.prune(Net(), **{"train": loader(), "eval": loader(), **arguments})
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_batches_has_as_many_samples_as_they_have():
+    batches = list(loader(90))
+    data = from_loaders(train=batches, heldout=batches, calibration=None, calibration_samples=50)
+    assert len(data.train) == len(data.heldout) == 90
+    assert len(data.calibration) == 50
 
 
 def test_a_model_with_nan_is_refused():

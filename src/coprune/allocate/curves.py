@@ -202,7 +202,7 @@ def pruned_alone(model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, 
 
 def _adding(shift: Tensor, *, linear: bool) -> Callable[..., Tensor]:
     def add(_: nn.Module, __: object, output: Tensor) -> Tensor:
-        return output + (shift if linear else shift.view(-1, 1, 1))
+        return output + (shift if linear else shift.view(-1, *(1 for _ in output.shape[2:])))
 
     return add
 

@@ -1,5 +1,7 @@
 """Images from one NumPy archive: ``x_train [N, C, H, W]``, ``y_train [N]``, ``x_test``, ``y_test``.
 
+Signals ``[N, C, L]``, volumes ``[N, C, T, H, W]`` and plain features ``[N, C]`` likewise.
+
 uint8 images are scaled to 0…1, float images are taken as they are. An archive may state how its
 images are normalised, as arrays ``mean`` and ``std`` (one value a channel).
 """
@@ -21,7 +23,7 @@ _KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def _images(array: np.ndarray, *, where: str) -> Tensor:
-    if array.ndim != 4:
+    if not 2 <= array.ndim <= 5:
         raise UserError(f"{where}: shape {list(array.shape)}, but images are [N, C, H, W]")
     if array.dtype == np.uint8:
         return torch.from_numpy(array)
@@ -40,7 +42,7 @@ def _labels(array: np.ndarray, *, where: str) -> Tensor:
 def _normalisation(arrays: dict[str, np.ndarray], *, name: str) -> Normalisation | None:
     if "mean" not in arrays and "std" not in arrays:
         return None
-    channels = arrays["x_train"].shape[1] if arrays["x_train"].ndim == 4 else 0
+    channels = arrays["x_train"].shape[1] if arrays["x_train"].ndim > 1 else 0
     values = []
     for key in ("mean", "std"):
         if key not in arrays:

@@ -128,7 +128,7 @@ class ArraySource:
     """Images held in memory.
 
     Attributes:
-        images: ``[N, channels, H, W]``, uint8 (0…255) or float32.
+        images: ``[N, channels, H, W]`` (or any axes behind the channels), uint8 (0…255) or float32.
         labels: ``[N]`` int64.
         normalisation: applied to every batch; None leaves values as they are (uint8: 0…1).
         augmentation: applied by :meth:`epoch` only.
@@ -156,7 +156,7 @@ class ArraySource:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """``(channels, H, W)``."""
+        """``(channels, H, W)``, or what else a sample is."""
         return tuple(self.images.shape[1:])
 
     def defect(self) -> str | None:
@@ -182,8 +182,9 @@ class ArraySource:
         if images.dtype == torch.uint8:
             x.div_(255.0)
         if self.normalisation is not None:
-            mean = torch.tensor(self.normalisation.mean).view(1, -1, 1, 1)
-            std = torch.tensor(self.normalisation.std).view(1, -1, 1, 1)
+            alone = (1, -1, *(1 for _ in self.input_shape[1:]))
+            mean = torch.tensor(self.normalisation.mean).view(alone)
+            std = torch.tensor(self.normalisation.std).view(alone)
             x = (x - mean) / std
         return x
 
@@ -218,12 +219,13 @@ def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Te
     Returns:
         A new tensor ``[B, channels, H, W]`` of the same dtype.
     """
-    n, _, height, width = images.shape
+    n = len(images)
     if how.flip:
         mirrored = torch.rand(n, generator=generator) < 0.5
         images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
     if how.shift:
         s = how.shift
+        height, width = images.shape[2:]
         padded = torch.nn.functional.pad(images, (s, s, s, s))
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, ch, 2s+1, 2s+1, H, W]
         dy, dx = torch.randint(0, 2 * s + 1, (2, n), generator=generator)

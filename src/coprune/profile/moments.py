@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,12 @@ def to_grid(activation: Tensor, *, units: int, grid: int | None, last: bool = Fa
     """Bring an activation to one row of cells a unit.
 
     Args:
-        activation: ``[N, U, H, W]`` of a convolution; of a linear layer ``[N, U·span]`` (a flattened
-            map, read unit by unit), ``[N, U]`` or ``[N, T, U]`` (tokens are its cells).
+        activation: ``[N, U, H, W]`` of a convolution (``[N, U, L]`` of signals, ``[N, U, T, H, W]`` of
+            volumes); of a linear layer ``[N, U·span]`` (a flattened map, read unit by unit), ``[N, U]`` or,
+            with ``last``, ``[N, T, U]`` (tokens are its cells).
         units: ``U``.
-        grid: average pixels to ``grid × grid`` cells; None keeps every pixel. Tokens, and flattened
-            maps that are not square, have one cell unless every one is kept.
+        grid: average pixels to ``grid`` cells along every axis; None keeps every pixel. Tokens, and
+            flattened maps that are not square, have one cell unless every one is kept.
         last: whether units lie on the last axis (linear layers) rather than behind the samples.
 
     Returns:
@@ -89,10 +90,10 @@ def to_grid(activation: Tensor, *, units: int, grid: int | None, last: bool = Fa
     """
     if grid is not None and activation.dtype in (torch.float16, torch.bfloat16):
         activation = activation.float()
-    if activation.ndim == 3 or (last and activation.ndim > 2):
+    if last and activation.ndim > 2:
         cells = activation.flatten(1, -2).transpose(1, 2)  # [N, U, T]
         return cells if grid is None else cells.mean(2, keepdim=True)
-    if activation.ndim == 4:
+    if activation.ndim > 2:
         maps = activation
     else:
         cells = activation.reshape(len(activation), units, -1)
@@ -101,9 +102,10 @@ def to_grid(activation: Tensor, *, units: int, grid: int | None, last: bool = Fa
             return cells if grid is None else cells.mean(2, keepdim=True)
         maps = cells.unflatten(2, (side, side))
     if grid == 1:
-        return maps.mean((2, 3)).unsqueeze(2)
-    if grid is not None and (maps.shape[2] > grid or maps.shape[3] > grid):
-        maps = F.adaptive_avg_pool2d(maps, (min(grid, maps.shape[2]), min(grid, maps.shape[3])))
+        return maps.flatten(2).mean(2, keepdim=True)
+    if grid is not None and max(maps.shape[2:]) > grid:
+        pooling = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[maps.ndim - 3]
+        maps = pooling(tuple(min(grid, side) for side in maps.shape[2:]))(maps)
     return maps.flatten(2)
 
 

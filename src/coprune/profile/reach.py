@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from coprune.forward import Inputs, copied, logits_of, samples_in, tensors_of
 from coprune.profile.rows import output_positions
+from coprune.units.layers import is_convolution
 
 
 def has_tokens(layer: nn.Module, output: Tensor, *, samples: int) -> bool:
     """Whether the layer is applied at several places that may not all count: a linear one, to tokens."""
-    return not isinstance(layer, nn.Conv2d) and output_positions(layer, output, samples=samples) > 1
+    return not is_convolution(layer) and output_positions(layer, output, samples=samples) > 1
 
 
 @torch.enable_grad()

@@ -1,16 +1,19 @@
 """Rows of a regression: what a dense layer reads at one output position, and where to look.
 
 Shapes: ``N`` samples, ``P`` positions a sample, ``D`` values read at a position (``U·kh·kw`` of a
-convolution, channel-major like its weight; the features of a linear layer), ``O`` output channels.
+convolution of images, channel-major like its weight; the features of a linear layer), ``O`` output channels.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from coprune.units.layers import Convolution, is_convolution
 
 _CHUNK = 8192
 
@@ -19,7 +22,7 @@ _BLOCK = 256
 
 def output_positions(layer: nn.Module, output: Tensor, *, samples: int) -> int:
     """Places of one sample at which the layer is applied: pixels, tokens (of all its windows), or 1."""
-    channels = output.shape[1] if isinstance(layer, nn.Conv2d) else output.shape[-1]
+    channels = output.shape[1] if is_convolution(layer) else output.shape[-1]
     return output.numel() // (samples * channels)
 
 
@@ -61,27 +64,35 @@ def read_rows(layer: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
 
     Args:
         layer: a convolution with ``groups=1`` or a linear layer.
-        inputs: ``[N, U, H, W]``, or ``[N, …, D]`` of a linear layer; ``[N·R, …, D]`` where it is given
-            ``R`` windows of every sample, one sample after the other.
+        inputs: ``[N, U, H, W]`` (``[N, U, L]`` of signals, ``[N, U, T, H, W]`` of volumes), or ``[N, …, D]``
+            of a linear layer; ``[N·R, …, D]`` where it is given ``R`` windows of every sample, one sample
+            after the other.
         positions: ``[N, P]``.
 
     Returns:
         ``[N·P, D]`` in the dtype of the inputs.
     """
-    if not isinstance(layer, nn.Conv2d):
+    if not is_convolution(layer):
         return _pick(inputs.reshape(len(positions), -1, inputs.shape[-1]), positions)
     padded = _padded(layer, inputs)
-    n, channels, height, width = padded.shape
-    (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
-    out_w = (width - dw * (kw - 1) - 1) // sw + 1
-    sn, sc, sy, sx = padded.stride()
-    out_h = (height - dh * (kh - 1) - 1) // sh + 1
+    n, channels, *extent = padded.shape
+    of_sample, of_channel, *along = padded.stride()
+    kernel, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
+    made = [
+        (e - d * (k - 1) - 1) // s + 1 for e, k, s, d in zip(extent, kernel, stride, dilation, strict=True)
+    ]
     patches = padded.as_strided(
-        (n, out_h, out_w, channels, kh, kw), (sn, sy * sh, sx * sw, sc, sy * dh, sx * dw)
+        (n, *made, channels, *kernel),
+        (
+            of_sample,
+            *(a * s for a, s in zip(along, stride, strict=True)),
+            of_channel,
+            *(a * d for a, d in zip(along, dilation, strict=True)),
+        ),
     )
     sample = torch.arange(n, device=inputs.device).unsqueeze(1)
-    picked = patches[sample, positions // out_w, positions % out_w]  # [N, P, U, kh, kw]
-    return picked.reshape(n * positions.shape[1], channels * kh * kw)
+    picked = patches[(sample, *torch.unravel_index(positions, made))]  # [N, P, U, kh, kw]
+    return picked.reshape(n * positions.shape[1], channels * math.prod(kernel))
 
 
 def centred_gram(rows: Tensor, mean: Tensor) -> Tensor:
@@ -112,7 +123,7 @@ def _gram(rows: Tensor) -> Tensor:
     return found
 
 
-def _padded(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
+def _padded(layer: Convolution, inputs: Tensor) -> Tensor:
     both = layer._reversed_padding_repeated_twice
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     return F.pad(inputs, both, mode=mode).contiguous() if any(both) else inputs.contiguous()
@@ -122,7 +133,7 @@ def pick_outputs(output: Tensor, positions: Tensor, *, last: bool) -> Tensor:
     """Values of an activation at the given places: ``[N·P, O]``.
 
     Args:
-        output: ``[N, O, H, W]``, or ``[N, …, O]`` (``[N·R, …, O]`` of ``R`` windows) when ``last``.
+        output: ``[N, O, …]``, or ``[N, …, O]`` (``[N·R, …, O]`` of ``R`` windows) when ``last``.
         positions: ``[N, P]``.
         last: whether channels lie on the last axis.
     """

@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from coprune.units.layers import is_linear
+from coprune.units.layers import is_convolution, is_linear
 
 Number = tuple[int, int]
 """(dense layers that were entered before, running number of the call since)."""
@@ -100,7 +100,7 @@ class _Counting(TorchFunctionMode, ABC):
             if threading.get_ident() == mine:
                 self._number = (self._number[0] + 1, 0)
 
-        layers = [m for m in model.modules() if isinstance(m, nn.Conv2d) or is_linear(m)]
+        layers = [m for m in model.modules() if is_convolution(m) or is_linear(m)]
         handles = [layer.register_forward_pre_hook(enter) for layer in layers]
         try:
             with self:

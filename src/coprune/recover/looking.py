@@ -19,6 +19,7 @@ from coprune.profile.reach import learn_reach
 from coprune.profile.rows import draw_positions, draw_valid
 from coprune.ranks.who import own_range, world
 from coprune.recover.sites import Site
+from coprune.units.layers import is_convolution
 
 BATCH = 125
 """Samples of a pass where nothing asks for all of them at once."""
@@ -108,7 +109,7 @@ def looked_at(
     samples = samples_in(inputs)
     wanted = {site.layer: -(-rows // (samples * site.runs)) for site in sites}
     dense = {site.layer: teacher.get_submodule(site.layer) for site in sites if site.places > 1}
-    names = [name for name, layer in dense.items() if not isinstance(layer, nn.Conv2d)]
+    names = [name for name, layer in dense.items() if not is_convolution(layer)]
     valid: dict[str, Tensor] = {}
     if names:
         rule = learn_reach(teacher, part_of(inputs, slice(_PROBES)), names)

@@ -17,7 +17,14 @@ from coprune.errors import UserError
 from coprune.plan import GroupDecision
 from coprune.units import channel_indices
 from coprune.units.attention import attention_family, transformer_groups
-from coprune.units.layers import CHANNELWISE, channel_count, grouping, is_mixing, is_transposed
+from coprune.units.layers import (
+    CHANNELWISE,
+    channel_count,
+    grouping,
+    is_convolution,
+    is_mixing,
+    is_transposed,
+)
 
 TABLES = ("relative_position_bias_table",)
 """Parameters ``[places, heads]`` of modules that are no layers of PyTorch (BEiT, Swin)."""
@@ -96,7 +103,7 @@ def _drop(layer: nn.Module, name: str, gone: Tensor, axis: int) -> int:
 def _slice_outputs(name: str, layer: nn.Module, gone: Tensor) -> None:
     if isinstance(layer, nn.Linear):
         layer.out_features = _drop(layer, "weight", gone, 0)
-    elif isinstance(layer, nn.Conv2d) and layer.groups == 1:
+    elif is_convolution(layer) and layer.groups == 1:
         layer.out_channels = _drop(layer, "weight", gone, 0)
     elif is_transposed(layer):
         layer.nf = _drop(layer, "weight", gone, 1)  # type: ignore[assignment]
@@ -108,7 +115,7 @@ def _slice_outputs(name: str, layer: nn.Module, gone: Tensor) -> None:
 def _slice_inputs(name: str, layer: nn.Module, gone: Tensor) -> None:
     if isinstance(layer, nn.Linear):
         layer.in_features = _drop(layer, "weight", gone, 1)
-    elif isinstance(layer, nn.Conv2d) and layer.groups == 1:
+    elif is_convolution(layer) and layer.groups == 1:
         layer.in_channels = _drop(layer, "weight", gone, 1)
     elif is_transposed(layer):
         layer.nx = _drop(layer, "weight", gone, 0)  # type: ignore[assignment]
@@ -126,7 +133,7 @@ def slice_passing(layer: nn.Module, gone: Tensor) -> bool:
     Returns:
         Whether it is one of them.
     """
-    if isinstance(layer, nn.Conv2d):
+    if is_convolution(layer):
         block = layer.out_channels // layer.groups
         blocks, each = layer.groups - len(gone) // block, layer.in_channels // layer.groups
         layer.out_channels = _drop(layer, "weight", gone, 0)

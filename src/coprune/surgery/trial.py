@@ -28,6 +28,7 @@ TOLERANCE = 1e-9
 """Largest difference between masked and cut outputs, in proportion to how far outputs are apart."""
 
 _BLIND = 1e-6
+_CONSTANT = "no cut could be tried: the model's output hardly depends on its input"
 _IMAGES = 4
 _NOISE = 0.1
 _DRAWS = 2
@@ -39,7 +40,7 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
     Args:
         model: unpruned; left as it is.
         units: of it.
-        example: one sample ``[1, …]``; the images tried are random ones of its shape.
+        example: one sample ``[1, …]``; the images tried are random ones around it.
 
     Returns:
         All other groups; the producers of the refused ones are among the skipped, with the reason.
@@ -50,6 +51,9 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
         return units
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((_IMAGES, *example.shape[1:]), generator=generator, dtype=torch.float64)
+    # Far from what it has learnt a network may be all but constant.
+    spread = float(example.double().std()) if example.numel() > 1 else 0.0
+    images = example.double() + images * spread if spread > 0 else images
     twin = _twin(model, images)
     refused = _refused(twin, tried, images)
     left = tuple(
@@ -108,11 +112,14 @@ def _refused(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor) -
 @torch.no_grad()
 def _difference(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor) -> str | None:
     """What is wrong when some of every group's units go; None when nothing is."""
+    seen = False
     for draw in range(_DRAWS):
         wrong = _wrong(model, tuple(_some(group, draw) for group in groups), images)
-        if wrong is not None:
+        if wrong not in (None, _CONSTANT):
             return wrong
-    return None
+        seen = seen or wrong is None
+    # What little stays may be silent for all of the images; nearly all of it is not.
+    return None if seen else _wrong(model, tuple(_some(group, None) for group in groups), images)
 
 
 def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tensor) -> str | None:
@@ -133,7 +140,7 @@ def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tenso
     apart, size = float((found - expected).abs().max()), float(expected.abs().max())
     spread = float((expected - expected.mean(0)).abs().max())
     if spread <= _BLIND * size:
-        return "no cut could be tried: the model's output hardly depends on its input"
+        return _CONSTANT
     if apart > TOLERANCE * spread:
         return (
             "when it is cut other channels change too: something in between mixes or orders "
@@ -142,11 +149,14 @@ def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tenso
     return None
 
 
-def _some(group: ChannelGroup, draw: int) -> GroupDecision:
-    """A random set of units, fewer than all: groups that lost the same ones could stand for each other."""
+def _some(group: ChannelGroup, draw: int | None) -> GroupDecision:
+    """A random set of units, fewer than all: groups that lost the same ones could stand for each other.
+
+    Without a number of the draw all but one.
+    """
     digest = hashlib.blake2b(f"{draw}/{group.name}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-    count = int(torch.randint(1, group.size, (1,), generator=generator))
+    count = group.size - 1 if draw is None else int(torch.randint(1, group.size, (1,), generator=generator))
     kept = torch.randperm(group.size, generator=generator)[:count]
     return GroupDecision(
         name=group.name,

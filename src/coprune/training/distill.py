@@ -114,7 +114,8 @@ def matching_loss(
     """Mean over the blocks of the squared error, as a share of how far the teacher's outputs are apart.
 
     Args:
-        student, teacher: block → outputs, ``[N, C, H, W]``, ``[N, T, C]`` or ``[N, C]`` each.
+        student, teacher: block → outputs, ``[N, C, H, W]``, ``[N, T, C]`` or ``[N, C]`` each, or those of
+            signals and volumes.
         inputs: tokens that their ``attention_mask`` ``[N, T]`` hides do not count.
         kept: as for :func:`matched_blocks`.
 
@@ -125,21 +126,23 @@ def matching_loss(
     shares: list[Tensor] = []
     for name, outputs in student.items():
         for found, wanted in zip(outputs, teacher.get(name, ()), strict=False):
-            if kept is not None and name in kept:
-                axis = 1 if wanted.ndim == 4 else -1
+            # Signals are [N, C, L], tokens [N, T, C]: the channels' axis is the one that lost something.
+            axis = 1 if wanted.ndim > 3 else wanted.ndim - 1
+            if kept is not None and name in kept and found.ndim == wanted.ndim:
+                axis = next((a for a in range(1, wanted.ndim) if found.shape[a] != wanted.shape[a]), axis)
                 wanted = wanted.index_select(axis, kept[name].to(wanted.device))
             if found.shape != wanted.shape:
                 continue
-            ours, theirs = (_rows(o.float(), mask) for o in (found, wanted))
+            ours, theirs = (_rows(o.float(), mask, axis) for o in (found, wanted))
             apart = (theirs - theirs.mean(0)).square().sum()
             shares.append((ours - theirs).square().sum() / apart.clamp_min(torch.finfo(apart.dtype).tiny))
     return torch.stack(shares).mean() if shares else torch.zeros(())
 
 
-def _rows(output: Tensor, mask: Tensor | None) -> Tensor:
-    """``[places, C]``."""
-    if output.ndim == 4:
-        return output.movedim(1, -1).flatten(0, 2)
+def _rows(output: Tensor, mask: Tensor | None, axis: int) -> Tensor:
+    """``[places, C]`` of an output with its channels on an axis."""
+    if axis != output.ndim - 1:
+        return output.movedim(axis, -1).flatten(0, -2)
     if mask is not None and output.ndim == 3 and mask.shape == output.shape[:2]:
         return output[mask.bool()]
     return output.reshape(-1, output.shape[-1])

@@ -291,5 +291,6 @@ def _layout(model: nn.Module, device: str) -> torch.memory_format:
     """
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     whole = all(m.out_channels % 16 == 0 for m in layers) and all(m.in_channels % 16 == 0 for m in layers[1:])
-    fit_for_it = bool(layers) and (device != "cpu" or whole)
+    flat = all(p.ndim < 5 for p in model.parameters())
+    fit_for_it = bool(layers) and flat and (device != "cpu" or whole)
     return torch.channels_last if fit_for_it else torch.contiguous_format

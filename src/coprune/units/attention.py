@@ -24,7 +24,7 @@ from coprune.units.families import (
     Refusal,
 )
 from coprune.units.group import ChannelGroup, Units
-from coprune.units.layers import is_linear
+from coprune.units.layers import is_convolution, is_linear
 
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "num_key_value_groups")
 
@@ -246,7 +246,7 @@ def _rest(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator[tuple[st
     dense = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding | nn.Conv1d | nn.Conv2d) or channels_of(module, "output")
+        if isinstance(module, nn.Embedding) or is_convolution(module) or channels_of(module, "output")
     ]
     for name in dense:
         if name in made:

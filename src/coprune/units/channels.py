@@ -15,10 +15,8 @@ from coprune.plan import Member, Skipped
 from coprune.units.attention import within
 from coprune.units.coupled import Coupled, coupled_groups
 from coprune.units.group import ChannelGroup, Units
-from coprune.units.layers import CHANNELWISE, has_channels, is_dense, is_grouped
+from coprune.units.layers import CHANNELWISE, has_channels, is_convolution, is_dense, is_grouped
 from coprune.units.trace import trace, whole_group
-
-_DENSE = (nn.Conv2d, nn.Linear)
 
 Role = Literal["producer", "consumer", "carrier"]
 
@@ -78,7 +76,7 @@ def _removable_alone(module: nn.Module, role: Role, channels: int) -> bool:
 
 def _channelwise(module: nn.Module) -> bool:
     """Whether a convolution makes every output channel from the one input channel of that number."""
-    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
+    return is_convolution(module) and module.groups == module.in_channels == module.out_channels
 
 
 def find_channels(
@@ -212,7 +210,7 @@ def _execution_order(model: nn.Module, example: Tensor) -> list[str]:
     hooks = [
         module.register_forward_hook(lambda *_, name=name: order.setdefault(name))
         for name, module in model.named_modules()
-        if isinstance(module, _DENSE)
+        if is_convolution(module) or isinstance(module, nn.Linear)
     ]
     try:
         model.eval()(example)

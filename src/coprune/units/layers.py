@@ -19,6 +19,9 @@ _COUNTS = {
 }
 """What the attribute with ``C`` is called; ``nf``, ``nx``: GPT-2's layers."""
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+"""Over signals, images and volumes. Transposed ones are none of them."""
+
 CHANNELWISE = (_BatchNorm, _InstanceNorm, nn.PReLU)
 """Layers that treat every channel by itself."""
 
@@ -66,9 +69,14 @@ def filters(module: nn.Module) -> Tensor:
     return weight.T if is_transposed(module) else weight
 
 
-def is_grouped(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+def is_convolution(module: nn.Module) -> TypeGuard[Convolution]:
+    """Whether a layer is a convolution, its channels behind the samples, over any number of axes."""
+    return isinstance(module, Convolution)
+
+
+def is_grouped(module: nn.Module) -> TypeGuard[Convolution]:
     """Whether a convolution works on blocks of channels; depthwise ones do."""
-    return isinstance(module, nn.Conv2d) and module.groups > 1
+    return is_convolution(module) and module.groups > 1
 
 
 def is_channel_norm(module: nn.Module) -> bool:
@@ -100,4 +108,4 @@ def has_channels(module: nn.Module) -> bool:
 
 def is_dense(module: nn.Module) -> bool:
     """Whether every output channel of a layer reads every input channel, and units may begin or end there."""
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    return isinstance(module, nn.Linear) or (is_convolution(module) and module.groups == 1)
