@@ -122,7 +122,12 @@ def bad_archives():
         "negative": ({"x_train": x, "y_train": y - 1}, "negative label"),
         "lengths": ({"x_train": x, "y_train": y[:-1]}, "39 labels"),
         "float labels": ({"x_train": x, "y_train": y.astype(float)}, "labels are integers"),
-        "flat": ({"x_train": x.reshape(40, -1), "y_train": y}, "[N, C, H, W]"),
+        "no axis": ({"x_train": x.reshape(40, -1)[:, 0], "y_train": y}, "[N, C, H, W]"),
+        "flat": ({"x_train": x.reshape(40, -1), "y_train": y}, "one shape"),
+        "all flat": (
+            {"x_train": x.reshape(40, -1), "y_train": y, "x_test": x.reshape(40, -1), "y_test": y},
+            "does not take inputs [1, 144]",
+        ),
         "empty": ({"x_train": x[:0], "y_train": y[:0]}, "no samples"),
         "shapes": ({"x_test": x[..., :5], "y_test": y}, "one shape"),
         "missing": ({"x_test": None}, "x_test missing"),
