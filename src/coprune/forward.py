@@ -6,7 +6,7 @@ samples first, and hand back an object with ``logits``. Nothing else in the proj
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
     """One forward pass.
 
     Args:
-        model: takes ``inputs``; hands back a tensor or an object with ``logits``.
+        model: takes ``inputs``; hands back a tensor, or an object or a dict with ``logits``.
         inputs: ``[N, …]``, or named.
 
     Returns:
@@ -32,7 +32,7 @@ def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
     output: Any = model(**inputs) if isinstance(inputs, dict) else model(inputs)
     if isinstance(output, Tensor):
         return output
-    logits = getattr(output, "logits", None)
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"{type(model).__name__} returns a {type(output).__name__} without logits; a classifier is needed"

@@ -202,7 +202,7 @@ def in_memory(batches: Sequence[Batch]) -> ArraySource | TextSource:
     inputs, labels = [x for x, _ in batches], torch.cat([y for _, y in batches])
     images = [x for x in inputs if isinstance(x, Tensor)]
     if images:
-        return ArraySource(torch.cat(images), labels)
+        return ArraySource(torch.cat(images), labels, as_given=True)
     return TextSource.from_batches([x for x in inputs if isinstance(x, dict)], labels)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -132,19 +132,21 @@ class ArraySource:
         labels: ``[N]`` int64.
         normalisation: applied to every batch; None leaves values as they are (uint8: 0…1).
         augmentation: applied by :meth:`epoch` only.
+        as_given: hand out what is held, whatever it is: a user's own loader has made inputs of it already.
     """
 
     images: Tensor
     labels: Tensor
     normalisation: Normalisation | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
+    as_given: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, index: Tensor) -> ArraySource:
         """The samples with the given indices ``[M]``, as a source of their own."""
-        return ArraySource(self.images[index], self.labels[index], self.normalisation, self.augmentation)
+        return replace(self, images=self.images[index], labels=self.labels[index])
 
     def fingerprint(self) -> str:
         """A digest of pixels, labels and normalisation: the same data gives the same text."""
@@ -178,6 +180,8 @@ class ArraySource:
 
     def _as_input(self, images: Tensor) -> Tensor:
         # A copy always: a model whose first layer works in place must not change the data set.
+        if self.as_given:
+            return images.clone()
         x = images.to(torch.float32, copy=True)
         if images.dtype == torch.uint8:
             x.div_(255.0)

@@ -7,17 +7,18 @@ import copy
 from torch import nn
 
 from coprune.models.attention import separate_attention
+from coprune.models.reparametrised import fold_reparametrised, made_copyable
 from coprune.models.standardised import fold_standardised
 
 
 def made_ready(model: nn.Module) -> nn.Module:
-    """The model with its heads apart and its weights standardised once; changed in place.
+    """The model with its heads apart and its weights computed once; changed in place.
 
     Training from scratch wants neither, so a model is made ready only where it is to be cut.
     """
-    return fold_standardised(separate_attention(model))
+    return fold_standardised(separate_attention(fold_reparametrised(model)))
 
 
 def ready(model: nn.Module) -> nn.Module:
     """A copy of a user's model to work on: on the CPU, in evaluation mode, made ready."""
-    return made_ready(copy.deepcopy(model).cpu().eval())
+    return made_ready(copy.deepcopy(made_copyable(model)).cpu().eval())

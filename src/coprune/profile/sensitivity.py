@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -104,19 +105,24 @@ def output_sensitivity(
                 roots.clear()
                 ran.clear()
                 samples = samples_in(x)
-                if isinstance(x, Tensor):
-                    x = x.detach().requires_grad_()
+                end = x.detach().requires_grad_() if _differentiable(x) else None
+                x = x if end is None else end
                 logits = logits_of(model, copied(x))
                 drawn = drawing.classes(logits.detach().softmax(1).cpu(), start=start)
                 loss = F.cross_entropy(logits, drawn.to(device), reduction="sum")
                 # All gradients on the way to the input; of named inputs, to the outputs themselves.
-                torch.autograd.grad(loss, x if isinstance(x, Tensor) else list(roots))
+                torch.autograd.grad(loss, list(roots) if end is None else end)
     finally:
         for handle in handles:
             handle.remove()
     whole = merged(sums, _added)
     means = {name: (parts["sum"] / parts["count"]).cpu() for name, parts in whole.items()}
     return {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}
+
+
+def _differentiable(inputs: Inputs) -> TypeGuard[Tensor]:
+    """Whether there is a gradient by the input: images have one, tokens have none."""
+    return isinstance(inputs, Tensor) and inputs.is_floating_point()
 
 
 def _added(a: Parts, b: Parts) -> Parts:

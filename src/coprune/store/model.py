@@ -21,6 +21,7 @@ from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.models import Source, build, remember, source_of
 from coprune.models.attention import separate_attention, separated_in
+from coprune.models.reparametrised import fold_reparametrised
 from coprune.models.standardised import fold_standardised, folded_in
 from coprune.store.tensors import read_tensors, write_tensors
 from coprune.store.transformers import (
@@ -187,6 +188,7 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
                 "coprune.load(run, trust=True) or --trust, or give the model: coprune.load(run, model=...)"
             )
         model = build(source)
+    fold_reparametrised(model, only=tensors)
     fold_standardised(separate_attention(model, only=described.separated), only=described.folded)
     resize(model, described.layers, tensors, where=str(folder))
     tie_weights(model)

@@ -49,11 +49,7 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
     tried = sorted((g for g in units.groups if g.kind in ("inner", "coupled")), key=_alike)
     if not tried or not isinstance(example, Tensor):
         return units
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn((_IMAGES, *example.shape[1:]), generator=generator, dtype=torch.float64)
-    # Far from what it has learnt a network may be all but constant.
-    spread = float(example.double().std()) if example.numel() > 1 else 0.0
-    images = example.double() + images * spread if spread > 0 else images
+    images = _around(example)
     twin = _twin(model, images)
     refused = _refused(twin, tried, images)
     left = tuple(
@@ -65,6 +61,18 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
     groups = tuple(g for g in units.groups if g.name not in refused)
     made = {m.layer for g in groups for m in g.of_role("producer")}
     return Units(groups, (*(s for s in left if s.layer not in made), *units.skipped))
+
+
+def _around(example: Tensor) -> Tensor:
+    """Random samples like the example, in float64; far from what it has learnt a network may be constant."""
+    generator = torch.Generator().manual_seed(0)
+    if not example.is_floating_point():
+        # Token numbers: below the largest there is, in another order.
+        most = int(example.max()) + 1
+        return torch.randint(0, most, (_IMAGES, *example.shape[1:]), generator=generator).to(example.dtype)
+    images = torch.randn((_IMAGES, *example.shape[1:]), generator=generator, dtype=torch.float64)
+    spread = float(example.double().std()) if example.numel() > 1 else 0.0
+    return example.double() + images * spread if spread > 0 else images
 
 
 def _alike(group: ChannelGroup) -> str:
