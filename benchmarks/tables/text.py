@@ -98,5 +98,9 @@ def _bases(content: dict) -> str:
         found.setdefault(named, []).append(part)
     if len(found) == 1:
         return next(iter(found))
-    plain = {named: [p for p in parts if not p.endswith(", trained")] for named, parts in found.items()}
-    return "; ".join(f"{', '.join(parts)}: {named}" for named, parts in plain.items())
+    said = []
+    for named, parts in found.items():
+        plain = [part for part in parts if not part.endswith(", trained")]
+        of = plain or [part.replace(", trained", " with the epoch") for part in parts]
+        said.append(f"{', '.join(of)}: {named}")
+    return "; ".join(said)
