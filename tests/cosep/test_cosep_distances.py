@@ -51,11 +51,11 @@ def test_float32_of_many_classes_is_right_to_a_millionth():
     assert float(off_diagonal((found - wanted).abs() / wanted).max()) < 1e-6
 
 
-@pytest.mark.parametrize("by", [1e-2, 1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("by", [1e-1, 3e-2, 1e-2, 1e-4, 1e-6, 1e-8])
 def test_near_twins_are_told_apart_in_float32_too(by):
     moments = twins(tiny.moments(2, units=12, cells=1, classes=30), by=by)
     found, wanted = profile_distances(moments, relative_eps=EPS, single=True), brute(moments)
-    assert float(off_diagonal((found - wanted).abs() / wanted).max()) < 1e-3
+    assert float(off_diagonal((found - wanted).abs() / wanted).max()) < 1e-4
     assert (off_diagonal(found) > 0).all()
 
 

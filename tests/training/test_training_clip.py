@@ -76,8 +76,11 @@ def test_a_plain_chain_without_norms_is_trained_at_the_usual_rates(keep, rate, p
     outcome = package.prune(
         net, train=batches, eval=batches, keep_macs=keep, finetune_epochs=1, finetune_lr=rate
     )
-    assert outcome.result.stage("recovered").value > 0.9
-    assert outcome.result.stage("finetuned").value > 0.9
+    # Where what went was silent anyway, there is nothing to recover.
+    before, after = outcome.result.stages[-2:]
+    assert before.value > 0.9
+    assert after.name == "finetuned"
+    assert after.value > 0.9
 
 
 @pytest.fixture(scope="module")
