@@ -85,6 +85,14 @@ def test_what_is_frozen_stays_so(kind):
     assert model.b.weight.requires_grad
 
 
+@pytest.mark.parametrize("only", [None, []])
+def test_every_part_keeps_its_mode(only):
+    model = nn.Sequential(Net(), nn.BatchNorm1d(3)).train()
+    model[1].eval()
+    fold_reparametrised(model, only=only)
+    assert [model.training, model[0].a.training, model[1].training] == [True, True, False]
+
+
 def test_only_the_tensors_that_are_named():
     model = fold_reparametrised(Net("spectral norm"), only=["a.weight", "c.bias"])
     assert not parametrize.is_parametrized(model.a)

@@ -27,16 +27,18 @@ def fold_reparametrised(model: nn.Module, *, only: Collection[str] | None = None
     Returns:
         The model.
     """
+    modes = {module: module.training for module in model.modules()}
+    # In training spectral norm would first take another step of its own.
+    model.eval()
     for name, module in list(model.named_modules()):
-        training = module.training
-        # In training spectral norm would first take another step of its own.
-        module.eval()
         if parametrize.is_parametrized(module) and (only is None or _of(name, module) & set(only)):
             _fold(module)
         for hook in list(_hooks(module)):
             if only is None or _full(name, hook.name) in only:
                 _remove(module, hook)
-        module.train(training)
+    # One by one: a part may be frozen in a model that trains.
+    for module, training in modes.items():
+        module.training = training
     return model
 
 
