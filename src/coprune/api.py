@@ -15,7 +15,7 @@ from coprune.errors import UserError
 from coprune.forward import part_of
 from coprune.models.ready import ready
 from coprune.plan import Plan
-from coprune.recover import least_squares
+from coprune.recover import recovered
 from coprune.run.environment import pick_device
 from coprune.run.outcome import Outcome
 from coprune.run.prune import prune_model
@@ -132,19 +132,22 @@ def recover_model(
     teacher: nn.Module,
     calibration: Iterable[Any],
     plan: Plan | None = None,
+    recovery: str = "least-squares",
     calibration_samples: int = 1000,
     seed: int = 0,
     device: str = "auto",
 ) -> nn.Module:
-    """Bring back the accuracy of a model that was pruned anywhere: no labels read, no training.
+    """Bring back the accuracy of a model that was pruned anywhere: no labels are read.
 
     Args:
         model: pruned; left as it is.
         teacher: the unpruned model, with the weights that were pruned.
         calibration: batches of (inputs, labels); the labels are not read.
         plan: what was cut; told by the channels' behaviour when it is not given.
+        recovery: ``least-squares``; ``reconstruction``, least squares and then all layers together, which is
+            better and slower; or ``bn``, batch-norm re-estimation.
         calibration_samples: how many to take.
-        seed: which pixels are looked at.
+        seed: which pixels are looked at, and the order of the samples.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
@@ -155,10 +158,10 @@ def recover_model(
     """
     where = pick_device(device)
     samples = _take(calibration, calibration_samples, limited=True)
-    recovered, full = ready(model), ready(teacher)
-    kept = surviving(recovered, full, samples, plan.groups if plan else None)
-    least_squares(recovered, full, samples, kept=kept, seed=seed, device=where)
-    return recovered.cpu()
+    candidate, full = ready(model), ready(teacher)
+    kept = surviving(candidate, full, samples, plan.groups if plan else None)
+    recovered(candidate, full, samples, how=recovery, kept=kept, seed=seed, device=where)
+    return candidate.cpu().eval()
 
 
 def from_loaders(

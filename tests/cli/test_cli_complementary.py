@@ -151,7 +151,7 @@ def test_a_latency_in_between_is_met_on_a_clock_that_counts_macs(prune, tmp_path
 
 
 def test_recovery_is_the_users_choice_for_every_method(prune, tmp_path):
-    for recovery, stages in (("least-squares", 3), ("bn", 3), ("none", 2)):
+    for recovery, stages in (("least-squares", 3), ("reconstruction", 3), ("bn", 3), ("none", 2)):
         out = tmp_path / recovery
         assert prune(out, "--method", "magnitude", "--recovery", recovery, "--keep-macs", 0.5).code == 0
         assert len(Result.load(out / "result.json").stages) == stages

@@ -78,7 +78,8 @@ BetweenLr = Annotated[float, typer.Option(help="layerwise: learning rate, halved
 Recovery = Annotated[
     str,
     typer.Option(
-        help="Without training: least-squares, bn (re-estimate batch norm), none; auto: the method's."
+        help="Without labels: least-squares, reconstruction (then all layers together: better, slower), "
+        "bn (re-estimate batch norm), none; auto: the method's."
     ),
 ]
 Skip = Annotated[str, typer.Option(help="Layers to leave alone, separated by commas.")]

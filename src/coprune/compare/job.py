@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coprune.errors import UserError
 from coprune.methods import find_method, method_settings
+from coprune.recover import RECOVERIES
 from coprune.run.environment import pick_device
-from coprune.run.steps import RECOVERIES, UnitWord, kinds_asked
+from coprune.run.steps import UnitWord, kinds_asked
 from coprune.select import Method
 from coprune.training import Recipe
 

@@ -32,7 +32,7 @@ class Row(BaseModel):
         pruned: held-out top-1 right after surgery.
         recovered: after recovery and before training; None without recovery.
         finetuned: after equal training; None without training.
-        recovery: ``none``, ``bn`` or ``least-squares``.
+        recovery: one of :data:`coprune.recover.RECOVERIES`.
         kept: units kept.
         seconds: the row took.
         rate: the learning rate that ``finetuned`` was trained with.

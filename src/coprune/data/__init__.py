@@ -1,8 +1,9 @@
 """Names such as ``fashion-mnist`` → batches. Knows nothing of methods."""
 
-from coprune.data.dataset import DataSet, limited, split_source
+from coprune.data.dataset import DataSet, in_memory, limited, split_source
 from coprune.data.names import load_data
 from coprune.data.source import ArraySource, LoaderSource, MemorySource, Source
+from coprune.data.spread import spread, spread_batches
 from coprune.data.text import TextSource
 
 __all__ = [
@@ -12,7 +13,10 @@ __all__ = [
     "MemorySource",
     "Source",
     "TextSource",
+    "in_memory",
     "limited",
     "load_data",
     "split_source",
+    "spread",
+    "spread_batches",
 ]

@@ -1,7 +1,20 @@
-"""Accuracy back after surgery, without training. Knows nothing of methods."""
+"""Accuracy back after surgery, without labels. Knows nothing of methods."""
 
 from coprune.recover.batchnorm import reestimate_batchnorm
+from coprune.recover.how import RECOVERIES, Recovered, recovered
 from coprune.recover.kept import kept_outputs, matched_outputs
+from coprune.recover.reconstruction import Reconstruction, reconstruct
 from coprune.recover.sequential import LayerRecovery, least_squares
 
-__all__ = ["LayerRecovery", "kept_outputs", "least_squares", "matched_outputs", "reestimate_batchnorm"]
+__all__ = [
+    "RECOVERIES",
+    "LayerRecovery",
+    "Reconstruction",
+    "Recovered",
+    "kept_outputs",
+    "least_squares",
+    "matched_outputs",
+    "reconstruct",
+    "recovered",
+    "reestimate_batchnorm",
+]

@@ -31,7 +31,12 @@ _AFTER = {
     "recovered": "after recovery without training",
     "finetuned": "after fine-tuning",
 }
-RECOVERIES = {"none": "none", "bn": "batch norm", "least-squares": "least squares"}
+RECOVERIES = {
+    "none": "none",
+    "bn": "batch norm",
+    "least-squares": "least squares",
+    "reconstruction": "reconstruction",
+}
 ENGINES = {"onnxruntime": "ONNX Runtime"}
 JOINT = ("cahp", "head_magnitude", "last_layers", "medoid", "michel")
 """Methods over the heads of all layers at once; told by name where a plan does not say so itself."""

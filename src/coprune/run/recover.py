@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +24,8 @@ from coprune.ranks.who import world
 from coprune.recover import (
     LayerRecovery,
     kept_outputs,
-    least_squares,
     matched_outputs,
-    reestimate_batchnorm,
+    recovered,
 )
 from coprune.result import Result
 from coprune.run.environment import pick_device, set_up, versions
@@ -50,7 +50,7 @@ class RecoverJob(BaseModel):
         teacher: the unpruned one.
         plan: the plan that cut it; that of the model's folder, or found by the channels' behaviour,
             when it is not given.
-        recovery: ``least-squares``, or ``bn``, which needs to know nothing of the surgery.
+        recovery: ``least-squares``, ``reconstruction``, or ``bn``, which needs not know what was cut.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +59,7 @@ class RecoverJob(BaseModel):
     teacher: str
     data: str
     plan: str | None = None
-    recovery: Literal["least-squares", "bn"] = "least-squares"
+    recovery: Literal["least-squares", "reconstruction", "bn"] = "least-squares"
     weights: str | None = None
     arguments: Mapping[str, Any] = {}
     calibration: int = 2000
@@ -166,29 +166,29 @@ def _recover(
         measure_stage("base", teacher, data, example, device=device),
         measure_stage("pruned", model, data, example, device=device),
     ]
-    recovered = copy.deepcopy(model)
+    candidate = copy.deepcopy(model)
     started = time.monotonic()
-    layers: tuple[LayerRecovery, ...] = ()
-    if job.recovery == "bn":
-        reestimate_batchnorm(recovered, data.calibration, device=device)
-    else:
-        layers = least_squares(recovered, teacher, data.calibration, kept=kept, seed=job.seed, device=device)
+    did = recovered(
+        candidate, teacher, data.calibration, how=job.recovery, kept=kept, seed=job.seed, device=device
+    )
     seconds = time.monotonic() - started
-    check_same(recovered, weights_fingerprint, what="result of the recovery")
+    check_same(candidate, weights_fingerprint, what="result of the recovery")
     teacher.cpu()
-    recovered.cpu()
+    candidate.cpu()
     notes = []
-    best = measure_stage("recovered", recovered, data, example, device=device)
+    best = measure_stage("recovered", candidate, data, example, device=device)
     if (best.calibration or 0.0) < (stages[-1].calibration or 0.0):
         # A model that was trained after surgery can be better than any layer-by-layer imitation.
         notes.append(
             f"recovery would have lowered calibration accuracy ({stages[-1].calibration:.2%} → "
             f"{best.calibration:.2%}); the model is handed back as it came"
         )
-        recovered = model
+        candidate = model
     else:
         stages.append(best)
-    for layer in layers:
+    if did.together is not None:
+        folder.log("reconstruction", **asdict(did.together))
+    for layer in did.layers:
         folder.log("layer", name=layer.layer, before=layer.before, after=layer.after, changed=layer.changed)
     batches = LatencyPlan(batches=job.latency_batches)
     result = Result(
@@ -197,7 +197,7 @@ def _recover(
         seed=job.seed,
         units=plan.units,
         stages=tuple(stages),
-        latency=on_first(lambda: measure_latency(teacher, recovered, example, batches, device=device)),
+        latency=on_first(lambda: measure_latency(teacher, candidate, example, batches, device=device)),
         seconds={
             "profile": 0.0, "select": 0.0, "surgery": 0.0, "recover": round(seconds, 3), "finetune": 0.0
         },
@@ -205,7 +205,7 @@ def _recover(
         processes=world(),
         notes=tuple(notes),
     )  # fmt: skip
-    return Outcome(recovered.cpu().eval(), plan, result, {}, example=example), layers
+    return Outcome(candidate.cpu().eval(), plan, result, {}, example=example), did.layers
 
 
 def _plan(

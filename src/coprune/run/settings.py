@@ -27,7 +27,8 @@ class PruneSettings(BaseModel):
             ``knee`` proportion, or by ``measured`` sensitivity; ``auto`` is the method's own way.
         schedule: ``oneshot``, or ``layerwise``: select, cut and train layer after layer.
         between: training after each layer of the layerwise schedule.
-        recovery: without training: ``least-squares``, ``bn`` or ``none``; ``auto`` is the method's
+        recovery: without labels: ``least-squares``, ``reconstruction`` (least squares, then all layers
+            together: better and slower), ``bn`` or ``none``; ``auto`` is the method's
             own, or ``bn`` after a layerwise schedule, which has trained.
         finetune: training at the end; 0 epochs for none.
         units: kinds of units to remove: ``inner`` (or ``channels``), ``coupled``, ``heads``,
@@ -48,7 +49,7 @@ class PruneSettings(BaseModel):
     allocation: Literal["auto", "uniform", "knee", "measured"] = "auto"
     schedule: Literal["oneshot", "layerwise"] = "oneshot"
     between: Recipe = BETWEEN
-    recovery: Literal["auto", "least-squares", "bn", "none"] = "auto"
+    recovery: Literal["auto", "least-squares", "reconstruction", "bn", "none"] = "auto"
     finetune: Recipe = Recipe(epochs=0)
     units: tuple[UnitWord, ...] = ()
     skip: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from coprune.errors import UserError
 from coprune.forward import Inputs, logits_of, moved, part_of, tensors_of
 from coprune.plan import GroupDecision, Skipped
 from coprune.profile import Profile, Statistic, gather
-from coprune.recover import kept_outputs, least_squares, reestimate_batchnorm
+from coprune.recover import kept_outputs, recovered
 from coprune.select import (
     Budget,
     GroupChoice,
@@ -41,8 +41,6 @@ UnitWord = Literal["channels", "inner", "coupled", "heads", "neurons"]
 
 Choices = Sequence[GroupChoice] | JointChoice
 """What a method says: a choice a group, or one over all groups."""
-
-RECOVERIES = ("least-squares", "bn", "none")
 
 
 @dataclass(frozen=True)
@@ -288,24 +286,18 @@ def recover(
     seed: int,
     device: str,
 ) -> bool:
-    """Bring accuracy back without training, in place. Returns whether anything was done.
+    """Bring accuracy back without labels, in place. Returns whether anything was done.
 
     Args:
         model: right after surgery.
         teacher: the unpruned model.
         decisions: what was cut.
         source: calibration samples; labels are not read.
-        how: ``least-squares``, ``bn`` (batch-norm re-estimation) or ``none``.
-        seed: of the places that least squares looks at.
+        how: one of :data:`coprune.recover.RECOVERIES`.
+        seed: see :func:`coprune.recover.recovered`.
         device: where to compute.
     """
-    if how not in RECOVERIES:
-        raise UserError(f"--recovery {how}: known are {', '.join(RECOVERIES)}")
-    if how == "least-squares":
-        kept = kept_outputs(teacher, decisions)
-        done = any(layer.changed for layer in least_squares(
-            model, teacher, source, kept=kept, seed=seed, device=device
-        ))  # fmt: skip
-        teacher.cpu()
-        return done
-    return how == "bn" and reestimate_batchnorm(model, source, device=device) > 0
+    kept = kept_outputs(teacher, decisions)
+    done = recovered(model, teacher, source, how=how, kept=kept, seed=seed, device=device).done
+    teacher.cpu()
+    return done

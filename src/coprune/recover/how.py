@@ -1,0 +1,71 @@
+"""The recoveries by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from coprune.data import Source
+from coprune.errors import UserError
+from coprune.recover.batchnorm import reestimate_batchnorm
+from coprune.recover.reconstruction import Reconstruction, reconstruct
+from coprune.recover.sequential import LayerRecovery, least_squares
+
+RECOVERIES = ("least-squares", "reconstruction", "bn", "none")
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a recovery did.
+
+    Attributes:
+        done: whether anything has changed.
+        layers: what least squares did to each layer.
+        together: what came of all layers together, where that was asked for.
+    """
+
+    done: bool
+    layers: tuple[LayerRecovery, ...] = ()
+    together: Reconstruction | None = None
+
+
+def recovered(
+    model: nn.Module,
+    teacher: nn.Module,
+    source: Source,
+    *,
+    how: str,
+    kept: Mapping[str, Tensor],
+    seed: int = 0,
+    device: str = "cpu",
+) -> Recovered:
+    """Bring accuracy back without labels, in place.
+
+    Args:
+        model: right after surgery; left in evaluation mode.
+        teacher: the unpruned model.
+        source: calibration samples; labels are not read.
+        how: ``least-squares``; ``reconstruction``, which is least squares and then all layers together;
+            ``bn`` (batch-norm re-estimation); or ``none``.
+        kept: layer → the output channels of the unpruned layer that it still has, ``[K]`` int64, for every
+            layer that has lost some.
+        seed: of the places that are looked at, and of the order of the samples.
+        device: where to compute.
+
+    Raises:
+        UserError: an unknown recovery, or the models are not one network before and after surgery.
+    """
+    if how not in RECOVERIES:
+        raise UserError(f"--recovery {how}: known are {', '.join(RECOVERIES)}")
+    if how == "bn":
+        return Recovered(reestimate_batchnorm(model, source, device=device) > 0)
+    if how == "none":
+        return Recovered(False)
+    layers = least_squares(model, teacher, source, kept=kept, seed=seed, device=device)
+    together = None
+    if how == "reconstruction":
+        together = reconstruct(model, teacher, source, kept=kept, seed=seed, device=device)
+    done = any(layer.changed for layer in layers) or (together is not None and together.changed)
+    return Recovered(done, layers, together)

@@ -1,0 +1,141 @@
+"""All layers together, until the pruned network says again what the unpruned one said. Reads no label.
+
+Solved one after the other (:mod:`coprune.recover.sequential`), every layer says as well as it can what the
+unpruned one said *at that place*: a block's first layer repeats the channels that were kept. Other features
+may serve the layer behind it better, and no layer finds them alone. So from there on all weights move
+together, down the error of the blocks' outputs and of the prediction against the unpruned network's
+(:mod:`coprune.training.distill`), on the calibration samples and nothing else. Block reconstruction is known
+from quantisation (BRECQ, Li et al. 2021, arXiv 2102.05426, §3.2); here it starts from least squares and goes
+through all blocks at once.
+
+It is descent, and so takes longer than least squares, but there is nothing to tune: it reads no labels and no
+samples beyond the calibration set's, and what does not get better on samples it did not see is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from coprune.data import MemorySource, Source, in_memory, split_source, spread_batches
+from coprune.forward import Inputs, copied, logits_of, moved, samples_in
+from coprune.ranks.exchange import on_first
+from coprune.training.distill import distillation_loss
+from coprune.training.loop import fit
+from coprune.training.recipe import Recipe
+
+VISITS = 20_000
+"""Samples that pass in all, however many different ones there are: twenty times a thousand."""
+
+SAMPLES = 4_000
+"""Different ones, at most; five passes still see each of them often enough."""
+
+JUDGING = 1 / 8
+"""Share of the samples that is not learned from and says whether it helped."""
+
+RECIPE = Recipe(epochs=1, batch_size=64, lr=0.03, unit_clip=0.2, weight_decay=0.0, distill=1.0, match=30.0)
+"""Soft labels and hidden outputs only. Chosen on training images that were not calibrated on: rates from
+0.02 to 0.1 end within a few per cent of the divergence of each other (docs/complementary.md)."""
+
+_BATCH = 125
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What it did.
+
+    Attributes:
+        before, after: divergence of the prediction from the unpruned model's on samples that were not
+            learned from, nats a sample.
+        changed: whether the new weights stayed: they were better there.
+        samples: learned from.
+        passes: over them.
+    """
+
+    before: float
+    after: float
+    changed: bool
+    samples: int
+    passes: int
+
+
+def reconstruct(
+    model: nn.Module,
+    teacher: nn.Module,
+    source: Source,
+    *,
+    kept: Mapping[str, Tensor],
+    seed: int = 0,
+    visits: int = VISITS,
+    device: str = "cpu",
+) -> Reconstruction:
+    """Move all weights of a pruned model until its hidden outputs and predictions match, in place.
+
+    Args:
+        model: pruned, best right after least squares; left in evaluation mode.
+        teacher: the unpruned model.
+        source: calibration samples; labels are not read. Up to 4,000, evenly spread, are taken.
+        kept: layer → the output channels of the unpruned layer that it still has, ``[K]`` int64.
+        seed: which samples judge, and the order of the others.
+        visits: samples that pass in all.
+        device: where to compute.
+
+    Raises:
+        UserError: the error became NaN or Inf.
+    """
+    learning, judging = _parts(source, seed=seed)
+    batches = [moved(inputs, device) for inputs, _ in judging.batches(_BATCH)]
+    teacher.to(device).eval()
+    model.to(device).eval()
+    wanted = _logits(teacher, batches)
+    before = _divergence(model, batches, wanted)
+    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    passes = max(1, round(visits / len(learning)))
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        fit(
+            model,
+            learning,
+            RECIPE.model_copy(update={"epochs": passes}),
+            seed=seed,
+            teacher=teacher,
+            kept=kept,
+            device=device,
+            label="reconstruction",
+        )
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    after = _divergence(model, batches, wanted)
+    # Every process has the same model, but devices round differently: one decides for all.
+    changed = on_first(lambda: after < before)
+    if not changed:
+        model.load_state_dict(weights)
+    return Reconstruction(before, after, changed, len(learning), passes)
+
+
+def _parts(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]:
+    """Samples to learn from and to judge by, without their labels."""
+    inputs = spread_batches(source, min(SAMPLES, len(source)), batch_size=_BATCH)
+    unlabelled = in_memory([(x, torch.zeros(samples_in(x), dtype=torch.int64)) for x in inputs])
+    if len(unlabelled) < 2:
+        return unlabelled, unlabelled
+    count = max(1, round(JUDGING * len(unlabelled)))
+    share = count / len(unlabelled)
+    judging, learning = split_source(unlabelled, (share, 1 - share), seed=seed)
+    return learning, judging
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, batches: Sequence[Inputs]) -> Tensor:
+    # Copies: the first layer may work in place.
+    return torch.cat([logits_of(model, copied(part)).double() for part in batches])
+
+
+def _divergence(model: nn.Module, batches: Sequence[Inputs], wanted: Tensor) -> float:
+    return float(distillation_loss(_logits(model, batches), wanted, temperature=1.0))
