@@ -92,10 +92,12 @@ def test_it_comes_nearer_on_samples_that_nobody_has_seen(trained, halved):
     unseen = squares(400, seed=2)
     before = divergence(model, trained, unseen)
     did = reconstruct(model, trained, squares(160, seed=1), kept=kept, visits=4000)
-    assert did.changed and did.after < did.before
+    assert did.changed
+    assert did.after < did.before
     assert divergence(model, trained, unseen) < 0.8 * before
     assert (did.samples, did.passes) == (140, 29)
-    assert not model.training and not any(m.training for m in model.modules())
+    assert not model.training
+    assert not any(m.training for m in model.modules())
 
 
 def test_labels_are_not_read(trained, halved):
@@ -104,7 +106,8 @@ def test_labels_are_not_read(trained, halved):
         model = copy.deepcopy(halved[0])
         reconstruct(model, trained, squares(160, seed=1, labels=labels), kept=halved[1], visits=600)
         found.append(model)
-    assert same_weights(found[0], found[1]) and same_weights(found[0], found[2])
+    assert same_weights(found[0], found[1])
+    assert same_weights(found[0], found[2])
 
 
 def test_the_unpruned_network_is_left_as_it_was(trained, halved):
@@ -117,7 +120,8 @@ def test_what_does_not_help_is_taken_back(trained):
     # The unpruned network says already what it should.
     model = copy.deepcopy(trained)
     did = reconstruct(model, trained, squares(80, seed=1), kept={}, visits=300)
-    assert not did.changed and did.before == 0.0
+    assert not did.changed
+    assert did.before == 0.0
     assert same_weights(model, trained)
 
 
@@ -127,7 +131,8 @@ def test_frozen_weights_move_and_are_frozen_again(trained, halved):
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     did = reconstruct(model, trained, squares(160, seed=1), kept=halved[1], visits=2000)
-    assert did.changed and not same_weights(model, halved[0])
+    assert did.changed
+    assert not same_weights(model, halved[0])
     assert not any(p.requires_grad for p in model.parameters())
 
 
@@ -156,7 +161,10 @@ def test_by_name(trained, halved):
     source = squares(160, seed=1)
     model = copy.deepcopy(halved[0])
     did = recovered(model, trained, source, how="reconstruction", kept=halved[1])
-    assert did.done and did.layers and did.together is not None and did.together.changed
+    assert did.done
+    assert did.layers
+    assert did.together is not None
+    assert did.together.changed
     with pytest.raises(UserError, match="known are least-squares, reconstruction, bn, none"):
         recovered(model, trained, source, how="magic", kept=halved[1])
 
