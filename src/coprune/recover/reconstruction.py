@@ -15,15 +15,15 @@ samples beyond the calibration set's, and what does not get better on samples it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from coprune.data import MemorySource, Source, in_memory, split_source, spread_batches
+from coprune.data import ArraySource, MemorySource, Source, in_memory, split_source, spread_batches
 from coprune.forward import Inputs, copied, logits_of, moved, samples_in
 from coprune.ranks.exchange import on_first
-from coprune.training.distill import distillation_loss
+from coprune.training.distill import Answers, answers_of, distillation_loss, matched_blocks
 from coprune.training.loop import fit
 from coprune.training.recipe import Recipe
 
@@ -39,6 +39,9 @@ JUDGING = 1 / 8
 RECIPE = Recipe(epochs=1, batch_size=64, lr=0.03, unit_clip=0.2, weight_decay=0.0, distill=1.0, match=30.0)
 """Soft labels and hidden outputs only. Chosen on training images that were not calibrated on: rates from
 0.02 to 0.1 end within a few per cent of the divergence of each other (docs/complementary.md)."""
+
+MEMORY = 3 << 30
+"""Bytes that the unpruned model's outputs may take; where they would take more it is asked in every pass."""
 
 _BATCH = 125
 
@@ -94,6 +97,7 @@ def reconstruct(
     before = _divergence(model, batches, wanted)
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     passes = max(1, round(visits / len(learning)))
+    learning, answers = _answered(learning, model, teacher, kept, device=device)
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     try:
         for parameter in frozen:
@@ -105,6 +109,7 @@ def reconstruct(
             seed=seed,
             teacher=teacher,
             kept=kept,
+            answers=answers,
             device=device,
             label="reconstruction",
         )
@@ -129,6 +134,23 @@ def _parts(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]:
     share = count / len(unlabelled)
     judging, learning = split_source(unlabelled, (share, 1 - share), seed=seed)
     return learning, judging
+
+
+def _answered(
+    learning: MemorySource, model: nn.Module, teacher: nn.Module, kept: Mapping[str, Tensor], *, device: str
+) -> tuple[MemorySource, Answers | None]:
+    """Numbered samples and what the unpruned model says to them.
+
+    Of texts, and where it takes more than :data:`MEMORY`, nothing is known beforehand.
+    """
+    if not isinstance(learning, ArraySource):
+        return learning, None
+    batches = [x for x, _ in learning.batches(_BATCH) if isinstance(x, Tensor)]
+    blocks = matched_blocks(model, teacher, kept)
+    answers = answers_of(teacher, blocks, [x.to(device) for x in batches], memory=MEMORY)
+    if answers is None:
+        return learning, None
+    return replace(learning, labels=torch.arange(len(learning))), answers
 
 
 @torch.no_grad()

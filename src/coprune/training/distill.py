@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coprune.forward import Inputs
+from coprune.forward import Inputs, logits_of
 from coprune.units.layers import channel_count, is_dense, is_transposed
 
 Recorded = dict[str, list[Tensor]]
@@ -103,6 +104,58 @@ def recorded(model: nn.Module, names: Sequence[str]) -> Iterator[Recorded]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a teacher says to every sample of a source, so that it need not be asked in every pass.
+
+    Attributes:
+        logits: ``[N, C]``.
+        hidden: block → outputs, ``[N, …]`` each.
+    """
+
+    logits: Tensor
+    hidden: Recorded
+
+    def to(self, samples: Tensor) -> tuple[Tensor, Recorded]:
+        """Logits and hidden outputs of the samples with the given numbers, ``[B]`` int64."""
+        hidden = {
+            name: [o.index_select(0, samples) for o in outputs] for name, outputs in self.hidden.items()
+        }
+        return self.logits.index_select(0, samples), hidden
+
+
+@torch.no_grad()
+def answers_of(
+    teacher: nn.Module, blocks: Sequence[str], batches: Sequence[Tensor], *, memory: int
+) -> Answers | None:
+    """Ask a teacher about all samples once.
+
+    Args:
+        teacher: in evaluation mode, where the batches are.
+        blocks: whose outputs are wanted, as from :func:`matched_blocks`.
+        batches: images ``[B, …]``: what a padded text's hidden outputs are depends on its batch.
+        memory: bytes that the answers may take.
+
+    Returns:
+        The answers, or None when they would take more.
+    """
+    logits: list[Tensor] = []
+    hidden: dict[str, list[list[Tensor]]] = {}
+    samples = sum(len(batch) for batch in batches)
+    for batch in batches:
+        with recorded(teacher, blocks) as found:
+            logits.append(logits_of(teacher, batch.clone()))  # the first layer may work in place
+        for name, outputs in found.items():
+            if any(len(o) != len(batch) for o in outputs):
+                return None  # windows of samples, which cannot be told apart by their numbers
+            hidden.setdefault(name, []).append([o.clone() for o in outputs])
+        size = sum(o.nbytes for outputs in found.values() for o in outputs) + logits[-1].nbytes
+        if size / len(batch) * samples > memory:
+            return None
+    runs = {name: [torch.cat(run) for run in zip(*parts, strict=True)] for name, parts in hidden.items()}
+    return Answers(torch.cat(logits), runs)
 
 
 def matching_loss(

@@ -31,7 +31,7 @@ from coprune.ranks.exchange import gathered, summed
 from coprune.ranks.who import is_first, own, own_part, rank, world
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.clip import limit_gradients
-from coprune.training.distill import distillation_loss, matched_blocks, matching_loss, recorded
+from coprune.training.distill import Answers, distillation_loss, matched_blocks, matching_loss, recorded
 from coprune.training.quiet import Quiet, silence
 from coprune.training.recipe import Recipe, optimizer_for, scheduler
 
@@ -86,6 +86,7 @@ def fit(
     seed: int,
     teacher: nn.Module | None = None,
     kept: Mapping[str, Tensor] | None = None,
+    answers: Answers | None = None,
     checkpoint: Checkpoint | None = None,
     device: str = "cpu",
     label: str = "training",
@@ -102,6 +103,8 @@ def fit(
         teacher: the unpruned model, used when ``recipe.taught``.
         kept: layer → its outputs in the teacher that are still there, where some are gone; without it fewer
             hidden outputs can be compared.
+        answers: of the teacher, known beforehand; the source's labels are then the numbers of the samples,
+            so that no label can be learned from (``recipe.distill`` is 1).
         checkpoint: where to save state; if it holds one, training continues from there and ends
             with the same weights as an undisturbed one.
         device: ``"cpu"`` or ``"cuda"``.
@@ -109,9 +112,12 @@ def fit(
 
     Raises:
         UserError: the loss became NaN or Inf, or distillation without a teacher.
+        ValueError: known answers, but labels to learn from.
     """
     if recipe.taught and teacher is None:
         raise UserError("distillation asked for, but there is no unpruned model to learn from")
+    if answers is not None and recipe.distill < 1:
+        raise ValueError("with known answers the labels are numbers of samples; distill must be 1")
     if recipe.images is not None:
         source = limited(source, recipe.images, seed=seed)
     accelerator = _accelerator(recipe, device, idle=world() > 1 and _has_idle(model, source))
@@ -164,7 +170,16 @@ def fit(
         if isinstance(x, Tensor) and x.ndim == 4:
             x = x.contiguous(memory_format=layout)
         logits, loss = _step(
-            trained, model, teacher, x, y, recipe=recipe, blocks=blocks, kept=kept, how=accelerator
+            trained,
+            model,
+            teacher,
+            x,
+            y,
+            recipe=recipe,
+            blocks=blocks,
+            kept=kept,
+            answers=answers,
+            how=accelerator,
         )
         accelerator.backward(loss * weight)
         accelerator.unscale_gradients(optimizer)
@@ -214,6 +229,7 @@ def _step(
     recipe: Recipe,
     blocks: Sequence[str],
     kept: Mapping[str, Tensor] | None,
+    answers: Answers | None,
     how: Accelerator,
 ) -> tuple[Tensor, Tensor]:
     """Logits ``[B, C]`` of one batch, and the loss.
@@ -226,18 +242,22 @@ def _step(
         y: own labels.
         recipe: weights of the parts of the loss.
         blocks: modules that both models have, whose outputs are compared.
-        kept: see :func:`fit`.
+        kept, answers: see :func:`fit`.
         how: its mixed precision.
     """
     with recorded(model, blocks) as ours, Quiet() if recipe.taught else nullcontext():
         logits = logits_of(trained, x)
-    loss = F.cross_entropy(logits, y)
     if teacher is None or not recipe.taught:
-        return logits, loss
-    with torch.no_grad(), how.autocast(), recorded(teacher, blocks) as theirs:
-        soft = logits_of(teacher, x)
+        return logits, F.cross_entropy(logits, y)
+    if answers is not None:
+        soft, theirs = answers.to(y)
+    else:
+        with torch.no_grad(), how.autocast(), recorded(teacher, blocks) as theirs:
+            soft = logits_of(teacher, x)
     kl = distillation_loss(logits.float(), soft.float(), temperature=recipe.temperature)
-    loss = (1 - recipe.distill) * loss + recipe.distill * kl
+    loss = recipe.distill * kl
+    if recipe.distill < 1:
+        loss = loss + (1 - recipe.distill) * F.cross_entropy(logits, y)
     if blocks:
         loss = loss + recipe.match * matching_loss(ours, theirs, x, kept)
     return logits, loss
