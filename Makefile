@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render clean
+.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -56,6 +56,13 @@ bench-quality: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 	for n in resnet20 resnet20_coupled vgg16_bn; do \
 	  $(BIN)/coprune run benchmarks/quality_$$n.toml && \
 	  cp benchmarks/runs/quality_$$n/compare.json benchmarks/results/quality_$$n.json || exit 1; done
+	$(BIN)/python benchmarks/render.py
+
+# All layers together after least squares, without labels (about two hours on two cores).
+bench-reconstruction: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
+	for n in resnet20 vgg16_bn; do \
+	  $(BIN)/coprune run benchmarks/reconstruction_$$n.toml && \
+	  cp benchmarks/runs/reconstruction_$$n/compare.json benchmarks/results/reconstruction_$$n.json || exit 1; done
 	$(BIN)/python benchmarks/render.py
 
 # The papers' other networks at a half and a quarter of their MACs, every choice with the same recovery and an

@@ -28,6 +28,7 @@ def measured(name: str) -> bool:
         "networks": ("networks_vgg16_bn",),
         "networks_all": ("networks_vgg16_bn",),
         "text": ("text",),
+        "reconstruction": ("reconstruction_resnet20", "quality_resnet20"),
         "ingredients": ("quality_resnet20", "quality_vgg16_bn"),
     }.get(name, ("speed",) if name in speed.TABLES else (name,))
     if not all(shared.there(n) for n in wanted):
@@ -49,6 +50,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "latency": latency.latency("latency"),
     "latency_text": latency.latency("latency_text"),
     "max_drop": quality.max_drop,
+    "reconstruction": quality.reconstruction,
     "ingredients": quality.ingredients,
     "ablation": quality.ablation,
     "training": training.training,

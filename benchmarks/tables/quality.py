@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 
 from coprune.report import summarise
-from tables.shared import load, points, table, versions
+from tables.shared import load, points, table, there, versions
 
 RECOVERED = {"bn": "recovery by batch norm only", "none": "no recovery"}
 
@@ -50,6 +50,44 @@ def quality(name: str) -> Callable[[], str]:
         return table(head, lines) + said + versions(content)
 
     return rendered
+
+
+NETWORKS = ("resnet20", "vgg16_bn")
+
+
+def reconstruction() -> str:
+    """What all layers together add to least squares, a row a network, budget and method."""
+    lines, bases, content = [], [], None
+    for network in NETWORKS:
+        if not there(f"reconstruction_{network}"):
+            continue
+        content = load(f"reconstruction_{network}")
+        solved = {
+            (r["budget"], r["method"]): r["recovered"]
+            for r in summarise(load(f"quality_{network}"))
+            if r["recovery"] == "least-squares"
+        }
+        base = content["base"]["value"]
+        bases.append(f"`{network}` {100 * base:.2f} %")
+        rows = sorted(summarise(content), key=lambda r: (-r["budget"], -r["recovered"][0]))
+        lines += [
+            [
+                f"`{network}`",
+                f"{100 * row['budget']:.0f} %",
+                f"**`{row['method']}`**" if row["method"] == "complementary" else f"`{row['method']}`",
+                points(solved[row["budget"], row["method"]]),
+                points(row["recovered"]),
+                f"{100 * (base - row['recovered'][0]):.2f}",
+            ]
+            for row in rows
+        ]
+    said = (
+        f"\n\n`{content['job']['data']}`, bases: {', '.join(bases)}; {content['job']['calibration']:,} "
+        f"calibration images without labels, {content['job']['seeds']} seeds, mean ± standard deviation; "
+        "top-1 on the whole test set, in per cent. Least squares as in the tables of `make bench-quality`."
+    )
+    head = ["network", "MACs", "choice", "least squares", "reconstruction", "points lost"]
+    return table(head, lines) + said + versions(content)
 
 
 def ingredients() -> str:

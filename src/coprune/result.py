@@ -20,7 +20,7 @@ class Stage(BaseModel):
     """The model after one step.
 
     Attributes:
-        name: ``base``, ``pruned`` (right after surgery), ``recovered`` (without training) or
+        name: ``base``, ``pruned`` (right after surgery), ``recovered`` (without labels) or
             ``finetuned``.
         value: held-out top-1, a fraction.
         macs: multiply-adds of one sample.

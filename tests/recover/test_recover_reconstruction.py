@@ -13,6 +13,7 @@ from coprune.errors import UserError
 from coprune.recover import kept_outputs, least_squares, reconstruct, recovered
 from coprune.surgery import cut
 from coprune.training import Recipe, fit
+from coprune.training.distill import answers_of, recorded
 from coprune.units import find_units
 
 IMAGE = torch.zeros(1, 1, 12, 12)
@@ -155,6 +156,48 @@ def test_a_users_own_loader(trained, halved):
         reconstruct(model, trained, given, kept=halved[1], visits=400)
         found.append(model)
     assert same_weights(*found)
+
+
+def test_answers_known_beforehand_are_those_of_every_pass(trained, halved, monkeypatch):
+    found = []
+    for memory in (3 << 30, 1000):
+        monkeypatch.setattr("coprune.recover.reconstruction.MEMORY", memory)
+        model = copy.deepcopy(halved[0])
+        reconstruct(model, trained, squares(160, seed=1), kept=halved[1], visits=600)
+        found.append(model)
+    pairs = zip(*(m.state_dict().values() for m in found), strict=True)
+    assert all(torch.allclose(a.double(), b.double(), atol=1e-3) for a, b in pairs)
+
+
+def test_answers_hold_what_a_pass_says(trained):
+    source = squares(30, seed=1)
+    blocks = ("block", "head.4")
+    batches = [x for x, _ in source.batches(8)]
+    answers = answers_of(trained.eval(), blocks, batches, memory=1 << 20)
+    number = torch.tensor([29, 3, 3, 17])
+    with torch.no_grad(), recorded(trained, blocks) as hidden:
+        logits = trained(source.images[number])
+    said, outputs = answers.to(number)
+    assert torch.allclose(said, logits, atol=1e-5)
+    for block in blocks:
+        assert torch.allclose(outputs[block][0], hidden[block][0], atol=1e-5)
+    size = sum(t.nbytes for t in (answers.logits, *(o for runs in answers.hidden.values() for o in runs)))
+    assert answers_of(trained, blocks, batches, memory=size) is not None
+    assert answers_of(trained, blocks, batches, memory=size - 30) is None
+
+
+def test_numbers_of_samples_are_never_learned_as_labels(trained, halved):
+    source = squares(30, seed=1)
+    answers = answers_of(trained.eval(), (), [source.images], memory=1 << 20)
+    with pytest.raises(ValueError, match="distill must be 1"):
+        fit(
+            copy.deepcopy(halved[0]),
+            source,
+            Recipe(epochs=1, distill=0.9),
+            seed=0,
+            teacher=trained,
+            answers=answers,
+        )
 
 
 def test_by_name(trained, halved):

@@ -40,6 +40,19 @@ def test_without_a_plan_it_is_found_out_what_was_cut(coprune, base, digits, tmp_
     assert found["method"] == "elsewhere"
 
 
+def test_all_layers_together_from_the_command_line(coprune, base, digits, tmp_path):
+    cut_run, out = tmp_path / "cut", tmp_path / "out"
+    assert coprune("prune", "--model", base, "--data", digits, "--method", "magnitude", "--keep-macs", "0.3",
+                   "--recovery", "none", "--out", cut_run).code == 0  # fmt: skip
+    assert coprune("recover", "--model", cut_run, "--teacher", base, "--data", digits, "--recovery",
+                   "reconstruction", "--out", out).code == 0  # fmt: skip
+    events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    (did,) = [e for e in events if e["event"] == "reconstruction"]
+    # Least squares has hardly left anything to find here; what makes it worse is taken back.
+    assert did["changed"] == (did["after"] < did["before"])
+    assert any(e["event"] == "layer" for e in events)
+
+
 def test_a_teacher_of_another_shape_is_one_line(coprune, base, digits, tmp_path):
     ended = coprune("recover", "--model", base, "--teacher", "coprune:vgg16_bn", "--data", digits, "--out",
                     tmp_path / "out")  # fmt: skip

@@ -1,4 +1,4 @@
-"""``coprune recover``: accuracy back for a pruned model, without training."""
+"""``coprune recover``: accuracy back for a pruned model, without labels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def recover(
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Bring back the accuracy of a model that was pruned anywhere: no labels, no training."""
+    """Bring back the accuracy of a model that was pruned anywhere: no labels are read."""
     from coprune.cli.prune import summarise
     from coprune.cli.values import model_arguments, numbers, validated
     from coprune.run.recover import RecoverJob, run_recover

@@ -251,7 +251,7 @@ def _stages(
         "finetuned": None,
         "rate": None,
     }
-    if recover(pruned, teacher, decisions, data.calibration, how=recovery, seed=seed, device=device):
+    if recover(pruned, teacher, decisions, data.calibration, how=recovery, seed=seed, device=device).done:
         found["recovered"] = evaluate(pruned, data.heldout, device=device, label="accuracy, recovered").top1
     if job.finetune.epochs:
         trained, found["rate"] = _trained(

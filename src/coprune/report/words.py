@@ -174,9 +174,12 @@ def headline(plan: Plan, result: Result) -> str:
     if base is None:
         return f"{done}: accuracy {percent(last.value, 2)} {_AFTER[last.name]}; the base was not measured."
     gone = 1 - last.macs / base.macs if base.macs else 0.0
+    after = _AFTER[last.name]
+    if last.name == "recovered" and plan.settings.get("recovery") == "reconstruction":
+        after = "after reconstruction without labels"
     return (
         f"{done}: {percent(gone)} of the MACs are gone, accuracy {percent(base.value, 2)}{NB}→ "
-        f"{percent(last.value, 2)} ({points(last.value - base.value)}) {_AFTER[last.name]}."
+        f"{percent(last.value, 2)} ({points(last.value - base.value)}) {after}."
     )
 
 

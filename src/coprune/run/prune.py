@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from coprune.plan import Plan
 from coprune.profile import Profile
 from coprune.ranks.exchange import check_same, on_first
 from coprune.ranks.who import world
-from coprune.recover import kept_outputs
+from coprune.recover import Recovered, kept_outputs
 from coprune.result import Result, Stage
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
@@ -172,15 +173,20 @@ def prune_model(
         notes.append("nothing was removed: " + why_nothing(settings, found, len(judging_part)))
 
     with watch.measure("recover"):
-        if touched and recover(
-            pruned,
-            model,
-            decisions,
-            statistics_part,
-            how=settings.recovery,
-            seed=settings.seed,
-            device=device,
-        ):
+        did = Recovered(False)
+        if touched:
+            did = recover(
+                pruned,
+                model,
+                decisions,
+                statistics_part,
+                how=settings.recovery,
+                seed=settings.seed,
+                device=device,
+            )
+        if folder and did.together is not None:
+            folder.log("reconstruction", **asdict(did.together))
+        if did.done:
             check_same(pruned, weights_fingerprint, what="result of the recovery")
             stages.append(measure_stage("recovered", pruned, data, prepared.example, device=device))
     if settings.finetune.epochs and touched:

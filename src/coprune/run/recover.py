@@ -1,4 +1,4 @@
-"""``coprune recover``: accuracy back for a pruned model that came from anywhere, without training."""
+"""``coprune recover``: accuracy back for a pruned model that came from anywhere, without labels."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from coprune.errors import UserError
 from coprune.forward import Inputs, logits_of, moved, part_of, tensors_of
 from coprune.plan import GroupDecision, Skipped
 from coprune.profile import Profile, Statistic, gather
-from coprune.recover import kept_outputs, recovered
+from coprune.recover import Recovered, kept_outputs, recovered
 from coprune.select import (
     Budget,
     GroupChoice,
@@ -285,8 +285,8 @@ def recover(
     how: str,
     seed: int,
     device: str,
-) -> bool:
-    """Bring accuracy back without labels, in place. Returns whether anything was done.
+) -> Recovered:
+    """Bring accuracy back without labels, in place.
 
     Args:
         model: right after surgery.
@@ -298,6 +298,6 @@ def recover(
         device: where to compute.
     """
     kept = kept_outputs(teacher, decisions)
-    done = recovered(model, teacher, source, how=how, kept=kept, seed=seed, device=device).done
+    did = recovered(model, teacher, source, how=how, kept=kept, seed=seed, device=device)
     teacher.cpu()
-    return done
+    return did

@@ -58,7 +58,7 @@ class Method:
             network over its MACs decides.
         allocation: how a budget is shared out unless the user says otherwise: ``uniform``, or
             ``measured`` (:mod:`coprune.allocate`), which its choices must lend themselves to.
-        recovery: without training, unless the user says otherwise.
+        recovery: without labels, unless the user says otherwise.
         units: the kinds of groups that the method can choose from.
     """
 
