@@ -20,7 +20,7 @@ from coprune.profile import ClassMoments, Importance, Profile, gather
 from coprune.profile.statistic import ConsumerCovariance
 from coprune.ranks.exchange import joined_rows, merged, summed
 from coprune.ranks.who import own_range, rank, world
-from coprune.recover import kept_outputs, least_squares, reestimate_batchnorm
+from coprune.recover import kept_outputs, least_squares, reconstruct, reestimate_batchnorm
 from coprune.recover.regression import Target, solve
 from coprune.surgery import cut
 from coprune.training import Recipe, fit
@@ -133,8 +133,15 @@ def trained():
     return tiny.state_of(net), log.loss, log.accuracy, log.steps, tiny.state_of(normed)
 
 
+def adjusted():
+    """All layers together, on samples of which some batches are not for everybody."""
+    net = tiny.randomise(Plain())
+    did = reconstruct(net, tiny.randomise(Plain(), seed=1), SAMPLES, kept={}, visits=310)
+    return tiny.state_of(net), did
+
+
 def everything():
-    return statistics(), counted(), chosen(), pieces(), solved(), trained()
+    return statistics(), counted(), chosen(), pieces(), solved(), trained(), adjusted()
 
 
 @pytest.fixture(scope="module")
@@ -216,5 +223,10 @@ def test_training_is_that_of_one_process(alone, several):
     assert loss == pytest.approx(alone[5][1], rel=1e-4)
     assert accuracy == alone[5][2]
     assert steps == alone[5][3]
+    weights, did = several[0][6]
+    close(weights, alone[6][0], 1e-5)
+    assert (did.samples, did.passes, did.changed) == (61, 5, True)
+    assert did.after == pytest.approx(alone[6][1].after, rel=1e-4)
+    assert did.after < did.before
     # Batch norms see their share of a batch only, so these are other weights, but usable ones.
     assert all(bool(t.isfinite().all()) for t in normed.values())
