@@ -8,7 +8,8 @@ from torch import nn
 
 import coprune
 import tiny
-from coprune.data import ArraySource, LoaderSource
+import tiny_heads
+from coprune.data import ArraySource, LoaderSource, TextSource
 from coprune.errors import UserError
 from coprune.recover import kept_outputs, least_squares, reconstruct, recovered
 from coprune.surgery import cut
@@ -198,6 +199,37 @@ def test_numbers_of_samples_are_never_learned_as_labels(trained, halved):
             teacher=trained,
             answers=answers,
         )
+
+
+def test_without_batch_norms_it_comes_nearer_too():
+    torch.manual_seed(0)
+    layers = (nn.Linear(144, 24), nn.GELU(), nn.Linear(24, 16), nn.GELU(), nn.Linear(16, 4))
+    teacher = nn.Sequential(nn.Flatten(), *layers)
+    fit(teacher, squares(480), Recipe(epochs=6, batch_size=32, optimizer="adamw", lr=3e-3), seed=0)
+    decisions = tuple(tiny.decision(g, range(0, g.size, 4)) for g in find_units(teacher, IMAGE).groups)
+    model, kept = cut(teacher, decisions, IMAGE), kept_outputs(teacher, decisions)
+    least_squares(model, teacher, squares(160, seed=1), kept=kept)
+    before = divergence(model, teacher, squares(400, seed=2))
+    did = reconstruct(model, teacher, squares(800, seed=1), kept=kept, visits=8000)
+    assert did.changed
+    assert divergence(model, teacher, squares(400, seed=2)) < before
+
+
+def test_texts_of_any_length():
+    teacher = tiny_heads.bert()
+    source = TextSource.from_batches(
+        [x for x, _ in tiny_heads.sentences(90).batches(30)], torch.zeros(90, dtype=torch.int64)
+    )
+    example, _ = next(iter(source.batches(1)))
+    groups = [g for g in find_units(teacher, example).groups if g.kind in ("heads", "neurons")]
+    decisions = tuple(tiny.decision(g, range(0, g.size, 2)) for g in groups)
+    model, kept = cut(teacher, decisions, example), kept_outputs(teacher, decisions)
+    least_squares(model, teacher, source, kept=kept)
+    solved = copy.deepcopy(model)
+    did = reconstruct(model, teacher, source, kept=kept, visits=800)
+    assert (did.samples, did.passes) == (79, 10)
+    assert did.changed == (did.after < did.before)
+    assert same_weights(model, solved) != did.changed
 
 
 def test_by_name(trained, halved):

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.data import ArraySource, MemorySource, Source, in_memory, split_source, spread_batches
 from coprune.forward import Inputs, copied, logits_of, moved, samples_in
@@ -39,6 +40,12 @@ JUDGING = 1 / 8
 RECIPE = Recipe(epochs=1, batch_size=64, lr=0.03, unit_clip=0.2, weight_decay=0.0, distill=1.0, match=30.0)
 """Soft labels and hidden outputs only. Chosen on training images that were not calibrated on: rates from
 0.02 to 0.1 end within a few per cent of the divergence of each other (docs/complementary.md)."""
+
+WITHOUT_BATCH_NORM = RECIPE.model_copy(
+    update={"optimizer": "adamw", "lr": 5e-4, "unit_clip": 0.0, "clip": 1.0, "warmup": 0.1}
+)
+"""What a network without batch norms is moved by: behind layer norms one rate for all layers, as SGD has it,
+made a vision transformer worse, and Adam's steps made it better."""
 
 MEMORY = 3 << 30
 """Bytes that the unpruned model's outputs may take; where they would take more it is asked in every pass."""
@@ -98,6 +105,8 @@ def reconstruct(
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     passes = max(1, round(visits / len(learning)))
     learning, answers = _answered(learning, model, teacher, kept, device=device)
+    normed = any(isinstance(m, _BatchNorm) for m in model.modules())
+    recipe = RECIPE if normed else WITHOUT_BATCH_NORM
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     try:
         for parameter in frozen:
@@ -105,7 +114,7 @@ def reconstruct(
         fit(
             model,
             learning,
-            RECIPE.model_copy(update={"epochs": passes}),
+            recipe.model_copy(update={"epochs": passes}),
             seed=seed,
             teacher=teacher,
             kept=kept,
