@@ -15,6 +15,8 @@ from coprune.allocate import measured_curves
 from coprune.cahp.salience import HeadSalience
 from coprune.cahp.signatures import HeadSignatures
 from coprune.complementary import COMPLEMENTARY, ComplementarySettings
+from coprune.data import ArraySource
+from coprune.data.source import drawn_order
 from coprune.measure import correctness, evaluate
 from coprune.profile import ClassMoments, Importance, Profile, gather
 from coprune.profile.statistic import ConsumerCovariance
@@ -23,7 +25,7 @@ from coprune.ranks.who import own_range, rank, world
 from coprune.recover import kept_outputs, least_squares, reconstruct, reestimate_batchnorm
 from coprune.recover.regression import Target, solve
 from coprune.surgery import cut
-from coprune.training import Recipe, fit
+from coprune.training import DivergedError, Recipe, fit
 from coprune.units import cost_model, find_units
 from processes import together
 from tiny_heads import bert, bert_groups, sentences
@@ -140,8 +142,27 @@ def adjusted():
     return tiny.state_of(net), did
 
 
+def diverged():
+    """How a training ends in which the last image, and so one process only, gives NaN."""
+    images = SAMPLES.images[:16].float()
+    order, _ = drawn_order(16, seed=0, epoch=0, fraction=1.0)
+    images[order[-1]] = torch.nan
+    net = tiny.randomise(Plain())
+    try:
+        fit(net, ArraySource(images, SAMPLES.labels[:16]), Recipe(epochs=2, batch_size=8, lr=0.05), seed=0)
+    except DivergedError as error:
+        return str(error), net.training
+    return None
+
+
 def everything():
     return statistics(), counted(), chosen(), pieces(), solved(), trained(), adjusted()
+
+
+def test_a_loss_that_is_nan_in_one_process_ends_all_of_them_at_that_step():
+    line = "the loss became nan after 2 steps; lower the learning rate (0.05)"
+    assert diverged() == (line, False)
+    assert together(2, diverged) == [(line, False)] * 2
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import tiny_heads
 from coprune.data import ArraySource, LoaderSource, TextSource
 from coprune.errors import UserError
 from coprune.recover import kept_outputs, least_squares, reconstruct, recovered
+from coprune.recover.reconstruction import RECIPE
 from coprune.surgery import cut
 from coprune.training import Recipe, fit
 from coprune.training.distill import answers_of, recorded
@@ -125,6 +126,21 @@ def test_what_does_not_help_is_taken_back(trained):
     assert not did.changed
     assert did.before == 0.0
     assert same_weights(model, trained)
+
+
+def test_a_descent_that_comes_to_nan_is_taken_back(trained, halved, monkeypatch):
+    monkeypatch.setattr(
+        "coprune.recover.reconstruction.RECIPE", RECIPE.model_copy(update={"lr": 1e30, "unit_clip": 0.0})
+    )
+    model = copy.deepcopy(halved[0])
+    for parameter in model.stem.parameters():
+        parameter.requires_grad_(False)
+    did = reconstruct(model, trained, squares(160, seed=1), kept=halved[1], visits=600)
+    assert (did.changed, did.after) == (False, None)
+    assert same_weights(model, halved[0])
+    assert not any(m.training for m in model.modules())
+    assert not any(p.requires_grad for p in model.stem.parameters())
+    assert all(p.requires_grad for p in model.head.parameters())
 
 
 def test_frozen_weights_move_and_are_frozen_again(trained, halved):

@@ -14,6 +14,7 @@ samples beyond the calibration set's, and what does not get better on samples it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,7 @@ from coprune.data import ArraySource, MemorySource, Source, in_memory, split_sou
 from coprune.forward import Inputs, copied, logits_of, moved, samples_in
 from coprune.ranks.exchange import on_first
 from coprune.training.distill import Answers, answers_of, distillation_loss, matched_blocks
-from coprune.training.loop import fit
+from coprune.training.loop import DivergedError, fit
 from coprune.training.recipe import Recipe
 
 VISITS = 20_000
@@ -59,14 +60,14 @@ class Reconstruction:
 
     Attributes:
         before, after: divergence of the prediction from the unpruned model's on samples that were not
-            learned from, nats a sample.
+            learned from, nats a sample; no ``after`` where the descent came to NaN or Inf.
         changed: whether the new weights stayed: they were better there.
         samples: learned from.
         passes: over them.
     """
 
     before: float
-    after: float
+    after: float | None
     changed: bool
     samples: int
     passes: int
@@ -92,9 +93,6 @@ def reconstruct(
         seed: which samples judge, and the order of the others.
         visits: samples that pass in all.
         device: where to compute.
-
-    Raises:
-        UserError: the error became NaN or Inf.
     """
     learning, judging = _parts(source, seed=seed)
     batches = [moved(inputs, device) for inputs, _ in judging.batches(_BATCH)]
@@ -122,15 +120,17 @@ def reconstruct(
             device=device,
             label="reconstruction",
         )
+        after = _divergence(model, batches, wanted)
+    except DivergedError:
+        after = math.nan  # there is no rate that the user could lower: taken back as what did not help
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
-    after = _divergence(model, batches, wanted)
     # Every process has the same model, but devices round differently: one decides for all.
     changed = on_first(lambda: after < before)
     if not changed:
         model.load_state_dict(weights)
-    return Reconstruction(before, after, changed, len(learning), passes)
+    return Reconstruction(before, after if math.isfinite(after) else None, changed, len(learning), passes)
 
 
 def _parts(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]:

@@ -36,6 +36,10 @@ from coprune.training.quiet import Quiet, silence
 from coprune.training.recipe import Recipe, optimizer_for, scheduler
 
 
+class DivergedError(UserError):
+    """The loss became NaN or Inf; raised in every process after the same step."""
+
+
 @dataclass(frozen=True)
 class FitLog:
     """What a training did: mean loss and top-1 on the (augmented) batches, an entry an epoch."""
@@ -111,7 +115,8 @@ def fit(
         label: of the progress bar.
 
     Raises:
-        UserError: the loss became NaN or Inf, or distillation without a teacher.
+        DivergedError: the loss became NaN or Inf.
+        UserError: distillation without a teacher.
         ValueError: known answers, but labels to learn from.
     """
     if recipe.taught and teacher is None:
@@ -190,17 +195,17 @@ def fit(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        _average(remembered)
+        mean = _average(remembered, loss=float(loss.detach()))
         done += 1
         entry = sums.setdefault(epoch, [0.0, 0.0, 0.0])
         counted = len(y) if weight else 0
         entry[0] += float(loss.detach()) * counted
         entry[1] += float((logits.detach().argmax(1) == y).sum()) if weight else 0.0
         entry[2] += counted
-        if not entry[0] < float("inf"):
-            raise UserError(
-                f"the loss became {float(loss.detach())} after {done} steps; "
-                f"lower the learning rate ({recipe.lr})"
+        if not mean < float("inf"):
+            _put_back(accelerator, model, trained)
+            raise DivergedError(
+                f"the loss became {mean} after {done} steps; lower the learning rate ({recipe.lr})"
             )
         due = checkpoint is not None and done % steps == 0
         # Clocks differ; the first process's counts.
@@ -208,10 +213,7 @@ def fit(
             checkpoint.save(model, optimizer, step=done, sums=_summed(sums))
             saved_at = time.monotonic()
     sums = _summed(sums)
-    accelerator.unwrap_model(trained, keep_fp32_wrapper=False)
-    model.to(memory_format=torch.contiguous_format)
-    model.eval()
-    accelerator.free_memory()
+    _put_back(accelerator, model, trained)
     return FitLog(
         loss=tuple(s[0] / s[2] for s in sums.values()),
         accuracy=tuple(s[1] / s[2] for s in sums.values()),
@@ -284,15 +286,28 @@ def _has_idle(model: nn.Module, source: Source) -> bool:
         return any(g is None for g in torch.autograd.grad(logits.sum(), weights, allow_unused=True))
 
 
-def _average(buffers: Sequence[Tensor]) -> None:
-    """Average over the processes, in place. All in one exchange, since there is one in every step."""
-    if world() == 1 or not buffers:
-        return
-    flat = torch.cat([b.flatten().double() for b in buffers])
-    for buffer, mean in zip(
-        buffers, (summed(flat) / world()).split([b.numel() for b in buffers]), strict=True
-    ):
-        buffer.copy_(mean.view_as(buffer))
+def _put_back(accelerator: Accelerator, model: nn.Module, trained: nn.Module) -> None:
+    """A model as anybody may use it, without what training put around it."""
+    accelerator.unwrap_model(trained, keep_fp32_wrapper=False)
+    model.to(memory_format=torch.contiguous_format)
+    model.eval()
+    accelerator.free_memory()
+
+
+def _average(buffers: Sequence[Tensor], *, loss: float) -> float:
+    """Average buffers over the processes, in place, and hand back the mean of their losses.
+
+    All in one exchange, since there is one in every step. A loss that is NaN in one process is NaN in all
+    of them: they stop together, and none waits for another.
+    """
+    if world() == 1:
+        return loss
+    own_loss = torch.tensor([loss], dtype=torch.float64)
+    flat = torch.cat([own_loss, *(b.flatten().double().cpu() for b in buffers)])
+    mean, *averages = (summed(flat) / world()).split([1, *(b.numel() for b in buffers)])
+    for buffer, average in zip(buffers, averages, strict=True):
+        buffer.copy_(average.view_as(buffer))
+    return float(mean)
 
 
 def _summed(sums: Mapping[int, Sequence[float]]) -> dict[int, list[float]]:
