@@ -9,31 +9,35 @@ TRAININGS = ("1000x2", "6000x1", "60000x1")
 
 
 def training() -> str:
-    """Accuracy against images of training seen: a row a budget, choice and recovery."""
+    """Accuracy against images of training seen: a row a budget, choice, recovery and aim."""
     cells: dict[tuple, dict[str, str]] = {}
     sizes: dict[tuple, float] = {}
-    contents = {name: load(f"training_{name}") for name in TRAININGS if there(f"training_{name}")}
-    for name, content in contents.items():
+    runs = [(name, f"training_{name}{more}") for more in ("", "_match") for name in TRAININGS]
+    contents = [(name, load(file)) for name, file in runs if there(file)]
+    for name, content in contents:
+        hidden = content["job"]["finetune"].get("match", 0) > 0
         for row in summarise(content):
-            key = (row["budget"], row["method"], row["recovery"])
-            line = cells.setdefault(key, {"untrained": points(row["recovered"])})
-            rates = {r["rate"] for r in content["rows"] if (r["budget"], r["method"], r["recovery"]) == key}
+            of = (row["budget"], row["method"], row["recovery"])
+            line = cells.setdefault((*of, hidden), {"untrained": points(row["recovered"])})
+            rates = {r["rate"] for r in content["rows"] if (r["budget"], r["method"], r["recovery"]) == of}
             line[name] = f"{points(row['finetuned'])} ({', '.join(f'{r:g}' for r in sorted(rates))})"
-            sizes.setdefault(key, row["recovered"][0])
-    order = sorted(cells, key=lambda key: (-key[0], key[2] != "least-squares", -sizes[key]))
+            sizes.setdefault((*of, hidden), row["recovered"][0])
+    shown = [name for name in TRAININGS if any(name == there for there, _ in contents)]
+    order = sorted(cells, key=lambda key: (-key[0], key[2] != "least-squares", not key[3], -sizes[key]))
     lines = [
         [
             f"{100 * budget:.0f} %",
             f"**`{method}`**" if method == "complementary" else f"`{method}`",
             "least squares" if recovery == "least-squares" else "batch norm",
+            "and hidden outputs" if hidden else "soft labels",
             cells[key]["untrained"],
-            *(cells[key].get(name, "–") for name in contents),
+            *(cells[key].get(name, "–") for name in shown),
         ]
         for key in order
-        for budget, method, recovery in [key]
+        for budget, method, recovery, hidden in [key]
     ]
     heads = {"1000x2": "1,000 × 2", "6000x1": "6,000 × 1", "60000x1": "60,000 × 1"}
-    first = next(iter(contents.values()))
+    first = contents[0][1]
     job = first["job"]
     train = job["finetune"]
     said = (
@@ -42,7 +46,7 @@ def training() -> str:
         f"weight {train['distill']:g}; {job['seeds']} seeds, mean ± standard deviation of top-1 on the whole "
         "test set, in per cent. In brackets the learning rate that did best on calibration data."
     )
-    head = ["MACs", "choice", "recovery", "untrained", *(heads[name] for name in contents)]
+    head = ["MACs", "choice", "recovery", "trained towards", "untrained", *(heads[name] for name in shown)]
     return table(head, lines) + said + _least_trained(cells, sizes, heads) + versions(first)
 
 
@@ -50,9 +54,11 @@ def _least_trained(cells: dict[tuple, dict[str, str]], untrained: dict[tuple, fl
     """How much training a rival without least squares needs to reach the default without any."""
     said = "\n\nTo reach untrained `complementary` with least squares, the best rival with batch norm needs"
     for budget in sorted({key[0] for key in cells}, reverse=True):
-        wanted = 100 * untrained[budget, "complementary", "least-squares"]
+        wanted = 100 * untrained[budget, "complementary", "least-squares", False]
         rivals = [
-            line for (b, m, how), line in cells.items() if (b, how) == (budget, "bn") and m != "complementary"
+            line
+            for (b, m, how, _), line in cells.items()
+            if (b, how) == (budget, "bn") and m != "complementary"
         ]
         tried = [name for name in heads if any(name in line for line in rivals)]
         best = {name: max(float(line[name].split()[0]) for line in rivals if name in line) for name in tried}
