@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
 from coprune.data import DataSet, LoaderSource, MemorySource, Source
-from coprune.data.dataset import check_classes, check_samples, in_memory
+from coprune.data.dataset import check_samples, in_memory
 from coprune.data.source import Batch, pair_of
-from coprune.errors import UserError
+from coprune.errors import UserError, argument, refused
 from coprune.forward import part_of
 from coprune.models.ready import ready
 from coprune.plan import Plan
@@ -47,9 +48,9 @@ def prune(
     finetune_optimizer: str = "sgd",
     distill: float = 0.9,
     match: float | None = None,
-    units: Iterable[str] = (),
-    skip: Iterable[str] = (),
-    only: Iterable[str] = (),
+    units: str | Iterable[str] = (),
+    skip: str | Iterable[str] = (),
+    only: str | Iterable[str] = (),
     round_to: int = 1,
     seed: int = 0,
     device: str = "auto",
@@ -108,15 +109,15 @@ def prune(
                 distill=distill,
                 match=match,
             ),
-            units=tuple(units),
-            skip=tuple(skip),
-            only=tuple(only),
+            units=_words(units),
+            skip=_words(skip),
+            only=_words(only),
             round_to=round_to,
             seed=seed,
             device=device,
         )
-    except ValueError as cause:
-        raise UserError(" ".join(str(cause).split())) from cause
+    except ValidationError as cause:
+        raise refused(cause, named=argument) from cause
     from coprune.methods import find_method
 
     check_settings(settings, find_method(method))
@@ -176,20 +177,24 @@ def from_loaders(
     The calibration samples are held in memory: they are read several times and must be the same.
 
     Raises:
-        UserError: batches that are no (inputs, labels), NaN, a class with fewer than two samples.
+        UserError: batches that are no (inputs, labels), NaN, an empty loader or one without a length.
     """
     taken = _take(calibration if calibration is not None else train, calibration_samples, calibration is None)
     classes = int(taken.labels.max()) + 1
-    check_classes(taken.labels, classes, where="calibration samples")
     return DataSet(
         name="loaders",
-        train=_loader_source(train),
+        train=_loader_source(train, "train"),
         calibration=taken,
-        heldout=_loader_source(heldout),
+        heldout=_loader_source(heldout, "eval"),
         classes=classes,
         input_shape=taken.input_shape,
         fingerprint=hashlib.sha256(taken.fingerprint().encode()).hexdigest()[:16],
     )
+
+
+def _words(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Names: one, or several."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _take(batches: Iterable[Any], count: int, limited: bool) -> MemorySource:
@@ -197,6 +202,8 @@ def _take(batches: Iterable[Any], count: int, limited: bool) -> MemorySource:
         raise UserError(
             f"calibration={batches!r} is no iterable of batches; calibration_samples says how many samples"
         )
+    if count < 1:
+        raise UserError(f"calibration_samples={count}: must be at least 1")
     taken: list[Batch] = []
     seen = 0
     for batch in batches:
@@ -215,12 +222,21 @@ def _take(batches: Iterable[Any], count: int, limited: bool) -> MemorySource:
     return whole
 
 
-def _loader_source(loader: Iterable[Any]) -> Source:
+def _loader_source(loader: Iterable[Any], what: str) -> Source:
     if isinstance(loader, (LoaderSource, MemorySource)):
         return loader
-    if not hasattr(loader, "__len__"):
-        raise UserError("a loader needs a length (len(loader)); wrap it in torch.utils.data.DataLoader")
+    sized: Any = loader
     if isinstance(loader, Sequence):
-        return LoaderSource(loader, sum(len(pair_of(batch)[1]) for batch in loader))
-    sized: Any = getattr(loader, "dataset", loader)
-    return LoaderSource(loader, len(sized))
+        samples = sum(len(pair_of(batch)[1]) for batch in loader)
+    else:
+        try:
+            # Of a DataLoader over an iterable data set neither has a length.
+            samples = len(getattr(loader, "dataset", sized)) if len(sized) else 0
+        except TypeError as cause:
+            raise UserError(
+                "a loader needs a length (len(loader)), and so does its data set; "
+                "give a DataLoader over a data set with __len__, or a list of batches"
+            ) from cause
+    if not samples:
+        raise UserError(f"the {what} loader is empty")
+    return LoaderSource(loader, samples)

@@ -6,11 +6,14 @@ samples first, and hand back an object with ``logits``. Nothing else in the proj
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from coprune.errors import UserError
 
 Inputs = Tensor | dict[str, Tensor]
 """What a model reads: one tensor ``[N, …]``, or named ones, each ``[N, …]``."""
@@ -38,6 +41,52 @@ def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
             f"{type(model).__name__} returns a {type(output).__name__} without logits; a classifier is needed"
         )
     return logits
+
+
+FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError, ArithmeticError)
+"""What a model's forward pass may raise when inputs do not suit it; the classes of builtin errors."""
+
+
+def check_takes(model: nn.Module, inputs: Inputs) -> None:
+    """One forward pass in evaluation mode.
+
+    Args:
+        model: left in evaluation mode.
+        inputs: ``[N, …]``, or named.
+
+    Raises:
+        UserError: the model does not take them; says what it said.
+    """
+    try:
+        with torch.no_grad():
+            logits_of(model.eval(), copied(inputs))  # the first layer may work in place
+    except FAILURES as cause:
+        shapes = " and ".join(str(list(t.shape)) for t in tensors_of(inputs))
+        said = (str(cause).splitlines() or [""])[0]
+        # A key or an assertion alone says little.
+        named = isinstance(cause, (LookupError, AssertionError, AttributeError))
+        said = f"{type(cause).__name__}: {said}" if named else said
+        raise UserError(f"the model does not take inputs {shapes}: {said}") from cause
+
+
+@contextmanager
+def taking(model: nn.Module, inputs: Inputs) -> Iterator[None]:
+    """Within the context these inputs pass the model: an error that it raises by itself is the inputs' fault.
+
+    Args:
+        model: what is called inside.
+        inputs: ``[N, …]``, or named.
+
+    Raises:
+        UserError: see :func:`check_takes`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FAILURES:
+        check_takes(model, inputs)
+        raise
 
 
 READS = "reads"

@@ -12,7 +12,7 @@ from coprune.baselines.heads import HEAD_RIVALS
 from coprune.cahp import CAHP
 from coprune.complementary import COMPLEMENTARY
 from coprune.cosep import COSEP
-from coprune.errors import UserError, near_matches
+from coprune.errors import UserError, near_matches, refused
 from coprune.select import Method
 
 METHODS: dict[str, Method] = {m.name: m for m in (COMPLEMENTARY, COSEP, CAHP, *RIVALS, *HEAD_RIVALS)}
@@ -45,6 +45,4 @@ def method_settings(method: Method, given: Mapping[str, Any]) -> BaseModel:
     try:
         return method.settings(**given)
     except ValidationError as cause:
-        first = cause.errors()[0]
-        option = "-".join(str(p) for p in first["loc"]).replace("_", "-")
-        raise UserError(f"--{option} {first['input']}: {first['msg']}") from cause
+        raise refused(cause) from cause

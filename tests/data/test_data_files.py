@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from coprune.data import load_data
+from coprune.data.dataset import check_classes
 from coprune.data.fashion_mnist import load as load_fashion
 from coprune.data.fashion_mnist import read_idx
 from coprune.errors import UserError
@@ -189,8 +190,6 @@ BAD = {
     "negative": ({"y_train": np.arange(60) % 3 - 1}, "negative label -1"),
     "negative held out": ({"y_test": np.arange(20) % 3 - 1}, "negative label -1"),
     "one class": ({"y_train": np.zeros(60, int), "y_test": np.zeros(20, int)}, "only one class"),
-    "one sample": ({"y_train": np.array([0, 1] * 29 + [0, 2])}, r"class 2 \(1\)"),
-    "no sample": ({"y_test": np.full(20, 3)}, r"class 3 \(0\)"),
     "lengths": ({"y_train": np.arange(59) % 3}, "60 samples but 59 labels"),
     "empty": ({"x_train": floats(0, 1, 4, 4), "y_train": np.zeros(0, int)}, "no samples"),
     "shapes": ({"x_test": floats(20, 3, 4, 4)}, r"\[1, 4, 4\] but held-out samples are \[3, 4, 4\]"),
@@ -202,6 +201,20 @@ def test_a_bad_archive_is_one_line(archive, changes, words):
     with pytest.raises(UserError, match=words) as caught:
         load_data(archive(**changes))
     assert "\n" not in str(caught.value)
+
+
+FEW = {
+    "one sample": ({"y_train": np.array([0, 1] * 29 + [0, 2])}, r"class 2 \(1\); this method describes"),
+    "no sample": ({"y_test": np.full(20, 3)}, r"class 3 \(0\)"),
+    "from one": ({"y_train": np.arange(60) % 3 + 1}, "no calibration sample of class 0; labels count from 0"),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), FEW.values(), ids=FEW)
+def test_few_samples_of_a_class_are_refused_by_those_who_describe_classes(archive, changes, words):
+    data = load_data(archive(**changes))
+    with pytest.raises(UserError, match=words):
+        check_classes(data.calibration.labels, data.classes, where="calibration samples")
 
 
 @pytest.mark.parametrize(

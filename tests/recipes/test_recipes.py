@@ -14,6 +14,7 @@ from coprune.cli.job import arguments_of
 from coprune.data.glue import ENTAILMENTS
 from coprune.data.names import LOADERS, TEXT_LOADERS
 from coprune.errors import UserError
+from coprune.forward import check_takes
 from coprune.measure import Score
 from coprune.methods import find_method, method_settings
 from coprune.models import accepted_arguments
@@ -21,7 +22,6 @@ from coprune.models.hf import place_of
 from coprune.models.libraries import split_tag
 from coprune.run.job import open_both
 from coprune.run.settings import check_settings
-from coprune.run.steps import check_takes
 from images import shrink, write_cifar, write_folders
 
 HOME = Path(__file__).parents[2]

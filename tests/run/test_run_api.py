@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import coprune as package
 from coprune.api import from_loaders
@@ -30,6 +31,16 @@ def loader(n: int = 90, *, seed: int = 0, shuffle: bool = False) -> DataLoader:
     labels = torch.arange(n) % 3
     images = torch.rand(n, 1, 10, 10, generator=generator) + labels.view(-1, 1, 1, 1)
     return DataLoader(TensorDataset(images, labels), batch_size=16, shuffle=shuffle)
+
+
+def labelled(change) -> list:
+    """Batches with other labels."""
+    return [(x, change(y)) for x, y in loader()]
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter(loader().dataset)
 
 
 def test_loaders_in_smaller_model_out(tmp_path):
@@ -97,7 +108,23 @@ def test_a_plan_applies_to_another_copy(tmp_path):
         ({"keep_macs": 0.5, "train": [torch.zeros(3)]}, "pairs"),
         ({"keep_macs": 0.5, "calibration": []}, "empty"),
         ({"keep_macs": 0.5, "calibration": 100}, "calibration_samples"),
-        ({"keep_macs": 0.5, "schedule": "never"}, "schedule"),
+        ({"keep_macs": 0.5, "schedule": "never"}, "schedule=never: Input"),
+        ({"keep_macs": 1.5}, "keep_macs=1.5: Input should be less than or equal to 1$"),
+        ({"keep_macs": 0.5, "units": "cuopled"}, "units=cuopled: Input should be 'channels'"),
+        ({"keep_macs": 0.5, "skip": "b.3"}, "--skip b.3: no such layer"),
+        ({"keep_macs": 0.5, "calibration_samples": -1}, "calibration_samples=-1"),
+        ({"keep_macs": 0.5, "eval": []}, "the eval loader is empty"),
+        ({"keep_macs": 0.5, "train": []}, "empty"),
+        ({"keep_macs": 0.5, "eval": DataLoader(Endless(), batch_size=4)}, "needs a length"),
+        ({"keep_macs": 0.5, "train": labelled(lambda y: y[:, None])}, r"not \[16, 1\]; give labels.squeeze"),
+        ({"keep_macs": 0.5, "eval": labelled(lambda y: y[:, None])}, r"not \[16, 1\]"),
+        ({"keep_macs": 0.5, "train": labelled(F.one_hot)}, r"not \[16, 3\]; give labels.argmax"),
+        (
+            {"keep_macs": 0.5, "method": "cosep", "train": labelled(lambda y: y.clamp(max=1) * 2)},
+            r"class 1 \(0\); this method describes every class",
+        ),
+        ({"keep_macs": 0.5, "train": labelled(lambda y: y + 1)}, "label 3 is outside the model's 3 classes"),
+        ({"keep_macs": 0.01}, r"; ask for at least that much$"),
     ],
 )
 def test_mistakes_are_one_line(arguments, words):
@@ -119,3 +146,156 @@ def test_a_model_with_nan_is_refused():
         net.b.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(package.UserError, match="NaN"):
         package.prune(net, train=loader(), eval=loader(), keep_macs=0.5)
+
+
+class Asserting(Net):
+    """Refuses samples that are brighter than any of class 0."""
+
+    def forward(self, x):
+        assert x.max() < 2, "too bright"
+        return super().forward(x)
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.net = nn.Embedding(50, 8), nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+        self.more = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, x):
+        return self.more(self.net(self.embedding(x).mean(1)))
+
+
+@pytest.mark.parametrize("where", ["train", "eval", "calibration"])
+@pytest.mark.parametrize("error", ["AssertionError: too bright", "IndexError: index out of range in self"])
+def test_samples_that_the_model_refuses_are_one_line(where, error):
+    if "bright" in error:
+        model, read = Asserting(), [(x * 0.3, y) for x, y in loader()]
+        odd = [(x.clone(), y) for x, y in read]
+        odd[-1][0][0] = 9
+    else:
+        torch.manual_seed(0)
+        model, read = Tokens(), [(torch.randint(0, 50, (len(y), 5)), y) for _, y in loader()]
+        odd = [(x.clone(), y) for x, y in read]
+        odd[-1][0][0, 0] = 77
+    read = {"train": read, "eval": read, "calibration": read, where: odd}
+    with pytest.raises(package.UserError, match=f"does not take inputs .*: {error}"):
+        package.prune(model, **read, keep_macs=0.6, finetune_epochs=1)
+
+
+def test_a_frozen_model_is_trained_and_frozen_again():
+    torch.manual_seed(0)
+    net = Net()
+    net.requires_grad_(False)
+    outcome = package.prune(net, train=loader(), eval=loader(), keep_macs=0.5, finetune_epochs=1)
+    assert outcome.result.stages[-1].name == "finetuned"
+    assert not any(p.requires_grad for p in (*outcome.model.parameters(), *net.parameters()))
+
+
+def test_what_is_frozen_in_a_model_that_is_not_stays_as_it_is():
+    net = Net()
+    net.a.requires_grad_(False)
+    frozen = net.a.weight.clone()
+    fit(net, LoaderSource(loader(), 90), Recipe(epochs=1, lr=0.1), seed=0)
+    assert torch.equal(net.a.weight, frozen)
+    assert not net.a.weight.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_models_of_other_precision(dtype):
+    torch.manual_seed(0)
+    read = [(x.to(dtype), y) for x, y in loader()]
+    outcome = package.prune(Net().to(dtype), train=read, eval=read, keep_macs=0.5)
+    assert next(outcome.model.parameters()).dtype == dtype
+    assert outcome.result.stages[-1].macs <= 0.5 * outcome.result.stages[0].macs
+
+
+@pytest.mark.parametrize("method", ["complementary", "magnitude", "taylor"])
+def test_methods_that_read_no_labels_need_no_sample_of_a_class(method):
+    torch.manual_seed(0)
+    few = [(x[y != 1][:5], y[y != 1][:5]) for x, y in list(loader())[:2]]
+    outcome = package.prune(
+        Net(), train=loader(), eval=loader(), calibration=few, method=method, keep_macs=0.5
+    )
+    assert outcome.result.stages[-1].macs <= 0.5 * outcome.result.stages[0].macs
+
+
+def test_a_compiled_model_is_the_one_it_was_made_of_and_a_script_is_refused():
+    torch.manual_seed(0)
+    net = Net()
+    plain, compiled = (
+        package.prune(model, train=loader(), eval=loader(), keep_macs=0.5)
+        for model in (net, torch.compile(net))
+    )
+    assert [g.kept for g in plain.plan.groups] == [g.kept for g in compiled.plan.groups]
+    x = torch.rand(4, 1, 10, 10)
+    assert torch.equal(plain.model(x), compiled.model(x))
+    with pytest.raises(package.UserError, match="TorchScript"):
+        package.prune(torch.jit.trace(net, x), train=loader(), eval=loader(), keep_macs=0.5)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, and two plain ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.b.weight = self.a.weight
+        self.c, self.d, self.e = nn.Linear(16, 32), nn.Linear(32, 32), nn.Linear(32, 3)
+
+    def forward(self, x):
+        for layer in (self.a, self.b, self.c, self.d):
+            x = torch.relu(layer(x))
+        return self.e(x)
+
+
+@pytest.mark.parametrize("units", [(), ("inner", "coupled")])
+def test_layers_with_one_weight_are_left_alone(units):
+    torch.manual_seed(0)
+    read = [(torch.randn(16, 16), torch.arange(16) % 3) for _ in range(6)]
+    outcome = package.prune(Tied(), train=read, eval=read, keep_macs=0.5, units=units)
+    assert outcome.model.a.weight is outcome.model.b.weight
+    assert [g.name for g in outcome.plan.groups] == ["c", "d"]
+    assert {s.layer: s.reason for s in outcome.plan.skipped}["b"] == "'b' has the weights of 'a'"
+
+
+def test_tied_weights_that_were_cut_apart_elsewhere_are_left_as_they_are():
+    torch.manual_seed(0)
+    read = [(torch.randn(16, 16), torch.arange(16) % 3) for _ in range(6)]
+    teacher = Tied()
+    plan = package.prune(teacher, train=read, eval=read, keep_macs=0.6, recovery="none").plan
+    pruned = package.apply_plan(teacher, plan, read[0][0][:1])
+    pruned.b.weight = nn.Parameter(pruned.b.weight.detach().clone())
+    recovered = package.recover_model(pruned, teacher=teacher, calibration=read, plan=plan)
+    assert torch.equal(recovered.b.weight, pruned.b.weight)
+    assert not torch.equal(recovered.e.weight, pruned.e.weight)
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(16, 32), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 32), nn.LayerNorm(32), nn.ReLU(),
+            nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_a_budget_out_of_reach_says_what_coupled_channels_would_do():
+    torch.manual_seed(0)
+    read = [(torch.randn(16, 16), torch.arange(16) % 3) for _ in range(6)]
+    with pytest.raises(package.UserError, match=r"--units inner,coupled removes coupled channels too$"):
+        package.prune(Normed(), train=read, eval=read, keep_macs=0.3)
+    outcome = package.prune(Normed(), train=read, eval=read, keep_macs=0.3, units=("inner", "coupled"))
+    assert outcome.result.stages[-1].macs <= 0.3 * outcome.result.stages[0].macs
+
+
+def test_values_too_large_to_be_squared_are_one_line():
+    torch.manual_seed(0)
+    read = [(1e25 * torch.randn(16, 16), torch.arange(16) % 3) for _ in range(6)]
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+    with pytest.raises(package.UserError, match="normalisation") as caught:
+        package.prune(net, train=read, eval=read, keep_macs=0.5)
+    assert "\n" not in str(caught.value)

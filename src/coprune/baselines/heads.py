@@ -6,6 +6,7 @@ Shapes: ``H`` heads of a layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,6 +58,8 @@ def _last_layers(profile: Profile, settings: NoSettings, seed: int) -> JointRank
 @dataclass(frozen=True)
 class HeadMagnitude:
     """Euclidean norm of the output projection's weights that read a head; needs no data."""
+
+    per_class: ClassVar[bool] = False
 
     @property
     def key(self) -> str:

@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,7 @@ class HeadSalience:
     """
 
     share: float = 0.25
+    per_class: ClassVar[bool] = False
 
     @property
     def key(self) -> str:

@@ -12,7 +12,7 @@ Shapes: ``N`` samples, ``H`` heads of a layer, ``T`` tokens of a batch, ``B`` ce
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ class HeadSignatures:
     """
 
     grid: int = 32
+    per_class: ClassVar[bool] = True
 
     @property
     def key(self) -> str:

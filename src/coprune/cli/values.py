@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from coprune.errors import UserError
+from coprune.errors import UserError, option, refused
 
 M = TypeVar("M", bound=BaseModel)
 N = TypeVar("N", int, float)
@@ -21,9 +21,7 @@ def validated(kind: type[M], /, **values: Any) -> M:
     try:
         return kind(**values)
     except ValidationError as cause:
-        first = cause.errors()[0]
-        option = "-".join(str(part) for part in first["loc"]).replace("_", "-")
-        raise UserError(f"--{option} {first['input']}: {first['msg']}") from cause
+        raise refused(cause) from cause
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -70,8 +68,7 @@ def finetune_recipe(**values: Any) -> Any:
     try:
         return finetuning(**values)
     except ValidationError as cause:
-        first = cause.errors()[0]
-        name = str(first["loc"][0])
         shared = ("batch_size", "distill", "match", "precision")
-        option = (name if name in shared else f"finetune_{name}").replace("_", "-")
-        raise UserError(f"--{option} {first['input']}: {first['msg']}") from cause
+        raise refused(
+            cause, named=lambda name: option(name if name in shared else f"finetune_{name}")
+        ) from cause

@@ -219,14 +219,15 @@ def _decisions(
     share = knee_macs if budget == KNEE else float(budget)
     heads = job.budget_of == "heads" and budget != KNEE
     asked = Budget(keep_heads=share) if heads else Budget(keep_macs=share)
-    return decide(
-        asked,
-        prepared.cost,
-        choices,
-        allocation=_allocation(job, method),
-        curves=curves,
-        round_to=job.round_to,
-    )
+    with prepared.within_reach():
+        return decide(
+            asked,
+            prepared.cost,
+            choices,
+            allocation=_allocation(job, method),
+            curves=curves,
+            round_to=job.round_to,
+        )
 
 
 def _allocation(job: CompareJob, method: Method) -> str:

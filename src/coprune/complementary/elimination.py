@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from coprune.errors import UserError
+
 EXACT = 256
 """Up to this many units each is compared with all others before it goes."""
 
@@ -21,6 +23,7 @@ SHARE = 128
 SPARE = 0.8
 """Share of the columns that must be left; with fewer the system is made smaller."""
 
+_TRIES = 8  # tenfold ridges
 _NARROW = 64  # columns of units; copying a smaller system costs more than its steps
 
 
@@ -67,13 +70,15 @@ def eliminate(readers: Sequence[Reader], units: int, *, ridge: float = 1e-3) -> 
         readers: of the group.
         units: ``U``.
         ridge: λ, relative to the mean diagonal.
+
+    Raises:
+        UserError: a covariance with NaN or Inf.
     """
     state = []
     for reader in readers:
-        system = reader.covariance.clone()
-        system.diagonal().add_(ridge * system.diagonal().mean().clamp_min(1e-30))
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
-        state.append((inverse, reader.weight.clone(), reader.weight.shape[1] // units))
+        state.append(
+            (_inverse(reader.covariance, ridge), reader.weight.clone(), reader.weight.shape[1] // units)
+        )
     alive, ids = torch.ones(units, dtype=torch.bool), torch.arange(units)
     order: list[int] = []
     loss = [0.0]
@@ -92,6 +97,21 @@ def eliminate(readers: Sequence[Reader], units: int, *, ridge: float = 1e-3) -> 
             state = [_narrowed(p, w, b, there) for p, w, b in state]
             alive, ids = alive[there], ids[there]
     return Elimination(torch.tensor(order), torch.tensor(loss, dtype=torch.float64))
+
+
+def _inverse(covariance: Tensor, ridge: float) -> Tensor:
+    """Inverse of ``covariance + λI``, ``[D, D]``; λ grows until rounding leaves it positive definite."""
+    scale = covariance.diagonal().mean().clamp_min(1e-30)
+    for power in range(_TRIES):
+        system = covariance.clone()
+        system.diagonal().add_(ridge * 10**power * scale)
+        factor, failed = torch.linalg.cholesky_ex(system)
+        if not failed and bool(torch.isfinite(factor).all()):
+            return torch.cholesky_inverse(factor)
+    raise UserError(
+        "values inside the model are too large to be squared or of too different sizes; "
+        "check its weights and the normalisation of the data"
+    )
 
 
 _State = list[tuple[Tensor, Tensor, int]]  # inverse, weight, b of every reader

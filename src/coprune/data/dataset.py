@@ -100,7 +100,7 @@ def check_samples(source: MemorySource, *, where: str) -> None:
 
 
 def check_classes(labels: Tensor, classes: int, *, where: str) -> None:
-    """Refuse a calibration set from which no class statistics can be made.
+    """Refuse calibration samples from which no statistics of every class can be made.
 
     Args:
         labels: ``[N]`` int64 of the calibration set.
@@ -108,18 +108,18 @@ def check_classes(labels: Tensor, classes: int, *, where: str) -> None:
         where: how the message names the data.
 
     Raises:
-        UserError: one class only, or a class with fewer than two calibration samples.
+        UserError: a class with fewer than two calibration samples.
     """
-    if classes < 2:
-        raise UserError(f"{where}: only one class; separability needs at least two")
     counts = torch.bincount(labels, minlength=classes)
     short = torch.nonzero(counts < 2).flatten().tolist()
+    if short == [0] and not counts[0]:
+        raise UserError(f"{where}: no calibration sample of class 0; labels count from 0")
     if short:
         named = ", ".join(f"{c} ({int(counts[c])})" for c in short[:5])
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
         raise UserError(
             f"{where}: fewer than two calibration samples of class {named}{more}; "
-            "raise --calibration or add samples of that class"
+            "this method describes every class; raise --calibration or add samples of that class"
         )
 
 
@@ -145,8 +145,8 @@ def split_arrays(
         notes: passed on.
 
     Raises:
-        UserError: see :func:`check_samples` and :func:`check_classes`; also a calibration set that
-            would leave nothing to train on.
+        UserError: see :func:`check_samples`; also one class only, or a calibration set that would leave
+            nothing to train on.
     """
     check_samples(train, where=f"{name}, train")
     check_samples(heldout, where=f"{name}, held-out")
@@ -154,6 +154,8 @@ def split_arrays(
     if difference:
         raise UserError(f"{name}: {difference}")
     classes = max(int(train.labels.max()) + 1, int(heldout.labels.max()) + 1, len(names))
+    if classes < 2:
+        raise UserError(f"{name}: only one class; a classifier has at least two")
     if calibration >= len(train):
         raise UserError(
             f"--calibration {calibration} takes all {len(train)} training samples of {name}; ask for fewer"
@@ -162,8 +164,6 @@ def split_arrays(
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[index] = False
     parts = train.take(index)
-    if calibration:
-        check_classes(parts.labels, classes, where=name)
     return DataSet(
         name=name,
         train=train.take(torch.nonzero(rest).flatten()),

@@ -152,7 +152,7 @@ class ArraySource:
         """A digest of pixels, labels and normalisation: the same data gives the same text."""
         digest = hashlib.sha256()
         digest.update(str((tuple(self.images.shape), self.images.dtype, self.normalisation)).encode())
-        digest.update(self.images.contiguous().numpy().tobytes())
+        digest.update(self.images.contiguous().flatten().view(torch.uint8).numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -245,21 +245,30 @@ def pair_of(batch: Any) -> Batch:
             🤗 data collators make them. Of images, ``pixel_values`` alone are one tensor.
 
     Raises:
-        UserError: anything else.
+        UserError: anything else, or labels that are not ``[B]``.
     """
     if isinstance(batch, Mapping):
         named = dict(batch)
         key = next((k for k in ("labels", "label") if k in named), None)
         if key is not None:
-            labels = torch.as_tensor(named.pop(key)).long()
+            labels = _class_numbers(named.pop(key))
             return _unwrapped(named), labels
     elif isinstance(batch, (tuple, list)) and len(batch) == 2:
         inputs, labels = batch
         inputs = _unwrapped(dict(inputs)) if isinstance(inputs, Mapping) else torch.as_tensor(inputs)
-        return inputs, torch.as_tensor(labels).long()
+        return inputs, _class_numbers(labels)
     raise UserError(
         "a loader's batches must be (inputs, labels) pairs of tensors, or named tensors with 'labels'"
     )
+
+
+def _class_numbers(labels: Any) -> Tensor:
+    """Labels ``[B]`` int64."""
+    found = torch.as_tensor(labels)
+    if found.ndim != 1:
+        way = "labels.squeeze(1)" if found.shape[1:] == (1,) else "labels.argmax(1) of one-hot ones"
+        raise UserError(f"labels are class numbers [B], not {list(found.shape)}; give {way}")
+    return found.long()
 
 
 def _unwrapped(named: dict[str, Tensor]) -> Inputs:

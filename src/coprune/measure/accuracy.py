@@ -13,7 +13,7 @@ from torch import nn
 from coprune.data import Source
 from coprune.data.shares import own_batches, own_steps
 from coprune.errors import UserError
-from coprune.forward import logits_of, moved
+from coprune.forward import logits_of, moved, taking
 from coprune.progress import track
 from coprune.ranks.exchange import gathered, summed
 
@@ -40,8 +40,8 @@ def evaluate(
         label: of the progress bar.
 
     Raises:
-        UserError: a label outside the model's classes, an output that is not ``[B, C]``, or logits
-            with NaN or Inf.
+        UserError: samples that the model does not take, a label outside its classes, an output that is not
+            ``[B, C]``, or logits with NaN or Inf.
     """
     mine = torch.zeros(3, dtype=torch.float64)  # right, seen, loss
     for logits, labels in _passes(model, source, batch_size=batch_size, device=device, label=label):
@@ -75,7 +75,9 @@ def _passes(
     for batch in track(own_batches(source, batch_size), label=label, total=steps):
         check_labels(batch.labels)
         wanted = batch.labels.to(device)
-        logits = logits_of(model, moved(batch.inputs, device))
+        inputs = moved(batch.inputs, device)
+        with taking(model, inputs):
+            logits = logits_of(model, inputs)
         check_logits(logits, wanted)
         yield logits, wanted
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import nn
 
+from coprune.errors import UserError
 from coprune.models.attention import separate_attention
 from coprune.models.reparametrised import fold_reparametrised, made_copyable
 from coprune.models.standardised import fold_standardised
@@ -20,5 +22,14 @@ def made_ready(model: nn.Module) -> nn.Module:
 
 
 def ready(model: nn.Module) -> nn.Module:
-    """A copy of a user's model to work on: on the CPU, in evaluation mode, made ready."""
+    """A copy of a user's model to work on: on the CPU, in evaluation mode, made ready.
+
+    Of a model that ``torch.compile`` made, the one it was made of.
+
+    Raises:
+        UserError: a TorchScript module, of which nothing can be cut.
+    """
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("a TorchScript module cannot be cut; give the nn.Module that it was made of")
     return made_ready(copy.deepcopy(made_copyable(model)).cpu().eval())

@@ -1,7 +1,8 @@
 """What a selection method may ask to see, as values.
 
 A method declares statistics; what all chosen methods declared is gathered, each once, from the
-calibration samples (:mod:`coprune.profile.gather`). A statistic's key names its file.
+calibration samples (:mod:`coprune.profile.gather`). A statistic's key names its file, and
+``per_class`` says whether every class must have samples.
 
 Statistics of one method's own live with the method and say themselves how they are gathered:
 :class:`Streamed` ones while the batches pass, :class:`OwnPass` ones on their own.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ class ClassMoments:
 
     grid: int = 1
     at: Where = "consumer"
+    per_class: ClassVar[bool] = True
 
     @property
     def key(self) -> str:
@@ -55,6 +57,7 @@ class WeightScore:
     """
 
     kind: str
+    per_class: ClassVar[bool] = False
 
     @property
     def key(self) -> str:
@@ -71,6 +74,7 @@ class Importance:
     """
 
     kind: ImportanceKind
+    per_class: ClassVar[bool] = False
 
     @property
     def key(self) -> str:
@@ -91,6 +95,11 @@ class ConsumerCovariance:
     classes: bool = False
 
     @property
+    def per_class(self) -> bool:
+        """Whether every class must have samples."""
+        return self.classes
+
+    @property
     def key(self) -> str:
         """Name of the statistic's file."""
         return f"consumer_covariance-{self.places}{'-classes' if self.classes else ''}"
@@ -105,6 +114,11 @@ class Streamed(Protocol):
         """Name of the statistic's file."""
         ...
 
+    @property
+    def per_class(self) -> bool:
+        """Whether every class must have samples."""
+        ...
+
     def collector(self, groups: tuple[ChannelGroup, ...], *, classes: int) -> Collector:
         """What gathers it over the groups it is meant for."""
         ...
@@ -117,6 +131,11 @@ class OwnPass(Protocol):
     @property
     def key(self) -> str:
         """Name of the statistic's file."""
+        ...
+
+    @property
+    def per_class(self) -> bool:
+        """Whether every class must have samples."""
         ...
 
     def measure(

@@ -26,6 +26,7 @@ from coprune.data import ArraySource, MemorySource, Source, in_memory, split_sou
 from coprune.forward import Inputs, copied, logits_of, moved, samples_in
 from coprune.ranks.exchange import on_first
 from coprune.training.distill import Answers, answers_of, distillation_loss, matched_blocks
+from coprune.training.frozen import thawed
 from coprune.training.loop import DivergedError, fit
 from coprune.training.recipe import Recipe
 
@@ -105,27 +106,22 @@ def reconstruct(
     learning, answers = _answered(learning, model, teacher, kept, device=device)
     normed = any(isinstance(m, _BatchNorm) for m in model.modules())
     recipe = RECIPE if normed else WITHOUT_BATCH_NORM
-    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     try:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        fit(
-            model,
-            learning,
-            recipe.model_copy(update={"epochs": passes}),
-            seed=seed,
-            teacher=teacher,
-            kept=kept,
-            answers=answers,
-            device=device,
-            label="reconstruction",
-        )
+        with thawed(model):
+            fit(
+                model,
+                learning,
+                recipe.model_copy(update={"epochs": passes}),
+                seed=seed,
+                teacher=teacher,
+                kept=kept,
+                answers=answers,
+                device=device,
+                label="reconstruction",
+            )
         after = _divergence(model, batches, wanted)
     except DivergedError:
         after = math.nan  # there is no rate that the user could lower: taken back as what did not help
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
     # Every process has the same model, but devices round differently: one decides for all.
     changed = on_first(lambda: after < before)
     if not changed:

@@ -104,15 +104,16 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     alike = {name for name, found in outputs.items() if len({o.shape for o in found}) == 1}
     dense = {name: outputs[name][0] for name in alike if is_dense(watched[name])}
     places = _places(model, dense, example)
-    held = [p for module in model.modules() for p in module._parameters.values() if p is not None]
-    holders = Counter(map(id, held))
+    tied = layers.tied_layers(model)
     return tuple(
         _site(calls[-1], readers, record.places, places[name], once)
         if name in once
         else Site(name, places=places[name], runs=runs[name])
         for name, calls in own.items()
         if name in places
-        and holders[id(watched[name]._parameters.get("weight"))] == 1
+        and name not in tied
+        # A parametrisation (weight norm) makes the weight anew at every call.
+        and watched[name]._parameters.get("weight") is not None
         and sum(c.name not in _plain(watched[name]) for c in calls) <= runs[name]
     )
 
@@ -128,9 +129,16 @@ def paired_sites(model: nn.Module, teacher: nn.Module, example: Inputs) -> list[
     Raises:
         UserError: the models are not one network before and after surgery.
     """
-    before, theirs = dict(teacher.named_modules()), find_sites(teacher, example)
+    before = dict(teacher.named_modules())
+    # Surgery elsewhere may have given tied layers weights of their own.
+    tied = layers.tied_layers(teacher).keys() | layers.tied_layers(model).keys()
+    theirs = [s for s in find_sites(teacher, example) if s.layer not in tied]
     # A depthwise layer that is left with one channel looks dense.
-    ours = [s for s in find_sites(model, example) if s.layer not in before or is_dense(before[s.layer])]
+    ours = [
+        s
+        for s in find_sites(model, example)
+        if s.layer not in tied and (s.layer not in before or is_dense(before[s.layer]))
+    ]
     if [s.layer for s in ours] != [s.layer for s in theirs]:
         raise UserError("the pruned and the unpruned model are not the same network: their layers differ")
     return list(zip(ours, theirs, strict=True))

@@ -14,9 +14,8 @@ from coprune.errors import UserError
 from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
 from coprune.export.check import SIZES
 from coprune.files import write_bytes
-from coprune.forward import READS, Inputs, part_of, samples_in
+from coprune.forward import READS, Inputs, check_takes, part_of, samples_in
 from coprune.run.job import open_data
-from coprune.run.steps import check_takes
 from coprune.store import load
 from coprune.store.model import describe
 

@@ -97,9 +97,10 @@ def _claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) 
         if not (out / "job.json").is_file():
             raise UserError(f"{out}: holds no run to resume; use --overwrite or another --out")
         started = read_json(out / "job.json", what="job")
-        other = sorted(k for k in started.keys() | asked.keys() if started.get(k) != asked.get(k))
+        other = _differences(started, asked)
         if other:
-            said = ", ".join(f"{k} was {started.get(k)!r}, is {asked.get(k)!r}" for k in other[:3])
+            more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+            said = ", ".join(f"{name} was {was!r}, is {now!r}" for name, was, now in other[:3]) + more
             raise UserError(f"{out}: --resume with other options ({said}); ask for the same again")
         for torn in out.rglob(".*.tmp"):  # files that a kill left half-written, beside the whole ones
             torn.unlink()
@@ -109,6 +110,19 @@ def _claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) 
     make_folder(RunFolder(out).work)
     write_json(out / "job.json", asked)
     return RunFolder(out, fresh=True)
+
+
+def _differences(started: Any, asked: Any, *, name: str = "") -> list[tuple[str, Any, Any]]:
+    """Values in which two jobs differ, with their names; those inside others as ``outer.inner``."""
+    if not (isinstance(started, dict) and isinstance(asked, dict)):
+        return [] if started == asked else [(name, started, asked)]
+    return [
+        difference
+        for key in sorted(started.keys() | asked.keys())
+        for difference in _differences(
+            started.get(key), asked.get(key), name=f"{name}.{key}" if name else str(key)
+        )
+    ]
 
 
 def _remove(out: Path) -> None:

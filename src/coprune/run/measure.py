@@ -11,7 +11,7 @@ from torch import nn
 from coprune.errors import UserError, near_matches
 from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
 from coprune.export.formats import Run
-from coprune.forward import Inputs, part_of
+from coprune.forward import Inputs, check_takes, part_of
 from coprune.measure import (
     LatencyPlan,
     count_macs,
@@ -27,7 +27,6 @@ from coprune.report import write as write_page
 from coprune.result import Latency, Result
 from coprune.run.environment import pick_device, set_up
 from coprune.run.job import open_data
-from coprune.run.steps import check_takes
 from coprune.store import load
 from coprune.store.tensors import tensor_file_size
 

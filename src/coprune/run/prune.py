@@ -110,7 +110,7 @@ def prune_model(
     joint = False
 
     if settings.schedule == "layerwise":
-        with watch.measure("select"):
+        with watch.measure("select"), prepared.within_reach():
             decisions, pruned = prune_layer_by_layer(
                 model, data, prepared, method, options, settings, folder=folder, device=device
             )
@@ -127,7 +127,7 @@ def prune_model(
             )
             if folder:
                 save_profile(folder.path / "profile", profile.tensors, model=fingerprint, data=seen)
-        with watch.measure("select"):
+        with watch.measure("select"), prepared.within_reach():
             choices = method.choose(profile, options, settings.seed)
             joint = not isinstance(choices, Sequence)
             # A share of every group's units needs no curves to be shared out by.

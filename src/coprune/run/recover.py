@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from coprune.data import DataSet, Source
 from coprune.data.spread import spread
 from coprune.errors import UserError
-from coprune.forward import part_of
+from coprune.forward import check_takes, part_of
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.models.ready import made_ready
 from coprune.plan import GroupDecision, Plan
@@ -32,7 +32,7 @@ from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import offered_by, open_both
 from coprune.run.outcome import Outcome
-from coprune.run.steps import Prepared, check_takes, prepare
+from coprune.run.steps import Prepared, prepare
 from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
 from coprune.surgery import check_fits

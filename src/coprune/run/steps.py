@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from coprune.allocate import measured_curves, spend
-from coprune.data import DataSet, Source
+from coprune.data import DataSet, MemorySource, Source
+from coprune.data.dataset import check_classes
 from coprune.errors import UserError
-from coprune.forward import Inputs, logits_of, moved, part_of, tensors_of
+from coprune.forward import FAILURES, Inputs, check_takes, moved, part_of
+from coprune.measure import evaluate
 from coprune.plan import GroupDecision, Skipped
 from coprune.profile import Profile, Statistic, gather
 from coprune.recover import Recovered, kept_outputs, recovered
@@ -20,6 +22,7 @@ from coprune.select import (
     Budget,
     GroupChoice,
     JointChoice,
+    OutOfReachError,
     allowed_counts,
     check_reachable,
     counts_for_macs,
@@ -45,11 +48,28 @@ Choices = Sequence[GroupChoice] | JointChoice
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model looked at: one sample to trace with, its groups and what they cost."""
+    """A model looked at: one sample to trace with, its groups and what they cost.
+
+    Attributes:
+        more: what would let more be removed, in words.
+    """
 
     example: Inputs
     units: Units
     cost: CostModel
+    more: str = ""
+
+    @contextmanager
+    def within_reach(self) -> Iterator[None]:
+        """Within the context, a budget out of reach is said to be so with the way out that there is.
+
+        Raises:
+            UserError: instead of :class:`coprune.select.OutOfReachError`.
+        """
+        try:
+            yield
+        except OutOfReachError as cause:
+            raise UserError(f"{cause}{self.more}") from cause
 
 
 def prepare(
@@ -80,13 +100,13 @@ def prepare(
     coupled = "coupled" in kinds
     units = _of_kinds(find_units(model, example, skip=skip, only=only, coupled=coupled), kinds)
     units = sound(model, units, example)
+    more = ""
+    if not coupled and any(s.reason.startswith("coupled") for s in units.skipped):
+        more = "; --units inner,coupled removes coupled channels too"
     if not units.groups:
         why = "; ".join(f"{s.layer}: {s.reason}" for s in units.skipped[:6]) or "it has no dense layers"
-        way = ""
-        if not coupled and any(s.reason.startswith("coupled") for s in units.skipped):
-            way = "; --units inner,coupled removes coupled channels too"
-        raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}{way}")
-    return Prepared(example, units, cost_model(model, example, units.groups))
+        raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}{more}")
+    return Prepared(example, units, cost_model(model, example, units.groups), more)
 
 
 def kinds_asked(units: Sequence[str]) -> tuple[str, ...]:
@@ -104,20 +124,6 @@ def _of_kinds(units: Units, kinds: Sequence[str]) -> Units:
     return Units(tuple(g for g in units.groups if g.kind in kinds), (*left, *units.skipped))
 
 
-def check_takes(model: nn.Module, inputs: Inputs) -> None:
-    """One small forward pass.
-
-    Raises:
-        UserError: the model does not take samples of this shape.
-    """
-    try:
-        with torch.no_grad():
-            logits_of(model.eval(), inputs)
-    except (RuntimeError, ValueError, TypeError) as cause:
-        shapes = " and ".join(str(list(t.shape)) for t in tensors_of(inputs))
-        raise UserError(f"the model does not take inputs {shapes}: {str(cause).splitlines()[0]}") from cause
-
-
 def gather_for(
     model: nn.Module,
     prepared: Prepared,
@@ -128,10 +134,22 @@ def gather_for(
     device: str,
     known: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Profile:
-    """The profile that some methods asked for; statistics already ``known`` are not gathered again."""
+    """The profile that some methods asked for; statistics already ``known`` are not gathered again.
+
+    Raises:
+        UserError: see :func:`coprune.profile.gather`; or too few samples of a class for what is asked for.
+    """
     have = dict(known or {})
     missing = {s.key: s for s in statistics if s.key not in have}
-    found = gather(model, prepared.units.groups, source, missing.values(), classes=classes, device=device)
+    if isinstance(source, MemorySource) and any(s.per_class for s in missing.values()):
+        check_classes(source.labels, classes, where="calibration samples")
+    try:
+        found = gather(model, prepared.units.groups, source, missing.values(), classes=classes, device=device)
+    except UserError:
+        raise
+    except FAILURES:
+        evaluate(model, source, device=device)  # says so when it is the samples' fault
+        raise
     return Profile(prepared.units.groups, prepared.cost, {**have, **found}, device)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from coprune.data import DataSet
 from coprune.files import write_json
-from coprune.forward import READS, shapes_of
+from coprune.forward import READS, check_takes, shapes_of
 from coprune.measure.accuracy import Score, evaluate
 from coprune.measure.macs import count_macs, count_params
 from coprune.ranks.exchange import check_same
@@ -20,7 +20,6 @@ from coprune.ranks.who import world
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
-from coprune.run.steps import check_takes
 from coprune.store import load, save_model
 from coprune.store.model import check_finite, weights_fingerprint
 from coprune.training import Checkpoint, Recipe, fit

@@ -2,6 +2,7 @@
 
 from coprune.select.budget import (
     Budget,
+    OutOfReachError,
     allowed_counts,
     check_reachable,
     counts_for_macs,
@@ -20,6 +21,7 @@ __all__ = [
     "JointRanking",
     "Method",
     "NoSettings",
+    "OutOfReachError",
     "Ranking",
     "Untouched",
     "allowed_counts",

@@ -11,6 +11,10 @@ from coprune.errors import UserError
 from coprune.units import CostModel, Quantity
 
 
+class OutOfReachError(UserError):
+    """A budget that even the least of every group exceeds."""
+
+
 class Budget(BaseModel):
     """What was asked for; nothing means the method's own knee.
 
@@ -158,13 +162,13 @@ def check_reachable(cost: CostModel, target: float, *, quantity: Quantity, round
     """Refuse a budget that even the least of every group exceeds.
 
     Raises:
-        UserError: says what the least is.
+        OutOfReachError: says what the least is.
     """
     least = cost.ratio(least_counts(cost.sizes, round_to), quantity)
     if least > target:
         what = {"macs": "MACs", "params": "parameters"}[quantity]
         fewest = "one unit" if round_to == 1 else f"{round_to} units"
-        raise UserError(
+        raise OutOfReachError(
             f"keep_{quantity}={target:g} cannot be reached: {fewest} in every group still costs "
             f"{least:.3f} of the {what}; ask for at least that much"
         )

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from coprune.data import Source, limited
 from coprune.data.source import batch_seed
 from coprune.errors import UserError
-from coprune.forward import Inputs, logits_of, moved
+from coprune.forward import Inputs, logits_of, moved, taking
 from coprune.measure.mode import evaluating
 from coprune.progress import track
 from coprune.ranks.exchange import gathered, summed
@@ -32,6 +32,7 @@ from coprune.ranks.who import is_first, own, own_part, rank, world
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.clip import limit_gradients
 from coprune.training.distill import Answers, distillation_loss, matched_blocks, matching_loss, recorded
+from coprune.training.frozen import thawed
 from coprune.training.quiet import Quiet, silence
 from coprune.training.recipe import Recipe, optimizer_for, scheduler
 
@@ -97,7 +98,8 @@ def fit(
 ) -> FitLog:
     """Train a classifier in place; in a run of several processes all end with the same weights.
 
-    With a teacher nothing but batch norm is in training mode: dropout and dropped paths are off.
+    With a teacher nothing but batch norm is in training mode: dropout and dropped paths are off. Weights that
+    are frozen stay as they are, unless all of them are: then that is how the model was deployed.
 
     Args:
         model: maps ``[B, …]`` to logits ``[B, C]``; left in evaluation mode on the CPU or ``device``.
@@ -119,6 +121,20 @@ def fit(
         UserError: distillation without a teacher.
         ValueError: known answers, but labels to learn from.
     """
+    if not any(p.requires_grad for p in model.parameters()):
+        with thawed(model):
+            return fit(
+                model,
+                source,
+                recipe,
+                seed=seed,
+                teacher=teacher,
+                kept=kept,
+                answers=answers,
+                checkpoint=checkpoint,
+                device=device,
+                label=label,
+            )
     if recipe.taught and teacher is None:
         raise UserError("distillation asked for, but there is no unpruned model to learn from")
     if answers is not None and recipe.distill < 1:
@@ -247,7 +263,7 @@ def _step(
         kept, answers: see :func:`fit`.
         how: its mixed precision.
     """
-    with recorded(model, blocks) as ours, Quiet() if recipe.taught else nullcontext():
+    with taking(model, x), recorded(model, blocks) as ours, Quiet() if recipe.taught else nullcontext():
         logits = logits_of(trained, x)
     if teacher is None or not recipe.taught:
         return logits, F.cross_entropy(logits, y)

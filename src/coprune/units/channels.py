@@ -15,7 +15,7 @@ from coprune.plan import Member, Skipped
 from coprune.units.attention import within
 from coprune.units.coupled import Coupled, coupled_groups
 from coprune.units.group import ChannelGroup, Units
-from coprune.units.layers import CHANNELWISE, has_channels, is_convolution, is_dense, is_grouped
+from coprune.units.layers import CHANNELWISE, has_channels, is_convolution, is_dense, is_grouped, tied_layers
 from coprune.units.trace import trace, whole_group
 
 Role = Literal["producer", "consumer", "carrier"]
@@ -108,6 +108,7 @@ def find_channels(
             "the dependency graph is traced with one tensor"
         )
     graph = graph or trace(model, example)
+    tied = tied_layers(model)
     order = _execution_order(model, example)
     dense = [n for n in order if not is_grouped(model.get_submodule(n))]
     groups: list[ChannelGroup] = []
@@ -128,7 +129,7 @@ def find_channels(
             continue
         producers = [m.layer for m in group.of_role("producer")]
         covered.update(producers)
-        reason = _closing(group, closed)
+        reason = _closing(group, closed) or _tie(group, tied)
         if reason is not None:
             pass
         elif name == dense[-1] or not (group.of_role("consumer") or _mixing(model, group)):
@@ -146,7 +147,7 @@ def find_channels(
     if coupled:
         roots = [n for n in order if among is None or n in among]
         found = coupled_groups(graph, model, order, roots=roots, last=dense[-1], leave=inner)
-        return _with_coupled(groups, skipped, found, order, closed)
+        return _with_coupled(groups, skipped, found, order, closed, tied)
     return Units(tuple(groups), tuple(skipped))
 
 
@@ -156,12 +157,13 @@ def _with_coupled(
     found: Coupled,
     order: Sequence[str],
     closed: Mapping[str, str],
+    tied: Mapping[str, str],
 ) -> Units:
     """Coupled groups beside the inner ones, in the order of the network, and what is still left alone."""
     offered, left = list(groups), dict(found.refused)
     for group in found.groups:
         producers = [m.layer for m in group.of_role("producer")]
-        reason = _closing(group, closed)
+        reason = _closing(group, closed) or _tie(group, tied)
         if reason is not None:
             left |= dict.fromkeys(producers, reason)
         else:
@@ -183,6 +185,13 @@ def _closing(group: ChannelGroup, closed: Mapping[str, str]) -> str | None:
             if m.role != "consumer" and within(m.layer, (name,))
         ),
         None,
+    )
+
+
+def _tie(group: ChannelGroup, tied: Mapping[str, str]) -> str | None:
+    """Why a group is left alone: a cut layer has its weights together with another, if so."""
+    return next(
+        (f"'{m.layer}' has the weights of '{tied[m.layer]}'" for m in group.members if m.layer in tied), None
     )
 
 

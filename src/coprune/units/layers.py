@@ -106,6 +106,21 @@ def has_channels(module: nn.Module) -> bool:
     return weighty or isinstance(module, CHANNELWISE) or is_mixing(module)
 
 
+def tied_layers(model: nn.Module) -> dict[str, str]:
+    """Layer → another that has one of its weights too."""
+    found: dict[str, str] = {}
+    holders: dict[int, str] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is None:
+                continue
+            other = holders.setdefault(id(parameter), name)
+            if other != name:
+                found.setdefault(name, other)
+                found.setdefault(other, name)
+    return found
+
+
 def is_dense(module: nn.Module) -> bool:
     """Whether every output channel of a layer reads every input channel, and units may begin or end there."""
     return isinstance(module, nn.Linear) or (is_convolution(module) and module.groups == 1)
