@@ -26,7 +26,7 @@ PUBLISHED = {"resnet56": 2.15, "vgg16_bn": 2.59}
 KNEES = [("interpolate", 2), ("polynomial", 2), ("polynomial", 6)]
 
 
-def ratios(name: str, folder: str, data_name: str, seeds: int) -> list[dict]:
+def ratios(name: str, folder: str, data_name: str, seeds: int, grids: list[int]) -> list[dict]:
     rows: dict[tuple, list[float]] = {}
     fallbacks: dict[tuple, int] = {}
     for seed in range(seeds):
@@ -35,7 +35,7 @@ def ratios(name: str, folder: str, data_name: str, seeds: int) -> list[dict]:
         prepared = prepare(model, data)
         combos = list(
             itertools.product(
-                (1, 4, 0), ("consumer", "producer"), ("profile", "tsne"), ("paper", "nearest"), KNEES
+                grids, ("consumer", "producer"), ("profile", "tsne"), ("paper", "nearest"), KNEES
             )
         )
         settings = {
@@ -77,12 +77,13 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="NAME=RUN_FOLDER or NAME=coprune:NET@DATA")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--grids", type=int, nargs="+", default=[1, 4, 0])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rows = []
     for text in args.models:
         name, _, folder = text.partition("=")
-        rows += ratios(name, folder, args.data, args.seeds)
+        rows += ratios(name, folder, args.data, args.seeds, args.grids)
         print(name, "done", flush=True)
     keys = ("grid", "at", "space", "mss", "knee", "knee_degree")
     distance: dict[tuple, list[float]] = {}

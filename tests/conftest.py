@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Before PyTorch reads it, and for what tests start: processes with a thread a core each wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 from hypothesis import settings

@@ -10,7 +10,7 @@ import json
 import pytest
 from test_benchmarks_smoke import ROOT, module
 
-QUICK = 20.0
+QUICK = 15.0
 """Seconds that the sweep took for a model, most of them to start two processes."""
 
 

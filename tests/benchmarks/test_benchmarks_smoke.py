@@ -56,9 +56,10 @@ def test_a_slope_is_the_power_of_the_upper_half():
 
 
 def test_variants(base, digits, tmp_path):
-    run("cosep_variants.py", f"resnet56={base}", "--data", digits, "--seeds", 1, "--out", tmp_path / "v.json")
+    few = ["--seeds", 1, "--grids", 1]
+    run("cosep_variants.py", f"resnet56={base}", "--data", digits, *few, "--out", tmp_path / "v.json")
     content = json.loads((tmp_path / "v.json").read_text())
-    assert len(content["ranked"]) == len(content["rows"]) > 30
+    assert len(content["ranked"]) == len(content["rows"]) == 18
     assert all(row["macs_reduction"][0] >= 1 for row in content["rows"])
 
 
