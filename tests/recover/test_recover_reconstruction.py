@@ -154,6 +154,7 @@ def test_frozen_weights_move_and_are_frozen_again(trained, halved):
     assert not any(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("samples", [1, 2, 9])
 def test_with_hardly_any_samples_it_does_no_harm(trained, halved, samples):
     model = copy.deepcopy(halved[0])

@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import LRScheduler
 
 from coprune.data import Source, limited
 from coprune.data.source import batch_seed
@@ -156,11 +157,7 @@ def fit(
         group["lr"] = recipe.lr
     steps = source.steps(recipe.batch_size, recipe.fraction)
     schedule = scheduler(recipe, optimizer, steps_per_epoch=steps)
-    with warnings.catch_warnings():
-        # PyTorch warns about steps of the schedule without the optimizer's; those were done before.
-        warnings.simplefilter("ignore")
-        for _ in range(done):
-            schedule.step()
+    _advance(schedule, done)
     trained, optimizer = accelerator.prepare(model, optimizer)
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     trained.train()
@@ -182,7 +179,7 @@ def fit(
             # Batch norm cannot learn from one value a channel: the last samples of this epoch's order
             # are passed over, others next time.
             done += 1
-            schedule.step()
+            _advance(schedule, 1)
             continue
         # Dropout draws from the global generator: a function of the step, as everything else.
         torch.manual_seed(batch_seed(seed, epoch, done) ^ rank())
@@ -300,6 +297,14 @@ def _has_idle(model: nn.Module, source: Source) -> bool:
     with evaluating(model), torch.enable_grad():
         logits = logits_of(model, moved(inputs, weights[0].device))
         return any(g is None for g in torch.autograd.grad(logits.sum(), weights, allow_unused=True))
+
+
+def _advance(schedule: LRScheduler, steps: int) -> None:
+    """Let a schedule pass steps that the optimizer does not take: done in an earlier life, or passed over."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns about that
+        for _ in range(steps):
+            schedule.step()
 
 
 def _put_back(accelerator: Accelerator, model: nn.Module, trained: nn.Module) -> None:
