@@ -257,6 +257,10 @@ def test_by_name(trained, halved):
     assert did.layers
     assert did.together is not None
     assert did.together.changed
+    assert did.notes == ()
+    # The unpruned network says already what it should.
+    same = recovered(copy.deepcopy(trained), trained, source, how="reconstruction", kept={})
+    assert ["stayed" in note for note in same.notes] == [True]
     with pytest.raises(UserError, match="known are least-squares, reconstruction, bn, none"):
         recovered(model, trained, source, how="magic", kept=halved[1])
 

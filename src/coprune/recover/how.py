@@ -30,6 +30,16 @@ class Recovered:
     layers: tuple[LayerRecovery, ...] = ()
     together: Reconstruction | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of it, in words."""
+        if self.together is None or self.together.changed:
+            return ()
+        return (
+            "reconstruction came no nearer to the unpruned model on samples that it did not learn from; "
+            "the weights of least squares stayed",
+        )
+
 
 def recovered(
     model: nn.Module,

@@ -184,6 +184,7 @@ def prune_model(
                 seed=settings.seed,
                 device=device,
             )
+        notes.extend(did.notes)
         if folder and did.together is not None:
             folder.log("reconstruction", **asdict(did.together))
         if did.done:

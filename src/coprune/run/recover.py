@@ -175,7 +175,7 @@ def _recover(
     check_same(candidate, weights_fingerprint, what="result of the recovery")
     teacher.cpu()
     candidate.cpu()
-    notes = []
+    notes = [*did.notes]
     best = measure_stage("recovered", candidate, data, example, device=device)
     if (best.calibration or 0.0) < (stages[-1].calibration or 0.0):
         # A model that was trained after surgery can be better than any layer-by-layer imitation.
