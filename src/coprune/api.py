@@ -117,7 +117,8 @@ def prune(
             device=device,
         )
     except ValidationError as cause:
-        raise refused(cause, named=argument) from cause
+        ours = {"epochs": "finetune_epochs", "lr": "finetune_lr", "optimizer": "finetune_optimizer"}
+        raise refused(cause, named=lambda name: argument(ours.get(name, name))) from cause
     from coprune.methods import find_method
 
     check_settings(settings, find_method(method))
@@ -160,7 +161,8 @@ def recover_model(
     where = pick_device(device)
     samples = _take(calibration, calibration_samples, limited=True)
     candidate, full = ready(model), ready(teacher)
-    kept = surviving(candidate, full, samples, plan.groups if plan else None)
+    # Batch norms need not know what was cut.
+    kept = {} if recovery == "bn" else surviving(candidate, full, samples, plan.groups if plan else None)
     recovered(candidate, full, samples, how=recovery, kept=kept, seed=seed, device=where)
     return candidate.cpu().eval()
 

@@ -65,6 +65,13 @@ class Latency(BaseModel):
     repeats: int
 
 
+TAKEN_BACK = (
+    "reconstruction came no nearer to the unpruned model on samples that it did not learn from; "
+    "the weights of least squares stayed"
+)
+"""A note of a run whose model is one of least squares after all."""
+
+
 class Result(BaseModel):
     """All figures of one run.
 

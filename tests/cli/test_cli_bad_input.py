@@ -74,6 +74,7 @@ def refused(ended, *words: str) -> None:
         ({"--knee-degree": "0", "--method": "cosep"}, ["--knee-degree 0"]),
         ({"--recovery": "magic"}, ["--recovery", "bn"]),
         ({"--schedule": "later"}, ["--schedule"]),
+        ({"--between-fraction": "2", "--schedule": "layerwise"}, ["--between-fraction 2"]),
         ({"--finetune-lr": "-1"}, ["--finetune-lr"]),
         ({"--distill": "2"}, ["--distill"]),
         ({"--precision": "fp16", "--finetune-epochs": "1"}, ["fp16"]),
@@ -223,7 +224,20 @@ def test_resume_with_other_options(coprune, base, digits, tmp_path, monkeypatch)
     assert coprune("prune", "--model", base, "--data", digits, "--out", out).code == 130
     refused(coprune("prune", "--model", base, "--data", digits, "--out", out), "--resume")
     ended = coprune("prune", "--model", base, "--data", digits, "--seed", 1, "--out", out, "--resume")
+    both = coprune("prune", "--model", base, "--data", digits, "--out", out, "--resume", "--overwrite")
+    refused(both, "--resume or --overwrite, not both")
     refused(ended, "other options (prune.settings.seed was 0, is 1)")
+
+
+def test_a_typed_flag_wins_over_the_other_one_in_a_job_file(coprune, base, digits, tmp_path):
+    out, job = tmp_path / "run", tmp_path / "job.toml"
+    out.mkdir()
+    (out / "notes.txt").write_text("dear diary")
+    asked = {"model": base, "data": digits, "keep-macs": "0.5", "out": out}
+    lines = [f'{key} = "{value}"' for key, value in asked.items()]
+    job.write_text("\n".join(['command = "prune"', *lines, "overwrite = true"]))
+    refused(coprune("run", job), "not a run folder")
+    refused(coprune("run", job, "--resume"), "holds no run to resume")
 
 
 def test_no_free_disk(coprune, base, digits, tmp_path, monkeypatch):

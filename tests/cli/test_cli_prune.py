@@ -227,6 +227,19 @@ def test_a_factory_of_the_users_own(coprune, digits, tmp_path, monkeypatch):
         "        nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 16), nn.ReLU(), nn.Linear(16, num_classes))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    train = (
+        "train",
+        "--model",
+        "python:my_nets:make",
+        "--data",
+        digits,
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "t",
+    )
+    for _ in range(2):  # again, and it is done already
+        assert coprune(*train, "--resume").code == 0
     ended = coprune("prune", "--model", "python:my_nets:make", "--data", digits, "--keep-units", 0.5,
                     "--out", tmp_path / "run")  # fmt: skip
     assert ended.code == 0, ended.err

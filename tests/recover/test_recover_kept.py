@@ -10,6 +10,7 @@ from torch import nn
 
 import tiny
 from coprune.errors import UserError
+from coprune.plan import GroupDecision, Member
 from coprune.recover import kept_outputs, matched_outputs
 from coprune.surgery import cut
 from coprune.units import find_units
@@ -156,3 +157,16 @@ def test_constant_channels_are_no_nan(traced):
     group = next(g for g in find_units(net, IMAGE).groups if g.name == "fc2")
     pruned = cut(net, (tiny.decision(group, [0, 1, 2, 4]),), IMAGE)
     assert as_lists(matched_outputs(pruned, net, noise())) == {"fc2": [0, 1, 2, 4]}
+
+
+def test_carriers_without_a_row_a_channel_have_none_kept():
+    net = nn.ModuleDict(
+        {"q": nn.Linear(6, 16), "slope": nn.PReLU(), "slopes": nn.PReLU(16), "places": nn.Embedding(4, 8)}
+    )
+    members = (
+        Member(layer="q", role="producer", span=2),
+        *(Member(layer=name, role="carrier", span=2) for name in ("slope", "slopes")),
+        Member(layer="places", role="carrier"),
+    )
+    decision = GroupDecision(name="q", members=members, size=8, kept=(0, 5), reason="test")
+    assert as_lists(kept_outputs(net, [decision])) == {"q": [0, 1, 10, 11], "slopes": [0, 1, 10, 11]}

@@ -12,6 +12,7 @@ import report_samples as samples
 from coprune.errors import UserError
 from coprune.plan import GroupDecision, Skipped
 from coprune.report import groups, render, words, write
+from coprune.result import TAKEN_BACK
 
 EVIL = "</script><b>&\"'<!--"
 
@@ -23,6 +24,21 @@ def test_the_headline_says_what_was_done_and_what_it_cost():
         "CoSeP kept 168 of 336 channels: 50.1 % of the MACs are gone, "
         "accuracy 93.84 % → 93.06 % (−0.78 points) after fine-tuning."
     )
+
+
+@pytest.mark.parametrize(
+    ("notes", "said"), [((), "reconstruction without labels"), ((TAKEN_BACK,), "without training")]
+)
+def test_the_headline_names_the_recovery_that_stayed(notes, said):
+    plan = samples.plan()
+    plan = plan.model_copy(update={"settings": {**plan.settings, "recovery": "reconstruction"}})
+    result = samples.result(plan)
+    stages = [
+        s.model_copy(update={"name": "recovered"}) if s.name == "finetuned" else s for s in result.stages
+    ]
+    stages = [s for i, s in enumerate(stages) if s.name != "recovered" or i == len(stages) - 1]
+    result = result.model_copy(update={"stages": tuple(stages), "notes": notes})
+    assert said in words.headline(plan, result)
 
 
 def test_the_page_holds_every_figure(folder, own):

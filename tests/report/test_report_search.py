@@ -97,3 +97,12 @@ def test_not_a_number_is_left_out():
 
 def test_no_search_no_section(folder, own):
     assert "The search for the budget" not in own(page_of(folder, []))
+
+
+def test_a_knee_allows_and_refuses_nothing(folder, own):
+    probes = [{"macs": m, "value": v, "ok": True, "chosen": m == 0.5} for m, v in ((1, 0.94), (0.5, 0.93))]
+    text = own(page_of(folder, probes, "the knee of its curve"))
+    assert [row[4] for row in table_of(text)] == ["tried", "|chosen"]
+    section = text[text.index("sizes were tried") : text.index("Left alone")]
+    assert "allowed" not in section
+    assert "refused" not in section

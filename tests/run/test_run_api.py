@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import coprune as package
 from coprune.api import from_loaders
 from coprune.data import LoaderSource
+from coprune.run.measure import measure_run
 from coprune.training import Recipe, fit
 
 
@@ -124,6 +125,9 @@ def test_a_plan_applies_to_another_copy(tmp_path):
             r"class 1 \(0\); this method describes every class",
         ),
         ({"keep_macs": 0.5, "train": labelled(lambda y: y + 1)}, "label 3 is outside the model's 3 classes"),
+        ({"keep_units": 0.5, "allocation": "measured"}, "--keep-units is a share of every group"),
+        ({"keep_heads": 0.5, "allocation": "knee", "method": "cahp"}, "not --keep-heads"),
+        ({"keep_macs": 0.5, "finetune_lr": -1.0}, "finetune_lr=-1.0: Input"),
         ({"keep_macs": 0.01}, r"; ask for at least that much$"),
     ],
 )
@@ -299,3 +303,45 @@ def test_values_too_large_to_be_squared_are_one_line():
     with pytest.raises(package.UserError, match="normalisation") as caught:
         package.prune(net, train=read, eval=read, keep_macs=0.5)
     assert "\n" not in str(caught.value)
+
+
+def slopes(act) -> nn.Module:
+    layers = [
+        m for i, o in ((1, 8), (8, 12), (12, 12)) for m in (nn.Conv2d(i, o, 3), nn.BatchNorm2d(o), act(o))
+    ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 3))
+
+
+@pytest.mark.parametrize("units", [(), ("inner", "coupled")])
+@pytest.mark.parametrize(
+    "act", [lambda channels: nn.PReLU(), nn.PReLU], ids=["one slope", "a slope a channel"]
+)
+def test_learned_slopes(act, units):
+    torch.manual_seed(0)
+    outcome = package.prune(
+        slopes(act), train=loader(), eval=loader(), keep_macs=0.5, units=units, finetune_epochs=1
+    )
+    assert [s.name for s in outcome.result.stages][:2] == ["base", "pruned"]
+    assert outcome.result.stages[-1].macs <= 0.5 * outcome.result.stages[0].macs
+
+
+def test_a_share_of_every_group_is_uniform():
+    torch.manual_seed(0)
+    outcome = package.prune(Net(), train=loader(), eval=loader(), keep_units=0.5)
+    assert outcome.plan.settings["allocation"] == "uniform"
+
+
+def test_a_search_needs_samples_to_judge_on():
+    with pytest.raises(package.UserError, match="two calibration samples"):
+        package.prune(Net(), train=loader(), eval=loader(), calibration_samples=1)
+
+
+def test_a_saved_model_of_unknown_origin_has_no_unpruned_twin(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    outcome = package.prune(Net(), train=loader(), eval=loader(), keep_macs=0.5)
+    run = outcome.save(tmp_path / "run")
+    monkeypatch.setattr("coprune.run.measure.load", lambda *_, **__: outcome.model)
+    lines = list(measure_run(run, data=None, shape=(1, 10, 10), batches=(1,), threads=1, device="cpu"))
+    assert not any(line.startswith("unpruned") for line in lines)
+    assert "as fast" not in "".join(lines)
+    assert "nobody says what the unpruned model was" in lines[-1]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 
 import coprune as package
-from coprune.plan import GroupDecision
+from coprune.plan import GroupDecision, Member
+from coprune.run.recover import _units_left
 from coprune.surgery import cut
-from coprune.units import find_units
+from coprune.units import ChannelGroup, find_units
 from tiny import network, source
 
 
@@ -25,6 +27,9 @@ def test_a_run_is_recovered_from_the_command_line(coprune, base, digits, tmp_pat
     assert stages["recovered"]["calibration"] >= stages["pruned"]["calibration"]
     assert (out / "report.html").is_file()
     assert package.load(out) is not None
+    # The plan is the one that cut, and says how it was recovered.
+    assert json.loads((cut_run / "plan.json").read_text())["settings"]["recovery"] == "none"
+    assert json.loads((out / "plan.json").read_text())["settings"]["recovery"] == "least-squares"
 
 
 def test_without_a_plan_it_is_found_out_what_was_cut(coprune, base, digits, tmp_path):
@@ -76,3 +81,43 @@ def test_from_python():
     with torch.no_grad():
         wanted, cut_away, found = (m.eval()(x) for m in (teacher, pruned, recovered))
     assert (found - wanted).square().mean() < (cut_away - wanted).square().mean()
+
+
+def test_units_are_told_by_the_channels_that_a_producer_still_makes():
+    members = (
+        Member(layer="q", role="producer", offset=8, span=4),
+        Member(layer="o", role="consumer", span=4),
+    )
+    heads = ChannelGroup("attention", 3, members, "heads")
+    assert _units_left(heads, {"q": torch.tensor([0, 1, 8, 9, 10, 11, 16, 17, 18, 19, 20])}) == (0, 2)
+    assert _units_left(heads, {}) == (0, 1, 2)
+    with pytest.raises(package.UserError, match="cannot be told which heads"):
+        _units_left(heads, {"q": torch.tensor([8, 9, 10, 16])})
+
+
+def test_batch_norms_need_not_know_what_was_cut():
+    teacher, read = network("resnet20"), list(source(96).batches(32))
+    pruned = package.prune(
+        teacher, train=read, eval=read, keep_macs=0.5, units=("inner", "coupled"), recovery="none"
+    ).model
+    with pytest.raises(package.UserError, match="plan"):
+        package.recover_model(pruned, teacher=teacher, calibration=read)
+    found = package.recover_model(pruned, teacher=teacher, calibration=read, recovery="bn")
+    norms = [n for n, m in pruned.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert not torch.equal(
+        found.get_submodule(norms[0]).running_mean, pruned.get_submodule(norms[0]).running_mean
+    )
+
+
+def test_batch_norms_of_a_run_without_its_plan(coprune, base, digits, tmp_path):
+    run, out = tmp_path / "cut", tmp_path / "out"
+    typed = ("--units", "inner,coupled", "--method", "magnitude", "--recovery", "none", "--out", run)
+    assert coprune("prune", "--model", base, "--data", digits, "--keep-macs", "0.5", *typed).code == 0
+    (run / "plan.json").unlink()
+    typed = ("recover", "--model", run, "--teacher", base, "--data", digits, "--out", out)
+    assert "plan" in coprune(*typed).err
+    ended = coprune(*typed, "--recovery", "bn")
+    assert ended.code == 0, ended.err
+    assert package.Plan.load(out / "plan.json").settings["recovery"] == "bn"
+    assert (out / "report.html").is_file()
+    assert package.load(out) is not None

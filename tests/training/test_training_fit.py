@@ -346,3 +346,10 @@ def test_narrow_skip_connections_are_trained_without_harm(threads, width):
     ended = subprocess.run(typed, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr[:300]
     assert ended.stdout == "whole\n"
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(9, 0.1), (3, 0.25), (1, 0.5), (12, 0.3)])
+def test_a_cycle_whose_first_phase_is_one_step(steps, warmup):
+    found = rates(Recipe(epochs=1, lr=0.2, schedule="onecycle", warmup=warmup), steps)
+    assert len(found) == steps + 1
+    assert all(0 <= rate <= 0.2 + 1e-9 for rate in found)

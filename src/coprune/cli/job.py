@@ -62,4 +62,7 @@ def run(
     """Run a command described in a TOML file. Options typed behind it win over the file's."""
     root = ctx.find_root().command
     # Of an option given twice the last one counts.
-    root.main(args=[*arguments_of(job), *ctx.args], prog_name="coprune", standalone_mode=False)
+    words = arguments_of(job)
+    if {"--resume", "--overwrite"} & set(ctx.args):  # one typed wins over the file's other
+        words = [word for word in words if word not in ("--resume", "--overwrite")]
+    root.main(args=[*words, *ctx.args], prog_name="coprune", standalone_mode=False)

@@ -125,6 +125,7 @@ def prune(
         schedule=schedule,
         between=validated(
             type(BETWEEN),
+            prefix="between_",
             **{**BETWEEN.model_dump(), **between, "batch_size": batch_size, "precision": precision},
         ),
         recovery=recovery,

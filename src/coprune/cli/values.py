@@ -12,8 +12,13 @@ M = TypeVar("M", bound=BaseModel)
 N = TypeVar("N", int, float)
 
 
-def validated(kind: type[M], /, **values: Any) -> M:
+def validated(kind: type[M], /, *, prefix: str = "", **values: Any) -> M:
     """Make a settings value, naming the option when a value is refused.
+
+    Args:
+        kind: what to make.
+        prefix: of the options' names before the fields'.
+        values: the fields.
 
     Raises:
         UserError: e.g. ``--schedule sine: Input should be 'cosine', 'onecycle', …``.
@@ -21,7 +26,7 @@ def validated(kind: type[M], /, **values: Any) -> M:
     try:
         return kind(**values)
     except ValidationError as cause:
-        raise refused(cause) from cause
+        raise refused(cause, named=lambda name: option(f"{prefix}{name}")) from cause
 
 
 def given(**values: Any) -> dict[str, Any]:

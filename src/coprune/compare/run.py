@@ -140,7 +140,7 @@ def _rows(
                 )
                 for name, (method, _) in methods.items()
             }
-            knee_macs = _knee_macs(methods, choices, prepared)
+            knee_macs = _knee_macs(methods, choices, prepared, job.round_to)
         cut_values: dict[tuple[float | str, str], float] = {}
         for (budget, name, recovery), place in places.items():
             if (budget, name, recovery) not in done:
@@ -197,11 +197,13 @@ def _knee_macs(
     methods: Mapping[str, tuple[Method, BaseModel]],
     choices: Mapping[str, Choices],
     prepared: Prepared,
+    round_to: int,
 ) -> float | None:
     """MACs that the first method with a knee keeps at it."""
     for name, (method, _) in methods.items():
         if method.has_knee:
-            return kept_ratio(prepared.cost, decide(Budget(), prepared.cost, choices[name]))
+            decisions = decide(Budget(), prepared.cost, choices[name], round_to=round_to)
+            return kept_ratio(prepared.cost, decisions)
     return None
 
 

@@ -12,6 +12,7 @@ from coprune.errors import UserError
 from coprune.recover.batchnorm import reestimate_batchnorm
 from coprune.recover.reconstruction import Reconstruction, reconstruct
 from coprune.recover.sequential import LayerRecovery, least_squares
+from coprune.result import TAKEN_BACK
 
 RECOVERIES = ("least-squares", "reconstruction", "bn", "none")
 
@@ -35,10 +36,7 @@ class Recovered:
         """What a user should know of it, in words."""
         if self.together is None or self.together.changed:
             return ()
-        return (
-            "reconstruction came no nearer to the unpruned model on samples that it did not learn from; "
-            "the weights of least squares stayed",
-        )
+        return (TAKEN_BACK,)
 
 
 def recovered(

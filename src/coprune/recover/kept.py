@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError
 from coprune.forward import Inputs, copied, logits_of, part_of
-from coprune.plan import GroupDecision
+from coprune.plan import GroupDecision, Member
 from coprune.profile.rows import draw_positions, pick_outputs
 from coprune.recover.sites import paired_sites
 from coprune.units import ChannelGroup, channel_indices
-from coprune.units.layers import filters, is_linear
+from coprune.units.layers import channel_count, filters, is_linear
 
 _PLACES = 16
 _ALIKE = 0.5
@@ -31,9 +31,7 @@ def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict
     for decision in decisions:
         removed = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)), dtype=torch.int64)
         for member in decision.members:
-            # An attention module is a member without weights.
-            weighty = teacher.get_submodule(member.layer)._parameters.get("weight") is not None
-            if member.role != "consumer" and weighty and member.parameter is None and len(removed):
+            if member.parameter is None and len(removed) and _has_rows(teacher, member):
                 gone.setdefault(member.layer, []).append(channel_indices(member, removed))
     found = {}
     for layer, parts in gone.items():
@@ -41,6 +39,18 @@ def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict
         alive[torch.cat(parts)] = False
         found[layer] = torch.nonzero(alive).flatten()
     return found
+
+
+def _has_rows(model: nn.Module, member: Member) -> bool:
+    """Whether a layer makes or carries a group's channels with a row of its weight for each.
+
+    An attention module has no weight, a PReLU perhaps one slope for all channels, and an embedding (of T5's
+    positions, a number a head) a row for each of its entries.
+    """
+    layer = model.get_submodule(member.layer)
+    if member.role == "consumer" or layer._parameters.get("weight") is None:
+        return False
+    return member.role == "producer" or channel_count(layer, "output") == len(filters(layer))
 
 
 @torch.no_grad()

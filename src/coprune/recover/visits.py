@@ -53,7 +53,7 @@ def visit_sites(
             if site.other is not None and site.layer not in waiting[part]:
                 raise UserError(
                     f"layer '{site.layer}': what is added to its output was not met: these samples take "
-                    "another way through the model than the first two; use --recovery bn or none"
+                    "another way through the model than the first two; use --recovery bn"
                 )
             with taps[part].aside():
                 visitor(site, layer, output if after else args[0], waiting[part].pop(site.layer, None), part)

@@ -39,7 +39,7 @@ def rows(search: dict[str, Any]) -> list[dict[str, Any]]:
                 "macs": words.percent(probe["macs"]),
                 "value": words.percent(probe["value"], 2),
                 "lost": "–" if drop is None else words.lost(drop, probe["low"], probe["high"]),
-                "verdict": _verdict(probe),
+                "verdict": _verdict(probe, search["limit"]),
                 "chosen": probe["chosen"],
             }
         )
@@ -73,7 +73,9 @@ def _base(probes: list[dict[str, Any]]) -> float | None:
     return next((float(p["value"]) for p in probes if p["macs"] >= 1 - 1e-9), None)
 
 
-def _verdict(probe: dict[str, Any]) -> str:
+def _verdict(probe: dict[str, Any], limit: float | None) -> str:
     if probe["chosen"]:
         return "chosen" if probe["ok"] else "chosen, beyond the allowed drop"
-    return "within the allowed drop" if probe["ok"] else "refused"
+    if not probe["ok"]:
+        return "refused"
+    return "within the allowed drop" if limit is not None else "tried"  # the knee allows no drop

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from coprune.plan import Plan
-from coprune.result import Latency, Result, Stage
+from coprune.result import TAKEN_BACK, Latency, Result, Stage
 
 METHODS = {
     "bn_scale": "Batch-norm scale",
@@ -175,7 +175,8 @@ def headline(plan: Plan, result: Result) -> str:
         return f"{done}: accuracy {percent(last.value, 2)} {_AFTER[last.name]}; the base was not measured."
     gone = 1 - last.macs / base.macs if base.macs else 0.0
     after = _AFTER[last.name]
-    if last.name == "recovered" and plan.settings.get("recovery") == "reconstruction":
+    together = plan.settings.get("recovery") == "reconstruction" and TAKEN_BACK not in result.notes
+    if last.name == "recovered" and together:
         after = "after reconstruction without labels"
     return (
         f"{done}: {percent(gone)} of the MACs are gone, accuracy {percent(base.value, 2)}{NB}→ "

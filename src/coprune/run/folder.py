@@ -90,6 +90,8 @@ def _claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) 
     asked = json.loads(json.dumps(dict(job)))
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; --out needs a folder")
+    if resume and overwrite:
+        raise UserError("give --resume or --overwrite, not both")
     occupied = out.is_dir() and any(out.iterdir())
     if occupied and overwrite:
         _remove(out)

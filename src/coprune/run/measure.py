@@ -73,8 +73,9 @@ def measure_run(
     check_takes(model, example)
     source = source_of(model)
     # Latency does not depend on the values of the weights: a fresh full-size model will do.
-    base = build(source) if source else model
-    for name, network in (("unpruned", base), ("this run", model)):
+    base = build(source) if source else None
+    networks = {"unpruned": base, "this run": model} if base else {"this run": model}
+    for name, network in networks.items():
         yield (
             f"{name}: {count_macs(network, example) / 1e6:.2f} M MACs, {count_params(network):,} parameters, "
             f"{tensor_file_size(network.state_dict()) / 1e6:.2f} MB, "
@@ -85,20 +86,23 @@ def measure_run(
         yield f"top-1 {score.top1:.2%} on {score.samples:,} held-out samples"
     plan = LatencyPlan(batches=batches)
     timed: list[Latency] = []
+    against = base or model
     for engine in engines:
         if engine == "torch":
-            timed += measure_latency(base, model, example, plan, device=where)
+            timed += measure_latency(against, model, example, plan, device=where)
         else:
-            full, small = _in_onnxruntime(base, example), _in_onnxruntime(model, example)
+            full, small = _in_onnxruntime(against, example), _in_onnxruntime(model, example)
             check_against(model, small, samples_of_sizes(example), reader=FORMATS["onnx"].reader)
             timed += measure_engine(full, small, example, plan, engine=engine)
     for entry in timed:
+        took = f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast"
+        if base is None:
+            took = f"{entry.pruned_ms:.2f} ms; nobody says what the unpruned model was"
         yield (
-            f"batch {entry.batch}, {entry.threads} threads, {entry.engine} on {entry.device}: "
-            f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast "
+            f"batch {entry.batch}, {entry.threads} threads, {entry.engine} on {entry.device}: {took} "
             f"(median of {entry.repeats} pairs)"
         )
-    if source and (run / "plan.json").is_file() and (run / "result.json").is_file():
+    if base is not None and (run / "plan.json").is_file() and (run / "result.json").is_file():
         share = count_macs(model, example) / count_macs(base, example)
         said = promise_note(timed, share=share, plan=Plan.load(run / "plan.json"))
         if said:

@@ -36,7 +36,7 @@ from coprune.run.steps import Prepared, prepare
 from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
 from coprune.surgery import check_fits
-from coprune.units import find_units
+from coprune.units import ChannelGroup, find_units
 from coprune.units.layers import channel_count
 
 _LOOKED_AT = 256
@@ -137,13 +137,15 @@ def run_recover(
     own = Path(job.model) / "plan.json"
     place = Path(job.plan) if job.plan else own if own.is_file() else None
     given = Plan.load(place) if place else None
-    kept = surviving(model, teacher, data.calibration, given.groups if given else None)
+    kept = _told(model, teacher, data, given, job)
     plan = _plan(given, kept, teacher, prepared, data, job)
     folder = claim(out, job={"recover": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return out, ()
     with folder:
-        outcome, layers = _recover(model, teacher, kept, plan, prepared, data, job, folder, device=device)
+        outcome, layers = _recover(
+            model, teacher, kept or {}, plan, prepared, data, job, folder, device=device
+        )
         outcome.save(out)
         folder.close()
     return out, layers
@@ -184,7 +186,7 @@ def _recover(
             f"{best.calibration:.2%}); the model is handed back as it came"
         )
         candidate = model
-    else:
+    elif did.done:
         stages.append(best)
     if did.together is not None:
         folder.log("reconstruction", **asdict(did.together))
@@ -208,9 +210,36 @@ def _recover(
     return Outcome(candidate.cpu().eval(), plan, result, {}, example=example), did.layers
 
 
+def _told(
+    model: nn.Module, teacher: nn.Module, data: DataSet, given: Plan | None, job: RecoverJob
+) -> dict[str, Tensor] | None:
+    """See :func:`surviving`; None where it cannot be told and need not be."""
+    try:
+        return surviving(model, teacher, data.calibration, given.groups if given else None)
+    except UserError:
+        if given is None and job.recovery == "bn":
+            return None
+        raise
+
+
+def _units_left(group: ChannelGroup, kept: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Units of a group that are still there, by the channels that one of its producers still makes."""
+    member = next((m for m in group.of_role("producer") if m.layer in kept), None)
+    if member is None:
+        return tuple(range(group.size))
+    end = member.offset + group.size * member.span
+    own = [c - member.offset for c in kept[member.layer].tolist() if member.offset <= c < end]
+    units = sorted({c // member.span for c in own})
+    if len(units) * member.span != len(own):
+        raise UserError(
+            f"layer '{member.layer}': it cannot be told which {group.kind} stayed; give the plan (--plan)"
+        )
+    return tuple(units)
+
+
 def _plan(
     given: Plan | None,
-    kept: Mapping[str, Tensor],
+    kept: Mapping[str, Tensor] | None,
     teacher: nn.Module,
     prepared: Prepared,
     data: DataSet,
@@ -218,19 +247,19 @@ def _plan(
 ) -> Plan:
     """The plan that cut the model; or, of a model without one, what it must have been."""
     if given is not None:
-        return given
+        return given.model_copy(update={"settings": {**given.settings, "recovery": job.recovery}})
     groups = tuple(
         GroupDecision(
             name=group.name,
             members=group.members,
             size=group.size,
-            kept=tuple(kept[group.name].tolist()) if group.name in kept else tuple(range(group.size)),
+            kept=_units_left(group, kept or {}),
             reason="cut elsewhere; told by the channels' behaviour on calibration samples",
             kind=group.kind,
         )
-        for group in prepared.units.groups
+        for group in (prepared.units.groups if kept is not None else ())
     )
-    if not kept:
+    if kept is not None and not kept:
         raise UserError(f"model '{job.model}' has all the channels of '{job.teacher}'; nothing was pruned")
     return Plan(
         schema=1,

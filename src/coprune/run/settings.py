@@ -84,9 +84,9 @@ def resolved(settings: PruneSettings, method: Method) -> PruneSettings:
     layerwise = settings.schedule == "layerwise"
     return settings.model_copy(
         update={
-            # Layer after layer there is nothing measured to share out by.
+            # Layer after layer there is nothing measured to share out by, and of --keep-units no need to.
             "allocation": "uniform"
-            if layerwise
+            if layerwise or settings.budget.keep_units is not None
             else method.allocation
             if settings.allocation == "auto"
             else settings.allocation,
@@ -124,6 +124,13 @@ def check_settings(settings: PruneSettings, method: Method) -> None:
         raise UserError(
             f"--allocation {settings.allocation} shares out one-shot budgets; leave --schedule layerwise out"
         )
+    if settings.budget.keep_units is not None and settings.allocation not in ("auto", "uniform"):
+        raise UserError(
+            f"--allocation {settings.allocation} shares out MACs, parameters or heads; "
+            "--keep-units is a share of every group"
+        )
+    if settings.budget.keep_heads is not None and settings.allocation == "knee":
+        raise UserError("--allocation knee shares out MACs or parameters, not --keep-heads")
     if settings.allocation == "knee" and not method.has_knee:
         raise UserError(
             f"--allocation knee needs a method with a knee, such as cosep; '{method.name}' has none"

@@ -26,6 +26,7 @@ from coprune.select import (
     allowed_counts,
     check_reachable,
     counts_for_macs,
+    least_counts,
     nearest_allowed,
     uniform_counts,
     units_for_share,
@@ -284,6 +285,12 @@ def counts(
             return uniform_counts(cost.sizes, budget.keep_heads, round_to=round_to), why
         total = sum(cost.sizes.values())
         wanted = units_for_share(total, budget.keep_heads, groups=len(cost.sizes), option="keep_heads")
+        least = sum(least_counts(cost.sizes, round_to).values())
+        if least > wanted:
+            raise OutOfReachError(
+                f"keep_heads={budget.keep_heads:g} cannot be reached: groups of at least {round_to} are "
+                f"{least / total:.3f} of all {total}; ask for at least that much"
+            )
         return spend(measured, lambda k: float(sum(k.values())), wanted, allowed=ways), why
     if budget.keep_units is not None:
         shared = uniform_counts(cost.sizes, budget.keep_units, round_to=round_to)

@@ -77,7 +77,9 @@ def train(
     check_takes(model, inputs)
     folder = claim(out, job={"train": job.model_dump()}, resume=resume, overwrite=overwrite)
     if folder.finished:
-        return evaluate(load(out, trust=job.trust), data.heldout, device=device)
+        return evaluate(
+            load(out, trust=job.trust or job.model.startswith("python:")), data.heldout, device=device
+        )
     with folder:
         return _train(model, data, job, folder, device=device, command=command)
 

@@ -33,6 +33,8 @@ def calibration_parts(data: DataSet, settings: PruneSettings, *, judged: bool) -
     """Samples for statistics and recovery, and samples to judge a search on; disjoint in a search."""
     if not judged:
         return data.calibration, data.calibration
+    if len(data.calibration) < 2:
+        raise UserError("a search judges on samples of its own; give two calibration samples or more")
     share = min(0.5, SOLVED_ON / len(data.calibration))
     statistics, judging = split_source(data.calibration, (share, 1 - share), seed=settings.seed)
     return statistics, judging

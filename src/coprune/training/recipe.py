@@ -130,12 +130,15 @@ def scheduler(recipe: Recipe, optimizer: Optimizer, *, steps_per_epoch: int) -> 
     if recipe.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=total)
     if recipe.schedule == "onecycle":
-        # One step more than is trained: PyTorch's cycle refuses a step beyond its last.
+        # One step more than is trained: PyTorch's cycle refuses a step beyond its last. Nor may its first
+        # phase be of one step, which is length 0 to it.
+        start = recipe.warmup or 0.3
+        start += 1e-6 * (abs(start * (total + 1) - 1) < 1e-9)
         return OneCycleLR(
             optimizer,
             max_lr=recipe.lr,
             total_steps=total + 1,
-            pct_start=recipe.warmup or 0.3,
+            pct_start=start,
             cycle_momentum=False,
         )
     if recipe.schedule == "step":

@@ -30,9 +30,9 @@ function drawSearch() {
   const ends = [Math.min(...all), Math.max(...all)], room = 0.08 * (ends[1] - ends[0]) || 1, bottom = ends[0] - room * (far.length ? 2.5 : 1);
   const traces = [
     { type: "scatter", mode: "lines", x: order.map((p) => 100 * p.macs), y: order.map((p) => 100 * p.value), line: { color: ink("line"), width: 2 }, hoverinfo: "skip", showlegend: false },
-    trace(true, "within the allowed drop", { size: 12, color: ink("kept"), symbol: "circle" }),
-    trace(false, "refused", { size: 11, color: ink("accent"), symbol: "x" }),
+    trace(true, limit === null ? "tried" : "within the allowed drop", { size: 12, color: ink("kept"), symbol: "circle" }),
   ];
+  if (near.some((p) => !p.ok)) traces.push(trace(false, "refused", { size: 11, color: ink("accent"), symbol: "x" }));
   if (far.length) traces.push({
     type: "scatter", mode: "markers+text", name: "refused, far below", x: far.map((p) => 100 * p.macs), y: far.map(() => bottom + 0.7 * room), cliponaxis: false,
     text: far.map((p) => percent(p.value, 1)), textposition: far.map((p) => (p.macs > 0.5 ? "middle left" : "middle right")), textfont: { size: 12, color: ink("muted") },
