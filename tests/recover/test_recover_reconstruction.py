@@ -11,7 +11,7 @@ import tiny
 import tiny_heads
 from coprune.data import ArraySource, LoaderSource, TextSource
 from coprune.errors import UserError
-from coprune.recover import kept_outputs, least_squares, reconstruct, recovered
+from coprune.recover import how, kept_outputs, least_squares, reconstruct, recovered
 from coprune.recover.reconstruction import RECIPE
 from coprune.surgery import cut
 from coprune.training import Recipe, fit
@@ -263,6 +263,39 @@ def test_by_name(trained, halved):
     assert ["stayed" in note for note in same.notes] == [True]
     with pytest.raises(UserError, match="known are least-squares, reconstruction, bn, none"):
         recovered(model, trained, source, how="magic", kept=halved[1])
+
+
+def test_who_judges_was_not_solved_on_either(trained, halved, monkeypatch):
+    seen = {}
+    least, together = how.least_squares, how.reconstruct
+
+    def solved(model, teacher, source, **rest):
+        seen.setdefault("solved", []).append({tuple(x.flatten().tolist()) for x in source.images})
+        return least(model, teacher, source, **rest)
+
+    def moved(model, teacher, source, *, judging, **rest):
+        seen["learned"], seen["judging"] = (
+            {tuple(x.flatten().tolist()) for x in part.images} for part in (source, judging)
+        )
+        return together(model, teacher, source, judging=judging, **rest)
+
+    monkeypatch.setattr(how, "least_squares", solved)
+    monkeypatch.setattr(how, "reconstruct", moved)
+    recovered(copy.deepcopy(halved[0]), trained, squares(160, seed=1), how="reconstruction", kept=halved[1])
+    assert seen["solved"] == [seen["learned"]]
+    assert (len(seen["learned"]), len(seen["judging"])) == (140, 20)
+    assert not seen["learned"] & seen["judging"]
+
+
+def test_taken_back_it_is_what_least_squares_gives(trained, halved, monkeypatch):
+    spoilt = RECIPE.model_copy(update={"lr": 1e30, "unit_clip": 0.0})
+    monkeypatch.setattr("coprune.recover.reconstruction.RECIPE", spoilt)
+    found = []
+    for by in ("least-squares", "reconstruction"):
+        model = copy.deepcopy(halved[0])
+        recovered(model, trained, squares(160, seed=1), how=by, kept=halved[1])
+        found.append(model)
+    assert same_weights(*found)
 
 
 def test_from_python(trained, halved):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from coprune.data import Source
 from coprune.errors import UserError
 from coprune.recover.batchnorm import reestimate_batchnorm
-from coprune.recover.reconstruction import Reconstruction, reconstruct
+from coprune.recover.reconstruction import Reconstruction, held_back, reconstruct
 from coprune.recover.sequential import LayerRecovery, least_squares
 from coprune.result import TAKEN_BACK
 
@@ -71,9 +71,16 @@ def recovered(
         return Recovered(reestimate_batchnorm(model, source, device=device) > 0)
     if how == "none":
         return Recovered(False)
-    layers = least_squares(model, teacher, source, kept=kept, seed=seed, device=device)
-    together = None
-    if how == "reconstruction":
-        together = reconstruct(model, teacher, source, kept=kept, seed=seed, device=device)
-    done = any(layer.changed for layer in layers) or (together is not None and together.changed)
+    if how == "least-squares":
+        layers = least_squares(model, teacher, source, kept=kept, seed=seed, device=device)
+        return Recovered(any(layer.changed for layer in layers), layers)
+    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    # Samples that least squares has solved on would judge in its favour.
+    learning, judging = held_back(source, seed=seed)
+    layers = least_squares(model, teacher, learning, kept=kept, seed=seed, device=device)
+    together = reconstruct(model, teacher, learning, judging=judging, kept=kept, seed=seed, device=device)
+    if not together.changed:
+        model.load_state_dict(weights)
+        layers = least_squares(model, teacher, source, kept=kept, seed=seed, device=device)
+    done = any(layer.changed for layer in layers) or together.changed
     return Recovered(done, layers, together)

@@ -79,6 +79,7 @@ def reconstruct(
     teacher: nn.Module,
     source: Source,
     *,
+    judging: MemorySource | None = None,
     kept: Mapping[str, Tensor],
     seed: int = 0,
     visits: int = VISITS,
@@ -90,12 +91,17 @@ def reconstruct(
         model: pruned, best right after least squares; left in evaluation mode.
         teacher: the unpruned model.
         source: calibration samples; labels are not read. Up to 4,000, evenly spread, are taken.
+        judging: samples that neither this nor least squares has learned from; without them an eighth of the
+            source's, see :func:`held_back`.
         kept: layer → the output channels of the unpruned layer that it still has, ``[K]`` int64.
         seed: which samples judge, and the order of the others.
         visits: samples that pass in all.
         device: where to compute.
     """
-    learning, judging = _parts(source, seed=seed)
+    if judging is None:
+        learning, judging = held_back(source, seed=seed)
+    else:
+        learning = _unlabelled(source)
     batches = [moved(inputs, device) for inputs, _ in judging.batches(_BATCH)]
     teacher.to(device).eval()
     model.to(device).eval()
@@ -129,10 +135,20 @@ def reconstruct(
     return Reconstruction(before, after if math.isfinite(after) else None, changed, len(learning), passes)
 
 
-def _parts(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]:
-    """Samples to learn from and to judge by, without their labels."""
+def _unlabelled(source: Source) -> MemorySource:
+    """Up to :data:`SAMPLES` of them, evenly spread, in memory and without their labels."""
     inputs = spread_batches(source, min(SAMPLES, len(source)), batch_size=_BATCH)
-    unlabelled = in_memory([(x, torch.zeros(samples_in(x), dtype=torch.int64)) for x in inputs])
+    return in_memory([(x, torch.zeros(samples_in(x), dtype=torch.int64)) for x in inputs])
+
+
+def held_back(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]:
+    """Samples to learn from and an eighth to judge by, without their labels; of one alone both.
+
+    Args:
+        source: calibration samples; up to 4,000, evenly spread, are taken.
+        seed: which of them judge.
+    """
+    unlabelled = _unlabelled(source)
     if len(unlabelled) < 2:
         return unlabelled, unlabelled
     count = max(1, round(JUDGING * len(unlabelled)))
