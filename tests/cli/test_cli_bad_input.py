@@ -140,6 +140,17 @@ def test_data(coprune, base, tmp_path, case):
     assert not out.exists()
 
 
+def test_a_lone_sample_of_a_class_that_the_method_describes(coprune, base, tmp_path):
+    lone = np.arange(40) % 3
+    lone[0] = 3
+    x = np.random.default_rng(0).random((40, 1, 12, 12), dtype=np.float32)
+    path = write_digits(tmp_path / "bad.npz", x_train=x, y_train=lone)
+    out = tmp_path / "run"
+    typed = ("prune", "--model", base, "--data", f"npz:{path}", "--method", "cosep", "--out", out)
+    refused(coprune(*typed), "fewer than two", "class 3 (1)")
+    assert not out.exists()
+
+
 def test_truncated_archive(coprune, base, tmp_path):
     path = write_digits(tmp_path / "bad.npz")
     path.write_bytes(path.read_bytes()[:5000])

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from coprune.allocate import measured_curves, spend
 from coprune.data import DataSet, MemorySource, Source
 from coprune.data.dataset import check_classes
+from coprune.data.shares import own_batches
 from coprune.errors import UserError
 from coprune.forward import FAILURES, Inputs, check_takes, moved, part_of
-from coprune.measure import evaluate
 from coprune.plan import GroupDecision, Skipped
 from coprune.profile import Profile, Statistic, gather
 from coprune.recover import Recovered, kept_outputs, recovered
@@ -42,6 +42,8 @@ DEFAULT_KINDS = ("inner", "heads", "neurons")
 
 UnitWord = Literal["channels", "inner", "coupled", "heads", "neurons"]
 """What a user may ask for; ``channels`` are inner ones."""
+
+_LOOK = 250  # samples of a pass
 
 Choices = Sequence[GroupChoice] | JointChoice
 """What a method says: a choice a group, or one over all groups."""
@@ -149,7 +151,10 @@ def gather_for(
     except UserError:
         raise
     except FAILURES:
-        evaluate(model, source, device=device)  # says so when it is the samples' fault
+        # Whose fault is it? No exchange here: other processes know nothing of this.
+        model.to(device)
+        for batch in own_batches(source, _LOOK):
+            check_takes(model, moved(batch.inputs, device))
         raise
     return Profile(prepared.units.groups, prepared.cost, {**have, **found}, device)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.errors import UserError
-from coprune.forward import Inputs, logits_of
+from coprune.forward import FAILURES, Inputs, logits_of
 from coprune.plan import GroupDecision, Skipped
 from coprune.surgery.channels import cut
 from coprune.surgery.mask import masked
@@ -138,7 +138,7 @@ def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tenso
             expected = logits_of(model, images.clone())
     except UserError as cause:
         return f"it cannot be cut: {cause}"
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as cause:
+    except FAILURES as cause:
         said = str(cause).splitlines()[0] if str(cause) else ""
         return f"the model does not run when it is cut ({type(cause).__name__}: {said})"
     if found.shape != expected.shape:

@@ -19,12 +19,8 @@ from torch_pruning._helpers import _HybridIndex
 from torch_pruning.dependency import index_mapping
 
 from coprune.errors import UserError
-from coprune.forward import Inputs
+from coprune.forward import FAILURES, Inputs
 from coprune.units.layers import Side, channel_count, grouping, has_channels
-
-_UNTRACEABLE = (
-    RuntimeError, ValueError, LookupError, AttributeError, TypeError, AssertionError, ArithmeticError
-)  # fmt: skip
 
 
 class _Regrouped(torch.autograd.Function):
@@ -187,7 +183,7 @@ def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
             graph = tp.DependencyGraph().build_dependency(model.eval(), example_inputs=example)
             _tell_paths(graph)
             return graph
-    except _UNTRACEABLE as cause:
+    except FAILURES as cause:
         raise UserError(
             f"the dependency graph of {type(model).__name__} cannot be traced: "
             f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
