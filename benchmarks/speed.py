@@ -4,6 +4,7 @@
 
 Parts (``--parts``, all by default; what the file has of other parts stays):
 
+    choice     choice and recovery of the default, without training, on networks of growing depth
     passes     the profile pass against a plain evaluation pass in turn (ResNet-20, ResNet-50); start-up
     distances  ResNet-50's widths with 1,000 classes, exact and sketched, each in a process of its own
     agreement  what exact and sketched distances both keep, on moments of a ResNet-50
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+import speed_choice
 import speed_curves
 import speed_distances
 import speed_passes
@@ -36,6 +38,9 @@ class Sizes:
     """How much is measured."""
 
     repeats: int = 9
+    depths: tuple[str, ...] = ("resnet20", "resnet56", "resnet110")
+    calibration: int = 1000
+    chosen: int = 2
     images: int = 1500
     images50: int = 64
     pixels50: int = 224
@@ -62,6 +67,9 @@ class Sizes:
 
 SMALL = Sizes(
     repeats=1,
+    depths=("resnet20",),
+    calibration=100,
+    chosen=1,
     images=250,
     images50=2,
     pixels50=32,
@@ -78,6 +86,10 @@ SMALL = Sizes(
     at_classes=10,
     grow_images=(250, 500),
 )
+
+
+def choice(s: Sizes, python: Path | None) -> dict:
+    return {"choice": speed_choice.of_depths(s.depths, images=s.calibration, repeats=s.chosen)}
 
 
 def passes(s: Sizes, python: Path | None) -> dict:
@@ -119,7 +131,7 @@ def growth(s: Sizes, python: Path | None) -> dict:
 
 
 PARTS: dict[str, Callable[[Sizes, Path | None], dict]] = {
-    part.__name__: part for part in (passes, distances, agreement, curve, gbfs, growth)
+    part.__name__: part for part in (choice, passes, distances, agreement, curve, gbfs, growth)
 }
 
 

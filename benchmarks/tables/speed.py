@@ -8,7 +8,12 @@ from pathlib import Path
 from tables.shared import table, versions
 
 CELLS = {1: "pooled", 4: "4×4 cells", 0: "every pixel"}
-NAMES = {"resnet20": "ResNet-20", "resnet50": "ResNet-50, 224²"}
+NAMES = {
+    "resnet20": "ResNet-20",
+    "resnet56": "ResNet-56",
+    "resnet110": "ResNet-110",
+    "resnet50": "ResNet-50, 224²",
+}
 PLOTS = {
     "classes": ("classes", "distances of {at_units} units"),
     "units": ("units", "distances of {at_classes} classes"),
@@ -31,6 +36,9 @@ def note(content: dict, said: str, *parts: str) -> str:
 def summary(content: dict) -> str:
     """What README says: the promises, a line each, of the parts that were measured."""
     rows = []
+    for row in content.get("choice", {}).get("rows", ())[:1]:
+        what = f"choice and least squares, {NAMES[row['model']]}, {content['choice']['images']:,} images"
+        rows.append([what, f"{sum(row['seconds'].values()):.0f} s"])
     for row in content.get("profile_pass", ()):
         if row["grid"] == 1 and (row["model"] == "resnet20" or row["classes"] == 1000):
             what = f"profile pass, {NAMES[row['model']]}, {row['classes']:,} classes"
@@ -66,6 +74,28 @@ def summary(content: dict) -> str:
     return table(["what", "cost"], rows) + note(
         content, "Medians, in turn on one machine;", *content["measured"]
     )
+
+
+def choice(content: dict) -> str:
+    found = content["choice"]
+    rows = []
+    for r in found["rows"]:
+        together = sum(r["seconds"].values())
+        rows.append(
+            [
+                NAMES[r["model"]],
+                f"{r['macs'] / 1e6:.0f} M",
+                *(f"{r['seconds'][step]:.1f} s" for step in ("profile", "select", "recover")),
+                f"{together:.1f} s",
+                f"{together / r['macs'] * 1e6:.2f} s",
+            ]
+        )
+    head = ["network", "MACs", "profile", "choice", "least squares", "together", "a million MACs"]
+    said = (
+        f"{100 * found['keep_macs']:.0f} % of the MACs, {found['images']:,} calibration images of 28 × 28; "
+        f"medians of {found['repeats']} runs of `coprune prune`, measuring accuracy and latency not counted;"
+    )
+    return table(head, rows) + note(content, said, "choice")
 
 
 def passes(content: dict) -> str:
@@ -261,6 +291,7 @@ def plot(content: dict, path: Path) -> None:
 
 TABLES = {
     "speed": summary,
+    "speed_choice": choice,
     "speed_passes": passes,
     "speed_distances": distances,
     "speed_agreement": agreement,
@@ -269,6 +300,7 @@ TABLES = {
     "speed_growth": growth,
 }
 NEEDED = {
+    "speed_choice": "choice",
     "speed_passes": "profile_pass",
     "speed_distances": "distances",
     "speed_agreement": "agreement",

@@ -15,6 +15,8 @@ from coprune.files import read_document, write_json
 
 SCHEMA = 1
 
+StageName = Literal["base", "pruned", "recovered", "finetuned"]
+
 
 class Stage(BaseModel):
     """The model after one step.
@@ -32,7 +34,7 @@ class Stage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["base", "pruned", "recovered", "finetuned"]
+    name: StageName
     metric: str = "top1"
     value: float = Field(ge=0, le=1)
     macs: int

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
 from coprune.allocate import measured_curves
 from coprune.allocate.curves import LEVELS, _levels, pruned_alone, resolved, through
+from coprune.allocate.replay import Replay
 from coprune.complementary import COMPLEMENTARY, ComplementarySettings
 from coprune.data import ArraySource, LoaderSource
 from coprune.profile import ConsumerCovariance, Profile, consumers, gather
@@ -178,11 +178,13 @@ def test_samples_are_evenly_spread_and_fewer_where_there_is_much_to_measure(trac
     from coprune.allocate import curves
 
     seen = []
-    monkeypatch.setattr(
-        curves,
-        "_log_probabilities",
-        lambda _, x: seen.append(torch.cat(x)) or F.log_softmax(torch.zeros(len(seen[-1]), 3), 1),
-    )
+
+    class Looked(Replay):
+        def __init__(self, model, batches, *, watched):
+            super().__init__(model, batches, watched=watched)
+            seen.append(torch.cat(batches))
+
+    monkeypatch.setattr(curves, "Replay", Looked)
     source = noise(300)
     choice = choices_of(traced["flattened"][0])[0]
     effort = replace(curves.IMAGES, work=100 * len(_levels(choice.group.size)))

@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coprune.allocate.replay import Replay
 from coprune.data import Source
 from coprune.data.spread import spread_batches
-from coprune.forward import Inputs, copied, logits_of, moved
+from coprune.forward import moved
 from coprune.profile import Consumer
 from coprune.progress import track
 from coprune.ranks.exchange import gathered
@@ -106,11 +107,13 @@ def measured_curves(
     effort = IMAGES if isinstance(first, Tensor) else TEXTS
     count = max(effort.least, min(effort.most, effort.work // max(1, len(plan))))
     inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=effort.batch)]
-    reference = _log_probabilities(model, inputs)
+    consumers = {consumer.layer for choice in choices for consumer in choice.consumers}
+    replay = Replay(model, inputs, watched=consumers)
+    reference = replay.logits.double().log_softmax(1)
     mine: list[tuple[str, int, float]] = []
     for choice, k in track(own(plan), label="sensitivity of groups", total=len(own(plan))):
         with pruned_alone(model, choice.consumers, choice.kept(k), choice.group.size):
-            found = _log_probabilities(model, inputs)
+            found = replay.again(c.layer for c in choice.consumers).double().log_softmax(1)
         divergence = F.kl_div(found, reference, log_target=True, reduction="batchmean")
         mine.append((choice.group.name, k, float(divergence)))
     points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
@@ -123,12 +126,6 @@ def measured_curves(
 
 def _levels(size: int) -> list[int]:
     return sorted({max(1, round(level * size)) for level in LEVELS} - {size})
-
-
-def _log_probabilities(model: nn.Module, batches: Sequence[Inputs]) -> Tensor:
-    # Copies: the first layer may work in place.
-    parts = [logits_of(model, copied(part)) for part in batches]
-    return torch.cat(parts).double().log_softmax(1)
 
 
 def through(loss: Tensor, points: dict[int, float]) -> Tensor:

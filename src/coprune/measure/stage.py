@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
 from coprune.data import DataSet
@@ -11,12 +9,12 @@ from coprune.forward import Inputs
 from coprune.measure.accuracy import evaluate
 from coprune.measure.macs import count_macs, count_params
 from coprune.measure.memory import peak_memory
-from coprune.result import Stage
+from coprune.result import Stage, StageName
 from coprune.store.tensors import tensor_file_size
 
 
 def measure_stage(
-    name: Literal["base", "pruned", "recovered", "finetuned"],
+    name: StageName,
     model: nn.Module,
     data: DataSet,
     example: Inputs,

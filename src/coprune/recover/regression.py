@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -242,24 +243,49 @@ class _Problem:
         Args:
             found: the line whose outputs below 0 are right behind a rectifier; None: the plain target.
         """
-        rows, target, part = self._rows, self._target, self._part
         lacks = []
-        right = torch.zeros(rows.shape[1], len(self._start.bias), dtype=torch.float64, device=rows.device)
+        right = torch.zeros(
+            self._rows.shape[1], len(self._start.bias), dtype=torch.float64, device=self._rows.device
+        )
         lacking = torch.zeros_like(self._start.bias)
-        for chunk in _chunks(part):
-            value = target.value[chunk]
-            if found is not None:
-                now = target.behind(found.output(rows[chunk]), chunk)
-                value = torch.where(value > 0, value, now.clamp_max(0.0))
-            lack = target.output(value, chunk) - self._start.output(rows[chunk])
+        for chunk, start, plain in self._started:
+            rows = self._rows[chunk]
+            lack = plain if found is None else self._rectified(found, chunk, start, plain)
             lacking += lack.sum(0, dtype=torch.float64)
             if self._dual:
                 lacks.append(lack.double())
             else:
-                right += rows[chunk].T @ lack
+                right += rows.T @ lack
         right, lacking = (torch.cat(lacks) if self._dual else self._total(right)), self._total(lacking)
         mean = lacking / self._count if self._intercept else torch.zeros_like(lacking)
         return (right - mean if self._dual else right - self._mean.outer(lacking)), mean
+
+    @cached_property
+    def _started(self) -> list[tuple[slice, Tensor, Tensor]]:
+        """Rows, what the old weights lead to there, and what their output lacks: the same in every sweep."""
+        found = []
+        for chunk in _chunks(self._part):
+            now = self._start.output(self._rows[chunk])
+            found.append(
+                (
+                    chunk,
+                    self._target.behind(now, chunk),
+                    self._target.output(self._target.value[chunk], chunk) - now,
+                )
+            )
+        return found
+
+    def _rectified(self, found: _Line, chunk: slice, start: Tensor, plain: Tensor) -> Tensor:
+        """What is lacking when rows with a target below 0 are given their own value, cut at 0.
+
+        With d what the line has more than the old weights, that value is ``start + scale · d`` less its
+        positive part, so that d less that part over the scale is lacking.
+        """
+        scale = self._target.scale
+        more = _Line(found.weight - self._start.weight, found.bias - self._start.bias)
+        d = more.output(self._rows[chunk])
+        above = torch.addcmul(start, d, scale).relu_()
+        return torch.where(self._target.value[chunk] > 0, plain, d.sub_(above.div_(scale)))
 
     def step(self, factor: Tensor, missing: tuple[Tensor, Tensor]) -> _Line:
         """The old weights and what they lacked."""

@@ -23,7 +23,7 @@ from coprune.profile import Profile
 from coprune.ranks.exchange import check_same, on_first
 from coprune.ranks.who import world
 from coprune.recover import Recovered, kept_outputs
-from coprune.result import Result, Stage
+from coprune.result import Result, Stage, StageName
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
 from coprune.run.layerwise import prune_layer_by_layer
@@ -97,7 +97,12 @@ def prune_model(
     fingerprint = weights_fingerprint(model)
     judged = is_judged(settings, method)
     statistics_part, judging_part = calibration_parts(data, settings, judged=judged)
-    base = measure_stage("base", model, data, prepared.example, device=device)
+
+    def staged(name: StageName, net: nn.Module) -> Stage:
+        with watch.measure("measure"):
+            return measure_stage(name, net, data, prepared.example, device=device)
+
+    base = staged("base", model)
     stages, notes, found = [base], [*data.notes], None
     fresh = fresh_parameters(model)
     if fresh:
@@ -167,14 +172,14 @@ def prune_model(
     if folder:
         plan.save(folder.path / "plan.json")
         folder.log("plan", kept=plan.units["kept"], total=plan.units["total"])
-    stages.append(measure_stage("pruned", pruned, data, prepared.example, device=device))
+    stages.append(staged("pruned", pruned))
     touched = stages[-1].macs < base.macs
     if not touched:
         notes.append("nothing was removed: " + why_nothing(settings, found, len(judging_part)))
 
-    with watch.measure("recover"):
-        did = Recovered(False)
-        if touched:
+    did = Recovered(False)
+    if touched:
+        with watch.measure("recover"):
             did = recover(
                 pruned,
                 model,
@@ -184,12 +189,12 @@ def prune_model(
                 seed=settings.seed,
                 device=device,
             )
-        notes.extend(did.notes)
-        if folder and did.together is not None:
-            folder.log("reconstruction", **asdict(did.together))
-        if did.done:
-            check_same(pruned, weights_fingerprint, what="result of the recovery")
-            stages.append(measure_stage("recovered", pruned, data, prepared.example, device=device))
+    notes.extend(did.notes)
+    if folder and did.together is not None:
+        folder.log("reconstruction", **asdict(did.together))
+    if did.done:
+        check_same(pruned, weights_fingerprint, what="result of the recovery")
+        stages.append(staged("recovered", pruned))
     if settings.finetune.epochs and touched:
         before = copy.deepcopy(pruned)
         with watch.measure("finetune"):
@@ -213,7 +218,7 @@ def prune_model(
             )
             pruned = before
         else:
-            stages.append(measure_stage("finetuned", pruned, data, prepared.example, device=device))
+            stages.append(staged("finetuned", pruned))
             if surely_worse(before, pruned, judging_part, device):
                 notes.append(
                     "fine-tuning made the model worse on calibration data; give a lower --finetune-lr "

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coprune.plan import Member, Skipped
@@ -21,6 +24,8 @@ from coprune.units.layers import is_linear
 
 Quantity = Literal["macs", "params"]
 """What a model can be too large in."""
+
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -135,12 +140,25 @@ class CostModel:
         return self._total(counts, "params")
 
     def _total(self, counts: Mapping[str, int], quantity: Quantity) -> float:
-        gone = {g: 1 - counts.get(g, n) / n for g, n in self.sizes.items()}
+        gone = np.array([1 - counts.get(group, size) / size for group, size in self.sizes.items()])
+        reads, writes, costs = self._parts
+        return float(costs[quantity] @ ((1.0 - reads @ gone) * (1.0 - writes @ gone)))
 
-        def left(shares: tuple[Share, ...]) -> float:
-            return 1.0 - sum(share.part * gone.get(share.group, 0.0) for share in shares)
-
-        return sum(getattr(layer, quantity) * left(layer.output) * left(layer.input) for layer in self.layers)
+    @cached_property
+    def _parts(self) -> tuple[_Floats, _Floats, dict[Quantity, _Floats]]:
+        """What part of every layer's input and output is each group's, ``[L, G]``; what it costs, ``[L]``."""
+        at = {group: column for column, group in enumerate(self.sizes)}
+        reads, writes = (np.zeros((len(self.layers), len(at))) for _ in range(2))
+        for row, layer in enumerate(self.layers):
+            for table, shares in ((reads, layer.input), (writes, layer.output)):
+                for share in shares:
+                    if share.group in at:
+                        table[row, at[share.group]] += share.part
+        costs: dict[Quantity, _Floats] = {
+            "macs": np.array([layer.macs for layer in self.layers], dtype=float),
+            "params": np.array([layer.params for layer in self.layers], dtype=float),
+        }
+        return reads, writes, costs
 
     @property
     def full(self) -> int:
