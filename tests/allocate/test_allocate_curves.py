@@ -180,8 +180,8 @@ def test_samples_are_evenly_spread_and_fewer_where_there_is_much_to_measure(trac
     seen = []
 
     class Looked(Replay):
-        def __init__(self, model, batches, *, watched):
-            super().__init__(model, batches, watched=watched)
+        def __init__(self, model, batches):
+            super().__init__(model, batches)
             seen.append(torch.cat(batches))
 
     monkeypatch.setattr(curves, "Replay", Looked)

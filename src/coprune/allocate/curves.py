@@ -107,8 +107,7 @@ def measured_curves(
     effort = IMAGES if isinstance(first, Tensor) else TEXTS
     count = max(effort.least, min(effort.most, effort.work // max(1, len(plan))))
     inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=effort.batch)]
-    consumers = {consumer.layer for choice in choices for consumer in choice.consumers}
-    replay = Replay(model, inputs, watched=consumers)
+    replay = Replay(model, inputs)
     reference = replay.logits.double().log_softmax(1)
     mine: list[tuple[str, int, float]] = []
     for choice, k in track(own(plan), label="sensitivity of groups", total=len(own(plan))):

@@ -1,12 +1,16 @@
 """Passes of almost the same network again: what lies in front of the first changed layer is not repeated.
 
-Only what costs most is kept (products and convolutions), in the order in which it was computed; all else
-runs as it always does. So nothing has to be known of how the network is built.
+Only the products of dense layers are kept, which cost most; all else runs as it always does. A product is
+known by its layer and by how often that has run in this pass. So nothing has to be known of how the network
+is built, and nothing is mixed up when it makes other calls the second time, as one that keeps its tables of
+positions does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,58 +18,97 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from coprune.forward import Inputs, copied, logits_of
+from coprune.units.layers import is_convolution, is_linear
 
 MEMORY = 1 << 30
-"""Bytes that are kept at most. The first calls of a pass are, since they are spared most often."""
+"""Bytes that are kept at most. The first layers of a pass are, since they are spared most often."""
 
-_COSTLY = frozenset(
-    {
-        *(f"conv{n}d" for n in (1, 2, 3)),
-        *(f"conv_transpose{n}d" for n in (1, 2, 3)),
-        *("linear", "bilinear", "matmul", "__matmul__", "bmm", "baddbmm", "addmm", "einsum"),
-        "scaled_dot_product_attention",
-    }
+_PRODUCTS = frozenset(
+    {"linear", *(f"conv{n}d" for n in (1, 2, 3)), *(f"conv_transpose{n}d" for n in (1, 2, 3))}
 )
 
+_Run = tuple[str, int]
+"""(layer, how often it had run before in this pass)."""
 
-class _Remembering(TorchFunctionMode):
-    """Notes the results of costly calls, or hands out noted ones up to a number."""
 
-    def __init__(self, made: list[Tensor | None], fragile: set[int], *, upto: int, room: int) -> None:
+@dataclass
+class _Known:
+    """What a batch's first pass leaves.
+
+    Attributes:
+        products: of the runs that are kept, in the order in which they began.
+        order: when each run began.
+    """
+
+    products: dict[_Run, Tensor] = field(default_factory=dict)
+    order: dict[_Run, int] = field(default_factory=dict)
+
+    def before(self, layers: Iterable[str]) -> int:
+        """How many runs began before any of some layers did."""
+        # A layer that was never entered is used in some other way, at a moment that is not known.
+        return min((self.order.get((layer, 0), 0) for layer in layers), default=0)
+
+
+class _Pass(TorchFunctionMode):
+    """One pass that notes products, as long as there is room, or hands out those of the first runs."""
+
+    def __init__(self, known: _Known, fragile: set[_Run], *, upto: int = 0, room: int = 0) -> None:
         super().__init__()
-        self._made, self._fragile, self._upto, self._room = made, fragile, upto, room
-        self.calls = 0
-        self.versions: list[tuple[int, Tensor, int]] = []
+        self._known, self._fragile, self._upto, self._room = known, fragile, upto, room
+        self._runs: dict[str, int] = {}
+        self._entered: _Run | None = None
+        self._noted: list[tuple[_Run, Tensor, int]] = []
+
+    @contextmanager
+    def of(self, model: nn.Module) -> Iterator[None]:
+        """Within the context the model makes one pass."""
+
+        def enter(name: str) -> None:
+            run = self._runs[name] = self._runs.get(name, -1) + 1
+            self._entered = (name, run)
+            self._known.order.setdefault((name, run), len(self._known.order))
+
+        def leave(*_: Any) -> None:
+            self._entered = None
+
+        handles = []
+        for name, module in model.named_modules():
+            if is_convolution(module) or is_linear(module):
+                handles.append(module.register_forward_pre_hook(lambda m, i, name=name: enter(name)))
+                handles.append(module.register_forward_hook(leave))
+        try:
+            with self:
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        for run, product, version in self._noted:
+            # Somebody has worked on it in place: of the next batch a copy is kept.
+            if product._version != version:
+                self._fragile.add(run)
+                del self._known.products[run]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__name__", "") not in _COSTLY:
+        run = self._entered
+        if run is None or getattr(func, "__name__", "") not in _PRODUCTS:
             return func(*args, **(kwargs or {}))
-        number = self.calls
-        self.calls += 1
-        if number < self._upto:
-            known = self._made[number]
-            if known is not None:
-                return known.clone() if number in self._fragile else known
-        result = func(*args, **(kwargs or {}))
-        if self._room > 0:
-            self._note(number, result)
-        return result
-
-    def _note(self, number: int, result: Any) -> None:
-        into = isinstance(result, Tensor)
-        size = result.untyped_storage().nbytes() if into else 0
-        if not into or size > self._room:
-            self._made.append(None)
-            self._room = self._room if into else 0
-            return
-        self._room -= size
-        if number in self._fragile:
-            self._made.append(result.clone())
-            return
-        self._made.append(result)
-        self.versions.append((number, result, result._version))
+        self._entered = None
+        if self._known.order[run] < self._upto and run in self._known.products:
+            product = self._known.products[run]
+            return product.clone() if run in self._fragile else product
+        product = func(*args, **(kwargs or {}))
+        size = product.untyped_storage().nbytes()
+        # Of a tensor made in inference mode it cannot be seen whether somebody works on it.
+        if size <= self._room and not product.is_inference():
+            self._room -= size
+            if run in self._fragile:
+                self._known.products[run] = product.clone()
+            else:
+                self._known.products[run] = product
+                self._noted.append((run, product, product._version))
+        return product
 
 
 class Replay:
@@ -74,58 +117,30 @@ class Replay:
     Args:
         model: unpruned.
         batches: samples ``[N, …]``.
-        watched: layers that may be changed later.
         memory: bytes that are kept at most.
     """
 
-    def __init__(
-        self, model: nn.Module, batches: Iterable[Inputs], *, watched: Iterable[str], memory: int = MEMORY
-    ) -> None:
+    def __init__(self, model: nn.Module, batches: Iterable[Inputs], *, memory: int = MEMORY) -> None:
         self._model, self._batches = model, list(batches)
-        self._fragile: set[int] = set()  # results that somebody works on in place
-        self._made: list[list[Tensor | None]] = []
-        self._entered: list[dict[str, int]] = []
-        room = memory // max(1, len(self._batches))
-        names = list(watched)
-        self.logits = torch.cat([self._first(batch, names, room) for batch in self._batches])
+        self._fragile: set[_Run] = set()  # whose products somebody works on in place
+        self._known = [_Known() for _ in self._batches]
+        room, parts = memory // max(1, len(self._batches)), []
+        for batch, known in zip(self._batches, self._known, strict=True):
+            parts.append(self._pass(batch, _Pass(known, self._fragile, room=room)))
+        self.logits = torch.cat(parts)
         """Of the unchanged model, ``[N, C]``."""
-
-    def _first(self, batch: Inputs, watched: list[str], room: int) -> Tensor:
-        made: list[Tensor | None] = []
-        entered: dict[str, int] = {}
-        mode = _Remembering(made, self._fragile, upto=0, room=room)
-
-        def enter(name: str) -> None:
-            entered.setdefault(name, mode.calls)
-
-        handles = [
-            self._model.get_submodule(name).register_forward_pre_hook(lambda m, i, name=name: enter(name))
-            for name in watched
-        ]
-        try:
-            with mode:
-                logits = logits_of(self._model, copied(batch))
-        finally:
-            for handle in handles:
-                handle.remove()
-        for number, result, version in mode.versions:
-            if result._version != version:
-                self._fragile.add(number)
-                made[number] = None
-        self._made.append(made)
-        self._entered.append(entered)
-        return logits
 
     def again(self, changed: Iterable[str]) -> Tensor:
         """Logits ``[N, C]`` of the model as it is now.
 
         Args:
-            changed: the watched layers that are not what they were; nothing else may be.
+            changed: the dense layers that are not what they were; nothing else may be.
         """
         names, parts = list(changed), []
-        for batch, made, entered in zip(self._batches, self._made, self._entered, strict=True):
-            # A layer that was never entered is used in some other way, at a moment that is not known.
-            upto = min((entered.get(name, 0) for name in names), default=0)
-            with _Remembering(made, self._fragile, upto=min(upto, len(made)), room=0):
-                parts.append(logits_of(self._model, copied(batch)))
+        for batch, known in zip(self._batches, self._known, strict=True):
+            parts.append(self._pass(batch, _Pass(known, self._fragile, upto=known.before(names))))
         return torch.cat(parts)
+
+    def _pass(self, batch: Inputs, mode: _Pass) -> Tensor:
+        with mode.of(self._model):
+            return logits_of(self._model, copied(batch))
