@@ -228,6 +228,26 @@ def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
         trained(net=tiny.randomise(tiny.Perceptron()), checkpoint=checkpoint)
 
 
+def test_the_scale_of_gradients_is_kept(tmp_path):
+    # Once a bug: fp16 began again at its first scale, and whole steps were passed over until it had fallen.
+    checkpoint, net = Checkpoint(tmp_path / "state.safetensors"), small()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=3)
+    for gradient in (1.0, float("inf"), 1.0, 1.0):
+        scaler.scale(torch.zeros(())).item()
+        for parameter in net.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+        scaler.step(optimizer)
+        scaler.update()
+    assert scaler.get_scale() == 512.0
+    checkpoint.save(net, optimizer, step=4, sums={}, scaler=scaler)
+    again = torch.amp.GradScaler("cpu")
+    assert checkpoint.restore(net, optimizer, scaler=again) == (4, {})
+    assert again.state_dict() == scaler.state_dict()
+    # A training that needs none reads the same file.
+    assert checkpoint.restore(net, optimizer) == (4, {})
+
+
 def test_no_checkpoint_yet_starts_at_the_beginning(tmp_path):
     state, _ = trained(checkpoint=Checkpoint(tmp_path / "state.safetensors"))
     assert tiny.same_state(state, trained()[0])

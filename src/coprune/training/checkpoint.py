@@ -1,7 +1,8 @@
 """A training's state on disk: safetensors with the counters in its metadata, one atomic file.
 
-Holds the model, the optimizer's momentum and how many steps were done. Nothing else is needed:
-batches and augmentation are pure functions of seed, epoch and step (:mod:`coprune.data.source`).
+Holds the model, the optimizer's momentum, the scale of fp16's gradients and how many steps were done.
+Nothing else is needed: batches and augmentation are pure functions of seed, epoch and step
+(:mod:`coprune.data.source`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from coprune.errors import UserError
@@ -30,18 +32,33 @@ class Checkpoint:
     path: Path
 
     def save(
-        self, model: nn.Module, optimizer: Optimizer, *, step: int, sums: Mapping[int, list[float]]
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        step: int,
+        sums: Mapping[int, list[float]],
+        scaler: GradScaler | None = None,
     ) -> None:
-        """Write model, momentum, the number of steps done and the log's sums of each epoch."""
+        """Write model, momentum, the number of steps done, the log's sums of each epoch, and fp16's scale."""
         tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 if isinstance(value, Tensor):
                     tensors[f"optimizer.{index}.{key}"] = value
-        write_tensors(self.path, tensors, metadata={"step": str(step), "sums": json.dumps(sums)})
+        scale = {} if scaler is None else scaler.state_dict()
+        metadata = {"step": str(step), "sums": json.dumps(sums), "scaler": json.dumps(scale)}
+        write_tensors(self.path, tensors, metadata=metadata)
 
-    def restore(self, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict[int, list[float]]]:
+    def restore(
+        self, model: nn.Module, optimizer: Optimizer, *, scaler: GradScaler | None = None
+    ) -> tuple[int, dict[int, list[float]]]:
         """Load a saved state, in place.
+
+        Args:
+            model: trained in the saved state.
+            optimizer: of its parameters.
+            scaler: of gradients in fp16, where there is one.
 
         Returns:
             The steps done and the log's sums; 0 and nothing when there is no file.
@@ -57,6 +74,7 @@ class Checkpoint:
         try:
             step = int(metadata["step"])
             sums = {int(epoch): entry for epoch, entry in json.loads(metadata["sums"]).items()}
+            scale = json.loads(metadata.get("scaler", "{}"))
         except (KeyError, ValueError) as cause:
             raise UserError(f"{self.path}: not a checkpoint of coprune; remove it") from cause
         prefix = "model."
@@ -64,6 +82,8 @@ class Checkpoint:
         if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in model.state_dict().items()}:
             raise UserError(f"{self.path}: checkpoint of another network; use --overwrite to start anew")
         model.load_state_dict(saved)
+        if scaler is not None and scale:
+            scaler.load_state_dict(scale)
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):

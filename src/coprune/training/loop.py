@@ -150,7 +150,8 @@ def fit(
     if teacher is not None:
         teacher = teacher.to(accelerator.device).eval()
     optimizer = optimizer_for(recipe, model)
-    done, sums = checkpoint.restore(model, optimizer) if checkpoint else (0, {})
+    scaler = accelerator.scaler
+    done, sums = checkpoint.restore(model, optimizer, scaler=scaler) if checkpoint else (0, {})
     if not is_first():
         sums = {epoch: [0.0, 0.0, 0.0] for epoch in sums}  # those of all are the first one's
     for group in optimizer.param_groups:
@@ -223,7 +224,7 @@ def fit(
         due = checkpoint is not None and done % steps == 0
         # Clocks differ; the first process's counts.
         if checkpoint and (due or gathered(time.monotonic() - saved_at >= recipe.patience_s)[0]):
-            checkpoint.save(model, optimizer, step=done, sums=_summed(sums))
+            checkpoint.save(model, optimizer, step=done, sums=_summed(sums), scaler=scaler)
             saved_at = time.monotonic()
     sums = _summed(sums)
     _put_back(accelerator, model, trained)
