@@ -1,5 +1,7 @@
 """Hidden outputs as targets: where they are compared, the error by hand, and what training makes of it."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -170,3 +172,16 @@ def test_dropout_is_off_while_there_is_a_teacher_and_batch_norm_is_not(taught):
 def test_matching_needs_a_teacher():
     with pytest.raises(UserError, match="unpruned model"):
         fit(nn.Linear(4, 3), tiny.source(8), Recipe(epochs=1, match=1.0), seed=0)
+
+
+def test_a_last_batch_of_one_sample_does_no_harm():
+    # Once a bug: one row is not apart from anything, its error was divided by nothing, weights became NaN.
+    one = torch.ones(1, 4)
+    assert float(matching_loss({"fc": [one + 1]}, {"fc": [one]}, inputs=one)) == 0.0
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(144, 4), nn.ReLU(), nn.Linear(4, 3))
+    net = copy.deepcopy(teacher)
+    with torch.no_grad():
+        net[1].weight += 0.1
+    recipe = Recipe(epochs=1, batch_size=8, lr=0.01, distill=0.9, match=10.0)
+    fit(net, tiny.source(17), recipe, seed=0, teacher=teacher)
+    assert all(bool(p.isfinite().all()) for p in net.parameters())

@@ -187,6 +187,8 @@ def matching_loss(
             if found.shape != wanted.shape:
                 continue
             ours, theirs = (_rows(o.float(), mask, axis) for o in (found, wanted))
+            if len(theirs) < 2:  # one row alone is not apart from anything: any error would be infinite
+                continue
             apart = (theirs - theirs.mean(0)).square().sum()
             shares.append((ours - theirs).square().sum() / apart.clamp_min(torch.finfo(apart.dtype).tiny))
     return torch.stack(shares).mean() if shares else torch.zeros(())
