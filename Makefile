@@ -118,7 +118,7 @@ bench-zoo: $(VENV)/.ready
 	$(BIN)/python benchmarks/zoo.py --one-of family --out benchmarks/results/zoo.json
 	$(BIN)/python benchmarks/render.py
 
-# Profile pass, distances of a thousand classes, every k, and how each grows (about a quarter of an hour; with
+# Choice and recovery, profile pass, distances of a thousand classes, every k, and how each grows (half an hour; with
 # GBFS=PYTHON, a Python that has gbfs 0.2.1, half an hour more: see docs/speed.md).
 GBFS ?=
 bench-speed: $(VENV)/.ready
