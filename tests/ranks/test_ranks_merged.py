@@ -118,19 +118,20 @@ def solved():
 class Plain(nn.Module):
     """Without batch norm, and with a layer that nothing reads."""
 
-    def __init__(self):
+    def __init__(self, hidden=8):
         super().__init__()
-        self.first, self.last, self.idle = nn.Linear(144, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+        self.first, self.last = nn.Linear(144, hidden), nn.Linear(hidden, 3)
+        self.idle = nn.Linear(hidden, 3)
 
     def forward(self, x):
         return self.last(torch.tanh(self.first(x.flatten(1))))
 
 
 def trained():
-    """33 samples in batches of 8: the last one has one sample, and some processes none."""
+    """33 samples in batches of 8: the last one has one sample, and some processes none. With hidden outputs."""
     few = SAMPLES.take(torch.arange(33))
-    recipe = Recipe(epochs=2, batch_size=8, lr=0.05, distill=0.5, clip=1.0)
-    net = tiny.randomise(Plain())
+    recipe = Recipe(epochs=2, batch_size=8, lr=0.05, distill=0.5, clip=1.0, match=2.0)
+    net = tiny.randomise(Plain(5))
     log = fit(net, few, recipe, seed=0, teacher=tiny.randomise(Plain(), seed=1))
     normed = tiny.randomise(tiny.Flattened())
     fit(normed, few, Recipe(epochs=1, batch_size=8), seed=0)
@@ -139,7 +140,7 @@ def trained():
 
 def adjusted():
     """All layers together, on samples of which some batches are not for everybody."""
-    net = tiny.randomise(Plain())
+    net = tiny.randomise(Plain(5))
     did = reconstruct(net, tiny.randomise(Plain(), seed=1), SAMPLES, kept={}, visits=310)
     return tiny.state_of(net), did
 

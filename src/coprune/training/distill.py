@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.forward import Inputs, logits_of
+from coprune.ranks.exchange import gathered_tensors
+from coprune.ranks.who import world
 from coprune.units.layers import channel_count, is_dense, is_transposed
 
 Recorded = dict[str, list[Tensor]]
@@ -163,20 +165,27 @@ def matching_loss(
     teacher: Mapping[str, Sequence[Tensor]],
     inputs: Inputs,
     kept: Mapping[str, Tensor] | None = None,
+    *,
+    weight: float = 1.0,
 ) -> Tensor:
     """Mean over the blocks of the squared error, as a share of how far the teacher's outputs are apart.
+
+    In a run of several processes outputs are apart over the whole batch, so that the losses, weighed and
+    averaged, are that of the batch.
 
     Args:
         student, teacher: block → outputs, ``[N, C, H, W]``, ``[N, T, C]`` or ``[N, C]`` each, or those of
             signals and volumes.
         inputs: tokens that their ``attention_mask`` ``[N, T]`` hides do not count.
         kept: as for :func:`matched_blocks`.
+        weight: of this process's loss in the mean over the processes; with 0 its samples do not count.
 
     Returns:
         A scalar in float32; 0 where no block's outputs have equal shapes.
     """
     mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
-    shares: list[Tensor] = []
+    errors: list[Tensor] = []
+    wanted_rows: list[Tensor] = []
     for name, outputs in student.items():
         for found, wanted in zip(outputs, teacher.get(name, ()), strict=False):
             # Signals are [N, C, L], tokens [N, T, C]: the channels' axis is the one that lost something.
@@ -187,11 +196,48 @@ def matching_loss(
             if found.shape != wanted.shape:
                 continue
             ours, theirs = (_rows(o.float(), mask, axis) for o in (found, wanted))
-            if len(theirs) < 2:  # one row alone is not apart from anything: any error would be infinite
-                continue
-            apart = (theirs - theirs.mean(0)).square().sum()
-            shares.append((ours - theirs).square().sum() / apart.clamp_min(torch.finfo(apart.dtype).tiny))
-    return torch.stack(shares).mean() if shares else torch.zeros(())
+            errors.append((ours - theirs).square().sum())
+            wanted_rows.append(theirs)
+    shares = [
+        error / apart.clamp_min(torch.finfo(apart.dtype).tiny)
+        for error, (apart, rows) in zip(errors, _apart(wanted_rows, counted=weight > 0), strict=True)
+        if rows > 1  # one alone is not apart from anything: any error would be infinite
+    ]
+    if not shares:
+        return torch.zeros(())
+    return torch.stack(shares).mean() * (world() / weight if weight else 1)
+
+
+def _apart(rows: Sequence[Tensor], *, counted: bool) -> list[tuple[Tensor, int]]:
+    """Squared distance from their mean, and number, of each of several sets of rows; over all processes.
+
+    Args:
+        rows: ``[M, C]`` each, of this process.
+        counted: whether they are its own.
+    """
+    means = [r.mean(0) for r in rows]
+    around = [(r - mean).square().sum() for r, mean in zip(rows, means, strict=True)]
+    found = [(m2, len(r)) for m2, r in zip(around, rows, strict=True)]
+    if world() == 1 or not found:
+        return found
+    own = [
+        torch.cat([mean.new_tensor([n * counted]), m2[None], mean]).double()
+        for (m2, n), mean in zip(found, means, strict=True)
+    ]
+    # One exchange for all of them; merged as Chan et al. (1983, eq. 2.1) merge two.
+    everybodys = torch.stack(gathered_tensors(torch.cat(own)))  # [processes, sets · (2 + C)]
+    return [
+        _together(part, dtype=m2.dtype)
+        for part, m2 in zip(everybodys.split([len(o) for o in own], dim=1), around, strict=True)
+    ]
+
+
+def _together(parts: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, int]:
+    """What :func:`_apart` says of one set; ``parts`` ``[processes, 2 + C]`` are its count, M2 and mean."""
+    parts = parts[parts[:, 0] > 0]
+    n, m2, mean = parts[:, 0], parts[:, 1], parts[:, 2:]
+    away = mean - (n[:, None] * mean).sum(0) / n.sum().clamp_min(1)
+    return (m2.sum() + (n * away.square().sum(1)).sum()).to(dtype), int(n.sum())
 
 
 def _rows(output: Tensor, mask: Tensor | None, axis: int) -> Tensor:

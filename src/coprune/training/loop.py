@@ -198,6 +198,7 @@ def fit(
             blocks=blocks,
             kept=kept,
             answers=answers,
+            weight=weight,
             how=accelerator,
         )
         accelerator.backward(loss * weight)
@@ -246,6 +247,7 @@ def _step(
     blocks: Sequence[str],
     kept: Mapping[str, Tensor] | None,
     answers: Answers | None,
+    weight: float,
     how: Accelerator,
 ) -> tuple[Tensor, Tensor]:
     """Logits ``[B, C]`` of one batch, and the loss.
@@ -259,6 +261,7 @@ def _step(
         recipe: weights of the parts of the loss.
         blocks: modules that both models have, whose outputs are compared.
         kept, answers: see :func:`fit`.
+        weight: of this process's loss in the mean over the processes.
         how: its mixed precision.
     """
     with taking(model, x), recorded(model, blocks) as ours, Quiet() if recipe.taught else nullcontext():
@@ -275,7 +278,7 @@ def _step(
     if recipe.distill < 1:
         loss = loss + (1 - recipe.distill) * F.cross_entropy(logits, y)
     if blocks:
-        loss = loss + recipe.match * matching_loss(ours, theirs, x, kept)
+        loss = loss + recipe.match * matching_loss(ours, theirs, x, kept, weight=weight)
     return logits, loss
 
 
