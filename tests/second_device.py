@@ -152,6 +152,8 @@ def register() -> None:
     torch.inference_mode = torch.no_grad  # a wrapper has no view there
     torch.tensor, torch.as_tensor = _made(torch.tensor), _made(torch.as_tensor)
 
+    from accelerate.state import PartialState
+
     import coprune.api
     import coprune.compare.run
     import coprune.run.measure
@@ -162,6 +164,7 @@ def register() -> None:
     torch.set_num_threads(1)
     _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
     torch.__future__.set_overwrite_module_params_on_conversion(True)
+    PartialState.default_device = property(lambda _: torch.device(f"{NAME}:0"))
     nn.Module.to, nn.Module.cpu = _moved, lambda module: _moved(module, "cpu")
     library = torch.library.Library("_", "IMPL")
     library.fallback(_computed, "PrivateUse1")

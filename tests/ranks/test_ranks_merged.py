@@ -128,7 +128,7 @@ class Plain(nn.Module):
 
 
 def trained():
-    """33 samples in batches of 8: the last one has one sample, and some processes none. With hidden outputs."""
+    """33 samples in batches of 8, hidden outputs too: the last has one sample, and some processes none."""
     few = SAMPLES.take(torch.arange(33))
     recipe = Recipe(epochs=2, batch_size=8, lr=0.05, distill=0.5, clip=1.0, match=2.0)
     net = tiny.randomise(Plain(5))

@@ -16,7 +16,9 @@ import coprune
 import tiny
 import tiny_coupled
 import tiny_transformers as zoo
+from coprune.data import in_memory
 from coprune.forward import logits_of, part_of
+from coprune.recover import kept_outputs, reconstruct
 from coprune.training import Recipe, fit
 
 # Its means are new in PyTorch and may change.
@@ -107,9 +109,10 @@ def transformer(name: str, **asked: Any) -> list[Ran]:
 def trained() -> list[float]:
     """The loss of each epoch, on the CPU and on the device."""
     read, losses = images(), []
-    for device in ("cpu", second_device.NAME):
+    for device in ("cpu", second_device.NAME, "cpu"):
         model = tiny.network("resnet20")
         log = fit(model, coprune.data.LoaderSource(read, 96), Recipe(epochs=2), seed=0, device=device)
+        assert {p.device.type for p in model.parameters()} == {device}
         losses += log.loss
     return losses
 
@@ -126,6 +129,21 @@ def recovered() -> list[torch.Tensor]:
     ]
     x = next(iter(read))[0]
     return [model(x).detach() for model in (teacher, pruned, *made)]
+
+
+def reconstructed() -> list[Any]:
+    """Whether all layers together helped, and the logits then, on the device and on the CPU."""
+    read, teacher = images(), tiny.network("vgg16_bn")
+    outcome = coprune.prune(
+        teacher, train=read, eval=read, calibration=read, keep_macs=0.6, recovery="none", device="cpu"
+    )
+    kept, source = kept_outputs(teacher, outcome.plan.groups), in_memory(read)
+    found: list[Any] = []
+    for device in (second_device.NAME, "cpu"):
+        model, whole = copy.deepcopy(outcome.model), copy.deepcopy(teacher)
+        did = reconstruct(model, whole, source, kept=kept, visits=200, device=device)
+        found += [did.changed, model.cpu()(next(iter(read))[0]).detach()]
+    return found
 
 
 def mixed() -> list[str]:
@@ -196,7 +214,15 @@ def test_a_model_pruned_elsewhere_is_recovered(away):
     assert (there - wanted).norm() < 0.5 * (cut - wanted).norm()
 
 
+def test_all_layers_together(away):
+    changed, there, changed_here, here = away(reconstructed)
+    assert changed
+    assert changed_here
+    assert (here - there).norm() < 0.005 * here.norm()
+
+
 def test_training(away):
     losses = away(trained)
-    assert losses[2:] == pytest.approx(losses[:2], rel=1e-4)
+    assert losses[2:4] == pytest.approx(losses[:2], rel=1e-4)
+    assert losses[4:] == losses[:2]
     assert losses[1] < losses[0]

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import save_file
 from torch import nn
 
 import tiny
-from coprune.data import ArraySource
+from coprune.data import ArraySource, LoaderSource
 from coprune.data.source import Augmentation
 from coprune.errors import UserError
 from coprune.training import Checkpoint, Recipe, fit
@@ -201,6 +203,50 @@ def test_a_last_batch_of_one_sample_can_be_trained_on():
     # refuses it in training ("Expected more than 1 value per channel"), after the whole epoch.
     net = nn.Sequential(nn.Flatten(), nn.Linear(144, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     assert fit(net, tiny.source(41), Recipe(epochs=1, batch_size=8), seed=0).steps > 0
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_batches_of_one_sample_are_refused_where_a_batch_norm_reads_them(epochs):
+    net, alone = small(), [(x[None], y[None]) for x, y in zip(*next(samples().batches(6)), strict=True)]
+    before = tiny.state_of(net)
+    with pytest.raises(UserError, match=r"a batch of 1 leaves batch norm one sample; give --batch-size 2 or"):
+        fit(net, samples(), Recipe(epochs=epochs, batch_size=1), seed=0)
+    # A user's own loader has its own batch size; it is known when an epoch has gone by.
+    with pytest.raises(UserError, match=r"a whole epoch in batches of 1 leaves batch norm one sample"):
+        fit(net, LoaderSource(alone, 6), Recipe(epochs=epochs, batch_size=128), seed=0)
+    assert all(torch.equal(before[name], value) for name, value in tiny.state_of(net).items())
+    assert not net.training
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(144, 3))
+    assert fit(plain, LoaderSource(alone, 6), Recipe(epochs=epochs), seed=0).steps == 6 * epochs
+
+
+def test_a_training_taken_up_before_its_passed_over_last_batch_goes_on(tmp_path):
+    """33 samples in batches of 8: the fifth batch, one sample, is passed over."""
+
+    class Few(Stops):
+        pass
+
+    net, few = small(), Few(samples().images[:33], samples().labels[:33])
+    Stops.at, Stops.seen = 4, 0
+    recipe = Recipe(epochs=2, batch_size=8, patience_s=0)
+    checkpoint = Checkpoint(tmp_path / "state.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        fit(net, few, recipe, seed=0, checkpoint=checkpoint)
+    Stops.at = 10**9
+    assert fit(small(), few, recipe, seed=0, checkpoint=checkpoint).steps == 10
+
+
+def test_the_callers_own_accelerator_survives():
+    """Its process, too, may have begun on another device or with another precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    theirs = Accelerator(mixed_precision="bf16", cpu=True)
+    held = dict(PartialState._shared_state)
+    trained()
+    assert theirs.mixed_precision == "bf16"
+    assert PartialState._shared_state == held
+    AcceleratorState._reset_state(reset_partial_state=True)
+    trained()
+    assert not PartialState._shared_state
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

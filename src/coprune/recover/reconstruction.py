@@ -27,7 +27,7 @@ from coprune.forward import Inputs, copied, logits_of, moved, samples_in
 from coprune.ranks.exchange import on_first
 from coprune.training.distill import Answers, answers_of, distillation_loss, matched_blocks
 from coprune.training.frozen import thawed
-from coprune.training.loop import DivergedError, fit
+from coprune.training.loop import DivergedError, TooSmallError, fit
 from coprune.training.recipe import Recipe
 
 VISITS = 20_000
@@ -61,7 +61,8 @@ class Reconstruction:
 
     Attributes:
         before, after: divergence of the prediction from the unpruned model's on samples that were not
-            learned from, nats a sample; no ``after`` where the descent came to NaN or Inf.
+            learned from, nats a sample; no ``after`` where the descent came to NaN or Inf, or one
+            sample was all that a batch norm had to learn from.
         changed: whether the new weights stayed: they were better there.
         samples: learned from.
         passes: over them.
@@ -126,7 +127,7 @@ def reconstruct(
                 label="reconstruction",
             )
         after = _divergence(model, batches, wanted)
-    except DivergedError:
+    except (DivergedError, TooSmallError):
         after = math.nan  # there is no rate that the user could lower: taken back as what did not help
     # Every process has the same model, but devices round differently: one decides for all.
     changed = on_first(lambda: after < before)

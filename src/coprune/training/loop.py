@@ -16,8 +16,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import LRScheduler
@@ -30,6 +28,7 @@ from coprune.measure.mode import evaluating
 from coprune.progress import track
 from coprune.ranks.exchange import gathered, summed
 from coprune.ranks.who import is_first, own, own_part, rank, world
+from coprune.training.accelerator import accelerated, layout_of, put_back
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.clip import limit_gradients
 from coprune.training.distill import Answers, distillation_loss, matched_blocks, matching_loss, recorded
@@ -42,6 +41,10 @@ class DivergedError(UserError):
     """The loss became NaN or Inf; raised in every process after the same step."""
 
 
+class TooSmallError(UserError):
+    """Batches have too few samples for batch norm to learn from."""
+
+
 @dataclass(frozen=True)
 class FitLog:
     """What a training did: mean loss and top-1 on the (augmented) batches, an entry an epoch."""
@@ -49,27 +52,6 @@ class FitLog:
     loss: tuple[float, ...]
     accuracy: tuple[float, ...]
     steps: int
-
-
-def _accelerator(recipe: Recipe, device: str, *, idle: bool) -> Accelerator:
-    """Accelerate's state for one training.
-
-    Args:
-        recipe: its precision.
-        device: ``"cpu"`` or ``"cuda"``.
-        idle: whether some parameters get no gradient, which the exchange of gradients must expect.
-    """
-    precision = recipe.precision
-    if precision == "auto":
-        on_gpu = device != "cpu" and torch.cuda.is_available()
-        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if on_gpu else "fp32"
-    wanted = "no" if precision == "fp32" else precision
-    if precision == "fp16" and device == "cpu":
-        raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
-    # Accelerate keeps one precision for the whole process; a second training may want another.
-    AcceleratorState._reset_state(reset_partial_state=False)
-    exchange = DistributedDataParallelKwargs(find_unused_parameters=idle)
-    return Accelerator(mixed_precision=wanted, cpu=device == "cpu", kwargs_handlers=[exchange])
 
 
 def _batches(
@@ -119,31 +101,53 @@ def fit(
 
     Raises:
         DivergedError: the loss became NaN or Inf.
+        TooSmallError: batch norm cannot learn from batches of one sample (a process).
         UserError: distillation without a teacher.
         ValueError: known answers, but labels to learn from.
     """
-    if not any(p.requires_grad for p in model.parameters()):
-        with thawed(model):
-            return fit(
-                model,
-                source,
-                recipe,
-                seed=seed,
-                teacher=teacher,
-                kept=kept,
-                answers=answers,
-                checkpoint=checkpoint,
-                device=device,
-                label=label,
-            )
     if recipe.taught and teacher is None:
         raise UserError("distillation asked for, but there is no unpruned model to learn from")
     if answers is not None and recipe.distill < 1:
         raise ValueError("with known answers the labels are numbers of samples; distill must be 1")
     if recipe.images is not None:
         source = limited(source, recipe.images, seed=seed)
-    accelerator = _accelerator(recipe, device, idle=world() > 1 and _has_idle(model, source))
-    layout = _layout(model, "cpu" if accelerator.device.type == "cpu" else "gpu")
+    frozen = not any(p.requires_grad for p in model.parameters())
+    with (
+        thawed(model) if frozen else nullcontext(),
+        accelerated(recipe, device, idle=world() > 1 and _has_idle(model, source)) as accelerator,
+    ):
+        return _descend(
+            model,
+            source,
+            recipe,
+            accelerator,
+            seed=seed,
+            teacher=teacher,
+            kept=kept,
+            answers=answers,
+            checkpoint=checkpoint,
+            label=label,
+        )
+
+
+def _descend(
+    model: nn.Module,
+    source: Source,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    teacher: nn.Module | None,
+    kept: Mapping[str, Tensor] | None,
+    answers: Answers | None,
+    checkpoint: Checkpoint | None,
+    label: str,
+) -> FitLog:
+    """What :func:`fit` says, with Accelerate set up for it."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    if norms and recipe.batch_size < 2 * world():
+        raise TooSmallError(_too_small(f"a batch of {recipe.batch_size}"))
+    layout = layout_of(model, "cpu" if accelerator.device.type == "cpu" else "gpu")
     # First to the device, so that the optimizer holds, and a checkpoint restores, what is trained there.
     model.to(accelerator.device)
     model.to(memory_format=layout)
@@ -160,7 +164,6 @@ def fit(
     schedule = scheduler(recipe, optimizer, steps_per_epoch=steps)
     _advance(schedule, done)
     trained, optimizer = accelerator.prepare(model, optimizer)
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     trained.train()
     if recipe.taught:
         # The teacher speaks without dropout; noise that a small model cannot afford would hide what it says.
@@ -168,19 +171,17 @@ def fit(
     saved_at = time.monotonic()
     total = recipe.epochs * steps
     remembered = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
-    if norms and world() > 1 and recipe.batch_size < 2 * world():
-        raise UserError(
-            f"a batch of {recipe.batch_size} leaves some of the {world()} processes one sample, from which "
-            f"batch norm cannot learn; give --batch-size {2 * world()} or more"
-        )
     blocks = matched_blocks(model, teacher, kept) if recipe.match > 0 and teacher is not None else ()
     stream = _batches(source, recipe, seed=seed, done=done, steps=steps)
     for epoch, inputs, labels in track(stream, label=label, total=total, done=done):
         if norms and len(labels) < 2 * world():
             # Batch norm cannot learn from one value a channel: the last samples of this epoch's order
-            # are passed over, others next time.
+            # are passed over, others next time. A user's own loader may have no other batches.
             done += 1
             _advance(schedule, 1)
+            if done % steps == 0 and not sums:
+                put_back(accelerator, model, trained)
+                raise TooSmallError(_too_small(f"a whole epoch in batches of {len(labels)}"))
             continue
         # Dropout draws from the global generator: a function of the step, as everything else.
         torch.manual_seed(batch_seed(seed, epoch, done) ^ rank())
@@ -218,7 +219,7 @@ def fit(
         entry[1] += float((logits.detach().argmax(1) == y).sum()) if weight else 0.0
         entry[2] += counted
         if not mean < float("inf"):
-            _put_back(accelerator, model, trained)
+            put_back(accelerator, model, trained)
             raise DivergedError(
                 f"the loss became {mean} after {done} steps; lower the learning rate ({recipe.lr})"
             )
@@ -228,7 +229,7 @@ def fit(
             checkpoint.save(model, optimizer, step=done, sums=_summed(sums), scaler=scaler)
             saved_at = time.monotonic()
     sums = _summed(sums)
-    _put_back(accelerator, model, trained)
+    put_back(accelerator, model, trained)
     return FitLog(
         loss=tuple(s[0] / s[2] for s in sums.values()),
         accuracy=tuple(s[1] / s[2] for s in sums.values()),
@@ -294,6 +295,12 @@ def _weight(samples: int) -> float:
     return len(own(range(samples))) * world() / samples
 
 
+def _too_small(what: str) -> str:
+    """Why batch norm learns nothing from it, and the way out."""
+    each = f" for each of {world()} processes" if world() > 1 else ""
+    return f"{what} leaves batch norm one sample{each}; give --batch-size {2 * world()} or more"
+
+
 def _has_idle(model: nn.Module, source: Source) -> bool:
     """Whether some parameters get no gradient, such as those of a pooler that nothing reads."""
     inputs, _ = next(iter(source.batches(1)))
@@ -309,14 +316,6 @@ def _advance(schedule: LRScheduler, steps: int) -> None:
         warnings.simplefilter("ignore")  # PyTorch warns about that
         for _ in range(steps):
             schedule.step()
-
-
-def _put_back(accelerator: Accelerator, model: nn.Module, trained: nn.Module) -> None:
-    """A model as anybody may use it, without what training put around it."""
-    accelerator.unwrap_model(trained, keep_fp32_wrapper=False)
-    model.to(memory_format=torch.contiguous_format)
-    model.eval()
-    accelerator.free_memory()
 
 
 def _average(buffers: Sequence[Tensor], *, loss: float) -> float:
@@ -341,16 +340,3 @@ def _summed(sums: Mapping[int, Sequence[float]]) -> dict[int, list[float]]:
     return {
         epoch: [sum(column) for column in zip(*(s[epoch] for s in shares), strict=True)] for epoch in sums
     }
-
-
-def _layout(model: nn.Module, device: str) -> torch.memory_format:
-    """channels_last for image networks: about 1.4 times faster to train on a CPU, more on a GPU.
-
-    On a CPU only where all layers behind the first have a multiple of sixteen channels: with fewer than
-    a block (8 on AVX2, 16 on AVX-512) the backward pass of oneDNN (torch 2.14) writes beyond its buffers.
-    """
-    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
-    whole = all(m.out_channels % 16 == 0 for m in layers) and all(m.in_channels % 16 == 0 for m in layers[1:])
-    flat = all(p.ndim < 5 for p in model.parameters())
-    fit_for_it = bool(layers) and flat and (device != "cpu" or whole)
-    return torch.channels_last if fit_for_it else torch.contiguous_format
