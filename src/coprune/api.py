@@ -48,9 +48,9 @@ def prune(
     finetune_optimizer: str = "sgd",
     distill: float = 0.9,
     match: float | None = None,
-    units: str | Iterable[str] = (),
-    skip: str | Iterable[str] = (),
-    only: str | Iterable[str] = (),
+    units: str | Iterable[str] | None = (),
+    skip: str | Iterable[str] | None = (),
+    only: str | Iterable[str] | None = (),
     round_to: int = 1,
     seed: int = 0,
     device: str = "auto",
@@ -194,8 +194,10 @@ def from_loaders(
     )
 
 
-def _words(given: str | Iterable[str]) -> tuple[str, ...]:
-    """Names: one, or several."""
+def _words(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Names: one, several, or none."""
+    if given is None:
+        return ()
     return (given,) if isinstance(given, str) else tuple(given)
 
 

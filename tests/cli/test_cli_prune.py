@@ -174,6 +174,15 @@ def test_statistics_are_reused_for_another_budget(
     )
     assert other.code == 2
     assert "another data" in other.err
+    # Fewer groups are among them, more are not (once a bug: KeyError).
+    layers = [g["name"] for g in json.loads((first / "plan.json").read_text())["groups"]]
+    some = (*common, "--keep-macs", 0.95, "--only", layers[0], "--profile")
+    assert coprune(*some, first / "profile", "--out", tmp_path / "some").code == 0
+    more = coprune(
+        *common, "--keep-macs", 0.5, "--profile", tmp_path / "some" / "profile", "--out", tmp_path / "m"
+    )
+    assert more.code == 2
+    assert "groups asked for" in more.err
     # A search judges on half of the calibration samples; statistics that saw them would be a leak.
     search = coprune(*common, "--max-drop", 5, "--profile", first / "profile", "--out", tmp_path / "fourth")
     assert search.code == 2

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from coprune.errors import UserError
+from coprune.result import TAKEN_BACK
+
 
 def test_rows_are_the_contract_and_cost_the_same(coprune, base, digits, tmp_path):
     out = tmp_path / "cmp"
@@ -145,6 +150,62 @@ def test_a_method_takes_its_best_learning_rate_on_calibration_data(
     assert [row["rate"] for row in rows] == [0.02, 0.02]
     assert all(row["finetuned"] > row["pruned"] for row in rows)
     # Both rates with the first seed, the better one with the second.
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize(("rates", "rate"), [("1e30", None), ("1e30,0.02", 0.02)])
+def test_a_rate_that_diverges_is_the_worst_and_costs_no_row(coprune, base, digits, tmp_path, rates, rate):
+    # Once a bug: the whole comparison ended and its folder, with every finished row, was removed.
+    ended = coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.3",
+                    "--seeds", 2, "--recovery", "none,bn", "--finetune-epochs", 1, "--batch-size", 16,
+                    "--finetune-lr", rates, "--out", tmp_path / "cmp")  # fmt: skip
+    assert ended.code == 0, ended.err
+    rows = json.loads((tmp_path / "cmp" / "compare.json").read_text())["rows"]
+    assert len(rows) == 4
+    note = "fine-tuning diverged at every learning rate tried (1e+30)"
+    for row in rows:
+        assert row["rate"] == rate
+        assert (row["finetuned"] is None) == (rate is None)
+        assert row["notes"] == ([] if rate else [note])
+    said = f"random, budget 0.3, recovery bn, seed 1: {note}"
+    assert (said in " ".join(ended.out.split())) == (rate is None)
+    assert (said in (tmp_path / "cmp" / "compare.html").read_text()) == (rate is None)
+
+
+def test_a_reconstruction_that_was_taken_back_is_said(coprune, base, digits, tmp_path, monkeypatch):
+    import coprune.recover.reconstruction as module
+    from coprune.training import DivergedError
+
+    def diverges(*_args, **_named):
+        raise DivergedError("test")
+
+    monkeypatch.setattr(module, "fit", diverges)
+    ended = coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.3",
+                    "--seeds", 1, "--recovery", "reconstruction", "--out", tmp_path / "cmp")  # fmt: skip
+    assert ended.code == 0, ended.err
+    (row,) = json.loads((tmp_path / "cmp" / "compare.json").read_text())["rows"]
+    assert row["notes"] == [TAKEN_BACK]
+    assert TAKEN_BACK in " ".join(ended.out.split())
+
+
+def test_a_mistake_that_shows_late_leaves_finished_rows(coprune, base, digits, tmp_path, monkeypatch):
+    import coprune.compare.run as module
+
+    real, calls = module.cut, []
+
+    def fails(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise UserError("no more")
+        return real(*given)
+
+    typed = ["compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.5,0.3",
+             "--seeds", 1, "--recovery", "none", "--out", tmp_path / "cmp"]  # fmt: skip
+    monkeypatch.setattr(module, "cut", fails)
+    ended = coprune(*typed)
+    assert (ended.code, ended.err.strip()) == (2, "coprune: no more")
+    assert len(list((tmp_path / "cmp" / "work" / "rows").iterdir())) == 1
+    assert coprune(*typed, "--resume").code == 0
     assert len(calls) == 3
 
 

@@ -52,7 +52,7 @@ def decided(profile):
 @pytest.fixture
 def run(decided, profile, folder):
     path = folder(decided, samples.result(decided))
-    save_profile(path / "profile", profile.tensors, model=decided.model, data="f")
+    save_profile(path / "profile", profile.tensors, model=decided.model, data="f", groups={})
     return path
 
 
@@ -144,9 +144,9 @@ def test_without_maps_of_this_run_no_pairs_and_no_word_of_them(run, decided, own
     file.unlink()
     assert said not in own(render(run))
     file.write_bytes(whole)
-    save_profile(run / "profile", {}, model=decided.model, data="other samples")
+    save_profile(run / "profile", {}, model=decided.model, data="other samples", groups={})
     assert said not in own(render(run))
-    save_profile(run / "profile", profile.tensors, model=decided.model, data="f")
+    save_profile(run / "profile", profile.tensors, model=decided.model, data="f", groups={})
     assert said in own(render(run))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ import coprune as package
 from coprune.api import from_loaders
 from coprune.data import LoaderSource
 from coprune.run.measure import measure_run
+from coprune.run.search import Found
 from coprune.training import Recipe, fit
 
 
@@ -345,3 +348,29 @@ def test_a_saved_model_of_unknown_origin_has_no_unpruned_twin(tmp_path, monkeypa
     assert not any(line.startswith("unpruned") for line in lines)
     assert "as fast" not in "".join(lines)
     assert "nobody says what the unpruned model was" in lines[-1]
+
+
+def test_none_is_no_name():
+    given = {"train": loader(), "eval": loader(), "keep_macs": 0.6, "method": "magnitude"}
+    net = Net()
+    plans = [
+        package.prune(net, **given, **words).plan.groups
+        for words in ({}, {"units": None, "skip": None, "only": None})
+    ]
+    assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_with_a_limit_a_training_must_be_as_sure_as_a_probe(monkeypatch, allowed):
+    # Once a bug: what it was seen to lose counted, not what it may have lost.
+    module = import_module("coprune.run.trials")
+    monkeypatch.setattr(module, "search_drop", cut_to_half)
+    monkeypatch.setattr(module, "paired_drop", lambda *given: (0.5, 0.4, 1.0 if allowed else 1.1))
+    outcome = package.prune(Net(), train=loader(), eval=loader(), max_drop=1.0, finetune_epochs=1)
+    said = "no longer show a loss of at most 1 points" in " ".join(outcome.result.notes)
+    assert said != allowed
+    assert (outcome.result.stage("finetuned") is not None) == allowed
+
+
+def cut_to_half(_least, _base, _limit, *, decide, judge):
+    return Found(decide(0.5)[1], ())

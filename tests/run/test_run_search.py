@@ -274,6 +274,15 @@ def test_shares_that_cannot_be_reached_are_not_tried():
     assert share_of(found.decisions) in [1.0, *world.tried]
 
 
+@pytest.mark.parametrize(("loses", "taken"), [(0.0, 0.9), (0.2, 1.0)])
+def test_where_little_can_go_all_of_it_is_tried(loses, taken):
+    # Once a bug: nothing was tried above the first step, and the notes spoke of too few points.
+    world = World(lambda share: 1 - loses * (share < 1), least=0.9)
+    found, _ = knee(world)
+    assert world.tried == [0.9]
+    assert share_of(found.decisions) == taken
+
+
 @pytest.mark.parametrize("curve", [lambda share: share**2, lambda share: share**1.1])
 def test_a_curve_without_a_knee_keeps_everything_and_says_so(curve):
     found, rule = knee(World(curve))

@@ -131,6 +131,28 @@ def recovered() -> list[torch.Tensor]:
     return [model(x).detach() for model in (teacher, pruned, *made)]
 
 
+class Away(DataLoader):
+    """A loader that puts its batches on the device."""
+
+    def __iter__(self):
+        for x, y in super().__iter__():
+            yield x.to(second_device.NAME), y.to(second_device.NAME)
+
+
+def loaded() -> list[Any]:
+    """Kept units and stages with batches that the loader has put on the device, and with others."""
+    found = []
+    for read in (Away(images().dataset, batch_size=16), images()):
+        outcome = coprune.prune(
+            tiny.network("vgg16_bn"), train=read, eval=read, keep_macs=0.6, method="magnitude",
+            calibration_samples=48, finetune_epochs=1,
+        )  # fmt: skip
+        found.append(
+            [{g.name: g.kept for g in outcome.plan.groups}, [s.value for s in outcome.result.stages]]
+        )
+    return found
+
+
 def reconstructed() -> list[Any]:
     """Whether all layers together helped, and the logits then, on the device and on the CPU."""
     read, teacher = images(), tiny.network("vgg16_bn")
@@ -212,6 +234,12 @@ def test_a_model_pruned_elsewhere_is_recovered(away):
     wanted, cut, here, there = away(recovered)
     assert (here - there).norm() < 0.005 * here.norm()
     assert (there - wanted).norm() < 0.5 * (cut - wanted).norm()
+
+
+def test_a_loader_may_put_its_batches_on_the_device(away):
+    there, here = away(loaded)
+    assert there == here
+    assert len(here[1]) == 4
 
 
 def test_all_layers_together(away):

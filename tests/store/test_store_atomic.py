@@ -111,17 +111,22 @@ def test_any_tensor_comes_back_bit_for_bit(tmp_path, tensor):
 
 
 def test_a_profile_comes_back_and_belongs_to_one_model_and_data(tmp_path):
+    sizes = {"x": 2, "y": 1}
     statistics = {"a": {"x/mean": torch.randn(3, 2).double()}, "b": {"y": torch.ones(1)}}
-    save_profile(tmp_path, statistics, model="m1", data="d1")
-    found = load_profile(tmp_path, model="m1", data="d1")
+    save_profile(tmp_path, statistics, model="m1", data="d1", groups=sizes)
+    found = load_profile(tmp_path, model="m1", data="d1", groups=sizes)
     assert found.keys() == statistics.keys()
     assert all(tiny.same_state(found[k], statistics[k]) for k in statistics)
     with pytest.raises(UserError, match="another model"):
-        load_profile(tmp_path, model="m2", data="d1")
+        load_profile(tmp_path, model="m2", data="d1", groups=sizes)
     with pytest.raises(UserError, match="another data"):
-        load_profile(tmp_path, model="m1", data="d2")
+        load_profile(tmp_path, model="m1", data="d2", groups=sizes)
+    assert load_profile(tmp_path, model="m1", data="d1", groups={"y": 1}).keys() == statistics.keys()
+    for others in ({"x": 2, "z": 4}, {"y": 2, "x": 2}):
+        with pytest.raises(UserError, match=r"without 1 of the 2 groups asked for \([yz]\); give --only"):
+            load_profile(tmp_path, model="m1", data="d1", groups=others)
     (tmp_path / "a.safetensors").unlink()
     with pytest.raises(UserError, match="no such statistic"):
-        load_profile(tmp_path, model="m1", data="d1")
+        load_profile(tmp_path, model="m1", data="d1", groups=sizes)
     with pytest.raises(UserError, match="no such profile"):
-        load_profile(tmp_path / "none", model="m1", data="d1")
+        load_profile(tmp_path / "none", model="m1", data="d1", groups=sizes)

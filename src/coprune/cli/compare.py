@@ -170,7 +170,7 @@ def print_comparison(comparison: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from coprune.report import summarise
+    from coprune.report import notes_of, summarise
 
     table = Table(box=None, pad_edge=False)
     for column in ("budget", "method", "recovery", "MACs", "pruned", "recovered", "fine-tuned", "seeds"):
@@ -201,3 +201,5 @@ def print_comparison(comparison: Comparison) -> None:
     base = comparison.base
     console.print(f"\nbase {base.value:.2%} at {base.macs / 1e6:.2f} M MACs; top-1 in %, mean±deviation\n")
     console.print(table)
+    for line in notes_of(comparison.as_json()):
+        console.print(f"note: {line}", highlight=False)

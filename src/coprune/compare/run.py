@@ -43,7 +43,7 @@ from coprune.run.steps import (
 )
 from coprune.select import Budget, Method
 from coprune.surgery import cut
-from coprune.training import fit
+from coprune.training import DivergedError, fit
 
 
 def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Comparison:
@@ -177,6 +177,7 @@ def _rows(
                     **figures,
                 )
                 write_json(place, {"schema": 1, "row": row.model_dump(mode="json")})
+                folder.keep()
                 done[budget, name, recovery] = row
             row = done[budget, name, recovery]
             if row.rate is not None:
@@ -247,21 +248,25 @@ def _stages(
     rates: Sequence[float],
     seed: int,
     device: str,
-) -> dict[str, float | None]:
-    """Held-out accuracy after recovery and after training; in place."""
-    found: dict[str, float | None] = {
-        "recovered": None,
-        "finetuned": None,
-        "rate": None,
-    }
-    if recover(pruned, teacher, decisions, data.calibration, how=recovery, seed=seed, device=device).done:
+) -> dict[str, Any]:
+    """Held-out accuracy after recovery and after training, and notes; in place."""
+    found: dict[str, Any] = {"recovered": None, "finetuned": None, "rate": None}
+    did = recover(pruned, teacher, decisions, data.calibration, how=recovery, seed=seed, device=device)
+    notes = list(did.notes)
+    if did.done:
         found["recovered"] = evaluate(pruned, data.heldout, device=device, label="accuracy, recovered").top1
     if job.finetune.epochs:
+        tried = rates or (job.finetune.lr,)
         trained, found["rate"] = _trained(
-            pruned, teacher, decisions, data, job, rates=rates or (job.finetune.lr,), seed=seed, device=device
+            pruned, teacher, decisions, data, job, rates=tried, seed=seed, device=device
         )
-        found["finetuned"] = evaluate(trained, data.heldout, device=device, label="accuracy, fine-tuned").top1
-    return found
+        if trained is None:
+            said = ", ".join(f"{rate:g}" for rate in tried)
+            notes.append(f"fine-tuning diverged at every learning rate tried ({said})")
+        else:
+            heldout = evaluate(trained, data.heldout, device=device, label="accuracy, fine-tuned")
+            found["finetuned"] = heldout.top1
+    return {**found, "notes": tuple(notes)}
 
 
 def _trained(
@@ -274,30 +279,34 @@ def _trained(
     rates: Sequence[float],
     seed: int,
     device: str,
-) -> tuple[nn.Module, float]:
-    """The model after training with each rate, the best on calibration data, and its rate."""
+) -> tuple[nn.Module | None, float | None]:
+    """The model after training with each rate, the best on calibration data, and its rate.
+
+    A rate with which training diverges is worse than any other; (None, None) when all of them do.
+    """
     best: tuple[float, nn.Module, float] | None = None
     for rate in rates:
         trained = copy.deepcopy(pruned)
-        fit(
-            trained,
-            data.train,
-            job.finetune.model_copy(update={"lr": rate}),
-            seed=seed,
-            teacher=copy.deepcopy(teacher) if job.finetune.taught else None,
-            kept=kept_outputs(teacher, decisions),
-            device=device,
-            label=f"fine-tuning, lr {rate:g}",
-        )
+        try:
+            fit(
+                trained,
+                data.train,
+                job.finetune.model_copy(update={"lr": rate}),
+                seed=seed,
+                teacher=copy.deepcopy(teacher) if job.finetune.taught else None,
+                kept=kept_outputs(teacher, decisions),
+                device=device,
+                label=f"fine-tuning, lr {rate:g}",
+            )
+        except DivergedError:
+            continue
         # With one rate there is nothing to choose, and nothing to measure for it.
         value = 0.0
         if len(rates) > 1:
             value = evaluate(trained, data.calibration, device=device, label="calibration").top1
         if best is None or value > best[0]:
             best = (value, trained, rate)
-    if best is None:
-        raise ValueError("no learning rate to train with")
-    return best[1], best[2]
+    return (best[1], best[2]) if best else (None, None)
 
 
 class _Stored(BaseModel):

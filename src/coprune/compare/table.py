@@ -35,7 +35,8 @@ class Row(BaseModel):
         recovery: one of :data:`coprune.recover.RECOVERIES`.
         kept: units kept.
         seconds: the row took.
-        rate: the learning rate that ``finetuned`` was trained with.
+        rate: the learning rate that ``finetuned`` was trained with; None also where every rate diverged.
+        notes: what is to be known of the row, in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,7 @@ class Row(BaseModel):
     kept: int
     seconds: float
     rate: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Comparison(BaseModel):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from coprune.errors import UserError
-from coprune.forward import Inputs, part_of
+from coprune.forward import Inputs, moved, part_of
 from coprune.ranks.who import own_part
 
 Batch = tuple[Inputs, Tensor]
@@ -240,6 +240,9 @@ def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Te
 def pair_of(batch: Any) -> Batch:
     """A batch of a user's own loader as inputs and labels.
 
+    A batch that a loader has put on a GPU comes back to the CPU: samples are held there, and every step takes
+    its batch to where it computes.
+
     Args:
         batch: ``(inputs, labels)``; or named tensors with ``labels`` (or ``label``) among them, as
             🤗 data collators make them. Of images, ``pixel_values`` alone are one tensor.
@@ -252,11 +255,11 @@ def pair_of(batch: Any) -> Batch:
         key = next((k for k in ("labels", "label") if k in named), None)
         if key is not None:
             labels = _class_numbers(named.pop(key))
-            return _unwrapped(named), labels
+            return moved(_unwrapped(named), "cpu"), labels
     elif isinstance(batch, (tuple, list)) and len(batch) == 2:
         inputs, labels = batch
         inputs = _unwrapped(dict(inputs)) if isinstance(inputs, Mapping) else torch.as_tensor(inputs)
-        return inputs, _class_numbers(labels)
+        return moved(inputs, "cpu"), _class_numbers(labels)
     raise UserError(
         "a loader's batches must be (inputs, labels) pairs of tensors, or named tensors with 'labels'"
     )
@@ -264,7 +267,7 @@ def pair_of(batch: Any) -> Batch:
 
 def _class_numbers(labels: Any) -> Tensor:
     """Labels ``[B]`` int64."""
-    found = torch.as_tensor(labels)
+    found = torch.as_tensor(labels).cpu()
     if found.ndim != 1:
         way = "labels.squeeze(1)" if found.shape[1:] == (1,) else "labels.argmax(1) of one-hot ones"
         raise UserError(f"labels are class numbers [B], not {list(found.shape)}; give {way}")

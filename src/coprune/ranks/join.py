@@ -121,8 +121,16 @@ def begin_undoable(undo: Callable[[], None]) -> None:
     _undoable.append(undo)
 
 
+def keep_undoable(undo: Callable[[], None]) -> None:
+    """From here on it stays, whatever happens: something in it is worth keeping."""
+    if undo in _undoable:
+        _undoable.remove(undo)
+
+
 def end_undoable(undo: Callable[[], None], error: BaseException | None) -> None:
     """It is done, or ended with an error: a mistake undoes it, any other end leaves what can be resumed."""
+    if undo not in _undoable:
+        return
     _undoable.remove(undo)
     mistaken = isinstance(error, UserError)
     if is_first() and (mistaken or (error is not None and is_loss(error) and _is_mistake_elsewhere())):

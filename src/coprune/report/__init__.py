@@ -6,6 +6,6 @@ the mean attention maps of heads from ``profile/``.
 
 from coprune.report.compare import render_compare, write_compare
 from coprune.report.run import render, write
-from coprune.report.summary import summarise
+from coprune.report.summary import notes_of, summarise
 
-__all__ = ["render", "render_compare", "summarise", "write", "write_compare"]
+__all__ = ["notes_of", "render", "render_compare", "summarise", "write", "write_compare"]

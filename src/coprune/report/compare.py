@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from coprune.files import read_document, write_text
 from coprune.report import words
 from coprune.report.shell import page
-from coprune.report.summary import STAGES, last_measured, read_budget, stage_values, summarise
+from coprune.report.summary import STAGES, last_measured, notes_of, read_budget, stage_values, summarise
 
 SCHEMA = 1
 _LINES = 8
@@ -82,6 +82,7 @@ def render_compare(compare: dict[str, Any]) -> str:
         ],
         stages=[words.STAGES[stage] for stage in measured],
         of_heads=of_heads,
+        notes=notes_of(compare),
     )
 
 

@@ -46,6 +46,19 @@ def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(summary, key=_order)
 
 
+def notes_of(compare: dict[str, Any]) -> list[str]:
+    """What is to be known of single rows, each with the row that it is of.
+
+    Args:
+        compare: the content of ``compare.json``.
+    """
+    return [
+        f"{row['method']}, budget {row['budget']}, recovery {row['recovery']}, seed {row['seed']}: {note}"
+        for row in compare["rows"]
+        for note in row.get("notes") or ()
+    ]
+
+
 def read_budget(budget: float | str) -> float | str:
     """``0.5``, ``"0.5"`` and ``"keep_macs=0.5"`` are one budget; words stay words."""
     try:

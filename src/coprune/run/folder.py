@@ -17,7 +17,7 @@ from typing import Any
 from coprune.errors import UserError
 from coprune.files import make_folder, read_json, write_json
 from coprune.ranks.exchange import on_first
-from coprune.ranks.join import begin_undoable, end_undoable
+from coprune.ranks.join import begin_undoable, end_undoable, keep_undoable
 from coprune.ranks.who import is_first
 
 
@@ -26,8 +26,8 @@ class RunFolder:
     """A folder that one run owns, used as a context; of several processes the first one writes into it.
 
     When a run that started here ends with a :class:`~coprune.errors.UserError`, nothing of it stays:
-    it could not be resumed, since something about it must change. Any other end (a kill, an
-    interrupt) leaves what ``--resume`` needs.
+    it could not be resumed, since something about it must change; but see :meth:`keep`. Any other end
+    (a kill, an interrupt) leaves what ``--resume`` needs.
 
     Attributes:
         path: the folder.
@@ -47,6 +47,11 @@ class RunFolder:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self.fresh:
             end_undoable(self._drop, error)
+
+    def keep(self) -> None:
+        """From here on it stays, whatever the run ends with: it holds what has taken long to find."""
+        if self.fresh:
+            keep_undoable(self._drop)
 
     def _drop(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

@@ -64,6 +64,7 @@ class Outcome:
                 self.statistics,
                 model=self.plan.model,
                 data=self.plan.data["statistics"],
+                groups={g.name: g.size for g in self.plan.groups},
             )
         self.result.save(folder / "result.json")
         write_page(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +30,7 @@ from coprune.run.layerwise import prune_layer_by_layer
 from coprune.run.outcome import Outcome
 from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved
 from coprune.run.steps import Prepared, curves_for, decide, gather_for, prepare, recover
-from coprune.run.trials import Trials, calibration_parts, is_judged, points_lost, surely_worse, why_nothing
+from coprune.run.trials import Trials, calibration_parts, is_judged, surely_within, surely_worse, why_nothing
 from coprune.select import Method
 from coprune.store.model import check_finite, weights_fingerprint
 from coprune.store.profile import load_profile, save_profile
@@ -110,7 +110,8 @@ def prune_model(
     # A search judges on samples that its statistics never saw, so those are other statistics than
     # the ones of all calibration samples, and neither may be reused for the other.
     seen = f"{data.fingerprint}-half{settings.seed}" if judged else data.fingerprint
-    known = _known_statistics(settings, folder, model=fingerprint, data=seen)
+    sizes = {g.name: g.size for g in prepared.units.groups}
+    known = _known_statistics(settings, folder, model=fingerprint, data=seen, groups=sizes)
     profile: Profile | None = None
     joint = False
 
@@ -131,7 +132,8 @@ def prune_model(
                 known=known,
             )
             if folder:
-                save_profile(folder.path / "profile", profile.tensors, model=fingerprint, data=seen)
+                where = folder.path / "profile"
+                save_profile(where, profile.tensors, model=fingerprint, data=seen, groups=sizes)
         with watch.measure("select"), prepared.within_reach():
             choices = method.choose(profile, options, settings.seed)
             joint = not isinstance(choices, Sequence)
@@ -211,9 +213,9 @@ def prune_model(
             )
         check_same(pruned, weights_fingerprint, what="result of the training")
         limit = settings.budget.max_drop
-        if limit is not None and points_lost(model, pruned, judging_part, device) > limit:
+        if limit is not None and not surely_within(limit, model, pruned, judging_part, device):
             notes.append(
-                f"fine-tuning lost more than {limit:g} points on calibration data; "
+                f"after fine-tuning calibration data no longer show a loss of at most {limit:g} points; "
                 "the model before it is handed back"
             )
             pruned = before
@@ -248,13 +250,18 @@ def prune_model(
 
 
 def _known_statistics(
-    settings: PruneSettings, folder: RunFolder | None, *, model: str, data: str
+    settings: PruneSettings,
+    folder: RunFolder | None,
+    *,
+    model: str,
+    data: str,
+    groups: Mapping[str, int],
 ) -> dict[str, dict[str, Tensor]]:
     if settings.profile:
-        return load_profile(Path(settings.profile), model=model, data=data)
+        return load_profile(Path(settings.profile), model=model, data=data, groups=groups)
     own = folder.path / "profile" if folder else None
     if own and (own / "profile.json").is_file():
-        return load_profile(own, model=model, data=data)
+        return load_profile(own, model=model, data=data, groups=groups)
     return {}
 
 

@@ -134,8 +134,13 @@ def _probe(macs: float, base: Tensor, pruned: Tensor, limit: float) -> Probe:
         drop=drop,
         low=low,
         high=high,
-        ok=high <= limit + 1e-9,
+        ok=within(limit, (drop, low, high)),
     )
+
+
+def within(limit: float, loss: tuple[float, float, float]) -> bool:
+    """Whether a loss with its interval, as from :func:`paired_drop`, is surely at most ``limit`` points."""
+    return loss[2] <= limit + 1e-9
 
 
 def search_drop(
@@ -188,9 +193,8 @@ def search_knee(least: float, base: Tensor, *, decide: Decide, judge: Judge) -> 
     """
     tried = [Probe(1.0, float(base.double().mean()), 0.0, 0.0, 0.0, True)]
     models = [decide(1.0)[1]]
-    for share in KNEE_SHARES:
-        if share < least:
-            break
+    # Where less than the first step can go, all that can is the only step.
+    for share in [s for s in KNEE_SHARES if s >= least] or [least]:
         reached, decisions = decide(share)
         models.append(decisions)
         tried.append(replace(_probe(reached, base, judge(decisions), 100.0), ok=True))

@@ -12,7 +12,16 @@ from coprune.errors import UserError
 from coprune.measure import correctness, median_ms
 from coprune.plan import GroupDecision
 from coprune.ranks.exchange import on_first
-from coprune.run.search import Found, least_provable, paired_drop, search_drop, search_knee, search_latency
+from coprune.run.search import (
+    KNEE_SHARES,
+    Found,
+    least_provable,
+    paired_drop,
+    search_drop,
+    search_knee,
+    search_latency,
+    within,
+)
 from coprune.run.settings import PruneSettings
 from coprune.run.steps import Choices, Prepared, decide, kept_ratio, recover
 from coprune.select import Budget, Method, least_counts
@@ -73,7 +82,10 @@ class Trials:
             found = search_drop(least, base, budget.max_drop, decide=self.at, judge=self.judge)
             return found.decisions, found, []
         found, rule = search_knee(least, base, decide=self.at, judge=self.judge)
-        return found.decisions, found, [f"the knee of recovered accuracy over MACs: {rule}"]
+        notes = [f"the knee of recovered accuracy over MACs: {rule}"]
+        if least > max(KNEE_SHARES):
+            notes.append(f"at most {1 - least:.1%} of the MACs can be removed{self.prepared.more}")
+        return found.decisions, found, notes
 
     def at(self, share: float) -> tuple[float, tuple[GroupDecision, ...]]:
         """The decisions for a share of the MACs."""
@@ -112,11 +124,11 @@ class Trials:
         return correctness(candidate, self.judging, device=self.device, label="accuracy, probe")
 
 
-def points_lost(model: nn.Module, pruned: nn.Module, judging: Source, device: str) -> float:
-    """Points lost on the judging samples against the unpruned model."""
+def surely_within(limit: float, model: nn.Module, pruned: nn.Module, judging: Source, device: str) -> bool:
+    """Whether the loss against the unpruned model is within a limit, as surely as a probe's must be."""
     base = correctness(model, judging, device=device, label="accuracy, calibration")
     model.cpu()
-    return paired_drop(base, correctness(pruned, judging, device=device))[0] - 1e-9
+    return within(limit, paired_drop(base, correctness(pruned, judging, device=device)))
 
 
 def surely_worse(before: nn.Module, after: nn.Module, judging: Source, device: str) -> bool:
@@ -128,6 +140,8 @@ def surely_worse(before: nn.Module, after: nn.Module, judging: Source, device: s
 def why_nothing(settings: PruneSettings, found: Found | None, samples: int) -> str:
     """Why every unit stayed, for the notes."""
     limit = settings.budget.max_drop
+    if found is not None and limit is None:
+        return "at the knee of the recovered curve every unit stays; give --keep-macs or --max-drop"
     if found is None or limit is None:
         return f"the budget ({settings.budget.words}) keeps every unit"
     least = least_provable(samples)

@@ -16,7 +16,12 @@ SCHEMA = 1
 
 
 def save_profile(
-    folder: Path, statistics: Mapping[str, Mapping[str, Tensor]], *, model: str, data: str
+    folder: Path,
+    statistics: Mapping[str, Mapping[str, Tensor]],
+    *,
+    model: str,
+    data: str,
+    groups: Mapping[str, int],
 ) -> None:
     """Write every statistic as one safetensors file, the index last.
 
@@ -25,18 +30,31 @@ def save_profile(
         statistics: key → name → tensor.
         model: fingerprint of the weights they were gathered from.
         data: fingerprint of the samples.
+        groups: those that were described, name → units.
     """
     for key, tensors in statistics.items():
         write_tensors(folder / f"{key}.safetensors", tensors)
-    index = {"schema": SCHEMA, "model": model, "data": data, "statistics": sorted(statistics)}
+    index = {
+        "schema": SCHEMA,
+        "model": model,
+        "data": data,
+        "groups": dict(groups),
+        "statistics": sorted(statistics),
+    }
     write_json(folder / INDEX, index)
 
 
-def load_profile(folder: Path, *, model: str, data: str) -> dict[str, dict[str, Tensor]]:
+def load_profile(
+    folder: Path, *, model: str, data: str, groups: Mapping[str, int]
+) -> dict[str, dict[str, Tensor]]:
     """Read the statistics of an earlier run.
 
+    Args:
+        folder, model, data: as for :func:`save_profile`.
+        groups: those that will be asked about, name → units; the earlier run may have described more.
+
     Raises:
-        UserError: missing, truncated, or gathered from another model or other samples.
+        UserError: missing, truncated, gathered from another model or other samples, or without some groups.
     """
     index = read_json(folder / INDEX, what="profile")
     if not isinstance(index, dict) or index.get("schema") != SCHEMA:
@@ -47,4 +65,11 @@ def load_profile(folder: Path, *, model: str, data: str) -> dict[str, dict[str, 
                 f"{folder}: was gathered from another {what} ({index.get(what)}, here {wanted}); "
                 "leave --profile out to gather anew"
             )
+    there = index.get("groups", {})
+    unknown = [name for name, size in groups.items() if there.get(name) != size]
+    if unknown:
+        raise UserError(
+            f"{folder}: was gathered without {len(unknown)} of the {len(groups)} groups asked for "
+            f"({unknown[0]}); give --only, --skip and --units as there, or leave --profile out to gather anew"
+        )
     return {key: read_tensors(folder / f"{key}.safetensors", what="statistic") for key in index["statistics"]}
