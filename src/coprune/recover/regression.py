@@ -248,7 +248,7 @@ class _Problem:
             self._rows.shape[1], len(self._start.bias), dtype=torch.float64, device=self._rows.device
         )
         lacking = torch.zeros_like(self._start.bias)
-        for chunk, start, plain in self._started:
+        for chunk, start, plain in self._started if self._target.rectified else self._starts():
             rows = self._rows[chunk]
             lack = plain if found is None else self._rectified(found, chunk, start, plain)
             lacking += lack.sum(0, dtype=torch.float64)
@@ -262,18 +262,15 @@ class _Problem:
 
     @cached_property
     def _started(self) -> list[tuple[slice, Tensor, Tensor]]:
-        """Rows, what the old weights lead to there, and what their output lacks: the same in every sweep."""
-        found = []
+        """The same in every sweep of a rectified problem, and so worth its memory there."""
+        return list(self._starts())
+
+    def _starts(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Rows, what the old weights lead to there, and what their output lacks."""
         for chunk in _chunks(self._part):
             now = self._start.output(self._rows[chunk])
-            found.append(
-                (
-                    chunk,
-                    self._target.behind(now, chunk),
-                    self._target.output(self._target.value[chunk], chunk) - now,
-                )
-            )
-        return found
+            lack = self._target.output(self._target.value[chunk], chunk) - now
+            yield chunk, self._target.behind(now, chunk), lack
 
     def _rectified(self, found: _Line, chunk: slice, start: Tensor, plain: Tensor) -> Tensor:
         """What is lacking when rows with a target below 0 are given their own value, cut at 0.

@@ -36,6 +36,7 @@ from coprune.progress import track
 from coprune.recover.looking import BATCH, looked_at, own_samples, parts_of, samples_that_fit
 from coprune.recover.regression import Solution, Target, solve
 from coprune.recover.sites import Site, paired_sites
+from coprune.recover.targets import Targets, norm_line, side_by_side
 from coprune.recover.visits import visit_sites
 from coprune.units.layers import filters, is_linear
 
@@ -43,7 +44,7 @@ ROWS = 24_000
 """Rows of a regression: 24 places of each of 1,000 images. Twice as many gain 2 % of the divergence."""
 
 MEMORY = 3 << 30
-"""Bytes that the samples of the walk may take at its worst moment."""
+"""Bytes that the samples of the walk may take at its worst moment, and beside them the targets."""
 
 _SWEEPS = 2
 """Over layers that run several times; a third changes nothing."""
@@ -83,7 +84,8 @@ def least_squares(
     """Solve every dense layer of a pruned model again, in place.
 
     The samples pass the pruned model once, side by side; as many are taken (evenly spread) as fit
-    into ``memory``, and the fewer they are, the more places of each are looked at.
+    into ``memory``, and the fewer they are, the more places of each are looked at. The unpruned model is
+    asked as often as its answers need, to fit into as much again.
 
     Args:
         model: pruned; left in evaluation mode.
@@ -113,7 +115,7 @@ def least_squares(
     order, parts = parts_of(inputs, judging=judging)
     inputs, places = _taken(inputs, places, order)
     batches = [trimmed(part_of(inputs, part)) for part in parts]
-    wanted = _teacher_values(teacher, walk, inputs, places)
+    targets = Targets(teacher, walk, inputs, places, memory=memory)
     found: dict[str, LayerRecovery] = {}
     steps = sum(1 if site.runs == 1 else _SWEEPS for site in sites)
     bar = iter(track(range(steps), label="least squares", total=steps))
@@ -128,14 +130,14 @@ def least_squares(
         next(bar, None)
         runs, other = read.pop(site.layer), beside.pop(site.layer, None)
         seen = _joined(
-            [_side_by_side(r, len(places[site.layer][p])) for r, p in zip(runs, parts, strict=True)]
+            [side_by_side(r, len(places[site.layer][p])) for r, p in zip(runs, parts, strict=True)]
         )
         held_back = judging * site.runs * places[site.layer].shape[1]
         done = _resolve(
             model,
             site,
             seen,
-            wanted[site.layer],
+            targets.take(site),
             None if other is None else _joined(other),
             held_back=held_back,
             shared=shared,
@@ -188,62 +190,8 @@ def _pairs(
     return walk
 
 
-def _teacher_values(
-    teacher: nn.Module,
-    walk: list[tuple[Site, Site, Tensor | None]],
-    inputs: Inputs,
-    places: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    """What the unpruned network says behind norm and sum of every site, ``[N·R·P, K]`` of ``R`` runs.
-
-    Nothing is changed on the way, so the samples can pass a few at a time.
-    """
-    kept = {site.layer: index for site, _, index in walk}
-    # Whether a sum can be made up for is the pruned model's matter; both run in the same order.
-    found: dict[str, list[Tensor]] = {site.layer: [] for site, _, _ in walk}
-    here, runs = slice(0, 0), dict[str, list[Tensor]]()
-
-    def note(site: Site, layer: nn.Module, output: Tensor, other: Tensor | None, _: int) -> None:
-        at, last = places[site.layer][here], is_linear(layer)
-        scale, shift = _norm(teacher, site, layer)
-        value = pick_outputs(output, at, last=last) * scale + shift
-        if other is not None:
-            value += pick_outputs(other, at, last=last)
-        channels = kept[site.layer]
-        value = value if channels is None else value[:, channels.to(value.device)]
-        runs.setdefault(site.layer, []).append(value)
-
-    for start in range(0, samples_in(inputs), BATCH):
-        here = slice(start, start + BATCH)
-        batch = trimmed(part_of(inputs, here))
-        visit_sites(teacher, [full for _, full, _ in walk], [batch], note, after=True)
-        for name in list(runs):
-            found[name].append(_side_by_side(runs.pop(name), samples_in(batch)))
-    return {name: torch.cat(found.pop(name)) for name in list(found)}
-
-
-def _side_by_side(runs: list[Tensor], samples: int) -> Tensor:
-    """Rows ``[N·P, …]`` of every run of a layer, sample after sample, ``[N·R·P, …]``."""
-    if len(runs) == 1:
-        return runs[0]
-    return torch.cat([rows.view(samples, -1, rows.shape[1]) for rows in runs], 1).flatten(0, 1)
-
-
 def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _norm(model: nn.Module, site: Site, layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and shift ``[O]`` of the batch norm behind a layer in evaluation mode; 1 and 0 without."""
-    weight = filters(layer)
-    if site.norm is None:
-        return weight.new_ones(len(weight)), weight.new_zeros(len(weight))
-    norm = model.get_submodule(site.norm)
-    variance, mean = norm.get_buffer("running_var"), norm.get_buffer("running_mean")
-    scale = (variance + float(norm.eps)).rsqrt()  # type: ignore[arg-type]
-    if norm.affine:
-        return scale * norm.weight, norm.bias - mean * scale * norm.weight
-    return scale, -mean * scale
 
 
 def _rows(layer: nn.Module, inputs: Tensor, at: Tensor) -> Tensor:
@@ -265,7 +213,7 @@ def _resolve(
 ) -> LayerRecovery:
     """Solve one layer and give it the new weights where they are better."""
     layer = model.get_submodule(site.layer)
-    scale, shift = _norm(model, site, layer)
+    scale, shift = norm_line(model, site, layer)
     weight, bias = filters(layer), layer.bias
     norm = model.get_submodule(site.norm) if site.norm else None
     # What a norm scales by 0 has no say and no target.
