@@ -313,3 +313,31 @@ def test_the_command_that_the_demo_prints_is_the_run_it_does(monkeypatch, coprun
         job["settings"].pop("latency_seconds")
         job["settings"].pop("between")
     assert demo == typed
+
+
+@pytest.mark.parametrize("budget", [("--latency-ms", 1e3), ("--max-drop", 20)])
+def test_a_search_is_not_made_again(coprune, base, digits, tmp_path, monkeypatch, budget):
+    # Once a bug: milliseconds measured anew made another plan, which the training's checkpoint did not fit.
+    prune, trials = import_module("coprune.run.prune"), import_module("coprune.run.trials")
+    typed = ["prune", "--model", base, "--data", digits, *budget, "--finetune-epochs", 1,
+             "--latency-batches", 1, "--out", tmp_path / "run"]  # fmt: skip
+
+    def dies(*_args, **_named):
+        raise KeyboardInterrupt
+
+    ms = iter([1e9, *[10.0] * 20])  # the whole network is too slow, any smaller one is not
+    monkeypatch.setattr(trials, "median_ms", lambda *_, **__: next(ms))
+    with monkeypatch.context() as patch:
+        patch.setattr(prune, "cut", dies)
+        assert coprune(*typed).code == 130
+    searched = json.loads((tmp_path / "run" / "work" / "search.json").read_text())
+    monkeypatch.setattr(trials.Trials, "run", dies)
+    ended = coprune(*typed, "--resume")
+    assert ended.code == 0, ended.err
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert [g["kept"] for g in plan["groups"]] == [d["kept"] for d in searched["decisions"]]
+    assert any(len(g["kept"]) < g["size"] for g in plan["groups"])
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert len(result["search"]) == len(searched["probes"] or ())
+    assert set(searched["notes"]) <= set(result["notes"])
+    assert not (tmp_path / "run" / "work").exists()

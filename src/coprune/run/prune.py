@@ -28,6 +28,7 @@ from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
 from coprune.run.layerwise import prune_layer_by_layer
 from coprune.run.outcome import Outcome
+from coprune.run.searched import searched_once
 from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved
 from coprune.run.steps import Prepared, curves_for, decide, gather_for, prepare, recover
 from coprune.run.trials import Trials, calibration_parts, is_judged, surely_within, surely_worse, why_nothing
@@ -144,7 +145,8 @@ def prune_model(
                 search = Trials(
                     model, prepared, choices, settings, curves, statistics_part, judging_part, device
                 )
-                decisions, found, said = search.run()
+                kept_in = folder.work / "search.json" if folder else None
+                decisions, found, said = searched_once(kept_in, search.run)
                 notes.extend(said)
             else:
                 decisions = decide(
