@@ -341,3 +341,18 @@ def test_a_search_is_not_made_again(coprune, base, digits, tmp_path, monkeypatch
     assert len(result["search"]) == len(searched["probes"] or ())
     assert set(searched["notes"]) <= set(result["notes"])
     assert not (tmp_path / "run" / "work").exists()
+
+
+def test_a_knee_where_little_can_go_says_how_much_and_what_would_let_more(coprune, base, digits, tmp_path):
+    listed = coprune(
+        "prune", "--model", base, "--data", digits, "--keep-macs", 0.7, "--out", tmp_path / "all"
+    )
+    assert listed.code == 0, listed.err
+    first = json.loads((tmp_path / "all" / "plan.json").read_text())["groups"][0]["name"]
+    ended = coprune("prune", "--model", base, "--data", digits, "--only", first, "--out", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    (said,) = [note for note in result["notes"] if "of the MACs can be removed" in note]
+    assert said.startswith("at most 8.6%")
+    assert said.endswith("--units inner,coupled removes coupled channels too")
+    assert [round(probe["macs"], 3) for probe in result["search"]] == [1.0, 0.914]

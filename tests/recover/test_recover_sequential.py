@@ -1,17 +1,15 @@
 """The walk: nothing got worse, what was said twice comes back exactly, and no label is read."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 import tiny
-from coprune.data import ArraySource, LoaderSource, in_memory
+from coprune.data import ArraySource, LoaderSource
 from coprune.errors import UserError
 from coprune.recover import kept_outputs, least_squares
-from coprune.recover.targets import Targets
 from coprune.surgery import cut
 from coprune.training.distill import matched_blocks
 from coprune.units import find_units
@@ -404,48 +402,3 @@ def test_progress_ends_with_an_error_too(monkeypatch):
         least_squares(pruned, teacher, noise(8), kept=kept)
     assert progress._active is None
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in pruned.modules())
-
-
-@pytest.mark.parametrize("name", ["resnet20", "albert"])
-def test_targets_that_do_not_fit_at_once_are_the_same(monkeypatch, name):
-    from coprune.recover import sequential, targets
-
-    if name == "albert":
-        pytest.importorskip("transformers")
-        from tiny_transformers import inputs, transformer, uneven
-
-        teacher, example = transformer(name), inputs(name)
-        decisions = uneven(find_units(teacher, example).groups)
-        pruned, kept = cut(teacher, decisions, example), kept_outputs(teacher, decisions)
-        source = in_memory([(inputs(name, samples=24), torch.zeros(24, dtype=torch.int64))])
-    else:
-        teacher = tiny.randomise(tiny.network(name))
-        pruned, kept = halved(teacher)
-        source = tiny.source(40)
-    real, found = targets._values, []
-    asked: list[int] = []
-
-    def counted(net, walk, *given):
-        asked.append(len(walk))
-        return real(net, walk, *given)
-
-    monkeypatch.setattr(targets, "_values", counted)
-    for memory in (1 << 30, 10_000, 1):
-        monkeypatch.setattr(sequential, "Targets", partial(Tight, tight=memory))
-        model = copy.deepcopy(pruned)
-        asked.clear()
-        least_squares(model, teacher, source, kept=kept, rows=200)
-        found.append((tiny.state_of(model), list(asked)))
-    (whole, once), (some, often), (one, always) = found
-    assert len(once) == 1
-    assert len(often) > 1
-    assert set(always) == {1}
-    assert tiny.same_state(some, whole)
-    assert tiny.same_state(one, whole)
-
-
-class Tight(Targets):
-    """Targets that have less memory than the samples."""
-
-    def __init__(self, *given, memory, tight):
-        super().__init__(*given, memory=min(memory, tight))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from coprune.report import summarise
+from coprune.report import render_compare, summarise
 
 
 def row(method, budget, seed, recovery="ls", **stages):
@@ -59,6 +59,22 @@ def test_order_is_knee_first_then_budget_down_then_the_last_stage_down():
         (0.25, "good", "ls"),
         (0.25, "slow", "ls"),
     ]
+
+
+def test_training_that_diverged_with_one_seed_has_no_mean_over_the_others_and_comes_last():
+    rows = [
+        row("lucky", 0.5, 0, recovered=0.9, finetuned=0.98765),
+        row("lucky", 0.5, 1, recovered=0.9),
+        *(row("steady", 0.5, seed, recovered=0.7, finetuned=0.8) for seed in (0, 1)),
+    ]
+    first, last = summarise({"rows": rows})
+    assert (first["method"], first["finetuned"]) == ("steady", (pytest.approx(0.8), 0.0))
+    assert (last["method"], last["recovered"], last["finetuned"]) == ("lucky", (0.9, 0.0), None)
+    # The page draws no such point, crowns it nowhere and gives no change.
+    page = render_compare({"schema": 1, "base": {"value": 0.95, "macs": 10, "params": 5}, "rows": rows})
+    assert "0.98765" not in page
+    assert "98.77" not in page
+    assert "Steady comes first" in page or "steady comes first" in page
 
 
 def test_a_budget_as_text_and_as_number_is_one_budget():

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import save_file
 from torch import nn
 
@@ -236,19 +234,6 @@ def test_a_training_taken_up_before_its_passed_over_last_batch_goes_on(tmp_path)
     assert fit(small(), few, recipe, seed=0, checkpoint=checkpoint).steps == 10
 
 
-def test_the_callers_own_accelerator_survives():
-    """Its process, too, may have begun on another device or with another precision."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    theirs = Accelerator(mixed_precision="bf16", cpu=True)
-    held = dict(PartialState._shared_state)
-    trained()
-    assert theirs.mixed_precision == "bf16"
-    assert PartialState._shared_state == held
-    AcceleratorState._reset_state(reset_partial_state=True)
-    trained()
-    assert not PartialState._shared_state
-
-
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_a_truncated_checkpoint_is_one_line(tmp_path, share):
     checkpoint = Checkpoint(tmp_path / "state.safetensors")
@@ -335,11 +320,6 @@ def test_distillation_needs_a_teacher():
 def test_divergence_is_one_line_with_the_learning_rate(lr):
     with pytest.raises(UserError, match="lower the learning rate"):
         trained(Recipe(epochs=20, batch_size=8, lr=lr, schedule="constant"))
-
-
-def test_half_precision_needs_a_gpu():
-    with pytest.raises(UserError, match="fp16 needs a GPU"):
-        trained(Recipe(epochs=1, precision="fp16"))
 
 
 def rates(recipe, steps):

@@ -200,7 +200,8 @@ def _table(rows: list[dict[str, Any]], measured: list[str], base: float) -> list
     best = {s: max((r[s][0] for r in rows if r[s] is not None), default=None) for s in measured}
     table = []
     for row in rows:
-        last = last_measured(row)
+        diverged = "finetuned" in measured and row["finetuned"] is None
+        last = None if diverged else last_measured(row)
         cells = [
             {
                 "text": "–"

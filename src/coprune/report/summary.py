@@ -20,7 +20,7 @@ def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
         ``seeds`` (how many), ``macs_ratio`` (mean), and ``pruned``, ``recovered``, ``finetuned``, each
         ``(mean, std)`` as fractions or None where no row has it; std is the sample's (n − 1), 0.0 for
         one seed. Ordered by budget, words first and then descending, and within a budget by the last
-        stage that was measured, best first.
+        stage that was measured, best first; where others were trained, without training last.
 
     Example:
         >>> row = {"method": "random", "budget": 0.5, "seed": 0, "macs_ratio": 0.5, "recovery": "ls"}
@@ -43,7 +43,8 @@ def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for (budget, method, recovery), rows in together.items()
     ]
-    return sorted(summary, key=_order)
+    trained = {row["budget"] for row in summary if row["finetuned"] is not None}
+    return sorted(summary, key=lambda row: _order(row, trained=row["budget"] in trained))
 
 
 def notes_of(compare: dict[str, Any]) -> list[str]:
@@ -68,8 +69,15 @@ def read_budget(budget: float | str) -> float | str:
 
 
 def stage_values(rows: Sequence[dict[str, Any]], stage: str) -> list[float]:
-    """A stage's accuracies over rows, those that were not asked for left out."""
-    return [row[stage] for row in rows if row.get(stage) is not None]
+    """A stage's accuracies over rows, those that were not asked for left out.
+
+    Training that diverged with one seed is no training to be compared with others' mean over the rest: then
+    there are none.
+    """
+    values = [row.get(stage) for row in rows]
+    if stage == "finetuned" and None in values:
+        return []
+    return [value for value in values if value is not None]
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float] | None:
@@ -84,13 +92,14 @@ def last_measured(row: dict[str, Any]) -> tuple[float, float] | None:
     return next((row[stage] for stage in reversed(STAGES) if row[stage] is not None), None)
 
 
-def _order(row: dict[str, Any]) -> tuple[bool, str, float, float, str, str]:
+def _order(row: dict[str, Any], *, trained: bool) -> tuple[bool, str, float, bool, float, str, str]:
     budget, last = row["budget"], last_measured(row)
     word = isinstance(budget, str)
     return (
         not word,
         budget if word else "",
         0.0 if word else -budget,
+        trained and row["finetuned"] is None,
         -last[0] if last else 1.0,
         row["method"],
         row["recovery"],

@@ -221,7 +221,7 @@ def _apart(rows: Sequence[Tensor], *, counted: bool) -> list[tuple[Tensor, int]]
     if world() == 1 or not found:
         return found
     own = [
-        torch.cat([mean.new_tensor([n * counted]), m2[None], mean]).double()
+        torch.cat([mean.new_tensor([n * counted], dtype=torch.float64), m2[None].double(), mean.double()])
         for (m2, n), mean in zip(found, means, strict=True)
     ]
     # One exchange for all of them; merged as Chan et al. (1983, eq. 2.1) merge two.

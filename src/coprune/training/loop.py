@@ -146,7 +146,7 @@ def _descend(
     """What :func:`fit` says, with Accelerate set up for it."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if norms and recipe.batch_size < 2 * world():
-        raise TooSmallError(_too_small(f"a batch of {recipe.batch_size}"))
+        raise TooSmallError(_too_small(f"a batch of {recipe.batch_size}", "give --batch-size"))
     layout = layout_of(model, "cpu" if accelerator.device.type == "cpu" else "gpu")
     # First to the device, so that the optimizer holds, and a checkpoint restores, what is trained there.
     model.to(accelerator.device)
@@ -181,7 +181,9 @@ def _descend(
             _advance(schedule, 1)
             if done % steps == 0 and not sums:
                 put_back(accelerator, model, trained)
-                raise TooSmallError(_too_small(f"a whole epoch in batches of {len(labels)}"))
+                raise TooSmallError(
+                    _too_small(f"a whole epoch in batches of {len(labels)}", "give batches of")
+                )
             continue
         # Dropout draws from the global generator: a function of the step, as everything else.
         torch.manual_seed(batch_seed(seed, epoch, done) ^ rank())
@@ -295,10 +297,10 @@ def _weight(samples: int) -> float:
     return len(own(range(samples))) * world() / samples
 
 
-def _too_small(what: str) -> str:
+def _too_small(what: str, way: str) -> str:
     """Why batch norm learns nothing from it, and the way out."""
     each = f" for each of {world()} processes" if world() > 1 else ""
-    return f"{what} leaves batch norm one sample{each}; give --batch-size {2 * world()} or more"
+    return f"{what} leaves batch norm one sample{each}; {way} {2 * world()} or more"
 
 
 def _has_idle(model: nn.Module, source: Source) -> bool:
