@@ -131,12 +131,13 @@ def end_undoable(undo: Callable[[], None], error: BaseException | None) -> None:
     """It is done, or ended with an error: a mistake undoes it, any other end leaves what can be resumed."""
     if undo not in _undoable:
         return
-    _undoable.remove(undo)
     mistaken = isinstance(error, UserError)
     if is_first() and (mistaken or (error is not None and is_loss(error) and _is_mistake_elsewhere())):
         undo()
     elif mistaken and _board is not None:
         _board.set(_MISTAKE, "")  # for the first process to know when it is ended
+    # Not before: the launcher may end this process in the middle, and the listening thread then finishes it.
+    _undoable.remove(undo)
 
 
 def _is_mistake_elsewhere() -> bool:
@@ -191,7 +192,7 @@ def _listen() -> None:
         while True:
             if signal.SIGTERM in os.read(reader, 64):
                 if is_first() and _is_mistake_elsewhere():
-                    for undo in _undoable:
+                    for undo in tuple(_undoable):
                         undo()
                 leave(LOST, code=128 + signal.SIGTERM)
 
