@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import coprune as package
 from coprune.api import from_loaders
 from coprune.data import LoaderSource
+from coprune.recover.how import UNCHANGED
 from coprune.run.measure import measure_run
 from coprune.run.search import Found
 from coprune.training import Recipe, fit
@@ -374,3 +375,15 @@ def test_with_a_limit_a_training_must_be_as_sure_as_a_probe(monkeypatch, allowed
 
 def cut_to_half(_least, _base, _limit, *, decide, judge):
     return Found(decide(0.5)[1], ())
+
+
+@pytest.mark.parametrize("recovery", ["bn", "none"])
+def test_a_recovery_that_has_nothing_to_change_has_its_stage_and_says_so(recovery):
+    # Once a bug: the stage was there only when something had changed, and compare's row had none.
+    asked = recovery != "none"
+    done = package.prune(
+        Net(), train=loader(), eval=loader(), method="magnitude", keep_macs=0.5, recovery=recovery
+    ).result
+    assert [s.name for s in done.stages] == ["base", "pruned", *(["recovered"] if asked else [])]
+    assert done.stages[-1].value == done.stage("pruned").value
+    assert (UNCHANGED in done.notes) == asked

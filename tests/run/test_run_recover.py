@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import coprune as package
 from coprune.plan import GroupDecision, Member
+from coprune.recover import Recovered
 from coprune.run.recover import _units_left
 from coprune.surgery import cut
 from coprune.units import ChannelGroup, find_units
@@ -56,6 +59,29 @@ def test_all_layers_together_from_the_command_line(coprune, base, digits, tmp_pa
     # Least squares has hardly left anything to find here; what makes it worse is taken back.
     assert did["changed"] == (did["after"] < did["before"])
     assert any(e["event"] == "layer" for e in events)
+
+
+def test_a_model_that_recovery_would_make_worse_comes_back_as_it_came(
+    coprune, base, digits, tmp_path, monkeypatch
+):
+    cut_run, out = tmp_path / "cut", tmp_path / "out"
+    assert coprune("prune", "--model", base, "--data", digits, "--method", "magnitude", "--keep-macs", "0.9",
+                   "--recovery", "none", "--out", cut_run).code == 0  # fmt: skip
+
+    def harmed(model, *_args, **_named):
+        for weight in model.parameters():
+            weight.data.zero_()
+        return Recovered(True, True)
+
+    monkeypatch.setattr(import_module("coprune.run.recover"), "recovered", harmed)
+    assert coprune("recover", "--model", cut_run, "--teacher", base, "--data", digits, "--out", out).code == 0
+    result = json.loads((out / "result.json").read_text())
+    pruned, recovered = (next(s for s in result["stages"] if s["name"] == n) for n in ("pruned", "recovered"))
+    assert pruned["value"] > 0.3
+    assert recovered | {"name": "pruned"} == pruned
+    assert any("handed back as it came" in note for note in result["notes"])
+    came, went = (load_file(f / "model.safetensors") for f in (cut_run, out))
+    assert all(torch.equal(v, went[k]) for k, v in came.items())
 
 
 def test_a_teacher_of_another_shape_is_one_line(coprune, base, digits, tmp_path):

@@ -253,7 +253,7 @@ def _stages(
     found: dict[str, Any] = {"recovered": None, "finetuned": None, "rate": None}
     did = recover(pruned, teacher, decisions, data.calibration, how=recovery, seed=seed, device=device)
     notes = list(did.notes)
-    if did.done:
+    if did.ran:
         found["recovered"] = evaluate(pruned, data.heldout, device=device, label="accuracy, recovered").top1
     if job.finetune.epochs:
         tried = rates or (job.finetune.lr,)

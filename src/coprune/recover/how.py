@@ -16,27 +16,31 @@ from coprune.result import TAKEN_BACK
 
 RECOVERIES = ("least-squares", "reconstruction", "bn", "none")
 
+UNCHANGED = "the recovery found nothing better than the weights after surgery; they stayed as they were"
+
 
 @dataclass(frozen=True)
 class Recovered:
     """What a recovery did.
 
     Attributes:
-        done: whether anything has changed.
+        ran: whether there was one; ``none`` is none.
+        changed: whether any weight or statistic is another one.
         layers: what least squares did to each layer.
         together: what came of all layers together, where that was asked for.
     """
 
-    done: bool
+    ran: bool
+    changed: bool = False
     layers: tuple[LayerRecovery, ...] = ()
     together: Reconstruction | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of it, in words."""
-        if self.together is None or self.together.changed:
-            return ()
-        return (TAKEN_BACK,)
+        taken_back = self.together is not None and not self.together.changed
+        said = [TAKEN_BACK] if taken_back else []
+        return (*said, *([UNCHANGED] if self.ran and not self.changed else []))
 
 
 def recovered(
@@ -68,12 +72,12 @@ def recovered(
     if how not in RECOVERIES:
         raise UserError(f"--recovery {how}: known are {', '.join(RECOVERIES)}")
     if how == "bn":
-        return Recovered(reestimate_batchnorm(model, source, device=device) > 0)
+        return Recovered(True, reestimate_batchnorm(model, source, device=device) > 0)
     if how == "none":
         return Recovered(False)
     if how == "least-squares":
         layers = least_squares(model, teacher, source, kept=kept, seed=seed, device=device)
-        return Recovered(any(layer.changed for layer in layers), layers)
+        return Recovered(True, any(layer.changed for layer in layers), layers)
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     # Samples that least squares has solved on would judge in its favour.
     learning, judging = held_back(source, seed=seed)
@@ -82,5 +86,5 @@ def recovered(
     if not together.changed:
         model.load_state_dict(weights)
         layers = least_squares(model, teacher, source, kept=kept, seed=seed, device=device)
-    done = any(layer.changed for layer in layers) or together.changed
-    return Recovered(done, layers, together)
+    changed = any(layer.changed for layer in layers) or together.changed
+    return Recovered(True, changed, layers, together)

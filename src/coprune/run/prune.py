@@ -28,7 +28,7 @@ from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
 from coprune.run.layerwise import prune_layer_by_layer
 from coprune.run.outcome import Outcome
-from coprune.run.searched import searched_once
+from coprune.run.searched import Searched, searched_once
 from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved
 from coprune.run.steps import Prepared, curves_for, decide, gather_for, prepare, recover
 from coprune.run.trials import Trials, calibration_parts, is_judged, surely_within, surely_worse, why_nothing
@@ -140,13 +140,18 @@ def prune_model(
             joint = not isinstance(choices, Sequence)
             # A share of every group's units needs no curves to be shared out by.
             allocation = "uniform" if settings.budget.keep_units is not None else settings.allocation
-            curves = curves_for(model, choices, statistics_part, allocation=allocation, device=device)
+
+            def curves() -> Mapping[str, Tensor] | None:
+                return curves_for(model, choices, statistics_part, allocation=allocation, device=device)
+
+            def search() -> Searched:
+                return Trials(
+                    model, prepared, choices, settings, curves(), statistics_part, judging_part, device
+                ).run()
+
             if judged or settings.budget.searched:
-                search = Trials(
-                    model, prepared, choices, settings, curves, statistics_part, judging_part, device
-                )
                 kept_in = folder.work / "search.json" if folder else None
-                decisions, found, said = searched_once(kept_in, search.run)
+                decisions, found, said = searched_once(kept_in, search)
                 notes.extend(said)
             else:
                 decisions = decide(
@@ -154,7 +159,7 @@ def prune_model(
                     prepared.cost,
                     choices,
                     allocation=allocation,
-                    curves=curves,
+                    curves=curves(),
                     round_to=settings.round_to,
                 )
         with watch.measure("surgery"):
@@ -196,7 +201,7 @@ def prune_model(
     notes.extend(did.notes)
     if folder and did.together is not None:
         folder.log("reconstruction", **asdict(did.together))
-    if did.done:
+    if did.ran:
         check_same(pruned, weights_fingerprint, what="result of the recovery")
         stages.append(staged("recovered", pruned))
     if settings.finetune.epochs and touched:

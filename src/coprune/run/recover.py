@@ -186,8 +186,8 @@ def _recover(
             f"{best.calibration:.2%}); the model is handed back as it came"
         )
         candidate = model
-    elif did.done:
-        stages.append(best)
+        best = stages[-1].model_copy(update={"name": "recovered"})
+    stages.append(best)
     if did.together is not None:
         folder.log("reconstruction", **asdict(did.together))
     for layer in did.layers:
