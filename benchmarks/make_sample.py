@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from coprune.data import fashion_mnist
-from coprune.data.dataset import balanced_indices
+from coprune.data.dataset import drawn_indices
 from coprune.data.names import SAMPLE_FILE
 
 train, heldout = fashion_mnist.load(None)
-train = train.take(balanced_indices(train.labels, 8500, seed=0))
-heldout = heldout.take(balanced_indices(heldout.labels, 2000, seed=0))
+train = train.take(drawn_indices(train.labels, 8500, seed=0))
+heldout = heldout.take(drawn_indices(heldout.labels, 2000, seed=0))
 np.savez_compressed(
     SAMPLE_FILE,
     x_train=train.images.numpy(),

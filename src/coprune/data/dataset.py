@@ -51,8 +51,16 @@ MOST_CLASSES = 1_000_000
 """Labels beyond are taken for ids or pixels, before memory is asked for a million classes."""
 
 
-def balanced_indices(labels: Tensor, count: int, *, seed: int) -> Tensor:
-    """Draw ``count`` samples, as evenly over the classes as the data allows.
+SURE = 2
+"""Samples of every class that a draw takes first: fewer have no variance."""
+
+
+def drawn_indices(labels: Tensor, count: int, *, seed: int) -> Tensor:
+    """Draw ``count`` samples that stand for all: the classes in the proportion in which they come.
+
+    Of every class :data:`SURE` are taken first; the others are shared out by Sainte-Laguë's method (the
+    ``r``-th further sample of a class of ``n`` is called at ``(r − 1/2) / n``). Classes that are equally
+    large are drawn as evenly as can be.
 
     Args:
         labels: ``[N]`` int64.
@@ -60,16 +68,18 @@ def balanced_indices(labels: Tensor, count: int, *, seed: int) -> Tensor:
         seed: the draw.
 
     Returns:
-        Sorted indices ``[count]``. When a class is too small for its share, the others fill up.
+        Sorted indices ``[count]``.
     """
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(labels), generator=generator)
     order = shuffled[torch.argsort(labels[shuffled], stable=True)]
     per_class = torch.bincount(labels)
     starts = torch.cumsum(per_class, 0) - per_class
-    # Rank of every sample inside its class; taking the lowest ranks first takes all classes evenly.
+    # Rank of every sample inside its class.
     rank = torch.arange(len(labels)) - starts[labels[order]]
-    chosen = order[torch.argsort(rank, stable=True)[:count]]
+    called = (rank.double() + 0.5) / per_class[labels[order]]
+    called = torch.where(rank < SURE, rank.double() - SURE, called)
+    chosen = order[torch.argsort(called, stable=True)[:count]]
     return chosen.sort().values
 
 
@@ -133,7 +143,7 @@ def split_arrays(
     names: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> DataSet:
-    """Make a :class:`DataSet` by taking a balanced calibration set out of the training samples.
+    """Make a :class:`DataSet` by taking a calibration set out of the training samples, see :func:`drawn_indices`.
 
     Args:
         train: all training samples.
@@ -160,7 +170,7 @@ def split_arrays(
         raise UserError(
             f"--calibration {calibration} takes all {len(train)} training samples of {name}; ask for fewer"
         )
-    index = balanced_indices(train.labels, calibration, seed=seed)
+    index = drawn_indices(train.labels, calibration, seed=seed)
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[index] = False
     parts = train.take(index)
@@ -178,7 +188,7 @@ def split_arrays(
 
 
 def limited(source: Source, count: int, *, seed: int) -> Source:
-    """At most ``count`` samples of a source, a balanced draw.
+    """At most ``count`` samples of a source, see :func:`drawn_indices`.
 
     Raises:
         UserError: a user's own loader, of which nothing can be drawn.
@@ -187,7 +197,7 @@ def limited(source: Source, count: int, *, seed: int) -> Source:
         return source
     if not isinstance(source, MemorySource):
         raise UserError("training on a part of the samples needs data in memory; cut the loader yourself")
-    return source.take(balanced_indices(source.labels, count, seed=seed))
+    return source.take(drawn_indices(source.labels, count, seed=seed))
 
 
 def in_memory(batches: Sequence[Batch]) -> ArraySource | TextSource:
@@ -207,7 +217,7 @@ def in_memory(batches: Sequence[Batch]) -> ArraySource | TextSource:
 
 
 def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[MemorySource]:
-    """Cut a source into balanced parts, e.g. statistics and search.
+    """Cut a source into parts that each stand for all of it, e.g. statistics and search.
 
     Args:
         source: samples that fit in memory (a calibration set does).
@@ -215,13 +225,13 @@ def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[M
         seed: the draw.
 
     Returns:
-        One in-memory source a share, disjoint, each balanced over the classes.
+        One in-memory source a share, disjoint, drawn one after the other as :func:`drawn_indices` does.
     """
     whole = source if isinstance(source, MemorySource) else in_memory(list(source.batches(256)))
     out: list[MemorySource] = []
     left = torch.arange(len(whole))
     for share in parts:
-        index = balanced_indices(whole.labels[left], round(share * len(whole)), seed=seed)
+        index = drawn_indices(whole.labels[left], round(share * len(whole)), seed=seed)
         out.append(whole.take(left[index]))
         keep = torch.ones(len(left), dtype=torch.bool)
         keep[index] = False

@@ -69,7 +69,7 @@ def load_data(
         name: ``fashion-mnist[:ROOT]``, ``fashion-mnist-sample``, ``cifar10[:ROOT]``, ``cifar100[:ROOT]``,
             ``imagefolder:ROOT[@SIZE]``, ``npz:FILE``, or texts: ``tsv:FILE``, ``sst5:ROOT``,
             ``mnli:ROOT``, ``mnli-mm:ROOT``, ``hf:NAME[:CONFIG]``.
-        calibration: samples taken out of the training part, balanced over the classes; at most a
+        calibration: samples taken out of the training part, the classes in their proportion; at most a
             quarter of it is taken.
         seed: which samples are drawn for calibration.
         tokenizer: a folder or hub id; for texts.

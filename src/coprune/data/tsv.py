@@ -133,16 +133,16 @@ def held_out(parts: Mapping[str, Texts]) -> tuple[Texts, Texts]:
     """Training and held-out texts out of the parts ``train``, ``dev``, ``test`` that there are.
 
     Decisions are made on calibration samples taken out of training, so a dev part joins training where
-    there is a test part. Without either a balanced fifth is held out, the same one in every run.
+    there is a test part. Without either a fifth is held out, the classes in their proportion, the same one in every run.
     """
-    from coprune.data.dataset import balanced_indices
+    from coprune.data.dataset import drawn_indices
 
     train = parts["train"]
     if "test" in parts:
         return (concatenated(train, parts["dev"]) if "dev" in parts else train), parts["test"]
     if "dev" in parts:
         return train, parts["dev"]
-    drawn = balanced_indices(train.label, round(_HELDOUT_SHARE * len(train)), seed=_HELDOUT_SEED)
+    drawn = drawn_indices(train.label, round(_HELDOUT_SHARE * len(train)), seed=_HELDOUT_SEED)
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[drawn] = False
     return train.take(torch.nonzero(rest).flatten()), train.take(drawn)
