@@ -143,7 +143,7 @@ def split_arrays(
     names: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> DataSet:
-    """Make a :class:`DataSet` by taking a calibration set out of the training samples, see :func:`drawn_indices`.
+    """Make a :class:`DataSet` by taking calibration samples out of training (:func:`drawn_indices`).
 
     Args:
         train: all training samples.

@@ -133,7 +133,8 @@ def held_out(parts: Mapping[str, Texts]) -> tuple[Texts, Texts]:
     """Training and held-out texts out of the parts ``train``, ``dev``, ``test`` that there are.
 
     Decisions are made on calibration samples taken out of training, so a dev part joins training where
-    there is a test part. Without either a fifth is held out, the classes in their proportion, the same one in every run.
+    there is a test part. Without either a fifth is held out, the classes in their proportion, the same one
+    in every run.
     """
     from coprune.data.dataset import drawn_indices
 

@@ -9,7 +9,7 @@ Shapes: ``N`` samples, ``T`` tokens, ``C`` channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from coprune.forward import Inputs, logits_of
 from coprune.ranks.exchange import gathered_tensors
 from coprune.ranks.who import world
-from coprune.units.layers import channel_count, is_dense, is_transposed
+from coprune.units.layers import channel_count, is_convolution, is_dense, is_transposed
 
 Recorded = dict[str, list[Tensor]]
 """Module → what it handed on, an entry a run of it."""
@@ -46,9 +46,32 @@ def distillation_loss(logits: Tensor, teacher: Tensor, *, temperature: float) ->
     return divergence * t * t
 
 
+@dataclass(frozen=True)
+class Block:
+    """Where a block's hidden outputs have their channels.
+
+    Attributes:
+        made: channels that the last of the layers which are compared in it hands on.
+        convolves: whether anything in it is a convolution.
+    """
+
+    made: int
+    convolves: bool
+
+    def axis(self, shape: Sequence[int]) -> int:
+        """Axis of the channels of outputs ``[N, …]``.
+
+        It is as long as the layer says; where several axes are or none is, it stands behind the samples if
+        anything is a convolution, and last otherwise.
+        """
+        found = [a for a in (1, len(shape) - 1) if shape[a] == self.made]
+        usual = 1 if self.convolves else len(shape) - 1
+        return found[0] if len(found) == 1 else usual
+
+
 def matched_blocks(
     student: nn.Module, teacher: nn.Module, kept: Mapping[str, Tensor] | None = None
-) -> tuple[str, ...]:
+) -> dict[str, Block]:
     """Where both models can be compared: around every layer that lost inputs and no outputs.
 
     The nearest module around the layer that is no mere container hands on what the block made of it, a norm
@@ -61,10 +84,10 @@ def matched_blocks(
         kept: layer → its outputs in the teacher that are still there, of layers that lost some.
 
     Returns:
-        Names of modules, in the order of the network.
+        Name of module → where its channels are, in the order of the network.
     """
     before = dict(teacher.named_modules())
-    found: dict[str, None] = {}
+    found: dict[str, Block] = {}
     for name, layer in student.named_modules():
         # Asked of the teacher's: a depthwise layer that is left with one channel looks dense.
         if name not in before or not (is_dense(before[name]) or is_transposed(before[name])):
@@ -77,13 +100,15 @@ def matched_blocks(
         while around and isinstance(student.get_submodule(around), _CONTAINERS):
             around = around.rpartition(".")[0]
         told = makes == made or (not around and kept is not None and name in kept)
-        if reads != read and told:
-            found[around or name] = None
-    return tuple(found)
+        if reads != read and told and makes is not None:
+            block = around or name
+            parts = student.get_submodule(block).modules()
+            found[block] = Block(makes, any(is_convolution(part) for part in parts))
+    return found
 
 
 @contextmanager
-def recorded(model: nn.Module, names: Sequence[str]) -> Iterator[Recorded]:
+def recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Recorded]:
     """Within the context, every forward pass leaves what these modules hand on; clear it between passes.
 
     Args:
@@ -130,7 +155,7 @@ class Answers:
 
 @torch.no_grad()
 def answers_of(
-    teacher: nn.Module, blocks: Sequence[str], batches: Sequence[Tensor], *, memory: int
+    teacher: nn.Module, blocks: Iterable[str], batches: Sequence[Tensor], *, memory: int
 ) -> Answers | None:
     """Ask a teacher about all samples once.
 
@@ -166,6 +191,7 @@ def matching_loss(
     inputs: Inputs,
     kept: Mapping[str, Tensor] | None = None,
     *,
+    blocks: Mapping[str, Block],
     weight: float = 1.0,
 ) -> Tensor:
     """Mean over the blocks of the squared error, as a share of how far the teacher's outputs are apart.
@@ -175,9 +201,10 @@ def matching_loss(
 
     Args:
         student, teacher: block → outputs, ``[N, C, H, W]``, ``[N, T, C]`` or ``[N, C]`` each, or those of
-            signals and volumes.
+            signals and volumes, or with the channels last.
         inputs: tokens that their ``attention_mask`` ``[N, T]`` hides do not count.
         kept: as for :func:`matched_blocks`.
+        blocks: what that says.
         weight: of this process's loss in the mean over the processes; with 0 its samples do not count.
 
     Returns:
@@ -188,10 +215,10 @@ def matching_loss(
     wanted_rows: list[Tensor] = []
     for name, outputs in student.items():
         for found, wanted in zip(outputs, teacher.get(name, ()), strict=False):
-            # Signals are [N, C, L], tokens [N, T, C]: the channels' axis is the one that lost something.
-            axis = 1 if wanted.ndim > 3 else wanted.ndim - 1
-            if kept is not None and name in kept and found.ndim == wanted.ndim:
-                axis = next((a for a in range(1, wanted.ndim) if found.shape[a] != wanted.shape[a]), axis)
+            if found.ndim < 2 or found.ndim != wanted.ndim:
+                continue
+            axis = blocks[name].axis(found.shape)
+            if kept is not None and name in kept:
                 wanted = wanted.index_select(axis, kept[name].to(wanted.device))
             if found.shape != wanted.shape:
                 continue

@@ -31,7 +31,14 @@ from coprune.ranks.who import is_first, own, own_part, rank, world
 from coprune.training.accelerator import accelerated, layout_of, put_back
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.clip import limit_gradients
-from coprune.training.distill import Answers, distillation_loss, matched_blocks, matching_loss, recorded
+from coprune.training.distill import (
+    Answers,
+    Block,
+    distillation_loss,
+    matched_blocks,
+    matching_loss,
+    recorded,
+)
 from coprune.training.frozen import thawed
 from coprune.training.quiet import Quiet, silence
 from coprune.training.recipe import Recipe, optimizer_for, scheduler
@@ -171,7 +178,7 @@ def _descend(
     saved_at = time.monotonic()
     total = recipe.epochs * steps
     remembered = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
-    blocks = matched_blocks(model, teacher, kept) if recipe.match > 0 and teacher is not None else ()
+    blocks = matched_blocks(model, teacher, kept) if recipe.match > 0 and teacher is not None else {}
     stream = _batches(source, recipe, seed=seed, done=done, steps=steps)
     for epoch, inputs, labels in track(stream, label=label, total=total, done=done):
         if norms and len(labels) < 2 * world():
@@ -247,7 +254,7 @@ def _step(
     y: Tensor,
     *,
     recipe: Recipe,
-    blocks: Sequence[str],
+    blocks: Mapping[str, Block],
     kept: Mapping[str, Tensor] | None,
     answers: Answers | None,
     weight: float,
@@ -262,7 +269,7 @@ def _step(
         x: own inputs.
         y: own labels.
         recipe: weights of the parts of the loss.
-        blocks: modules that both models have, whose outputs are compared.
+        blocks: as from :func:`~coprune.training.distill.matched_blocks`.
         kept, answers: see :func:`fit`.
         weight: of this process's loss in the mean over the processes.
         how: its mixed precision.
@@ -281,7 +288,7 @@ def _step(
     if recipe.distill < 1:
         loss = loss + (1 - recipe.distill) * F.cross_entropy(logits, y)
     if blocks:
-        loss = loss + recipe.match * matching_loss(ours, theirs, x, kept, weight=weight)
+        loss = loss + recipe.match * matching_loss(ours, theirs, x, kept, blocks=blocks, weight=weight)
     return logits, loss
 
 

@@ -37,7 +37,7 @@ class Recipe(BaseModel):
         momentum: of ``sgd``.
         weight_decay: of ``sgd`` on all weights, of ``adamw`` on all but biases and norms.
         fraction: share of the training samples used, drawn anew each epoch.
-        images: train on so many samples only, a draw with the classes in their proportion, the same in every epoch.
+        images: train on so many samples only, the classes in their proportion, the same ones in every epoch.
         precision: ``auto`` is mixed precision on a GPU and float32 on a CPU.
         distill: weight of the teacher's soft labels in the loss, 0 (none) … 1 (only).
         temperature: of the soft labels (Hinton et al. 2015, arXiv 1503.02531).
