@@ -172,6 +172,31 @@ def test_a_rate_that_diverges_is_the_worst_and_costs_no_row(coprune, base, digit
     assert (said in (tmp_path / "cmp" / "compare.html").read_text()) == (rate is None)
 
 
+@pytest.mark.parametrize("looked_at", ["calibration", "accuracy, fine-tuned"])
+def test_logits_that_are_nan_after_a_training_cost_no_row(
+    coprune, base, digits, tmp_path, monkeypatch, looked_at
+):
+    import coprune.compare.run as module
+    from coprune.measure import NotFiniteError
+
+    real = module.evaluate
+
+    def measured(*args, label, **named):
+        if label == looked_at:
+            raise NotFiniteError("test")
+        return real(*args, label=label, **named)
+
+    monkeypatch.setattr(module, "evaluate", measured)
+    ended = coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.5",
+                    "--seeds", 1, "--recovery", "none", "--finetune-epochs", 1, "--finetune-images", 32,
+                    "--finetune-lr", "0.01,0.02", "--out", tmp_path / "cmp")  # fmt: skip
+    assert ended.code == 0, ended.err
+    (row,) = json.loads((tmp_path / "cmp" / "compare.json").read_text())["rows"]
+    assert row["finetuned"] is None
+    assert row["rate"] is None
+    assert row["notes"] == ["fine-tuning diverged at every learning rate tried (0.01, 0.02)"]
+
+
 def test_a_reconstruction_that_was_taken_back_is_said(coprune, base, digits, tmp_path, monkeypatch):
     import coprune.recover.reconstruction as module
     from coprune.training import DivergedError

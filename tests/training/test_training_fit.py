@@ -15,7 +15,7 @@ import tiny
 from coprune.data import ArraySource, LoaderSource
 from coprune.data.source import Augmentation
 from coprune.errors import UserError
-from coprune.training import Checkpoint, Recipe, fit
+from coprune.training import Checkpoint, DivergedError, Recipe, fit
 from coprune.training.distill import distillation_loss
 from coprune.training.recipe import scheduler
 
@@ -320,6 +320,15 @@ def test_distillation_needs_a_teacher():
 def test_divergence_is_one_line_with_the_learning_rate(lr):
     with pytest.raises(UserError, match="lower the learning rate"):
         trained(Recipe(epochs=20, batch_size=8, lr=lr, schedule="constant"))
+
+
+def test_weights_that_blow_up_in_the_last_step_have_diverged():
+    # Once a bug: the last loss was finite, what the weights say after it was not, and compare ended there.
+    model = tiny.network("vgg16_bn")
+    recipe = Recipe(epochs=1, batch_size=200, lr=1e30, schedule="constant")
+    with pytest.raises(DivergedError, match="ended with NaN or Inf; lower the learning rate"):
+        fit(model, tiny.source(200), recipe, seed=0)
+    assert not model.training
 
 
 def rates(recipe, steps):

@@ -21,7 +21,7 @@ from coprune.compare.job import KNEE, CompareJob, check_job, common_kinds
 from coprune.compare.table import BaseFigures, Comparison, Row
 from coprune.data import DataSet
 from coprune.files import read_document, write_json
-from coprune.measure import count_macs, count_params, evaluate
+from coprune.measure import NotFiniteError, count_macs, count_params, evaluate
 from coprune.models.ready import made_ready
 from coprune.plan import GroupDecision
 from coprune.progress import track
@@ -257,15 +257,16 @@ def _stages(
         found["recovered"] = evaluate(pruned, data.heldout, device=device, label="accuracy, recovered").top1
     if job.finetune.epochs:
         tried = rates or (job.finetune.lr,)
-        trained, found["rate"] = _trained(
-            pruned, teacher, decisions, data, job, rates=tried, seed=seed, device=device
-        )
+        trained, rate = _trained(pruned, teacher, decisions, data, job, rates=tried, seed=seed, device=device)
+        try:
+            if trained is not None:
+                heldout = evaluate(trained, data.heldout, device=device, label="accuracy, fine-tuned")
+                found |= {"finetuned": heldout.top1, "rate": rate}
+        except NotFiniteError:
+            trained = None
         if trained is None:
             said = ", ".join(f"{rate:g}" for rate in tried)
             notes.append(f"fine-tuning diverged at every learning rate tried ({said})")
-        else:
-            heldout = evaluate(trained, data.heldout, device=device, label="accuracy, fine-tuned")
-            found["finetuned"] = heldout.top1
     return {**found, "notes": tuple(notes)}
 
 
@@ -298,12 +299,12 @@ def _trained(
                 device=device,
                 label=f"fine-tuning, lr {rate:g}",
             )
-        except DivergedError:
+            # With one rate there is nothing to choose, and nothing to measure for it.
+            value = 0.0
+            if len(rates) > 1:
+                value = evaluate(trained, data.calibration, device=device, label="calibration").top1
+        except (DivergedError, NotFiniteError):
             continue
-        # With one rate there is nothing to choose, and nothing to measure for it.
-        value = 0.0
-        if len(rates) > 1:
-            value = evaluate(trained, data.calibration, device=device, label="calibration").top1
         if best is None or value > best[0]:
             best = (value, trained, rate)
     return (best[1], best[2]) if best else (None, None)

@@ -1,6 +1,6 @@
 """Accuracy, MACs, parameters, file size, latency, peak memory. Knows nothing of methods."""
 
-from coprune.measure.accuracy import Score, correctness, evaluate
+from coprune.measure.accuracy import NotFiniteError, Score, correctness, evaluate
 from coprune.measure.latency import LatencyPlan, measure_engine, measure_latency, median_ms
 from coprune.measure.macs import count_macs, count_params, layer_costs
 from coprune.measure.memory import peak_memory
@@ -8,6 +8,7 @@ from coprune.measure.stage import measure_stage
 
 __all__ = [
     "LatencyPlan",
+    "NotFiniteError",
     "Score",
     "correctness",
     "count_macs",

@@ -17,6 +17,16 @@ from coprune.forward import logits_of, moved, taking
 from coprune.progress import track
 from coprune.ranks.exchange import gathered, summed
 
+_NOT_FINITE = "the model returns NaN or Inf on this data; check weights and normalisation"
+
+
+class NotFiniteError(UserError):
+    """A model's logits are NaN or Inf."""
+
+
+def _finite(logits: torch.Tensor) -> bool:
+    return bool(torch.isfinite(logits).all())
+
 
 @dataclass(frozen=True)
 class Score:
@@ -41,15 +51,20 @@ def evaluate(
 
     Raises:
         UserError: samples that the model does not take, a label outside its classes, an output that is not
-            ``[B, C]``, or logits with NaN or Inf.
+            ``[B, C]``.
+        NotFiniteError: logits with NaN or Inf; in every process, and it is a ``UserError`` too.
     """
-    mine = torch.zeros(3, dtype=torch.float64)  # right, seen, loss
+    mine = torch.zeros(4, dtype=torch.float64)  # right, seen, loss, batches with NaN or Inf
     for logits, labels in _passes(model, source, batch_size=batch_size, device=device, label=label):
         right = int((logits.argmax(1) == labels).sum())
-        mine += mine.new_tensor([right, len(labels), float(F.cross_entropy(logits, labels, reduction="sum"))])
-    total_right, seen, loss = summed(mine).tolist()
+        loss = float(F.cross_entropy(logits, labels, reduction="sum"))
+        mine += mine.new_tensor([right, len(labels), loss, 0.0 if _finite(logits) else 1.0])
+    total_right, seen, loss, wrong = summed(mine).tolist()
     if seen == 0:
         raise UserError("no samples to measure accuracy on")
+    # Whoever catches it does so in every process.
+    if wrong:
+        raise NotFiniteError(_NOT_FINITE)
     return Score(total_right / seen, loss / seen, int(seen))
 
 
@@ -58,8 +73,11 @@ def correctness(
 ) -> torch.Tensor:
     """Which samples of a source are classified rightly, ``[N]`` bool on the CPU; see :func:`evaluate`."""
     passes = _passes(model, source, batch_size=batch_size, device=device, label=label)
-    shares = gathered([(logits.argmax(1) == labels).cpu() for logits, labels in passes])
-    right = [batch for turn in zip_longest(*shares) for batch in turn if batch is not None]
+    mine = [((logits.argmax(1) == labels).cpu(), _finite(logits)) for logits, labels in passes]
+    batches = [batch for turn in zip_longest(*gathered(mine)) for batch in turn if batch is not None]
+    if not all(finite for _, finite in batches):
+        raise NotFiniteError(_NOT_FINITE)
+    right = [batch for batch, _ in batches]
     if not right:
         raise UserError("no samples to measure accuracy on")
     return torch.cat(right)
@@ -78,7 +96,7 @@ def _passes(
         inputs = moved(batch.inputs, device)
         with taking(model, inputs):
             logits = logits_of(model, inputs)
-        check_logits(logits, wanted)
+        check_outputs(logits, wanted)
         yield logits, wanted
 
 
@@ -99,7 +117,18 @@ def check_labels(labels: torch.Tensor, classes: int | None = None) -> None:
 
 
 def check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
-    """Refuse an output that is not a finite ``[B, C]`` with every label below ``C``.
+    """:func:`check_outputs`, and that all logits are finite.
+
+    Raises:
+        NotFiniteError: some are not; in the process that sees it.
+    """
+    check_outputs(logits, labels)
+    if not _finite(logits):
+        raise NotFiniteError(_NOT_FINITE)
+
+
+def check_outputs(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    """Refuse an output that is not ``[B, C]`` with every label below ``C``.
 
     Args:
         logits: what the model returned for a batch.
@@ -118,5 +147,3 @@ def check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
             f"label {int(labels.max())} is outside the model's {logits.shape[1]} classes "
             f"(0…{logits.shape[1] - 1}); give --num-classes or other data"
         )
-    if not bool(torch.isfinite(logits).all()):
-        raise UserError("the model returns NaN or Inf on this data; check weights and normalisation")

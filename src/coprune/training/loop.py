@@ -45,7 +45,7 @@ from coprune.training.recipe import Recipe, optimizer_for, scheduler
 
 
 class DivergedError(UserError):
-    """The loss became NaN or Inf; raised in every process after the same step."""
+    """The loss, the weights or what they say became NaN or Inf; raised in every process."""
 
 
 class TooSmallError(UserError):
@@ -107,7 +107,7 @@ def fit(
         label: of the progress bar.
 
     Raises:
-        DivergedError: the loss became NaN or Inf.
+        DivergedError: the loss, or at the end the weights or what they say, became NaN or Inf.
         TooSmallError: batch norm cannot learn from batches of one sample (a process).
         UserError: distillation without a teacher.
         ValueError: known answers, but labels to learn from.
@@ -180,6 +180,7 @@ def _descend(
     remembered = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
     blocks = matched_blocks(model, teacher, kept) if recipe.match > 0 and teacher is not None else {}
     stream = _batches(source, recipe, seed=seed, done=done, steps=steps)
+    last: Inputs | None = None
     for epoch, inputs, labels in track(stream, label=label, total=total, done=done):
         if norms and len(labels) < 2 * world():
             # Batch norm cannot learn from one value a channel: the last samples of this epoch's order
@@ -198,6 +199,7 @@ def _descend(
         weight = _weight(len(labels))
         if isinstance(x, Tensor) and x.ndim == 4:
             x = x.contiguous(memory_format=layout)
+        last = x
         logits, loss = _step(
             trained,
             model,
@@ -239,11 +241,23 @@ def _descend(
             saved_at = time.monotonic()
     sums = _summed(sums)
     put_back(accelerator, model, trained)
+    # The last step's loss was that of the weights before it, and its batch norms' that of the batch.
+    if not all(gathered(_is_sound(model, last))):
+        raise DivergedError(f"the weights ended with NaN or Inf; lower the learning rate ({recipe.lr})")
     return FitLog(
         loss=tuple(s[0] / s[2] for s in sums.values()),
         accuracy=tuple(s[1] / s[2] for s in sums.values()),
         steps=done,
     )
+
+
+@torch.no_grad()
+def _is_sound(model: nn.Module, inputs: Inputs | None) -> bool:
+    """Whether weights, statistics, and what they say to these inputs in evaluation mode, are finite."""
+    values = [v for v in model.state_dict().values() if v.is_floating_point()]
+    if inputs is not None:
+        values.append(logits_of(model, inputs))
+    return all(bool(v.isfinite().all()) for v in values)
 
 
 def _step(
