@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import nn
 
@@ -20,7 +22,7 @@ from coprune.recover import recovered
 from coprune.run.environment import pick_device
 from coprune.run.outcome import Outcome
 from coprune.run.prune import prune_model
-from coprune.run.recover import surviving
+from coprune.run.recover import check_made_of, surviving
 from coprune.run.settings import PruneSettings, check_settings
 from coprune.select import Budget
 from coprune.training import finetuning
@@ -63,7 +65,8 @@ def prune(
         train: batches of (inputs, labels), e.g. a ``DataLoader``; read by fine-tuning, and for the
             calibration samples when none are given.
         eval: held-out batches; only reported on, never used to decide.
-        calibration: batches that statistics and decisions are based on. Best disjoint from ``train``.
+        calibration: batches that statistics and decisions are based on. Best disjoint from ``train``, and
+            needed where ``max_drop`` judges what was fine-tuned.
         calibration_samples: how many to take from the start of ``train`` otherwise.
         method: ``complementary``; for channels ``cosep``, ``bn_scale``, ``fpgm``, ``lamp``, ``hessian``;
             for attention heads ``cahp``, ``michel``, ``medoid``, ``last_layers``, ``head_magnitude``; for
@@ -122,10 +125,16 @@ def prune(
     from coprune.methods import find_method
 
     check_settings(settings, find_method(method))
-    data = from_loaders(
-        train=train, heldout=eval, calibration=calibration, calibration_samples=calibration_samples
-    )
-    return prune_model(model, data, settings)
+    if max_drop is not None and finetune_epochs and calibration is None:
+        raise UserError(
+            "max_drop is judged on calibration samples, and fine-tuning would learn them by heart where they "
+            "are part of train; give calibration= a loader of other samples"
+        )
+    with _seeded(seed):
+        data = from_loaders(
+            train=train, heldout=eval, calibration=calibration, calibration_samples=calibration_samples
+        )
+        return prune_model(model, data, settings)
 
 
 def recover_model(
@@ -159,12 +168,25 @@ def recover_model(
         UserError: the two are not one network, or the plan is for another.
     """
     where = pick_device(device)
-    samples = _take(calibration, calibration_samples, limited=True)
-    candidate, full = ready(model), ready(teacher)
-    # Batch norms need not know what was cut.
-    kept = {} if recovery == "bn" else surviving(candidate, full, samples, plan.groups if plan else None)
-    recovered(candidate, full, samples, how=recovery, kept=kept, seed=seed, device=where)
+    with _seeded(seed):
+        samples = _take(calibration, calibration_samples, limited=True)
+        candidate, full = ready(model), ready(teacher)
+        check_made_of(plan, full)
+        # Batch norms need not know what was cut.
+        kept = {} if recovery == "bn" else surviving(candidate, full, samples, plan.groups if plan else None)
+        recovered(candidate, full, samples, how=recovery, kept=kept, seed=seed, device=where)
     return candidate.cpu().eval()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """What is drawn inside, also by a loader that shuffles, follows from the seed.
+
+    The caller's generator is afterwards where it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def from_loaders(

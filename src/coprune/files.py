@@ -44,11 +44,29 @@ def write_bytes(path: Path, content: bytes) -> None:
             beside.unlink()
         if not isinstance(cause, OSError):
             raise
-        if cause.errno == errno.ENOSPC:
-            raise UserError(
-                f"{path}: no free disk for {len(content):,} bytes; free some or choose another --out"
-            ) from cause
-        raise UserError(f"{path}: cannot be written ({cause.strerror}); choose another --out") from cause
+        raise _unwritten(path, cause, size=len(content)) from cause
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file of lines; the first of the processes of a run does.
+
+    Raises:
+        UserError: no free disk, or no permission.
+    """
+    if not is_first():
+        return
+    content = f"{line}\n".encode()
+    try:
+        with open(path, "ab") as file:
+            file.write(content)
+    except OSError as cause:
+        raise _unwritten(path, cause, size=len(content)) from cause
+
+
+def _unwritten(path: Path, cause: OSError, *, size: int) -> UserError:
+    if cause.errno == errno.ENOSPC:
+        return UserError(f"{path}: no free disk for {size:,} bytes; free some or choose another --out")
+    return UserError(f"{path}: cannot be written ({cause.strerror}); choose another --out")
 
 
 def make_folder(path: Path) -> None:

@@ -17,6 +17,9 @@ from coprune.files import read_document, write_json
 
 SCHEMA = 1
 
+ELSEWHERE = "elsewhere"
+"""The method of a plan that was told from a model alone."""
+
 
 class Member(BaseModel):
     """A layer's share in a group of units.

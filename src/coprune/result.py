@@ -74,6 +74,10 @@ TAKEN_BACK = (
 """A note of a run whose model is one of least squares after all."""
 
 
+HANDED_BACK = "the model is handed back as it came"
+"""How the note of a run ends in which recovery would have done harm."""
+
+
 class Result(BaseModel):
     """All figures of one run.
 
@@ -99,15 +103,15 @@ class Result(BaseModel):
         """The stage of that name, or None."""
         return next((s for s in self.stages if s.name == name), None)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
-        write_json(path, self.model_dump(by_alias=True, mode="json"))
+        write_json(Path(path), self.model_dump(by_alias=True, mode="json"))
 
     @staticmethod
-    def load(path: Path) -> Result:
+    def load(path: str | Path) -> Result:
         """Read a result.
 
         Raises:
             UserError: missing, truncated or foreign.
         """
-        return read_document(path, Result, what="result", schema=SCHEMA)
+        return read_document(Path(path), Result, what="result", schema=SCHEMA)

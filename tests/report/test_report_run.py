@@ -12,7 +12,7 @@ import report_samples as samples
 from coprune.errors import UserError
 from coprune.plan import GroupDecision, Skipped
 from coprune.report import groups, render, words, write
-from coprune.result import TAKEN_BACK
+from coprune.result import HANDED_BACK, TAKEN_BACK
 
 EVIL = "</script><b>&\"'<!--"
 
@@ -39,6 +39,34 @@ def test_the_headline_names_the_recovery_that_stayed(notes, said):
     stages = [s for i, s in enumerate(stages) if s.name != "recovered" or i == len(stages) - 1]
     result = result.model_copy(update={"stages": tuple(stages), "notes": notes})
     assert said in words.headline(plan, result)
+
+
+def recovered_result(plan, **changes):
+    """A result whose last stage is the recovered one."""
+    result = samples.result(plan)
+    base, *_, last = result.stages
+    return result.model_copy(
+        update={"stages": (base, last.model_copy(update={"name": "recovered"})), **changes}
+    )
+
+
+def test_the_headline_of_what_was_not_recovered_or_was_trained_between_cuts():
+    plan = samples.plan()
+    back = recovered_result(plan, notes=(f"recovery would have lowered it; {HANDED_BACK}",))
+    assert words.headline(plan, back).endswith("as it came, since recovery would have done harm.")
+    trained = plan.model_copy(update={"settings": {**plan.settings, "between": {"epochs": 1}}})
+    assert words.headline(trained, recovered_result(plan)).endswith(
+        "after training between the cuts and recovery."
+    )
+
+
+def test_the_headline_of_a_model_that_was_cut_elsewhere():
+    plan = samples.plan().model_copy(update={"method": "elsewhere"})
+    assert words.headline(plan, recovered_result(plan)).startswith(
+        "Pruned elsewhere to 168 of 336 channels: "
+    )
+    unknown = plan.model_copy(update={"groups": ()})
+    assert words.headline(unknown, recovered_result(plan)).startswith("Pruned elsewhere: ")
 
 
 def test_the_page_holds_every_figure(folder, own):

@@ -102,6 +102,7 @@ def test_a_plan_applies_to_another_copy(tmp_path):
         ({"method": "magnitud"}, "magnitude"),
         ({"keep_macs": 3}, "keep_macs"),
         ({"keep_macs": 0.5, "max_drop": 1}, "one of"),
+        ({"max_drop": 1, "finetune_epochs": 1}, "calibration= a loader of other samples"),
         ({"method": "cosep", "keep_macs": 0.5, "mss": "worst"}, "--mss worst"),
         ({"keep_macs": 0.5, "mss": "paper"}, "no option of method 'complementary'"),
         ({"keep_macs": 0.5, "scatter": -1}, "--scatter -1"),
@@ -367,7 +368,8 @@ def test_with_a_limit_a_training_must_be_as_sure_as_a_probe(monkeypatch, allowed
     module = import_module("coprune.run.trials")
     monkeypatch.setattr(module, "search_drop", cut_to_half)
     monkeypatch.setattr(module, "paired_drop", lambda *given: (0.5, 0.4, 1.0 if allowed else 1.1))
-    outcome = package.prune(Net(), train=loader(), eval=loader(), max_drop=1.0, finetune_epochs=1)
+    given = {"train": loader(), "eval": loader(), "max_drop": 1.0, "finetune_epochs": 1}
+    outcome = package.prune(Net(), calibration=loader(seed=2), **given)
     said = "no longer show a loss of at most 1 points" in " ".join(outcome.result.notes)
     assert said != allowed
     assert (outcome.result.stage("finetuned") is not None) == allowed
@@ -387,3 +389,32 @@ def test_a_recovery_that_has_nothing_to_change_has_its_stage_and_says_so(recover
     assert [s.name for s in done.stages] == ["base", "pruned", *(["recovered"] if asked else [])]
     assert done.stages[-1].value == done.stage("pruned").value
     assert (UNCHANGED in done.notes) == asked
+
+
+def test_a_loader_that_shuffles_gives_the_same_network_and_leaves_the_generator_alone():
+    # Once a bug: which samples were taken followed from the caller's generator, and that was set anew.
+    torch.manual_seed(0)
+    net = Net()
+    states = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        read = {"calibration_samples": 30, "seed": 5}
+        done = package.prune(
+            net, train=loader(shuffle=True), eval=loader(), method="magnitude", keep_macs=0.5, **read
+        )
+        plain = package.prune(
+            net, train=loader(), eval=loader(), method="magnitude", keep_macs=0.5, recovery="none"
+        )
+        again = package.recover_model(
+            plain.model, teacher=net, plan=plain.plan, calibration=loader(shuffle=True), **read
+        )
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append([*done.model.state_dict().values(), *again.state_dict().values()])
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
+def test_a_result_is_read_from_a_name(tmp_path):
+    done = package.prune(Net(), train=loader(), eval=loader(), method="magnitude", keep_macs=0.5)
+    run = done.save(tmp_path / "run")
+    assert package.Result.load(str(run / "result.json")) == done.result

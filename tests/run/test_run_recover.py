@@ -109,6 +109,16 @@ def test_from_python():
     assert (found - wanted).square().mean() < (cut_away - wanted).square().mean()
 
 
+def test_a_plan_that_cut_another_network_is_refused():
+    read = list(source(96).batches(32))
+    done = package.prune(network("resnet20"), train=read, eval=read, method="magnitude", keep_macs=0.5)
+    with pytest.raises(package.UserError, match="plan for another model: the weights"):
+        package.recover_model(
+            done.model, teacher=network("resnet20", seed=1), plan=done.plan, calibration=read
+        )
+    package.recover_model(done.model, teacher=network("resnet20"), plan=done.plan, calibration=read)
+
+
 def test_units_are_told_by_the_channels_that_a_producer_still_makes():
     members = (
         Member(layer="q", role="producer", offset=8, span=4),

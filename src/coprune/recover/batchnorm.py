@@ -36,13 +36,16 @@ def reestimate_batchnorm(
         device: where to compute.
 
     Returns:
-        The number of batch norms that were re-estimated.
+        The number of batch norms that were re-estimated; one that no batch of two samples reached keeps
+        what it knew.
     """
     model.to(device).eval()
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not layers:
         return 0
     momenta = [layer.momentum for layer in layers]
+    known = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
+    unseen = 0
     try:
         for layer in layers:
             layer.reset_running_stats()
@@ -55,11 +58,15 @@ def reestimate_batchnorm(
                 logits_of(model, moved(batch.inputs, device))
         for layer in layers if world() > 1 else ():
             _average(layer)
+        for layer, before in zip(layers, known, strict=True):
+            if not int(layer.get_buffer("num_batches_tracked")):
+                layer.load_state_dict(before, strict=False)
+                unseen += 1
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
             layer.eval()
-    return len(layers)
+    return len(layers) - unseen
 
 
 def _average(layer: _BatchNorm) -> None:

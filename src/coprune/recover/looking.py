@@ -43,8 +43,9 @@ def samples_that_fit(source: Source, teacher: nn.Module, *, memory: int) -> Inpu
         ``[N, …]`` on the model's device.
     """
     device = next(teacher.parameters()).device
-    # The last sample: texts are stored by length.
-    first = copied(moved(part_of(spread(source, len(source)), [0]), device))
+    # Texts are stored by length, the longest first: no sample takes more.
+    longest, _ = next(iter(source.batches(1)))
+    first = copied(moved(part_of(longest, [0]), device))
     weights = sum(t.untyped_storage().nbytes() for t in [*teacher.parameters(), *teacher.buffers()])
     each = max(1, peak_memory(teacher, first) - weights)
     return spread(source, max(16, memory // each))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from coprune.plan import Plan
-from coprune.result import TAKEN_BACK, Latency, Result, Stage
+from coprune.plan import ELSEWHERE, Plan
+from coprune.result import HANDED_BACK, TAKEN_BACK, Latency, Result, Stage
 
 METHODS = {
     "bn_scale": "Batch-norm scale",
@@ -168,6 +168,8 @@ def headline(plan: Plan, result: Result) -> str:
     """One sentence: what was done, and what it cost."""
     kept, total = plan.units["kept"], plan.units["total"]
     done = f"{method(plan.method)} kept {kept:,} of {total:,} {units(plan)}"
+    if plan.method == ELSEWHERE:
+        done = f"Pruned elsewhere to {kept:,} of {total:,} {units(plan)}" if total else "Pruned elsewhere"
     base, last = result.stage("base"), last_stage(result)
     if last is None:
         return f"{done}; nothing has been measured after it."
@@ -178,6 +180,10 @@ def headline(plan: Plan, result: Result) -> str:
     together = plan.settings.get("recovery") == "reconstruction" and TAKEN_BACK not in result.notes
     if last.name == "recovered" and together:
         after = "after reconstruction without labels"
+    if any(note.endswith(HANDED_BACK) for note in result.notes):
+        after = "as it came, since recovery would have done harm"
+    if last.name in ("pruned", "recovered") and plan.settings.get("between", {}).get("epochs"):
+        after = "after training between the cuts" + (" and recovery" if last.name == "recovered" else "")
     return (
         f"{done}: {percent(gone)} of the MACs are gone, accuracy {percent(base.value, 2)}{NB}→ "
         f"{percent(last.value, 2)} ({points(last.value - base.value)}) {after}."

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coprune.errors import UserError
-from coprune.files import make_folder, read_json, write_json
+from coprune.files import append_line, make_folder, read_json, write_json
 from coprune.ranks.exchange import on_first
 from coprune.ranks.join import begin_undoable, end_undoable, keep_undoable
 from coprune.ranks.who import is_first
@@ -66,13 +66,15 @@ class RunFolder:
         if not is_first():
             return
         line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_line(self.path / "log.jsonl", line)
 
     def close(self) -> None:
         """Remove the unfinished state: the run is whole."""
         if is_first():
-            shutil.rmtree(self.work, ignore_errors=True)
+            # At once: a kill amid removing it would leave a half of what is not to be taken up again.
+            going = self.path / ".work.tmp"
+            self.work.rename(going)
+            shutil.rmtree(going, ignore_errors=True)
 
 
 def claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -> RunFolder:
@@ -97,6 +99,8 @@ def _claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) 
         raise UserError(f"{out}: is a file; --out needs a folder")
     if resume and overwrite:
         raise UserError("give --resume or --overwrite, not both")
+    if out.is_dir() and [p.name for p in out.iterdir()] == ["work"] and not any((out / "work").iterdir()):
+        shutil.rmtree(out)  # a run was killed before it had said what it was asked
     occupied = out.is_dir() and any(out.iterdir())
     if occupied and overwrite:
         _remove(out)
@@ -109,8 +113,8 @@ def _claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) 
             more = f" and {len(other) - 3} more" if len(other) > 3 else ""
             said = ", ".join(f"{name} was {was!r}, is {now!r}" for name, was, now in other[:3]) + more
             raise UserError(f"{out}: --resume with other options ({said}); ask for the same again")
-        for torn in out.rglob(".*.tmp"):  # files that a kill left half-written, beside the whole ones
-            torn.unlink()
+        for torn in [*out.rglob(".*.tmp")]:  # what a kill left half-written, beside the whole ones
+            shutil.rmtree(torn) if torn.is_dir() else torn.unlink(missing_ok=True)
         return RunFolder(out, finished=not (out / "work").exists())
     elif occupied:
         raise UserError(f"{out}: exists already; use --resume, --overwrite or another --out")

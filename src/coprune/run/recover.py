@@ -12,13 +12,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from coprune.data import DataSet, Source
+from coprune.data import DataSet, Source, split_source
 from coprune.data.spread import spread
 from coprune.errors import UserError
 from coprune.forward import check_takes, part_of
-from coprune.measure import LatencyPlan, measure_latency, measure_stage
+from coprune.measure import LatencyPlan, evaluate, measure_latency, measure_stage
 from coprune.models.ready import made_ready
-from coprune.plan import GroupDecision, Plan
+from coprune.plan import ELSEWHERE, GroupDecision, Plan
 from coprune.ranks.exchange import check_same, first_goes_ahead, on_first
 from coprune.ranks.who import world
 from coprune.recover import (
@@ -27,7 +27,7 @@ from coprune.recover import (
     matched_outputs,
     recovered,
 )
-from coprune.result import Result
+from coprune.result import HANDED_BACK, Result
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import offered_by, open_both
@@ -40,6 +40,7 @@ from coprune.units import ChannelGroup, find_units
 from coprune.units.layers import channel_count
 
 _LOOKED_AT = 256
+_JUDGING = 1 / 8
 
 
 class RecoverJob(BaseModel):
@@ -103,6 +104,23 @@ def surviving(
     return matched_outputs(model.cpu(), teacher, inputs, groups)
 
 
+def check_made_of(plan: Plan | None, teacher: nn.Module) -> None:
+    """Refuse a plan that cut another model than the one that is given as unpruned.
+
+    Args:
+        plan: what was cut, where that is known.
+        teacher: as it is worked with, see :func:`coprune.models.ready.ready`.
+
+    Raises:
+        UserError: its weights are not those that the plan was made of.
+    """
+    if plan is not None and plan.model != weights_fingerprint(teacher):
+        raise UserError(
+            "plan for another model: the weights of the unpruned one are not those that were cut; give the "
+            "model that the plan was made of"
+        )
+
+
 def run_recover(
     job: RecoverJob, *, out: Path, resume: bool = False, overwrite: bool = False
 ) -> tuple[Path, tuple[LayerRecovery, ...]]:
@@ -137,6 +155,7 @@ def run_recover(
     own = Path(job.model) / "plan.json"
     place = Path(job.plan) if job.plan else own if own.is_file() else None
     given = Plan.load(place) if place else None
+    check_made_of(given, teacher)
     kept = _told(model, teacher, data, given, job)
     plan = _plan(given, kept, teacher, prepared, data, job)
     folder = claim(out, job={"recover": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
@@ -170,24 +189,27 @@ def _recover(
     ]
     candidate = copy.deepcopy(model)
     started = time.monotonic()
-    did = recovered(
-        candidate, teacher, data.calibration, how=job.recovery, kept=kept, seed=job.seed, device=device
-    )
+    # Samples that were solved on would judge in favour of what was solved.
+    judging, learning = split_source(data.calibration, (_JUDGING, 1 - _JUDGING), seed=job.seed)
+    if len(judging) == 0:
+        judging = learning
+    did = recovered(candidate, teacher, learning, how=job.recovery, kept=kept, seed=job.seed, device=device)
     seconds = time.monotonic() - started
     check_same(candidate, weights_fingerprint, what="result of the recovery")
     teacher.cpu()
     candidate.cpu()
-    notes = [*did.notes]
-    best = measure_stage("recovered", candidate, data, example, device=device)
-    if (best.calibration or 0.0) < (stages[-1].calibration or 0.0):
+    before, after = (evaluate(m, judging, device=device, label="judging").top1 for m in (model, candidate))
+    if after < before:
         # A model that was trained after surgery can be better than any layer-by-layer imitation.
-        notes.append(
-            f"recovery would have lowered calibration accuracy ({stages[-1].calibration:.2%} → "
-            f"{best.calibration:.2%}); the model is handed back as it came"
-        )
+        notes = [
+            "recovery would have lowered the accuracy on calibration samples that it had not seen "
+            f"({before:.2%} → {after:.2%}); {HANDED_BACK}"
+        ]
         candidate = model
-        best = stages[-1].model_copy(update={"name": "recovered"})
-    stages.append(best)
+        stages.append(stages[-1].model_copy(update={"name": "recovered"}))
+    else:
+        notes = [*did.notes]
+        stages.append(measure_stage("recovered", candidate, data, example, device=device))
     if did.together is not None:
         folder.log("reconstruction", **asdict(did.together))
     for layer in did.layers:
@@ -263,7 +285,7 @@ def _plan(
         raise UserError(f"model '{job.model}' has all the channels of '{job.teacher}'; nothing was pruned")
     return Plan(
         schema=1,
-        method="elsewhere",
+        method=ELSEWHERE,
         settings={"recovery": job.recovery},
         budget="as it came",
         seed=job.seed,
