@@ -71,6 +71,41 @@ def test_every_kind_of_padding_is_read_as_the_layer_reads_it(mode, padding):
     torch.testing.assert_close(layer_on(read_rows(conv, x, at), conv), pick_outputs(out, at, last=False))
 
 
+class PadsItself(nn.Conv2d):
+    """TensorFlow's SAME: as many zeros as the stride needs, more of them behind than in front."""
+
+    def forward(self, x):
+        sides = [
+            max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
+            for n, k, s, d in zip(x.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True)
+        ]
+        around = [part for side in reversed(sides) for part in (side // 2, side - side // 2)]
+        x = F.pad(x, around, value=self.level)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.also, self.dilation)
+
+    level, also = 0.0, 0
+
+
+@pytest.mark.parametrize("also", [0, 1, (0, 2), "valid"])
+@pytest.mark.parametrize(
+    ("stride", "dilation", "level"), [(1, 1, 0.0), (2, 1, 0.0), (2, 2, 0.5), (1, 2, -1.0)]
+)
+@torch.no_grad()
+def test_a_layer_that_pads_in_its_own_forward_is_read_as_it_reads(also, stride, dilation, level):
+    # Once a bug: rows were those of a layer without padding, and what was solved on them did harm.
+    conv = PadsItself(2, 3, (5, 2), stride=stride, dilation=dilation).double()
+    conv.level, conv.also = level, also
+    x = images(0, 3, 2, 9, 7)
+    out = conv(x)
+    at = draw_positions(
+        "conv", samples=3, places=output_positions(conv, out, samples=len(out)), wanted=100, seed=0
+    )
+    torch.testing.assert_close(layer_on(read_rows(conv, x, at), conv), pick_outputs(out, at, last=False))
+    # Of some channels alone, as a group's statistics read them.
+    part = read_rows(conv, x[:, 1:], at)
+    assert torch.equal(part, read_rows(conv, x, at).view(len(part), 2, -1)[:, 1])
+
+
 @torch.no_grad()
 def test_an_input_that_does_not_lie_in_order_is_read_alike():
     conv = nn.Conv2d(3, 4, 3, 2, 1).double()

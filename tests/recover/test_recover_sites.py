@@ -306,6 +306,15 @@ def test_a_linear_layer_with_batch_norm():
     assert sites(net)["1"] == Site("1", norm="2", rectified=True)
 
 
+def test_a_batch_norm_over_tokens_is_not_the_layers():
+    # Once a bug: its scale was taken for one of the layer's outputs, a crash or, with as many tokens as
+    # outputs, a wrong target.
+    for tokens in (6, 4):
+        net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(tokens), nn.ReLU(), nn.Linear(6, 3))
+        first, _ = find_sites(net.eval(), torch.randn(2, tokens, 5))
+        assert (first.layer, first.norm, first.rectified) == ("0", None, False)
+
+
 def test_nothing_is_left_behind():
     net = tiny.randomise(Block())
     before = tiny.state_of(net)

@@ -20,7 +20,7 @@ from coprune.forward import Inputs, copied, logits_of, part_of, samples_in
 from coprune.profile.rows import output_positions
 from coprune.recover.calls import Call, Place, Record
 from coprune.units import layers
-from coprune.units.layers import is_linear
+from coprune.units.layers import is_convolution, is_linear
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,14 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     places = _places(model, dense, example)
     tied = layers.tied_layers(model)
     return tuple(
-        _site(calls[-1], readers, record.places, places[name], once)
+        _site(
+            calls[-1],
+            readers,
+            record.places,
+            places[name],
+            # Behind a linear layer's tokens a batch norm treats every token by itself, not every channel.
+            once if is_convolution(watched[name]) or dense[name].ndim == 2 else set(),
+        )
         if name in once
         else Site(name, places=places[name], runs=runs[name])
         for name, calls in own.items()
@@ -170,13 +177,14 @@ def _places(model: nn.Module, outputs: dict[str, Tensor], example: Inputs) -> di
 
 
 def _site(
-    call: Call, readers: dict[int, list[Call]], made: dict[int, Place], places: int, once: set[str]
+    call: Call, readers: dict[int, list[Call]], made: dict[int, Place], places: int, norms: set[str]
 ) -> Site:
+    """Where one layer's output goes; ``norms`` are the modules that may be the batch norm behind it."""
     value = call.makes[0]
     norm = other = None
     addition = False
     reader = _only(readers.get(value, []))
-    if reader and reader.name == "batch_norm" and reader.layer in once:
+    if reader and reader.name == "batch_norm" and reader.layer in norms:
         norm, value = reader.layer, reader.makes[0]
         reader = _only(readers.get(value, []))
     if reader and reader.addition and len(reader.reads) == 2:
