@@ -332,7 +332,7 @@ def test_a_search_is_not_made_again(coprune, base, digits, tmp_path, monkeypatch
         assert coprune(*typed).code == 130
     searched = json.loads((tmp_path / "run" / "work" / "search.json").read_text())
     monkeypatch.setattr(trials.Trials, "run", dies)
-    monkeypatch.setattr(prune, "curves_for", dies)  # what only a search needs is not measured again either
+    monkeypatch.setattr(prune, "measured_for", dies)  # what only a search needs is not measured again either
     ended = coprune(*typed, "--resume")
     assert ended.code == 0, ended.err
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())

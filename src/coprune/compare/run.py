@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from torch import Tensor, nn
+from torch import nn
 
 from coprune.compare.job import KNEE, CompareJob, check_job, common_kinds
 from coprune.compare.table import BaseFigures, Comparison, Row
@@ -31,13 +31,14 @@ from coprune.report import write_compare
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
+from coprune.run.measured import Measured
 from coprune.run.steps import (
     Choices,
     Prepared,
-    curves_for,
     decide,
     gather_for,
     kept_ratio,
+    measured_for,
     prepare,
     recover,
 )
@@ -134,20 +135,29 @@ def _rows(
             choices = {
                 name: method.choose(profile, options, seed) for name, (method, options) in methods.items()
             }
-            curves = {
-                name: curves_for(
-                    model, choices[name], data.calibration, allocation=_allocation(job, method), device=device
+            measured = {
+                name: measured_for(
+                    model,
+                    choices[name],
+                    data.calibration,
+                    prepared.example,
+                    allocation=_allocation(job, method),
+                    seed=seed,
+                    device=device,
                 )
                 for name, (method, _) in methods.items()
             }
             knee_macs = _knee_macs(methods, choices, prepared, job.round_to)
         cut_values: dict[tuple[float | str, str], float] = {}
+        decided: dict[tuple[float | str, str], tuple[GroupDecision, ...]] = {}
         for (budget, name, recovery), place in places.items():
             if (budget, name, recovery) not in done:
                 started = time.monotonic()
-                decisions = _decisions(
-                    budget, methods[name][0], choices[name], prepared, job, knee_macs, curves[name]
-                )
+                if (budget, name) not in decided:
+                    decided[budget, name] = _decisions(
+                        budget, methods[name][0], choices[name], prepared, job, knee_macs, measured[name]
+                    )
+                decisions = decided[budget, name]
                 pruned = cut(model, decisions, prepared.example)
                 if (budget, name) not in cut_values:
                     # The same for every recovery.
@@ -215,7 +225,7 @@ def _decisions(
     prepared: Prepared,
     job: CompareJob,
     knee_macs: float | None,
-    curves: Mapping[str, Tensor] | None,
+    measured: Measured | None,
 ) -> tuple[GroupDecision, ...]:
     if budget == KNEE and method.has_knee:
         return decide(Budget(), prepared.cost, choices, round_to=job.round_to)
@@ -228,7 +238,7 @@ def _decisions(
             prepared.cost,
             choices,
             allocation=_allocation(job, method),
-            curves=curves,
+            measured=measured,
             round_to=job.round_to,
         )
 

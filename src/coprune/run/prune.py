@@ -27,10 +27,11 @@ from coprune.result import Result, Stage, StageName
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
 from coprune.run.layerwise import prune_layer_by_layer
+from coprune.run.measured import Measured
 from coprune.run.outcome import Outcome
 from coprune.run.searched import Searched, searched_once
 from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved
-from coprune.run.steps import Prepared, curves_for, decide, gather_for, prepare, recover
+from coprune.run.steps import Prepared, decide, gather_for, measured_for, prepare, recover
 from coprune.run.trials import Trials, calibration_parts, is_judged, surely_within, surely_worse, why_nothing
 from coprune.select import Method
 from coprune.store.model import check_finite, weights_fingerprint
@@ -141,12 +142,20 @@ def prune_model(
             # A share of every group's units needs no curves to be shared out by.
             allocation = "uniform" if settings.budget.keep_units is not None else settings.allocation
 
-            def curves() -> Mapping[str, Tensor] | None:
-                return curves_for(model, choices, statistics_part, allocation=allocation, device=device)
+            def measured() -> Measured | None:
+                return measured_for(
+                    model,
+                    choices,
+                    statistics_part,
+                    prepared.example,
+                    allocation=allocation,
+                    seed=settings.seed,
+                    device=device,
+                )
 
             def search() -> Searched:
                 return Trials(
-                    model, prepared, choices, settings, curves(), statistics_part, judging_part, device
+                    model, prepared, choices, settings, measured(), statistics_part, judging_part, device
                 ).run()
 
             if judged or settings.budget.searched:
@@ -159,7 +168,7 @@ def prune_model(
                     prepared.cost,
                     choices,
                     allocation=allocation,
-                    curves=curves(),
+                    measured=measured(),
                     round_to=settings.round_to,
                 )
         with watch.measure("surgery"):

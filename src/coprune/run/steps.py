@@ -18,6 +18,7 @@ from coprune.forward import FAILURES, Inputs, check_takes, moved, part_of
 from coprune.plan import GroupDecision, Skipped
 from coprune.profile import Profile, Statistic, gather
 from coprune.recover import Recovered, kept_outputs, recovered
+from coprune.run.measured import BETTER, Measured, Trial
 from coprune.select import (
     Budget,
     GroupChoice,
@@ -159,15 +160,32 @@ def gather_for(
     return Profile(prepared.units.groups, prepared.cost, {**have, **found}, device)
 
 
-def curves_for(
-    model: nn.Module, choices: Choices, source: Source, *, allocation: str, device: str
-) -> Mapping[str, Tensor] | None:
-    """What the measured allocation spends by, group → ``[U + 1]``; None for the other allocations."""
+def measured_for(
+    model: nn.Module,
+    choices: Choices,
+    source: Source,
+    example: Inputs,
+    *,
+    allocation: str,
+    seed: int,
+    device: str,
+) -> Measured | None:
+    """What the measured allocation goes by; None for the other allocations.
+
+    Args:
+        model: unpruned.
+        choices: what the method says.
+        source: calibration samples; labels are not read.
+        example: one input to trace with.
+        allocation: see :func:`counts`.
+        seed: of the trials.
+        device: where to compute.
+    """
     if allocation != "measured":
         return None
-    found = measured_curves(model, choices, source, device=device)  # type: ignore[arg-type]
+    curves = measured_curves(model, choices, source, device=device)  # type: ignore[arg-type]
     model.cpu()
-    return found
+    return Measured(curves, Trial(model, example, source, seed, device))
 
 
 def decide(
@@ -176,7 +194,7 @@ def decide(
     choices: Choices,
     *,
     allocation: str = "uniform",
-    curves: Mapping[str, Tensor] | None = None,
+    measured: Measured | None = None,
     round_to: int = 1,
     why: str | None = None,
 ) -> tuple[GroupDecision, ...]:
@@ -187,7 +205,7 @@ def decide(
         cost: the cost model.
         choices: what the method says.
         allocation: see :func:`counts`; a joint choice shares out by itself.
-        curves: see :func:`curves_for`.
+        measured: see :func:`measured_for`. What its curves say is tried against an even allocation.
         round_to: see :func:`coprune.select.allowed_counts`.
         why: who asked for that many, in words; by default the budget.
 
@@ -199,8 +217,26 @@ def decide(
             raise UserError("--round-to rounds each group; this method chooses over all groups at once")
         total, said = _joint_count(budget, cost, choices)
         return choices.keep(total, why=why or said)
+    curves = measured.curves if measured else None
     wanted, said = counts(budget, cost, choices, allocation=allocation, curves=curves, round_to=round_to)
-    return tuple(choice.keep(wanted[choice.group.name], why=why or said) for choice in choices)
+    made = _keep(choices, wanted, why=why or said)
+    if measured is None or curves is None or budget.empty:
+        return made
+    try:
+        even, _ = counts(budget, cost, choices, allocation="uniform", round_to=round_to)
+        if even == wanted:
+            return made
+        evenly = _keep(choices, even, why=f"{why or said}, in an even share: tried, it loses less")
+        at_most = BETTER * measured.trial.divergence(made)
+        return evenly if measured.trial.divergence(evenly) < at_most else made
+    except UserError:  # an even share is out of reach, or nothing can be solved here
+        return made
+
+
+def _keep(
+    choices: Sequence[GroupChoice], counts: Mapping[str, int], *, why: str
+) -> tuple[GroupDecision, ...]:
+    return tuple(choice.keep(counts[choice.group.name], why=why) for choice in choices)
 
 
 def kept_ratio(cost: CostModel, decisions: Sequence[GroupDecision]) -> float:
@@ -251,7 +287,7 @@ def counts(
         choices: the method's choices, one a group.
         allocation: ``uniform``: every group keeps the same share. ``knee``: shares in the
             proportion that the method's knees have. ``measured``: where it costs least by ``curves``.
-        curves: see :func:`curves_for`.
+        curves: what the measured allocation spends by, group → ``[U + 1]``.
         round_to: see :func:`coprune.select.allowed_counts`.
 
     Returns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from coprune.errors import UserError
 from coprune.measure import correctness, median_ms
 from coprune.plan import GroupDecision
 from coprune.ranks.exchange import on_first
+from coprune.run.measured import Measured
 from coprune.run.search import (
     KNEE_SHARES,
     Found,
@@ -57,7 +57,7 @@ class Trials:
     prepared: Prepared
     choices: Choices
     settings: PruneSettings
-    curves: Mapping[str, Tensor] | None
+    measured: Measured | None
     statistics: Source
     judging: Source
     device: str
@@ -95,7 +95,7 @@ class Trials:
             cost,
             self.choices,
             allocation=self.settings.allocation,
-            curves=self.curves,
+            measured=self.measured,
             round_to=self.settings.round_to,
             why="the knee of the recovered curve" if budget.empty else f"{budget.words} allows it",
         )
