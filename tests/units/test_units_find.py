@@ -8,6 +8,7 @@ from torch import nn
 import tiny
 from coprune.errors import UserError
 from coprune.plan import Member
+from coprune.surgery import sound
 from coprune.units import ChannelGroup, channel_indices, find_units
 
 IMAGE = torch.zeros(1, 1, 12, 12)
@@ -272,3 +273,27 @@ def test_roles_are_looked_up():
     )
     assert [m.layer for m in group.of_role("consumer")] == ["b"]
     assert group.of_role("carrier") == ()
+
+
+def gate():
+    """Layers of 12, 1 and 12 channels: a gain that is learned."""
+    return nn.Sequential(
+        nn.Linear(6, 12),
+        nn.ReLU(),
+        nn.Linear(12, 12),
+        nn.ReLU(),
+        nn.Linear(12, 1),
+        nn.ReLU(),
+        nn.Linear(1, 3),
+    )
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_a_single_channel_is_left_alone_with_the_reason(coupled):
+    # Once a bug: it was offered, and the trial asked for a random number of units from 1 to below 1.
+    torch.manual_seed(0)
+    net, example = gate(), torch.randn(1, 6)
+    units = find_units(net, example, coupled=coupled)
+    assert names(units) == ["2"]
+    assert reasons(units)["4"] == "makes a single channel"
+    assert sound(net, units, example) == units

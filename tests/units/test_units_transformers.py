@@ -156,6 +156,20 @@ def test_skip_leaves_a_module_alone_and_says_so():
         find_units(model, inputs("bert"), skip=["bert.encoder.layer.7"])
 
 
+def test_a_single_head_or_neuron_is_left_alone_with_the_reason():
+    # Once a bug: a model that was cut before offered its last head again, which can never go.
+    model = transformer("bert")
+    first, block = find_units(model, inputs("bert")).groups[:2]
+    left = find_units(cut(model, (decide(first, (2,)), decide(block, (3,))), inputs("bert")), inputs("bert"))
+    assert [g.name for g in left.groups] == [
+        "bert.encoder.layer.1.attention.self",
+        "bert.encoder.layer.1.intermediate.dense",
+    ]
+    reasons = {s.layer: s.reason for s in left.skipped}
+    assert {reasons[m.layer] for m in first.of_role("producer")} == {"makes a single head"}
+    assert reasons[block.name] == "makes a single neuron"
+
+
 class MyAttention(nn.Module):
     def __init__(self):
         super().__init__()

@@ -42,8 +42,8 @@ def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Uni
 
     Returns:
         One group of heads an attention module (key/value heads with grouped queries), one of neurons
-        a feed-forward block, in the order of the network; None when the model has no attention whose
-        heads are known.
+        a feed-forward block, in the order of the network, each of two units at least; None when the model
+        has no attention whose heads are known.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     groups, refused = _groups(model, modules)
@@ -57,6 +57,9 @@ def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Uni
             skipped |= dict.fromkeys(
                 (m.layer for m in group.of_role("producer")), "left alone as asked (--skip)"
             )
+        elif group.size < 2:
+            one = "head" if group.kind == "heads" else "neuron"
+            skipped |= dict.fromkeys((m.layer for m in group.of_role("producer")), f"makes a single {one}")
         else:
             kept.append(group)
     skipped = {**dict(_rest(model, groups)), **skipped}

@@ -138,6 +138,9 @@ def find_channels(
             reason = _coupling(group)
         elif name == dense[0]:
             reason = "first layer, left alone"
+        elif group.size < 2:
+            # Pruned before, or a gate: without its one channel nothing is left of the layer.
+            reason = "makes a single channel"
         if reason is None:
             groups.append(group)
         else:
