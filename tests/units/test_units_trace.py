@@ -1,6 +1,7 @@
 """What goes with a layer's channels: Torch-Pruning's own group, found by a walk that ends."""
 
 import time
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 import tiny
 import tiny_coupled
+from coprune.surgery import sound
 from coprune.units import channel_indices, find_units
 from coprune.units.layers import is_grouped
 from coprune.units.trace import pruning_group, trace, whole_group
@@ -105,3 +107,36 @@ def test_channels_of_stacked_paths_go_with_their_weights_in_every_path():
     assert of["select", "producer"].span == 2
     assert channel_indices(of["select", "producer"], torch.tensor([1])).tolist() == [1, 7]
     assert {layer for layer, role in of if role == "consumer"} == {"reduce", "read"}
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+class Wrapped(nn.Sequential):
+    """Hands its logits back in one of several ways."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3))
+        self.fc, self.kind = nn.Linear(5, 3), kind
+
+    def forward(self, x):
+        for layer in list(self)[:-1]:
+            x = layer(x)
+        features = torch.relu(x).mean((2, 3))
+        logits = self.fc(features)
+        if self.kind == "object":
+            return Output(logits, features)
+        return {"logits": logits, "loss": None, "more": (features, 1.0)} if self.kind == "dict" else logits
+
+
+@pytest.mark.parametrize("kind", ["object", "dict"])
+def test_logits_may_come_in_an_object_or_beside_what_is_no_tensor(kind):
+    # Once a bug: Torch-Pruning was given the output as it was, and could not iterate over an object or None.
+    model = tiny.randomise(Wrapped(kind))
+    found, wanted = (find_units(m, IMAGE) for m in (model, tiny.randomise(Wrapped("tensor"))))
+    assert found == wanted
+    assert [g.name for g in found.groups] == ["2", "4"]
+    assert sound(model, found, IMAGE) == found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -157,6 +157,21 @@ def pruning_group(graph: tp.DependencyGraph, layer: nn.Module, idxs: list[int]) 
         return graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, idxs)
 
 
+def _tensors(output: Any) -> list[Tensor]:
+    """All tensors of a model's output, in order; of an object that is no container its ``logits``.
+
+    Torch-Pruning (1.6.1) flattens tuples, lists and dicts by itself, but stops at anything else in them.
+    """
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return [tensor for part in output for tensor in _tensors(part)]
+    logits = getattr(output, "logits", None)
+    return [logits] if isinstance(logits, Tensor) else []
+
+
 def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
     """The dependency graph of a model.
 
@@ -180,7 +195,9 @@ def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
             # Tracing follows gradients; a frozen backbone would look like a constant.
             for parameter in frozen:
                 parameter.requires_grad_(True)
-            graph = tp.DependencyGraph().build_dependency(model.eval(), example_inputs=example)
+            graph = tp.DependencyGraph().build_dependency(
+                model.eval(), example_inputs=example, output_transform=_tensors
+            )
             _tell_paths(graph)
             return graph
     except FAILURES as cause:
