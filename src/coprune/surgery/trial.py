@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,12 @@ TOLERANCE = 1e-9
 
 _BLIND = 1e-6
 _CONSTANT = "no cut could be tried: the model's output hardly depends on its input"
+_NOT_FINITE = "no cut could be tried: the model's output is not finite"
 _IMAGES = 4
 _NOISE = 0.1
 _DRAWS = 2
+_DRAWS_ALIKE = 6
+"""Where images are more alike, so that a wrong cut may show by a single unit only, such as the strongest."""
 
 
 def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
@@ -40,7 +43,8 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
     Args:
         model: unpruned; left as it is.
         units: of it.
-        example: one sample ``[1, …]``; the images tried are random ones around it.
+        example: one sample ``[1, …]``; the images tried are random ones around it, or where the model
+            does not take those, some in the range of its values, or the sample itself.
 
     Returns:
         All other groups; the producers of the refused ones are among the skipped, with the reason.
@@ -49,9 +53,7 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
     tried = sorted((g for g in units.groups if g.kind in ("inner", "coupled")), key=_alike)
     if not tried or not isinstance(example, Tensor):
         return units
-    images = _around(example)
-    twin = _twin(model, images)
-    refused = _refused(twin, tried, images)
+    refused = _outcome(model, tried, example)
     left = tuple(
         Skipped(layer=member.layer, reason=refused[group.name])
         for group in tried
@@ -61,6 +63,43 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
     groups = tuple(g for g in units.groups if g.name not in refused)
     made = {m.layer for g in groups for m in g.of_role("producer")}
     return Units(groups, (*(s for s in left if s.layer not in made), *units.skipped))
+
+
+def _outcome(model: nn.Module, groups: Sequence[ChannelGroup], example: Tensor) -> dict[str, str]:
+    """Group name → what is wrong with its cut, or why it could not be tried."""
+    reason = ""
+    for images, draws in _images(example):
+        try:
+            twin = _twin(model, images)
+            output = _output(twin, images)
+        except FAILURES as cause:
+            reason = f"no cut could be tried: the model does not run in float64 ({_said(cause)})"
+            continue
+        if bool(torch.isfinite(output).all()):
+            return _refused(twin, groups, images, draws)
+        reason = _NOT_FINITE
+    return dict.fromkeys((group.name for group in groups), reason)
+
+
+@torch.no_grad()
+def _output(model: nn.Module, images: Tensor) -> Tensor:
+    return logits_of(model, images.clone())  # the first layer may work in place
+
+
+def _images(example: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """What to try, ``[N, …]``, and how often: the most telling first, then what more models take.
+
+    The more images differ, the better a wrong cut shows. But a logarithm, a root or an index may take no
+    values other than the example's, and only the example itself is known to lie in the model's domain.
+    """
+    images = _around(example)
+    yield images, _DRAWS
+    if example.is_floating_point():
+        example = example.double()
+        least, most = float(example.min()), float(example.max())
+        if least < most:
+            yield images.clamp(least, most), _DRAWS_ALIKE
+    yield example, _DRAWS_ALIKE
 
 
 def _around(example: Tensor) -> Tensor:
@@ -82,7 +121,10 @@ def _alike(group: ChannelGroup) -> str:
 
 @torch.no_grad()
 def _twin(model: nn.Module, images: Tensor) -> nn.Module:
-    """In float64, with no weight at 0 and no signal that dies away, where a wrong cut would not show."""
+    """In float64, with no weight at 0 and no signal that dies away, where a wrong cut would not show.
+
+    One image has no statistics of its own, and is like what the model has seen: norms keep those they have.
+    """
     twin = copy.deepcopy(model).cpu().double().eval()
     generator = torch.Generator().manual_seed(0)
     for parameter in twin.parameters():
@@ -90,18 +132,19 @@ def _twin(model: nn.Module, images: Tensor) -> nn.Module:
         noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
         parameter.add_(noise, alpha=_NOISE * spread)
     norms = [m for m in twin.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = norms if len(images) > 1 else []
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
     if norms:
-        logits_of(twin, images.clone())
+        _output(twin, images)
     return twin.eval()
 
 
-def _refused(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor) -> dict[str, str]:
+def _refused(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor, draws: int) -> dict[str, str]:
     """Group name → what is wrong with its cut. Halves are tried until the culprits stand alone."""
-    wrong = _difference(model, groups, images)
+    wrong = _difference(model, groups, images, draws)
     if wrong is None:
         return {}
     if len(groups) == 1:
@@ -110,7 +153,7 @@ def _refused(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor) -
     half = len(groups) // 2
     found: dict[str, str] = {}
     for part in (groups[:half], groups[half:]):
-        found |= _refused(model, part, images)
+        found |= _refused(model, part, images, draws)
     if not found:
         # Each half alone is right, both together are not: one of them stays whole.
         found = dict.fromkeys((g.name for g in groups[half:]), f"only together with others: {wrong}")
@@ -118,10 +161,10 @@ def _refused(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor) -
 
 
 @torch.no_grad()
-def _difference(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor) -> str | None:
+def _difference(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor, draws: int) -> str | None:
     """What is wrong when some of every group's units go; None when nothing is."""
     seen = False
-    for draw in range(_DRAWS):
+    for draw in range(draws):
         wrong = _wrong(model, tuple(_some(group, draw) for group in groups), images)
         if wrong not in (None, _CONSTANT):
             return wrong
@@ -133,28 +176,35 @@ def _difference(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor
 def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tensor) -> str | None:
     try:
         # The cut one first: where it does not run, there is nothing to compare.
-        found = logits_of(cut(model, decisions, images[:1]), images.clone())
+        found = _output(cut(model, decisions, images[:1]), images)
         with masked(model, decisions):
-            expected = logits_of(model, images.clone())
+            expected = _output(model, images)
+        # Of one image it can only be said whether its output depends on what is cut.
+        other = expected.mean(0) if len(images) > 1 else _output(model, images)
     except UserError as cause:
         return f"it cannot be cut: {cause}"
     except FAILURES as cause:
-        said = str(cause).splitlines()[0] if str(cause) else ""
-        return f"the model does not run when it is cut ({type(cause).__name__}: {said})"
+        return f"the model does not run when it is cut ({_said(cause)})"
     if found.shape != expected.shape:
         return "the model's output depends on how many there are"
-    if not bool(torch.isfinite(expected).all()):
-        return "no cut could be tried: the model's output is not finite"
+    if not bool(torch.isfinite(expected).all() and torch.isfinite(other).all()):
+        return _NOT_FINITE
     apart, size = float((found - expected).abs().max()), float(expected.abs().max())
-    spread = float((expected - expected.mean(0)).abs().max())
+    spread = float((expected - other).abs().max())
     if spread <= _BLIND * size:
         return _CONSTANT
-    if apart > TOLERANCE * spread:
+    # Not the other way round: what is not a number is no smaller either.
+    if not apart <= TOLERANCE * spread:
         return (
             "when it is cut other channels change too: something in between mixes or orders "
             "channels in a way that the dependency graph does not see"
         )
     return None
+
+
+def _said(cause: Exception) -> str:
+    """An error's kind and first line."""
+    return f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
 
 
 def _some(group: ChannelGroup, draw: int | None) -> GroupDecision:
