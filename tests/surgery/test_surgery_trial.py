@@ -116,3 +116,15 @@ def test_an_output_that_is_never_finite_is_refused_with_the_reason():
     kept = sound(net, find_units(net, example), example)
     assert not kept.groups
     assert "output is not finite" in {s.layer: s.reason for s in kept.skipped}["convs.1"]
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_a_network_that_is_random_in_evaluation_mode_is_refused_for_that(coupled):
+    # Once a bug: every layer was said to mix or order channels, since no two passes gave the same.
+    net, example = tiny.randomise(Net(lambda x: nn.functional.dropout(x, 0.3))), spectrogram()
+    units = find_units(net, example, coupled=coupled)
+    kept = sound(net, units, example)
+    assert units.groups
+    assert not kept.groups
+    reasons = {s.layer: s.reason for s in kept.skipped}
+    assert reasons["convs.1"].endswith("the model is random in evaluation mode")

@@ -30,6 +30,7 @@ TOLERANCE = 1e-9
 _BLIND = 1e-6
 _CONSTANT = "no cut could be tried: the model's output hardly depends on its input"
 _NOT_FINITE = "no cut could be tried: the model's output is not finite"
+_RANDOM = "no cut could be tried: the model is random in evaluation mode"
 _IMAGES = 4
 _NOISE = 0.1
 _DRAWS = 2
@@ -72,10 +73,15 @@ def _outcome(model: nn.Module, groups: Sequence[ChannelGroup], example: Tensor) 
         try:
             twin = _twin(model, images)
             output = _output(twin, images)
+            again = _output(twin, images)
         except FAILURES as cause:
             reason = f"no cut could be tried: the model does not run in float64 ({_said(cause)})"
             continue
         if bool(torch.isfinite(output).all()):
+            # What differs from itself would differ from its cut too, whatever that is.
+            if float((output - again).abs().max()) > TOLERANCE * float(output.abs().max()):
+                reason = _RANDOM
+                break
             return _refused(twin, groups, images, draws)
         reason = _NOT_FINITE
     return dict.fromkeys((group.name for group in groups), reason)
