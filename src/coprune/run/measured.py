@@ -23,8 +23,8 @@ from coprune.surgery import cut
 BETTER = 0.9
 """An even allocation is taken when it diverges less than so much of the measured one: less is noise."""
 
-_LEARNING, _JUDGING = 256, 512
-_ROWS = 6_000  # of a regression: a quarter of what recovery takes
+_LEARNING, _JUDGING = 128, 256
+_ROWS = 2_500  # of a regression: a tenth of what recovery takes
 _BATCH = 125
 
 
