@@ -48,6 +48,52 @@ def test_resnet20_by_formula():
     assert count_macs(tiny.network("resnet20", width=w), torch.zeros(1, 1, 12, 12)) == macs
 
 
+class Recurrent(nn.Module):
+    """An LSTM that classifies by its last step."""
+
+    def __init__(self, kind: str = "LSTM", **settings):
+        super().__init__()
+        self.r = getattr(nn, kind)(16, 32, batch_first=True, **settings)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x):
+        return self.fc(self.r(x)[0][:, -1, :32])
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers_by_hand(kind, gates):
+    # Once a bug: an LSTM is one operation of oneDNN on a CPU, of which PyTorch's counter knows nothing, so
+    # that it counted 0 MACs.
+    net, example = Recurrent(kind), torch.zeros(1, 20, 16)
+    macs = 20 * gates * 32 * (16 + 32)
+    assert count_macs(net, example) == macs + 320
+    assert {c.name: c.macs for c in layer_costs(net, example)} == {"r": macs, "fc": 320}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_lstm_layers_directions_and_samples_by_hand(bias):
+    net = Recurrent(num_layers=2, bidirectional=True, bias=bias)
+    # The second layer reads both directions of the first.
+    macs = 20 * 2 * 4 * 32 * (16 + 32 + 64 + 32)
+    assert count_macs(net, torch.zeros(3, 20, 16)) == 3 * (macs + 320)
+
+
+class OfTwo(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Bilinear(16, 12, 8)
+
+    def forward(self, x):
+        return self.b(x, x[..., :12])
+
+
+def test_a_bilinear_layer_by_hand():
+    # Once a bug: a bilinear layer is one operation that PyTorch's counter does not know, and counted 0 MACs.
+    x = torch.zeros(5, 16)
+    assert count_macs(OfTwo(), x) == 5 * 8 * 12 * (16 + 1)
+    assert {c.name: c.macs for c in layer_costs(OfTwo(), x)}["b"] == 5 * 8 * 12 * (16 + 1)
+
+
 def test_shared_parameters_count_once():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     assert count_params(net) == 40

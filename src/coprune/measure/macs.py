@@ -6,11 +6,14 @@ activations and pooling are not counted, as in the literature.
 
 Attention counts its two products whichever way it is computed: ``H`` heads of ``d`` channels over ``T``
 tokens are 2·H·d·T² MACs, causal or not. PyTorch's counter has no entry for its fused CPU kernels and
-would count nothing there, so that eager attention would seem dearer than the same done at once.
+would count nothing there, so that eager attention would seem dearer than the same done at once. For the
+same reason LSTMs and bilinear layers, each one operation on a CPU, have formulas of their own here: an LSTM
+of ``H`` units that reads ``D`` features over ``T`` steps is 4·H·(D + H)·T MACs a direction.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,17 +41,37 @@ def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: 
     return 2 * samples * heads * tokens * key[-2] * (channels + value[-1])
 
 
+def _lstm_flops(steps: torch.Size, reads: torch.Size, recurs: torch.Size, *_: object, **__: object) -> int:
+    """FLOPs of one layer and direction over ``[T, N, D]``, all gates' weights ``[4H, D]`` and ``[4H, H]``."""
+    return 2 * math.prod(steps[:-1]) * (math.prod(reads) + math.prod(recurs))
+
+
+def _bilinear_flops(first: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
+    """FLOPs of ``[N, A]`` and ``[N, B]`` with weights ``[U, A, B]``, as many as of the same ``einsum``.
+
+    The first is multiplied with the weights, what comes of it with the second.
+    """
+    units, one, other = weight
+    return 2 * first[0] * units * other * (one + 1)
+
+
+_FUSED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten.mkldnn_rnn_layer: _lstm_flops,  # PyTorch calls it for LSTMs only
+    torch.ops.aten._trilinear: _bilinear_flops,
+}
+
+
 @contextmanager
 def _counting(model: nn.Module) -> Iterator[FlopCounterMode]:
     """Count within the context, in evaluation mode and with no kernel that hides its products."""
-    fused = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
     fast = torch.backends.mha.get_fastpath_enabled()
     trained = [p for p in model.parameters() if p.requires_grad]
     torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention as one operation
     for parameter in trained:
         parameter.requires_grad_(False)  # the counter hooks gradients, which nothing has here
     try:
-        with evaluating(model), FlopCounterMode(display=False, custom_mapping=fused) as counter:
+        with evaluating(model), FlopCounterMode(display=False, custom_mapping=_FUSED) as counter:
             yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
