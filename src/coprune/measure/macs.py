@@ -14,12 +14,14 @@ of ``H`` units that reads ``D`` features over ``T`` steps is 4·H·(D + H)·T MA
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from coprune.forward import Inputs, logits_of
@@ -79,6 +81,45 @@ def _counting(model: nn.Module) -> Iterator[FlopCounterMode]:
             parameter.requires_grad_(True)
 
 
+@contextmanager
+def _by_module(model: nn.Module, counter: FlopCounterMode) -> Iterator[Counter[str]]:
+    """Module name → FLOPs that the module computes itself, its children's apart.
+
+    The counter has a table of its own, under the last name of a module that has several and with nothing
+    for a module that is called past its parent. Here a module has its first name, as everywhere else.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    own: Counter[str] = Counter()
+    running = [""]  # What is computed outside of all modules is the whole network's.
+    noted = 0
+
+    def note() -> None:
+        # Nothing but the innermost module has computed since the last call.
+        nonlocal noted
+        total = counter.get_total_flops()
+        own[running[-1]] += total - noted
+        noted = total
+
+    def enter(module: nn.Module, _: object) -> None:
+        if module in names:
+            note()
+            running.append(names[module])
+
+    def leave(module: nn.Module, *_: object) -> None:
+        if module in names:
+            note()
+            running.pop()
+
+    # A network may catch what one of its modules raises and go on.
+    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
+    try:
+        yield own
+    finally:
+        note()
+        for handle in handles:
+            handle.remove()
+
+
 @torch.no_grad()
 def layer_costs(model: nn.Module, example: Inputs) -> list[LayerCost]:
     """What every layer costs for one sample, in the order of the module tree.
@@ -87,17 +128,11 @@ def layer_costs(model: nn.Module, example: Inputs) -> list[LayerCost]:
         model: any module.
         example: one sample with a batch dimension, ``[1, …]``.
     """
-    with _counting(model) as counter:
+    with _counting(model) as counter, _by_module(model, counter) as flops:
         logits_of(model, example)
-    # The counter's totals are inclusive and named with the root class in front.
-    root = type(model).__name__
-    totals = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
     found = []
     for name, module in model.named_modules():
-        path = f"{root}.{name}" if name else root
-        inside = sum(totals.get(f"{path}.{child}", 0) for child, _ in module.named_children())
-        # What a module computes itself, e.g. a matrix product in its forward, is its own.
-        macs = totals.get(path, 0) - inside
+        macs = flops[name] // 2
         params = sum(p.numel() for p in module.parameters(recurse=False))
         if macs or params or not any(True for _ in module.children()):
             found.append(LayerCost(name, macs, params))
