@@ -11,16 +11,17 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError
 from coprune.models.attention import separate_attention
+from coprune.models.layout import laid_out
 from coprune.models.reparametrised import fold_reparametrised, made_copyable
 from coprune.models.standardised import fold_standardised
 
 
 def made_ready(model: nn.Module) -> nn.Module:
-    """The model with its heads apart and its weights computed once; changed in place.
+    """The model with its heads apart, its weights computed once and in plain order; changed in place.
 
     Training from scratch wants neither, so a model is made ready only where it is to be cut.
     """
-    return fold_standardised(separate_attention(fold_reparametrised(model)))
+    return laid_out(fold_standardised(separate_attention(fold_reparametrised(model))))
 
 
 def ready(model: nn.Module) -> nn.Module:

@@ -21,6 +21,7 @@ from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.models import Source, build, remember, source_of
 from coprune.models.attention import separate_attention, separated_in
+from coprune.models.layout import laid_out
 from coprune.models.reparametrised import fold_reparametrised
 from coprune.models.standardised import fold_standardised, folded_in
 from coprune.store.tensors import read_tensors, write_tensors
@@ -192,7 +193,7 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
     fold_standardised(separate_attention(model, only=described.separated), only=described.folded)
     resize(model, described.layers, tensors, where=str(folder))
     tie_weights(model)
-    load_weights(model, tensors, where=str(folder / WEIGHTS))
+    load_weights(laid_out(model), tensors, where=str(folder / WEIGHTS))
     if weights_fingerprint(model) != described.fingerprint:
         raise UserError(f"{folder}: {WEIGHTS} is damaged or not the one that {DESCRIPTION} describes")
     return (remember(model, source) if source else model).eval()
