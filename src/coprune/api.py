@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import nn
+from torch.utils.data import DataLoader, SequentialSampler, Subset
 
 from coprune.data import DataSet, LoaderSource, MemorySource, Source
-from coprune.data.dataset import check_samples, in_memory
+from coprune.data.dataset import check_mixed, check_samples, in_memory
 from coprune.data.source import Batch, pair_of
 from coprune.errors import UserError, argument, refused
 from coprune.forward import part_of
@@ -67,7 +68,8 @@ def prune(
         eval: held-out batches; only reported on, never used to decide.
         calibration: batches that statistics and decisions are based on. Best disjoint from ``train``, and
             needed where ``max_drop`` judges what was fine-tuned.
-        calibration_samples: how many to take from the start of ``train`` otherwise.
+        calibration_samples: how many to take of ``train`` otherwise: from all over a ``DataLoader`` that does
+            not shuffle, else from the start.
         method: ``complementary``; for channels ``cosep``, ``bn_scale``, ``fpgm``, ``lamp``, ``hessian``;
             for attention heads ``cahp``, ``michel``, ``medoid``, ``last_layers``, ``head_magnitude``; for
             all of them ``random``, ``magnitude``, ``magnitude_l2``, ``taylor``.
@@ -203,7 +205,11 @@ def from_loaders(
     Raises:
         UserError: batches that are no (inputs, labels), NaN, an empty loader or one without a length.
     """
-    taken = _take(calibration if calibration is not None else train, calibration_samples, calibration is None)
+    if calibration is not None:
+        taken = _take(calibration, calibration_samples, limited=False)
+    else:
+        taken = _take(_spread(train, calibration_samples), calibration_samples, limited=True)
+    check_mixed(taken.labels, where="calibration samples")
     classes = int(taken.labels.max()) + 1
     return DataSet(
         name="loaders",
@@ -221,6 +227,25 @@ def _words(given: str | Iterable[str] | None) -> tuple[str, ...]:
     if given is None:
         return ()
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _spread(loader: Iterable[Any], count: int) -> Iterable[Any]:
+    """A loader of ``count`` samples from all over a loader that goes through its data set in order.
+
+    Image folders are in the order of the classes, and the first samples would be of one of them.
+    """
+    if not (isinstance(loader, DataLoader) and isinstance(loader.sampler, SequentialSampler)):
+        return loader
+    samples = len(loader.sampler)
+    if loader.batch_size is None or count >= samples:
+        return loader
+    index = [i * samples // count for i in range(count)]
+    return DataLoader(
+        Subset(loader.dataset, index),
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+    )
 
 
 def _take(batches: Iterable[Any], count: int, limited: bool) -> MemorySource:

@@ -298,6 +298,8 @@ def test_calibration_is_capped(coprune, base, digits, tmp_path):
         ({"--finetune-lr": "0.1,-1", "--finetune-epochs": "1"}, ["--finetune-lr"]),
         ({"--finetune-lr": ""}, ["--finetune-lr"]),
         ({"--recovery": "ls"}, ["--recovery"]),
+        # Once a bug: only after the rows of the first budget.
+        ({"--keep-macs": "0.5,0.001"}, ["keep_macs=0.001 cannot be reached"]),
         ({"--seeds": "0"}, ["--seeds"]),
     ],
 )

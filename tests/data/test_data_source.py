@@ -201,6 +201,16 @@ def test_the_three_parts_share_no_sample():
     assert data.heldout is heldout
 
 
+def test_one_class_to_learn_from_is_refused_and_a_class_that_is_not_is_said():
+    shape = numbered(12).input_shape
+    one = ArraySource(torch.rand(20, *shape), torch.ones(20, dtype=torch.int64))
+    with pytest.raises(UserError, match="training samples: all 20 are of class 1"):
+        split_arrays(one, numbered(12), name="test", calibration=5, seed=0)
+    two = ArraySource(torch.rand(20, *shape), torch.arange(20) % 2)
+    data = split_arrays(two, numbered(12), name="test", calibration=5, seed=0)
+    assert data.notes == ("no calibration sample of class 2, which held-out samples have",)
+
+
 def test_all_may_not_be_set_aside():
     with pytest.raises(UserError, match="takes all 60"):
         split_arrays(numbered(60), numbered(12), name="test", calibration=60, seed=0)

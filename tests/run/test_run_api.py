@@ -451,3 +451,44 @@ def test_a_result_is_read_from_a_name(tmp_path):
     done = package.prune(Net(), train=loader(), eval=loader(), method="magnitude", keep_macs=0.5)
     run = done.save(tmp_path / "run")
     assert package.Result.load(str(run / "result.json")) == done.result
+
+
+def sorted_by_class(n: int = 90) -> list:
+    x, y = next(iter(DataLoader(loader(n).dataset, batch_size=n)))
+    order = y.argsort(stable=True)
+    return TensorDataset(x[order], y[order])
+
+
+def test_calibration_samples_come_from_all_over_a_loader_that_does_not_shuffle():
+    # Once a bug: of a folder in the order of its classes only the first ones were looked at.
+    read = {"heldout": loader(), "calibration": None, "calibration_samples": 30}
+    found = from_loaders(train=DataLoader(sorted_by_class(), batch_size=16), **read)
+    assert found.calibration.labels.bincount().tolist() == [10, 10, 10]
+    whole = from_loaders(
+        train=DataLoader(sorted_by_class(), batch_size=16), **{**read, "calibration_samples": 200}
+    )
+    assert len(whole.calibration) == 90
+    # Batches that are no DataLoader's are read from the start.
+    read["calibration_samples"] = 30
+    with pytest.raises(package.UserError, match="all 30 are of class 0; give samples of all classes"):
+        from_loaders(train=list(DataLoader(sorted_by_class(), batch_size=16)), **read)
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        (labelled(lambda y: y + 0.7), "labels are class numbers, and these are fractions"),
+        ([([x, x[:, :, :5]], y) for x, y in loader()], "a list that is no tensor"),
+        ([(x[..., : 10 - i], y) for i, (x, y) in enumerate(loader())], "batches are of several shapes"),
+    ],
+)
+def test_batches_that_are_none_are_one_line(batches, words):
+    with pytest.raises(package.UserError, match=words):
+        package.prune(Net(), train=batches, eval=loader(), method="magnitude", keep_macs=0.5)
+
+
+def test_labels_that_are_whole_numbers_in_floats_are_classes():
+    done = package.prune(
+        Net(), train=labelled(lambda y: y.float()), eval=loader(), method="magnitude", keep_macs=0.5
+    )
+    assert done.result.stage("pruned") is not None

@@ -42,7 +42,7 @@ from coprune.run.steps import (
     prepare,
     recover,
 )
-from coprune.select import Budget, Method
+from coprune.select import Budget, Method, check_reachable
 from coprune.surgery import cut
 from coprune.training import DivergedError, fit
 
@@ -64,6 +64,10 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
     set_up(threads=job.threads, seed=0)
     model, data = _open(job, seed=0)
     prepared = prepare(model, data, skip=job.skip, only=job.only, kinds=common_kinds(job, methods))
+    # Before hours have gone into the budgets that are within reach.
+    for share in (float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"):
+        with prepared.within_reach():
+            check_reachable(prepared.cost, share, quantity="macs", round_to=job.round_to)
     folder = claim(out, job={"compare": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return Comparison.load(out / "compare.json")

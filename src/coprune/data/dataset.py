@@ -109,6 +109,22 @@ def check_samples(source: MemorySource, *, where: str) -> None:
         raise UserError(f"{where}: label {int(labels.max())}; labels are classes, counted from 0")
 
 
+def check_mixed(labels: Tensor, *, where: str) -> None:
+    """Refuse samples that are all of one class: nothing that is decided on them holds for the others.
+
+    Args:
+        labels: ``[N]`` int64.
+        where: how the message names the samples.
+
+    Raises:
+        UserError: there is one class only.
+    """
+    if len(labels) > 1 and bool((labels == labels[0]).all()):
+        raise UserError(
+            f"{where}: all {len(labels):,} are of class {int(labels[0])}; give samples of all classes, mixed"
+        )
+
+
 def check_classes(labels: Tensor, classes: int, *, where: str) -> None:
     """Refuse calibration samples from which no statistics of every class can be made.
 
@@ -170,7 +186,12 @@ def split_arrays(
         raise UserError(
             f"--calibration {calibration} takes all {len(train)} training samples of {name}; ask for fewer"
         )
+    check_mixed(train.labels, where=f"{name}, training samples")
     index = drawn_indices(train.labels, calibration, seed=seed)
+    unseen = sorted(set(heldout.labels.tolist()) - set(train.labels[index].tolist()))
+    if unseen and calibration:
+        shown = ", ".join(map(str, unseen[:5])) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
+        notes = (*notes, f"no calibration sample of class {shown}, which held-out samples have")
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[index] = False
     parts = train.take(index)
@@ -207,10 +228,16 @@ def in_memory(batches: Sequence[Batch]) -> ArraySource | TextSource:
         batches: at least one; inputs ``[B, …]`` or named tokens ``[B, T]``, and labels ``[B]``.
 
     Raises:
-        UserError: named inputs that are not those of a text model.
+        UserError: inputs of several shapes, or named inputs that are not those of a text model.
     """
     inputs, labels = [x for x, _ in batches], torch.cat([y for _, y in batches])
     images = [x for x in inputs if isinstance(x, Tensor)]
+    shapes = sorted({tuple(x.shape[1:]) for x in images})
+    if len(shapes) > 1:
+        raise UserError(
+            f"the loader's batches are of several shapes, [B, {', '.join(map(str, shapes[0]))}] and "
+            f"[B, {', '.join(map(str, shapes[1]))}] among them; samples that are held together need one"
+        )
     if images:
         return ArraySource(torch.cat(images), labels, as_given=True)
     return TextSource.from_batches([x for x in inputs if isinstance(x, dict)], labels)

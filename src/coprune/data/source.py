@@ -248,7 +248,7 @@ def pair_of(batch: Any) -> Batch:
             🤗 data collators make them. Of images, ``pixel_values`` alone are one tensor.
 
     Raises:
-        UserError: anything else, or labels that are not ``[B]``.
+        UserError: anything else, or labels that are not whole numbers ``[B]``.
     """
     if isinstance(batch, Mapping):
         named = dict(batch)
@@ -258,11 +258,23 @@ def pair_of(batch: Any) -> Batch:
             return moved(_unwrapped(named), "cpu"), labels
     elif isinstance(batch, (tuple, list)) and len(batch) == 2:
         inputs, labels = batch
-        inputs = _unwrapped(dict(inputs)) if isinstance(inputs, Mapping) else torch.as_tensor(inputs)
-        return moved(inputs, "cpu"), _class_numbers(labels)
+        return moved(_tensors(inputs), "cpu"), _class_numbers(labels)
     raise UserError(
         "a loader's batches must be (inputs, labels) pairs of tensors, or named tensors with 'labels'"
     )
+
+
+def _tensors(inputs: Any) -> Inputs:
+    """One tensor, or named ones."""
+    if isinstance(inputs, Mapping):
+        return _unwrapped(dict(inputs))
+    try:
+        return torch.as_tensor(inputs)
+    except (TypeError, ValueError, RuntimeError) as cause:
+        raise UserError(
+            f"a batch's inputs are a {type(inputs).__name__} that is no tensor; give one tensor [B, …], or a "
+            "dict of named ones"
+        ) from cause
 
 
 def _class_numbers(labels: Any) -> Tensor:
@@ -271,6 +283,10 @@ def _class_numbers(labels: Any) -> Tensor:
     if found.ndim != 1:
         way = "labels.squeeze(1)" if found.shape[1:] == (1,) else "labels.argmax(1) of one-hot ones"
         raise UserError(f"labels are class numbers [B], not {list(found.shape)}; give {way}")
+    if found.is_floating_point() and not torch.equal(found, found.round()):
+        raise UserError(
+            "labels are class numbers, and these are fractions; a classifier is what is pruned here"
+        )
     return found.long()
 
 
