@@ -95,7 +95,7 @@ bench-ablation: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 	$(BIN)/python benchmarks/render.py
 
 # Accuracy against images of training seen: every method at its best learning rate (about two hours).
-TRAININGS := 1000x2 6000x1 60000x1 1000x2_match 6000x1_match
+TRAININGS := 1000x2 6000x1 60000x1 60000x1_50 1000x2_match 6000x1_match
 bench-training: $(VENV)/.ready
 	for n in $(TRAININGS); do \
 	  $(BIN)/coprune run benchmarks/training_$$n.toml && \

@@ -12,7 +12,7 @@ def training() -> str:
     """Accuracy against images of training seen: a row a budget, choice, recovery and aim."""
     cells: dict[tuple, dict[str, str]] = {}
     sizes: dict[tuple, float] = {}
-    runs = [(name, f"training_{name}{more}") for more in ("", "_match") for name in TRAININGS]
+    runs = [(name, f"training_{name}{more}") for more in ("", "_50", "_match") for name in TRAININGS]
     contents = [(name, load(file)) for name, file in runs if there(file)]
     for name, content in contents:
         hidden = content["job"]["finetune"].get("match", 0) > 0
