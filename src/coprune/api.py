@@ -91,6 +91,7 @@ def prune(
         UserError: a ``ValueError`` whose message is one line: the cause and the way out.
 
     """
+    _check_model(model, "model")
     given = {
         "keep_macs": keep_macs,
         "keep_params": keep_params,
@@ -169,6 +170,8 @@ def recover_model(
     Raises:
         UserError: the two are not one network, or the plan is for another.
     """
+    _check_model(model, "model")
+    _check_model(teacher, "teacher")
     where = pick_device(device)
     with _seeded(seed):
         samples = _take(calibration, calibration_samples, limited=True)
@@ -178,6 +181,11 @@ def recover_model(
         kept = {} if recovery == "bn" else surviving(candidate, full, samples, plan.groups if plan else None)
         recovered(candidate, full, samples, how=recovery, kept=kept, seed=seed, device=where)
     return candidate.cpu().eval()
+
+
+def _check_model(model: object, name: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{name} is a {type(model).__name__}; give a torch.nn.Module")
 
 
 @contextmanager

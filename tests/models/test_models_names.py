@@ -115,6 +115,14 @@ def test_refused_arguments_and_foreign_results():
         build(Source("python:tiny:group", {"size": 3}))
 
 
+def test_a_factory_that_fails_is_one_line(tmp_path, monkeypatch):
+    # Once a bug: a KeyError of a user's own code was a traceback.
+    (tmp_path / "failing_nets.py").write_text("def make():\n    return {}['depth']\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=r"refused .*KeyError: 'depth'"):
+        build(Source("python:failing_nets:make"))
+
+
 @pytest.mark.parametrize("width", [0, -1])
 def test_an_impossible_width_is_one_line(width):
     # Once a bug: −1 is a RuntimeError of PyTorch; 0 gives a network without channels.

@@ -492,3 +492,21 @@ def test_labels_that_are_whole_numbers_in_floats_are_classes():
         Net(), train=labelled(lambda y: y.float()), eval=loader(), method="magnitude", keep_macs=0.5
     )
     assert done.result.stage("pruned") is not None
+
+
+class Stateful(Net):
+    def get_extra_state(self):
+        return {"seen": 3}
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (lambda: None, "model is a NoneType; give a torch.nn.Module"),
+        (lambda: Net().to("meta"), "'a.weight' is on the meta device"),
+        (Stateful, "'_extra_state' is no tensor"),
+    ],
+)
+def test_what_is_no_model_with_values_is_one_line(model, words):
+    with pytest.raises(package.UserError, match=words):
+        package.prune(model(), train=loader(), eval=loader(), method="magnitude", keep_macs=0.5)

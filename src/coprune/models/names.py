@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from coprune.errors import UserError, near_matches
+from coprune.forward import FAILURES
 from coprune.models.densenet import SmallImageDenseNet
 from coprune.models.libraries import LIBRARIES, library_factory
 from coprune.models.mobilenet import SmallImageMobileNetV2
@@ -99,15 +100,17 @@ def build(source: Source) -> nn.Module:
 
     Raises:
         UserError: an unknown name (with near matches), a factory that cannot be imported, that
-            refuses the arguments or that returns something else than a module.
+            refuses the arguments, fails, or returns something else than a module.
     """
     factory = _factory(source.name)
     try:
         model = factory(**source.arguments)
     except UserError:
         raise
-    except (TypeError, ValueError, RuntimeError, AssertionError) as cause:
+    except (*FAILURES, OSError, ImportError) as cause:
         why = str(cause) or f"a {type(cause).__name__} without words"
+        if isinstance(cause, (LookupError, AttributeError)):  # the key alone says little
+            why = f"{type(cause).__name__}: {cause}"
         raise UserError(f"model '{source.name}' refused {dict(source.arguments)}: {why}") from cause
     if not isinstance(model, nn.Module):
         raise UserError(f"model '{source.name}' returned a {type(model).__name__}, not a torch.nn.Module")

@@ -260,7 +260,7 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], *, where: str) ->
 
 
 def check_finite(tensors: dict[str, Tensor], *, model: nn.Module, where: str) -> None:
-    """Refuse weights with NaN or Inf.
+    """Refuse weights with NaN or Inf, or without values.
 
     A buffer may hold Inf, as limits do that nothing is clipped at, but for a batch norm's statistics.
 
@@ -279,6 +279,13 @@ def check_finite(tensors: dict[str, Tensor], *, model: nn.Module, where: str) ->
         for buffer, _ in module.named_buffers(recurse=False)
     }
     for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise UserError(
+                f"{where}: '{name}' is no tensor (get_extra_state), and a file without pickle cannot hold it; "
+                "give a model without it"
+            )
+        if tensor.is_meta:
+            raise UserError(f"{where}: '{name}' is on the meta device and has no values; load weights first")
         if not tensor.is_floating_point():
             continue
         wrong = torch.isnan(tensor) if name in limits else ~torch.isfinite(tensor)
