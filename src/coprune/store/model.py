@@ -281,7 +281,7 @@ def check_finite(tensors: dict[str, Tensor], *, model: nn.Module, where: str) ->
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise UserError(
-                f"{where}: '{name}' is no tensor (get_extra_state), and a file without pickle cannot hold it; "
+                f"{where}: '{name}' is no tensor (get_extra_state), which no file without pickle holds; "
                 "give a model without it"
             )
         if tensor.is_meta:
