@@ -253,7 +253,8 @@ def test_by_name(trained, halved):
     source = squares(160, seed=1)
     model = copy.deepcopy(halved[0])
     did = recovered(model, trained, source, how="reconstruction", kept=halved[1])
-    assert did.done
+    assert did.ran
+    assert did.changed
     assert did.layers
     assert did.together is not None
     assert did.together.changed

@@ -38,9 +38,10 @@ class Recovered:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of it, in words."""
+        if self.ran and not self.changed:
+            return (UNCHANGED,)
         taken_back = self.together is not None and not self.together.changed
-        said = [TAKEN_BACK] if taken_back else []
-        return (*said, *([UNCHANGED] if self.ran and not self.changed else []))
+        return (TAKEN_BACK,) if taken_back else ()
 
 
 def recovered(
