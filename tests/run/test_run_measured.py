@@ -87,7 +87,9 @@ def test_the_even_share_must_lose_clearly_less(looked_at, even, taken):
     measured = Measured(straight(choices, (1, 0.2, 1)), SimpleNamespace(divergence=divergence))
     found = decide(Budget(keep_macs=0.5), prepared.cost, choices, allocation="measured", measured=measured)
     assert (sizes(found) == asked[-1]) == taken or even is None
-    assert any("even share" in d.reason for d in found) == taken
+    assert any("tried, it loses less" in d.reason for d in found) == taken
+    said = "not tried against an even share (nothing can be solved here)"
+    assert all((said in d.reason) == (even is None) for d in found)
 
 
 def test_what_is_even_anyway_is_not_tried(looked_at):

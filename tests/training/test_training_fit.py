@@ -331,6 +331,14 @@ def test_weights_that_blow_up_in_the_last_step_have_diverged():
     assert not model.training
 
 
+def test_a_buffer_that_holds_infinity_is_no_divergence():
+    # Limits that nothing is clipped at, or a causal mask, are infinite and right.
+    model = tiny.network("resnet20")
+    model.register_buffer("limit", torch.tensor([-torch.inf, torch.inf]))
+    log = fit(model, tiny.source(20), Recipe(epochs=1, batch_size=10, lr=0.01), seed=0)
+    assert log.steps == 2
+
+
 def rates(recipe, steps):
     """The learning rate of every step and the one after the last."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=recipe.lr)

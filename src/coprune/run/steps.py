@@ -224,13 +224,17 @@ def decide(
         return made
     try:
         even, _ = counts(budget, cost, choices, allocation="uniform", round_to=round_to)
-        if even == wanted:
-            return made
-        evenly = _keep(choices, even, why=f"{why or said}, in an even share: tried, it loses less")
+    except OutOfReachError:
+        return made
+    if even == wanted:
+        return made
+    evenly = _keep(choices, even, why=f"{why or said}, in an even share: tried, it loses less")
+    try:
         at_most = BETTER * measured.trial.divergence(made)
         return evenly if measured.trial.divergence(evenly) < at_most else made
-    except UserError:  # an even share is out of reach, or nothing can be solved here
-        return made
+    except UserError as cause:
+        untried = f"{why or said}; not tried against an even share ({cause})"
+        return _keep(choices, wanted, why=untried)
 
 
 def _keep(

@@ -253,8 +253,11 @@ def _descend(
 
 @torch.no_grad()
 def _is_sound(model: nn.Module, inputs: Inputs | None) -> bool:
-    """Whether weights, statistics, and what they say to these inputs in evaluation mode, are finite."""
-    values = [v for v in model.state_dict().values() if v.is_floating_point()]
+    """Whether weights, and what they say to these inputs in evaluation mode, are finite.
+
+    Batch norms' statistics speak through that; other buffers may hold Inf, as limits do.
+    """
+    values: list[Tensor] = list(model.parameters())
     if inputs is not None:
         values.append(logits_of(model, inputs))
     return all(bool(v.isfinite().all()) for v in values)
