@@ -23,7 +23,7 @@ from coprune.recover import recovered
 from coprune.run.environment import pick_device
 from coprune.run.outcome import Outcome
 from coprune.run.prune import prune_model
-from coprune.run.recover import check_made_of, surviving
+from coprune.run.recover import Surviving, check_made_of, surviving
 from coprune.run.settings import PruneSettings, check_settings
 from coprune.select import Budget
 from coprune.training import finetuning
@@ -159,7 +159,8 @@ def recover_model(
         calibration: batches of (inputs, labels); the labels are not read.
         plan: what was cut; told by the channels' behaviour when it is not given.
         recovery: ``least-squares``; ``reconstruction``, least squares and then all layers together, which is
-            better and slower; or ``bn``, batch-norm re-estimation.
+            better and slower; ``channel-least-squares``, each layer by itself; or ``bn``, batch-norm
+            re-estimation.
         calibration_samples: how many to take.
         seed: which pixels are looked at, and the order of the samples.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -178,8 +179,19 @@ def recover_model(
         candidate, full = ready(model), ready(teacher)
         check_made_of(plan, full)
         # Batch norms need not know what was cut.
-        kept = {} if recovery == "bn" else surviving(candidate, full, samples, plan.groups if plan else None)
-        recovered(candidate, full, samples, how=recovery, kept=kept, seed=seed, device=where)
+        left = Surviving({}, ())
+        if recovery != "bn":
+            left = surviving(candidate, full, samples, plan.groups if plan else None)
+        recovered(
+            candidate,
+            full,
+            samples,
+            how=recovery,
+            kept=left.outputs,
+            decisions=left.decisions,
+            seed=seed,
+            device=where,
+        )
     return candidate.cpu().eval()
 
 

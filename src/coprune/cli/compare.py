@@ -28,7 +28,10 @@ def compare(
     ] = "",
     seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 3,
     recovery: Annotated[
-        str, typer.Option(help="least-squares, reconstruction, bn and/or none, separated by commas.")
+        str,
+        typer.Option(
+            help="least-squares, reconstruction, channel-least-squares, bn and/or none, separated by commas."
+        ),
     ] = "least-squares",
     allocation: Annotated[
         str, typer.Option(help="Share out a budget: auto (each method's own way) or uniform for all.")

@@ -79,7 +79,7 @@ Recovery = Annotated[
     str,
     typer.Option(
         help="Without labels: least-squares, reconstruction (then all layers together: better, slower), "
-        "bn (re-estimate batch norm), none; auto: the method's."
+        "channel-least-squares (each layer by itself), bn (re-estimate batch norm), none; auto: the method's."
     ),
 ]
 Skip = Annotated[str, typer.Option(help="Layers to leave alone, separated by commas.")]

@@ -19,7 +19,9 @@ def recover(
         Optional[Path],
         typer.Option(help="The plan that cut it; else that of its folder, else told by behaviour."),
     ] = None,
-    recovery: Annotated[str, typer.Option(help="least-squares, reconstruction or bn.")] = "least-squares",
+    recovery: Annotated[
+        str, typer.Option(help="least-squares, reconstruction, channel-least-squares or bn.")
+    ] = "least-squares",
     calibration: o.Calibration = 2000,
     in_channels: o.InChannels = None,
     num_classes: o.NumClasses = None,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.errors import UserError
+from coprune.plan import GroupDecision
 from coprune.recover.batchnorm import reestimate_batchnorm
+from coprune.recover.channels import channel_least_squares
 from coprune.recover.reconstruction import Reconstruction, held_back, reconstruct
 from coprune.recover.sequential import LayerRecovery, least_squares
 from coprune.result import TAKEN_BACK
 
-RECOVERIES = ("least-squares", "reconstruction", "bn", "none")
+How = Literal["least-squares", "reconstruction", "channel-least-squares", "bn", "none"]
+
+RECOVERIES: tuple[str, ...] = get_args(How)
 
 UNCHANGED = "the recovery found nothing better than the weights after surgery; they stayed as they were"
 
@@ -51,6 +56,7 @@ def recovered(
     *,
     how: str,
     kept: Mapping[str, Tensor],
+    decisions: Sequence[GroupDecision] = (),
     seed: int = 0,
     device: str = "cpu",
 ) -> Recovered:
@@ -61,7 +67,8 @@ def recovered(
         teacher: the unpruned model.
         source: calibration samples; labels are not read.
         how: ``least-squares``; ``reconstruction``, which is least squares and then all layers together;
-            ``bn`` (batch-norm re-estimation); or ``none``.
+            ``channel-least-squares``, which looks at every layer by itself and re-estimates batch norms
+            after that; ``bn``, which does only the latter; or ``none``.
         kept: layer → the output channels of the unpruned layer that it still has, ``[K]`` int64, for every
             layer that has lost some.
         seed: of the places that are looked at, and of the order of the samples.
@@ -79,6 +86,12 @@ def recovered(
     if how == "least-squares":
         layers = least_squares(model, teacher, source, kept=kept, seed=seed, device=device)
         return Recovered(True, any(layer.changed for layer in layers), layers)
+    if how == "channel-least-squares":
+        layers = channel_least_squares(
+            model, teacher, source, decisions=decisions, kept=kept, seed=seed, device=device
+        )
+        norms = reestimate_batchnorm(model, source, device=device)
+        return Recovered(True, norms > 0 or any(layer.changed for layer in layers), layers)
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     # Samples that least squares has solved on would judge in its favour.
     learning, judging = held_back(source, seed=seed)

@@ -34,6 +34,7 @@ _AFTER = {
 RECOVERIES = {
     "none": "none",
     "bn": "batch norm",
+    "channel-least-squares": "channel least squares",
     "least-squares": "least squares",
     "reconstruction": "reconstruction",
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +51,8 @@ class RecoverJob(BaseModel):
         teacher: the unpruned one.
         plan: the plan that cut it; that of the model's folder, or found by the channels' behaviour,
             when it is not given.
-        recovery: ``least-squares``, ``reconstruction``, or ``bn``, which needs not know what was cut.
+        recovery: ``least-squares``, ``reconstruction``, ``channel-least-squares``, or ``bn``, which needs not
+            know what was cut.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,7 +61,7 @@ class RecoverJob(BaseModel):
     teacher: str
     data: str
     plan: str | None = None
-    recovery: Literal["least-squares", "reconstruction", "bn"] = "least-squares"
+    recovery: Literal["least-squares", "reconstruction", "channel-least-squares", "bn"] = "least-squares"
     weights: str | None = None
     arguments: Mapping[str, Any] = {}
     calibration: int = 2000
@@ -71,13 +72,27 @@ class RecoverJob(BaseModel):
     threads: int | None = None
 
 
+@dataclass(frozen=True)
+class Surviving:
+    """What is left of the unpruned model.
+
+    Attributes:
+        outputs: layer → the unpruned layer's output channels that the pruned one still has, ``[K]``
+            int64, for every layer that has lost some.
+        decisions: what was cut.
+    """
+
+    outputs: Mapping[str, Tensor]
+    decisions: tuple[GroupDecision, ...]
+
+
 def surviving(
     model: nn.Module,
     teacher: nn.Module,
     source: Source,
     decisions: tuple[GroupDecision, ...] | None,
-) -> dict[str, Tensor]:
-    """Layer → the unpruned layer's output channels that the pruned one still has.
+) -> Surviving:
+    """What the pruned model still has of the unpruned one.
 
     Args:
         model: pruned.
@@ -90,7 +105,7 @@ def surviving(
     """
     if decisions is not None:
         check_fits(teacher, decisions)
-        return kept_outputs(teacher, decisions)
+        return Surviving(kept_outputs(teacher, decisions), decisions)
     inputs = spread(source, _LOOKED_AT)
     found = find_units(teacher.cpu(), part_of(inputs, [0]), coupled=True).groups
     groups = [g for g in found if g.kind != "coupled"]
@@ -101,7 +116,8 @@ def surviving(
                 f"layer '{layer}' has {has[0]} of {has[1]} channels that other layers share, and it "
                 "cannot be told which; give the plan that cut it with --plan"
             )
-    return matched_outputs(model.cpu(), teacher, inputs, groups)
+    outputs = matched_outputs(model.cpu(), teacher, inputs, groups)
+    return Surviving(outputs, _cut_elsewhere(groups, outputs))
 
 
 def check_made_of(plan: Plan | None, teacher: nn.Module) -> None:
@@ -156,7 +172,8 @@ def run_recover(
     place = Path(job.plan) if job.plan else own if own.is_file() else None
     given = Plan.load(place) if place else None
     check_made_of(given, teacher)
-    kept = _told(model, teacher, data, given, job)
+    left = _told(model, teacher, data, given, job)
+    kept = None if left is None else left.outputs
     plan = _plan(given, kept, teacher, prepared, data, job)
     folder = claim(out, job={"recover": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
@@ -193,7 +210,16 @@ def _recover(
     judging, learning = split_source(data.calibration, (_JUDGING, 1 - _JUDGING), seed=job.seed)
     if len(judging) == 0:
         judging = learning
-    did = recovered(candidate, teacher, learning, how=job.recovery, kept=kept, seed=job.seed, device=device)
+    did = recovered(
+        candidate,
+        teacher,
+        learning,
+        how=job.recovery,
+        kept=kept,
+        decisions=plan.groups,
+        seed=job.seed,
+        device=device,
+    )
     seconds = time.monotonic() - started
     check_same(candidate, weights_fingerprint, what="result of the recovery")
     teacher.cpu()
@@ -234,7 +260,7 @@ def _recover(
 
 def _told(
     model: nn.Module, teacher: nn.Module, data: DataSet, given: Plan | None, job: RecoverJob
-) -> dict[str, Tensor] | None:
+) -> Surviving | None:
     """See :func:`surviving`; None where it cannot be told and need not be."""
     try:
         return surviving(model, teacher, data.calibration, given.groups if given else None)
@@ -259,6 +285,21 @@ def _units_left(group: ChannelGroup, kept: Mapping[str, Tensor]) -> tuple[int, .
     return tuple(units)
 
 
+def _cut_elsewhere(groups: Iterable[ChannelGroup], kept: Mapping[str, Tensor]) -> tuple[GroupDecision, ...]:
+    """What must have been cut, by the channels that the layers still make."""
+    return tuple(
+        GroupDecision(
+            name=group.name,
+            members=group.members,
+            size=group.size,
+            kept=_units_left(group, kept),
+            reason="cut elsewhere; told by the channels' behaviour on calibration samples",
+            kind=group.kind,
+        )
+        for group in groups
+    )
+
+
 def _plan(
     given: Plan | None,
     kept: Mapping[str, Tensor] | None,
@@ -270,17 +311,7 @@ def _plan(
     """The plan that cut the model; or, of a model without one, what it must have been."""
     if given is not None:
         return given.model_copy(update={"settings": {**given.settings, "recovery": job.recovery}})
-    groups = tuple(
-        GroupDecision(
-            name=group.name,
-            members=group.members,
-            size=group.size,
-            kept=_units_left(group, kept or {}),
-            reason="cut elsewhere; told by the channels' behaviour on calibration samples",
-            kind=group.kind,
-        )
-        for group in (prepared.units.groups if kept is not None else ())
-    )
+    groups = () if kept is None else _cut_elsewhere(prepared.units.groups, kept)
     if kept is not None and not kept:
         raise UserError(f"model '{job.model}' has all the channels of '{job.teacher}'; nothing was pruned")
     return Plan(

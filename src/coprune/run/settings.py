@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from coprune.errors import UserError
+from coprune.recover import How
 from coprune.run.steps import UnitWord, kinds_asked
 from coprune.select import Budget, Method
 from coprune.training import Recipe
@@ -28,8 +29,8 @@ class PruneSettings(BaseModel):
         schedule: ``oneshot``, or ``layerwise``: select, cut and train layer after layer.
         between: training after each layer of the layerwise schedule.
         recovery: without labels: ``least-squares``, ``reconstruction`` (least squares, then all layers
-            together: better and slower), ``bn`` or ``none``; ``auto`` is the method's
-            own, or ``bn`` after a layerwise schedule, which has trained.
+            together: better and slower), ``channel-least-squares`` (each layer by itself), ``bn`` or
+            ``none``; ``auto`` is the method's own, or ``bn`` after a layerwise schedule, which has trained.
         finetune: training at the end; 0 epochs for none.
         units: kinds of units to remove: ``inner`` (or ``channels``), ``coupled``, ``heads``,
             ``neurons``; empty: all but ``coupled`` that the method can choose from. ``keep_heads``
@@ -49,7 +50,7 @@ class PruneSettings(BaseModel):
     allocation: Literal["auto", "uniform", "knee", "measured"] = "auto"
     schedule: Literal["oneshot", "layerwise"] = "oneshot"
     between: Recipe = BETWEEN
-    recovery: Literal["auto", "least-squares", "reconstruction", "bn", "none"] = "auto"
+    recovery: Literal["auto"] | How = "auto"
     finetune: Recipe = Recipe(epochs=0)
     units: tuple[UnitWord, ...] = ()
     skip: tuple[str, ...] = ()

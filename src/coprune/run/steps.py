@@ -368,6 +368,6 @@ def recover(
         device: where to compute.
     """
     kept = kept_outputs(teacher, decisions)
-    did = recovered(model, teacher, source, how=how, kept=kept, seed=seed, device=device)
+    did = recovered(model, teacher, source, how=how, kept=kept, decisions=decisions, seed=seed, device=device)
     teacher.cpu()
     return did
