@@ -23,6 +23,7 @@ from coprune.profile.statistic import ConsumerCovariance
 from coprune.ranks.exchange import joined_rows, merged, summed
 from coprune.ranks.who import own_range, rank, world
 from coprune.recover import kept_outputs, least_squares, reconstruct, reestimate_batchnorm
+from coprune.recover.channels import channel_least_squares
 from coprune.recover.regression import Target, solve
 from coprune.surgery import cut
 from coprune.training import DivergedError, Recipe, fit
@@ -72,7 +73,10 @@ def chosen():
     layers = least_squares(small, net, SAMPLES, kept=kept_outputs(net, decisions), rows=2000)
     # In front of all that was cut nothing is wrong, and float32's rounding decides which weights are better.
     changed = [layer.changed for layer in layers if layer.before > 1e-10]
-    return curves, [d.kept for d in decisions], tiny.state_of(small), changed
+    alone = cut(net, decisions, IMAGE)
+    kept = kept_outputs(net, decisions)
+    channel_least_squares(alone, net, SAMPLES, decisions=decisions, kept=kept, rows=2000)
+    return curves, [d.kept for d in decisions], tiny.state_of(small), changed, tiny.state_of(alone)
 
 
 def pieces():
@@ -218,13 +222,13 @@ def test_counts_are_exact(alone, several):
 
 
 def test_curves_choice_and_recovery(alone, several):
-    (curves, kept, weights, changed), (wanted, wanted_kept, wanted_weights, wanted_changed) = (
-        several[0][2], alone[2]
-    )  # fmt: skip
+    curves, kept, weights, changed, by_itself = several[0][2]
+    wanted, wanted_kept, wanted_weights, wanted_changed, wanted_by_itself = alone[2]
     close(curves, wanted, 1e-9)
     assert kept == wanted_kept
     assert changed == wanted_changed
     close(weights, wanted_weights, 1e-3)
+    close(by_itself, wanted_by_itself, 1e-3)
 
 
 def test_what_only_some_have_is_merged_too(several):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import coprune as package
 from coprune.plan import GroupDecision, Member
-from coprune.recover import Recovered
+from coprune.recover import Recovered, reestimate_batchnorm
 from coprune.run.recover import _units_left
 from coprune.surgery import cut
 from coprune.units import ChannelGroup, find_units
@@ -35,17 +35,22 @@ def test_a_run_is_recovered_from_the_command_line(coprune, base, digits, tmp_pat
     assert json.loads((out / "plan.json").read_text())["settings"]["recovery"] == "least-squares"
 
 
-def test_without_a_plan_it_is_found_out_what_was_cut(coprune, base, digits, tmp_path):
+@pytest.mark.parametrize("recovery", ["least-squares", "channel-least-squares"])
+def test_without_a_plan_it_is_found_out_what_was_cut(coprune, base, digits, tmp_path, recovery):
     cut_run, out = tmp_path / "cut", tmp_path / "out"
     assert coprune("prune", "--model", base, "--data", digits, "--method", "magnitude", "--keep-macs", "0.6",
                    "--recovery", "none", "--out", cut_run).code == 0  # fmt: skip
     plan = json.loads((cut_run / "plan.json").read_text())
     (cut_run / "plan.json").unlink()
-    ended = coprune("recover", "--model", cut_run, "--teacher", base, "--data", digits, "--out", out)
+    ended = coprune("recover", "--model", cut_run, "--teacher", base, "--data", digits,
+                    "--recovery", recovery, "--out", out)  # fmt: skip
     assert ended.code == 0
     found = json.loads((out / "plan.json").read_text())
     assert [g["kept"] for g in found["groups"]] == [g["kept"] for g in plan["groups"]]
     assert found["method"] == "elsewhere"
+    assert found["settings"]["recovery"] == recovery
+    events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert any(e["changed"] for e in events if e["event"] == "layer")
 
 
 def test_all_layers_together_from_the_command_line(coprune, base, digits, tmp_path):
@@ -92,9 +97,11 @@ def test_a_teacher_of_another_shape_is_one_line(coprune, base, digits, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_from_python():
+@pytest.mark.parametrize("recovery", ["least-squares", "channel-least-squares"])
+def test_from_python(recovery):
     teacher = network("resnet20")
     samples = source(96)
+    reestimate_batchnorm(teacher, samples)  # as training would leave them
     x = next(iter(samples.batches(32)))[0]
     decisions = tuple(
         GroupDecision(name=g.name, members=g.members, size=g.size, kept=(0, 2), reason="test")
@@ -102,7 +109,9 @@ def test_from_python():
     )
     pruned = cut(teacher, decisions, x[:1])
     before = {k: v.clone() for k, v in pruned.state_dict().items()}
-    recovered = package.recover_model(pruned, teacher=teacher, calibration=samples.batches(32))
+    recovered = package.recover_model(
+        pruned, teacher=teacher, calibration=samples.batches(32), recovery=recovery
+    )
     assert all(torch.equal(v, pruned.state_dict()[k]) for k, v in before.items())
     with torch.no_grad():
         wanted, cut_away, found = (m.eval()(x) for m in (teacher, pruned, recovered))
