@@ -130,7 +130,11 @@ def ingredients() -> str:
         "both with least squares",
         "least squares over rivals with batch norm",
     ]
-    return table(head, rows) + versions(load("quality_resnet20"))
+    said = (
+        "\n\nPoints; in brackets the best rival with that recovery. A lead is that of choice and allocation "
+        "together: rivals share out their budget uniformly. –: not measured."
+    )
+    return table(head, rows) + said + versions(load("quality_resnet20"))
 
 
 def _lead(summary: dict[tuple, dict], budget: float, how: str) -> str:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from test_recover_least_squares import NETS, SAMPLES, X, decision, halved, made, outputs, with_twin
+from test_recover_least_squares import (
+    NETS,
+    SAMPLES,
+    X,
+    decision,
+    halved,
+    made,
+    outputs,
+    with_twin,
+    without_twin,
+)
 from torch import Tensor, nn
 
 import tiny_transformers as zoo
@@ -28,11 +38,7 @@ def solved(model: nn.Module, decisions, samples=SAMPLES, **options):
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_twin_that_goes_is_made_up_for(name):
-    model = made(name)
-    group = find_units(model, X[:1]).groups[0]
-    with_twin(model, group)
-    decisions = (decision(group, [u for u in range(group.size) if u != 1]),)
-    worse = (outputs(cut(model, decisions, X[:1])) - outputs(model)).abs().max()
+    model, group, decisions, _, worse = without_twin(name)
     pruned, done = solved(model, decisions)
     assert worse > 0
     assert (outputs(pruned) - outputs(model)).abs().max() < 0.02 * worse
@@ -157,5 +163,13 @@ def test_another_plan_and_another_order_are_one_line():
     both = (*decisions, decision(reader, [0, 1]))
     twice = cut(model, both, X[:1])
     turned = {**kept_outputs(model, both), "layer1.0.conv2": torch.tensor([3, 2, 1, 0])}
+    with pytest.raises(UserError, match="told what was cut"):
+        recovered(
+            pruned,
+            model,
+            SAMPLES,
+            how="channel-least-squares",
+            kept=kept_outputs(model, decisions),
+        )
     with pytest.raises(UserError, match="another order"):
         channel_least_squares(twice, model, SAMPLES, decisions=both, kept=turned)

@@ -13,7 +13,7 @@ from coprune.errors import UserError
 from coprune.plan import GroupDecision
 from coprune.recover import kept_outputs, least_squares, matched_outputs
 from coprune.surgery import cut
-from coprune.units import find_units
+from coprune.units import ChannelGroup, find_units
 from tiny import Depthwise, Flattened, Perceptron, network, randomise, source
 
 SAMPLES = source(160)
@@ -57,14 +57,19 @@ def outputs(model: nn.Module) -> Tensor:
 NETS = ["resnet20", "vgg16_bn", "flattened", "perceptron", "depthwise"]
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_a_twin_that_goes_is_made_up_for(name):
+def without_twin(name: str) -> tuple[nn.Module, ChannelGroup, tuple[GroupDecision, ...], nn.Module, Tensor]:
+    """A network with twins, their group, the cut that takes one, what is left, and how far off that is."""
     model = made(name)
     group = find_units(model, X[:1]).groups[0]
     with_twin(model, group)
     decisions = (decision(group, [u for u in range(group.size) if u != 1]),)
     pruned = cut(model, decisions, X[:1])
-    worse = (outputs(pruned) - outputs(model)).abs().max()
+    return model, group, decisions, pruned, (outputs(pruned) - outputs(model)).abs().max()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_twin_that_goes_is_made_up_for(name):
+    model, _, decisions, pruned, worse = without_twin(name)
     done = least_squares(pruned, model, SAMPLES, kept=kept_outputs(model, decisions))
     better = (outputs(pruned) - outputs(model)).abs().max()
     assert worse > 0

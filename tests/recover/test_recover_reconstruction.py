@@ -262,7 +262,9 @@ def test_by_name(trained, halved):
     # The unpruned network says already what it should.
     same = recovered(copy.deepcopy(trained), trained, source, how="reconstruction", kept={})
     assert ["stayed" in note for note in same.notes] == [True]
-    with pytest.raises(UserError, match="known are least-squares, reconstruction, bn, none"):
+    with pytest.raises(
+        UserError, match="known are least-squares, reconstruction, channel-least-squares, bn, none"
+    ):
         recovered(model, trained, source, how="magic", kept=halved[1])
 
 

@@ -32,7 +32,7 @@ IMAGES: dict[str, dict[str, Any]] = {
     "magnitude": {},
     "bn_scale": {},
     "fpgm": {"recovery": "bn"},
-    "lamp": {},
+    "lamp": {"recovery": "channel-least-squares"},
     "taylor": {},
     "hessian": {},
     "random": {},

@@ -27,7 +27,7 @@ from coprune.data import Source
 from coprune.data.spread import spread
 from coprune.errors import UserError
 from coprune.forward import Inputs, copied, logits_of, moved, part_of, samples_in, trimmed
-from coprune.plan import GroupDecision
+from coprune.plan import GroupDecision, Member
 from coprune.profile.rows import read_rows
 from coprune.progress import track
 from coprune.recover.looking import BATCH, looked_at, own_samples
@@ -35,7 +35,7 @@ from coprune.recover.regression import Target, solve
 from coprune.recover.sequential import MEMORY, ROWS, LayerRecovery
 from coprune.recover.sites import Site, find_sites
 from coprune.recover.targets import side_by_side
-from coprune.units import ChannelGroup
+from coprune.units import channel_indices
 from coprune.units.layers import filters, is_linear
 
 WIDEST = 8192
@@ -89,8 +89,11 @@ def channel_least_squares(
         says less than nothing keeps the weights that surgery left.
 
     Raises:
-        UserError: the models are not one network before and after surgery, or channels have another order.
+        UserError: the models are not one network before and after surgery, channels have another order, or
+            some are gone and no decision says so.
     """
+    if kept and not decisions:
+        raise UserError("channel least squares must be told what was cut; give the plan that cut it")
     model.to(device).eval()
     teacher.to(device).eval()
     inputs = moved(spread(source, len(source)), device)
@@ -105,22 +108,26 @@ def channel_least_squares(
         places |= looked_at(teacher, [site], inputs, rows=wanted, seed=seed, device=device)
     places = {name: at[mine.to(at.device)] for name, at in places.items()}
     inputs = part_of(inputs, mine)
-    done: list[LayerRecovery] = []
-    bar = iter(track(range(len(sites)), label="channel least squares", total=len(sites)))
-    try:
+
+    def seen() -> Iterator[tuple[Site, Tensor]]:
         for together in _that_fit(sites, teacher, places, reads, memory=memory):
             found = _read(teacher, together, inputs, places, reads)
             for site in together:
-                next(bar, None)
-                seen = found.pop(site.layer)
-                held_back = len(seen) // len(mine) * judging
-                now = _resolve(
-                    model, teacher, site, seen, reads[site.layer], kept, held_back=held_back, shared=shared
-                )
-                done.append(now)
-    finally:
-        bar.close()  # type: ignore[attr-defined]
-    return tuple(done)
+                yield site, found.pop(site.layer)
+
+    return tuple(
+        _resolve(
+            model,
+            teacher,
+            site,
+            read,
+            reads[site.layer],
+            kept,
+            held_back=len(read) // len(mine) * judging,
+            shared=shared,
+        )
+        for site, read in track(seen(), label="channel least squares", total=len(sites))
+    )
 
 
 def readings(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict[str, Reading]:
@@ -130,28 +137,27 @@ def readings(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict[str
         teacher: the unpruned model.
         decisions: what was cut.
     """
-    found: dict[str, list[tuple[GroupDecision, Tensor]]] = {}
+    found: dict[str, list[tuple[GroupDecision, Member]]] = {}
     for decision in decisions:
         if len(decision.kept) == decision.size:
             continue
-        group = ChannelGroup(decision.name, decision.size, decision.members, decision.kind or "inner")  # type: ignore[arg-type]
-        for layer, channels in group.channels("consumer").items():
-            found.setdefault(layer, []).append((decision, channels))
+        for member in decision.members:
+            if member.role == "consumer" and member.parameter is None:
+                found.setdefault(member.layer, []).append((decision, member))
     return {layer: _reading(teacher.get_submodule(layer), parts) for layer, parts in found.items()}
 
 
-def _reading(layer: nn.Module, parts: list[tuple[GroupDecision, Tensor]]) -> Reading:
-    weight = filters(layer)
-    width = weight.shape[1]
+def _reading(layer: nn.Module, parts: list[tuple[GroupDecision, Member]]) -> Reading:
+    width = filters(layer).shape[1]
     alive = torch.ones(width, dtype=torch.bool)
-    for decision, channels in parts:
-        gone = torch.ones(decision.size, dtype=torch.bool)
-        gone[list(decision.kept)] = False
-        alive[channels[gone].flatten()] = False
-    decision, channels = parts[0]
-    together = is_linear(layer) and decision.kind != "heads" and width > WIDEST
-    if together and len(parts) == 1 and channels.numel() == width:
-        return Reading(channels, alive[channels[:, 0]])
+    for decision, member in parts:
+        gone = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)))
+        alive[channel_indices(member, gone)] = False
+    decision, member = parts[0]
+    if is_linear(layer) and decision.kind != "heads" and width > WIDEST and len(parts) == 1:
+        pixels = channel_indices(member, torch.arange(decision.size)).view(decision.size, -1)
+        if pixels.numel() == width:
+            return Reading(pixels, alive[pixels[:, 0]])
     return Reading(torch.arange(width).unsqueeze(1), alive)
 
 

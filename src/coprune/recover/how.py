@@ -71,6 +71,7 @@ def recovered(
             after that; ``bn``, which does only the latter; or ``none``.
         kept: layer → the output channels of the unpruned layer that it still has, ``[K]`` int64, for every
             layer that has lost some.
+        decisions: what was cut; channel least squares learns from it what each layer still reads.
         seed: of the places that are looked at, and of the order of the samples.
         device: where to compute.
 

@@ -50,7 +50,7 @@ class PruneSettings(BaseModel):
     allocation: Literal["auto", "uniform", "knee", "measured"] = "auto"
     schedule: Literal["oneshot", "layerwise"] = "oneshot"
     between: Recipe = BETWEEN
-    recovery: Literal["auto"] | How = "auto"
+    recovery: Literal["auto", How] = "auto"
     finetune: Recipe = Recipe(epochs=0)
     units: tuple[UnitWord, ...] = ()
     skip: tuple[str, ...] = ()
