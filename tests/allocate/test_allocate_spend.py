@@ -167,3 +167,12 @@ def test_only_allowed_counts_are_taken(seed, share, step):
     for g, ways in allowed.items():
         if found[g] < ways[-1]:
             assert cost({**found, g: ways[ways.index(found[g]) + 1]}) > target
+
+
+@given(seed=seeds, share=st.floats(0, 1))
+def test_slopes_that_are_given_lead_to_what_asked_ones_do(seed, share):
+    curves, prices = drawn(seed)
+    cost = additive(prices)
+    target = target_of(curves, cost, share)
+    given_slopes = spend(curves, cost, target, slope=lambda _, g: (prices[g], 0.0))
+    assert given_slopes == spend(curves, cost, target)

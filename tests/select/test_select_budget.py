@@ -139,6 +139,28 @@ def test_macs_by_hand():
     assert cost.ratio({"a": 4}) == 1
 
 
+@given(
+    parts=st.lists(st.lists(st.floats(0, 0.5), min_size=4, max_size=4), min_size=1, max_size=5),
+    counts=st.tuples(st.integers(1, 8), st.integers(1, 5)),
+    more=st.integers(-4, 8),
+    quantity=st.sampled_from(["macs", "params"]),
+)
+def test_the_slope_says_what_another_count_of_one_group_costs(parts, counts, more, quantity):
+    # Layers that read and write any part of both groups, the same stream too.
+    layers = tuple(
+        LayerShare(
+            f"l{i}", 100 + i, 7 * i + 1, (Share("a", p), Share("b", q)), (Share("a", r), Share("b", s))
+        )
+        for i, (p, q, r, s) in enumerate(parts)
+    )
+    cost = CostModel(layers, {"a": 8, "b": 5})
+    now = dict(zip("ab", counts, strict=True))
+    for group in "ab":
+        linear, bend = cost.slope(now, group, quantity)
+        then = cost.ratio({**now, group: now[group] + more}, quantity)
+        assert then == pytest.approx(cost.ratio(now, quantity) + linear * more + bend * more**2, abs=1e-12)
+
+
 @pytest.mark.parametrize("name", ["resnet20", "vgg16_bn", "flattened", "perceptron", "depthwise"])
 @given(seed=st.integers(0, 10_000))
 def test_macs_are_those_of_the_really_cut_network(traced, name, seed):

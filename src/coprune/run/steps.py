@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -309,8 +310,9 @@ def counts(
         why = f"as many as keep_{quantity}={target:g} allows"
         if measured is not None:
             check_reachable(cost, target, quantity=quantity, round_to=round_to)  # type: ignore[arg-type]
-            ratio = lambda k, q=quantity: cost.ratio(k, q)  # noqa: E731
-            return spend(measured, ratio, target, allowed=ways), why
+            ratio = partial(cost.ratio, quantity=quantity)  # type: ignore[arg-type]
+            slope = partial(cost.slope, quantity=quantity)  # type: ignore[arg-type]
+            return spend(measured, ratio, target, slope=slope, allowed=ways), why
         shares = None
         if allocation == "knee":
             shares = {name: k.k / cost.sizes[name] for name, k in knees.items() if k is not None}

@@ -140,14 +140,19 @@ class CostModel:
         return self._total(counts, "params")
 
     def _total(self, counts: Mapping[str, int], quantity: Quantity) -> float:
+        reads, writes = self._kept(counts)
+        return float(self._parts[2][quantity] @ (reads * writes))
+
+    def _kept(self, counts: Mapping[str, int]) -> tuple[_Floats, _Floats]:
+        """What part of every layer's input and output stays, ``[L]`` each."""
         gone = np.array([1 - counts.get(group, size) / size for group, size in self.sizes.items()])
-        reads, writes, costs = self._parts
-        return float(costs[quantity] @ ((1.0 - reads @ gone) * (1.0 - writes @ gone)))
+        reads, writes, _ = self._parts
+        return 1.0 - reads @ gone, 1.0 - writes @ gone
 
     @cached_property
     def _parts(self) -> tuple[_Floats, _Floats, dict[Quantity, _Floats]]:
         """What part of every layer's input and output is each group's, ``[L, G]``; what it costs, ``[L]``."""
-        at = {group: column for column, group in enumerate(self.sizes)}
+        at = self._columns
         reads, writes = (np.zeros((len(self.layers), len(at))) for _ in range(2))
         for row, layer in enumerate(self.layers):
             for table, shares in ((reads, layer.input), (writes, layer.output)):
@@ -167,4 +172,35 @@ class CostModel:
 
     def ratio(self, counts: Mapping[str, int], quantity: Quantity = "macs") -> float:
         """MACs (or parameters) of the pruned model over those of the unpruned one."""
-        return self._total(counts, quantity) / sum(getattr(layer, quantity) for layer in self.layers)
+        return self._total(counts, quantity) / self._all[quantity]
+
+    def slope(
+        self, counts: Mapping[str, int], group: str, quantity: Quantity = "macs"
+    ) -> tuple[float, float]:
+        """How :meth:`ratio` changes when one group's count alone changes.
+
+        Args:
+            counts: of all groups.
+            group: whose count changes, from k to k + d.
+            quantity: of the cost.
+
+        Returns:
+            ``(a, b)``, with which it changes by ``a·d + b·d²``: a layer's cost is the product of two
+            shares that are linear in d.
+        """
+        kept_reads, kept_writes = self._kept(counts)
+        reads, writes, costs = self._parts
+        column, size = self._columns[group], self.sizes[group]
+        reads, writes = reads[:, column] / size, writes[:, column] / size
+        cost = costs[quantity] / self._all[quantity]
+        linear = cost @ (reads * kept_writes + writes * kept_reads)
+        return float(linear), float(cost @ (reads * writes))
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {group: column for column, group in enumerate(self.sizes)}
+
+    @cached_property
+    def _all(self) -> dict[Quantity, int]:
+        """What the unpruned model costs."""
+        return {"macs": self.full, "params": sum(layer.params for layer in self.layers)}
