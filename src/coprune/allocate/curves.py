@@ -14,7 +14,7 @@ Shapes: ``U`` units, ``b`` values of a unit that a consumer reads at a place, ``
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -172,14 +172,13 @@ def pruned_alone(model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, 
         kept: ``[K]`` int64.
         units: ``U``.
     """
-    before, handles = [], []
-    try:
+    with ExitStack() as changes:
         for consumer in consumers:
             layer = model.get_submodule(consumer.layer)
             weight = filters(layer)
             solved, shift = resolved(consumer, kept, units)
             solved, shift = solved.to(weight), shift.to(weight)
-            before.append((weight, weight.detach().clone()))
+            changes.callback(weight.copy_, weight.detach().clone())
             every = torch.arange(weight.shape[1])
             channels = every if consumer.channels is None else consumer.channels.flatten()
             channels = channels.to(weight.device)
@@ -187,13 +186,8 @@ def pruned_alone(model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, 
             each = part[0].numel() // solved.shape[1]
             # Where neighbouring pixels were averaged, each gets its share.
             weight[:, channels] = (solved.repeat_interleave(each, 1) / each).view_as(part)
-            handles.append(layer.register_forward_hook(_adding(shift, linear=is_linear(layer))))
+            changes.enter_context(layer.register_forward_hook(_adding(shift, linear=is_linear(layer))))
         yield
-    finally:
-        for weight, old in before:
-            weight.copy_(old)
-        for handle in handles:
-            handle.remove()
 
 
 def _adding(shift: Tensor, *, linear: bool) -> Callable[..., Tensor]:
