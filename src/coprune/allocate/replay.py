@@ -9,7 +9,7 @@ positions does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,17 +71,13 @@ class _Pass(TorchFunctionMode):
         def leave(*_: Any) -> None:
             self._entered = None
 
-        handles = []
-        for name, module in model.named_modules():
-            if is_convolution(module) or is_linear(module):
-                handles.append(module.register_forward_pre_hook(lambda m, i, name=name: enter(name)))
-                handles.append(module.register_forward_hook(leave))
-        try:
+        with ExitStack() as hooks:
+            for name, module in model.named_modules():
+                if is_convolution(module) or is_linear(module):
+                    hooks.enter_context(module.register_forward_pre_hook(lambda m, i, name=name: enter(name)))
+                    hooks.enter_context(module.register_forward_hook(leave))
             with self:
                 yield
-        finally:
-            for handle in handles:
-                handle.remove()
         for run, product, version in self._noted:
             # Somebody has worked on it in place: of the next batch a copy is kept.
             if product._version != version:

@@ -124,8 +124,7 @@ def gate_gradients(
         for group, placed in zip(groups, gates, strict=True):
             for consumer in group.of_role("consumer"):
                 layer = model.get_submodule(consumer.layer)
-                hook = layer.register_forward_pre_hook(_gate(consumer, group.size, placed))
-                hooks.callback(hook.remove)
+                hooks.enter_context(layer.register_forward_pre_hook(_gate(consumer, group.size, placed)))
         logits = logits_of(model, inputs)
         check_logits(logits.detach(), labels)
         loss = F.cross_entropy(logits, labels, reduction="sum")

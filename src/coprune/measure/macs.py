@@ -111,13 +111,11 @@ def _by_module(model: nn.Module, counter: FlopCounterMode) -> Iterator[Counter[s
             running.pop()
 
     # A network may catch what one of its modules raises and go on.
-    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
-    try:
-        yield own
-    finally:
-        note()
-        for handle in handles:
-            handle.remove()
+    with register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True):
+        try:
+            yield own
+        finally:
+            note()
 
 
 @torch.no_grad()

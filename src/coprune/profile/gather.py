@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -134,8 +135,10 @@ def gather(
     if not collectors:
         return found
     model.to(device).eval()
-    handles = [handle for c in collectors.values() for handle in c.attach(model)]
-    try:
+    with ExitStack() as hooks:
+        for collector in collectors.values():
+            for handle in collector.attach(model):
+                hooks.enter_context(handle)
         with torch.no_grad():
             steps = own_steps(source, batch_size)
             for batch in track(own_batches(source, batch_size), label=label, total=steps):
@@ -144,9 +147,6 @@ def gather(
                 for collector in collectors.values():
                     collector.start_batch(labels, start=batch.start)
                 check_logits(logits_of(model, moved(batch.inputs, device)), labels)
-    finally:
-        for handle in handles:
-            handle.remove()
     found.update({key: collector.tensors() for key, collector in collectors.items()})
     for covariance in sensitive:
         found[covariance.key] |= costs

@@ -10,6 +10,7 @@ cost more than the rest of the profile, so a few samples tell which of the usual
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -45,15 +46,11 @@ def reach(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str, T
             # Of a frozen model, such an output begins the graph.
             outputs.setdefault(name, []).append(output if output.requires_grad else output.requires_grad_())
 
-    handles = [
-        model.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: keep(m, i, o, name))
-        for name in names
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name in names:
+            layer = model.get_submodule(name)
+            hooks.enter_context(layer.register_forward_hook(lambda m, i, o, name=name: keep(m, i, o, name)))
         logits = logits_of(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     if not outputs:
         return {}
     # Uneven weights, so that no gradient cancels: those of a softmax's logits sum to 0.

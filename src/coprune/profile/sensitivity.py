@@ -6,6 +6,7 @@ Shapes: ``O`` outputs of a consumer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from itertools import accumulate
 from typing import TypeGuard
 
@@ -84,10 +85,6 @@ def output_sensitivity(
         # On the tensor, so that an activation that works in place afterwards does no harm.
         output.register_hook(add)
 
-    handles = [
-        model.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: watch(m, i, o, name))
-        for name in keys
-    ]
     first, _ = next(iter(source.batches(1)))
     batches: Iterable[tuple[int, Inputs]] = ((b.start, b.inputs) for b in own_batches(source, batch_size))
     steps = own_steps(source, batch_size)
@@ -97,7 +94,10 @@ def output_sensitivity(
         batches = own(list(zip(starts, texts, strict=False)))
         steps = len(own(texts))
     drawing = _Drawing(batch_size)
-    try:
+    with ExitStack() as hooks:
+        for name in keys:
+            layer = model.get_submodule(name)
+            hooks.enter_context(layer.register_forward_hook(lambda m, i, o, name=name: watch(m, i, o, name)))
         for start, inputs in track(batches, label=label, total=steps):
             with torch.enable_grad():
                 # The loader's own tensor is not to be marked; the first layer may work in place.
@@ -112,9 +112,6 @@ def output_sensitivity(
                 loss = F.cross_entropy(logits, drawn.to(device), reduction="sum")
                 # All gradients on the way to the input; of named inputs, to the outputs themselves.
                 torch.autograd.grad(loss, list(roots) if end is None else end)
-    finally:
-        for handle in handles:
-            handle.remove()
     whole = merged(sums, _added)
     means = {name: (parts["sum"] / parts["count"]).cpu() for name, parts in whole.items()}
     return {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}

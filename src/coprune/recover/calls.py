@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,14 +100,12 @@ class _Counting(TorchFunctionMode, ABC):
             if threading.get_ident() == mine:
                 self._number = (self._number[0] + 1, 0)
 
-        layers = [m for m in model.modules() if is_convolution(m) or is_linear(m)]
-        handles = [layer.register_forward_pre_hook(enter) for layer in layers]
-        try:
+        with ExitStack() as hooks:
+            for layer in model.modules():
+                if is_convolution(layer) or is_linear(layer):
+                    hooks.enter_context(layer.register_forward_pre_hook(enter))
             with self:
                 yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @contextmanager
     def aside(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -218,27 +219,23 @@ def _read(
     found: dict[str, list[Tensor]] = {site.layer: [] for site in sites}
     runs: dict[str, list[Tensor]] = {}
     here = slice(0, 0)
-    handles = []
-    for site in sites:
+    with ExitStack() as hooks:
+        for site in sites:
 
-        def note(layer: nn.Module, args: tuple[Tensor, ...], name: str = site.layer) -> None:
-            rows = read_rows(layer, args[0], places[name][here])
-            index = reads[name].inputs.to(rows.device)
-            # A position of the kernel is a place like any other.
-            values = rows.view(len(rows), filters(layer).shape[1], -1)[:, index]  # [N·P, C, S, b]
-            runs.setdefault(name, []).append(values.flatten(2).transpose(1, 2).flatten(0, 1))
+            def note(layer: nn.Module, args: tuple[Tensor, ...], name: str = site.layer) -> None:
+                rows = read_rows(layer, args[0], places[name][here])
+                index = reads[name].inputs.to(rows.device)
+                # A position of the kernel is a place like any other.
+                values = rows.view(len(rows), filters(layer).shape[1], -1)[:, index]  # [N·P, C, S, b]
+                runs.setdefault(name, []).append(values.flatten(2).transpose(1, 2).flatten(0, 1))
 
-        handles.append(teacher.get_submodule(site.layer).register_forward_pre_hook(note))
-    try:
+            hooks.enter_context(teacher.get_submodule(site.layer).register_forward_pre_hook(note))
         for start in range(0, samples_in(inputs), BATCH):
             here = slice(start, start + BATCH)
             batch = trimmed(part_of(inputs, here))
             logits_of(teacher, copied(batch))  # the first layer may work in place
             for name in list(runs):
                 found[name].append(side_by_side(runs.pop(name), samples_in(batch)))
-    finally:
-        for handle in handles:
-            handle.remove()
     return {name: torch.cat(found.pop(name)) for name in list(found)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -119,23 +120,19 @@ def _weight(model: nn.Module, name: str) -> Tensor:
 
 def _outputs(model: nn.Module, names: list[str], inputs: Inputs) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    handles = []
-    for name in names:
+    with ExitStack() as hooks:
+        for name in names:
 
-        def take(layer: nn.Module, _: object, output: Tensor, name: str = name) -> None:
-            last = is_linear(layer)
-            places = (
-                output.flatten(2).shape[2]
-                if not last and output.ndim > 2
-                else output[0].numel() // output.shape[-1]
-            )
-            at = draw_positions(name, samples=len(output), places=places, wanted=_PLACES, seed=0)
-            found[name] = pick_outputs(output, at.to(output.device), last=last).double().cpu()
+            def take(layer: nn.Module, _: object, output: Tensor, name: str = name) -> None:
+                last = is_linear(layer)
+                places = (
+                    output.flatten(2).shape[2]
+                    if not last and output.ndim > 2
+                    else output[0].numel() // output.shape[-1]
+                )
+                at = draw_positions(name, samples=len(output), places=places, wanted=_PLACES, seed=0)
+                found[name] = pick_outputs(output, at.to(output.device), last=last).double().cpu()
 
-        handles.append(model.get_submodule(name).register_forward_hook(take))
-    try:
+            hooks.enter_context(model.get_submodule(name).register_forward_hook(take))
         logits_of(model.eval(), copied(inputs))  # the first layer may work in place
-    finally:
-        for handle in handles:
-            handle.remove()
     return found

@@ -7,13 +7,13 @@ network whose forward pass is plain PyTorch, traceable by torch.fx or not.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.hooks import RemovableHandle
 
 from coprune.errors import UserError
 from coprune.forward import Inputs, copied, logits_of, part_of, samples_in
@@ -74,25 +74,22 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     record = Record()
     runs: Counter[str] = Counter()
     outputs: dict[str, list[Tensor]] = {}
-    handles: list[RemovableHandle] = []
-    for name, module in watched.items():
-
-        def enter(_: nn.Module, __: Any, name: str = name) -> None:
-            record.layer = name
-            runs[name] += 1
-
-        def leave(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
-            record.layer = None
-            outputs.setdefault(name, []).append(output)
-
-        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     seen = copied(example)  # which a model whose first layer works in place changes
-    try:
+    with ExitStack() as hooks:
+        for name, module in watched.items():
+
+            def enter(_: nn.Module, __: Any, name: str = name) -> None:
+                record.layer = name
+                runs[name] += 1
+
+            def leave(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
+                record.layer = None
+                outputs.setdefault(name, []).append(output)
+
+            hooks.enter_context(module.register_forward_pre_hook(enter))
+            hooks.enter_context(module.register_forward_hook(leave))
         with record.of(model):
             logits_of(model.eval(), seen)
-    finally:
-        for handle in handles:
-            handle.remove()
     readers: dict[int, list[Call]] = {}
     own: dict[str, list[Call]] = {}
     for call in record.calls:
@@ -156,17 +153,14 @@ def _places(model: nn.Module, outputs: dict[str, Tensor], example: Inputs) -> di
     samples = samples_in(example)
     other = [0] if samples > 1 else [0, 0]
     heights: dict[str, int] = {}
-    handles = [
-        model.get_submodule(name).register_forward_hook(
-            lambda _, __, output, name=name: heights.__setitem__(name, len(output))
-        )
-        for name in outputs
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name in outputs:
+            hooks.enter_context(
+                model.get_submodule(name).register_forward_hook(
+                    lambda _, __, output, name=name: heights.__setitem__(name, len(output))
+                )
+            )
         logits_of(model, copied(part_of(example, other)))
-    finally:
-        for handle in handles:
-            handle.remove()
     found: dict[str, int] = {}
     for name, output in outputs.items():
         layer, windows = model.get_submodule(name), len(output) // samples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -44,22 +45,6 @@ def visit_sites(
         return Taps(takers)
 
     taps = [taps_of(part) for part in range(len(parts))]
-    handles = []
-    for site in sites:
-        layer = model.get_submodule(site.layer)
-
-        def stop(layer: nn.Module, args: Any, output: Any = None, site: Site = site) -> None:
-            part = together.turn
-            if site.other is not None and site.layer not in waiting[part]:
-                raise UserError(
-                    f"layer '{site.layer}': what is added to its output was not met: these samples take "
-                    "another way through the model than the first two; use --recovery bn"
-                )
-            with taps[part].aside():
-                visitor(site, layer, output if after else args[0], waiting[part].pop(site.layer, None), part)
-                together.stop()
-
-        handles.append(layer.register_forward_hook(stop) if after else layer.register_forward_pre_hook(stop))
 
     @torch.no_grad()
     def run(part: int) -> None:
@@ -67,8 +52,22 @@ def visit_sites(
         with taps[part].of(model):
             logits_of(model, read)
 
-    try:
+    with ExitStack() as hooks:
+        for site in sites:
+            layer = model.get_submodule(site.layer)
+
+            def stop(layer: nn.Module, args: Any, output: Any = None, site: Site = site) -> None:
+                part = together.turn
+                if site.other is not None and site.layer not in waiting[part]:
+                    raise UserError(
+                        f"layer '{site.layer}': what is added to its output was not met: these samples take "
+                        "another way through the model than the first two; use --recovery bn"
+                    )
+                with taps[part].aside():
+                    other = waiting[part].pop(site.layer, None)
+                    visitor(site, layer, output if after else args[0], other, part)
+                    together.stop()
+
+            register = layer.register_forward_hook if after else layer.register_forward_pre_hook
+            hooks.enter_context(register(stop))
         together.run(run)
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -32,34 +32,30 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
         decisions: what to silence.
     """
     check_fits(model, decisions)
-    hooks = []
     silent: dict[nn.Module, list[Tensor]] = {}
-    for decision in decisions:
-        removed = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)), dtype=torch.int64)
-        for member in decision.members if len(removed) else ():
-            norm = model.get_submodule(member.layer)
-            if is_channel_norm(norm) and member.parameter is None:
-                silent.setdefault(norm, []).append(channel_indices(member, removed))
-            if member.role != "consumer":
-                continue
-            index = channel_indices(member, removed)
-            consumer = model.get_submodule(member.layer)
-            axis = unit_axis(consumer)
+    with ExitStack() as hooks:
+        for decision in decisions:
+            removed = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)), dtype=torch.int64)
+            for member in decision.members if len(removed) else ():
+                norm = model.get_submodule(member.layer)
+                if is_channel_norm(norm) and member.parameter is None:
+                    silent.setdefault(norm, []).append(channel_indices(member, removed))
+                if member.role != "consumer":
+                    continue
+                index = channel_indices(member, removed)
+                consumer = model.get_submodule(member.layer)
+                axis = unit_axis(consumer)
 
-            def silence(
-                _: nn.Module, inputs: tuple[Tensor, ...], index: Tensor = index, axis: int = axis
-            ) -> tuple[Tensor, ...]:
-                x = inputs[0].index_fill(axis, index.to(inputs[0].device), 0.0)
-                return (x, *inputs[1:])
+                def silence(
+                    _: nn.Module, inputs: tuple[Tensor, ...], index: Tensor = index, axis: int = axis
+                ) -> tuple[Tensor, ...]:
+                    x = inputs[0].index_fill(axis, index.to(inputs[0].device), 0.0)
+                    return (x, *inputs[1:])
 
-            hooks.append(consumer.register_forward_pre_hook(silence))
-    for norm, parts in silent.items():
-        hooks.append(norm.register_forward_hook(_normalising(norm, torch.cat(parts))))
-    try:
+                hooks.enter_context(consumer.register_forward_pre_hook(silence))
+        for norm, parts in silent.items():
+            hooks.enter_context(norm.register_forward_hook(_normalising(norm, torch.cat(parts))))
         yield model
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _normalising(layer: nn.Module, gone: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

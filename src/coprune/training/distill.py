@@ -10,7 +10,7 @@ Shapes: ``N`` samples, ``T`` tokens, ``C`` channels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -122,15 +122,11 @@ def recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Recorded]:
         if isinstance(first, Tensor):
             found.setdefault(name, []).append(first)
 
-    handles = [
-        model.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: keep(name, output))
-        for name in names
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name in names:
+            module = model.get_submodule(name)
+            hooks.enter_context(module.register_forward_hook(lambda m, i, o, name=name: keep(name, o)))
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Literal
 
 import torch
@@ -219,14 +220,9 @@ def _coupling(group: ChannelGroup) -> str:
 def _execution_order(model: nn.Module, example: Tensor) -> list[str]:
     """Names of the dense layers in the order in which they first run."""
     order: dict[str, None] = {}
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: order.setdefault(name))
-        for name, module in model.named_modules()
-        if is_convolution(module) or isinstance(module, nn.Linear)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in model.named_modules():
+            if is_convolution(layer) or isinstance(layer, nn.Linear):
+                hooks.enter_context(layer.register_forward_hook(lambda *_, name=name: order.setdefault(name)))
         model.eval()(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return list(order)
