@@ -95,7 +95,7 @@ bench-ablation: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 	$(BIN)/python benchmarks/render.py
 
 # Accuracy against images of training seen: every method at its best learning rate (about four hours on two cores).
-TRAININGS := 1000x2 6000x1 60000x1 60000x1_50 1000x2_match 6000x1_match 20000x1_bn 60000x1_bn
+TRAININGS := 1000x2 6000x1 60000x1 60000x1_50 1000x2_match 6000x1_match 20000x1_bn
 bench-training: $(VENV)/.ready
 	for n in $(TRAININGS); do \
 	  $(BIN)/coprune run benchmarks/training_$$n.toml && \

@@ -24,7 +24,7 @@ from coprune.run.environment import pick_device
 from coprune.run.outcome import Outcome
 from coprune.run.prune import prune_model
 from coprune.run.recover import Surviving, check_made_of, surviving
-from coprune.run.settings import PruneSettings, check_settings
+from coprune.run.settings import BETWEEN, PruneSettings, check_settings
 from coprune.select import Budget
 from coprune.training import finetuning
 
@@ -45,6 +45,9 @@ def prune(
     max_drop: float | None = None,
     allocation: str = "auto",
     schedule: str = "oneshot",
+    between_epochs: int = BETWEEN.epochs,
+    between_fraction: float = BETWEEN.fraction,
+    between_lr: float = BETWEEN.lr,
     recovery: str = "auto",
     finetune_epochs: int = 0,
     finetune_lr: float = 0.02,
@@ -76,6 +79,8 @@ def prune(
         keep_macs, keep_params, keep_units, keep_heads, latency_ms, max_drop: at most one; none: the
             method's own knee decides.
         allocation, schedule, recovery, units, skip, only, round_to, seed, device: as on the command line.
+        between_epochs, between_fraction, between_lr: training after each layer with
+            ``schedule="layerwise"``: passes, the share of ``train`` in each, and the first learning rate.
         finetune_epochs: passes over ``train`` at the end.
         finetune_lr: highest learning rate, cosine to 0.
         finetune_optimizer: ``sgd``, or ``adamw`` for transformers (with a rate such as 2e-5).
@@ -100,6 +105,11 @@ def prune(
         "latency_ms": latency_ms,
         "max_drop": max_drop,
     }
+    training = {"epochs": between_epochs, "fraction": between_fraction, "lr": between_lr}
+    try:
+        between = type(BETWEEN)(**{**BETWEEN.model_dump(), **training})
+    except ValidationError as cause:
+        raise refused(cause, named=lambda name: argument(f"between_{name}")) from cause
     try:
         settings = PruneSettings(
             method=method,
@@ -107,6 +117,7 @@ def prune(
             budget=Budget(**given),
             allocation=allocation,
             schedule=schedule,
+            between=between,
             recovery=recovery,
             finetune=finetuning(
                 epochs=finetune_epochs,

@@ -38,7 +38,8 @@ def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if not isinstance(logits, Tensor):
         raise TypeError(
-            f"{type(model).__name__} returns a {type(output).__name__} without logits; a classifier is needed"
+            f"{type(model).__name__} returns a {type(output).__name__} without logits; wrap it in a module "
+            "that returns logits [N, C]"
         )
     return logits
 

@@ -196,16 +196,16 @@ def test_budget_words_and_limits():
             Budget(**bad)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "vgg16_bn", "depthwise"])
+@pytest.mark.parametrize("name", ["resnet20", "vgg16_bn", "flattened", "perceptron", "depthwise"])
 @given(seed=st.integers(0, 10_000))
-def test_parameters_are_those_of_the_really_cut_network_but_for_biases(traced, name, seed):
+def test_parameters_are_those_of_the_really_cut_network(traced, name, seed):
+    # Once a bug: biases shrank with what their layer reads, and keep_params=0.4 left 40.3 %.
     example = torch.zeros(1, 1, 12, 12)
     net, units = traced[name]
     decisions = tiny.random_decisions(units.groups, seed)
     counts = {d.name: len(d.kept) for d in decisions}
-    biases = sum(p.numel() for n, p in net.named_parameters() if n.endswith("bias"))
     counted = cost_model(net, example, units.groups).params(counts)
-    assert counted == pytest.approx(count_params(cut(net, decisions, example)), abs=biases)
+    assert counted == pytest.approx(count_params(cut(net, decisions, example)), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -116,7 +116,8 @@ def check_job(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
 def common_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, BaseModel]]) -> tuple[str, ...]:
     """What all of the methods can remove, so that they are compared on the same units."""
     asked = kinds_asked(("heads",) if job.budget_of == "heads" else job.units)
-    found = tuple(kind for kind in asked if all(kind in m.units for m, _ in methods.values()))
+    offered = offered_kinds(job, methods)
+    found = tuple(kind for kind in asked if kind in offered)
     if not found:
         raise UserError(
             f"{', '.join(methods)} have no kind of units in common"
@@ -129,3 +130,10 @@ def common_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, BaseModel]
             )
         )
     return found
+
+
+def offered_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, BaseModel]]) -> tuple[str, ...]:
+    """What all of the methods could be asked to remove; of a budget of heads only they."""
+    first, *others = (m.units for m, _ in methods.values())
+    every = tuple(kind for kind in first if all(kind in units for units in others))
+    return tuple(kind for kind in every if kind == "heads") if job.budget_of == "heads" else every

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 from torch import nn
 
-from coprune.compare.job import KNEE, CompareJob, check_job, common_kinds
+from coprune.compare.job import KNEE, CompareJob, check_job, common_kinds, offered_kinds
 from coprune.compare.table import BaseFigures, Comparison, Row
 from coprune.data import DataSet
 from coprune.files import read_document, write_json
@@ -63,7 +63,10 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=0)
     model, data = _open(job, seed=0)
-    prepared = prepare(model, data, skip=job.skip, only=job.only, kinds=common_kinds(job, methods))
+    kinds = common_kinds(job, methods)
+    prepared = prepare(
+        model, data, skip=job.skip, only=job.only, kinds=kinds, offered=offered_kinds(job, methods)
+    )
     # Before hours have gone into the budgets that are within reach.
     for share in (float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"):
         with prepared.within_reach():

@@ -60,7 +60,9 @@ class Stopwatch:
 
 def prepare_for(model: nn.Module, data: DataSet, settings: PruneSettings, method: Method) -> Prepared:
     """What can be removed with these settings; see :func:`coprune.run.steps.prepare`."""
-    return prepare(model, data, skip=settings.skip, only=settings.only, kinds=kinds_of(settings, method))
+    kinds = kinds_of(settings, method)
+    offered = kinds if settings.budget.keep_heads is not None else method.units
+    return prepare(model, data, skip=settings.skip, only=settings.only, kinds=kinds, offered=offered)
 
 
 def prune_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -25,6 +25,7 @@ from coprune.select import (
     GroupChoice,
     JointChoice,
     OutOfReachError,
+    Untouched,
     allowed_counts,
     check_reachable,
     counts_for_macs,
@@ -84,6 +85,7 @@ def prepare(
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
     kinds: Sequence[str] = DEFAULT_KINDS,
+    offered: Sequence[str] = (*DEFAULT_KINDS, "coupled"),
 ) -> Prepared:
     """Find what can be removed.
 
@@ -94,6 +96,7 @@ def prepare(
         only: layers whose groups may be pruned, and nothing else; empty: all.
         kinds: of groups that may be removed; the others are reported as left alone. Coupled groups are
             tried first (:func:`coprune.surgery.sound`).
+        offered: kinds that might have been asked for, which a budget out of reach is pointed to.
 
     Raises:
         UserError: the model does not take the data, or nothing can be removed (with all reasons).
@@ -103,11 +106,9 @@ def prepare(
     model.cpu()
     check_takes(model, example)
     coupled = "coupled" in kinds
-    units = _of_kinds(find_units(model, example, skip=skip, only=only, coupled=coupled), kinds)
-    units = sound(model, units, example)
-    more = ""
-    if not coupled and any(s.reason.startswith("coupled") for s in units.skipped):
-        more = "; --units inner,coupled removes coupled channels too"
+    every = find_units(model, example, skip=skip, only=only, coupled=coupled)
+    more = _way_out(every, kinds, offered)
+    units = sound(model, _of_kinds(every, kinds), example)
     if not units.groups:
         why = "; ".join(f"{s.layer}: {s.reason}" for s in units.skipped[:6]) or "it has no dense layers"
         raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}{more}")
@@ -117,6 +118,20 @@ def prepare(
 def kinds_asked(units: Sequence[str]) -> tuple[str, ...]:
     """Kinds of groups that a user's words stand for; without any, the default ones."""
     return tuple("inner" if unit == "channels" else unit for unit in units) or DEFAULT_KINDS
+
+
+def _way_out(units: Units, kinds: Sequence[str], offered: Sequence[str]) -> str:
+    """How more could be removed, for the end of a message; nothing where there is no more."""
+    there = {g.kind for g in units.groups}
+    if any(s.reason.startswith("coupled") for s in units.skipped):
+        there.add("coupled")
+    left = [kind for kind in offered if kind in there and kind not in kinds]
+    if not left:
+        return ""
+    asked = [kind for kind in offered if kind in there and kind in kinds]
+    words = {"inner": "channels", "coupled": "coupled channels"}
+    said = " and ".join(words.get(kind, kind) for kind in left)
+    return f"; --units {','.join([*asked, *left])} removes {said} too"
 
 
 def _of_kinds(units: Units, kinds: Sequence[str]) -> Units:
@@ -241,7 +256,21 @@ def decide(
 def _keep(
     choices: Sequence[GroupChoice], counts: Mapping[str, int], *, why: str
 ) -> tuple[GroupDecision, ...]:
-    return tuple(choice.keep(counts[choice.group.name], why=why) for choice in choices)
+    # A group without a count is one that its method leaves whole.
+    return tuple(choice.keep(counts.get(choice.group.name, choice.group.size), why=why) for choice in choices)
+
+
+def spendable(cost: CostModel, choices: Choices) -> CostModel:
+    """The cost of the groups that can lose units: what is left whole costs all it does, whatever is asked.
+
+    Args:
+        cost: of all groups.
+        choices: what the method says; it may have nothing to say about a group.
+    """
+    if not isinstance(choices, Sequence):
+        return cost
+    whole = {choice.group.name for choice in choices if isinstance(choice, Untouched)}
+    return replace(cost, sizes={name: size for name, size in cost.sizes.items() if name not in whole})
 
 
 def kept_ratio(cost: CostModel, decisions: Sequence[GroupDecision]) -> float:
@@ -296,12 +325,13 @@ def counts(
         round_to: see :func:`coprune.select.allowed_counts`.
 
     Returns:
-        Group name → number of units, and the words for the plan.
+        Group name → number of units, but for groups that the method leaves whole, and the words for the plan.
 
     Raises:
         UserError: no budget and a method without a knee, or a budget out of reach.
     """
-    knees = {c.group.name: c.knee for c in choices}
+    cost = spendable(cost, choices)
+    knees = {c.group.name: c.knee for c in choices if c.group.name in cost.sizes}
     measured = curves if allocation == "measured" else None
     ways = {name: allowed_counts(size, round_to) for name, size in cost.sizes.items()}
     for quantity, target in (("macs", budget.keep_macs), ("params", budget.keep_params)):

@@ -23,7 +23,7 @@ from coprune.run.search import (
     within,
 )
 from coprune.run.settings import PruneSettings
-from coprune.run.steps import Choices, Prepared, decide, kept_ratio, recover
+from coprune.run.steps import Choices, Prepared, decide, kept_ratio, recover, spendable
 from coprune.select import Budget, Method, least_counts
 from coprune.surgery import cut
 
@@ -64,7 +64,7 @@ class Trials:
 
     def run(self) -> tuple[tuple[GroupDecision, ...], Found | None, list[str]]:
         """Decisions, the probes of a search that judges accuracy, and notes."""
-        budget, cost = self.settings.budget, self.prepared.cost
+        budget, cost = self.settings.budget, spendable(self.prepared.cost, self.choices)
         least = cost.ratio(least_counts(cost.sizes, self.settings.round_to))
         if budget.latency_ms is not None:
             decisions, ms, smallest = search_latency(

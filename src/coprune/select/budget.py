@@ -119,6 +119,7 @@ def counts_for_macs(
     Raises:
         UserError: even the least of every group costs more than the target.
     """
+    check_reachable(cost, target, quantity=quantity, round_to=round_to)
     sizes = dict(cost.sizes)
     if not sizes:
         return {}
@@ -131,7 +132,6 @@ def counts_for_macs(
         return {g: ways[g][bisect.bisect_right(ways[g], v + 1e-9) - 1] for g, v in wanted(t).items()}
 
     ways = {g: allowed_counts(n, round_to) for g, n in sizes.items()}
-    check_reachable(cost, target, quantity=quantity, round_to=round_to)
     low, high = 0.0, 1.0 / min(relative.values())
     for _ in range(60):
         middle = (low + high) / 2
@@ -165,6 +165,11 @@ def check_reachable(cost: CostModel, target: float, *, quantity: Quantity, round
         OutOfReachError: says what the least is.
     """
     least = cost.ratio(least_counts(cost.sizes, round_to), quantity)
+    if least > target and not cost.sizes:
+        raise OutOfReachError(
+            f"keep_{quantity}={target:g} cannot be reached: there is no group that the method could take "
+            "units from; give another --method"
+        )
     if least > target:
         what = {"macs": "MACs", "params": "parameters"}[quantity]
         fewest = "one unit" if round_to == 1 else f"{round_to} units"

@@ -212,7 +212,7 @@ def _coupling(group: ChannelGroup) -> str:
     producers = [m.layer for m in group.of_role("producer")]
     if len(producers) > 1:
         named = ", ".join(sorted(producers)[:4]) + (" …" if len(producers) > 4 else "")
-        return f"coupled: {named} are added together"
+        return f"coupled: {named} are added together or multiplied"
     return "coupled: its channels pass a grouped layer, a norm over channels or a concatenation"
 
 

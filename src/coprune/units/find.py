@@ -53,7 +53,7 @@ def find_units(
     for option, given in (("skip", skip), ("only", only)):
         unknown = sorted(set(given) - known.keys())
         if unknown:
-            alike = [n for n in known if n.count(".") == unknown[0].count(".")] or list(known)
+            alike = [n for n in known if n and n.count(".") == unknown[0].count(".")] or list(known)
             raise UserError(
                 f"--{option} {unknown[0]}: no such layer in {type(model).__name__}; "
                 f"{near_matches(unknown[0], alike)}"
@@ -153,11 +153,14 @@ def cost_model(model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]
     def found(side: str, layer: str) -> tuple[Share, ...]:
         return tuple(Share(g, part) for g, part in shares[side].get(layer, {}).items())
 
-    return CostModel(
-        tuple(
-            LayerShare(c.name, c.macs, c.params, found("output", c.name), found("input", c.name))
-            for c in layer_costs(model, example)
-            if c.macs or c.params
-        ),
-        {g.name: g.size for g in groups},
-    )
+    layers = []
+    for cost in layer_costs(model, example):
+        makes, reads = found("output", cost.name), found("input", cost.name)
+        own = model.get_submodule(cost.name).parameters(recurse=False)
+        # A bias has as many entries whatever the layer reads.
+        biases = sum(p.numel() for p in own if p.ndim == 1) if reads else 0
+        if cost.macs or cost.params > biases:
+            layers.append(LayerShare(cost.name, cost.macs, cost.params - biases, makes, reads))
+        if biases:
+            layers.append(LayerShare(cost.name, 0, biases, makes))
+    return CostModel(tuple(layers), {g.name: g.size for g in groups})

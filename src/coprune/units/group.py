@@ -104,7 +104,7 @@ class Share:
 
 @dataclass(frozen=True)
 class LayerShare:
-    """What one layer costs, and which groups scale it.
+    """What one layer costs (its weights, or its biases), and which groups scale it.
 
     Attributes:
         macs, params: at full size.
@@ -123,9 +123,9 @@ class CostModel:
     """MACs and parameters as a function of how many units each group keeps.
 
     A layer costs in proportion to the kept shares of its input and of its output channels. Behind a
-    concatenation a share is the sum of several groups' parts. That is exact for MACs; a bias is counted
-    as if it shrank with the inputs, a negligible part of params. Of a group's own count the cost is a
-    polynomial of degree 2 at most: a layer may read and write the same stream.
+    concatenation a share is the sum of several groups' parts. Biases are an entry of their own, which no
+    input scales. Of a group's own count the cost is a polynomial of degree 2 at most: a layer may read and
+    write the same stream.
     """
 
     layers: tuple[LayerShare, ...]
