@@ -17,8 +17,9 @@ from pathlib import Path
 from coprune.cosep import COSEP, CoSePSettings
 from coprune.data import load_data
 from coprune.files import write_json
+from coprune.run.decisions import counts
 from coprune.run.environment import versions
-from coprune.run.steps import counts, gather_for, prepare
+from coprune.run.steps import gather_for, prepare
 from coprune.select import Budget
 from coprune.store import open_model
 

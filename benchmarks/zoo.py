@@ -36,8 +36,9 @@ from coprune.models import Source, build
 from coprune.models.libraries import known_names
 from coprune.models.ready import made_ready
 from coprune.recover import reestimate_batchnorm
+from coprune.run.decisions import decide
 from coprune.run.environment import versions
-from coprune.run.steps import KINDS, Prepared, decide, gather_for, prepare
+from coprune.run.steps import KINDS, Prepared, gather_for, prepare
 from coprune.select import Budget, least_counts
 from coprune.store import load, save_model
 from coprune.store.tensors import read_tensors, write_tensors

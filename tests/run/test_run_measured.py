@@ -12,8 +12,9 @@ import tiny
 from coprune.data import DataSet
 from coprune.errors import UserError
 from coprune.methods import find_method, method_settings
+from coprune.run.decisions import decide
 from coprune.run.measured import Measured, Trial
-from coprune.run.steps import decide, gather_for, prepare
+from coprune.run.steps import gather_for, prepare
 from coprune.select import Budget
 
 

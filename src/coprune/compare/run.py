@@ -28,20 +28,12 @@ from coprune.progress import track
 from coprune.ranks.exchange import on_first
 from coprune.recover import kept_outputs
 from coprune.report import write_compare
+from coprune.run.decisions import Choices, decide, kept_ratio
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
 from coprune.run.measured import Measured
-from coprune.run.steps import (
-    Choices,
-    Prepared,
-    decide,
-    gather_for,
-    kept_ratio,
-    measured_for,
-    prepare,
-    recover,
-)
+from coprune.run.steps import Prepared, gather_for, measured_for, prepare, recover
 from coprune.select import Budget, Method, check_reachable
 from coprune.surgery import cut
 from coprune.training import DivergedError, fit

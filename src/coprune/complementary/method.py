@@ -110,7 +110,16 @@ class ComplementaryChoice:
 def choose_group(
     consumers: tuple[Consumer, ...], group: ChannelGroup, settings: ComplementarySettings
 ) -> ComplementaryChoice:
-    """The elimination of one group: the losses of all layers that read it are added."""
+    """The elimination of one group: the losses of all layers that read it are added.
+
+    Args:
+        consumers: the layers that read it.
+        group: the group.
+        settings: of the method.
+
+    Raises:
+        UserError: a covariance with NaN or Inf.
+    """
     readers, units = [], []
     for consumer in consumers:
         weight = consumer.weight

@@ -153,7 +153,14 @@ def representatives(clustering: Clustering, weight: Tensor, *, how: str) -> list
 
 
 def choose_group(profile: Profile, group: ChannelGroup, settings: CoSePSettings, seed: int) -> CoSePChoice:
-    """Cluster one group for every k and read its knee."""
+    """Cluster one group for every k and read its knee.
+
+    Args:
+        profile: with the moments and weights that the settings need.
+        group: the group.
+        settings: of the method.
+        seed: of the clustering's start, and of t-SNE.
+    """
     moments = profile.moments(settings.moments, group)
     distance, said = _distances(moments, settings, profile.device)
     if settings.space == "tsne":

@@ -71,7 +71,15 @@ def evaluate(
 def correctness(
     model: nn.Module, source: Source, *, batch_size: int = 250, device: str = "cpu", label: str = "accuracy"
 ) -> torch.Tensor:
-    """Which samples of a source are classified rightly, ``[N]`` bool on the CPU; see :func:`evaluate`."""
+    """Which samples of a source are classified rightly, ``[N]`` bool on the CPU.
+
+    Args:
+        model, source, batch_size, device, label: see :func:`evaluate`.
+
+    Raises:
+        UserError: there are no samples.
+        NotFiniteError: the model says NaN or Inf.
+    """
     passes = _passes(model, source, batch_size=batch_size, device=device, label=label)
     mine = [((logits.argmax(1) == labels).cpu(), _finite(logits)) for logits, labels in passes]
     batches = [batch for turn in zip_longest(*gathered(mine)) for batch in turn if batch is not None]

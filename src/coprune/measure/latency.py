@@ -52,7 +52,15 @@ def _once(run: Run, inputs: Inputs, device: str) -> float:
 def measure_latency(
     base: nn.Module, pruned: nn.Module, example: Inputs, plan: LatencyPlan, *, device: str = "cpu"
 ) -> tuple[Latency, ...]:
-    """Measure both models in turn, in PyTorch; see :func:`measure_engine`."""
+    """Measure both models in turn, in PyTorch.
+
+    Args:
+        base, pruned: put into evaluation mode, and on the device.
+        example, plan, device: see :func:`measure_engine`.
+
+    Returns:
+        One entry a batch size; milliseconds.
+    """
     full, small = (functools.partial(logits_of, model.to(device).eval()) for model in (base, pruned))
     return measure_engine(full, small, example, plan, engine="torch", device=device)
 
@@ -95,7 +103,14 @@ def measure_engine(
 
 
 def median_ms(model: nn.Module, example: Inputs, *, repeats: int = 30, device: str = "cpu") -> float:
-    """Median milliseconds of one sample, warmed up."""
+    """Median milliseconds of one sample, warmed up.
+
+    Args:
+        model: put into evaluation mode, and on the device.
+        example: one sample or more, of which the first is taken.
+        repeats: passes that are timed.
+        device: ``"cpu"`` or ``"cuda"``.
+    """
     run, inputs = functools.partial(logits_of, model.to(device).eval()), moved(part_of(example, [0]), device)
     for _ in range(5):
         _once(run, inputs, device)

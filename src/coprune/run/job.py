@@ -109,8 +109,17 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
     Everything that can be wrong with names, options, data and model is found before the folder is
     touched.
 
+    Args:
+        job: what to do.
+        out: the folder.
+        resume: go on with an interrupted run.
+        overwrite: replace an earlier one.
+
     Returns:
         The run folder.
+
+    Raises:
+        UserError: anything that the user can mend.
     """
     settings = job.settings
     method = find_method(settings.method)

@@ -21,9 +21,10 @@ from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.ranks.exchange import check_same
 from coprune.ranks.who import is_first
+from coprune.run.decisions import counts
 from coprune.run.folder import RunFolder
 from coprune.run.settings import PruneSettings, kinds_of
-from coprune.run.steps import Prepared, counts, gather_for
+from coprune.run.steps import Prepared, gather_for
 from coprune.select import Method, nearest_allowed
 from coprune.store.model import load, save_model, weights_fingerprint
 from coprune.surgery import cut

@@ -24,6 +24,7 @@ from coprune.ranks.exchange import check_same, on_first
 from coprune.ranks.who import world
 from coprune.recover import Recovered, kept_outputs
 from coprune.result import Result, Stage, StageName
+from coprune.run.decisions import decide
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
 from coprune.run.layerwise import prune_layer_by_layer
@@ -31,7 +32,7 @@ from coprune.run.measured import Measured
 from coprune.run.outcome import Outcome
 from coprune.run.searched import Searched, searched_once
 from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved
-from coprune.run.steps import Prepared, decide, gather_for, measured_for, prepare, recover
+from coprune.run.steps import Prepared, gather_for, measured_for, prepare, recover
 from coprune.run.trials import Trials, calibration_parts, is_judged, surely_within, surely_worse, why_nothing
 from coprune.select import Method
 from coprune.store.model import check_finite, weights_fingerprint

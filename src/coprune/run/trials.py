@@ -11,6 +11,7 @@ from coprune.errors import UserError
 from coprune.measure import correctness, median_ms
 from coprune.plan import GroupDecision
 from coprune.ranks.exchange import on_first
+from coprune.run.decisions import Choices, decide, kept_ratio, spendable
 from coprune.run.measured import Measured
 from coprune.run.search import (
     KNEE_SHARES,
@@ -23,7 +24,7 @@ from coprune.run.search import (
     within,
 )
 from coprune.run.settings import PruneSettings
-from coprune.run.steps import Choices, Prepared, decide, kept_ratio, recover, spendable
+from coprune.run.steps import Prepared, recover
 from coprune.select import Budget, Method, least_counts
 from coprune.surgery import cut
 
@@ -39,7 +40,16 @@ def is_judged(settings: PruneSettings, method: Method) -> bool:
 
 
 def calibration_parts(data: DataSet, settings: PruneSettings, *, judged: bool) -> tuple[Source, Source]:
-    """Samples for statistics and recovery, and samples to judge a search on; disjoint in a search."""
+    """Samples for statistics and recovery, and samples to judge a search on; disjoint in a search.
+
+    Args:
+        data: whose calibration part is split.
+        settings: the seed decides how.
+        judged: see :func:`is_judged`.
+
+    Raises:
+        UserError: fewer than two samples for a search.
+    """
     if not judged:
         return data.calibration, data.calibration
     if len(data.calibration) < 2:

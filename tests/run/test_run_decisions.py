@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import tiny
-from coprune.run.steps import OutOfReachError, counts
-from coprune.select import Budget
+from coprune.run.decisions import counts
+from coprune.select import Budget, OutOfReachError
 
 SIZES = {"a": 8, "b": 8, "c": 6}
 
