@@ -65,6 +65,13 @@ def test_shares_and_rounding_leave_it_whole_too():
         assert sum(len(g.kept) == g.size for g in outcome.plan.groups) == 1
 
 
+def test_layer_by_layer_a_budget_that_would_be_missed_is_refused():
+    with pytest.raises(
+        coprune.UserError, match=r"^keep_macs=0\.5 cannot be kept layer by layer: '6' stays whole"
+    ):
+        pruned(chain(norms=2), schedule="layerwise", keep_macs=0.5, between_epochs=0)
+
+
 class Encoder(nn.Module):
     """Heads and neurons, and a wide layer of channels."""
 

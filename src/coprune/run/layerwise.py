@@ -25,7 +25,7 @@ from coprune.run.decisions import counts
 from coprune.run.folder import RunFolder
 from coprune.run.settings import PruneSettings, kinds_of
 from coprune.run.steps import Prepared, gather_for
-from coprune.select import Method, nearest_allowed
+from coprune.select import Method, Untouched, nearest_allowed
 from coprune.store.model import load, save_model, weights_fingerprint
 from coprune.surgery import cut
 from coprune.training import Checkpoint, fit
@@ -60,6 +60,10 @@ def prune_layer_by_layer(
 
     Returns:
         The decisions in the order of the network, and the pruned, partly trained model.
+
+    Raises:
+        UserError: a method that chooses over all layers at once, or one that leaves a group whole which the
+            budget counted on.
     """
     budget = settings.budget
     fixed: dict[str, int] | None = None
@@ -87,6 +91,12 @@ def prune_layer_by_layer(
                 f"'{method.name}' chooses over all layers at once; leave --schedule layerwise out"
             )
         (choice,) = choices
+        if fixed is not None and fixed[name] < group.size and isinstance(choice, Untouched):
+            # The counts of the layers before it, which are cut and trained, took it to shrink too.
+            raise UserError(
+                f"{budget.words} cannot be kept layer by layer: '{name}' stays whole ({choice.cause}); leave "
+                "--schedule layerwise out"
+            )
         if fixed is not None:
             k, why = fixed[name], f"as many as {budget.words} allows"
         else:
