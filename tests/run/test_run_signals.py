@@ -82,5 +82,19 @@ def test_the_command_line(kind, coprune, tmp_path):
         "--recovery", "bn,least-squares", "--calibration", 120, "--trust", "--out", tmp_path / "cmp",
     )  # fmt: skip
     assert ended.code == 0, ended.err
+    # A rival that cannot keep the budget here is left out, and said to be.
+    compared = json.loads((tmp_path / "cmp" / "compare.json").read_text())
+    assert {row["method"] for row in compared["rows"]} == set(methods.split(",")) - {"bn_scale"}
+    assert all(row["macs_ratio"] <= KEEP[kind] for row in compared["rows"])
+    (said,) = compared["left_out"]
+    assert said.startswith(f"bn_scale is left out: keep_macs={KEEP[kind]} cannot be reached")
+    assert said in " ".join(ended.out.split())
+    ended = coprune(
+        "compare", "--model", base, *common, "--methods", "bn_scale", "--keep-macs", KEEP[kind], "--seeds", 1,
+        "--calibration", 120, "--trust", "--out", tmp_path / "alone",
+    )  # fmt: skip
+    assert ended.code == 2
+    assert ended.err.startswith(f"coprune: keep_macs={KEEP[kind]} cannot be reached")
+    assert not (tmp_path / "alone" / "compare.json").exists()
     loaded = package.load(run, trust=True)
     assert loaded(torch.randn(2, *tiny_signals.SHAPES[kind])).shape == (2, 3)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import nn
 from coprune.compare.job import KNEE, CompareJob, check_job, common_kinds, offered_kinds
 from coprune.compare.table import BaseFigures, Comparison, Row
 from coprune.data import DataSet
+from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.measure import NotFiniteError, count_macs, count_params, evaluate
 from coprune.models.ready import made_ready
@@ -34,9 +36,17 @@ from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
 from coprune.run.measured import Measured
 from coprune.run.steps import Prepared, gather_for, measured_for, prepare, recover
-from coprune.select import Budget, Method, check_reachable
+from coprune.select import Budget, Method, OutOfReachError, check_reachable
 from coprune.surgery import cut
 from coprune.training import DivergedError, fit
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    """A method that cannot keep a budget on this network, and why; the others are compared without it."""
+
+    method: str
+    why: str
 
 
 def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Comparison:
@@ -73,13 +83,24 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
             value=score.top1, macs=count_macs(model, prepared.example), params=count_params(model)
         )
         rows: list[Row] = []
+        left_out: dict[_LeftOut, None] = {}
         total = job.seeds * len(job.budgets) * len(methods) * len(job.recoveries)
         for row in track(
             _rows(job, methods, model, prepared, folder, base=base, device=device), label="rows", total=total
         ):
-            rows.append(row)
+            if isinstance(row, Row):
+                rows.append(row)
+            else:
+                left_out[row] = None
+        if not rows:
+            raise UserError(next(iter(left_out)).why)
         comparison = Comparison(
-            schema=1, base=base, rows=tuple(rows), job=job.model_dump(mode="json"), versions=versions()
+            schema=1,
+            base=base,
+            rows=tuple(rows),
+            left_out=tuple(f"{one.method} is left out: {one.why}" for one in left_out),
+            job=job.model_dump(mode="json"),
+            versions=versions(),
         )
         on_first(lambda: _save(comparison, out))
         folder.close()
@@ -114,7 +135,7 @@ def _rows(
     *,
     base: BaseFigures,
     device: str,
-) -> Any:
+) -> Iterator[Row | _LeftOut]:
     rates: dict[tuple[float | str, str, str], tuple[float, ...]] = {}
     for seed in range(job.seed, job.seed + job.seeds):
         places = {
@@ -152,10 +173,14 @@ def _rows(
         for (budget, name, recovery), place in places.items():
             if (budget, name, recovery) not in done:
                 started = time.monotonic()
-                if (budget, name) not in decided:
-                    decided[budget, name] = _decisions(
-                        budget, methods[name][0], choices[name], prepared, job, knee_macs, measured[name]
-                    )
+                try:
+                    if (budget, name) not in decided:
+                        decided[budget, name] = _decisions(
+                            budget, methods[name][0], choices[name], prepared, job, knee_macs, measured[name]
+                        )
+                except OutOfReachError as cause:
+                    yield _LeftOut(name, f"{cause}{prepared.more}")
+                    continue
                 decisions = decided[budget, name]
                 pruned = cut(model, decisions, prepared.example)
                 if (budget, name) not in cut_values:
@@ -231,15 +256,14 @@ def _decisions(
     share = knee_macs if budget == KNEE else float(budget)
     heads = job.budget_of == "heads" and budget != KNEE
     asked = Budget(keep_heads=share) if heads else Budget(keep_macs=share)
-    with prepared.within_reach():
-        return decide(
-            asked,
-            prepared.cost,
-            choices,
-            allocation=_allocation(job, method),
-            measured=measured,
-            round_to=job.round_to,
-        )
+    return decide(
+        asked,
+        prepared.cost,
+        choices,
+        allocation=_allocation(job, method),
+        measured=measured,
+        round_to=job.round_to,
+    )
 
 
 def _allocation(job: CompareJob, method: Method) -> str:

@@ -56,13 +56,22 @@ class Row(BaseModel):
 
 
 class Comparison(BaseModel):
-    """All rows, and what they have in common."""
+    """All rows, and what they have in common.
+
+    Attributes:
+        base: what was pruned.
+        rows: in the order in which they were made.
+        left_out: who could not keep a budget on this network, and why, in words; there is no row of it.
+        job: what was asked.
+        versions: of what computed it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = Field(SCHEMA, alias="schema")
     base: BaseFigures
     rows: tuple[Row, ...]
+    left_out: tuple[str, ...] = ()
     job: dict[str, Any] = {}
     versions: dict[str, str] = {}
 

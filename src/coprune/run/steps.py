@@ -112,7 +112,7 @@ def _way_out(units: Units, kinds: Sequence[str], offered: Sequence[str]) -> str:
     left = [kind for kind in offered if kind in there and kind not in kinds]
     if not left:
         return ""
-    asked = [kind for kind in offered if kind in there and kind in kinds]
+    asked = [kind for kind in offered if kind in kinds and (kind in there or kind == "inner")]
     words = {"inner": "channels", "coupled": "coupled channels"}
     said = " and ".join(words.get(kind, kind) for kind in left)
     return f"; --units {','.join([*asked, *left])} removes {said} too"
