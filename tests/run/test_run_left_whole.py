@@ -1,5 +1,7 @@
 """Groups that a method has nothing to say about stay whole; the others give more. Refusals with a way out."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -46,10 +48,15 @@ def test_a_budget_holds_where_one_group_is_left_whole(budget, quantity):
 
 
 def test_what_is_left_whole_counts_in_the_least_there_is():
-    with pytest.raises(
-        coprune.UserError, match=r"cannot be reached: one unit in every group still costs 0\.\d+"
-    ):
-        pruned(chain(norms=2), keep_macs=0.02)
+    least = {}
+    for method in ("magnitude", "bn_scale"):
+        with pytest.raises(coprune.UserError, match=r"one unit in every group still costs 0\.\d+") as refused:
+            pruned(chain(norms=2), method=method, keep_macs=0.02)
+        least[method] = float(re.search(r"costs (0\.\d+)", str(refused.value))[1])
+    # By hand, 576 MACs a pair of channels: the first 12 stay, bn_scale takes from the 16 but not from the 24.
+    full = 576 * (12 + 12 * 16 + 16 * 24) + 3 * 24
+    assert least["magnitude"] == round((576 * (12 + 12 + 1) + 3) / full, 3)
+    assert least["bn_scale"] == round((576 * (12 + 12 + 24) + 3 * 24) / full, 3)
 
 
 def test_where_all_is_left_whole_another_method_is_asked_for():
