@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The files of tests side by side, one a core; a gigabyte each.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render clean
+.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render errors-table clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -127,6 +127,10 @@ bench-speed: $(VENV)/.ready
 
 bench-picture: demo
 	$(BIN)/python benchmarks/picture.py demo-run docs/report.png
+
+# docs/errors.md from the rows of bad input that the tests run.
+errors-table: $(VENV)/.ready
+	$(BIN)/python tests/attacks/render_errors.py
 
 bench-render: $(VENV)/.ready
 	$(BIN)/python benchmarks/render.py
