@@ -1,6 +1,8 @@
 """Plans and results as JSON: they come back as they were, and bad ones are refused in one line."""
 
+import copy
 import json
+import pickle
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from pydantic import ValidationError
 import tiny
 from coprune.errors import UserError
 from coprune.plan import GroupDecision, Knee, Member, Plan, Skipped
-from coprune.result import Latency, Result, Stage
+from coprune.result import HANDED_BACK, TAKEN_BACK, Code, Latency, Note, Result, Stage
 
 DECISION = GroupDecision(
     name="conv",
@@ -89,6 +91,35 @@ def test_a_result_comes_back_exactly(tmp_path):
     assert RESULT.stage("finetuned") is None
 
 
+def test_notes_have_codes_and_are_their_sentence():
+    note = Note(Code.HANDED_BACK, "worse; it is handed back")
+    result = RESULT.model_copy(update={"notes": (note,)})
+    assert result.model_dump(mode="json")["notes"] == [
+        {"code": "handed_back_as_it_came", "text": "worse; it is handed back"}
+    ]
+    assert f"{note}" == note.text == "worse; it is handed back"
+    for again in (copy.deepcopy(note), pickle.loads(pickle.dumps(note))):
+        assert (again, again.code) == (note, Code.HANDED_BACK)
+
+
+def test_a_result_of_schema_1_is_read(tmp_path):
+    """As version 0.1 wrote it: sentences for notes, and the codes are told by them where a page needs one."""
+    content = RESULT.model_dump(mode="json", by_alias=True)
+    content |= {"schema": 1, "notes": ["one", TAKEN_BACK.text, f"worse; {HANDED_BACK}"]}
+    del content["judged"]
+    for stage in content["stages"]:
+        for field in ("higher_is_better", "samples", "interval"):
+            del stage[field]
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(content))
+    result = Result.load(path)
+    assert [note.code for note in result.notes] == [Code.OTHER, Code.TAKEN_BACK, Code.HANDED_BACK]
+    assert (result.judged, result.stages[0].interval) == (None, None)
+    result.save(path)
+    assert json.loads(path.read_text())["schema"] == 2
+    assert Result.load(path) == result
+
+
 @given(
     kept=st.sets(st.integers(0, 19), min_size=1),
     values=st.lists(st.floats(allow_nan=False, allow_infinity=False)),
@@ -133,7 +164,7 @@ def test_a_plan_file_with_bad_indices_is_one_line(tmp_path, kept):
         ('{"schema": 1, "method"', "truncated"),
         ("[]", "not a"),
         ("{}", "not a"),
-        ('{"schema": 2}', "schema 2, this coprune reads 1"),
+        ('{"schema": 3}', "schema 3, this coprune reads [12];"),
         ('{"schema": 1}', "not a valid"),
         ('{"schema": 1, "surprise": 0}', "not a valid"),
     ],

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,14 +112,15 @@ def read_json(path: Path, *, what: str) -> Any:
         raise UserError(f"{path}: truncated or not a {what} of coprune ({cause}); make it again") from cause
 
 
-def read_document(path: Path, kind: type[D], *, what: str, schema: int) -> D:
+def read_document(path: Path, kind: type[D], *, what: str, schema: int, older: Collection[int] = ()) -> D:
     """Read a JSON document that states its schema, as a pydantic value.
 
     Args:
         path: the file.
         kind: the value's type.
         what: how a message names it, e.g. "plan".
-        schema: the only schema this version reads.
+        schema: the schema this version writes.
+        older: schemas that ``kind`` reads too.
 
     Raises:
         UserError: missing, truncated, foreign, or of another schema.
@@ -126,7 +128,7 @@ def read_document(path: Path, kind: type[D], *, what: str, schema: int) -> D:
     content = read_json(path, what=what)
     if not isinstance(content, dict) or "schema" not in content:
         raise UserError(f"{path}: not a {what} of coprune")
-    if content["schema"] != schema:
+    if content["schema"] not in (schema, *older):
         raise UserError(
             f"{path}: {what} schema {content['schema']}, this coprune reads {schema}; "
             "use the version that wrote it"

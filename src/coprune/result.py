@@ -1,4 +1,4 @@
-"""``result.json``: what a run did and what it measured. A stable contract, schema 1.
+"""``result.json``: what a run did and what it measured. A stable contract, schema 2; 1 is read too.
 
 Knows nothing of torch. ``value`` is always a fraction in [0, 1] on the held-out split; calibration
 figures, which decisions were based on, are kept apart.
@@ -6,14 +6,18 @@ figures, which decisions were based on, are kept apart.
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, field_validator
+from pydantic_core import CoreSchema, core_schema
 
 from coprune.files import read_document, write_json
 
-SCHEMA = 1
+SCHEMA: Literal[2] = 2
+OLDER = (1,)
+"""Schemas that are read and brought up to this one."""
 
 StageName = Literal["base", "pruned", "recovered", "finetuned"]
 
@@ -25,6 +29,8 @@ class Stage(BaseModel):
         name: ``base``, ``pruned`` (right after surgery), ``recovered`` (without labels) or
             ``finetuned``.
         value: held-out top-1, a fraction.
+        samples: held-out ones that gave the value.
+        interval: 95 % interval (Wilson) of the accuracy on all samples of the kind.
         macs: multiply-adds of one sample.
         params: number of parameters.
         calibration: top-1 on the calibration samples that decisions may use, when it was measured.
@@ -36,7 +42,10 @@ class Stage(BaseModel):
 
     name: StageName
     metric: str = "top1"
+    higher_is_better: bool = True
     value: float = Field(ge=0, le=1)
+    samples: int | None = None
+    interval: tuple[float, float] | None = None
     macs: int
     params: int
     calibration: float | None = None
@@ -67,9 +76,68 @@ class Latency(BaseModel):
     repeats: int
 
 
-TAKEN_BACK = (
+class Code(str, Enum):
+    """What a note is about; a stable word beside its text."""
+
+    MORE_LOST = "more_lost_than_allowed"
+    JUDGED_ON_TRAINING = "judged_on_training_samples"
+    DATA = "data"
+    UNTRAINED = "untrained"
+    SEARCH = "search"
+    BUDGET = "budget_missed"
+    NOTHING_REMOVED = "nothing_removed"
+    UNCHANGED = "recovery_changed_nothing"
+    TAKEN_BACK = "reconstruction_taken_back"
+    HANDED_BACK = "handed_back_as_it_came"
+    FINETUNING_UNDONE = "finetuning_undone"
+    OTHER = "other"
+
+
+class Note(str):
+    """A sentence that a user should read; ``code`` says what it is about, for programs.
+
+    ``{"code", "text"}`` in JSON. In results of schema 1 notes are sentences alone.
+    """
+
+    code: Code
+
+    def __new__(cls, code: Code, text: str) -> Note:
+        made = super().__new__(cls, text)
+        made.code = code
+        return made
+
+    def __getnewargs__(self) -> tuple[Code, str]:  # type: ignore[override]
+        return self.code, str(self)
+
+    @property
+    def text(self) -> str:
+        """The sentence."""
+        return str.__str__(self)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        write = core_schema.plain_serializer_function_ser_schema(
+            lambda note: {"code": note.code.value, "text": note.text}
+        )
+        return core_schema.no_info_plain_validator_function(cls._read, serialization=write)
+
+    @classmethod
+    def _read(cls, given: Any) -> Note:
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, str):
+            if given.endswith(HANDED_BACK):
+                return cls(Code.HANDED_BACK, given)
+            return cls(Code.TAKEN_BACK if given == TAKEN_BACK else Code.OTHER, given)
+        if isinstance(given, dict) and given.keys() == {"code", "text"} and isinstance(given["text"], str):
+            return cls(Code(given["code"]), given["text"])
+        raise ValueError("a note is {code, text}")
+
+
+TAKEN_BACK = Note(
+    Code.TAKEN_BACK,
     "reconstruction came no nearer to the unpruned model on samples that it did not learn from; "
-    "the weights of least squares stayed"
+    "the weights of least squares stayed",
 )
 """A note of a run whose model is one of least squares after all."""
 
@@ -78,26 +146,60 @@ HANDED_BACK = "the model is handed back as it came"
 """How the note of a run ends in which recovery would have done harm."""
 
 
+class Judged(BaseModel):
+    """What samples said that a decision was based on.
+
+    Attributes:
+        decision: ``max_drop``, ``knee``, ``fine-tuning`` or ``recovery``.
+        on: which samples judged.
+        samples: how many.
+        allowed: points that might be lost; None where no limit was asked for.
+        found: points that the model that was taken lost there against the unpruned one (for ``fine-tuning``
+            and ``recovery``: against the model before that).
+        interval: 80 % interval of the true loss.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    decision: Literal["max_drop", "knee", "fine-tuning", "recovery"]
+    on: Literal[
+        "validation", "calibration samples", "training samples", "training samples set aside"
+    ]  # fmt: skip
+    samples: int
+    allowed: float | None = None
+    found: float
+    interval: tuple[float, float] | None = None
+    metric: str = "top1"
+
+
 class Result(BaseModel):
     """All figures of one run.
 
     Attributes:
+        judged: what samples decided, where they decided something.
         processes: how many did it together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = Field(SCHEMA, alias="schema")
+    schema_version: Literal[2] = Field(SCHEMA, alias="schema")
     method: str
     seed: int
     units: dict[str, int]
     stages: tuple[Stage, ...]
+    judged: Judged | None = None
     latency: tuple[Latency, ...]
     seconds: dict[str, float]
     versions: dict[str, str]
     processes: int = 1
     search: tuple[dict[str, Any], ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _brought_up(cls, schema: Any) -> Any:
+        """What schema 1 lacks has a default, and notes without a code are read as such."""
+        return SCHEMA if schema in OLDER else schema
 
     def stage(self, name: str) -> Stage | None:
         """The stage of that name, or None."""
@@ -114,4 +216,4 @@ class Result(BaseModel):
         Raises:
             UserError: missing, truncated or foreign.
         """
-        return read_document(Path(path), Result, what="result", schema=SCHEMA)
+        return read_document(Path(path), Result, what="result", schema=SCHEMA, older=OLDER)

@@ -12,7 +12,7 @@ import report_samples as samples
 from coprune.errors import UserError
 from coprune.plan import GroupDecision, Skipped
 from coprune.report import groups, render, words, write
-from coprune.result import HANDED_BACK, TAKEN_BACK
+from coprune.result import TAKEN_BACK, Code, Note
 
 EVIL = "</script><b>&\"'<!--"
 
@@ -52,7 +52,7 @@ def recovered_result(plan, **changes):
 
 def test_the_headline_of_what_was_not_recovered_or_was_trained_between_cuts():
     plan = samples.plan()
-    back = recovered_result(plan, notes=(f"recovery would have lowered it; {HANDED_BACK}",))
+    back = recovered_result(plan, notes=(Note(Code.HANDED_BACK, "recovery would have lowered it"),))
     assert words.headline(plan, back).endswith("as it came, since recovery would have done harm.")
     trained = plan.model_copy(update={"settings": {**plan.settings, "between": {"epochs": 1}}})
     assert words.headline(trained, recovered_result(plan)).endswith(

@@ -285,7 +285,7 @@ def _stages(
     """Held-out accuracy after recovery and after training, and notes; in place."""
     found: dict[str, Any] = {"recovered": None, "finetuned": None, "rate": None}
     did = recover(pruned, teacher, decisions, data.calibration, how=recovery, seed=seed, device=device)
-    notes = list(did.notes)
+    notes = [str(note) for note in did.notes]
     if did.ran:
         found["recovered"] = evaluate(pruned, data.heldout, device=device, label="accuracy, recovered").top1
     if job.finetune.epochs:

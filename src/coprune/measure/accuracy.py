@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -35,6 +36,25 @@ class Score:
     top1: float
     loss: float
     samples: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval (Wilson) of the accuracy on all samples of the kind, fractions."""
+        return wilson(self.top1, self.samples)
+
+
+def wilson(share: float, samples: int, *, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval of a proportion (JASA 22, 1927, pp. 209-212), which holds at its ends too.
+
+    Args:
+        share: that was seen, in [0, 1].
+        samples: that it was seen on.
+        z: normal quantile; 1.96 is 95 % on two sides.
+    """
+    middle = share + z * z / (2 * samples)
+    half = z * math.sqrt(share * (1 - share) / samples + (z / (2 * samples)) ** 2)
+    whole = 1 + z * z / samples
+    return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)
 
 
 def evaluate(

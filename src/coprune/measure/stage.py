@@ -6,7 +6,7 @@ from torch import nn
 
 from coprune.data import DataSet
 from coprune.forward import Inputs
-from coprune.measure.accuracy import evaluate
+from coprune.measure.accuracy import Score, evaluate
 from coprune.measure.macs import count_macs, count_params
 from coprune.measure.memory import peak_memory
 from coprune.result import Stage, StageName
@@ -32,11 +32,28 @@ def measure_stage(
     """
     score = evaluate(model, data.heldout, device=device, label=f"accuracy, {name}")
     calibration = evaluate(model, data.calibration, device=device, label=f"calibration, {name}")
+    return stage_of(name, model, score, example, calibration=calibration.top1)
+
+
+def stage_of(
+    name: StageName, model: nn.Module, score: Score, example: Inputs, *, calibration: float | None = None
+) -> Stage:
+    """Size of a model beside the accuracy that was measured; the model goes to the CPU.
+
+    Args:
+        name: of the stage.
+        model: to measure.
+        score: held-out.
+        example: one sample ``[1, …]``.
+        calibration: accuracy on calibration samples, where it was measured.
+    """
     model.cpu()
     return Stage(
         name=name,
         value=score.top1,
-        calibration=calibration.top1,
+        samples=score.samples,
+        interval=score.interval,
+        calibration=calibration,
         macs=count_macs(model, example),
         params=count_params(model),
         bytes=tensor_file_size(model.state_dict()),

@@ -15,13 +15,16 @@ from coprune.recover.batchnorm import reestimate_batchnorm
 from coprune.recover.channels import channel_least_squares
 from coprune.recover.reconstruction import Reconstruction, held_back, reconstruct
 from coprune.recover.sequential import LayerRecovery, least_squares
-from coprune.result import TAKEN_BACK
+from coprune.result import TAKEN_BACK, Code, Note
 
 How = Literal["least-squares", "reconstruction", "channel-least-squares", "bn", "none"]
 
 RECOVERIES: tuple[str, ...] = get_args(How)
 
-UNCHANGED = "the recovery found nothing better than the weights after surgery; they stayed as they were"
+UNCHANGED = Note(
+    Code.UNCHANGED,
+    "the recovery found nothing better than the weights after surgery; they stayed as they were",
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class Recovered:
     together: Reconstruction | None = None
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know of it, in words."""
+    def notes(self) -> tuple[Note, ...]:
+        """What a user should know of it."""
         if self.ran and not self.changed:
             return (UNCHANGED,)
         taken_back = self.together is not None and not self.together.changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from coprune.plan import ELSEWHERE, Plan
-from coprune.result import HANDED_BACK, TAKEN_BACK, Latency, Result, Stage
+from coprune.result import Code, Latency, Result, Stage
 
 METHODS = {
     "bn_scale": "Batch-norm scale",
@@ -178,10 +178,11 @@ def headline(plan: Plan, result: Result) -> str:
         return f"{done}: accuracy {percent(last.value, 2)} {_AFTER[last.name]}; the base was not measured."
     gone = 1 - last.macs / base.macs if base.macs else 0.0
     after = _AFTER[last.name]
-    together = plan.settings.get("recovery") == "reconstruction" and TAKEN_BACK not in result.notes
+    codes = {note.code for note in result.notes}
+    together = plan.settings.get("recovery") == "reconstruction" and Code.TAKEN_BACK not in codes
     if last.name == "recovered" and together:
         after = "after reconstruction without labels"
-    if any(note.endswith(HANDED_BACK) for note in result.notes):
+    if Code.HANDED_BACK in codes:
         after = "as it came, since recovery would have done harm"
     if last.name in ("pruned", "recovered") and plan.settings.get("between", {}).get("epochs"):
         after = "after training between the cuts" + (" and recovery" if last.name == "recovered" else "")

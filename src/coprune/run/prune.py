@@ -23,7 +23,7 @@ from coprune.profile import Profile
 from coprune.ranks.exchange import check_same, on_first
 from coprune.ranks.who import world
 from coprune.recover import Recovered, kept_outputs
-from coprune.result import Result, Stage, StageName
+from coprune.result import Code, Note, Result, Stage, StageName
 from coprune.run.decisions import decide
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder
@@ -108,10 +108,12 @@ def prune_model(
             return measure_stage(name, net, data, prepared.example, device=device)
 
     base = staged("base", model)
-    stages, notes, found = [base], [*data.notes], None
+    stages, found = [base], None
+    notes = [Note(Code.DATA, said) for said in data.notes]
     fresh = fresh_parameters(model)
     if fresh:
-        notes.append(f"untrained, since the checkpoint had none that fit: {', '.join(fresh)}")
+        said = f"untrained, since the checkpoint had none that fit: {', '.join(fresh)}"
+        notes.append(Note(Code.UNTRAINED, said))
     # A search judges on samples that its statistics never saw, so those are other statistics than
     # the ones of all calibration samples, and neither may be reused for the other.
     seen = f"{data.fingerprint}-half{settings.seed}" if judged else data.fingerprint
@@ -163,8 +165,8 @@ def prune_model(
 
             if judged or settings.budget.searched:
                 kept_in = folder.work / "search.json" if folder else None
-                decisions, found, said = searched_once(kept_in, search)
-                notes.extend(said)
+                decisions, found, more = searched_once(kept_in, search)
+                notes.extend(more)
             else:
                 decisions = decide(
                     settings.budget,
@@ -196,7 +198,8 @@ def prune_model(
     stages.append(staged("pruned", pruned))
     touched = stages[-1].macs < base.macs
     if not touched:
-        notes.append("nothing was removed: " + why_nothing(settings, found, len(judging_part)))
+        why = why_nothing(settings, found, len(judging_part))
+        notes.append(Note(Code.NOTHING_REMOVED, f"nothing was removed: {why}"))
 
     did = Recovered(False)
     if touched:
@@ -233,25 +236,26 @@ def prune_model(
         check_same(pruned, weights_fingerprint, what="result of the training")
         limit = settings.budget.max_drop
         if limit is not None and not surely_within(limit, model, pruned, judging_part, device):
-            notes.append(
+            said = (
                 f"after fine-tuning calibration data no longer show a loss of at most {limit:g} points; "
                 "the model before it is handed back"
             )
+            notes.append(Note(Code.FINETUNING_UNDONE, said))
             pruned = before
         else:
             stages.append(staged("finetuned", pruned))
             if surely_worse(before, pruned, judging_part, device):
-                notes.append(
+                said = (
                     "fine-tuning made the model worse on calibration data; give a lower --finetune-lr "
                     f"than {settings.finetune.lr:g}, or --finetune-epochs 0"
                 )
+                notes.append(Note(Code.FINETUNING_UNDONE, said))
     with watch.measure("measure"):
         times = LatencyPlan(batches=settings.latency_batches, seconds=settings.latency_seconds)
         # The other processes keep still.
         latency = on_first(lambda: measure_latency(model, pruned, prepared.example, times, device=device))
     notes.extend(_budget_notes(settings, stages))
     result = Result(
-        schema=1,
         method=method.name,
         seed=settings.seed,
         units=plan.units,
@@ -295,7 +299,7 @@ def _plan_settings(settings: PruneSettings, options: BaseModel) -> dict[str, Any
     return {**options.model_dump(mode="json"), **general}
 
 
-def _budget_notes(settings: PruneSettings, stages: list[Stage]) -> list[str]:
+def _budget_notes(settings: PruneSettings, stages: list[Stage]) -> list[Note]:
     """A budget that could not be met within 2 % is said, not hidden."""
     budget, base, pruned = settings.budget, stages[0], stages[1]
     for name, target, reached in (
@@ -303,5 +307,6 @@ def _budget_notes(settings: PruneSettings, stages: list[Stage]) -> list[str]:
         ("keep_params", budget.keep_params, pruned.params / base.params),
     ):
         if target is not None and abs(reached - target) > 0.02 * target:
-            return [f"{name}={target:g} was asked for; whole units come to {reached:.3f}"]
+            said = f"{name}={target:g} was asked for; whole units come to {reached:.3f}"
+            return [Note(Code.BUDGET, said)]
     return []

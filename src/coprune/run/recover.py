@@ -27,7 +27,7 @@ from coprune.recover import (
     matched_outputs,
     recovered,
 )
-from coprune.result import HANDED_BACK, Result
+from coprune.result import HANDED_BACK, Code, Note, Result
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import offered_by, open_both
@@ -227,10 +227,11 @@ def _recover(
     before, after = (evaluate(m, judging, device=device, label="judging").top1 for m in (model, candidate))
     if after < before:
         # A model that was trained after surgery can be better than any layer-by-layer imitation.
-        notes = [
+        said = (
             "recovery would have lowered the accuracy on calibration samples that it had not seen "
             f"({before:.2%} → {after:.2%}); {HANDED_BACK}"
-        ]
+        )
+        notes = [Note(Code.HANDED_BACK, said)]
         candidate = model
         stages.append(stages[-1].model_copy(update={"name": "recovered"}))
     else:
@@ -242,7 +243,6 @@ def _recover(
         folder.log("layer", name=layer.layer, before=layer.before, after=layer.after, changed=layer.changed)
     batches = LatencyPlan(batches=job.latency_batches)
     result = Result(
-        schema=1,
         method=plan.method,
         seed=job.seed,
         units=plan.units,

@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from coprune.files import read_document, write_json
 from coprune.plan import GroupDecision
 from coprune.ranks.exchange import on_first
+from coprune.result import Note
 from coprune.run.search import Found, Probe
 
 SCHEMA = 1
 
-Searched = tuple[tuple[GroupDecision, ...], Found | None, list[str]]
+Searched = tuple[tuple[GroupDecision, ...], Found | None, list[Note]]
 """Decisions, the probes of a search that judges accuracy, and notes."""
 
 
@@ -28,7 +29,7 @@ class _Kept(BaseModel):
     schema_version: int = Field(SCHEMA, alias="schema")
     decisions: tuple[GroupDecision, ...]
     probes: tuple[Probe, ...] | None
-    notes: list[str]
+    notes: list[Note]
 
 
 def searched_once(file: Path | None, search: Callable[[], Searched]) -> Searched:

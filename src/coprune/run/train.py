@@ -11,12 +11,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from coprune.data import DataSet
-from coprune.files import write_json
 from coprune.forward import READS, check_takes, shapes_of
-from coprune.measure.accuracy import Score, evaluate
-from coprune.measure.macs import count_macs, count_params
+from coprune.measure import Score, evaluate, stage_of
 from coprune.ranks.exchange import check_same
 from coprune.ranks.who import world
+from coprune.result import Result
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
@@ -113,26 +112,15 @@ def _train(
     save_model(folder.path, model, notes=notes)
     for epoch, (loss, top1) in enumerate(zip(log.loss, log.accuracy, strict=True)):
         folder.log("epoch", epoch=epoch, loss=loss, top1=top1)
-    stage = {
-        "name": "base",
-        "metric": "top1",
-        "value": score.top1,
-        "macs": count_macs(model, example),
-        "params": count_params(model),
-    }
-    write_json(
-        folder.path / "result.json",
-        {
-            "schema": 1,
-            "method": "train",
-            "seed": job.seed,
-            "units": {"total": 0, "kept": 0},
-            "stages": [stage],
-            "latency": [],
-            "seconds": {"train": round(seconds, 3)},
-            "versions": versions(),
-            "processes": world(),
-        },
-    )
+    Result(
+        method="train",
+        seed=job.seed,
+        units={"total": 0, "kept": 0},
+        stages=(stage_of("base", model, score, example),),
+        latency=(),
+        seconds={"train": round(seconds, 3)},
+        versions=versions(),
+        processes=world(),
+    ).save(folder.path / "result.json")
     folder.close()
     return score

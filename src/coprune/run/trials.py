@@ -11,6 +11,7 @@ from coprune.errors import UserError
 from coprune.measure import correctness, median_ms
 from coprune.plan import GroupDecision
 from coprune.ranks.exchange import on_first
+from coprune.result import Code, Note
 from coprune.run.decisions import Choices, decide, kept_ratio, spendable
 from coprune.run.measured import Measured
 from coprune.run.search import (
@@ -72,7 +73,7 @@ class Trials:
     judging: Source
     device: str
 
-    def run(self) -> tuple[tuple[GroupDecision, ...], Found | None, list[str]]:
+    def run(self) -> tuple[tuple[GroupDecision, ...], Found | None, list[Note]]:
         """Decisions, the probes of a search that judges accuracy, and notes."""
         budget, cost = self.settings.budget, spendable(self.prepared.cost, self.choices)
         least = cost.ratio(least_counts(cost.sizes, self.settings.round_to))
@@ -85,16 +86,17 @@ class Trials:
                     f"latency_ms={budget.latency_ms:g} cannot be reached: one unit in every group still "
                     f"takes {smallest:.3g} ms here; ask for at least that much"
                 )
-            return decisions, None, [f"{ms:.3g} ms a sample when it was chosen"]
+            return decisions, None, [Note(Code.SEARCH, f"{ms:.3g} ms a sample when it was chosen")]
         base = correctness(self.model, self.judging, device=self.device, label="accuracy, calibration")
         self.model.cpu()
         if budget.max_drop is not None:
             found = search_drop(least, base, budget.max_drop, decide=self.at, judge=self.judge)
             return found.decisions, found, []
         found, rule = search_knee(least, base, decide=self.at, judge=self.judge)
-        notes = [f"the knee of recovered accuracy over MACs: {rule}"]
+        notes = [Note(Code.SEARCH, f"the knee of recovered accuracy over MACs: {rule}")]
         if least > max(KNEE_SHARES):
-            notes.append(f"at most {1 - least:.1%} of the MACs can be removed{self.prepared.more}")
+            most = f"at most {1 - least:.1%} of the MACs can be removed{self.prepared.more}"
+            notes.append(Note(Code.SEARCH, most))
         return found.decisions, found, notes
 
     def at(self, share: float) -> tuple[float, tuple[GroupDecision, ...]]:
@@ -148,7 +150,7 @@ def surely_worse(before: nn.Module, after: nn.Module, judging: Source, device: s
 
 
 def why_nothing(settings: PruneSettings, found: Found | None, samples: int) -> str:
-    """Why every unit stayed, for the notes."""
+    """Why every unit stayed, for a note."""
     limit = settings.budget.max_drop
     if found is not None and limit is None:
         return "at the knee of the recovered curve every unit stays; give --keep-macs or --max-drop"
