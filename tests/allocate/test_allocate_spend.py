@@ -176,3 +176,27 @@ def test_slopes_that_are_given_lead_to_what_asked_ones_do(seed, share):
     target = target_of(curves, cost, share)
     given_slopes = spend(curves, cost, target, slope=lambda _, g: (prices[g], 0.0))
     assert given_slopes == spend(curves, cost, target)
+
+
+def test_what_is_left_over_goes_to_who_gains_most_for_its_cost():
+    # The hull of "b" is one jump of five units, dearer than what is left; its single units still gain more for
+    # their cost (.3 each for 1) than the one of "a" that would take everything (.5 for 4).
+    curves = {
+        "a": torch.tensor([9.0, 0.5, 0.0], dtype=torch.float64),
+        "b": torch.tensor([9.0, 2.0, 1.7, 1.4, 1.1, 0.8, 0.0], dtype=torch.float64),
+    }
+    assert spend(curves, lambda k: 4 * k["a"] + k["b"], 9.0) == {"a": 1, "b": 5}
+
+
+def test_the_square_of_a_count_is_paid_for():
+    # Units of a stream that is read and written get dearer the more there are. All of them taken at the price
+    # of the next one, the first group would keep 5 units and the second 2, which loses .06 more.
+    curves, prices = drawn(130, groups=2, convex=True)
+
+    def cost(counts):
+        return float(sum(p * counts[g] ** 2 for g, p in prices.items()))
+
+    target = target_of(curves, cost, 0.5)
+    found = spend(curves, cost, target)
+    assert found == {"g0": 4, "g1": 4}
+    assert lost(curves, found) == best(curves, cost, target)

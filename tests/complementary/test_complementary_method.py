@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from coprune.complementary import COMPLEMENTARY, ComplementarySettings
+from coprune.complementary.method import choose_group
 from coprune.complementary.takeover import took_over, unit_covariance
-from coprune.profile import Profile, gather
+from coprune.plan import Member
+from coprune.profile import Consumer, Profile, gather
 from coprune.profile.sensitivity import output_sensitivity
 from coprune.profile.statistic import ConsumerCovariance
-from coprune.units import cost_model, find_units
+from coprune.units import ChannelGroup, cost_model, find_units
 from tiny import Flattened, network, randomise, source
 
 SAMPLES = source(60)
@@ -106,3 +108,45 @@ def test_sensitivity_is_the_mean_square_gradient_of_drawn_classes():
     expected = gradient.double().square().mean(0)
     torch.testing.assert_close(found["fc1/fc2/sensitivity"], expected, rtol=1e-4, atol=1e-8)
     assert all(p.grad is None for p in model.parameters())
+
+
+def consumer(name, weight, sensitivity, *, between=None):
+    """One that reads three independent units of variance 1, so that each unit's loss stands alone."""
+    width = len(weight[0])
+    return Consumer(
+        layer=name,
+        weight=torch.tensor(weight, dtype=torch.float64),
+        mean=torch.zeros(width, dtype=torch.float64),
+        covariance=torch.eye(width, dtype=torch.float64),
+        between=between,
+        sensitivity=torch.tensor(sensitivity, dtype=torch.float64),
+    )
+
+
+def three_units():
+    members = [Member(layer="maker", role="producer")]
+    members += [Member(layer=name, role="consumer") for name in ("first", "second")]
+    return ChannelGroup(name="maker", size=3, members=tuple(members), kind="inner")
+
+
+def test_the_losses_of_two_consumers_are_weighed_by_what_their_outputs_cost_and_added():
+    # Unit u costs Σ over consumers and outputs of sensitivity · weight²: .04·100 = 4, 1·9 = 9, 1·1 + 4·1 = 5.
+    # Without sensitivities 0 would be the dearest, with their squares 2, of the first consumer alone 2 the
+    # cheapest.
+    first = consumer("first", [[10.0, 0.0, 0.0], [0.0, 3.0, 1.0]], [0.04, 1.0])
+    second = consumer("second", [[0.0, 0.0, 1.0]], [4.0])
+    choice = choose_group((first, second), three_units(), ComplementarySettings(ridge=1e-9))
+    assert choice.elimination.order.tolist() == [0, 2, 1]
+    assert choice.elimination.loss.tolist() == pytest.approx([0.0, 4.0, 9.0, 18.0])
+    plain = choose_group((first, second), three_units(), ComplementarySettings(weighting="none", ridge=1e-9))
+    assert plain.elimination.order.tolist() == [2, 1, 0]
+    assert plain.elimination.loss.tolist() == pytest.approx([0.0, 2.0, 11.0, 111.0])
+
+
+def test_scatter_counts_in_proportion_to_the_covariance():
+    # tr C = 3, tr B = .03: α = .5 adds .5 · 100 · B, so the units' squares are 1, 1 and 1 + 1.5.
+    between = torch.diag(torch.tensor([0.0, 0.0, 0.03], dtype=torch.float64))
+    reader = consumer("first", [[1.5, 1.2, 1.0]], [1.0], between=between)
+    choice = choose_group((reader,), three_units(), ComplementarySettings(scatter=0.5, ridge=1e-9))
+    assert choice.elimination.order.tolist() == [1, 0, 2]
+    assert choice.elimination.loss.tolist() == pytest.approx([0.0, 1.44, 3.69, 6.19])

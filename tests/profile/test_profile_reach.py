@@ -122,3 +122,17 @@ def test_drawn_places_are_valid_and_as_many_for_every_sample(wanted):
         few = min(len(places), int(row.sum()))
         assert len(set(places[:few].tolist())) == few
     assert torch.equal(at, draw_valid("layer", valid, wanted=wanted, seed=0))
+
+
+def test_outputs_whose_sum_never_changes_still_depend_on_their_tokens():
+    class Shares(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x):
+            scores = self.layer(x).mean(1)
+            return scores - scores.mean(1, keepdim=True)
+
+    net, x = Shares().eval(), torch.randn(2, 5, 4)
+    assert reach(net, x, ["layer"])["layer"].all()
