@@ -179,8 +179,8 @@ def test_slopes_that_are_given_lead_to_what_asked_ones_do(seed, share):
 
 
 def test_what_is_left_over_goes_to_who_gains_most_for_its_cost():
-    # The hull of "b" is one jump of five units, dearer than what is left; its single units still gain more for
-    # their cost (.3 each for 1) than the one of "a" that would take everything (.5 for 4).
+    # The hull of "b" is one jump of five units, dearer than what is left; its single units still gain more
+    # for their cost (.3 each for 1) than the one of "a" that would take everything (.5 for 4).
     curves = {
         "a": torch.tensor([9.0, 0.5, 0.0], dtype=torch.float64),
         "b": torch.tensor([9.0, 2.0, 1.7, 1.4, 1.1, 0.8, 0.0], dtype=torch.float64),
