@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, SequentialSampler, Subset
 from coprune.data import DataSet, LoaderSource, MemorySource, Source
 from coprune.data.dataset import check_mixed, check_samples, in_memory
 from coprune.data.source import Batch, pair_of
-from coprune.errors import UserError, argument, refused
+from coprune.errors import UserError, refused
 from coprune.forward import part_of
 from coprune.models.ready import ready
 from coprune.plan import Plan
@@ -24,9 +25,8 @@ from coprune.run.environment import pick_device
 from coprune.run.outcome import Outcome
 from coprune.run.prune import prune_model
 from coprune.run.recover import Surviving, check_made_of, surviving
-from coprune.run.settings import BETWEEN, PruneSettings, check_settings
+from coprune.run.settings import PruneSettings, between_recipe, check_settings, finetune_recipe
 from coprune.select import Budget
-from coprune.training import finetuning
 
 
 def prune(
@@ -45,14 +45,14 @@ def prune(
     max_drop: float | None = None,
     allocation: str = "auto",
     schedule: str = "oneshot",
-    between_epochs: int = BETWEEN.epochs,
-    between_fraction: float = BETWEEN.fraction,
-    between_lr: float = BETWEEN.lr,
+    between_epochs: int | None = None,
+    between_fraction: float | None = None,
+    between_lr: float | None = None,
     recovery: str = "auto",
     finetune_epochs: int = 0,
-    finetune_lr: float = 0.02,
-    finetune_optimizer: str = "sgd",
-    distill: float = 0.9,
+    finetune_lr: float | None = None,
+    finetune_optimizer: str | None = None,
+    distill: float | None = None,
     match: float | None = None,
     units: str | Iterable[str] | None = (),
     skip: str | Iterable[str] | None = (),
@@ -80,11 +80,12 @@ def prune(
             method's own knee decides.
         allocation, schedule, recovery, units, skip, only, round_to, seed, device: as on the command line.
         between_epochs, between_fraction, between_lr: training after each layer with
-            ``schedule="layerwise"``: passes, the share of ``train`` in each, and the first learning rate.
+            ``schedule="layerwise"``: passes (2), the share of ``train`` in each (0.25), and the first
+            learning rate (0.01).
         finetune_epochs: passes over ``train`` at the end.
-        finetune_lr: highest learning rate, cosine to 0.
-        finetune_optimizer: ``sgd``, or ``adamw`` for transformers (with a rate such as 2e-5).
-        distill: weight of the unpruned model's soft labels in the loss.
+        finetune_lr: highest learning rate; 0.02, cosine to 0; of transformers 2e-5, linear to 0.
+        finetune_optimizer: ``sgd`` or ``adamw``; transformers are trained with ``adamw`` unless you say else.
+        distill: weight of the unpruned model's soft labels in the loss; 0.9.
         match: weight of the error of hidden outputs against the unpruned model's, added to the loss;
             10 beside soft labels when not given.
         options: the method's own settings, e.g. ``mss="nearest"`` for cosep.
@@ -105,11 +106,18 @@ def prune(
         "latency_ms": latency_ms,
         "max_drop": max_drop,
     }
-    training = {"epochs": between_epochs, "fraction": between_fraction, "lr": between_lr}
-    try:
-        between = type(BETWEEN)(**{**BETWEEN.model_dump(), **training})
-    except ValidationError as cause:
-        raise refused(cause, named=lambda name: argument(f"between_{name}")) from cause
+    layerwise = schedule == "layerwise"
+    between = between_recipe(
+        layerwise=layerwise, epochs=between_epochs, fraction=between_fraction, lr=between_lr
+    )
+    finetune = finetune_recipe(
+        layerwise=layerwise,
+        epochs=finetune_epochs,
+        lr=finetune_lr,
+        optimizer=finetune_optimizer,
+        distill=distill,
+        match=match,
+    )
     try:
         settings = PruneSettings(
             method=method,
@@ -119,13 +127,7 @@ def prune(
             schedule=schedule,
             between=between,
             recovery=recovery,
-            finetune=finetuning(
-                epochs=finetune_epochs,
-                lr=finetune_lr,
-                optimizer=finetune_optimizer,
-                distill=distill,
-                match=match,
-            ),
+            finetune=finetune,
             units=_words(units),
             skip=_words(skip),
             only=_words(only),
@@ -134,10 +136,10 @@ def prune(
             device=device,
         )
     except ValidationError as cause:
-        ours = {"epochs": "finetune_epochs", "lr": "finetune_lr", "optimizer": "finetune_optimizer"}
-        raise refused(cause, named=lambda name: argument(ours.get(name, name))) from cause
-    from coprune.methods import find_method
+        raise refused(cause) from cause
+    from coprune.methods import find_method, method_settings
 
+    method_settings(find_method(method), options, others=inspect.signature(prune).parameters)
     check_settings(settings, find_method(method))
     if max_drop is not None and finetune_epochs and calibration is None:
         raise UserError(

@@ -7,7 +7,10 @@ way out. The command line prints that line and exits with code 2; from Python it
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,23 +38,58 @@ def near_matches(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names)}"
 
 
-def option(name: str) -> str:
-    """A field's name as the option that is typed, before its value."""
-    return f"--{name.replace('_', '-')} "
+_typed: ContextVar[bool] = ContextVar("typed", default=False)
+
+_OPTION_OF = {"calibration_samples": "calibration"}
+"""Arguments whose option has another name."""
 
 
-def argument(name: str) -> str:
-    """A field's name as an argument from Python, before its value."""
-    return f"{name}="
+@contextmanager
+def typed_on_the_command_line() -> Iterator[None]:
+    """Within the context messages name options; outside they name Python arguments."""
+    before = _typed.set(True)
+    try:
+        yield
+    finally:
+        _typed.reset(before)
 
 
-def refused(cause: ValidationError, *, named: Callable[[str], str] = option) -> UserError:
+def setting(name: str, *value: object) -> str:
+    """A setting as the user gives it: ``--keep-macs`` or ``keep_macs``.
+
+    Args:
+        name: of the argument.
+        value: if there is one, it is named too: ``--keep-macs 0.5`` or ``keep_macs=0.5``.
+    """
+    if _typed.get():
+        return " ".join([f"--{_OPTION_OF.get(name, name).replace('_', '-')}", *map(shown, value)])
+    return "=".join([name, *map(shown, value)])
+
+
+def visible(text: str) -> str:
+    """Text without control characters, so that no name moves the cursor or breaks a line."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c
+        for c in text
+    )
+
+
+def shown(value: object, *, most: int = 60) -> str:
+    """A value in a message: on one line, its middle left out when it is long."""
+    try:
+        text = visible(" ".join((value if isinstance(value, str) else repr(value)).split()))
+    except ValueError:  # an int of too many digits to be written
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
+
+
+def refused(cause: ValidationError, *, named: Callable[[str], str] = str) -> UserError:
     """One line for a value that pydantic refuses, e.g. ``--schedule sine: Input should be 'cosine' …``.
 
     Args:
         cause: what it said; the first mistake counts.
-        named: how the field is called where the user gave it: :func:`option`, :func:`argument`.
+        named: a field's name → the argument that the user gave it by.
     """
-    first = cause.errors()[0]
-    name = "-".join(part for part in first["loc"] if isinstance(part, str))
-    return UserError(f"{named(name)}{first['input']}: {first['msg']}")
+    first = cause.errors(include_url=False)[0]
+    name = "_".join(part for part in first["loc"] if isinstance(part, str))
+    return UserError(f"{setting(named(name), first['input'])}: {first['msg']}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +12,7 @@ from coprune.baselines.heads import HEAD_RIVALS
 from coprune.cahp import CAHP
 from coprune.complementary import COMPLEMENTARY
 from coprune.cosep import COSEP
-from coprune.errors import UserError, near_matches, refused
+from coprune.errors import UserError, near_matches, refused, setting
 from coprune.select import Method
 
 METHODS: dict[str, Method] = {m.name: m for m in (COMPLEMENTARY, COSEP, CAHP, *RIVALS, *HEAD_RIVALS)}
@@ -29,19 +29,44 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
-def method_settings(method: Method, given: Mapping[str, Any]) -> BaseModel:
+ELSEWHERE = {
+    **dict.fromkeys(("pruning_ratio", "ratio", "sparsity", "amount", "keep"), "keep_macs or keep_units"),
+    **dict.fromkeys(("criterion", "importance", "algorithm"), "method"),
+    **dict.fromkeys(("epochs", "num_epochs"), "finetune_epochs"),
+    **dict.fromkeys(("learning_rate", "lr"), "finetune_lr"),
+    **dict.fromkeys(("optim", "optimizer"), "finetune_optimizer"),
+    **dict.fromkeys(("ignored_layers", "ignore"), "skip"),
+}
+"""What other libraries call it → what it is called here."""
+
+
+def method_settings(method: Method, given: Mapping[str, Any], *, others: Iterable[str] = ()) -> BaseModel:
     """A method's settings from named options.
+
+    Args:
+        method: whose they are.
+        given: option → value.
+        others: what else could have been meant: arguments that are no method's.
 
     Raises:
         UserError: an option the method does not have, or a value it refuses.
     """
-    known = method.settings.model_fields
+    known, beside = method.settings.model_fields, set(others)
     for name in given:
-        if name not in known:
+        if name in known:
+            continue
+        if ELSEWHERE.get(name, "").split(" or ")[0] in beside:
+            raise UserError(f"{setting(name)}: here it is {ELSEWHERE[name]}")
+        owners = [other.name for other in METHODS.values() if name in other.settings.model_fields]
+        if owners:
+            has = f"; it has {', '.join(map(setting, sorted(known)))}" if known else "; it has none"
             raise UserError(
-                f"--{name.replace('_', '-')} is no option of method '{method.name}'"
-                + (f"; it has {', '.join(sorted(known))}" if known else "; it has none")
+                f"{setting(name)} is no option of method '{method.name}' but of {', '.join(owners)}{has}"
             )
+        raise UserError(
+            f"{setting(name)} is no argument, nor an option of method '{method.name}'; "
+            f"{near_matches(name, {*known, *beside})}"
+        )
     try:
         return method.settings(**given)
     except ValidationError as cause:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from coprune.bounds import Share
 from coprune.cahp.method import ClusterSettings, HeadClusters, cluster_heads, head_groups
 from coprune.cahp.salience import HeadSalience, sensitivity_of
 from coprune.cahp.signatures import HeadSignatures, heads_of
@@ -31,7 +32,7 @@ class MichelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    share: float = Field(1.0, gt=0, le=1)
+    share: Share = 1.0
 
 
 def _michel(profile: Profile, settings: MichelSettings, seed: int) -> JointRanking:

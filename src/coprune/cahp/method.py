@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from coprune.bounds import Bounds, Share
 from coprune.cahp.distances import head_distances
 from coprune.cahp.salience import HeadSalience, salience_of
 from coprune.cahp.signatures import HeadSignatures, heads_of, signatures_of
@@ -49,10 +50,10 @@ class ClusterSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    grid: int = Field(32, ge=1, le=512)
+    grid: Annotated[int, Bounds(1, 512)] = 32
     space: Literal["tsne", "full"] = "tsne"
     mss: Literal["paper", "nearest"] = "paper"
-    knee_degree: int = Field(6, ge=1, le=12)
+    knee_degree: Annotated[int, Bounds(1, 12)] = 6
 
 
 class CAHPSettings(ClusterSettings):
@@ -62,7 +63,7 @@ class CAHPSettings(ClusterSettings):
         share: of the batches that the salience is measured on.
     """
 
-    share: float = Field(0.25, gt=0, le=1)
+    share: Share = 0.25
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -26,7 +26,7 @@ def compare(
     keep_heads: Annotated[
         str, typer.Option(help="Instead: shares of all attention heads and/or knee; nothing else goes.")
     ] = "",
-    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 3,
+    seeds: Annotated[int, o.Number("How many seeds.")] = 3,
     recovery: Annotated[
         str,
         typer.Option(
@@ -39,21 +39,21 @@ def compare(
     finetune_epochs: o.FinetuneEpochs = 0,
     finetune_images: o.FinetuneImages = None,
     finetune_lr: Annotated[
-        str,
+        Optional[str],
         typer.Option(
             help="Highest learning rate; of several, each method takes its best on calibration data."
         ),
-    ] = "0.02",
-    finetune_optimizer: o.FinetuneOptimizer = "sgd",
-    finetune_schedule: o.FinetuneSchedule = "cosine",
-    finetune_warmup: o.FinetuneWarmup = 0.0,
-    finetune_weight_decay: o.FinetuneWeightDecay = 5e-4,
+    ] = None,
+    finetune_optimizer: o.FinetuneOptimizer = None,
+    finetune_schedule: o.FinetuneSchedule = None,
+    finetune_warmup: o.FinetuneWarmup = None,
+    finetune_weight_decay: o.FinetuneWeightDecay = None,
     finetune_clip: o.FinetuneClip = None,
     finetune_unit_clip: o.FinetuneUnitClip = None,
-    batch_size: o.BatchSize = 128,
-    distill: o.Distill = 0.9,
+    batch_size: o.BatchSize = None,
+    distill: o.Distill = None,
     match: o.Match = None,
-    precision: o.Precision = "auto",
+    precision: o.Precision = None,
     calibration: o.Calibration = 2000,
     units: o.KindsOfUnits = "",
     skip: o.Skip = "",
@@ -88,10 +88,12 @@ def compare(
     overwrite: o.Overwrite = False,
 ) -> None:
     """Compare methods at the same MACs, with the same recovery and the same fine-tuning."""
-    from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated, words
+    from coprune.bounds import Positive
+    from coprune.cli.values import given, model_arguments, numbers, validated, words
     from coprune.compare.job import CompareJob
     from coprune.compare.run import run_compare
     from coprune.errors import UserError
+    from coprune.run.settings import finetune_recipe
 
     options = given(
         weighting=weighting,
@@ -114,8 +116,8 @@ def compare(
     )
     if keep_heads and keep_macs:
         raise UserError("give --keep-macs or --keep-heads, not both")
-    rates = numbers(finetune_lr, option="finetune-lr", kind=float)
-    if not rates:
+    rates = numbers(finetune_lr or "", name="finetune_lr", kind=Positive)
+    if finetune_lr is not None and not rates:
         raise UserError("--finetune-lr names no learning rate; e.g. --finetune-lr 0.02")
     job = validated(
         CompareJob,
@@ -132,7 +134,7 @@ def compare(
         finetune=finetune_recipe(
             epochs=finetune_epochs,
             images=finetune_images,
-            lr=rates[0],
+            lr=rates[0] if rates else None,
             optimizer=finetune_optimizer,
             schedule=finetune_schedule,
             warmup=finetune_warmup,

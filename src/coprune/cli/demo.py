@@ -23,14 +23,16 @@ def demo(
 ) -> None:
     """Prune the bundled ResNet-20 to half of its MACs on bundled images, without training."""
     from coprune.cli.prune import summarise
+    from coprune.cli.values import validated
     from coprune.run.job import PruneJob, run_prune
     from coprune.run.settings import PruneSettings
     from coprune.select import Budget
     from coprune.training import finetuning
 
-    settings = PruneSettings(
+    settings = validated(
+        PruneSettings,
         budget=Budget(keep_macs=0.5),
-        finetune=finetuning(epochs=0, lr=0.02, distill=0.9),
+        finetune=finetuning(),
         latency_seconds=3.0,
         seed=seed,
         threads=threads,

@@ -29,7 +29,8 @@ def export(
     trust: o.Trust = False,
 ) -> None:
     """Write the model of a run as ONNX or for torch.export, and check that it says the same."""
-    from coprune.cli.values import numbers
+    from coprune.bounds import Length, Threads
+    from coprune.cli.values import checked, numbers
     from coprune.errors import UserError
     from coprune.export import FORMATS
     from coprune.run.environment import set_up
@@ -40,12 +41,12 @@ def export(
         raise UserError("export to what? give --onnx, --torch-export or both")
     if out is not None and len(kinds) > 1:
         raise UserError("--out names one file; give --onnx or --torch-export, not both")
-    set_up(threads=threads, seed=0)
+    set_up(threads=checked(Threads | None, threads, name="threads"), seed=0)
     lines = export_run(
         run,
         targets={kind: out or run / f"model{FORMATS[kind].suffix}" for kind in kinds},
         data=data or None,
-        shape=numbers(input_shape, option="input-shape", kind=int),
+        shape=numbers(input_shape, name="input_shape", kind=Length),
         trust=trust,
     )
     for line in lines:

@@ -69,19 +69,20 @@ def measure(
     trust: o.Trust = False,
 ) -> None:
     """Measure the model of a run: MACs, parameters, file size, peak memory, latency, accuracy."""
-    from coprune.cli.values import numbers, words
+    from coprune.bounds import Batch, Length, Threads
+    from coprune.cli.values import checked, numbers, words
     from coprune.errors import UserError
     from coprune.run.measure import measure_run
 
-    shape = numbers(input_shape, option="input-shape", kind=int)
+    shape = numbers(input_shape, name="input_shape", kind=Length)
     if not data and not shape:
         raise UserError("measure needs --data or --input-shape to know what the model reads")
     found = measure_run(
         run,
         data=data or None,
         shape=shape,
-        batches=numbers(latency_batches, option="latency-batches", kind=int),
-        threads=threads,
+        batches=numbers(latency_batches, name="latency_batches", kind=Batch),
+        threads=checked(Threads | None, threads, name="threads"),
         device=device,
         engines=words(engine),
         trust=trust,

@@ -16,7 +16,7 @@ from coprune.cli.look import inspect, measure, report
 from coprune.cli.prune import prune
 from coprune.cli.recover import recover
 from coprune.cli.train import train
-from coprune.errors import UserError
+from coprune.errors import UserError, typed_on_the_command_line, visible
 from coprune.ranks.join import LOST, is_loss, joined, leave
 from coprune.ranks.who import world
 
@@ -52,7 +52,7 @@ def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
     command = typer.main.get_command(app)
     try:
-        with joined():
+        with typed_on_the_command_line(), joined():
             code = command.main(prog_name="coprune", standalone_mode=False)
     except UserError as mistake:
         _refuse(str(mistake))
@@ -73,4 +73,4 @@ def main() -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    leave(" ".join(message.split()), code=2, everybodys=True)
+    leave(visible(" ".join(message.split())), code=2, everybodys=True)

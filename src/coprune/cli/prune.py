@@ -24,23 +24,23 @@ def prune(
     max_drop: o.MaxDrop = None,
     allocation: o.Allocation = "auto",
     schedule: o.Schedule = "oneshot",
-    between_epochs: o.BetweenEpochs = 2,
-    between_fraction: o.BetweenFraction = 0.25,
-    between_lr: o.BetweenLr = 0.01,
+    between_epochs: o.BetweenEpochs = None,
+    between_fraction: o.BetweenFraction = None,
+    between_lr: o.BetweenLr = None,
     recovery: o.Recovery = "auto",
     finetune_epochs: o.FinetuneEpochs = 0,
     finetune_images: o.FinetuneImages = None,
-    finetune_lr: o.FinetuneLr = 0.02,
-    finetune_optimizer: o.FinetuneOptimizer = "sgd",
-    finetune_schedule: o.FinetuneSchedule = "cosine",
-    finetune_warmup: o.FinetuneWarmup = 0.0,
-    finetune_weight_decay: o.FinetuneWeightDecay = 5e-4,
+    finetune_lr: o.FinetuneLr = None,
+    finetune_optimizer: o.FinetuneOptimizer = None,
+    finetune_schedule: o.FinetuneSchedule = None,
+    finetune_warmup: o.FinetuneWarmup = None,
+    finetune_weight_decay: o.FinetuneWeightDecay = None,
     finetune_clip: o.FinetuneClip = None,
     finetune_unit_clip: o.FinetuneUnitClip = None,
-    batch_size: o.BatchSize = 128,
-    distill: o.Distill = 0.9,
+    batch_size: o.BatchSize = None,
+    distill: o.Distill = None,
     match: o.Match = None,
-    precision: o.Precision = "auto",
+    precision: o.Precision = None,
     calibration: o.Calibration = 2000,
     units: o.KindsOfUnits = "",
     skip: o.Skip = "",
@@ -83,9 +83,10 @@ def prune(
     michel, medoid, last_layers, head_magnitude; for all of them random, magnitude, magnitude_l2, taylor.
     Without a budget the method's own knee decides.
     """
-    from coprune.cli.values import finetune_recipe, given, model_arguments, numbers, validated, words
+    from coprune.bounds import Batch
+    from coprune.cli.values import given, model_arguments, numbers, validated, words
     from coprune.run.job import PruneJob, run_prune
-    from coprune.run.settings import BETWEEN, PruneSettings
+    from coprune.run.settings import PruneSettings, between_recipe, finetune_recipe
     from coprune.select import Budget
 
     options = given(
@@ -107,7 +108,7 @@ def prune(
         variance_eps=variance_eps,
         share=share,
     )
-    between = {"epochs": between_epochs, "fraction": between_fraction, "lr": between_lr}
+    layerwise = schedule == "layerwise"
     settings = validated(
         PruneSettings,
         method=method,
@@ -123,13 +124,17 @@ def prune(
         ),
         allocation=allocation,
         schedule=schedule,
-        between=validated(
-            type(BETWEEN),
-            prefix="between_",
-            **{**BETWEEN.model_dump(), **between, "batch_size": batch_size, "precision": precision},
+        between=between_recipe(
+            layerwise=layerwise,
+            batch_size=batch_size,
+            precision=precision,
+            epochs=between_epochs,
+            fraction=between_fraction,
+            lr=between_lr,
         ),
         recovery=recovery,
         finetune=finetune_recipe(
+            layerwise=layerwise,
             epochs=finetune_epochs,
             images=finetune_images,
             lr=finetune_lr,
@@ -148,7 +153,7 @@ def prune(
         skip=words(skip),
         only=words(only),
         round_to=round_to,
-        latency_batches=numbers(latency_batches, option="latency-batches", kind=int),
+        latency_batches=numbers(latency_batches, name="latency_batches", kind=Batch),
         profile=str(profile) if profile else None,
         seed=seed,
         device=device,

@@ -36,6 +36,7 @@ def recover(
     overwrite: o.Overwrite = False,
 ) -> None:
     """Bring back the accuracy of a model that was pruned anywhere: no labels are read."""
+    from coprune.bounds import Batch
     from coprune.cli.prune import summarise
     from coprune.cli.values import model_arguments, numbers, validated
     from coprune.run.recover import RecoverJob, run_recover
@@ -51,7 +52,7 @@ def recover(
         arguments=model_arguments(in_channels, num_classes, width),
         calibration=calibration,
         trust=trust,
-        latency_batches=numbers(latency_batches, option="latency-batches", kind=int),
+        latency_batches=numbers(latency_batches, name="latency_batches", kind=Batch),
         seed=seed,
         device=device,
         threads=threads,

@@ -10,20 +10,23 @@ import typer
 
 from coprune.cli import options as o
 
+LR = "Highest learning rate; 0.1 by default; of transformers 2e-5, or 3e-4 without trained weights."
+SCHEDULE = "onecycle, cosine, linear, step or constant; onecycle by default, linear of transformers."
+
 
 def train(
     model: o.Model,
     data: o.Data,
     out: o.Out,
-    epochs: Annotated[int, typer.Option(min=1)] = 8,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.1,
-    batch_size: Annotated[int, typer.Option(min=1)] = 128,
-    optimizer: Annotated[str, typer.Option(help="sgd, or adamw (for transformers)")] = "sgd",
-    schedule: Annotated[str, typer.Option(help="onecycle, cosine, linear, step or constant")] = "onecycle",
-    warmup: Annotated[float, typer.Option(help="Share of the steps in which the rate first rises.")] = 0.0,
-    clip: Annotated[Optional[float], typer.Option(help="Largest norm of a step's gradient.")] = None,
-    weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16")] = "auto",
+    epochs: Annotated[int, o.Number("Passes over the training samples.")] = 8,
+    lr: Annotated[Optional[float], o.Number(LR)] = None,
+    batch_size: o.BatchSize = None,
+    optimizer: Annotated[Optional[str], typer.Option(help=o.OPTIMIZER)] = None,
+    schedule: Annotated[Optional[str], typer.Option(help=SCHEDULE)] = None,
+    warmup: o.FinetuneWarmup = None,
+    clip: o.FinetuneClip = None,
+    weight_decay: o.FinetuneWeightDecay = None,
+    precision: o.Precision = None,
     in_channels: o.InChannels = None,
     num_classes: o.NumClasses = None,
     width: o.Width = None,
@@ -37,14 +40,15 @@ def train(
     overwrite: o.Overwrite = False,
 ) -> None:
     """Train a base model and write it as a run folder."""
-    from coprune.cli.values import model_arguments, validated
+    from coprune.bounds import Bounds
+    from coprune.cli.values import checked, model_arguments, validated
     from coprune.run.train import TrainJob
     from coprune.run.train import train as run_train
-    from coprune.training import Recipe
+    from coprune.training.suited import training
 
     recipe = validated(
-        Recipe,
-        epochs=epochs,
+        training,
+        epochs=checked(Annotated[int, Bounds(1, 100_000)], epochs, name="epochs"),
         lr=lr,
         batch_size=batch_size,
         optimizer=optimizer,
@@ -54,7 +58,8 @@ def train(
         weight_decay=weight_decay,
         precision=precision,
     )
-    job = TrainJob(
+    job = validated(
+        TrainJob,
         model=model,
         data=data,
         recipe=recipe,

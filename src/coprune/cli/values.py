@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from coprune.errors import UserError, option, refused
+from coprune.bounds import Channels, Classes
+from coprune.errors import UserError, refused, setting
 
 M = TypeVar("M", bound=BaseModel)
-N = TypeVar("N", int, float)
 
 
-def validated(kind: type[M], /, *, prefix: str = "", **values: Any) -> M:
+def validated(kind: Callable[..., M], /, *, named: Callable[[str], str] = str, **values: Any) -> M:
     """Make a settings value, naming the option when a value is refused.
 
     Args:
-        kind: what to make.
-        prefix: of the options' names before the fields'.
+        kind: what makes it: its type.
+        named: a field's name → the option's, without dashes.
         values: the fields.
 
     Raises:
@@ -26,7 +27,19 @@ def validated(kind: type[M], /, *, prefix: str = "", **values: Any) -> M:
     try:
         return kind(**values)
     except ValidationError as cause:
-        raise refused(cause, named=lambda name: option(f"{prefix}{name}")) from cause
+        raise refused(cause, named=named) from cause
+
+
+def checked(kind: Any, value: Any, *, name: str) -> Any:
+    """One value of a kind, e.g. one of :mod:`coprune.bounds`, of an option that no settings have.
+
+    Raises:
+        UserError: it is refused.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as cause:
+        raise refused(cause, named=lambda _: name) from cause
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -36,44 +49,25 @@ def given(**values: Any) -> dict[str, Any]:
 
 def model_arguments(in_channels: int | None, num_classes: int | None, width: int | None) -> dict[str, int]:
     """The factory arguments that were typed."""
-    return given(in_channels=in_channels, num_classes=num_classes, width=width)
+    return given(
+        in_channels=checked(Channels | None, in_channels, name="in_channels"),
+        num_classes=checked(Classes | None, num_classes, name="num_classes"),
+        width=checked(Channels | None, width, name="width"),
+    )
 
 
-def numbers(text: str, *, option: str, kind: type[N]) -> tuple[N, ...]:
-    """Positive numbers separated by commas.
+def numbers(text: str, *, name: str, kind: Any) -> tuple[Any, ...]:
+    """Numbers of a kind separated by commas; none of empty text.
 
     Raises:
         UserError: anything else.
     """
-    try:
-        found = tuple(kind(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        found = ()
-    if any(not value > 0 for value in found) or (text.strip() and not found):
-        raise UserError(f"--{option} {text}: numbers above 0, separated by commas")
-    return found
+    found = words(text)
+    if text.strip() and not found:
+        raise UserError(f"{setting(name, text)}: numbers separated by commas")
+    return checked(tuple[kind, ...], found, name=name)
 
 
 def words(text: str) -> tuple[str, ...]:
     """Names separated by commas."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def finetune_recipe(**values: Any) -> Any:
-    """The recipe of ``--finetune-…``; messages name the option that was typed.
-
-    Args:
-        values: of :func:`coprune.training.finetuning`.
-
-    Raises:
-        UserError: a value out of range.
-    """
-    from coprune.training import finetuning
-
-    try:
-        return finetuning(**values)
-    except ValidationError as cause:
-        shared = ("batch_size", "distill", "match", "precision")
-        raise refused(
-            cause, named=lambda name: option(name if name in shared else f"finetune_{name}")
-        ) from cause

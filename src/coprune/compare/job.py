@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
+from torch import nn
 
+from coprune.bounds import Block, Bounds, Calibration, Positive, Seed, Threads
 from coprune.errors import UserError
 from coprune.methods import find_method, method_settings
 from coprune.recover import RECOVERIES
@@ -14,6 +16,7 @@ from coprune.run.environment import pick_device
 from coprune.run.steps import UnitWord, kinds_asked
 from coprune.select import Method
 from coprune.training import Recipe
+from coprune.training.suited import suited
 
 KNEE = "knee"
 
@@ -47,23 +50,23 @@ class CompareJob(BaseModel):
     budgets: tuple[float | str, ...]
     budget_of: Literal["macs", "heads"] = "macs"
     options: Mapping[str, Any] = {}
-    seed: int = 0
-    seeds: int = 3
+    seed: Seed = 0
+    seeds: Annotated[int, Bounds(1, 1000)] = 3
     recoveries: tuple[str, ...] = ("least-squares",)
     allocation: Literal["auto", "uniform"] = "auto"
     finetune: Recipe = Recipe(epochs=0)
-    finetune_rates: tuple[float, ...] = ()
+    finetune_rates: tuple[Positive, ...] = ()
     weights: str | None = None
     tokenizer: str | None = None
     arguments: Mapping[str, Any] = {}
-    calibration: int = 2000
+    calibration: Calibration = 2000
     trust: bool = False
     units: tuple[UnitWord, ...] = ()
     skip: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
-    round_to: int = Field(1, ge=1)
+    round_to: Block = 1
     device: str = "auto"
-    threads: int | None = None
+    threads: Threads | None = None
 
 
 def _settings(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
@@ -111,6 +114,12 @@ def check_job(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
         raise UserError(f"--seeds {job.seeds}: at least one")
     pick_device(job.device)
     return methods
+
+
+def trained_as_suits(job: CompareJob, model: nn.Module) -> CompareJob:
+    """The job with what nobody said of training as suits the model."""
+    recipe = suited(job.finetune, model, trained=True)
+    return job.model_copy(update={"finetune": recipe, "finetune_rates": job.finetune_rates or (recipe.lr,)})
 
 
 def common_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, BaseModel]]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 from torch import nn
 
-from coprune.compare.job import KNEE, CompareJob, check_job, common_kinds, offered_kinds
+from coprune.compare.job import KNEE, CompareJob, check_job, common_kinds, offered_kinds, trained_as_suits
 from coprune.compare.table import BaseFigures, Comparison, Row
 from coprune.data import DataSet
 from coprune.errors import UserError
@@ -65,6 +65,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=0)
     model, data = _open(job, seed=0)
+    job = trained_as_suits(job, model)
     kinds = common_kinds(job, methods)
     prepared = prepare(
         model, data, skip=job.skip, only=job.only, kinds=kinds, offered=offered_kinds(job, methods)

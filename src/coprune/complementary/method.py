@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from coprune.bounds import Block, NotNegative, Positive
 from coprune.complementary.elimination import Elimination, Reader, eliminate
 from coprune.complementary.takeover import alike, took_over, unit_covariance
 from coprune.cosep.space import classical_scaling
@@ -41,9 +42,9 @@ class ComplementarySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weighting: Literal["sensitivity", "none"] = "sensitivity"
-    scatter: float = Field(0.0, ge=0)
-    ridge: float = Field(1e-3, gt=0)
-    places: int = Field(24, ge=1)
+    scatter: NotNegative = 0.0
+    ridge: Positive = 1e-3
+    places: Block = 24
 
     @property
     def statistic(self) -> ConsumerCovariance:

@@ -57,7 +57,7 @@ def cluster_every_k(distance: Tensor, *, seed: int, start: Start = "auto") -> li
     medoids = np.array([d.sum(1).argmin()], dtype=np.int64)
     for k in range(2, units):
         if start == "random":
-            result = kmedoids.fasterpam(d, k, init="random", random_state=seed, n_cpu=1)
+            result = kmedoids.fasterpam(d, k, init="random", random_state=seed % 2**32, n_cpu=1)
         else:
             result = kmedoids.fasterpam(d, _grown(d, medoids), n_cpu=1)
         medoids = np.sort(result.medoids.astype(np.int64))

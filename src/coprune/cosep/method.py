@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from coprune.bounds import Bounds, NotNegative, Positive
 from coprune.cosep.clusters import cluster_every_k
 from coprune.cosep.distances import exact_work, profile_distances
 from coprune.cosep.knee import find_knee
@@ -55,18 +56,18 @@ class CoSePSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    grid: int = Field(1, ge=0)
+    grid: Annotated[int, Bounds(0, 1024)] = 1
     at: Literal["consumer", "producer"] = "producer"
     space: Literal["profile", "tsne"] = "profile"
     mss: Literal["paper", "nearest"] = "paper"
     knee: Literal["interpolate", "polynomial"] = "polynomial"
-    knee_degree: int = Field(2, ge=1, le=12)
-    sensitivity: float = Field(1.0, ge=0)
+    knee_degree: Annotated[int, Bounds(1, 12)] = 2
+    sensitivity: NotNegative = 1.0
     representative: Literal["weight", "medoid"] = "weight"
     start: Literal["auto", "previous", "random", "best"] = "auto"
     pairs: Literal["auto", "exact", "sketch"] = "auto"
-    tolerance: float = Field(0.03, ge=1e-3, le=2)
-    variance_eps: float = Field(1e-6, gt=0)
+    tolerance: Annotated[float, Bounds(1e-3, 2)] = 0.03
+    variance_eps: Positive = 1e-6
 
     @property
     def moments(self) -> ClassMoments:

@@ -53,6 +53,6 @@ def tsne(distance: Tensor, *, seed: int, perplexity: float = 10.0) -> Tensor:
         metric="precomputed",
         init="random",
         max_iter=1000,
-        random_state=seed,
+        random_state=seed % 2**32,
     ).fit_transform(distance.numpy())
     return torch.from_numpy(np.asarray(fitted, dtype=np.float64))

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from coprune.bounds import Calibration
 from coprune.data import DataSet, load_data
 from coprune.data.names import is_text
 from coprune.methods import find_method, method_settings
@@ -18,7 +19,7 @@ from coprune.ranks.exchange import check_same, first_goes_ahead
 from coprune.run.environment import pick_device
 from coprune.run.folder import claim
 from coprune.run.prune import prepare_for, prune_model
-from coprune.run.settings import PruneSettings, check_settings
+from coprune.run.settings import PruneSettings, check_settings, trained_as_suits
 from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
 
@@ -33,7 +34,7 @@ class PruneJob(BaseModel):
     weights: str | None = None
     tokenizer: str | None = None
     arguments: Mapping[str, Any] = {}
-    calibration: int = 2000
+    calibration: Calibration = 2000
     trust: bool = False
     settings: PruneSettings = PruneSettings()
 
@@ -136,6 +137,8 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
         trust=job.trust,
         tokenizer=job.tokenizer,
     )
+    settings = trained_as_suits(settings, model)
+    job = job.model_copy(update={"settings": settings})
     prepared = prepare_for(made_ready(model), data, settings, method)
     folder = claim(out, job={"prune": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:

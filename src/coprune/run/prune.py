@@ -31,7 +31,7 @@ from coprune.run.layerwise import prune_layer_by_layer
 from coprune.run.measured import Measured
 from coprune.run.outcome import Outcome
 from coprune.run.searched import Searched, searched_once
-from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved
+from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved, trained_as_suits
 from coprune.run.steps import Prepared, gather_for, measured_for, prepare, recover
 from coprune.run.trials import Trials, calibration_parts, is_judged, surely_within, surely_worse, why_nothing
 from coprune.select import Method
@@ -97,6 +97,7 @@ def prune_model(
     settings = resolved(settings, method)
     watch = Stopwatch()
     check_finite(model.state_dict(), model=model, where=f"this {type(model).__name__}")
+    settings = trained_as_suits(settings, model)
     model = ready(model)
     prepared = prepared or prepare_for(model, data, settings, method)
     fingerprint = weights_fingerprint(model)

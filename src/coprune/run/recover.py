@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from coprune.bounds import Batch, Calibration, Seed, Threads
 from coprune.data import DataSet, Source, split_source
 from coprune.data.spread import spread
 from coprune.errors import UserError
@@ -64,12 +65,12 @@ class RecoverJob(BaseModel):
     recovery: Literal["least-squares", "reconstruction", "channel-least-squares", "bn"] = "least-squares"
     weights: str | None = None
     arguments: Mapping[str, Any] = {}
-    calibration: int = 2000
+    calibration: Calibration = 2000
     trust: bool = False
-    latency_batches: tuple[int, ...] = (1, 32)
-    seed: int = 0
+    latency_batches: tuple[Batch, ...] = (1, 32)
+    seed: Seed = 0
     device: str = "auto"
-    threads: int | None = None
+    threads: Threads | None = None
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
 
-from coprune.errors import UserError
+from coprune.bounds import Batch, Block, Positive, Seed, Threads
+from coprune.errors import UserError, refused, setting
 from coprune.recover import How
 from coprune.run.steps import UnitWord, kinds_asked
 from coprune.select import Budget, Method
-from coprune.training import Recipe
+from coprune.training import Recipe, finetuning
+from coprune.training.suited import asked, suited
 
-BETWEEN = Recipe(epochs=2, fraction=0.25, lr=0.01, schedule="step", step_epochs=1, step_factor=0.5)
+_COSEP = {
+    "epochs": 2, "fraction": 0.25, "lr": 0.01, "schedule": "step", "step_epochs": 1, "step_factor": 0.5
+}  # fmt: skip
+
+
+BETWEEN = asked(_COSEP)
 """CoSeP's fine-tuning after each layer on CIFAR (arXiv 2505.13225)."""
 
 
@@ -55,13 +63,13 @@ class PruneSettings(BaseModel):
     units: tuple[UnitWord, ...] = ()
     skip: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
-    round_to: int = Field(1, ge=1)
-    latency_batches: tuple[int, ...] = (1, 32)
-    latency_seconds: float = 5.0
+    round_to: Block = 1
+    latency_batches: tuple[Batch, ...] = (1, 32)
+    latency_seconds: Positive = 5.0
     profile: str | None = None
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
-    threads: int | None = None
+    threads: Threads | None = None
 
 
 def kinds_of(settings: PruneSettings, method: Method) -> tuple[str, ...]:
@@ -78,6 +86,70 @@ def kinds_of(settings: PruneSettings, method: Method) -> tuple[str, ...]:
         can = " and ".join(words)
         raise UserError(f"method '{method.name}' chooses {can}, not {' and '.join(asked)}")
     return found
+
+
+_SHARED = ("batch_size", "distill", "match", "precision")
+"""Settings of all trainings of a run, so that their names do not say which."""
+
+
+def finetune_recipe(*, layerwise: bool = False, **values: Any) -> Recipe:
+    """The training at the end, from what the user gave; messages name what was given.
+
+    Args:
+        layerwise: whether there is training between the cuts too.
+        values: of :func:`coprune.training.finetuning`; None: not given.
+
+    Raises:
+        UserError: a value out of range, or one that nothing is done with.
+    """
+
+    def named(field: str) -> str:
+        return field if field in _SHARED else f"finetune_{field}"
+
+    try:
+        recipe = finetuning(**values)
+    except ValidationError as cause:
+        raise refused(cause, named=named) from cause
+    if not recipe.epochs:
+        used = {"epochs"} | ({"batch_size", "precision"} if layerwise else set())
+        _check_unused({named(k): v for k, v in values.items() if k not in used}, setting("finetune_epochs"))
+    return recipe
+
+
+def between_recipe(
+    *, layerwise: bool, batch_size: Any = None, precision: Any = None, **values: Any
+) -> Recipe:
+    """The training after each layer, from what the user gave; see :func:`finetune_recipe`.
+
+    Args:
+        layerwise: whether it takes place.
+        batch_size, precision: of all trainings of the run.
+        values: other fields of :class:`~coprune.training.Recipe`; None: not given.
+
+    Raises:
+        UserError: a value out of range, or one that nothing is done with.
+    """
+    try:
+        recipe = asked(_COSEP, batch_size=batch_size, precision=precision, **values)
+    except ValidationError as cause:
+        raise refused(cause, named=lambda f: f if f in _SHARED else f"between_{f}") from cause
+    if not layerwise:
+        _check_unused({f"between_{k}": v for k, v in values.items()}, setting("schedule", "layerwise"))
+    return recipe
+
+
+def _check_unused(values: Mapping[str, Any], needs: str) -> None:
+    for name, value in values.items():
+        if value is not None:
+            raise UserError(
+                f"{setting(name, value)} is of a training that was not asked for; it needs {needs}"
+            )
+
+
+def trained_as_suits(settings: PruneSettings, model: nn.Module) -> PruneSettings:
+    """The settings with what nobody said of training as suits the model."""
+    recipes = {name: suited(getattr(settings, name), model, trained=True) for name in ("finetune", "between")}
+    return settings.model_copy(update=recipes)
 
 
 def resolved(settings: PruneSettings, method: Method) -> PruneSettings:

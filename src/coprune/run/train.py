@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from coprune.bounds import Seed, Threads
 from coprune.data import DataSet
 from coprune.forward import READS, check_takes, shapes_of
 from coprune.measure import Score, evaluate, stage_of
@@ -21,7 +22,9 @@ from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
 from coprune.store import load, save_model
 from coprune.store.model import check_finite, weights_fingerprint
+from coprune.store.names import brings_weights
 from coprune.training import Checkpoint, Recipe, fit
+from coprune.training.suited import suited
 
 
 class TrainJob(BaseModel):
@@ -32,9 +35,9 @@ class TrainJob(BaseModel):
     model: str
     data: str
     recipe: Recipe
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
-    threads: int | None = None
+    threads: Threads | None = None
     weights: str | None = None
     tokenizer: str | None = None
     arguments: Mapping[str, Any] = {}
@@ -74,6 +77,8 @@ def train(
     # The first batch shows whether model and data fit, before anything is written.
     inputs, _ = next(iter(data.heldout.batches(8)))
     check_takes(model, inputs)
+    recipe = suited(job.recipe, model, trained=brings_weights(job.model, job.weights))
+    job = job.model_copy(update={"recipe": recipe})
     folder = claim(out, job={"train": job.model_dump()}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return evaluate(
@@ -106,6 +111,7 @@ def _train(
         "command": command,
         "data": job.data,
         "top1": score.top1,
+        "recipe": job.recipe.model_dump(mode="json"),
         READS: shapes_of(example),
         "versions": versions(),
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
+from coprune.bounds import Points, Positive, Share
 from coprune.errors import UserError
 from coprune.units import CostModel, Quantity
 
@@ -29,12 +30,12 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    keep_macs: float | None = Field(None, gt=0, le=1)
-    keep_params: float | None = Field(None, gt=0, le=1)
-    keep_units: float | None = Field(None, gt=0, le=1)
-    keep_heads: float | None = Field(None, gt=0, le=1)
-    latency_ms: float | None = Field(None, gt=0)
-    max_drop: float | None = Field(None, ge=0, le=100)
+    keep_macs: Share | None = None
+    keep_params: Share | None = None
+    keep_units: Share | None = None
+    keep_heads: Share | None = None
+    latency_ms: Positive | None = None
+    max_drop: Points | None = None
 
     @property
     def words(self) -> str:

@@ -26,6 +26,11 @@ def bundled_names() -> list[str]:
     return sorted(f"coprune:{p.parent.name}" for p in BUNDLED.glob(f"*/{DESCRIPTION}"))
 
 
+def brings_weights(name: str, weights: str | None) -> bool:
+    """Whether a named model, or what is loaded into it, has been trained."""
+    return bool(weights) or "@" in name or name.startswith(SCHEME) or Path(name).is_dir()
+
+
 def load_weights_file(path: Path) -> dict[str, Tensor]:
     """Read a state dict: safetensors, or a ``.pt``/``.pth`` file with ``weights_only=True``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
@@ -16,6 +16,8 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
     StepLR,
 )
+
+from coprune.bounds import Batch, BelowOne, Epochs, NotNegative, Positive, Samples, Share, Weight
 
 
 class Recipe(BaseModel):
@@ -48,49 +50,30 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(ge=0)
-    batch_size: int = Field(128, ge=1)
+    epochs: Epochs
+    batch_size: Batch = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.05, gt=0)
+    lr: Positive = 0.05
     schedule: Literal["cosine", "linear", "onecycle", "step", "constant"] = "cosine"
-    warmup: float = Field(0.0, ge=0, lt=1)
-    clip: float | None = Field(None, gt=0)
-    unit_clip: float = Field(0.0, ge=0)
-    step_epochs: int = Field(1, ge=1)
-    step_factor: float = Field(0.5, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    fraction: float = Field(1.0, gt=0, le=1)
-    images: int | None = Field(None, ge=1)
+    warmup: BelowOne = 0.0
+    clip: Positive | None = None
+    unit_clip: NotNegative = 0.0
+    step_epochs: Samples = 1
+    step_factor: Positive = 0.5
+    momentum: BelowOne = 0.9
+    weight_decay: NotNegative = 5e-4
+    fraction: Share = 1.0
+    images: Samples | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    distill: float = Field(0.0, ge=0, le=1)
-    temperature: float = Field(2.0, gt=0)
-    match: float = Field(0.0, ge=0)
-    patience_s: float = Field(60.0, ge=0)
+    distill: Weight = 0.0
+    temperature: Positive = 2.0
+    match: NotNegative = 0.0
+    patience_s: NotNegative = 60.0
 
     @property
     def taught(self) -> bool:
         """Whether an unpruned model is learned from."""
         return self.distill > 0 or self.match > 0
-
-
-def finetuning(*, distill: float, match: float | None = None, **values: Any) -> Recipe:
-    """The recipe to train a pruned model by, with what nobody gives set as measured (docs/complementary.md).
-
-    Args:
-        distill: weight of soft labels.
-        match: weight of hidden outputs; None: 10 beside soft labels, 0 without.
-        values: other fields of :class:`Recipe`; ``unit_clip`` None or not given: 0.2 with ``match`` and
-            ``sgd``. How steep that part of the loss is depends on the scale of a network's weights, and the
-            usual rates are too high for some networks without batch norm; Adam does not see the scale.
-
-    Raises:
-        pydantic.ValidationError: a value out of range.
-    """
-    match = (10.0 if distill > 0 else 0.0) if match is None else match
-    if values.get("unit_clip") is None:
-        values["unit_clip"] = 0.2 if match > 0 and values.get("optimizer", "sgd") == "sgd" else 0.0
-    return Recipe(distill=distill, match=match, **values)
 
 
 def optimizer_for(recipe: Recipe, model: nn.Module) -> Optimizer:
