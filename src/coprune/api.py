@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import nn
-from torch.utils.data import DataLoader, SequentialSampler, Subset
 
-from coprune.data import DataSet, LoaderSource, MemorySource, Source
-from coprune.data.dataset import check_mixed, check_samples, in_memory
-from coprune.data.source import Batch, pair_of
+from coprune.data.from_loaders import from_loaders, take
 from coprune.errors import UserError, refused
-from coprune.forward import part_of
+from coprune.forward import check_takes, part_of
 from coprune.models.ready import ready
 from coprune.plan import Plan
+from coprune.raised import within
 from coprune.recover import recovered
 from coprune.run.environment import pick_device
 from coprune.run.outcome import Outcome
@@ -27,6 +24,7 @@ from coprune.run.prune import prune_model
 from coprune.run.recover import Surviving, check_made_of, surviving
 from coprune.run.settings import PruneSettings, between_recipe, check_settings, finetune_recipe
 from coprune.select import Budget
+from coprune.store.model import check_finite
 
 
 def prune(
@@ -98,6 +96,7 @@ def prune(
 
     """
     _check_model(model, "model")
+    _check_count(calibration_samples)
     given = {
         "keep_macs": keep_macs,
         "keep_params": keep_params,
@@ -186,10 +185,16 @@ def recover_model(
     """
     _check_model(model, "model")
     _check_model(teacher, "teacher")
+    _check_count(calibration_samples)
     where = pick_device(device)
+    for name, given in (("model", model), ("teacher", teacher)):
+        check_finite(given.state_dict(), model=given, where=name)
     with _seeded(seed):
-        samples = _take(calibration, calibration_samples, limited=True)
+        samples = take(calibration, calibration_samples, name="calibration=")
         candidate, full = ready(model), ready(teacher)
+        with within("calibration="):
+            for network in (full, candidate):
+                check_takes(network, part_of(next(samples.batches(1))[0], [0]))
         check_made_of(plan, full)
         # Batch norms need not know what was cut.
         left = Surviving({}, ())
@@ -208,6 +213,11 @@ def recover_model(
     return candidate.cpu().eval()
 
 
+def _check_count(count: object) -> None:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise UserError(f"calibration_samples={count!r}: a number of samples, at least 1")
+
+
 def _check_model(model: object, name: str) -> None:
     if not isinstance(model, nn.Module):
         raise UserError(f"{name} is a {type(model).__name__}; give a torch.nn.Module")
@@ -224,103 +234,8 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def from_loaders(
-    *,
-    train: Iterable[Any],
-    heldout: Iterable[Any],
-    calibration: Iterable[Any] | None,
-    calibration_samples: int,
-) -> DataSet:
-    """A data set from a user's own loaders.
-
-    The calibration samples are held in memory: they are read several times and must be the same.
-
-    Raises:
-        UserError: batches that are no (inputs, labels), NaN, an empty loader or one without a length.
-    """
-    if calibration is not None:
-        taken = _take(calibration, calibration_samples, limited=False)
-    else:
-        taken = _take(_spread(train, calibration_samples), calibration_samples, limited=True)
-    check_mixed(taken.labels, where="calibration samples")
-    classes = int(taken.labels.max()) + 1
-    return DataSet(
-        name="loaders",
-        train=_loader_source(train, "train"),
-        calibration=taken,
-        heldout=_loader_source(heldout, "eval"),
-        classes=classes,
-        input_shape=taken.input_shape,
-        fingerprint=hashlib.sha256(taken.fingerprint().encode()).hexdigest()[:16],
-    )
-
-
 def _words(given: str | Iterable[str] | None) -> tuple[str, ...]:
     """Names: one, several, or none."""
     if given is None:
         return ()
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _spread(loader: Iterable[Any], count: int) -> Iterable[Any]:
-    """A loader of ``count`` samples from all over a loader that goes through its data set in order.
-
-    Image folders are in the order of the classes, and the first samples would be of one of them.
-    """
-    if not (isinstance(loader, DataLoader) and isinstance(loader.sampler, SequentialSampler)):
-        return loader
-    samples = len(loader.sampler)
-    if loader.batch_size is None or count >= samples:
-        return loader
-    index = [i * samples // count for i in range(count)]
-    return DataLoader(
-        Subset(loader.dataset, index),
-        batch_size=loader.batch_size,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-    )
-
-
-def _take(batches: Iterable[Any], count: int, limited: bool) -> MemorySource:
-    if not isinstance(batches, Iterable):
-        raise UserError(
-            f"calibration={batches!r} is no iterable of batches; calibration_samples says how many samples"
-        )
-    if count < 1:
-        raise UserError(f"calibration_samples={count}: must be at least 1")
-    taken: list[Batch] = []
-    seen = 0
-    for batch in batches:
-        taken.append(pair_of(batch))
-        seen += len(taken[-1][1])
-        if limited and seen >= count:
-            break
-    if not taken:
-        raise UserError("the loader of calibration samples is empty")
-    whole: MemorySource = in_memory(taken)
-    if limited and count < len(whole):
-        inputs, labels = taken[-1]
-        rest = count - (seen - len(labels))
-        whole = in_memory([*taken[:-1], (part_of(inputs, slice(rest)), labels[:rest])])
-    check_samples(whole, where="calibration samples")
-    return whole
-
-
-def _loader_source(loader: Iterable[Any], what: str) -> Source:
-    if isinstance(loader, (LoaderSource, MemorySource)):
-        return loader
-    sized: Any = loader
-    if isinstance(loader, Sequence):
-        samples = sum(len(pair_of(batch)[1]) for batch in loader)
-    else:
-        try:
-            # Of a DataLoader over an iterable data set neither has a length.
-            samples = len(getattr(loader, "dataset", sized)) if len(sized) else 0
-        except TypeError as cause:
-            raise UserError(
-                "a loader needs a length (len(loader)), and so does its data set; "
-                "give a DataLoader over a data set with __len__, or a list of batches"
-            ) from cause
-    if not samples:
-        raise UserError(f"the {what} loader is empty")
-    return LoaderSource(loader, samples)

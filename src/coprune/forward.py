@@ -48,26 +48,46 @@ FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, At
 """What a model's forward pass may raise when inputs do not suit it; the classes of builtin errors."""
 
 
-def check_takes(model: nn.Module, inputs: Inputs) -> None:
+def check_takes(model: nn.Module, inputs: Inputs) -> Tensor:
     """One forward pass in evaluation mode.
 
     Args:
         model: left in evaluation mode.
         inputs: ``[N, …]``, or named.
 
+    Returns:
+        Logits ``[N, C]``.
+
     Raises:
         UserError: the model does not take them; says what it said.
     """
     try:
         with torch.no_grad():
-            logits_of(model.eval(), copied(inputs))  # the first layer may work in place
+            return logits_of(model.eval(), copied(inputs))  # the first layer may work in place
     except FAILURES as cause:
         shapes = " and ".join(str(list(t.shape)) for t in tensors_of(inputs))
         said = (str(cause).splitlines() or [""])[0]
         # A key or an assertion alone says little.
         named = isinstance(cause, (LookupError, AssertionError, AttributeError))
         said = f"{type(cause).__name__}: {said}" if named else said
-        raise UserError(f"the model does not take inputs {shapes}: {said}") from cause
+        way_out = _other_type(model, inputs)
+        raise UserError(f"the model does not take inputs {shapes}: {said}{way_out}") from cause
+
+
+def _other_type(model: nn.Module, inputs: Inputs) -> str:
+    """The way out where a model would take the same numbers in its weights' type; else nothing."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    if not isinstance(inputs, Tensor) or dtype is None or inputs.dtype == dtype or inputs.is_complex():
+        return ""
+    try:
+        with torch.no_grad():
+            logits_of(model, inputs.to(dtype))
+    except FAILURES:
+        return ""
+    given, due = (str(d).removeprefix("torch.") for d in (inputs.dtype, dtype))
+    # Bytes are pixels 0…255, which most models take scaled as they were in training.
+    scaled = ", scaled as in training (images / 255?)" if inputs.dtype == torch.uint8 else ""
+    return f"; it takes {due}, and these are {given}: give x.to(torch.{due}){scaled}"
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Names such as ``fashion-mnist`` → batches. Knows nothing of methods."""
 
 from coprune.data.dataset import DataSet, in_memory, limited, split_source
+from coprune.data.loader import LoaderSource
 from coprune.data.names import load_data
-from coprune.data.source import ArraySource, LoaderSource, MemorySource, Source
+from coprune.data.source import ArraySource, MemorySource, Source
 from coprune.data.spread import spread, spread_batches
 from coprune.data.text import TextSource
 

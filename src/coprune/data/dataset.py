@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from coprune.data.batch import MOST_CLASSES
 from coprune.data.source import ArraySource, Batch, MemorySource, S, Source
 from coprune.data.text import TextSource
 from coprune.errors import UserError
@@ -47,8 +48,8 @@ class DataSet:
         return isinstance(self.calibration, TextSource)
 
 
-MOST_CLASSES = 1_000_000
-"""Labels beyond are taken for ids or pixels, before memory is asked for a million classes."""
+CALIBRATION = 2000
+"""Calibration samples unless somebody asks for another number."""
 
 
 SURE = 2
@@ -221,26 +222,31 @@ def limited(source: Source, count: int, *, seed: int) -> Source:
     return source.take(drawn_indices(source.labels, count, seed=seed))
 
 
-def in_memory(batches: Sequence[Batch]) -> ArraySource | TextSource:
+def in_memory(batches: Sequence[Batch], *, name: str = "") -> ArraySource | TextSource:
     """Batches of a user's own loader, held in memory: images, or texts when the inputs are named.
 
     Args:
         batches: at least one; inputs ``[B, …]`` or named tokens ``[B, T]``, and labels ``[B]``.
+        name: what messages call the samples.
 
     Raises:
         UserError: inputs of several shapes, or named inputs that are not those of a text model.
     """
     inputs, labels = [x for x, _ in batches], torch.cat([y for _, y in batches])
     images = [x for x in inputs if isinstance(x, Tensor)]
+    if images and len(images) < len(inputs):
+        raise UserError("some of the loader's batches are named tensors and some are not; give one kind")
     shapes = sorted({tuple(x.shape[1:]) for x in images})
     if len(shapes) > 1:
         raise UserError(
             f"the loader's batches are of several shapes, [B, {', '.join(map(str, shapes[0]))}] and "
             f"[B, {', '.join(map(str, shapes[1]))}] among them; samples that are held together need one"
         )
+    if len(kinds := sorted({str(x.dtype) for x in images})) > 1:
+        raise UserError(f"the loader's batches are of {' and '.join(kinds)}; give one of them")
     if images:
-        return ArraySource(torch.cat(images), labels, as_given=True)
-    return TextSource.from_batches([x for x in inputs if isinstance(x, dict)], labels)
+        return ArraySource(torch.cat(images), labels, as_given=True, name=name)
+    return TextSource.from_batches([x for x in inputs if isinstance(x, dict)], labels, name=name)
 
 
 def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[MemorySource]:

@@ -10,15 +10,15 @@ function of ``(seed, epoch)``, which is what makes an interrupted training conti
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from coprune.errors import UserError
-from coprune.forward import Inputs, moved, part_of
+from coprune.forward import Inputs, tensors_of
 from coprune.ranks.who import own_part
 
 Batch = tuple[Inputs, Tensor]
@@ -105,6 +105,35 @@ class Normalisation:
     std: tuple[float, ...]
 
 
+def name_of(source: Source) -> str:
+    """What messages call a source, ``""`` for one that a user gave no name."""
+    return getattr(source, "name", "")
+
+
+def where_in(source: Source, number: int) -> str:
+    """What messages call a batch of a source, counted from 0; ``""`` where the source has no name."""
+    name = name_of(source)
+    return name and f"{name}, batch {number + 1}"
+
+
+def not_finite(samples: Tensor) -> str | None:
+    """How many of the samples ``[N, …]`` have NaN or Inf and the way out, in words; None when none has."""
+    if not samples.is_floating_point() or bool(torch.isfinite(samples).all()):
+        return None
+    bad = int((~torch.isfinite(samples)).reshape(len(samples), -1).any(1).sum())
+    return f"NaN or Inf in {bad} of {len(samples)} samples; clean or drop them"
+
+
+def check_finite_inputs(inputs: Inputs) -> None:
+    """Refuse inputs ``[N, …]`` with NaN or Inf.
+
+    Raises:
+        UserError: says in how many samples.
+    """
+    for defect in filter(None, map(not_finite, tensors_of(inputs))):
+        raise UserError(defect)
+
+
 def batch_seed(seed: int, epoch: int, step: int) -> int:
     """A seed for one step of a training, independent of those of all other steps."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{step}".encode(), digest_size=8).digest()
@@ -133,6 +162,7 @@ class ArraySource:
         normalisation: applied to every batch; None leaves values as they are (uint8: 0…1).
         augmentation: applied by :meth:`epoch` only.
         as_given: hand out what is held, whatever it is: a user's own loader has made inputs of it already.
+        name: what messages call it, e.g. ``calibration=``, where somebody gave it a name.
     """
 
     images: Tensor
@@ -140,6 +170,7 @@ class ArraySource:
     normalisation: Normalisation | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     as_given: bool = False
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -166,10 +197,7 @@ class ArraySource:
         images = self.images
         if len(images) != len(self.labels):
             return f"{len(images)} samples but {len(self.labels)} labels; they must be as many"
-        if images.is_floating_point() and not bool(torch.isfinite(images).all()):
-            bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
-            return f"NaN or Inf in {bad} of {len(images)} samples; clean or drop them"
-        return None
+        return not_finite(images)
 
     def unlike(self, heldout: ArraySource) -> str | None:
         """See :class:`MemorySource`."""
@@ -235,94 +263,3 @@ def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Te
         dy, dx = torch.randint(0, 2 * s + 1, (2, n), generator=generator)
         images = windows[torch.arange(n), :, dy, dx].contiguous()
     return images
-
-
-def pair_of(batch: Any) -> Batch:
-    """A batch of a user's own loader as inputs and labels.
-
-    A batch that a loader has put on a GPU comes back to the CPU: samples are held there, and every step takes
-    its batch to where it computes.
-
-    Args:
-        batch: ``(inputs, labels)``; or named tensors with ``labels`` (or ``label``) among them, as
-            🤗 data collators make them. Of images, ``pixel_values`` alone are one tensor.
-
-    Raises:
-        UserError: anything else, or labels that are not whole numbers ``[B]``.
-    """
-    if isinstance(batch, Mapping):
-        named = dict(batch)
-        key = next((k for k in ("labels", "label") if k in named), None)
-        if key is not None:
-            labels = _class_numbers(named.pop(key))
-            return moved(_unwrapped(named), "cpu"), labels
-    elif isinstance(batch, (tuple, list)) and len(batch) == 2:
-        inputs, labels = batch
-        return moved(_tensors(inputs), "cpu"), _class_numbers(labels)
-    raise UserError(
-        "a loader's batches must be (inputs, labels) pairs of tensors, or named tensors with 'labels'"
-    )
-
-
-def _tensors(inputs: Any) -> Inputs:
-    """One tensor, or named ones."""
-    if isinstance(inputs, Mapping):
-        return _unwrapped(dict(inputs))
-    try:
-        return torch.as_tensor(inputs)
-    except (TypeError, ValueError, RuntimeError) as cause:
-        raise UserError(
-            f"a batch's inputs are a {type(inputs).__name__} that is no tensor; give one tensor [B, …], or a "
-            "dict of named ones"
-        ) from cause
-
-
-def _class_numbers(labels: Any) -> Tensor:
-    """Labels ``[B]`` int64."""
-    found = torch.as_tensor(labels).cpu()
-    if found.ndim != 1:
-        way = "labels.squeeze(1)" if found.shape[1:] == (1,) else "labels.argmax(1) of one-hot ones"
-        raise UserError(f"labels are class numbers [B], not {list(found.shape)}; give {way}")
-    if found.is_floating_point() and not torch.equal(found, found.round()):
-        raise UserError(
-            "labels are class numbers, and these are fractions; a classifier is what is pruned here"
-        )
-    return found.long()
-
-
-def _unwrapped(named: dict[str, Tensor]) -> Inputs:
-    """Images that a 🤗 processor named: every model of images takes them as its first argument."""
-    return named["pixel_values"] if named.keys() == {"pixel_values"} else named
-
-
-@dataclass(frozen=True)
-class LoaderSource:
-    """A user's own iterable of ``(inputs, labels)``, such as a ``torch.utils.data.DataLoader``.
-
-    Its order, batch size and augmentation are the user's; ``seed`` only seeds torch's global
-    generator before an epoch, which is what a shuffling DataLoader draws from.
-    """
-
-    loader: Iterable[Any]
-    samples: int
-
-    def __len__(self) -> int:
-        return self.samples
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        yield from map(pair_of, self.loader)
-
-    def steps(self, batch_size: int, fraction: float = 1.0) -> int:
-        return max(1, round(fraction * len(self.loader)))  # type: ignore[arg-type]
-
-    def epoch(
-        self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
-    ) -> Iterator[Batch]:
-        torch.manual_seed(batch_seed(seed, epoch, -1))
-        last = self.steps(batch_size, fraction)
-        for step, batch in enumerate(self.loader):
-            if step >= last:
-                return
-            if step >= skip:
-                inputs, labels = pair_of(batch)
-                yield part_of(inputs, own_part(len(labels))), labels

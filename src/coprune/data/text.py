@@ -79,6 +79,7 @@ class TextSource:
         pad: the token number of padding.
         types: ``[N, L]`` int64 token types; None when the tokenizer makes none.
         truncated: ``[N]`` bool, texts of which tokens were left out; None when none were.
+        name: what messages call it, e.g. ``calibration=``, where somebody gave it a name.
     """
 
     ids: Tensor
@@ -87,6 +88,7 @@ class TextSource:
     pad: int = 0
     types: Tensor | None = None
     truncated: Tensor | None = None
+    name: str = ""
 
     @staticmethod
     def of(
@@ -97,6 +99,7 @@ class TextSource:
         pad: int = 0,
         types: Tensor | None = None,
         truncated: Tensor | None = None,
+        name: str = "",
     ) -> TextSource:
         """Sort samples by length (the first of equals first) and cut to the longest; see the attributes."""
         order = torch.sort(lengths, descending=True, stable=True).indices
@@ -110,20 +113,26 @@ class TextSource:
             pad=pad,
             types=None if types is None else torch.where(inside, types[order, :width], 0),
             truncated=None if truncated is None else truncated[order],
+            name=name,
         )
 
     @staticmethod
-    def from_batches(batches: Sequence[Mapping[str, Tensor]], labels: Tensor) -> TextSource:
+    def from_batches(
+        batches: Sequence[Mapping[str, Tensor]], labels: Tensor, *, name: str = ""
+    ) -> TextSource:
         """From the named inputs of a user's own loader.
 
         Args:
             batches: ``input_ids``, ``attention_mask`` and perhaps ``token_type_ids``, each ``[B, T]``.
             labels: ``[N]``.
+            name: see the attributes.
 
         Raises:
             UserError: other inputs, no mask, or padding on the left.
         """
-        found = set(batches[0])
+        found = {key for batch in batches for key in batch}
+        if any(batch.keys() != found for batch in batches):
+            raise UserError("some batches have other named inputs than the rest; give the same in all")
         if not {"input_ids", "attention_mask"} <= found <= _NAMED:
             raise UserError(
                 "a loader of texts gives input_ids, attention_mask and perhaps token_type_ids, not "
@@ -143,7 +152,7 @@ class TextSource:
         behind = [b["input_ids"][~b["attention_mask"].bool()] for b in batches]
         pad = next((int(tokens[0]) for tokens in behind if len(tokens)), 0)
         types = whole("token_type_ids") if "token_type_ids" in found else None
-        return TextSource.of(whole("input_ids"), lengths, labels.long(), pad=pad, types=types)
+        return TextSource.of(whole("input_ids"), lengths, labels.long(), pad=pad, types=types, name=name)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -162,6 +171,7 @@ class TextSource:
             pad=self.pad,
             types=None if self.types is None else self.types[index],
             truncated=None if self.truncated is None else self.truncated[index],
+            name=self.name,
         )
 
     def fingerprint(self) -> str:

@@ -13,9 +13,11 @@ from torch import nn
 
 from coprune.data import Source
 from coprune.data.shares import own_batches, own_steps
+from coprune.data.source import check_finite_inputs, name_of, where_in
 from coprune.errors import UserError
 from coprune.forward import logits_of, moved, taking
 from coprune.progress import track
+from coprune.raised import within
 from coprune.ranks.exchange import gathered, summed
 
 _NOT_FINITE = "the model returns NaN or Inf on this data; check weights and normalisation"
@@ -75,16 +77,17 @@ def evaluate(
         NotFiniteError: logits with NaN or Inf; in every process, and it is a ``UserError`` too.
     """
     mine = torch.zeros(4, dtype=torch.float64)  # right, seen, loss, batches with NaN or Inf
-    for logits, labels in _passes(model, source, batch_size=batch_size, device=device, label=label):
+    for logits, labels, finite in _passes(model, source, batch_size=batch_size, device=device, label=label):
         right = int((logits.argmax(1) == labels).sum())
         loss = float(F.cross_entropy(logits, labels, reduction="sum"))
-        mine += mine.new_tensor([right, len(labels), loss, 0.0 if _finite(logits) else 1.0])
+        mine += mine.new_tensor([right, len(labels), loss, 0.0 if finite else 1.0])
     total_right, seen, loss, wrong = summed(mine).tolist()
     if seen == 0:
         raise UserError("no samples to measure accuracy on")
     # Whoever catches it does so in every process.
-    if wrong:
-        raise NotFiniteError(_NOT_FINITE)
+    with within(name_of(source)):
+        if wrong:
+            raise NotFiniteError(_NOT_FINITE)
     return Score(total_right / seen, loss / seen, int(seen))
 
 
@@ -101,10 +104,11 @@ def correctness(
         NotFiniteError: the model says NaN or Inf.
     """
     passes = _passes(model, source, batch_size=batch_size, device=device, label=label)
-    mine = [((logits.argmax(1) == labels).cpu(), _finite(logits)) for logits, labels in passes]
+    mine = [((logits.argmax(1) == labels).cpu(), finite) for logits, labels, finite in passes]
     batches = [batch for turn in zip_longest(*gathered(mine)) for batch in turn if batch is not None]
-    if not all(finite for _, finite in batches):
-        raise NotFiniteError(_NOT_FINITE)
+    with within(name_of(source)):
+        if not all(finite for _, finite in batches):
+            raise NotFiniteError(_NOT_FINITE)
     right = [batch for batch, _ in batches]
     if not right:
         raise UserError("no samples to measure accuracy on")
@@ -114,18 +118,20 @@ def correctness(
 @torch.no_grad()
 def _passes(
     model: nn.Module, source: Source, *, batch_size: int, device: str, label: str
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Logits ``[B, C]`` and labels ``[B]``, checked, batch by batch of this process."""
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, bool]]:
+    """Logits ``[B, C]`` and labels ``[B]``, checked, and whether all logits are finite; batch by batch."""
     model.to(device).eval()
     steps = own_steps(source, batch_size)
     for batch in track(own_batches(source, batch_size), label=label, total=steps):
-        check_labels(batch.labels)
-        wanted = batch.labels.to(device)
-        inputs = moved(batch.inputs, device)
-        with taking(model, inputs):
-            logits = logits_of(model, inputs)
-        check_outputs(logits, wanted)
-        yield logits, wanted
+        wanted, inputs = batch.labels.to(device), moved(batch.inputs, device)
+        with within(where_in(source, batch.number)):
+            check_labels(batch.labels)
+            with taking(model, inputs):
+                logits = logits_of(model, inputs)
+            check_outputs(logits, wanted)
+            if not (finite := _finite(logits)):
+                check_finite_inputs(inputs)
+        yield logits, wanted, finite
 
 
 def check_labels(labels: torch.Tensor, classes: int | None = None) -> None:

@@ -7,16 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from coprune.allocate import measured_curves
-from coprune.data import DataSet, MemorySource, Source
+from coprune.data import DataSet, LoaderSource, MemorySource, Source
 from coprune.data.dataset import check_classes
 from coprune.data.shares import own_batches
+from coprune.data.source import name_of
 from coprune.errors import UserError
 from coprune.forward import FAILURES, Inputs, check_takes, moved, part_of
+from coprune.measure.accuracy import check_outputs
 from coprune.plan import GroupDecision, Skipped
 from coprune.profile import Profile, Statistic, gather
+from coprune.raised import within
 from coprune.recover import Recovered, kept_outputs, recovered
 from coprune.run.decisions import Choices
 from coprune.run.measured import Measured, Trial
@@ -88,7 +92,9 @@ def prepare(
     inputs, _ = next(iter(data.heldout.batches(1)))
     example = moved(part_of(inputs, [0]), "cpu")
     model.cpu()
-    check_takes(model, example)
+    with within(name_of(data.heldout)):
+        check_takes(model, example)
+    check_first_samples(model, data)
     coupled = "coupled" in kinds
     every = find_units(model, example, skip=skip, only=only, coupled=coupled)
     more = _way_out(every, kinds, offered)
@@ -97,6 +103,25 @@ def prepare(
         why = "; ".join(f"{s.layer}: {s.reason}" for s in units.skipped[:6]) or "it has no dense layers"
         raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}{more}")
     return Prepared(example, units, cost_model(model, example, units.groups), more)
+
+
+def check_first_samples(model: nn.Module, data: DataSet) -> None:
+    """Refuse training or calibration samples of another kind than the model takes, before anything is done.
+
+    Raises:
+        UserError: names the argument that a user's own loader was given by.
+    """
+    for source in (data.train, data.calibration):
+        if not name_of(source):
+            continue
+        if isinstance(source, LoaderSource):
+            examples, highest = source.examples, source.highest
+        else:
+            examples, highest = (part_of(next(source.batches(1))[0], [0]),), 0
+        with within(name_of(source)):
+            for example in examples:
+                logits = check_takes(model, moved(example, "cpu"))
+                check_outputs(logits, torch.tensor([highest]))
 
 
 def kinds_asked(units: Sequence[str]) -> tuple[str, ...]:
@@ -164,7 +189,8 @@ def gather_for(
         # Whose fault is it? No exchange here: other processes know nothing of this.
         model.to(device)
         for batch in own_batches(source, _LOOK):
-            check_takes(model, moved(batch.inputs, device))
+            with within(name_of(source)):
+                check_takes(model, moved(batch.inputs, device))
         raise
     return Profile(prepared.units.groups, prepared.cost, {**have, **found}, device)
 

@@ -21,11 +21,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import LRScheduler
 
 from coprune.data import Source, limited
-from coprune.data.source import batch_seed
+from coprune.data.source import batch_seed, check_finite_inputs, where_in
 from coprune.errors import UserError
 from coprune.forward import Inputs, logits_of, moved, taking
+from coprune.measure.accuracy import check_outputs
 from coprune.measure.mode import evaluating
 from coprune.progress import track
+from coprune.raised import within
 from coprune.ranks.exchange import gathered, summed
 from coprune.ranks.who import is_first, own, own_part, rank, world
 from coprune.training.accelerator import accelerated, layout_of, put_back
@@ -195,24 +197,27 @@ def _descend(
             continue
         # Dropout draws from the global generator: a function of the step, as everything else.
         torch.manual_seed(batch_seed(seed, epoch, done) ^ rank())
-        x, y = moved(inputs, accelerator.device), labels[own_part(len(labels))].to(accelerator.device)
+        own_labels = labels[own_part(len(labels))]
+        x, y = moved(inputs, accelerator.device), own_labels.to(accelerator.device)
         weight = _weight(len(labels))
         if isinstance(x, Tensor) and x.ndim == 4:
             x = x.contiguous(memory_format=layout)
         last = x
-        logits, loss = _step(
-            trained,
-            model,
-            teacher,
-            x,
-            y,
-            recipe=recipe,
-            blocks=blocks,
-            kept=kept,
-            answers=answers,
-            weight=weight,
-            how=accelerator,
-        )
+        with within(where_in(source, done % steps)):
+            logits, loss = _step(
+                trained,
+                model,
+                teacher,
+                x,
+                y,
+                classes=own_labels if answers is None else None,
+                recipe=recipe,
+                blocks=blocks,
+                kept=kept,
+                answers=answers,
+                weight=weight,
+                how=accelerator,
+            )
         accelerator.backward(loss * weight)
         accelerator.unscale_gradients(optimizer)
         if recipe.unit_clip > 0:
@@ -231,6 +236,8 @@ def _descend(
         entry[2] += counted
         if not mean < float("inf"):
             put_back(accelerator, model, trained)
+            with within(where_in(source, (done - 1) % steps)):
+                check_finite_inputs(inputs)
             raise DivergedError(
                 f"the loss became {mean} after {done} steps; lower the learning rate ({recipe.lr})"
             )
@@ -270,6 +277,7 @@ def _step(
     x: Inputs,
     y: Tensor,
     *,
+    classes: Tensor | None,
     recipe: Recipe,
     blocks: Mapping[str, Block],
     kept: Mapping[str, Tensor] | None,
@@ -285,6 +293,7 @@ def _step(
         teacher: the unpruned model, if it is needed.
         x: own inputs.
         y: own labels.
+        classes: the same on the CPU, where checking them makes nobody wait; None where they are none.
         recipe: weights of the parts of the loss.
         blocks: as from :func:`~coprune.training.distill.matched_blocks`.
         kept, answers: see :func:`fit`.
@@ -293,6 +302,8 @@ def _step(
     """
     with taking(model, x), recorded(model, blocks) as ours, Quiet() if recipe.taught else nullcontext():
         logits = logits_of(trained, x)
+    if classes is not None:
+        check_outputs(logits, classes)
     if teacher is None or not recipe.taught:
         return logits, F.cross_entropy(logits, y)
     if answers is not None:

@@ -1,0 +1,131 @@
+"""What a user's own loader hands out, read as inputs and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coprune.data.source import Batch
+from coprune.errors import UserError
+from coprune.forward import Inputs, moved, tensors_of
+
+
+def kind_of(given: object) -> str:
+    """A value in a message: ``a Tensor [16, 1, 28, 28]``, ``a str``, ``the class Net``, ``None``."""
+    if given is None:
+        return "None"
+    if isinstance(given, type):
+        return f"the class {given.__name__}"
+    shape = getattr(given, "shape", None)
+    shaped = f" {list(shape)}" if isinstance(shape, tuple) else ""
+    of = f" of {len(given)}" if isinstance(given, list | tuple) else ""
+    name = type(given).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' or name == 'ndarray' else 'a'} {name}{shaped}{of}"
+
+
+def pair_of(batch: Any) -> Batch:
+    """A batch of a user's own loader as inputs and labels.
+
+    A batch that a loader has put on a GPU comes back to the CPU: samples are held there, and every step takes
+    its batch to where it computes.
+
+    Args:
+        batch: ``(inputs, labels)``; or named tensors with ``labels`` (or ``label``) among them, as
+            🤗 data collators make them. Of images, ``pixel_values`` alone are one tensor.
+
+    Raises:
+        UserError: anything else, labels that are not class numbers ``[B]``, no samples, or not as many inputs
+            as labels.
+    """
+    if isinstance(batch, Mapping):
+        named = dict(batch)
+        key = next((k for k in ("labels", "label") if k in named), None)
+        if key is not None:
+            labels = _class_numbers(named.pop(key))
+            return _as_many(moved(_unwrapped(_named(named)), "cpu"), labels)
+        names = ", ".join(map(str, named)) or "nothing"
+        raise UserError(f"named tensors without 'labels' ({names}); add them, or give (inputs, labels) pairs")
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        inputs, labels = batch
+        return _as_many(moved(_tensors(inputs), "cpu"), _class_numbers(labels))
+    raise UserError(
+        f"{kind_of(batch)}; batches are (inputs, labels) pairs of tensors, or named tensors with 'labels'"
+    )
+
+
+def _as_many(inputs: Inputs, labels: Tensor) -> Batch:
+    """The batch, if every tensor of it has as many samples as there are labels."""
+    for tensor in tensors_of(inputs):
+        if tensor.ndim == 0 or len(tensor) != len(labels):
+            count = "a single number" if tensor.ndim == 0 else f"{len(tensor)} samples"
+            raise UserError(f"{count} but {len(labels)} labels; give one label a sample")
+    if len(labels) == 0:
+        raise UserError("no samples; drop empty batches")
+    return inputs, labels
+
+
+def _tensors(inputs: Any) -> Inputs:
+    """One tensor, or named ones."""
+    if isinstance(inputs, Mapping):
+        return _unwrapped(_named(dict(inputs)))
+    return _tensor(inputs, "inputs", "give one tensor [B, …], or a dict of named ones")
+
+
+def _named(named: dict[Any, Any]) -> dict[str, Tensor]:
+    if not named:
+        raise UserError("a batch with no inputs beside its labels; give at least one tensor [B, …]")
+    return {str(key): _tensor(value, f"input '{key}'", "drop it") for key, value in named.items()}
+
+
+def _tensor(value: Any, what: str, way_out: str) -> Tensor:
+    try:
+        found = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as cause:
+        of = f" of {value.dtype}s" if hasattr(value, "dtype") else ""
+        raise UserError(f"{what}: a {type(value).__name__}{of} that is no tensor; {way_out}") from cause
+    if found.is_meta or found.layout != torch.strided:
+        state = "on the meta device, without values" if found.is_meta else "sparse; give x.to_dense()"
+        raise UserError(f"{what}: a tensor {state}")
+    return found
+
+
+def _class_numbers(labels: Any) -> Tensor:
+    """Labels ``[B]`` int64."""
+    try:
+        found = torch.as_tensor(labels).to_dense().cpu()
+    except (TypeError, ValueError, RuntimeError) as cause:
+        some = next(iter(labels), None) if isinstance(labels, list | tuple) else labels
+        raise UserError(
+            f"labels are class numbers [B], not {kind_of(labels)}"
+            + (f" ({some!r}, …)" if isinstance(some, str | bytes) else "")
+            + "; number the classes from 0"
+        ) from cause
+    if found.ndim == 0:
+        raise UserError(
+            "a single label, so this is a sample and no batch; give a DataLoader over the samples, "
+            "DataLoader(dataset, batch_size=128)"
+        )
+    if found.ndim != 1:
+        way = "labels.squeeze(1)" if found.shape[1:] == (1,) else "labels.argmax(1) of one-hot ones"
+        raise UserError(f"labels are class numbers [B], not {list(found.shape)}; give {way}")
+    if found.is_complex() or (found.is_floating_point() and not torch.equal(found, found.round())):
+        raise UserError(
+            "labels are class numbers, and these are fractions; a classifier is what is pruned here"
+        )
+    if len(found) and float(found.min()) < 0:
+        raise UserError(f"negative label {int(found.min())}; labels count from 0")
+    if len(found) and float(found.max()) >= MOST_CLASSES:
+        raise UserError(f"label {found.max().item():g}; labels are classes, counted from 0")
+    return found.long()
+
+
+MOST_CLASSES = 1_000_000
+"""Labels beyond are taken for ids or pixels, before memory is asked for a million classes."""
+
+
+def _unwrapped(named: dict[str, Tensor]) -> Inputs:
+    """Images that a 🤗 processor named: every model of images takes them as its first argument."""
+    return named["pixel_values"] if named.keys() == {"pixel_values"} else named

@@ -1,0 +1,124 @@
+"""A data set of a user's own loaders, each under the name of its argument."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+from torch.utils.data import DataLoader, SequentialSampler, Subset
+
+from coprune.data.dataset import CALIBRATION, DataSet, check_mixed, check_samples, in_memory
+from coprune.data.loader import LoaderSource, length_of, opened
+from coprune.data.source import Batch, MemorySource, Source, name_of
+from coprune.forward import part_of
+from coprune.raised import within
+
+
+def from_loaders(
+    *,
+    train: Iterable[Any],
+    heldout: Iterable[Any],
+    calibration: Iterable[Any] | None,
+    calibration_samples: int,
+) -> DataSet:
+    """A data set from a user's own loaders.
+
+    The calibration samples are held in memory: they are read several times and must be the same.
+
+    Args:
+        train: named ``train=`` in messages.
+        heldout: named ``eval=``.
+        calibration: read whole, or as far as ``calibration_samples`` where it has no length; None: some of
+            ``train`` are taken.
+        calibration_samples: how many to take.
+
+    Raises:
+        UserError: batches that are no (inputs, labels), NaN, an empty loader, one without a length or that
+            can be read only once.
+    """
+    training, reported = _source(train, "train="), _source(heldout, "eval=")
+    notes = []
+    if calibration is None:
+        taken = take(_spread(train, calibration_samples), calibration_samples, name="train=")
+        if len(taken) < calibration_samples != CALIBRATION:
+            notes.append(
+                f"calibration_samples={calibration_samples}: train= has {len(taken):,} samples, and all of "
+                "them were taken"
+            )
+    elif isinstance(calibration, MemorySource):
+        taken = calibration
+    else:
+        whole = length_of(calibration, "calibration=") is not None
+        taken = take(calibration, None if whole else calibration_samples, name="calibration=")
+        if whole and calibration_samples != CALIBRATION:
+            notes.append(
+                f"calibration_samples={calibration_samples} was not used: calibration= is read whole"
+            )
+        elif not whole and len(taken) == calibration_samples:
+            notes.append(
+                f"calibration= has no length; its first {calibration_samples:,} samples were taken "
+                "(calibration_samples=)"
+            )
+    with within(name_of(taken)):
+        check_mixed(taken.labels, where="calibration samples")
+    return DataSet(
+        name="loaders",
+        train=training,
+        calibration=taken,
+        heldout=reported,
+        classes=int(taken.labels.max()) + 1,
+        input_shape=taken.input_shape,
+        fingerprint=hashlib.sha256(taken.fingerprint().encode()).hexdigest()[:16],
+        notes=tuple(notes),
+    )
+
+
+def _source(given: Any, name: str) -> Source:
+    return given if isinstance(given, (LoaderSource, MemorySource)) else opened(given, name)
+
+
+def _spread(loader: Iterable[Any], count: int) -> Iterable[Any]:
+    """A loader of ``count`` samples from all over a loader that goes through its data set in order.
+
+    Image folders are in the order of the classes, and the first samples would be of one of them.
+    """
+    if not (isinstance(loader, DataLoader) and isinstance(loader.sampler, SequentialSampler)):
+        return loader
+    samples = len(loader.sampler)
+    if loader.batch_size is None or count >= samples:
+        return loader
+    index = [i * samples // count for i in range(count)]
+    return DataLoader(
+        Subset(loader.dataset, index),
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+    )
+
+
+def take(given: Iterable[Any], count: int | None, *, name: str) -> MemorySource:
+    """Samples of a user's loader, held in memory.
+
+    Args:
+        given: the loader; one pass is made.
+        count: how many, from its start; None: all.
+        name: of the argument, as messages call it.
+
+    Raises:
+        UserError: see :func:`coprune.data.loader.opened` and :func:`coprune.data.dataset.check_samples`.
+    """
+    if isinstance(given, LoaderSource):
+        given = given.loader
+    taken: list[Batch] = []
+    seen = 0
+    for inputs, labels in opened(given, name, once=True).batches(0):
+        rest = len(labels) if count is None else count - seen
+        taken.append((part_of(inputs, slice(rest)), labels[:rest]))
+        seen += len(taken[-1][1])
+        if seen == count:
+            break
+    with within(name):
+        whole: MemorySource = in_memory(taken, name=name)
+    check_samples(whole, where=name)
+    return whole

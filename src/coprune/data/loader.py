@@ -1,0 +1,278 @@
+"""A user's own loader: looked at once, where it is given, and checked and counted in every pass."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from coprune.data.batch import kind_of, pair_of
+from coprune.data.source import Batch, batch_seed, check_finite_inputs
+from coprune.errors import UserError
+from coprune.forward import Inputs, part_of, tensors_of
+from coprune.raised import raised, within
+from coprune.ranks.who import own_part
+
+_GIVE = "give batches of (inputs, labels): a DataLoader, or a list of them"
+
+
+@dataclass
+class LoaderSource:
+    """A user's own iterable of ``(inputs, labels)``, such as a ``torch.utils.data.DataLoader``.
+
+    Its order, batch size and augmentation are the user's; ``seed`` only seeds torch's global
+    generator before an epoch, which is what a shuffling DataLoader draws from.
+
+    Attributes:
+        loader: what was given.
+        samples: how many it says it has.
+        name: what messages call it, e.g. ``train=``.
+        examples: a sample ``[1, …]`` of every shape and type that was seen when it was given.
+        highest: the highest label seen then; −1 where nobody has looked.
+        seen: samples of a whole pass; None before the first.
+        given: batches of the passes of training that were others than its length says.
+    """
+
+    loader: Iterable[Any]
+    samples: int
+    name: str = ""
+    examples: tuple[Inputs, ...] = ()
+    highest: int = -1
+    seen: int | None = None
+    given: set[int] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return self.samples
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the passes so far."""
+        if not self.given:
+            return ()
+        due, found = len(self.loader), sorted(self.given)  # type: ignore[arg-type]
+        if found[-1] > due:
+            return (
+                f"{self.name} has more than the {due} batches that its length says; the rest is not read",
+            )
+        return (f"{self.name} gave {found[0]} batches in a pass of training; its length says {due}",)
+
+    def started(self) -> Iterator[Any]:
+        """What goes through the loader once.
+
+        Raises:
+            UserError: what the loader raises.
+        """
+        try:
+            return iter(self.loader)
+        except UserError:
+            raise
+        except Exception as cause:  # the user's own code
+            raise UserError(f"{self.name or 'a loader'}: {raised(cause)}") from cause
+
+    def checked(self, given: Iterator[Any] | None = None) -> Iterator[Batch]:
+        """One pass: batches as they are read, and refused by their number.
+
+        Args:
+            given: from :meth:`started`, where that has been asked already.
+
+        Raises:
+            UserError: what is no batch (:func:`~coprune.data.batch.pair_of`), or what the loader raises.
+        """
+        given = self.started() if given is None else given
+        for number in itertools.count(1):
+            with within(f"{self.name or 'a loader'}, batch {number}"):
+                try:
+                    batch = next(given)
+                except StopIteration:
+                    return
+                except UserError:
+                    raise
+                # The user's own code, and DataLoader around it, which raises what that raised.
+                except Exception as cause:
+                    raise UserError(raised(cause)) from cause
+                pair = pair_of(batch)
+            yield pair
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """See :class:`~coprune.data.source.Source`; the batches are the loader's own.
+
+        Raises:
+            UserError: see :meth:`checked`; also no batches, more than its length says, or another number of
+                samples than in an earlier pass.
+        """
+        most = length_of(self.loader, self.name)
+        seen = 0
+        for number, (inputs, labels) in enumerate(self.checked(), 1):
+            if most is not None and number > most:
+                raise UserError(f"{self.name}: gives more than the {most} batches that its length says")
+            seen += len(labels)
+            yield inputs, labels
+        if not seen and self.seen is None and self.name:
+            raise UserError(_EMPTY.format(name=self.name, word=self.name.rstrip("=")))
+        if self.seen not in (None, seen):
+            raise UserError(
+                f"{self.name}: gave {seen or 'no'} samples in this pass, and {self.seen} in an earlier one; "
+                "give the same in every pass"
+            )
+        self.seen = seen
+
+    def steps(self, batch_size: int, fraction: float = 1.0) -> int:
+        """See :class:`~coprune.data.source.Source`."""
+        return max(1, round(fraction * len(self.loader)))  # type: ignore[arg-type]
+
+    def epoch(
+        self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
+    ) -> Iterator[Batch]:
+        """See :class:`~coprune.data.source.Source`; fewer batches than its length says are noted.
+
+        Raises:
+            UserError: see :meth:`checked`; also no batches.
+        """
+        torch.manual_seed(batch_seed(seed, epoch, -1))
+        last, step = self.steps(batch_size, fraction), -1
+        for step, (inputs, labels) in enumerate(self.checked()):
+            if step >= last:
+                if fraction == 1:
+                    self.given.add(step + 1)
+                return
+            if step >= skip:
+                yield part_of(inputs, own_part(len(labels))), labels
+        if step < 0:
+            raise UserError(f"{self.name}: gave no batches in pass {epoch + 1} of training; {_TWICE}")
+        if step + 1 < last:
+            self.given.add(step + 1)
+
+
+_EMPTY = "{name}: the {word} loader is empty; " + _GIVE
+
+_TWICE = "it is read several times, so give a DataLoader, or a list of batches"
+
+
+def opened(given: Any, name: str, *, once: bool = False) -> LoaderSource:
+    """A user's loader, looked at: what it is, and whether its first batch is one.
+
+    Args:
+        given: the argument's value.
+        name: of the argument, as messages call it, e.g. ``train=``.
+        once: it is read in one pass, so an iterator will do, and it needs no length.
+
+    Raises:
+        UserError: no loader of batches, none that can be read twice, no length, no batches, or a first batch
+            that is none or holds NaN.
+    """
+    _check_kind(given, name)
+    source = LoaderSource(given, 0, name)
+    if once:
+        return source
+    if isinstance(given, Iterator):
+        raise UserError(f"{name} is {kind_of(given)}, which is empty after one pass; {_TWICE}")
+    batches = length_of(given, name)
+    if batches is None:
+        raise UserError(_NO_LENGTH.format(name=name))
+    pairs = list(source.checked()) if isinstance(given, Sequence) else _first_batch(source)
+    source.samples = sum(len(y) for _, y in pairs) if isinstance(given, Sequence) else _samples_of(source)
+    if not pairs or not batches or not source.samples:
+        raise UserError(_EMPTY.format(name=name, word=name.rstrip("=")))
+    kinds: dict[str, Inputs] = {}
+    for number, (inputs, labels) in enumerate(pairs, 1):
+        with within(f"{name}, batch {number}"):
+            check_finite_inputs(inputs)
+        kinds.setdefault(str([(t.shape[1:], t.dtype) for t in tensors_of(inputs)]), part_of(inputs, [0]))
+        source.highest = max(source.highest, int(labels.max()))
+    source.examples = tuple(kinds.values())
+    return source
+
+
+def _first_batch(source: LoaderSource) -> list[Batch]:
+    """The first batch of a loader, in a list that is empty where there is none.
+
+    Raises:
+        UserError: there is none in a second pass: it hands out what is left of a single one.
+    """
+    loader, before = source.loader, None
+    found: list[Batch] = []
+    lasting = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    for number in range(1 if lasting else 2):
+        with torch.random.fork_rng(devices=[]):
+            given = source.started()
+            if given is before:
+                raise UserError(f"{source.name} hands out the same iterator in every pass; {_TWICE}")
+            pairs = list(itertools.islice(source.checked(given), 1))
+        if number and found and not pairs:
+            raise UserError(f"{source.name}: gave no batches in a second pass; {_TWICE}")
+        found, before = pairs, given
+    return found
+
+
+def length_of(given: Any, name: str) -> int | None:
+    """How many batches a loader says it has; None when it does not.
+
+    Raises:
+        UserError: its own code raises.
+    """
+    if not hasattr(given, "__len__"):
+        return None
+    try:
+        return len(given)
+    except TypeError:  # of a DataLoader over an iterable data set
+        return None
+    except Exception as cause:  # the user's own code
+        raise UserError(f"{name}: its length raises {raised(cause)}") from cause
+
+
+def _samples_of(source: LoaderSource) -> int:
+    """Samples that a loader says it has, or batches where it has no data set.
+
+    Raises:
+        UserError: its data set does not say.
+    """
+    found = length_of(getattr(source.loader, "dataset", source.loader), source.name)
+    if found is None:
+        raise UserError(_NO_LENGTH.format(name=source.name))
+    return found
+
+
+_NO_LENGTH = (
+    "{name}: a loader needs a length (len(loader)), and so does its data set; "
+    "give a DataLoader over a data set with __len__, or a list of batches"
+)
+
+
+def _check_kind(given: Any, name: str) -> None:
+    """Refuse what is often given for a loader, with the way to one.
+
+    Raises:
+        UserError: says what it is.
+    """
+    over = "DataLoader(dataset, batch_size=128)"
+    if given is None or isinstance(given, bool | int | float | complex | torch.nn.Module):
+        way = _GIVE + ("; calibration_samples= says how many samples" if isinstance(given, int) else "")
+    elif isinstance(given, str | bytes | Path):
+        way = f"{_GIVE}; data by a name is coprune.load_data(name)"
+    elif hasattr(type(given), "__getitem__") and not isinstance(given, Iterable):
+        way = f"give a DataLoader over it, {over}"
+    elif isinstance(given, Tensor | np.ndarray):
+        way = "give batches of (inputs, labels), DataLoader(TensorDataset(x, y), batch_size=128)"
+    elif isinstance(given, Mapping):
+        way = "give a list of such batches, or a DataLoader"
+    elif isinstance(given, list | tuple) and len(given) == 2 and _is_array(given[0]):
+        way = "if that is one batch of (inputs, labels), give a list of such batches, or a DataLoader"
+    elif callable(given) and not isinstance(given, Iterable):
+        way = "give what it returns, called"
+    elif isinstance(given, type) or not isinstance(given, Iterable):
+        way = _GIVE
+    else:
+        return
+    value = f"={given!r}" if isinstance(given, bool | int | float | str) else f"= is {kind_of(given)}"
+    raise UserError(f"{name.rstrip('=')}{value}; {way}")
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, Tensor | np.ndarray)
