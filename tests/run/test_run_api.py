@@ -478,7 +478,7 @@ def test_calibration_samples_come_from_all_over_a_loader_that_does_not_shuffle()
     ("batches", "words"),
     [
         (labelled(lambda y: y + 0.7), "labels are class numbers, and these are fractions"),
-        ([([x, x[:, :, :5]], y) for x, y in loader()], "a list that is no tensor"),
+        ([([x, x[:, :, :5]], y) for x, y in loader()], "a list of 2, and no tensor"),
         ([(x[..., : 10 - i], y) for i, (x, y) in enumerate(loader())], "batches are of several shapes"),
     ],
 )

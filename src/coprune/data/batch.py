@@ -14,11 +14,9 @@ from coprune.forward import Inputs, moved, tensors_of
 
 
 def kind_of(given: object) -> str:
-    """A value in a message: ``a Tensor [16, 1, 28, 28]``, ``a str``, ``the class Net``, ``None``."""
-    if given is None:
-        return "None"
-    if isinstance(given, type):
-        return f"the class {given.__name__}"
+    """A value in a message: ``a Tensor [16, 1, 28, 28]``, ``a list of 3``, ``the class Net``, ``None``."""
+    if given is None or isinstance(given, type):
+        return "None" if given is None else f"the class {given.__name__}"
     shape = getattr(given, "shape", None)
     shaped = f" {list(shape)}" if isinstance(shape, tuple) else ""
     of = f" of {len(given)}" if isinstance(given, list | tuple) else ""
@@ -85,9 +83,9 @@ def _tensor(value: Any, what: str, way_out: str) -> Tensor:
         found = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as cause:
         of = f" of {value.dtype}s" if hasattr(value, "dtype") else ""
-        raise UserError(f"{what}: a {type(value).__name__}{of} that is no tensor; {way_out}") from cause
+        raise UserError(f"{what}: {kind_of(value)}{of}, and no tensor; {way_out}") from cause
     if found.is_meta or found.layout != torch.strided:
-        state = "on the meta device, without values" if found.is_meta else "sparse; give x.to_dense()"
+        state = "on the meta device, without values" if found.is_meta else "that is sparse; give x.to_dense()"
         raise UserError(f"{what}: a tensor {state}")
     return found
 

@@ -9,8 +9,9 @@ from typing import Any
 from torch.utils.data import DataLoader, SequentialSampler, Subset
 
 from coprune.data.dataset import CALIBRATION, DataSet, check_mixed, check_samples, in_memory
-from coprune.data.loader import LoaderSource, length_of, opened
+from coprune.data.loader import EMPTY, LoaderSource, length_of, opened
 from coprune.data.source import Batch, MemorySource, Source, name_of
+from coprune.errors import UserError
 from coprune.forward import part_of
 from coprune.raised import within
 
@@ -112,12 +113,15 @@ def take(given: Iterable[Any], count: int | None, *, name: str) -> MemorySource:
         given = given.loader
     taken: list[Batch] = []
     seen = 0
-    for inputs, labels in opened(given, name, once=True).batches(0):
+    source = opened(given, name, once=True)
+    for inputs, labels in source.batches(0) if count is None else source.checked():
         rest = len(labels) if count is None else count - seen
         taken.append((part_of(inputs, slice(rest)), labels[:rest]))
         seen += len(taken[-1][1])
         if seen == count:
             break
+    if not taken:
+        raise UserError(EMPTY.format(name=name, word=name.rstrip("=")))
     with within(name):
         whole: MemorySource = in_memory(taken, name=name)
     check_samples(whole, where=name)

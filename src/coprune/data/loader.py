@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from coprune.data.batch import kind_of, pair_of
-from coprune.data.source import Batch, batch_seed, check_finite_inputs
+from coprune.data.source import Batch, batch_seed, check_finite_inputs, where_in
 from coprune.errors import UserError
 from coprune.forward import Inputs, part_of, tensors_of
 from coprune.raised import raised, within
@@ -34,7 +34,9 @@ class LoaderSource:
         loader: what was given.
         samples: how many it says it has.
         name: what messages call it, e.g. ``train=``.
-        examples: a sample ``[1, …]`` of every shape and type that was seen when it was given.
+        length: how many batches it said it has when it was given; None: it is asked whenever that is needed.
+        examples: a sample ``[1, …]`` of every shape and type that was seen when it was given, by the number
+            of its batch, counted from 0.
         highest: the highest label seen then; −1 where nobody has looked.
         seen: samples of a whole pass; None before the first.
         given: batches of the passes of training that were others than its length says.
@@ -43,7 +45,8 @@ class LoaderSource:
     loader: Iterable[Any]
     samples: int
     name: str = ""
-    examples: tuple[Inputs, ...] = ()
+    length: int | None = None
+    examples: Mapping[int, Inputs] = field(default_factory=dict)
     highest: int = -1
     seen: int | None = None
     given: set[int] = field(default_factory=set)
@@ -56,7 +59,7 @@ class LoaderSource:
         """What the user should know of the passes so far."""
         if not self.given:
             return ()
-        due, found = len(self.loader), sorted(self.given)  # type: ignore[arg-type]
+        due, found = self.steps(0), sorted(self.given)
         if found[-1] > due:
             return (
                 f"{self.name} has more than the {due} batches that its length says; the rest is not read",
@@ -115,7 +118,7 @@ class LoaderSource:
             seen += len(labels)
             yield inputs, labels
         if not seen and self.seen is None and self.name:
-            raise UserError(_EMPTY.format(name=self.name, word=self.name.rstrip("=")))
+            raise UserError(EMPTY.format(name=self.name, word=self.name.rstrip("=")))
         if self.seen not in (None, seen):
             raise UserError(
                 f"{self.name}: gave {seen or 'no'} samples in this pass, and {self.seen} in an earlier one; "
@@ -125,7 +128,8 @@ class LoaderSource:
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
         """See :class:`~coprune.data.source.Source`."""
-        return max(1, round(fraction * len(self.loader)))  # type: ignore[arg-type]
+        length = len(self.loader) if self.length is None else self.length  # type: ignore[arg-type]
+        return max(1, round(fraction * length))
 
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
@@ -150,7 +154,7 @@ class LoaderSource:
             self.given.add(step + 1)
 
 
-_EMPTY = "{name}: the {word} loader is empty; " + _GIVE
+EMPTY = "{name}: the {word} loader is empty; " + _GIVE
 
 _TWICE = "it is read several times, so give a DataLoader, or a list of batches"
 
@@ -173,20 +177,20 @@ def opened(given: Any, name: str, *, once: bool = False) -> LoaderSource:
         return source
     if isinstance(given, Iterator):
         raise UserError(f"{name} is {kind_of(given)}, which is empty after one pass; {_TWICE}")
-    batches = length_of(given, name)
-    if batches is None:
+    source.length = length_of(given, name)
+    if source.length is None:
         raise UserError(_NO_LENGTH.format(name=name))
     pairs = list(source.checked()) if isinstance(given, Sequence) else _first_batch(source)
     source.samples = sum(len(y) for _, y in pairs) if isinstance(given, Sequence) else _samples_of(source)
-    if not pairs or not batches or not source.samples:
-        raise UserError(_EMPTY.format(name=name, word=name.rstrip("=")))
-    kinds: dict[str, Inputs] = {}
-    for number, (inputs, labels) in enumerate(pairs, 1):
-        with within(f"{name}, batch {number}"):
+    if not pairs or not source.length or not source.samples:
+        raise UserError(EMPTY.format(name=name, word=name.rstrip("=")))
+    kinds: dict[str, int] = {}
+    for number, (inputs, labels) in enumerate(pairs):
+        with within(where_in(source, number)):
             check_finite_inputs(inputs)
-        kinds.setdefault(str([(t.shape[1:], t.dtype) for t in tensors_of(inputs)]), part_of(inputs, [0]))
+        kinds.setdefault(str([(t.shape[1:], t.dtype) for t in tensors_of(inputs)]), number)
         source.highest = max(source.highest, int(labels.max()))
-    source.examples = tuple(kinds.values())
+    source.examples = {number: part_of(pairs[number][0], [0]) for number in kinds.values()}
     return source
 
 
@@ -204,6 +208,7 @@ def _first_batch(source: LoaderSource) -> list[Batch]:
             given = source.started()
             if given is before:
                 raise UserError(f"{source.name} hands out the same iterator in every pass; {_TWICE}")
+            before = None  # what it goes through ends with it
             pairs = list(itertools.islice(source.checked(given), 1))
         if number and found and not pairs:
             raise UserError(f"{source.name}: gave no batches in a second pass; {_TWICE}")

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from coprune.data import DataSet
+from coprune.data import DataSet, LoaderSource
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.methods import find_method, method_settings
 from coprune.models.hf import fresh_parameters
@@ -255,6 +255,8 @@ def prune_model(
         times = LatencyPlan(batches=settings.latency_batches, seconds=settings.latency_seconds)
         # The other processes keep still.
         latency = on_first(lambda: measure_latency(model, pruned, prepared.example, times, device=device))
+    if isinstance(data.train, LoaderSource):
+        notes.extend(Note(Code.DATA, said) for said in data.train.notes)
     notes.extend(_budget_notes(settings, stages))
     result = Result(
         method=method.name,

@@ -14,7 +14,7 @@ from coprune.allocate import measured_curves
 from coprune.data import DataSet, LoaderSource, MemorySource, Source
 from coprune.data.dataset import check_classes
 from coprune.data.shares import own_batches
-from coprune.data.source import name_of
+from coprune.data.source import name_of, where_in
 from coprune.errors import UserError
 from coprune.forward import FAILURES, Inputs, check_takes, moved, part_of
 from coprune.measure.accuracy import check_outputs
@@ -117,10 +117,12 @@ def check_first_samples(model: nn.Module, data: DataSet) -> None:
         if isinstance(source, LoaderSource):
             examples, highest = source.examples, source.highest
         else:
-            examples, highest = (part_of(next(source.batches(1))[0], [0]),), 0
-        with within(name_of(source)):
-            for example in examples:
+            examples, highest = {0: part_of(next(source.batches(1))[0], [0])}, 0
+        for number, example in examples.items():
+            with within(where_in(source, number)):
                 logits = check_takes(model, moved(example, "cpu"))
+        if examples:
+            with within(name_of(source)):
                 check_outputs(logits, torch.tensor([highest]))
 
 
