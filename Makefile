@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The files of tests side by side, one a core; a gigabyte each.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-slow check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render errors-table clean
+.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render errors-table clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -15,6 +15,16 @@ test: $(VENV)/.ready
 
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE)
+
+# The tests with the oldest versions that pyproject.toml allows, in an environment of their own; before a release.
+test-minima: .venv-minima/.ready
+	.venv-minima/bin/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
+
+.venv-minima/.ready: pyproject.toml tests/minima.py
+	$(PYTHON) -m venv .venv-minima
+	$(PYTHON) tests/minima.py > .venv-minima/constraints.txt
+	.venv-minima/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-minima/constraints.txt -e '.[dev,vision,text,export]'
+	touch $@
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -136,4 +146,4 @@ bench-render: $(VENV)/.ready
 	$(BIN)/python benchmarks/render.py
 
 clean:
-	rm -rf $(VENV) demo-run
+	rm -rf $(VENV) .venv-minima demo-run

@@ -136,7 +136,8 @@ def test_any_plan_comes_back_exactly(tmp_path_factory, kept, values):
 
 
 def test_units_are_added_up():
-    assert plan(groups=(DECISION, DECISION)).units == {"total": 10, "kept": 6}
+    other = DECISION.model_copy(update={"name": "conv2", "members": ()})
+    assert plan(groups=(DECISION, other)).units == {"total": 10, "kept": 6}
     assert plan(groups=()).units == {"total": 0, "kept": 0}
 
 

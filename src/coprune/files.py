@@ -9,16 +9,29 @@ import contextlib
 import errno
 import json
 import os
+import re
+import stat
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from coprune.errors import UserError
 from coprune.ranks.who import is_first
 
 D = TypeVar("D", bound=BaseModel)
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""A number of things in a document."""
+
+Figure = Annotated[float, Field(gt=-1e15, lt=1e15)]
+"""A measured figure: so far from infinity that sums and ratios are finite too."""
+
+LARGE = 1 << 29
+"""Bytes that a document with an entry for every unit may have; others 64 MB."""
+
+_DEEP = 64
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -92,27 +105,108 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, *, what: str) -> Any:
-    """Read a JSON file.
+def check_regular(path: Path, *, what: str, limit: int | None = None) -> None:
+    """Refuse what is no file of bytes that end: a folder, a pipe, a device, or more bytes than ``limit``.
 
     Args:
         path: the file.
         what: how a message names it, e.g. "plan".
+        limit: bytes that it may have; None: any number.
 
     Raises:
-        UserError: missing, truncated or foreign.
+        UserError: one of these, or missing.
     """
     try:
-        return json.loads(path.read_text())
+        found = path.stat()
     except FileNotFoundError as cause:
         raise UserError(f"{path}: no such {what}") from cause
+    except (OSError, ValueError) as cause:
+        raise UserError(f"{path}: cannot be read ({getattr(cause, 'strerror', cause)})") from cause
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        raise UserError(f"{path}: cannot be read (it is {kind}); give a {what} file")
+    if limit is not None and found.st_size > limit:
+        raise UserError(f"{path}: {found.st_size:,} bytes are too many for a {what}; make it again")
+
+
+def read_text(path: Path, *, what: str, limit: int = 1 << 26) -> str:
+    """A text file in UTF-8, with a byte order mark or without.
+
+    Raises:
+        UserError: see :func:`check_regular`; unreadable, or not UTF-8.
+    """
+    check_regular(path, what=what, limit=limit)
+    try:
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as cause:
         raise UserError(f"{path}: cannot be read ({cause.strerror})") from cause
+    except UnicodeDecodeError as cause:
+        raise UserError(f"{path}: not a {what}: not UTF-8 (byte {cause.start})") from cause
+
+
+def read_json(path: Path, *, what: str, limit: int = 1 << 26) -> Any:
+    """Read a JSON file. Numbers are finite, texts can be written again, and nothing is nested endlessly.
+
+    Args:
+        path: the file.
+        what: how a message names it, e.g. "plan".
+        limit: bytes that it may have.
+
+    Raises:
+        UserError: see :func:`read_text`; truncated or foreign.
+    """
+    text = read_text(path, what=what, limit=limit)
+    try:
+        value = parse_json(text)
     except ValueError as cause:
         raise UserError(f"{path}: truncated or not a {what} of coprune ({cause}); make it again") from cause
+    return value
 
 
-def read_document(path: Path, kind: type[D], *, what: str, schema: int, older: Collection[int] = ()) -> D:
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: no JSON; NaN, numbers beyond those of a float, half of a character, or nested more than
+            64 deep.
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_number, parse_float=_number, parse_int=_whole)
+    except RecursionError:
+        raise ValueError(f"nested more than {_DEEP} deep") from None
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_DEEP):
+        parts = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]
+    if level:
+        raise ValueError(f"nested more than {_DEEP} deep")
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(value, ensure_ascii=False).encode()  # half of a pair of surrogates
+    return value
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _number(word: str) -> float:
+    found = float(word)
+    return _no_number(word[:20]) if found in (float("inf"), -float("inf")) else found
+
+
+def _whole(word: str) -> int:
+    return int(word) if len(word) < 300 else _no_number(f"{word[:20]}…")
+
+
+def read_document(
+    path: Path,
+    kind: type[D],
+    *,
+    what: str,
+    schema: int,
+    older: Collection[int] = (),
+    limit: int = 1 << 26,
+) -> D:
     """Read a JSON document that states its schema, as a pydantic value.
 
     Args:
@@ -121,21 +215,29 @@ def read_document(path: Path, kind: type[D], *, what: str, schema: int, older: C
         what: how a message names it, e.g. "plan".
         schema: the schema this version writes.
         older: schemas that ``kind`` reads too.
+        limit: bytes that it may have.
 
     Raises:
         UserError: missing, truncated, foreign, or of another schema.
     """
-    content = read_json(path, what=what)
+    content = read_json(path, what=what, limit=limit)
     if not isinstance(content, dict) or "schema" not in content:
         raise UserError(f"{path}: not a {what} of coprune")
-    if content["schema"] not in (schema, *older):
+    if content["schema"] not in (schema, *older) or isinstance(content["schema"], bool):
+        said = shortened(content["schema"])
         raise UserError(
-            f"{path}: {what} schema {content['schema']}, this coprune reads {schema}; "
-            "use the version that wrote it"
+            f"{path}: {what} schema {said}, this coprune reads {schema}; use the version that wrote it"
         )
     try:
         return kind(**content)
     except ValidationError as cause:
         first = cause.errors()[0]
-        place = ".".join(str(p) for p in first["loc"])
-        raise UserError(f"{path}: not a valid {what}: {place}: {first['msg']}") from cause
+        place = ".".join(shortened(p, 80) for p in first["loc"])
+        said = shortened(first["msg"], 300)
+        raise UserError(f"{path}: not a valid {what}: {place}{': ' * bool(place)}{said}") from cause
+
+
+def shortened(value: object, length: int = 40) -> str:
+    """A value of a document for a message, in one short line."""
+    said = " ".join(str(value).split())
+    return said if len(said) <= length else f"{said[: length - 1]}…"

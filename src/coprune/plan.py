@@ -8,12 +8,13 @@ Shapes: ``U`` units of a group, ``K`` kept units.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from coprune.files import read_document, write_json
+from coprune.files import LARGE, Count, read_document, write_json
 
 SCHEMA = 1
 
@@ -46,10 +47,10 @@ class Member(BaseModel):
 
     layer: str
     role: Literal["producer", "consumer", "carrier"]
-    offset: int = Field(0, ge=0)
-    span: int = Field(1, ge=1)
-    width: int | None = Field(None, ge=1)
-    channels: tuple[int, ...] = ()
+    offset: Count = 0
+    span: Count = Field(1, ge=1)
+    width: Count | None = Field(None, ge=1)
+    channels: tuple[Count, ...] = ()
     parameter: str | None = None
 
     @model_validator(mode="after")
@@ -61,6 +62,10 @@ class Member(BaseModel):
         if len(set(self.channels)) != len(self.channels):
             raise ValueError(f"member {self.layer}: a channel is listed twice")
         return self
+
+    def of_units(self, size: int) -> Sequence[int]:
+        """The layer's channels that belong to a group of ``size`` units."""
+        return self.channels or range(self.offset, self.offset + size * self.span)
 
 
 class Knee(BaseModel):
@@ -74,7 +79,7 @@ class Knee(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    k: int
+    k: Count
     rule: str
     fallback: str | None = None
 
@@ -92,9 +97,9 @@ class TakeOver(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    unit: int = Field(ge=0)
+    unit: Count
     explained: float = Field(ge=0, le=1)
-    by: tuple[tuple[int, float], ...] = ()
+    by: tuple[tuple[Count, float], ...] = ()
 
 
 class GroupDecision(BaseModel):
@@ -122,14 +127,14 @@ class GroupDecision(BaseModel):
 
     name: str
     members: tuple[Member, ...]
-    size: int = Field(ge=1)
+    size: int = Field(ge=1, lt=2**31)
     kept: tuple[int, ...] = Field(min_length=1)
     reason: str
-    curve: tuple[tuple[int, float], ...] = ()
+    curve: tuple[tuple[Count, float], ...] = ()
     curve_name: str = ""
     knee: Knee | None = None
-    clusters: tuple[int, ...] = ()
-    medoids: tuple[int, ...] = ()
+    clusters: tuple[Count, ...] = ()
+    medoids: tuple[Count, ...] = ()
     position: tuple[tuple[float, float], ...] = ()
     score: tuple[float, ...] = ()
     took_over: tuple[TakeOver, ...] = ()
@@ -142,6 +147,9 @@ class GroupDecision(BaseModel):
         for member in self.members:
             if member.channels and len(member.channels) != self.size * member.span:
                 raise ValueError(f"group {self.name}: {member.layer} lists no {self.size} units")
+            last = max(member.channels, default=member.offset + self.size * member.span - 1)
+            if member.width is not None and last >= member.width:
+                raise ValueError(f"group {self.name}: {member.layer} has no channel {last} of {member.width}")
         return self
 
 
@@ -176,12 +184,35 @@ class Plan(BaseModel):
     method: str
     settings: dict[str, Any]
     budget: str
-    seed: int
+    seed: int = Field(ge=0, lt=2**64)
     model: str
     data: dict[str, str]
     groups: tuple[GroupDecision, ...]
     skipped: tuple[Skipped, ...] = ()
     joint: bool = False
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> Plan:
+        owners: dict[tuple[str, str, str | None], dict[int, str]] = {}
+        for group in self.groups:
+            if self.joint and group.kind in ("inner", "coupled"):
+                raise ValueError(f"group {group.name}: channels are not decided together (joint)")
+            for member in group.members:
+                if member.role == "carrier":  # a layer without channels of its own may serve several groups
+                    continue
+                taken = owners.setdefault((member.layer, member.role, member.parameter), {})
+                for channel in member.of_units(group.size):
+                    if taken.setdefault(channel, group.name) != group.name:
+                        raise ValueError(
+                            f"groups {taken[channel]} and {group.name} share channel {channel} of {member.layer}"
+                        )
+        names = [group.name for group in self.groups]
+        if len(set(names)) < len(names):
+            raise ValueError(f"group {next(n for n in names if names.count(n) > 1)} is there twice")
+        for key, kind in (("between", dict), ("round_to", int), ("recovery", str)):
+            if key in self.settings and not isinstance(self.settings[key], kind):
+                raise ValueError(f"settings: {key} is no {kind.__name__}")
+        return self
 
     @property
     def knees(self) -> tuple[Knee, ...]:
@@ -208,4 +239,4 @@ class Plan(BaseModel):
         Raises:
             UserError: missing, truncated, foreign, or of a later schema.
         """
-        return read_document(Path(path), Plan, what="plan", schema=SCHEMA)
+        return read_document(Path(path), Plan, what="plan", schema=SCHEMA, limit=LARGE)

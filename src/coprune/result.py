@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, field_validator
 from pydantic_core import CoreSchema, core_schema
 
-from coprune.files import read_document, write_json
+from coprune.files import Count, Figure, read_document, write_json
 
 SCHEMA: Literal[2] = 2
 OLDER = (1,)
@@ -44,13 +44,13 @@ class Stage(BaseModel):
     metric: str = "top1"
     higher_is_better: bool = True
     value: float = Field(ge=0, le=1)
-    samples: int | None = None
-    interval: tuple[float, float] | None = None
-    macs: int
-    params: int
-    calibration: float | None = None
-    bytes: int | None = None
-    peak_memory: int | None = None
+    samples: Count | None = None
+    interval: tuple[Figure, Figure] | None = None
+    macs: Count
+    params: Count
+    calibration: Figure | None = None
+    bytes: Count | None = None
+    peak_memory: Count | None = None
 
 
 class Latency(BaseModel):
@@ -66,14 +66,14 @@ class Latency(BaseModel):
 
     engine: str
     device: str
-    threads: int
-    batch: int
-    base_ms: float
-    pruned_ms: float
-    base_spread_ms: tuple[float, float]
-    pruned_spread_ms: tuple[float, float]
-    ratio: float
-    repeats: int
+    threads: Count
+    batch: Count
+    base_ms: Figure
+    pruned_ms: Figure
+    base_spread_ms: tuple[Figure, Figure]
+    pruned_spread_ms: tuple[Figure, Figure]
+    ratio: Figure
+    repeats: Count
 
 
 class Code(str, Enum):
@@ -185,11 +185,11 @@ class Result(BaseModel):
     schema_version: Literal[2] = Field(SCHEMA, alias="schema")
     method: str
     seed: int
-    units: dict[str, int]
+    units: dict[str, Count]
     stages: tuple[Stage, ...]
     judged: Judged | None = None
     latency: tuple[Latency, ...]
-    seconds: dict[str, float]
+    seconds: dict[str, Figure]
     versions: dict[str, str]
     processes: int = 1
     search: tuple[dict[str, Any], ...] = ()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from coprune.errors import UserError, near_matches
+from coprune.files import read_text, shortened
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,15 +31,17 @@ def arguments_of(path: Path) -> list[str]:
     Raises:
         UserError: missing file, no TOML, no or an unknown command, a value that is no option value.
     """
+    text = read_text(path, what="job file")
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text())
-    except OSError as cause:
-        raise UserError(f"{path}: cannot be read ({cause.strerror})") from cause
+        content: dict[str, Any] = tomllib.loads(text)
+    except RecursionError as cause:
+        raise UserError(f"{path}: not TOML of a job (nested too deeply)") from cause
     except ValueError as cause:
-        raise UserError(f"{path}: not TOML ({cause})") from cause
+        raise UserError(f"{path}: not TOML ({shortened(cause, 200)})") from cause
     command = content.pop("command", None)
     if command not in COMMANDS:
-        raise UserError(f"{path}: command = {command!r}; {near_matches(str(command), COMMANDS)}")
+        said = shortened(repr(command))
+        raise UserError(f"{path}: command = {said}; {near_matches(str(command), COMMANDS)}")
     words = [command]
     for key, value in content.items():
         option = "--" + key.replace("_", "-")
@@ -51,7 +54,7 @@ def arguments_of(path: Path) -> list[str]:
         elif isinstance(value, (str, int, float)):
             words += [option, str(value)]
         else:
-            raise UserError(f"{path}: {key} = {value!r} is no option value")
+            raise UserError(f"{path}: {shortened(key)} = {shortened(repr(value))} is no option value")
     return words
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coprune.files import read_document, write_json
+from coprune.files import Count, Figure, read_document, write_json
 
 SCHEMA = 1
 
@@ -17,9 +17,9 @@ class BaseFigures(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    value: float
-    macs: int
-    params: int
+    value: Figure
+    macs: Count
+    params: Count
 
 
 class Row(BaseModel):
@@ -42,16 +42,16 @@ class Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str
-    budget: float | str
+    budget: Figure | str
     seed: int
-    macs_ratio: float
-    pruned: float
-    recovered: float | None
-    finetuned: float | None
+    macs_ratio: Figure
+    pruned: Figure
+    recovered: Figure | None
+    finetuned: Figure | None
     recovery: str
-    kept: int
-    seconds: float
-    rate: float | None = None
+    kept: Count
+    seconds: Figure
+    rate: Figure | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -125,10 +125,10 @@ def read_records(raw: bytes, archive: Archive, *, records: int, where: str) -> t
 def _from_folder(folder: Path, names: Mapping[str, int]) -> dict[str, bytes]:
     found = {}
     for name in names:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: {name} is missing; unpack the archive again")
         try:
             found[name] = (folder / name).read_bytes()
-        except FileNotFoundError as cause:
-            raise UserError(f"{folder}: {name} is missing; unpack the archive again") from cause
         except OSError as cause:
             raise UserError(f"{folder / name}: cannot be read ({cause.strerror})") from cause
     return found

@@ -37,11 +37,10 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: missing, damaged or not UTF-8.
     """
+    check_regular(path, what="file")
     try:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except FileNotFoundError as cause:
-        raise UserError(f"{path}: no such file") from cause
     except (OSError, EOFError, zlib.error) as cause:
         raise UserError(f"{path}: cannot be read ({cause}); fetch the file again") from cause
     except UnicodeDecodeError as cause:

@@ -5,6 +5,7 @@ A checkpoint's ``config.json`` says what it is; no code that comes with a checkp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from coprune.errors import UserError
-from coprune.models.names import Source, remember
+from coprune.files import read_json, shortened
+from coprune.models.names import Source, check_arguments, remember
 
 SCHEME = "hf:"
 
@@ -95,8 +97,10 @@ def config_of(name: str) -> Any:
     """
     where, library = place_of(name), _transformers()
     try:
+        if Path(where).is_dir():
+            read_config(Path(where))
         with _quiet():
-            return library.AutoConfig.from_pretrained(where, trust_remote_code=False)
+            config = library.AutoConfig.from_pretrained(where, trust_remote_code=False)
     except _FAILURES as cause:
         way_out = (
             f"check its {CONFIG}"
@@ -104,6 +108,69 @@ def config_of(name: str) -> Any:
             else "no folder of that name; check the id and the network, or give a folder: hf:DIR"
         )
         raise UserError(f"model '{name}' cannot be read ({_first_line(cause)}); {way_out}") from cause
+    return tamed(config)
+
+
+_ELSEWHERE = (
+    "attn_implementation",
+    "auto_map",
+    "compression_config",
+    "custom_pipelines",
+    "experts_implementation",
+    "kernel_config",
+    "name_or_path",
+    "quantization_config",
+    "trust_remote_code",
+    "use_kernels",
+    "use_pretrained_backbone",
+)
+"""Keys of a configuration that make transformers look for code, weights or kernels somewhere."""
+
+_MOST = {"label": 1_000_000, "layer": 10_000, "block": 10_000, "depth": 10_000}
+"""What keys with these words in them may count: lists are made of so many entries before any weight is."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of a folder's ``config.json``, without what names anything outside of the folder.
+
+    Raises:
+        UserError: missing or damaged, counts that no network has, arguments for timm that do more than shape
+            a network.
+    """
+    described = read_json(folder / CONFIG, what="configuration")
+    if not isinstance(described, dict):
+        raise UserError(f"{folder / CONFIG}: not a configuration of 🤗 transformers")
+    return _inside(described, where=folder / CONFIG)
+
+
+def _inside(part: Any, *, where: Path) -> Any:
+    if isinstance(part, list):
+        return [_inside(inner, where=where) for inner in part]
+    if not isinstance(part, dict):
+        return part
+    found = {}
+    for key, value in part.items():
+        most = min((most for word, most in _MOST.items() if word in key.lower()), default=None)
+        if most is not None and isinstance(value, int) and value > most:
+            raise UserError(f"{where}: {shortened(key)} = {shortened(value)} is more than {most:,}")
+        if key in ("model_args", "backbone_kwargs") and isinstance(value, dict):
+            check_arguments(Source(f"{SCHEME}{where.parent}", value))
+        place = key.startswith("_") or key in _ELSEWHERE
+        place = place or (isinstance(value, str) and bool(re.search(r"[/\\:]", value)))
+        if not place:
+            found[key] = value if key in ("id2label", "label2id") else _inside(value, where=where)
+    return found
+
+
+def tamed(config: Any) -> Any:
+    """A configuration that fetches neither weights nor kernels; changed in place."""
+    for part in (config, *(getattr(config, key, None) for key in getattr(config, "sub_configs", ()))):
+        if getattr(part, "use_pretrained_backbone", False):
+            part.use_pretrained_backbone = False
+        for attribute in ("_attn_implementation", "_experts_implementation"):
+            if "/" in str(getattr(part, attribute, None)):
+                setattr(part, attribute, None)
+    return config
 
 
 def reads_images(config: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,7 +158,9 @@ def library_factory(scheme: str, name: str) -> Callable[..., nn.Module]:
         UserError: the library is not installed, or has no such classifier (with near matches).
     """
     library, opened, known = LIBRARIES[scheme], _opened(scheme), known_names(scheme)
-    if (name.partition(".")[0] if scheme == "timm" else name) not in known:
+    # timm would take a name such as ``resnet18.hf-hub:…`` for an address.
+    plain, _, weights = name.partition(".") if scheme == "timm" else (name, "", "")
+    if plain not in known or not re.fullmatch(r"[\w.]*", weights):
         raise UserError(
             f"unknown model '{scheme}:{name}'; {near_matches(name, known) if name else 'write a name'}"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from coprune.errors import UserError, near_matches
+from coprune.files import shortened
 from coprune.forward import FAILURES
 from coprune.models.densenet import SmallImageDenseNet
 from coprune.models.libraries import LIBRARIES, library_factory
@@ -41,6 +43,51 @@ class Source:
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+SHAPING = frozenset(
+    """
+    num_classes num_labels in_channels in_chans in_size img_size image_size patch_size spatial_size
+    width widths width_mult width_factor widen_factor width_per_group base_width embed_dim embed_dims dim dims
+    hidden_dim hidden_size hidden_sizes num_features stem_width stem_chs stem_size channels layers
+    init_block_channels final_block_channels num_init_features growth_rate bn_size cardinality groups
+    depth depths depth_mult num_layers num_blocks num_heads heads head_dim mlp_ratio mlp_ratios mlp_dim
+    expand_ratio window_size window_sizes kernel_size kernel_sizes representation_size head_hidden_size
+    qkv_bias qk_norm class_token reg_tokens no_embed_class dynamic_img_size init_values layer_scale
+    drop_rate drop_path_rate proj_drop_rate attn_drop_rate pos_drop_rate patch_drop_rate
+    dropout dropout_rate attention_dropout stochastic_depth_prob
+    output_stride replace_stride_with_dilation global_pool act_layer norm_layer pos_embed stem_type pad_type
+    aux_logits transform_input init_weights zero_init_residual zero_init_last fixed_size bottleneck
+    """.split()
+)
+"""Arguments that say what shape a network has. Others of a library's may name files, addresses or code."""
+
+
+def check_arguments(source: Source) -> None:
+    """Refuse arguments that do more than shape a network, whatever version of a library would take them.
+
+    Those of the project's own networks and of a user's own factory are the factory's business.
+
+    Raises:
+        UserError: names the first.
+    """
+    if source.name.partition(":")[0] in ("coprune", "python"):
+        return
+    for name, value in source.arguments.items():
+        if name not in SHAPING:
+            raise UserError(
+                f"model '{source.name}' takes no {shortened(name)} here; only what shapes the network can be "
+                "given, such as num_classes, img_size or depth"
+            )
+        if not _is_plain(value):
+            raise UserError(f"model '{source.name}': {name} = {shortened(value)} is no size and no plain word")
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_plain(part) for part in value)
+    word = isinstance(value, str) and re.fullmatch(r"\w{0,32}", value)
+    return value is None or isinstance(value, int | float) or bool(word)
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:
@@ -103,6 +150,7 @@ def build(source: Source) -> nn.Module:
             refuses the arguments, fails, or returns something else than a module.
     """
     factory = _factory(source.name)
+    check_arguments(source)
     try:
         model = factory(**source.arguments)
     except UserError:
@@ -111,7 +159,8 @@ def build(source: Source) -> nn.Module:
         why = str(cause) or f"a {type(cause).__name__} without words"
         if isinstance(cause, (LookupError, AttributeError)):  # the key alone says little
             why = f"{type(cause).__name__}: {cause}"
-        raise UserError(f"model '{source.name}' refused {dict(source.arguments)}: {why}") from cause
+        given = shortened(dict(source.arguments), 200)
+        raise UserError(f"model '{source.name}' refused {given}: {shortened(why, 300)}") from cause
     if not isinstance(model, nn.Module):
         raise UserError(f"model '{source.name}' returned a {type(model).__name__}, not a torch.nn.Module")
     return remember(model.eval(), source)

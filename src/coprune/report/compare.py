@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coprune.files import read_document, write_text
+from coprune.files import Count, Figure, read_document, write_text
 from coprune.report import words
 from coprune.report.shell import page
 from coprune.report.summary import STAGES, last_measured, notes_of, read_budget, stage_values, summarise
@@ -21,22 +21,24 @@ _STEPS = {**words.STAGES, "pruned": "Right after surgery"}
 class _Base(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    value: float
-    macs: int
-    params: int
+    value: Figure
+    macs: Count
+    params: Count
 
 
 class _Row(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     method: str
-    budget: float | str
+    budget: Figure | str
     seed: int
-    macs_ratio: float
-    pruned: float | None = None
-    recovered: float | None = None
-    finetuned: float | None = None
+    macs_ratio: Figure
+    pruned: Figure | None = None
+    recovered: Figure | None = None
+    finetuned: Figure | None = None
     recovery: str = "none"
+    kept: Count | None = None
+    notes: tuple[str, ...] | None = ()
 
 
 class _Comparison(BaseModel):
@@ -45,6 +47,8 @@ class _Comparison(BaseModel):
     schema_version: int = Field(SCHEMA, alias="schema")
     base: _Base
     rows: list[_Row]
+    left_out: tuple[str, ...] = ()
+    job: dict[str, Any] | None = None
 
 
 def render_compare(compare: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -63,9 +64,10 @@ def notes_of(compare: dict[str, Any]) -> list[str]:
 def read_budget(budget: float | str) -> float | str:
     """``0.5``, ``"0.5"`` and ``"keep_macs=0.5"`` are one budget; words stay words."""
     try:
-        return float(str(budget).removeprefix("keep_macs="))
+        share = float(str(budget).removeprefix("keep_macs="))
     except ValueError:
         return str(budget)
+    return share if math.isfinite(share) else str(budget)
 
 
 def stage_values(rows: Sequence[dict[str, Any]], stage: str) -> list[float]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from coprune.data import DataSet
 from coprune.errors import UserError
-from coprune.files import read_document, write_json
+from coprune.files import LARGE, read_document, write_json
 from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.ranks.exchange import check_same
@@ -137,7 +137,7 @@ def _find(current: nn.Module, prepared: Prepared, name: str, *, kinds: Sequence[
 
 
 def _read_decision(place: Path) -> GroupDecision:
-    return read_document(place / "decision.json", _Stored, what="decision", schema=1).decision
+    return read_document(place / "decision.json", _Stored, what="decision", schema=1, limit=LARGE).decision
 
 
 class _Stored(BaseModel):

@@ -21,13 +21,13 @@ from coprune.measure import (
     measure_latency,
     peak_memory,
 )
-from coprune.models import build, source_of
 from coprune.plan import Plan
 from coprune.report import write as write_page
 from coprune.result import Latency, Result
 from coprune.run.environment import pick_device, set_up
 from coprune.run.job import open_data
 from coprune.store import load
+from coprune.store.model import full_size
 from coprune.store.tensors import tensor_file_size
 
 ENGINES = ("torch", "onnxruntime")
@@ -71,9 +71,8 @@ def measure_run(
     loaded = open_data(data, calibration=0, seed=0, model=str(run)) if data else None
     example = next(iter(loaded.heldout.batches(1)))[0] if loaded else torch.zeros(1, *shape)
     check_takes(model, example)
-    source = source_of(model)
     # Latency does not depend on the values of the weights: a fresh full-size model will do.
-    base = build(source) if source else None
+    base = full_size(run, trust=trust)
     networks = {"unpruned": base, "this run": model} if base else {"this run": model}
     for name, network in networks.items():
         yield (

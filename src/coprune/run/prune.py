@@ -32,11 +32,11 @@ from coprune.run.measured import Measured
 from coprune.run.outcome import Outcome
 from coprune.run.searched import Searched, searched_once
 from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved, trained_as_suits
-from coprune.run.steps import Prepared, gather_for, measured_for, prepare, recover
+from coprune.run.steps import Prepared, gather_few, gather_for, measured_for, prepare, recover
 from coprune.run.trials import Trials, calibration_parts, is_judged, surely_within, surely_worse, why_nothing
 from coprune.select import Method
 from coprune.store.model import check_finite, weights_fingerprint
-from coprune.store.profile import load_profile, save_profile
+from coprune.store.profile import check_profile, load_profile, save_profile
 from coprune.surgery import cut
 from coprune.training import Checkpoint, fit
 
@@ -130,6 +130,17 @@ def prune_model(
             )
     else:
         with watch.measure("profile"):
+            where = Path(settings.profile) if settings.profile else folder.path / "profile" if folder else None
+            if known and where:
+                due = gather_few(
+                    model,
+                    prepared,
+                    statistics_part,
+                    [s for s in method.needs(options) if s.key in known],
+                    classes=data.classes,
+                    device=device,
+                )
+                check_profile(known, due, where=where)
             profile = gather_for(
                 model,
                 prepared,
@@ -140,8 +151,8 @@ def prune_model(
                 known=known,
             )
             if folder:
-                where = folder.path / "profile"
-                save_profile(where, profile.tensors, model=fingerprint, data=seen, groups=sizes)
+                own = folder.path / "profile"
+                save_profile(own, profile.tensors, model=fingerprint, data=seen, groups=sizes)
         with watch.measure("select"), prepared.within_reach():
             choices = method.choose(profile, options, settings.seed)
             joint = not isinstance(choices, Sequence)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coprune.files import read_document, write_json
+from coprune.files import LARGE, read_document, write_json
 from coprune.plan import GroupDecision
 from coprune.ranks.exchange import on_first
 from coprune.result import Note
@@ -45,7 +45,7 @@ def searched_once(file: Path | None, search: Callable[[], Searched]) -> Searched
     if file is None:
         return search()
     if on_first(file.is_file):
-        kept = read_document(file, _Kept, what="search", schema=SCHEMA)
+        kept = read_document(file, _Kept, what="search", schema=SCHEMA, limit=LARGE)
         found = None if kept.probes is None else Found(kept.decisions, kept.probes)
         return kept.decisions, found, kept.notes
     decisions, found, notes = search()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coprune.allocate import measured_curves
 from coprune.data import DataSet, LoaderSource, MemorySource, Source
-from coprune.data.dataset import check_classes
+from coprune.data.dataset import check_classes, in_memory
 from coprune.data.shares import own_batches
 from coprune.data.source import name_of, where_in
 from coprune.errors import UserError
@@ -21,6 +21,7 @@ from coprune.measure.accuracy import check_outputs
 from coprune.plan import GroupDecision, Skipped
 from coprune.profile import Profile, Statistic, gather
 from coprune.raised import within
+from coprune.ranks.who import world
 from coprune.recover import Recovered, kept_outputs, recovered
 from coprune.run.decisions import Choices
 from coprune.run.measured import Measured, Trial
@@ -195,6 +196,23 @@ def gather_for(
                 check_takes(model, moved(batch.inputs, device))
         raise
     return Profile(prepared.units.groups, prepared.cost, {**have, **found}, device)
+
+
+def gather_few(
+    model: nn.Module,
+    prepared: Prepared,
+    source: Source,
+    statistics: Sequence[Statistic],
+    *,
+    classes: int,
+    device: str,
+) -> dict[str, dict[str, Tensor]]:
+    """Statistics of a few samples, to compare names, shapes and types with; arguments as :func:`gather_for`."""
+    few = in_memory([next(iter(source.batches(max(2, world()))))])
+    # A batch a sample: every process has one.
+    return gather(
+        model, prepared.units.groups, few, statistics, classes=classes, batch_size=1, device=device, label="check"
+    )
 
 
 def measured_for(

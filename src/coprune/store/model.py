@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,59 +19,25 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.errors import UserError
-from coprune.files import read_document, write_json
+from coprune.files import read_document, shortened, write_json
 from coprune.models import Source, build, remember, source_of
 from coprune.models.attention import separate_attention, separated_in
 from coprune.models.layout import laid_out
 from coprune.models.reparametrised import fold_reparametrised
 from coprune.models.standardised import fold_standardised, folded_in
-from coprune.store.tensors import read_tensors, write_tensors
+from coprune.store.guard import built_within
+from coprune.store.sizes import Size, check_same_weights, layer_sizes, resize
+from coprune.store.tensors import read_header, read_tensors, write_tensors
 from coprune.store.transformers import (
     Architecture,
-    attention_counts,
     build_architecture,
     save_architecture,
     tie_weights,
 )
-from coprune.units.layers import has_channels
 
 SCHEMA = 1
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
-
-# The attributes of a layer that say how large it is; everything else is the factory's business.
-_SIZES = (
-    "in_channels",
-    "out_channels",
-    "groups",
-    "in_features",
-    "out_features",
-    "num_features",
-    "num_channels",
-    "num_groups",
-    "num_parameters",
-    "normalized_shape",
-    "embedding_dim",
-    "nf",
-    "nx",
-)
-
-
-Size = int | tuple[int, ...]
-"""A layer norm's is a tuple."""
-
-
-def layer_sizes(model: nn.Module) -> dict[str, dict[str, Size]]:
-    """Module name → the size attributes it has, for every layer with weights and every attention."""
-    sizes: dict[str, dict[str, Size]] = {}
-    for name, module in model.named_modules():
-        found = {a: getattr(module, a) for a in _SIZES if isinstance(getattr(module, a, None), int | tuple)}
-        if found and has_channels(module):
-            sizes[name] = found
-    for name, counts in attention_counts(model).items():
-        sizes[name] = {**sizes.get(name, {}), **counts}
-    return sizes
-
 
 def weights_fingerprint(model: nn.Module) -> str:
     """A digest of all parameters and buffers: the same weights give the same text."""
@@ -173,65 +140,58 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder")
     described = describe(folder)
-    tensors = read_tensors(folder / WEIGHTS, what="weights file")
-    source = Source(described.source.name, described.source.arguments) if described.source else None
-    if model is None and described.transformers is not None:
-        model = build_architecture(folder, described.transformers)
+    header = read_header(folder / WEIGHTS, what="weights file")
     if model is None:
-        if source is None:
-            raise UserError(
-                f"{folder}: holds a {described.class_name} that was not built by name; "
-                "give a fresh one: coprune.load(run, model=...)"
-            )
-        if source.name.startswith("python:") and not trust:
+        model = _full_size(folder, described, header, trust=trust)
+    fold_reparametrised(model, only=header)
+    fold_standardised(separate_attention(model, only=described.separated), only=described.folded)
+    resize(model, described.layers, header, where=folder / WEIGHTS)
+    tie_weights(model)
+    load_weights(laid_out(model), read_tensors(folder / WEIGHTS, what="weights file"), where=str(folder / WEIGHTS))
+    if weights_fingerprint(model) != described.fingerprint:
+        raise UserError(f"{folder}: {WEIGHTS} is damaged or not the one that {DESCRIPTION} describes")
+    source = _source(described)
+    return (remember(model, source) if source else model).eval()
+
+
+def full_size(run: Path, *, trust: bool = False) -> nn.Module | None:
+    """What the model of a run folder was cut from, with fresh weights; None where nobody says what that was.
+
+    Raises:
+        UserError: see :func:`load`.
+    """
+    described = describe(run)
+    if described.source is None and described.transformers is None:
+        return None
+    return _full_size(run, described, read_header(run / WEIGHTS, what="weights file"), trust=trust)
+
+
+def _source(described: Description) -> Source | None:
+    return Source(described.source.name, described.source.arguments) if described.source else None
+
+
+def _full_size(
+    folder: Path, described: Description, header: Mapping[str, Tensor], *, trust: bool
+) -> nn.Module:
+    if described.transformers is not None:
+        architecture = described.transformers
+        return built_within(header, lambda: build_architecture(folder, architecture), where=str(folder))
+    source = _source(described)
+    if source is None:
+        raise UserError(
+            f"{folder}: holds a {shortened(described.class_name, 80)} that was not built by name; "
+            "give a fresh one: coprune.load(run, model=...)"
+        )
+    if source.name.startswith("python:"):
+        if not trust:
             raise UserError(
                 f"{folder}: was built by {source.name}, and loading it runs that code; allow it with "
                 "coprune.load(run, trust=True) or --trust, or give the model: coprune.load(run, model=...)"
             )
-        model = build(source)
-    fold_reparametrised(model, only=tensors)
-    fold_standardised(separate_attention(model, only=described.separated), only=described.folded)
-    resize(model, described.layers, tensors, where=str(folder))
-    tie_weights(model)
-    load_weights(laid_out(model), tensors, where=str(folder / WEIGHTS))
-    if weights_fingerprint(model) != described.fingerprint:
-        raise UserError(f"{folder}: {WEIGHTS} is damaged or not the one that {DESCRIPTION} describes")
-    return (remember(model, source) if source else model).eval()
-
-
-def resize(
-    model: nn.Module,
-    layers: dict[str, dict[str, Size]],
-    tensors: dict[str, Tensor],
-    *,
-    where: str,
-) -> None:
-    """Give layers the sizes, and (uninitialised) weights of the shapes and types, of a pruned model.
-
-    Args:
-        model: full size; changed in place.
-        layers: module name → size attributes.
-        tensors: the weights to come; only their shapes and types are used.
-        where: how a message names the origin.
-
-    Raises:
-        UserError: a layer that this model does not have.
-    """
-    modules = dict(model.named_modules())
-    for name, sizes in layers.items():
-        if name not in modules:
-            raise UserError(f"{where}: layer '{name}' is not in this {type(model).__name__}")
-        for attribute, value in sizes.items():
-            setattr(modules[name], attribute, value)
-    for name, module in modules.items():
-        for key, old in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            saved = tensors.get(f"{name}.{key}" if name else key)
-            if saved is None or (saved.shape == old.shape and saved.dtype == old.dtype):
-                continue
-            fresh = torch.empty_like(saved)
-            if isinstance(old, nn.Parameter):
-                fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
-            setattr(module, key, fresh)
+        return build(source)
+    if source.name.startswith("hf:"):
+        raise UserError(f"{folder / DESCRIPTION}: does not say how its 🤗 model was built; restore the file")
+    return built_within(header, lambda: build(source), where=str(folder))
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], *, where: str) -> None:
@@ -240,18 +200,7 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], *, where: str) ->
     Raises:
         UserError: names or shapes that differ (the first few are listed), NaN or Inf.
     """
-    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    given = {name: tuple(t.shape) for name, t in tensors.items()}
-    if expected != given:
-        wrong = [
-            f"{name} {given.get(name, 'missing')} for {expected.get(name, 'nothing')}"
-            for name in sorted(expected.keys() | given.keys())
-            if expected.get(name) != given.get(name)
-        ]
-        raise UserError(
-            f"{where}: not weights of this {type(model).__name__}: {'; '.join(wrong[:3])}"
-            + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        )
+    check_same_weights(model, tensors, where=where)
     check_finite(tensors, model=model, where=where)
     state = OrderedDict(tensors)
     # Versions of its modules' formats, without which some (MNASNet) refuse what they wrote themselves.

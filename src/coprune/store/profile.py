@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
+import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from coprune.errors import UserError
-from coprune.files import read_json, write_json
+from coprune.files import read_document, shortened, write_json
 from coprune.store.tensors import read_tensors, write_tensors
 
 INDEX = "profile.json"
@@ -56,20 +59,59 @@ def load_profile(
     Raises:
         UserError: missing, truncated, gathered from another model or other samples, or without some groups.
     """
-    index = read_json(folder / INDEX, what="profile")
-    if not isinstance(index, dict) or index.get("schema") != SCHEMA:
-        raise UserError(f"{folder / INDEX}: not a profile of coprune, schema {SCHEMA}")
-    for what, wanted in (("model", model), ("data", data)):
-        if index.get(what) != wanted:
+    index = read_document(folder / INDEX, _Index, what="profile", schema=SCHEMA)
+    for what, has, wanted in (("model", index.model, model), ("data", index.data, data)):
+        if has != wanted:
             raise UserError(
-                f"{folder}: was gathered from another {what} ({index.get(what)}, here {wanted}); "
+                f"{folder}: was gathered from another {what} ({shortened(has)}, here {wanted}); "
                 "leave --profile out to gather anew"
             )
-    there = index.get("groups", {})
-    unknown = [name for name, size in groups.items() if there.get(name) != size]
+    unknown = [name for name, size in groups.items() if index.groups.get(name) != size]
     if unknown:
         raise UserError(
             f"{folder}: was gathered without {len(unknown)} of the {len(groups)} groups asked for "
             f"({unknown[0]}); give --only, --skip and --units as there, or leave --profile out to gather anew"
         )
-    return {key: read_tensors(folder / f"{key}.safetensors", what="statistic") for key in index["statistics"]}
+    return {key: read_tensors(folder / f"{key}.safetensors", what="statistic") for key in index.statistics}
+
+
+class _Index(BaseModel):
+    schema_version: int = Field(alias="schema")
+    model: str
+    data: str
+    groups: dict[str, int]
+    statistics: tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...]
+
+
+def check_profile(
+    known: Mapping[str, Mapping[str, Tensor]], due: Mapping[str, Mapping[str, Tensor]], *, where: Path
+) -> None:
+    """Refuse statistics that were not gathered, and kept, as they would be now.
+
+    Args:
+        known: key → name → tensor, as read; may describe more groups than are asked about.
+        due: the same of a few samples: names, shapes and types are those of all samples.
+        where: the folder.
+
+    Raises:
+        UserError: names the first tensor that is missing, of another shape, or has NaN, Inf, or a negative count
+            of samples or sum of squares.
+    """
+    for key, tensors in due.items():
+        for name, wanted in tensors.items():
+            found, cause = known[key].get(name), ""
+            if found is None:
+                cause = "is missing"
+            elif found.shape != wanted.shape or found.dtype != wanted.dtype:
+                kinds = (f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in (found, wanted))
+                cause = " for ".join(kinds)
+            elif not bool(torch.isfinite(found).all()):
+                cause = "has NaN or Inf"
+            elif name.endswith(("count", "/m2")) and bool((found.diagonal() if found.ndim == 2 else found).lt(0).any()):
+                cause = "has values below 0"
+            elif name.endswith("/count") and not bool(found.sum() > 0):
+                cause = "is of no samples"
+            if cause:
+                raise UserError(
+                    f"{where}: damaged profile: '{name}' of {key} {cause}; leave --profile out to gather anew"
+                )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from coprune.errors import UserError
-from coprune.files import write_bytes
+from coprune.files import check_regular, write_bytes
 from coprune.ranks.who import is_first
 
 
@@ -48,14 +49,57 @@ def read_tensors(path: Path, *, what: str) -> dict[str, Tensor]:
     Raises:
         UserError: missing, truncated or foreign.
     """
+    read_header(path, what=what)  # before all bytes are
     try:
         return load_tensors(path.read_bytes())
-    except FileNotFoundError as cause:
-        raise UserError(f"{path}: no such {what}") from cause
     except OSError as cause:
         raise UserError(f"{path}: cannot be read ({cause.strerror})") from cause
     except (SafetensorError, ValueError) as cause:
         raise UserError(f"{path}: truncated or not safetensors ({cause}); make it again") from cause
+
+
+_TYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
+
+
+def read_header(path: Path, *, what: str) -> dict[str, Tensor]:
+    """What is in a safetensors file, without its values: name → tensor on the meta device.
+
+    Raises:
+        UserError: missing, truncated, foreign, or of a type that no weights of PyTorch's layers have.
+    """
+    check_regular(path, what=what)
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            found = {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
+    except OSError as cause:
+        raise UserError(f"{path}: cannot be read ({cause.strerror or cause})") from cause
+    except (SafetensorError, ValueError) as cause:
+        raise UserError(f"{path}: truncated or not safetensors ({cause}); make it again") from cause
+    foreign = next((f"{dtype} of '{name}'" for name, (dtype, _) in found.items() if dtype not in _TYPES), None)
+    if foreign:
+        raise UserError(f"{path}: {foreign} is no type of weights; known: {', '.join(_TYPES)}")
+    return {
+        name: torch.empty(shape, dtype=_TYPES[dtype], device="meta")
+        for name, (dtype, shape) in found.items()
+    }
 
 
 def tensor_file_size(tensors: Mapping[str, Tensor]) -> int:

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from torch import nn
 
 from coprune.errors import UserError
-from coprune.files import read_json, write_bytes
-from coprune.models.hf import CONFIG, TOKENIZER_FILES
+from coprune.files import read_json, shortened, write_bytes
+from coprune.models.hf import CONFIG, TOKENIZER_FILES, read_config, tamed
 from coprune.units.attention import attention_family
 
 GENERATION = "generation_config.json"
@@ -117,27 +117,31 @@ def build_architecture(folder: Path, architecture: Architecture) -> nn.Module:
         from huggingface_hub.errors import StrictDataclassError
     except ImportError as cause:
         raise UserError(f"{folder}: holds a model of 🤗 transformers; pip install 'coprune[text]'") from cause
-    described = read_json(folder / CONFIG, what="configuration")
-    names = described.get("architectures") if isinstance(described, dict) else None
+    described = read_config(folder)
+    names = described.get("architectures")
     name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
     kind = getattr(transformers, name, None) if name.isidentifier() else None
     made: Any = kind if inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel) else None
     if made is None or made.config_class is None:
         raise UserError(
-            f"{folder / CONFIG}: names the class '{name}', which transformers {transformers.__version__} "
+            f"{folder / CONFIG}: names the class '{shortened(name)}', which transformers {transformers.__version__} "
             "does not have; install the version that the model was made with"
         )
     try:
-        config = made.config_class.from_dict(described)
+        config = tamed(made.config_class.from_dict(described))
         _set_attention(config, architecture.attention)
         with torch.random.fork_rng(devices=[]):
             model: Any = made(config)
     except (*_REFUSALS, StrictDataclassError) as cause:
-        why = " ".join(str(cause).split())
+        why = shortened(cause, 300)
         raise UserError(f"{folder / CONFIG}: {name} refuses it: {why}; restore the file") from cause
     if (folder / GENERATION).is_file() and model.can_generate():
         settings = read_json(folder / GENERATION, what="generation settings")
-        model.generation_config = transformers.GenerationConfig.from_dict(settings)
+        try:
+            model.generation_config = transformers.GenerationConfig.from_dict(settings)
+        except (*_REFUSALS, ImportError) as cause:
+            why = shortened(cause, 300)
+            raise UserError(f"{folder / GENERATION}: not generation settings ({why})") from cause
     if any((folder / file).is_file() for file in INPUT_FILES):
         model._coprune_tokenizer = str(folder)
     for buffer, dtype in architecture.buffers.items():

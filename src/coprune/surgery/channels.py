@@ -75,6 +75,16 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
     """
     modules = dict(model.named_modules())
     for decision in decisions:
+        if decision.name not in modules:
+            raise UserError(
+                f"plan for another model: layer '{decision.name}' is not in this {type(model).__name__}"
+            )
+        made = channel_count(modules[decision.name], "output")
+        if not decision.members and made != decision.size:
+            raise UserError(
+                f"plan for another model: layer '{decision.name}' has {made} channels, the plan says "
+                f"{decision.size}"
+            )
         shares: dict[tuple[str, str], list[Member]] = defaultdict(list)
         for member in decision.members:
             shares[member.layer, member.role].append(member)

@@ -146,13 +146,13 @@ def _groups(
                 heads.append(found)
         block = next((f for f in FEED_FORWARDS if _is_of(f, module)), None)
         # As convolutions, such blocks are traced like any other.
-        if block is not None and channels_of(modules[_relative(name, block.second)], "input"):
+        if block is not None and channels_of(modules[relative(name, block.second)], "input"):
             reason = _refusal(module, block.unless)
-            first = [_relative(name, layer) for layer in block.first]
+            first = [relative(name, layer) for layer in block.first]
             if reason:
                 refused |= dict.fromkeys(first, reason)
             else:
-                neurons.append(_neurons(first, _relative(name, block.second), modules, parts=block.parts))
+                neurons.append(_neurons(first, relative(name, block.second), modules, parts=block.parts))
     if not attention:
         return (), {}
     order = {name: at for at, name in enumerate(modules)}
@@ -168,7 +168,7 @@ def _refusal(module: nn.Module, unless: tuple[Refusal, ...]) -> str | None:
     return None
 
 
-def _relative(name: str, path: str) -> str:
+def relative(name: str, path: str) -> str:
     """The full name of a layer that is named relative to a module."""
     while path.startswith("../"):
         name, path = name.rpartition(".")[0], path.removeprefix("../")
@@ -182,7 +182,7 @@ def _heads(
     head_size = getattr(module, family.head_size) if family.head_size else 0
     parts: list[tuple[str, int, int, int]] = []
     for projection in family.projections:
-        layer = _relative(name, projection.layer)
+        layer = relative(name, projection.layer)
         width = channels_of(modules[layer], "output") if layer in modules else None
         if width is None and projection.optional:
             continue
@@ -192,7 +192,7 @@ def _heads(
         if not head_size:
             head_size = part // getattr(module, family.scaled[0])
         parts.append((layer, projection.part * part, part, part // (head_size * projection.each)))
-    out = _relative(name, family.out)
+    out = relative(name, family.out)
     read = channels_of(modules[out], "input") if out in modules else None
     size = min((heads for *_, heads in parts), default=0)
     if read is None or size < 1 or read % size or any(part % size for _, _, part, _ in parts):
@@ -203,7 +203,7 @@ def _heads(
     ]
     # The module itself counts heads, computes with them, and may own parameters of theirs.
     members.append(Member(layer=name, role="carrier", span=head_size if family.parameters else 1))
-    carriers = (_relative(name, path) for path in family.carriers)
+    carriers = (relative(name, path) for path in family.carriers)
     members += [Member(layer=c, role="carrier") for c in carriers if c in modules and c != name]
     members.append(Member(layer=out, role="consumer", span=read // size))
     return ChannelGroup(name, size, tuple(members), "heads")

@@ -1,0 +1,190 @@
+"""The sizes that layers have after surgery, and whether they are those of the tensors that are to come.
+
+Shapes: those of the layers' own parameters and buffers, see the layers of PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from coprune.errors import UserError
+from coprune.files import shortened
+from coprune.store.transformers import attention_counts
+from coprune.units.attention import attention_family, channels_of, relative
+from coprune.units.layers import has_channels, is_transposed
+
+# The attributes of a layer that say how large it is; everything else is the factory's business.
+_SIZES = (
+    "in_channels",
+    "out_channels",
+    "groups",
+    "in_features",
+    "out_features",
+    "num_features",
+    "num_channels",
+    "num_groups",
+    "num_parameters",
+    "normalized_shape",
+    "embedding_dim",
+    "nf",
+    "nx",
+)
+
+
+_Positive = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
+
+Size = _Positive | tuple[_Positive, ...]
+"""A layer norm's is a tuple."""
+
+
+def layer_sizes(model: nn.Module) -> dict[str, dict[str, Size]]:
+    """Module name → the size attributes it has, for every layer with weights and every attention."""
+    sizes: dict[str, dict[str, Size]] = {}
+    for name, module in model.named_modules():
+        found = {a: getattr(module, a) for a in _SIZES if isinstance(getattr(module, a, None), int | tuple)}
+        if found and has_channels(module):
+            sizes[name] = found
+    for name, counts in attention_counts(model).items():
+        sizes[name] = {**sizes.get(name, {}), **counts}
+    return sizes
+
+
+def resize(
+    model: nn.Module,
+    layers: Mapping[str, Mapping[str, Size]],
+    tensors: Mapping[str, Tensor],
+    *,
+    where: Path,
+) -> None:
+    """Give layers the sizes, and (uninitialised) weights of the shapes and types, of a pruned model.
+
+    Args:
+        model: full size; changed in place.
+        layers: module name → size attributes.
+        tensors: the weights to come; only their shapes and types are used.
+        where: the file that they are in.
+
+    Raises:
+        UserError: a layer or a size that this model does not have, weights of another kind of numbers, or
+            sizes that are not those of the weights.
+    """
+    modules = dict(model.named_modules())
+    full = layer_sizes(model)
+    rows = {name: channels_of(module, "output") for name, module in modules.items()}
+    for name, sizes in layers.items():
+        if name not in modules:
+            raise UserError(f"{where.parent}: layer '{shortened(name)}' is not in this {type(model).__name__}")
+        for attribute, value in sizes.items():
+            was = full.get(name, {}).get(attribute)
+            if was is None or isinstance(was, tuple) != isinstance(value, tuple):
+                said = f"{shortened(attribute)} = {shortened(value)}"
+                raise UserError(f"{where.parent}: layer '{name}' has no size {said}; restore model.json")
+            setattr(modules[name], attribute, value)
+    for name, module in modules.items():
+        for key, old in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            saved = tensors.get(f"{name}.{key}" if name else key)
+            if saved is None or (saved.shape == old.shape and saved.dtype == old.dtype):
+                continue
+            if numbers_of(saved) != numbers_of(old) or saved.ndim != old.ndim or not saved.numel():
+                due, has = (f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in (old, saved))
+                raise UserError(
+                    f"{where}: not weights of this {type(model).__name__}: '{name}.{key}' {has} for {due}"
+                )
+            fresh = torch.empty(saved.shape, dtype=saved.dtype)
+            if isinstance(old, nn.Parameter):
+                fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
+            setattr(module, key, fresh)
+    check_same_weights(model, tensors, where=str(where))
+    for name, module in modules.items():
+        due = dict(_due(module))
+        has = {key: tuple(t.shape) for key in due if (t := module._parameters.get(key)) is not None}
+        has |= {key: tuple(t.shape) for key in due if (t := module._buffers.get(key)) is not None}
+        wrong = [f"{key} {list(has[key])} for {list(due[key])}" for key in has if has[key] != due[key]]
+        if wrong or not _heads_fit(name, modules, full.get(name, {}), rows):
+            cause = wrong[0] if wrong else "its heads are not those of its projections"
+            raise UserError(f"{where.parent}: sizes of layer '{name}' are not those of its weights ({cause})")
+
+
+def check_same_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Refuse a state dict of another network; only names, shapes and types are looked at.
+
+    Raises:
+        UserError: names, shapes or kinds of numbers that differ (the first few are listed).
+    """
+    state = model.state_dict()
+    expected = {name: tuple(t.shape) for name, t in state.items()}
+    given = {name: tuple(t.shape) for name, t in tensors.items()}
+    if expected == given:
+        for name, tensor in tensors.items():
+            if numbers_of(tensor) != numbers_of(state[name]):
+                due, has = (str(t.dtype).removeprefix("torch.") for t in (state[name], tensor))
+                raise UserError(f"{where}: '{name}' holds {has} for {due}; save the weights as they are used")
+    else:
+        wrong = [
+            f"{name} {given.get(name, 'missing')} for {expected.get(name, 'nothing')}"
+            for name in sorted(expected.keys() | given.keys())
+            if expected.get(name) != given.get(name)
+        ]
+        raise UserError(
+            f"{where}: not weights of this {type(model).__name__}: {'; '.join(wrong[:3])}"
+            + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        )
+
+
+def numbers_of(tensor: Tensor) -> str:
+    """The kind of a tensor's numbers; kinds do not stand for one another, precisions do."""
+    if tensor.is_complex() or tensor.is_floating_point():
+        return "complex" if tensor.is_complex() else "real"
+    return "bool" if tensor.dtype == torch.bool else "whole"
+
+
+def _due(module: nn.Module) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """The shapes that a layer of PyTorch has by its size attributes, parameter by parameter."""
+    size: Any = module
+    if isinstance(module, _ConvNd):
+        read, made, groups = size.in_channels, size.out_channels, size.groups
+        fits = groups > 0 and not (read % groups or made % groups)
+        first = (read, made // groups) if module.transposed and fits else (made, read // groups if fits else -1)
+        yield "weight", (*first, *module.kernel_size)
+        yield "bias", (made,)
+    elif isinstance(module, nn.Linear) or is_transposed(module):
+        read, made = channels_of(module, "input"), channels_of(module, "output")
+        yield "weight", (made, read) if isinstance(module, nn.Linear) else (read, made)
+        yield "bias", (made,)
+    elif isinstance(module, nn.Embedding):
+        yield "weight", (module.num_embeddings, module.embedding_dim)
+    elif isinstance(getattr(module, "normalized_shape", None), tuple):
+        yield from ((key, tuple(size.normalized_shape)) for key in ("weight", "bias"))
+    elif isinstance(module, nn.PReLU):
+        yield "weight", (module.num_parameters,)
+    elif isinstance(module, nn.GroupNorm):
+        fits = module.num_groups > 0 and module.num_channels % module.num_groups == 0
+        yield from ((key, (module.num_channels if fits else -1,)) for key in ("weight", "bias"))
+    elif isinstance(module, _NormBase):
+        yield from ((k, (module.num_features,)) for k in ("weight", "bias", "running_mean", "running_var"))
+
+
+def _heads_fit(
+    name: str,
+    modules: Mapping[str, nn.Module],
+    full: Mapping[str, Size],
+    rows: Mapping[str, int | None],
+) -> bool:
+    """Whether what counts an attention module's heads shrank as its first projection did."""
+    family = attention_family(name, modules[name])
+    if family is None or not family.scaled:
+        return True
+    layer = relative(name, family.projections[0].layer)
+    before, after = rows.get(layer), channels_of(modules[layer], "output") if layer in modules else None
+    if before is None or after is None:
+        return True
+    counts = ((getattr(modules[name], a), full[a]) for a in family.scaled)
+    return all(int(now) * before == int(was) * after and now > 0 for now, was in counts)
