@@ -12,6 +12,9 @@ else:
     import tomli as tomllib
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-users = [*project["dependencies"], *(r for e, rs in project["optional-dependencies"].items() if e != "dev" for r in rs)]
+users = [
+    *project["dependencies"],
+    *(r for e, rs in project["optional-dependencies"].items() if e != "dev" for r in rs),
+]
 for requirement in users:
     sys.stdout.write(re.sub(r">=", "==", requirement, count=1) + "\n")

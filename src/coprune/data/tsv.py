@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coprune.data.text import Texts
 from coprune.errors import UserError, near_matches
+from coprune.files import check_regular
 
 Table = dict[str, list[str]]
 """Column → its values; all columns are as long as one another."""

@@ -130,7 +130,9 @@ def prune_model(
             )
     else:
         with watch.measure("profile"):
-            where = Path(settings.profile) if settings.profile else folder.path / "profile" if folder else None
+            where = (
+                Path(settings.profile) if settings.profile else folder.path / "profile" if folder else None
+            )
             if known and where:
                 due = gather_few(
                     model,

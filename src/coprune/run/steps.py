@@ -211,7 +211,14 @@ def gather_few(
     few = in_memory([next(iter(source.batches(max(2, world()))))])
     # A batch a sample: every process has one.
     return gather(
-        model, prepared.units.groups, few, statistics, classes=classes, batch_size=1, device=device, label="check"
+        model,
+        prepared.units.groups,
+        few,
+        statistics,
+        classes=classes,
+        batch_size=1,
+        device=device,
+        label="check",
     )
 
 

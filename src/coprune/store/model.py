@@ -39,6 +39,7 @@ SCHEMA = 1
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 
+
 def weights_fingerprint(model: nn.Module) -> str:
     """A digest of all parameters and buffers: the same weights give the same text."""
     digest = hashlib.sha256()
@@ -147,7 +148,9 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
     fold_standardised(separate_attention(model, only=described.separated), only=described.folded)
     resize(model, described.layers, header, where=folder / WEIGHTS)
     tie_weights(model)
-    load_weights(laid_out(model), read_tensors(folder / WEIGHTS, what="weights file"), where=str(folder / WEIGHTS))
+    load_weights(
+        laid_out(model), read_tensors(folder / WEIGHTS, what="weights file"), where=str(folder / WEIGHTS)
+    )
     if weights_fingerprint(model) != described.fingerprint:
         raise UserError(f"{folder}: {WEIGHTS} is damaged or not the one that {DESCRIPTION} describes")
     source = _source(described)

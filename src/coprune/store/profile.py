@@ -107,7 +107,9 @@ def check_profile(
                 cause = " for ".join(kinds)
             elif not bool(torch.isfinite(found).all()):
                 cause = "has NaN or Inf"
-            elif name.endswith(("count", "/m2")) and bool((found.diagonal() if found.ndim == 2 else found).lt(0).any()):
+            elif name.endswith(("count", "/m2")) and bool(
+                (found.diagonal() if found.ndim == 2 else found).lt(0).any()
+            ):
                 cause = "has values below 0"
             elif name.endswith("/count") and not bool(found.sum() > 0):
                 cause = "is of no samples"

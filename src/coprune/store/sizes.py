@@ -81,7 +81,9 @@ def resize(
     rows = {name: channels_of(module, "output") for name, module in modules.items()}
     for name, sizes in layers.items():
         if name not in modules:
-            raise UserError(f"{where.parent}: layer '{shortened(name)}' is not in this {type(model).__name__}")
+            raise UserError(
+                f"{where.parent}: layer '{shortened(name)}' is not in this {type(model).__name__}"
+            )
         for attribute, value in sizes.items():
             was = full.get(name, {}).get(attribute)
             if was is None or isinstance(was, tuple) != isinstance(value, tuple):
@@ -152,7 +154,9 @@ def _due(module: nn.Module) -> Iterator[tuple[str, tuple[Any, ...]]]:
     if isinstance(module, _ConvNd):
         read, made, groups = size.in_channels, size.out_channels, size.groups
         fits = groups > 0 and not (read % groups or made % groups)
-        first = (read, made // groups) if module.transposed and fits else (made, read // groups if fits else -1)
+        first = (
+            (read, made // groups) if module.transposed and fits else (made, read // groups if fits else -1)
+        )
         yield "weight", (*first, *module.kernel_size)
         yield "bias", (made,)
     elif isinstance(module, nn.Linear) or is_transposed(module):

@@ -93,12 +93,13 @@ def read_header(path: Path, *, what: str) -> dict[str, Tensor]:
         raise UserError(f"{path}: cannot be read ({cause.strerror or cause})") from cause
     except (SafetensorError, ValueError) as cause:
         raise UserError(f"{path}: truncated or not safetensors ({cause}); make it again") from cause
-    foreign = next((f"{dtype} of '{name}'" for name, (dtype, _) in found.items() if dtype not in _TYPES), None)
+    foreign = next(
+        (f"{dtype} of '{name}'" for name, (dtype, _) in found.items() if dtype not in _TYPES), None
+    )
     if foreign:
         raise UserError(f"{path}: {foreign} is no type of weights; known: {', '.join(_TYPES)}")
     return {
-        name: torch.empty(shape, dtype=_TYPES[dtype], device="meta")
-        for name, (dtype, shape) in found.items()
+        name: torch.empty(shape, dtype=_TYPES[dtype], device="meta") for name, (dtype, shape) in found.items()
     }
 
 
