@@ -203,9 +203,8 @@ class Plan(BaseModel):
                 taken = owners.setdefault((member.layer, member.role, member.parameter), {})
                 for channel in member.of_units(group.size):
                     if taken.setdefault(channel, group.name) != group.name:
-                        raise ValueError(
-                            f"groups {taken[channel]} and {group.name} share channel {channel} of {member.layer}"
-                        )
+                        both = f"{taken[channel]} and {group.name}"
+                        raise ValueError(f"groups {both} share channel {channel} of {member.layer}")
         names = [group.name for group in self.groups]
         if len(set(names)) < len(names):
             raise ValueError(f"group {next(n for n in names if names.count(n) > 1)} is there twice")

@@ -45,97 +45,21 @@ class Source:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-SHAPING = frozenset(
-    [
-        "num_classes",
-        "num_labels",
-        "in_channels",
-        "in_chans",
-        "in_size",
-        "img_size",
-        "image_size",
-        "patch_size",
-        "spatial_size",
-        "width",
-        "widths",
-        "width_mult",
-        "width_factor",
-        "widen_factor",
-        "width_per_group",
-        "base_width",
-        "embed_dim",
-        "embed_dims",
-        "dim",
-        "dims",
-        "hidden_dim",
-        "hidden_size",
-        "hidden_sizes",
-        "num_features",
-        "stem_width",
-        "stem_chs",
-        "stem_size",
-        "channels",
-        "layers",
-        "init_block_channels",
-        "final_block_channels",
-        "num_init_features",
-        "growth_rate",
-        "bn_size",
-        "cardinality",
-        "groups",
-        "depth",
-        "depths",
-        "depth_mult",
-        "num_layers",
-        "num_blocks",
-        "num_heads",
-        "heads",
-        "head_dim",
-        "mlp_ratio",
-        "mlp_ratios",
-        "mlp_dim",
-        "expand_ratio",
-        "window_size",
-        "window_sizes",
-        "kernel_size",
-        "kernel_sizes",
-        "representation_size",
-        "head_hidden_size",
-        "qkv_bias",
-        "qk_norm",
-        "class_token",
-        "reg_tokens",
-        "no_embed_class",
-        "dynamic_img_size",
-        "init_values",
-        "layer_scale",
-        "drop_rate",
-        "drop_path_rate",
-        "proj_drop_rate",
-        "attn_drop_rate",
-        "pos_drop_rate",
-        "patch_drop_rate",
-        "dropout",
-        "dropout_rate",
-        "attention_dropout",
-        "stochastic_depth_prob",
-        "output_stride",
-        "replace_stride_with_dilation",
-        "global_pool",
-        "act_layer",
-        "norm_layer",
-        "pos_embed",
-        "stem_type",
-        "pad_type",
-        "aux_logits",
-        "transform_input",
-        "init_weights",
-        "zero_init_residual",
-        "zero_init_last",
-        "fixed_size",
-        "bottleneck",
-    ]
-)
+_SHAPING = """
+    num_classes num_labels in_channels in_chans in_size img_size image_size patch_size spatial_size
+    width widths width_mult width_factor widen_factor width_per_group base_width embed_dim embed_dims dim dims
+    hidden_dim hidden_size hidden_sizes num_features stem_width stem_chs stem_size channels layers
+    init_block_channels final_block_channels num_init_features growth_rate bn_size cardinality groups
+    depth depths depth_mult num_layers num_blocks num_heads heads head_dim mlp_ratio mlp_ratios mlp_dim
+    expand_ratio window_size window_sizes kernel_size kernel_sizes representation_size head_hidden_size
+    qkv_bias qk_norm class_token reg_tokens no_embed_class dynamic_img_size init_values layer_scale
+    drop_rate drop_path_rate proj_drop_rate attn_drop_rate pos_drop_rate patch_drop_rate
+    dropout dropout_rate attention_dropout stochastic_depth_prob
+    output_stride replace_stride_with_dilation global_pool act_layer norm_layer pos_embed stem_type pad_type
+    aux_logits transform_input init_weights zero_init_residual zero_init_last fixed_size bottleneck
+    """
+
+SHAPING = frozenset(_SHAPING.split())
 """Arguments that say what shape a network has. Others of a library's may name files, addresses or code."""
 
 

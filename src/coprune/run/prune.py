@@ -130,10 +130,7 @@ def prune_model(
             )
     else:
         with watch.measure("profile"):
-            where = (
-                Path(settings.profile) if settings.profile else folder.path / "profile" if folder else None
-            )
-            if known and where:
+            if known:
                 due = gather_few(
                     model,
                     prepared,
@@ -142,7 +139,7 @@ def prune_model(
                     classes=data.classes,
                     device=device,
                 )
-                check_profile(known, due, where=where)
+                check_profile(known, due, where=settings.profile or "this run")
             profile = gather_for(
                 model,
                 prepared,

@@ -207,19 +207,11 @@ def gather_few(
     classes: int,
     device: str,
 ) -> dict[str, dict[str, Tensor]]:
-    """Statistics of a few samples, to compare names, shapes and types with; arguments as :func:`gather_for`."""
+    """Statistics of a few samples, to compare names, shapes and types with; as :func:`gather_for`."""
     few = in_memory([next(iter(source.batches(max(2, world()))))])
     # A batch a sample: every process has one.
-    return gather(
-        model,
-        prepared.units.groups,
-        few,
-        statistics,
-        classes=classes,
-        batch_size=1,
-        device=device,
-        label="check",
-    )
+    groups = prepared.units.groups
+    return gather(model, groups, few, statistics, classes=classes, batch_size=1, device=device)
 
 
 def measured_for(

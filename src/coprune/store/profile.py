@@ -84,18 +84,18 @@ class _Index(BaseModel):
 
 
 def check_profile(
-    known: Mapping[str, Mapping[str, Tensor]], due: Mapping[str, Mapping[str, Tensor]], *, where: Path
+    known: Mapping[str, Mapping[str, Tensor]], due: Mapping[str, Mapping[str, Tensor]], *, where: str
 ) -> None:
     """Refuse statistics that were not gathered, and kept, as they would be now.
 
     Args:
         known: key → name → tensor, as read; may describe more groups than are asked about.
         due: the same of a few samples: names, shapes and types are those of all samples.
-        where: the folder.
+        where: what the message begins with.
 
     Raises:
-        UserError: names the first tensor that is missing, of another shape, or has NaN, Inf, or a negative count
-            of samples or sum of squares.
+        UserError: names the first tensor that is missing, of another shape, or has NaN, Inf, or a negative
+            count of samples or sum of squares.
     """
     for key, tensors in due.items():
         for name, wanted in tensors.items():
@@ -107,9 +107,7 @@ def check_profile(
                 cause = " for ".join(kinds)
             elif not bool(torch.isfinite(found).all()):
                 cause = "has NaN or Inf"
-            elif name.endswith(("count", "/m2")) and bool(
-                (found.diagonal() if found.ndim == 2 else found).lt(0).any()
-            ):
+            elif name.endswith(("count", "/m2")) and bool(_own(found).lt(0).any()):
                 cause = "has values below 0"
             elif name.endswith("/count") and not bool(found.sum() > 0):
                 cause = "is of no samples"
@@ -117,3 +115,8 @@ def check_profile(
                 raise UserError(
                     f"{where}: damaged profile: '{name}' of {key} {cause}; leave --profile out to gather anew"
                 )
+
+
+def _own(squares: Tensor) -> Tensor:
+    """Those of a covariance that are squares."""
+    return squares.diagonal() if squares.ndim == 2 else squares

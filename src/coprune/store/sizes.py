@@ -106,10 +106,12 @@ def resize(
             setattr(module, key, fresh)
     check_same_weights(model, tensors, where=str(where))
     for name, module in modules.items():
-        due = dict(_due(module))
-        has = {key: tuple(t.shape) for key in due if (t := module._parameters.get(key)) is not None}
-        has |= {key: tuple(t.shape) for key in due if (t := module._buffers.get(key)) is not None}
-        wrong = [f"{key} {list(has[key])} for {list(due[key])}" for key in has if has[key] != due[key]]
+        shapes = dict(_due(module))
+        found = {key: tuple(t.shape) for key in shapes if (t := module._parameters.get(key)) is not None}
+        found |= {key: tuple(t.shape) for key in shapes if (t := module._buffers.get(key)) is not None}
+        wrong = [
+            f"{key} {list(found[key])} for {list(shapes[key])}" for key in found if found[key] != shapes[key]
+        ]
         if wrong or not _heads_fit(name, modules, full.get(name, {}), rows):
             cause = wrong[0] if wrong else "its heads are not those of its projections"
             raise UserError(f"{where.parent}: sizes of layer '{name}' are not those of its weights ({cause})")
@@ -153,11 +155,9 @@ def _due(module: nn.Module) -> Iterator[tuple[str, tuple[Any, ...]]]:
     size: Any = module
     if isinstance(module, _ConvNd):
         read, made, groups = size.in_channels, size.out_channels, size.groups
-        fits = groups > 0 and not (read % groups or made % groups)
-        first = (
-            (read, made // groups) if module.transposed and fits else (made, read // groups if fits else -1)
-        )
-        yield "weight", (*first, *module.kernel_size)
+        fits = not (read % groups or made % groups)
+        channels = (read, made // groups) if module.transposed else (made, read // groups)
+        yield "weight", (*(channels if fits else (-1, -1)), *module.kernel_size)
         yield "bias", (made,)
     elif isinstance(module, nn.Linear) or is_transposed(module):
         read, made = channels_of(module, "input"), channels_of(module, "output")
@@ -170,7 +170,7 @@ def _due(module: nn.Module) -> Iterator[tuple[str, tuple[Any, ...]]]:
     elif isinstance(module, nn.PReLU):
         yield "weight", (module.num_parameters,)
     elif isinstance(module, nn.GroupNorm):
-        fits = module.num_groups > 0 and module.num_channels % module.num_groups == 0
+        fits = module.num_channels % module.num_groups == 0
         yield from ((key, (module.num_channels if fits else -1,)) for key in ("weight", "bias"))
     elif isinstance(module, _NormBase):
         yield from ((k, (module.num_features,)) for k in ("weight", "bias", "running_mean", "running_var"))
@@ -191,4 +191,4 @@ def _heads_fit(
     if before is None or after is None:
         return True
     counts = ((getattr(modules[name], a), full[a]) for a in family.scaled)
-    return all(int(now) * before == int(was) * after and now > 0 for now, was in counts)
+    return all(int(now) * before == was * after and now > 0 for now, was in counts if isinstance(was, int))

@@ -124,8 +124,8 @@ def build_architecture(folder: Path, architecture: Architecture) -> nn.Module:
     made: Any = kind if inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel) else None
     if made is None or made.config_class is None:
         raise UserError(
-            f"{folder / CONFIG}: names the class '{shortened(name)}', which transformers {transformers.__version__} "
-            "does not have; install the version that the model was made with"
+            f"{folder / CONFIG}: names the class '{shortened(name)}', which transformers "
+            f"{transformers.__version__} does not have; install the version that the model was made with"
         )
     try:
         config = tamed(made.config_class.from_dict(described))
