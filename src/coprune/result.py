@@ -165,10 +165,10 @@ class Judged(BaseModel):
     on: Literal[
         "validation", "calibration samples", "training samples", "training samples set aside"
     ]  # fmt: skip
-    samples: int
-    allowed: float | None = None
-    found: float
-    interval: tuple[float, float] | None = None
+    samples: Count
+    allowed: Figure | None = None
+    found: Figure
+    interval: tuple[Figure, Figure] | None = None
     metric: str = "top1"
 
 
@@ -191,7 +191,7 @@ class Result(BaseModel):
     latency: tuple[Latency, ...]
     seconds: dict[str, Figure]
     versions: dict[str, str]
-    processes: int = 1
+    processes: Count = 1
     search: tuple[dict[str, Any], ...] = ()
     notes: tuple[Note, ...] = ()
 
