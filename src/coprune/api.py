@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import nn
 
+from coprune import given
+from coprune.bounds import Samples, Seed
 from coprune.data.from_loaders import from_loaders, take
 from coprune.errors import UserError, refused
 from coprune.forward import check_takes, part_of
 from coprune.models.ready import ready
 from coprune.plan import Plan
 from coprune.raised import within
-from coprune.recover import recovered
+from coprune.recover import How, recovered
 from coprune.run.environment import pick_device
 from coprune.run.outcome import Outcome
 from coprune.run.prune import prune_model
@@ -57,7 +60,7 @@ def prune(
     only: str | Iterable[str] | None = (),
     round_to: int = 1,
     seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     **options: Any,
 ) -> Outcome:
     """Prune a trained classifier.
@@ -95,9 +98,9 @@ def prune(
         UserError: a ``ValueError`` whose message is one line: the cause and the way out.
 
     """
-    _check_model(model, "model")
-    _check_count(calibration_samples)
-    given = {
+    given.module(model, "model")
+    calibration_samples = given.checked("calibration_samples", calibration_samples, Samples)
+    budgets = {
         "keep_macs": keep_macs,
         "keep_params": keep_params,
         "keep_units": keep_units,
@@ -121,18 +124,18 @@ def prune(
         settings = PruneSettings(
             method=method,
             options=options,
-            budget=Budget(**given),
+            budget=Budget(**budgets),
             allocation=allocation,
             schedule=schedule,
             between=between,
             recovery=recovery,
             finetune=finetune,
-            units=_words(units),
-            skip=_words(skip),
-            only=_words(only),
+            units=given.words(units, "units"),
+            skip=given.words(skip, "skip"),
+            only=given.words(only, "only"),
             round_to=round_to,
             seed=seed,
-            device=device,
+            device=given.device(device),
         )
     except ValidationError as cause:
         raise refused(cause) from cause
@@ -140,6 +143,7 @@ def prune(
 
     method_settings(find_method(method), options, others=inspect.signature(prune).parameters)
     check_settings(settings, find_method(method))
+    pick_device(settings.device)
     if max_drop is not None and finetune_epochs and calibration is None:
         raise UserError(
             "max_drop is judged on calibration samples, and fine-tuning would learn them by heart where they "
@@ -157,11 +161,11 @@ def recover_model(
     *,
     teacher: nn.Module,
     calibration: Iterable[Any],
-    plan: Plan | None = None,
+    plan: Plan | Mapping[str, Any] | str | Path | None = None,
     recovery: str = "least-squares",
     calibration_samples: int = 1000,
     seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
 ) -> nn.Module:
     """Bring back the accuracy of a model that was pruned anywhere: no labels are read.
 
@@ -169,7 +173,8 @@ def recover_model(
         model: pruned; left as it is.
         teacher: the unpruned model, with the weights that were pruned.
         calibration: batches of (inputs, labels); the labels are not read.
-        plan: what was cut; told by the channels' behaviour when it is not given.
+        plan: what was cut, or its file, or the folder of its run; told by the channels' behaviour when it is
+            not given.
         recovery: ``least-squares``; ``reconstruction``, least squares and then all layers together, which is
             better and slower; ``channel-least-squares``, each layer by itself; or ``bn``, batch-norm
             re-estimation.
@@ -183,23 +188,24 @@ def recover_model(
     Raises:
         UserError: the two are not one network, or the plan is for another.
     """
-    _check_model(model, "model")
-    _check_model(teacher, "teacher")
-    _check_count(calibration_samples)
-    where = pick_device(device)
-    for name, given in (("model", model), ("teacher", teacher)):
-        check_finite(given.state_dict(), model=given, where=name)
+    calibration_samples = given.checked("calibration_samples", calibration_samples, Samples)
+    seed = given.checked("seed", seed, Seed)
+    given.checked("recovery", recovery, How)
+    cut_by = given.plan(plan)
+    where = pick_device(given.checked("device", given.device(device), str))
+    for name, network in (("model", model), ("teacher", teacher)):
+        check_finite(given.module(network, name).state_dict(), model=network, where=name)
     with _seeded(seed):
         samples = take(calibration, calibration_samples, name="calibration=")
         candidate, full = ready(model), ready(teacher)
         with within("calibration="):
             for network in (full, candidate):
                 check_takes(network, part_of(next(samples.batches(1))[0], [0]))
-        check_made_of(plan, full)
+        check_made_of(cut_by, full)
         # Batch norms need not know what was cut.
         left = Surviving({}, ())
         if recovery != "bn":
-            left = surviving(candidate, full, samples, plan.groups if plan else None)
+            left = surviving(candidate, full, samples, cut_by.groups if cut_by else None)
         recovered(
             candidate,
             full,
@@ -213,16 +219,6 @@ def recover_model(
     return candidate.cpu().eval()
 
 
-def _check_count(count: object) -> None:
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise UserError(f"calibration_samples={count!r}: a number of samples, at least 1")
-
-
-def _check_model(model: object, name: str) -> None:
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{name} is a {type(model).__name__}; give a torch.nn.Module")
-
-
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """What is drawn inside, also by a loader that shuffles, follows from the seed.
@@ -232,10 +228,3 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def _words(given: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Names: one, several, or none."""
-    if given is None:
-        return ()
-    return (given,) if isinstance(given, str) else tuple(given)

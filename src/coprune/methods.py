@@ -36,6 +36,9 @@ ELSEWHERE = {
     **dict.fromkeys(("learning_rate", "lr"), "finetune_lr"),
     **dict.fromkeys(("optim", "optimizer"), "finetune_optimizer"),
     **dict.fromkeys(("ignored_layers", "ignore"), "skip"),
+    **dict.fromkeys(("train_loader", "dataloader", "loader", "data"), "train"),
+    **dict.fromkeys(("eval_loader", "test_loader", "test", "val_loader"), "eval"),
+    "batch_size": "train or eval, which come in batches",
 }
 """What other libraries call it → what it is called here."""
 

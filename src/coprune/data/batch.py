@@ -11,17 +11,7 @@ from torch import Tensor
 from coprune.data.source import Batch
 from coprune.errors import UserError
 from coprune.forward import Inputs, moved, tensors_of
-
-
-def kind_of(given: object) -> str:
-    """A value in a message: ``a Tensor [16, 1, 28, 28]``, ``a list of 3``, ``the class Net``, ``None``."""
-    if given is None or isinstance(given, type):
-        return "None" if given is None else f"the class {given.__name__}"
-    shape = getattr(given, "shape", None)
-    shaped = f" {list(shape)}" if isinstance(shape, tuple) else ""
-    of = f" of {len(given)}" if isinstance(given, list | tuple) else ""
-    name = type(given).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' or name == 'ndarray' else 'a'} {name}{shaped}{of}"
+from coprune.given import kind_of
 
 
 def pair_of(batch: Any) -> Batch:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from coprune.data.batch import kind_of, pair_of
+from coprune.data.batch import pair_of
 from coprune.data.source import Batch, batch_seed, check_finite_inputs, where_in
-from coprune.errors import UserError
+from coprune.errors import UserError, shown
 from coprune.forward import Inputs, part_of, tensors_of
+from coprune.given import kind_of
 from coprune.raised import raised, within
 from coprune.ranks.who import own_part
 
@@ -275,7 +276,7 @@ def _check_kind(given: Any, name: str) -> None:
         way = _GIVE
     else:
         return
-    value = f"={given!r}" if isinstance(given, bool | int | float | str) else f"= is {kind_of(given)}"
+    value = f"={shown(given)}" if isinstance(given, bool | int | float | str) else f"= is {kind_of(given)}"
     raise UserError(f"{name.rstrip('=')}{value}; {way}")
 
 

@@ -11,6 +11,7 @@ from coprune.data.imagefolder import FolderSource
 from coprune.data.source import ArraySource, S
 from coprune.data.text import Texts, TextSource, longest_text, open_tokenizer, tokenise
 from coprune.errors import UserError, near_matches
+from coprune.given import kind_of
 
 SAMPLE_FILE = Path(__file__).parent / "fashion-mnist-sample.npz"
 """8,500 training and 2,000 held-out images, balanced, drawn from Fashion-MNIST by
@@ -79,6 +80,10 @@ def load_data(
     Raises:
         UserError: an unknown name (with near matches), unusable data, texts without a tokenizer.
     """
+    if not isinstance(name, str):
+        raise UserError(
+            f"{kind_of(name)} is no name of data; known: {', '.join({**LOADERS, **TEXT_LOADERS})}"
+        )
     head, _, argument = name.partition(":")
     known = {**LOADERS, **TEXT_LOADERS}
     if head not in known:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.ranks.who import world
 
 _NAMED = ("coprune", "torch", "torch-pruning", "kmedoids", "kneed", "scikit-learn", "accelerate", "numpy")
@@ -20,18 +20,24 @@ def pick_device(asked: str) -> str:
     Raises:
         UserError: an unknown device, ``cuda`` on a machine without, or fewer GPUs than processes.
     """
-    if asked not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {asked}: known are auto, cpu, cuda")
+    kind, _, index = asked.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdecimal()):
+        raise UserError(f"{setting('device', asked)}: known are auto, cpu, cuda")
     available = torch.cuda.is_available()
-    if asked == "cuda" and not available:
-        raise UserError("--device cuda: no CUDA device here; use auto or cpu")
-    chosen = "cuda" if available and asked != "cpu" else "cpu"
+    if kind == "cuda" and not available:
+        raise UserError(f"{setting('device', asked)}: no CUDA device here; use auto or cpu")
+    if kind == "cuda" and index and (world() > 1 or int(index) != torch.cuda.current_device()):
+        raise UserError(
+            f"{setting('device', asked)}: the GPU is chosen outside; start with CUDA_VISIBLE_DEVICES={index} "
+            f"and {setting('device', 'cuda')}"
+        )
+    chosen = "cuda" if available and kind != "cpu" else "cpu"
     if chosen == "cuda" and world() > 1:
         local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= gpus:
             raise UserError(
                 f"more processes on this machine than GPUs ({gpus}); start as many as there are, "
-                "or give --device cpu"
+                f"or give {setting('device', 'cpu')}"
             )
         torch.cuda.set_device(local)
     return chosen

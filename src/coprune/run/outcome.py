@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from coprune import given
 from coprune.forward import READS, Inputs, shapes_of
 from coprune.plan import Plan
 from coprune.ranks.exchange import on_first
@@ -46,7 +47,8 @@ class Outcome:
         Raises:
             UserError: no free disk, or no permission.
         """
-        return on_first(lambda: self._save(Path(run)))
+        folder = given.folder(run, "run")
+        return on_first(lambda: self._save(folder))
 
     def _save(self, folder: Path) -> Path:
         notes = {

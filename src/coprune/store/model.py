@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from coprune import given
 from coprune.errors import UserError
 from coprune.files import read_document, shortened, write_json
 from coprune.models import Source, build, remember, source_of
@@ -137,7 +138,9 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
         UserError: missing, truncated or foreign files, a model of another shape, NaN in weights, a
             factory that was not trusted.
     """
-    folder = Path(run)
+    folder = given.folder(run, "run")
+    if model is not None:
+        given.module(model, "model")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder")
     described = describe(folder)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from pathlib import Path
 
 from torch import Tensor, nn
 
+from coprune import given
 from coprune.errors import UserError
 from coprune.forward import Inputs
 from coprune.models import remember, source_of
@@ -107,11 +109,17 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
                 )
 
 
-def apply_plan(model: nn.Module, plan: Plan, example: Inputs) -> nn.Module:
-    """:func:`cut` with a whole plan, of a model as its user has it (:mod:`coprune.models.ready`)."""
-    source = source_of(model)
+def apply_plan(model: nn.Module, plan: Plan | str | Path, example: Inputs) -> nn.Module:
+    """:func:`cut` with a plan, or its file, of a model as its user has it (:mod:`coprune.models.ready`).
+
+    Raises:
+        UserError: no model, no plan, or a plan for another model.
+    """
+    source, read = source_of(given.module(model, "model")), given.plan(plan)
+    if read is None:
+        raise UserError("plan is None; give a Plan, or its file")
     whole = ready(model)
-    return cut(remember(whole, source) if source else whole, plan.groups, example)
+    return cut(remember(whole, source) if source else whole, read.groups, example)
 
 
 __all__ = ["apply_plan", "check_fits", "cut"]
