@@ -109,6 +109,10 @@ def device(given: object) -> object:
     return str(given) if isinstance(given, torch.device) else given
 
 
+_SCHEMA = {"schema_version": "schema"}
+"""What a dump without aliases calls it → what a plan's JSON does."""
+
+
 def plan(given: object) -> Plan | None:
     """A plan: itself, its JSON, its file, or the folder of its run.
 

@@ -502,7 +502,7 @@ class Stateful(Net):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (lambda: None, "model is a NoneType; give a torch.nn.Module"),
+        (lambda: None, "model is None; give a torch.nn.Module"),
         (lambda: Net().to("meta"), "'a.weight' is on the meta device"),
         (Stateful, "'_extra_state' is no tensor"),
     ],
