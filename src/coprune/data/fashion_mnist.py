@@ -17,6 +17,7 @@ from torch import Tensor
 
 from coprune.data.source import ArraySource, Augmentation, Normalisation
 from coprune.errors import UserError
+from coprune.files import check_regular
 
 DEBIAN_ROOT = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD_ROOT = Path("~/.cache/coprune").expanduser()
@@ -43,6 +44,7 @@ def read_idx(path: Path) -> Tensor:
     Raises:
         UserError: the file is truncated, damaged or not an IDX file of bytes.
     """
+    check_regular(path, what="IDX file")
     try:
         raw = path.read_bytes()
         if path.suffix == ".gz":

@@ -60,7 +60,7 @@ def _texts(part: Any, *, where: str) -> Texts | None:
     texts = [list(part[name]) for name in found]
     stated = getattr(part.features.get(label), "names", None) if hasattr(part, "features") else None
     # A class label of 🤗 Datasets is stored as its place among the names.
-    names = tuple(str(place) for place in range(len(stated))) if stated else class_names(labels)
+    names = tuple(str(place) for place in range(len(stated))) if stated else class_names(labels, where=where)
     unknown = sorted(set(labels) - set(names))
     if unknown:
         raise UserError(f"{where}: label {unknown[0]} is none of its {len(names)} classes")

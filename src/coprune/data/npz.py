@@ -18,6 +18,9 @@ from torch import Tensor
 
 from coprune.data.source import ArraySource, Augmentation, Normalisation
 from coprune.errors import UserError
+from coprune.files import check_regular
+
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -47,6 +50,8 @@ def _normalisation(arrays: dict[str, np.ndarray], *, name: str) -> Normalisation
     for key in ("mean", "std"):
         if key not in arrays:
             raise UserError(f"{name}: states mean or std but not both; add '{key}'")
+        if not np.issubdtype(arrays[key].dtype, np.number) or np.iscomplexobj(arrays[key]):
+            raise UserError(f"{name}, {key}: {arrays[key].dtype}; needs a number for each channel")
         value = np.atleast_1d(arrays[key]).astype(np.float64)
         if value.shape != (channels,) or not np.isfinite(value).all() or (key == "std" and value.min() <= 0):
             raise UserError(
@@ -71,8 +76,9 @@ def load(
     Raises:
         UserError: no such file, not an archive, truncated, an array missing or of the wrong kind.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{name}: no such file: {path}")
+    check_regular(path, what="archive")
     try:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
@@ -87,8 +93,18 @@ def load(
             arrays = {key: archive[key] for key in archive.files}
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as cause:
-        raise UserError(f"{name}: not a readable .npz archive ({cause}); write it again") from cause
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as cause:
+        said = next(iter(str(cause).splitlines()), type(cause).__name__)
+        way = "save numbers, not Python objects" if "Object arrays" in said else "write it again"
+        raise UserError(f"{name}: not a readable .npz archive ({said}); {way}") from cause
     normalisation = _normalisation(arrays, name=name)
     parts = [
         ArraySource(

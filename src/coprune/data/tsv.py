@@ -6,10 +6,10 @@ escapes (as in GLUE); ``.csv`` (RFC 4180) and ``.jsonl`` are read too, and any o
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from coprune.data.text import Texts
 from coprune.errors import UserError, near_matches
-from coprune.files import check_regular
+from coprune.files import check_regular, parse_json
 
 Table = dict[str, list[str]]
 """Column → its values; all columns are as long as one another."""
@@ -39,6 +39,7 @@ def read_text(path: Path) -> str:
         UserError: missing, damaged or not UTF-8.
     """
     check_regular(path, what="file")
+    check_regular(path, what="table")
     try:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
@@ -90,7 +91,7 @@ def _objects(path: Path, content: str) -> Table:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as cause:
             raise UserError(f"{path}, line {number}: not JSON ({cause})") from cause
         if not isinstance(row, dict) or (table and not table.keys() <= row.keys()):
@@ -114,9 +115,30 @@ def column(table: Mapping[str, list[str]], name: str, *, where: str) -> list[str
     return table[name]
 
 
-def class_names(labels: Sequence[str]) -> tuple[str, ...]:
-    """The classes that occur, sorted; as numbers when all of them are integers."""
+_DISTINCT = 20
+"""So many labels, no two of them alike, are no classes."""
+
+
+def class_names(labels: Sequence[str], *, where: str = "labels") -> tuple[str, ...]:
+    """The classes that occur, sorted; as numbers when all of them are integers.
+
+    Args:
+        labels: of all samples.
+        where: how a message names the table.
+
+    Raises:
+        UserError: numbers that are not whole, which are measured and not counted; or no label twice.
+    """
     found = set(labels)
+    with contextlib.suppress(ValueError):
+        fractions = [number for number in map(float, found) if not number.is_integer()]
+        if fractions:
+            raise UserError(
+                f"{where}: labels such as {min(fractions):g} are numbers that are not whole, so they are "
+                "measured and no classes; a classifier is what is pruned here: give each range of them a name"
+            )
+    if len(found) == len(labels) > _DISTINCT:
+        raise UserError(f"{where}: all {len(labels):,} labels are different; a class has several samples")
     try:
         return tuple(sorted(found, key=int))
     except ValueError:
@@ -176,7 +198,7 @@ def load(argument: str | None) -> tuple[Texts, Texts]:
     unknown = sorted(set(splits) - _PARTS.keys())
     if unknown:
         raise UserError(f"{where}: split '{unknown[0]}'; splits are train, dev and test")
-    names = class_names(labels)
+    names = class_names(labels, where=where)
     whole = Texts(
         tuple(text),
         tuple(table["text_pair"]) if "text_pair" in table else None,

@@ -180,8 +180,38 @@ def reads_images(config: Any) -> bool:
     return any(getattr(config, key, None) is not None for key in ("image_size", "num_channels"))
 
 
-def _auto_class(config: Any) -> Any:
+_CLASSIFIERS = (
+    "ForSequenceClassification",
+    "ForImageClassification",
+    "ForImageClassificationWithTeacher",
+)
+
+_ENCODERS = ("Model", "ForMaskedLM", "ForPreTraining", "ForMaskedImageModeling")
+"""Ends of the names of what is trained into a classifier: without a task, or with that of a pretraining."""
+
+_OTHER_HEADS = ("HeadModel", "HeadsModel", "EncoderDecoderModel")
+
+
+def _check_classifies(config: Any, name: str) -> None:
+    """Refuse a checkpoint of another task, of which a classifier would have a head of random numbers.
+
+    Raises:
+        UserError: names the class that its configuration names.
+    """
+    named = [str(found) for found in getattr(config, "architectures", None) or ()]
+    if named and not any(
+        found.endswith((*_CLASSIFIERS, *_ENCODERS)) and not found.endswith(_OTHER_HEADS) for found in named
+    ):
+        due = _CLASSIFIERS[1 if reads_images(config) else 0]
+        raise UserError(
+            f"model '{name}' is a {named[0]}, and no classifier; only classifiers are pruned so far: "
+            f"give a checkpoint of a …{due}, or of an encoder to train as one"
+        )
+
+
+def _auto_class(config: Any, name: str) -> Any:
     auto = _transformers()
+    _check_classifies(config, name)
     if reads_images(config):
         return auto.AutoModelForImageClassification
     return auto.AutoModelForSequenceClassification
@@ -200,9 +230,10 @@ def from_config(name: str, *, num_labels: int | None = None) -> nn.Module:
     config = config_of(name)
     if num_labels is not None and config.num_labels != num_labels:
         config.num_labels = num_labels
+    auto = _auto_class(config, name)
     try:
         with _quiet():
-            model: nn.Module = _auto_class(config).from_config(config)
+            model: nn.Module = auto.from_config(config)
     except _FAILURES as cause:
         raise UserError(f"model '{name}' makes no classifier ({_first_line(cause)})") from cause
     return model.float().eval()
@@ -226,11 +257,12 @@ def pretrained(name: str, *, num_classes: int | None, seed: int | None = None) -
     classes = num_classes if num_classes is not None else config.num_labels
     if config.num_labels != classes:
         config.num_labels = classes
+    auto = _auto_class(config, name)
     try:
         with _quiet(), torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            model, report = _auto_class(config).from_pretrained(
+            model, report = auto.from_pretrained(
                 place_of(name),
                 config=config,
                 dtype=torch.float32,
