@@ -83,6 +83,14 @@ def shown(value: object, *, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or PyTorch says that memory ran out."""
+    said = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in said)
+    )
+
+
 def refused(cause: ValidationError, *, named: Callable[[str], str] = str) -> UserError:
     """One line for a value that pydantic refuses, e.g. ``--schedule sine: Input should be 'cosine' …``.
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coprune.errors import UserError
+from coprune.errors import UserError, is_out_of_memory
 
 Inputs = Tensor | dict[str, Tensor]
 """What a model reads: one tensor ``[N, …]``, or named ones, each ``[N, …]``."""
@@ -64,11 +64,17 @@ def check_takes(model: nn.Module, inputs: Inputs) -> Tensor:
     try:
         with torch.no_grad():
             return logits_of(model.eval(), copied(inputs))  # the first layer may work in place
-    except FAILURES as cause:
+    except UserError:
+        raise
+    except Exception as cause:  # a model may be a user's own code
         shapes = " and ".join(str(list(t.shape)) for t in tensors_of(inputs))
+        if is_out_of_memory(cause):
+            raise UserError(
+                f"memory ran out with inputs {shapes}; give smaller batches or samples"
+            ) from cause
         said = (str(cause).splitlines() or [""])[0]
         # A key or an assertion alone says little.
-        named = isinstance(cause, (LookupError, AssertionError, AttributeError))
+        named = not isinstance(cause, (RuntimeError, ValueError, TypeError))
         said = f"{type(cause).__name__}: {said}" if named else said
         way_out = _other_type(model, inputs)
         raise UserError(f"the model does not take inputs {shapes}: {said}{way_out}") from cause
@@ -105,7 +111,7 @@ def taking(model: nn.Module, inputs: Inputs) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except FAILURES:
+    except Exception:
         check_takes(model, inputs)
         raise
 

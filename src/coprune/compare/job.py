@@ -107,6 +107,8 @@ def check_job(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
     if not job.budgets:
         raise UserError(f"--keep-{job.budget_of} names no budget; e.g. --keep-{job.budget_of} 0.5,0.25")
     common_kinds(job, methods)
+    if not job.recoveries:
+        raise UserError(f"--recovery names none; known: {', '.join(RECOVERIES)}")
     for recovery in job.recoveries:
         if recovery not in RECOVERIES:
             raise UserError(f"--recovery {recovery}: known are {', '.join(RECOVERIES)}")

@@ -33,7 +33,7 @@ from coprune.report import write_compare
 from coprune.run.decisions import Choices, decide, kept_ratio
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
-from coprune.run.job import open_both
+from coprune.run.job import check_training_batch, open_both
 from coprune.run.measured import Measured
 from coprune.run.steps import Prepared, gather_for, measured_for, prepare, recover
 from coprune.select import Budget, Method, OutOfReachError, check_reachable
@@ -74,6 +74,8 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
     for share in (float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"):
         with prepared.within_reach():
             check_reachable(prepared.cost, share, quantity="macs", round_to=job.round_to)
+    if job.finetune.epochs:
+        check_training_batch(model, data, prepared.example, [job.finetune], device=device)
     folder = claim(out, job={"compare": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return Comparison.load(out / "compare.json")

@@ -7,6 +7,7 @@ is not seen.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from coprune.errors import setting
 from coprune.forward import Inputs, logits_of, tensors_of
 from coprune.measure.mode import evaluating
+from coprune.memory import check_free, free_bytes
 
 
 class _LiveStorages(TorchDispatchMode):
@@ -42,7 +45,6 @@ class _LiveStorages(TorchDispatchMode):
         return result
 
 
-@torch.no_grad()
 def peak_memory(model: nn.Module, example: Inputs) -> int:
     """Bytes of weights, input and activations at the worst moment of one forward pass.
 
@@ -50,10 +52,42 @@ def peak_memory(model: nn.Module, example: Inputs) -> int:
         model: evaluated in evaluation mode.
         example: one sample ``[1, …]`` or a batch.
     """
-    held = {
-        t.untyped_storage()._cdata: t.untyped_storage().nbytes()
-        for t in [*model.parameters(), *model.buffers(), *tensors_of(example)]
-    }
-    with evaluating(model), _LiveStorages(set(held)) as live:
+    return sum(_peak(model, example))
+
+
+@torch.no_grad()
+def _peak(model: nn.Module, example: Inputs) -> tuple[int, int]:
+    """Bytes of weights, and of what grows with the samples."""
+    weights, inputs = (
+        {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+        for tensors in ([*model.parameters(), *model.buffers()], tensors_of(example))
+    )
+    with evaluating(model), _LiveStorages({*weights, *inputs}) as live:
         logits_of(model, example)
-    return sum(held.values()) + live.peak
+    return sum(weights.values()), sum(inputs.values()) + live.peak
+
+
+USUAL = 128
+"""Batches up to this size are not worth a look at the memory."""
+
+
+def check_batches(model: nn.Module, example: Inputs, sizes: Iterable[int], *, name: str, device: str) -> None:
+    """Refuse a batch of which a forward pass alone surely takes more memory than is free.
+
+    Args:
+        model: on the CPU.
+        example: one sample ``[1, …]``.
+        sizes: samples of the batches.
+        name: of the setting that says so.
+        device: where they are to run.
+
+    Raises:
+        UserError: names the batch, what it takes, and one that fits.
+    """
+    largest = max(sizes, default=0)
+    if largest <= USUAL:
+        return
+    each = _peak(model, example)[1]
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else free_bytes()
+    fits = 2 ** max(0, ((free or 0) // (2 * each)).bit_length() - 1)
+    check_free(largest * each, what=setting(name, largest), free=free, instead=fits)

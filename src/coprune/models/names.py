@@ -7,21 +7,24 @@ folder stores instead of code, and why loading one needs no pickle.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
-from coprune.errors import UserError, near_matches
+from coprune.errors import UserError, near_matches, setting, shown
 from coprune.files import shortened
 from coprune.forward import FAILURES
+from coprune.memory import check_free
 from coprune.models.densenet import SmallImageDenseNet
 from coprune.models.libraries import LIBRARIES, library_factory
 from coprune.models.mobilenet import SmallImageMobileNetV2
+from coprune.models.own import SCHEME, own_code, own_object
 from coprune.models.resnet import SmallImageResNet
 from coprune.models.vgg import SmallImageVGG
 
@@ -106,21 +109,10 @@ def _factory(name: str) -> Callable[..., nn.Module]:
 
         return functools.partial(from_config, name)
     if scheme == "python":
-        module_name, _, attribute = rest.partition(":")
-        if not module_name or not attribute:
-            raise UserError(f"model '{name}': write python:package.module:factory")
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as cause:
-            raise UserError(
-                f"model '{name}': {module_name} cannot be imported ({cause}); is it on PYTHONPATH?"
-            ) from cause
-        factory = getattr(module, attribute, None)
+        factory = own_object(name)
         if not callable(factory):
-            names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
             raise UserError(
-                f"model '{name}': {module_name} has no callable '{attribute}'; "
-                f"{near_matches(attribute, names)}"
+                f"model '{name}' is no function but {shown(factory)}; give one that makes a network"
             )
         return factory
     known = [
@@ -139,7 +131,10 @@ def accepted_arguments(name: str, offered: Mapping[str, Any]) -> dict[str, Any]:
     The data's channels and classes are *offered* to every factory; a user's own factory may have
     fixed them and take neither.
     """
-    parameters = inspect.signature(_factory(name)).parameters
+    try:
+        parameters = inspect.signature(_factory(name)).parameters
+    except (TypeError, ValueError):  # some of C's functions do not say
+        return {}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return {k: v for k, v in offered.items() if takes_any or k in parameters}
 
@@ -153,8 +148,11 @@ def build(source: Source) -> nn.Module:
     """
     factory = _factory(source.name)
     check_arguments(source)
+    _check_size(source, factory)
+    own = source.name.startswith(SCHEME)
     try:
-        model = factory(**source.arguments)
+        with own_code(source.name) if own else nullcontext():
+            model = factory(**source.arguments)
     except UserError:
         raise
     except (*FAILURES, OSError, ImportError) as cause:
@@ -166,6 +164,28 @@ def build(source: Source) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise UserError(f"model '{source.name}' returned a {type(model).__name__}, not a torch.nn.Module")
     return remember(model.eval(), source)
+
+
+LARGE = 2048
+"""An argument beyond may make a network that no memory holds."""
+
+
+def _check_size(source: Source, factory: Callable[..., nn.Module]) -> None:
+    """Refuse a network that is larger than the memory, before any of it is made.
+
+    Raises:
+        UserError: names its largest argument.
+    """
+    sizes = {k: v for k, v in source.arguments.items() if isinstance(v, int) and v > LARGE}
+    if not sizes or source.name.startswith(SCHEME):
+        return
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            parameters = sum(p.numel() for p in factory(**source.arguments).parameters())
+    except (*FAILURES, OSError, ImportError):
+        return  # what refuses them says so when it is made
+    name = max(sizes, key=lambda k: sizes[k])
+    check_free(4 * parameters, what=setting(name, sizes[name]))
 
 
 def remember(model: nn.Module, source: Source) -> nn.Module:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from coprune.errors import UserError, near_matches
+from coprune.errors import UserError, near_matches, setting, shown
 from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
 from coprune.export.formats import Run
 from coprune.forward import Inputs, check_takes, part_of
@@ -21,6 +22,8 @@ from coprune.measure import (
     measure_latency,
     peak_memory,
 )
+from coprune.measure.memory import check_batches
+from coprune.memory import check_free
 from coprune.plan import Plan
 from coprune.report import write as write_page
 from coprune.result import Latency, Result
@@ -64,13 +67,18 @@ def measure_run(
     """
     for engine in engines:
         if engine not in ENGINES:
-            raise UserError(f"--engine {engine}: {near_matches(engine, ENGINES)}")
+            raise UserError(f"--engine {shown(engine)}: {near_matches(engine, ENGINES)}")
+    if not engines:
+        raise UserError(f"--engine names none; known: {', '.join(ENGINES)}")
     where = pick_device(device)
     set_up(threads=threads, seed=0)
     model = load(run, trust=trust)
+    if data is None:
+        check_free(4 * math.prod(shape), what=setting("input_shape", ",".join(map(str, shape))))
     loaded = open_data(data, calibration=0, seed=0, model=str(run)) if data else None
     example = next(iter(loaded.heldout.batches(1)))[0] if loaded else torch.zeros(1, *shape)
     check_takes(model, example)
+    check_batches(model, example, batches, name="latency_batches", device=where)
     # Latency does not depend on the values of the weights: a fresh full-size model will do.
     base = full_size(run, trust=trust)
     networks = {"unpruned": base, "this run": model} if base else {"this run": model}

@@ -18,6 +18,7 @@ from coprune.data.spread import spread
 from coprune.errors import UserError
 from coprune.forward import check_takes, part_of
 from coprune.measure import LatencyPlan, evaluate, measure_latency, measure_stage
+from coprune.measure.memory import check_batches
 from coprune.models.ready import made_ready
 from coprune.plan import ELSEWHERE, GroupDecision, Plan
 from coprune.ranks.exchange import check_same, first_goes_ahead, on_first
@@ -176,6 +177,7 @@ def run_recover(
     left = _told(model, teacher, data, given, job)
     kept = None if left is None else left.outputs
     plan = _plan(given, kept, teacher, prepared, data, job)
+    check_batches(teacher, prepared.example, job.latency_batches, name="latency_batches", device=device)
     folder = claim(out, job={"recover": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return out, ()

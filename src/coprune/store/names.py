@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.models import Source, accepted_arguments, build
 from coprune.models.attention import separate_attention
 from coprune.models.hf import SCHEME, pretrained
@@ -80,6 +80,12 @@ def open_model(
     Raises:
         UserError: an unknown name (with near matches), weights that do not fit, NaN in weights.
     """
+    trained = name in bundled_names() or Path(name).is_dir()
+    for argument in arguments if trained else ():
+        raise UserError(
+            f"{setting(argument, arguments[argument])}: "
+            f"{name} is a trained model and has its own; leave it out"
+        )
     if name in bundled_names():
         model = load(BUNDLED / name.removeprefix("coprune:"))
     elif Path(name).is_dir():
@@ -87,13 +93,19 @@ def open_model(
     elif name.startswith(SCHEME):
         chosen = {**{k: offered[k] for k in ("num_classes",) if k in offered}, **arguments}
         if chosen.keys() - {"num_classes"}:
-            wrong = sorted(chosen.keys() - {"num_classes"})[0].replace("_", "-")
-            raise UserError(f"--{wrong}: a checkpoint ({name}) has its own; only --num-classes can be given")
+            wrong = setting(sorted(chosen.keys() - {"num_classes"})[0])
+            raise UserError(
+                f"{wrong}: a checkpoint ({name}) has its own; only {setting('num_classes')} can be given"
+            )
         model = pretrained(name, num_classes=chosen.get("num_classes"), seed=seed)
     elif "/" in name and ":" not in name:
         raise UserError(f"model '{name}': no such run folder")
     else:
         plain, tag = split_tag(name)
+        for argument in arguments.keys() - accepted_arguments(plain, arguments).keys():
+            raise UserError(
+                f"{setting(argument, arguments[argument])}: {plain} takes no {argument}; leave it out"
+            )
         chosen = {**accepted_arguments(plain, offered), **arguments}
         model = build(Source(plain, chosen))
         if tag is not None:
