@@ -125,7 +125,7 @@ Samples = Annotated[int, Bounds(1, 10**9)]
 
 Calibration = Annotated[int, Bounds(2, 10**9)]
 
-Batch = Annotated[int, Bounds(1, 10**6)]
+Batch = Annotated[int, Bounds(1, 100_000)]
 """Samples at once; whether the memory suffices depends on the model (:mod:`coprune.measure.memory`)."""
 
 Block = Annotated[int, Bounds(1, 65_536)]

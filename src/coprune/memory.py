@@ -1,4 +1,4 @@
-"""How much memory is free, and what is refused because it would surely need more. Knows nothing of torch."""
+"""How much memory is free, and what is refused because it would need more. Knows nothing of torch."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def free_bytes() -> int | None:
 
 
 def check_free(need: int, *, what: str, free: int | None = None, instead: int | None = None) -> None:
-    """Refuse what would surely need more memory than there is, before work starts.
+    """Refuse what would need more memory than there is, before work starts.
 
     Args:
-        need: bytes, at least.
+        need: bytes.
         what: how a message names what was asked for.
         free: bytes; those of the CPU when not given.
         instead: what could be meant, where that is known.
@@ -43,5 +43,5 @@ def check_free(need: int, *, what: str, free: int | None = None, instead: int | 
         return
     hint = f"did you mean {instead}?" if instead else "give less"
     raise UserError(
-        f"{what} takes {need / 1e9:,.1f} GB of memory at least, and {free / 1e9:,.1f} GB are free; {hint}"
+        f"{what} takes about {need / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free; {hint}"
     )

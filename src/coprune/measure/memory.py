@@ -72,7 +72,7 @@ USUAL = 128
 
 
 def check_batches(model: nn.Module, example: Inputs, sizes: Iterable[int], *, name: str, device: str) -> None:
-    """Refuse a batch of which a forward pass alone surely takes more memory than is free.
+    """Refuse a batch of which a forward pass takes more memory than is free.
 
     Args:
         model: on the CPU.
@@ -87,7 +87,7 @@ def check_batches(model: nn.Module, example: Inputs, sizes: Iterable[int], *, na
     largest = max(sizes, default=0)
     if largest <= USUAL:
         return
-    each = _peak(model, example)[1]
+    each = 2 * _peak(model, example)[1]  # operators' own scratch is not seen
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else free_bytes()
-    fits = 2 ** max(0, ((free or 0) // (2 * each)).bit_length() - 1)
+    fits = 2 ** max(0, ((free or 0) // each).bit_length() - 1)
     check_free(largest * each, what=setting(name, largest), free=free, instead=fits)
