@@ -89,6 +89,7 @@ def compare(
 ) -> None:
     """Compare methods at the same MACs, with the same recovery and the same fine-tuning."""
     from coprune.bounds import Positive
+    from coprune.cli.screen import say
     from coprune.cli.values import given, model_arguments, numbers, validated, words
     from coprune.compare.job import CompareJob
     from coprune.compare.run import run_compare
@@ -160,7 +161,9 @@ def compare(
     )
     comparison = run_compare(job, out=out, resume=resume, overwrite=overwrite)
     print_comparison(comparison)
-    typer.echo(f"\ntable   {out / 'compare.json'}\nreport  {out / 'compare.html'}")
+    say()
+    say(f"table   {out / 'compare.json'}")
+    say(f"report  {out / 'compare.html'}")
 
 
 def _budget(word: str) -> float | str:
@@ -172,14 +175,11 @@ def _budget(word: str) -> float | str:
 
 def print_comparison(comparison: Comparison) -> None:
     """The table of means and spreads on one screen, best first within a budget."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from coprune.cli.screen import say, table
     from coprune.report import notes_of, summarise
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("budget", "method", "recovery", "MACs", "pruned", "recovered", "fine-tuned", "seeds"):
-        table.add_column(column, justify="left" if len(table.columns) < 3 else "right")
+    names = ("budget", "method", "recovery", "MACs", "pruned", "recovered", "fine-tuned", "seeds")
+    rows: list[tuple[str, ...] | None] = []
 
     def cell(stage: tuple[float, float] | None) -> str:
         return f"{100 * stage[0]:.2f}±{100 * stage[1]:.2f}" if stage else "–"
@@ -187,24 +187,28 @@ def print_comparison(comparison: Comparison) -> None:
     before = None
     for row in summarise(comparison.as_json()):
         if before not in (None, row["budget"]):
-            table.add_section()
+            rows.append(None)
         budget = row["budget"] if row["budget"] != before else ""
         before = row["budget"]
         ratio = row["macs_ratio"]
-        table.add_row(
-            f"{budget:g}" if isinstance(budget, float) else str(budget),
-            row["method"],
-            row["recovery"],
-            f"{ratio[0] if isinstance(ratio, tuple) else ratio:.1%}",
-            cell(row["pruned"]),
-            cell(row["recovered"]),
-            cell(row["finetuned"]),
-            str(row["seeds"]),
+        rows.append(
+            (
+                f"{budget:g}" if isinstance(budget, float) else str(budget),
+                row["method"],
+                row["recovery"],
+                f"{ratio[0] if isinstance(ratio, tuple) else ratio:.1%}",
+                cell(row["pruned"]),
+                cell(row["recovered"]),
+                cell(row["finetuned"]),
+                str(row["seeds"]),
+            )
         )
-    # In a file the table keeps its lines; on a narrow terminal rich folds it.
-    console = Console(width=None if sys.stdout.isatty() else 100)
     base = comparison.base
-    console.print(f"\nbase {base.value:.2%} at {base.macs / 1e6:.2f} M MACs; top-1 in %, mean±deviation\n")
-    console.print(table)
+    say()
+    say(f"base {base.value:.2%} at {base.macs / 1e6:.2f} M MACs; top-1 in %, mean±deviation")
+    say()
+    # In a file the table keeps its lines; on a narrow terminal rich folds it.
+    columns = [(name, "left" if at < 3 else "right") for at, name in enumerate(names)]
+    table(columns, rows, width=None if sys.stdout.isatty() else 100)
     for line in notes_of(comparison.as_json()):
-        console.print(f"note: {line}", highlight=False)
+        say(f"note: {line}")

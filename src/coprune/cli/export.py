@@ -30,6 +30,7 @@ def export(
 ) -> None:
     """Write the model of a run as ONNX or for torch.export, and check that it says the same."""
     from coprune.bounds import Length, Threads
+    from coprune.cli.screen import say
     from coprune.cli.values import checked, numbers
     from coprune.errors import UserError
     from coprune.export import FORMATS
@@ -50,4 +51,4 @@ def export(
         trust=trust,
     )
     for line in lines:
-        typer.echo(line)
+        say(line)

@@ -14,46 +14,46 @@ Run = Annotated[Path, typer.Argument(help="A run folder.")]
 
 def inspect(run: Run) -> None:
     """Say what stayed in every group, why, and which layers were left alone."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from coprune.cli.screen import say, table
     from coprune.plan import Plan
 
     plan = Plan.load(run / "plan.json")
-    console = Console()
-    console.print(
-        f"[bold]{plan.method}[/], {plan.budget}, seed {plan.seed}, data {plan.data.get('name')}, "
-        f"kept {plan.units['kept']} of {plan.units['total']}\n"
+    say(
+        f", {plan.budget}, seed {plan.seed}, data {plan.data.get('name')}, "
+        f"kept {plan.units['kept']} of {plan.units['total']}",
+        bold=plan.method,
     )
-    table = Table(box=None, pad_edge=False)
-    for column in ("group", "kept", "of", "knee", "why"):
-        table.add_column(column, justify="right" if column in ("kept", "of", "knee") else "left")
+    say()
+    rows = []
     for group in plan.groups:
         # The knee of all groups together is no number of units of any of them.
         knee = (
             "" if group.knee is None or plan.joint else f"{group.knee.k}{'*' if group.knee.fallback else ''}"
         )
-        table.add_row(group.name, str(len(group.kept)), str(group.size), knee, group.reason)
-    console.print(table)
+        rows.append((group.name, str(len(group.kept)), str(group.size), knee, group.reason))
+    names = ("group", "kept", "of", "knee", "why")
+    table([(name, "right" if name in ("kept", "of", "knee") else "left") for name in names], rows)
     if plan.joint and plan.knees:
         (knee_of_all,) = plan.knees
         said = f"the knee says {knee_of_all.k} of {plan.units['total']} units"
-        console.print(said + (f" ({knee_of_all.fallback})" if knee_of_all.fallback else ""))
+        say(said + (f" ({knee_of_all.fallback})" if knee_of_all.fallback else ""))
     for group in () if plan.joint else plan.groups:
         if group.knee and group.knee.fallback:
-            console.print(f"* {group.name}: {group.knee.fallback}")
+            say(f"* {group.name}: {group.knee.fallback}")
     if plan.skipped:
-        console.print("\nleft alone:")
+        say()
+        say("left alone:")
     for skipped in plan.skipped:
-        console.print(f"  {skipped.layer}: {skipped.reason}", highlight=False)
+        say(f"  {skipped.layer}: {skipped.reason}")
 
 
 def report(run: Run) -> None:
     """Write the page of a run or of a comparison anew."""
+    from coprune.cli.screen import say
     from coprune.report import write, write_compare
 
     page = write_compare(run) if (run / "compare.json").is_file() else write(run)
-    typer.echo(str(page))
+    say(str(page))
 
 
 def measure(
@@ -70,6 +70,7 @@ def measure(
 ) -> None:
     """Measure the model of a run: MACs, parameters, file size, peak memory, latency, accuracy."""
     from coprune.bounds import Batch, Length, Threads
+    from coprune.cli.screen import say
     from coprune.cli.values import checked, numbers, words
     from coprune.errors import UserError
     from coprune.run.measure import measure_run
@@ -88,4 +89,4 @@ def measure(
         trust=trust,
     )
     for line in found:
-        typer.echo(line)
+        say(line)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 
+from coprune.cli.command import Command
 from coprune.cli.compare import compare
 from coprune.cli.demo import demo
 from coprune.cli.export import export
@@ -15,6 +16,7 @@ from coprune.cli.job import PASSED_ON, run
 from coprune.cli.look import inspect, measure, report
 from coprune.cli.prune import prune
 from coprune.cli.recover import recover
+from coprune.cli.screen import say, streams
 from coprune.cli.train import train
 from coprune.errors import UserError, typed_on_the_command_line, visible
 from coprune.ranks.join import LOST, is_loss, joined, leave
@@ -27,24 +29,37 @@ except ImportError:
 
 app = typer.Typer(
     help="Complementary pruning for PyTorch: keep the channels that say different things.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (demo, train, prune, recover, compare, inspect, measure, report, export):
-    app.command()(_command)
-app.command(context_settings=PASSED_ON)(run)
+    app.command(cls=Command)(_command)
+app.command(cls=Command, context_settings=PASSED_ON)(run)
 
 
 SHARED = ("demo", "train", "prune", "recover", "compare", "run")
 """Commands that several processes can do together."""
 
 
-@app.callback()
-def _commands(ctx: typer.Context) -> None:
+def _say_version(asked: bool) -> None:
+    if asked:
+        say(f"coprune {version('coprune')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _commands(
+    ctx: typer.Context,
+    _: Annotated[
+        bool, typer.Option("--version", help="Say the version.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
     """Complementary pruning for PyTorch: keep the channels that say different things."""
-    if world() > 1 and ctx.invoked_subcommand not in SHARED:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+    elif world() > 1 and ctx.invoked_subcommand not in SHARED:
         raise UserError(f"{ctx.invoked_subcommand} is done by one process; leave the launcher away")
 
 
@@ -52,7 +67,7 @@ def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
     command = typer.main.get_command(app)
     try:
-        with typed_on_the_command_line(), joined():
+        with typed_on_the_command_line(), streams(), joined():
             code = command.main(prog_name="coprune", standalone_mode=False)
     except UserError as mistake:
         _refuse(str(mistake))
@@ -61,9 +76,6 @@ def main() -> None:
         _refuse(f"{mistake.format_message()} (coprune --help shows what there is)")
     except (KeyboardInterrupt, typer.Abort):
         leave("interrupted; --resume continues", code=130, everybodys=True)
-    except BrokenPipeError:
-        # The reader (head, less) has gone; nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RuntimeError as cause:
         if not is_loss(cause):
             raise

@@ -174,54 +174,55 @@ def prune(
 
 def summarise(run: Path, settings: PruneSettings | None = None) -> None:
     """Print a finished run on one screen, naming its files."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from coprune.cli.screen import say, table
     from coprune.plan import Plan
     from coprune.result import Result
     from coprune.run.measure import promise_note
+    from coprune.store.model import needs_trust
 
     plan, result = Plan.load(run / "plan.json"), Result.load(run / "result.json")
-    console = Console()
-    base = result.stages[0]
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "top-1", "MACs", "", "parameters", "", "file"):
-        table.add_column(column, justify="left" if not table.columns else "right")
-    for stage in result.stages:
-        table.add_row(
-            stage.name,
-            f"{stage.value:.2%}",
-            f"{stage.macs / 1e6:.2f} M",
-            f"{stage.macs / base.macs:.0%}",
-            f"{stage.params:,}",
-            f"{stage.params / base.params:.0%}",
-            f"{(stage.bytes or 0) / 1e6:.2f} MB",
-        )
-    units = result.units
-    console.print(
-        f"\n[bold]{result.method}[/] ({plan.budget}, seed {result.seed}) kept "
-        f"{units['kept']} of {units['total']} units in {len(plan.groups)} groups\n"
+    base, units = result.stages[0], result.units
+    say()
+    say(
+        f" ({plan.budget}, seed {result.seed}) kept {units['kept']} of {units['total']} units in "
+        f"{len(plan.groups)} groups",
+        bold=result.method,
     )
-    console.print(table)
+    say()
+    names = ("", "top-1", "MACs", "", "parameters", "", "file")
+    table(
+        [(name, "right" if at else "left") for at, name in enumerate(names)],
+        [
+            (
+                stage.name,
+                f"{stage.value:.2%}",
+                f"{stage.macs / 1e6:.2f} M",
+                f"{stage.macs / base.macs:.0%}",
+                f"{stage.params:,}",
+                f"{stage.params / base.params:.0%}",
+                f"{(stage.bytes or 0) / 1e6:.2f} MB",
+            )
+            for stage in result.stages
+        ],
+    )
     for entry in result.latency:
-        console.print(
+        say(
             f"batch {entry.batch}, {entry.threads} threads, {entry.device}: {entry.base_ms:.2f} → "
             f"{entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast (median of {entry.repeats})"
         )
     share = result.stages[-1].macs / base.macs
     slow = promise_note(result.latency, share=share, plan=plan)
     if slow:
-        console.print(f"note: {slow}", highlight=False)
+        say(f"note: {slow}")
     if plan.knees:
         fallbacks = sum(1 for k in plan.knees if k.fallback)
         said = f"the knee says {sum(k.k for k in plan.knees)} of {units['total']} units"
-        console.print(said + (f" ({fallbacks} by fallback)" if fallbacks else ""))
+        say(said + (f" ({fallbacks} by fallback)" if fallbacks else ""))
     for note in result.notes:
-        console.print(f"note: {note}")
-    console.print(f"\n{len(plan.skipped)} layers left alone (why: coprune inspect {run})", highlight=False)
-    console.print(
-        f"model   {run / 'model.safetensors'}   coprune.load({str(run)!r})\n"
-        f"plan    {run / 'plan.json'}\nfigures {run / 'result.json'}\nreport  {run / 'report.html'}",
-        highlight=False,
-        soft_wrap=True,
-    )
+        say(f"note: {note}")
+    say()
+    say(f"{len(plan.skipped)} layers left alone (why: coprune inspect {run})")
+    trust = ", trust=True" if needs_trust(run) else ""
+    say(f"model   {run / 'model.safetensors'}   coprune.load({str(run)!r}{trust})")
+    for what, file in (("plan", "plan.json"), ("figures", "result.json"), ("report", "report.html")):
+        say(f"{what:7} {run / file}")

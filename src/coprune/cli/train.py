@@ -41,6 +41,7 @@ def train(
 ) -> None:
     """Train a base model and write it as a run folder."""
     from coprune.bounds import Bounds
+    from coprune.cli.screen import say
     from coprune.cli.values import checked, model_arguments, validated
     from coprune.run.train import TrainJob
     from coprune.run.train import train as run_train
@@ -73,4 +74,4 @@ def train(
     )
     command = " ".join(["coprune", *sys.argv[1:]])
     score = run_train(job, out=Path(out), resume=resume, overwrite=overwrite, command=command)
-    typer.echo(f"top-1 {score.top1:.2%} on {score.samples:,} held-out samples · {out}")
+    say(f"top-1 {score.top1:.2%} on {score.samples:,} held-out samples · {out}")

@@ -120,6 +120,12 @@ def describe(folder: Path) -> Description:
     return read_document(folder / DESCRIPTION, Description, what="model description", schema=SCHEMA)
 
 
+def needs_trust(folder: Path) -> bool:
+    """Whether :func:`load` runs code that is not the package's, and so must be told to."""
+    source = describe(folder).source
+    return source is not None and source.name.startswith("python:")
+
+
 def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False) -> nn.Module:
     """Rebuild the model of a run folder: no pickle, no code from the folder.
 
