@@ -33,9 +33,9 @@ from coprune.report import write_compare
 from coprune.run.decisions import Choices, decide, kept_ratio
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
-from coprune.run.job import check_training_batch, open_both
+from coprune.run.job import open_both
 from coprune.run.measured import Measured
-from coprune.run.steps import Prepared, gather_for, measured_for, prepare, recover
+from coprune.run.steps import Prepared, check_trainings, gather_for, measured_for, prepare, recover
 from coprune.select import Budget, Method, OutOfReachError, check_reachable
 from coprune.surgery import cut
 from coprune.training import DivergedError, fit
@@ -75,7 +75,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
         with prepared.within_reach():
             check_reachable(prepared.cost, share, quantity="macs", round_to=job.round_to)
     if job.finetune.epochs:
-        check_training_batch(model, data, prepared.example, [job.finetune], device=device)
+        check_trainings(model, data, prepared.example, [job.finetune], device=device)
     folder = claim(out, job={"compare": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return Comparison.load(out / "compare.json")

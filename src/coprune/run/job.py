@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from coprune.bounds import Calibration
 from coprune.data import DataSet, load_data
 from coprune.data.names import is_text
 from coprune.errors import UserError, setting
-from coprune.forward import Inputs
 from coprune.measure.memory import check_batches
 from coprune.methods import find_method, method_settings
 from coprune.models.hf import label_names, tokenizer_of
@@ -22,10 +21,10 @@ from coprune.ranks.exchange import check_same, first_goes_ahead
 from coprune.run.environment import pick_device
 from coprune.run.folder import claim
 from coprune.run.prune import prepare_for, prune_model
-from coprune.run.settings import PruneSettings, check_settings, trained_as_suits
+from coprune.run.settings import PruneSettings, check_settings, trained_as_suits, trainings
+from coprune.run.steps import check_trainings
 from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
-from coprune.training import Recipe
 
 
 class PruneJob(BaseModel):
@@ -110,22 +109,6 @@ def open_both(
     return network, loaded
 
 
-def check_memory(model: nn.Module, data: DataSet, example: Inputs, settings: PruneSettings) -> None:
-    """Refuse batches that are larger than the memory; see :func:`coprune.measure.memory.check_batches`."""
-    device = pick_device(settings.device)
-    check_batches(model, example, settings.latency_batches, name="latency_batches", device=device)
-    recipes = [settings.finetune, *([settings.between] if settings.schedule == "layerwise" else [])]
-    check_training_batch(model, data, example, [r for r in recipes if r.epochs], device=device)
-
-
-def check_training_batch(
-    model: nn.Module, data: DataSet, example: Inputs, recipes: Iterable[Recipe], *, device: str
-) -> None:
-    """Refuse a batch of training that is larger than the memory; one beyond the data is as large as they."""
-    sizes = [min(recipe.batch_size, len(data.train)) for recipe in recipes]
-    check_batches(model, example, sizes, name="batch_size", device=device)
-
-
 def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Path:
     """Prune and write the run folder.
 
@@ -162,7 +145,9 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
     settings = trained_as_suits(settings, model)
     job = job.model_copy(update={"settings": settings})
     prepared = prepare_for(made_ready(model), data, settings, method)
-    check_memory(model, data, prepared.example, settings)
+    device = pick_device(settings.device)
+    check_batches(model, prepared.example, settings.latency_batches, name="latency_batches", device=device)
+    check_trainings(model, data, prepared.example, trainings(settings), device=device)
     folder = claim(out, job={"prune": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
     if folder.finished:
         return out

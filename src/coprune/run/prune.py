@@ -31,8 +31,23 @@ from coprune.run.layerwise import prune_layer_by_layer
 from coprune.run.measured import Measured
 from coprune.run.outcome import Outcome
 from coprune.run.searched import Searched, searched_once
-from coprune.run.settings import PruneSettings, check_settings, kinds_of, resolved, trained_as_suits
-from coprune.run.steps import Prepared, gather_few, gather_for, measured_for, prepare, recover
+from coprune.run.settings import (
+    PruneSettings,
+    check_settings,
+    kinds_of,
+    resolved,
+    trained_as_suits,
+    trainings,
+)
+from coprune.run.steps import (
+    Prepared,
+    check_trainings,
+    gather_few,
+    gather_for,
+    measured_for,
+    prepare,
+    recover,
+)
 from coprune.run.trials import Trials, calibration_parts, is_judged, surely_within, surely_worse, why_nothing
 from coprune.select import Method
 from coprune.store.model import check_finite, weights_fingerprint
@@ -100,6 +115,7 @@ def prune_model(
     settings = trained_as_suits(settings, model)
     model = ready(model)
     prepared = prepared or prepare_for(model, data, settings, method)
+    check_trainings(model, data, prepared.example, trainings(settings), device=device)
     fingerprint = weights_fingerprint(model)
     judged = is_judged(settings, method)
     statistics_part, judging_part = calibration_parts(data, settings, judged=judged)

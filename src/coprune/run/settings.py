@@ -146,6 +146,12 @@ def _check_unused(values: Mapping[str, Any], needs: str) -> None:
             )
 
 
+def trainings(settings: PruneSettings) -> list[Recipe]:
+    """Those that a run is asked for."""
+    between = [settings.between] if settings.schedule == "layerwise" else []
+    return [recipe for recipe in (*between, settings.finetune) if recipe.epochs]
+
+
 def trained_as_suits(settings: PruneSettings, model: nn.Module) -> PruneSettings:
     """The settings with what nobody said of training as suits the model."""
     recipes = {name: suited(getattr(settings, name), model, trained=True) for name in ("finetune", "between")}

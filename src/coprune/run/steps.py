@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +18,7 @@ from coprune.data.source import name_of, where_in
 from coprune.errors import UserError
 from coprune.forward import FAILURES, Inputs, check_takes, moved, part_of
 from coprune.measure.accuracy import check_outputs
+from coprune.measure.memory import check_batches
 from coprune.plan import GroupDecision, Skipped
 from coprune.profile import Profile, Statistic, gather
 from coprune.raised import within
@@ -27,6 +28,8 @@ from coprune.run.decisions import Choices
 from coprune.run.measured import Measured, Trial
 from coprune.select import OutOfReachError
 from coprune.surgery import sound
+from coprune.training import Recipe
+from coprune.training.check import check_trains
 from coprune.units import CostModel, Units, cost_model, find_units
 
 KINDS = ("inner", "heads", "neurons", "coupled")
@@ -125,6 +128,27 @@ def check_first_samples(model: nn.Module, data: DataSet) -> None:
         if examples and logits.ndim == 2:
             with within(name_of(source)):
                 check_outputs(logits, torch.tensor([highest]))
+
+
+def check_trainings(
+    model: nn.Module, data: DataSet, example: Inputs, recipes: Iterable[Recipe], *, device: str
+) -> None:
+    """Find what would stop a training before any work.
+
+    Args:
+        model: to be trained, or to be cut before.
+        data: a batch is never larger than its training part.
+        example: one sample, ``[1, …]``.
+        recipes: of the trainings.
+        device: where.
+
+    Raises:
+        UserError: see :func:`coprune.training.check.check_trains`; or a batch that is larger than the memory.
+    """
+    for recipe in recipes:
+        check_trains(model, example, recipe, classes=data.classes, device=device)
+        size = min(recipe.batch_size, len(data.train))
+        check_batches(model, example, [size], name="batch_size", device=device)
 
 
 def kinds_asked(units: Sequence[str]) -> tuple[str, ...]:

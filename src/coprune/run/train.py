@@ -12,7 +12,7 @@ from torch import nn
 
 from coprune.bounds import Seed, Threads
 from coprune.data import DataSet
-from coprune.forward import READS, check_takes, shapes_of
+from coprune.forward import READS, check_takes, part_of, shapes_of
 from coprune.measure import Score, evaluate, stage_of
 from coprune.ranks.exchange import check_same
 from coprune.ranks.who import world
@@ -20,6 +20,7 @@ from coprune.result import Result
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, claim
 from coprune.run.job import open_both
+from coprune.run.steps import check_trainings
 from coprune.store import load, save_model
 from coprune.store.model import check_finite, weights_fingerprint
 from coprune.store.names import brings_weights
@@ -78,6 +79,7 @@ def train(
     inputs, _ = next(iter(data.heldout.batches(8)))
     check_takes(model, inputs)
     recipe = suited(job.recipe, model, trained=brings_weights(job.model, job.weights))
+    check_trainings(model, data, part_of(inputs, [0]), [recipe], device=device)
     job = job.model_copy(update={"recipe": recipe})
     folder = claim(out, job={"train": job.model_dump()}, resume=resume, overwrite=overwrite)
     if folder.finished:

@@ -11,8 +11,22 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.training.recipe import Recipe
+
+
+def precision_of(recipe: Recipe, device: str) -> str:
+    """What ``auto`` stands for on a device.
+
+    Raises:
+        UserError: fp16 on a CPU.
+    """
+    if recipe.precision == "auto":
+        on_gpu = device != "cpu" and torch.cuda.is_available()
+        return ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if on_gpu else "fp32"
+    if recipe.precision == "fp16" and device == "cpu":
+        raise UserError(f"{setting('precision', 'fp16')} needs a GPU; use bf16 or fp32 on a CPU")
+    return recipe.precision
 
 
 @contextmanager
@@ -27,13 +41,8 @@ def accelerated(recipe: Recipe, device: str, *, idle: bool) -> Iterator[Accelera
     Raises:
         UserError: fp16 on a CPU.
     """
-    precision = recipe.precision
-    if precision == "auto":
-        on_gpu = device != "cpu" and torch.cuda.is_available()
-        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if on_gpu else "fp32"
+    precision = precision_of(recipe, device)
     wanted = "no" if precision == "fp32" else precision
-    if precision == "fp16" and device == "cpu":
-        raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
     # Accelerate keeps one device and one precision for the whole process, those of whoever came first.
     # This training has its own, and what the caller's program had is there again after it.
     before = [(state, dict(state._shared_state)) for state in (PartialState, AcceleratorState)]

@@ -1,0 +1,45 @@
+"""What would stop a training is found before any work."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from coprune.errors import UserError, is_out_of_memory, shown
+from coprune.forward import Inputs, logits_of, part_of
+from coprune.measure.accuracy import check_outputs
+from coprune.training.accelerator import precision_of
+from coprune.training.recipe import Recipe
+
+
+def check_trains(model: nn.Module, example: Inputs, recipe: Recipe, *, classes: int, device: str) -> None:
+    """One pass in training mode, of a copy, on the CPU; nothing is drawn from torch's generator.
+
+    Args:
+        model: to be trained.
+        example: one sample or more, ``[N, …]``.
+        recipe: how.
+        classes: of the labels; the outputs must have that many at least.
+        device: where.
+
+    Raises:
+        UserError: a precision that the device does not have, or a model that cannot be trained on this.
+    """
+    precision_of(recipe, device)
+    twice = part_of(example, [0, 0])  # batch norm learns nothing from one
+    twin = copy.deepcopy(model).cpu().train()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            logits = logits_of(twin, twice)
+    except UserError:
+        raise
+    except Exception as cause:  # a model may be a user's own code
+        if is_out_of_memory(cause):
+            raise UserError("memory ran out with two samples; free some") from cause
+        said = f"{type(cause).__name__}: {shown(cause.args[0] if cause.args else '', most=200)}"
+        raise UserError(
+            f"in training mode the model does not take what it takes otherwise: {said}"
+        ) from cause
+    check_outputs(logits, torch.tensor([classes - 1] * 2))
