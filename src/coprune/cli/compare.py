@@ -88,10 +88,10 @@ def compare(
     overwrite: o.Overwrite = False,
 ) -> None:
     """Compare methods at the same MACs, with the same recovery and the same fine-tuning."""
-    from coprune.bounds import Positive
+    from coprune.bounds import Positive, Share
     from coprune.cli.screen import say
-    from coprune.cli.values import given, model_arguments, numbers, validated, words
-    from coprune.compare.job import CompareJob
+    from coprune.cli.values import checked, given, model_arguments, numbers, validated, words
+    from coprune.compare.job import KNEE, CompareJob
     from coprune.compare.run import run_compare
     from coprune.errors import UserError
     from coprune.run.settings import finetune_recipe
@@ -126,7 +126,10 @@ def compare(
         model=model,
         data=data,
         methods=words(methods),
-        budgets=tuple(_budget(word) for word in words(keep_heads or keep_macs or "0.5")),
+        budgets=tuple(
+            word if word == KNEE else checked(Share, word, name="keep_heads" if keep_heads else "keep_macs")
+            for word in words(keep_heads or keep_macs or "0.5")
+        ),
         budget_of="heads" if keep_heads else "macs",
         options=options,
         seeds=seeds,
@@ -164,13 +167,6 @@ def compare(
     say()
     say(f"table   {out / 'compare.json'}")
     say(f"report  {out / 'compare.html'}")
-
-
-def _budget(word: str) -> float | str:
-    try:
-        return float(word)
-    except ValueError:
-        return word
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -159,7 +159,8 @@ def prune(
         device=device,
         threads=threads,
     )
-    job = PruneJob(
+    job = validated(
+        PruneJob,
         model=model,
         data=data,
         weights=str(weights) if weights else None,
