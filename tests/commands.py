@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,3 +59,24 @@ def base(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Path:
     score = train(job, out=out)
     assert score.top1 > 0.9
     return out
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte; see :func:`grown`."""
+    place = tmp_path / "small"
+    place.mkdir()
+    asked = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)]
+    try:
+        subprocess.run(asked, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as cause:
+        pytest.skip(f"nothing can be mounted here ({cause})")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def grown(disk: Path) -> None:
+    """Make room on a small disk."""
+    subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)

@@ -21,6 +21,22 @@ class UserError(ValueError):
     """Bad input: the message is one line, cause first, then the way out."""
 
 
+class UnwrittenError(UserError):
+    """Something could not be written, for no fault of what was asked: it can be gone on with later.
+
+    Args:
+        what: path and cause.
+        first: what the user is to do before anything else.
+    """
+
+    def __init__(self, what: str, first: str, then: str = "or choose another --out") -> None:
+        super().__init__(what, first, then)
+        self.what, self.first = what, first
+
+    def __str__(self) -> str:
+        return "{}; {} {}".format(*self.args)
+
+
 def near_matches(word: str, known: Iterable[str]) -> str:
     """The end of an "unknown name" message: close names first, else all of them.
 

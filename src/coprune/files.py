@@ -11,13 +11,14 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from coprune.errors import UserError
+from coprune.errors import UnwrittenError, UserError
+from coprune.progress import remark
 from coprune.ranks.who import is_first
 
 D = TypeVar("D", bound=BaseModel)
@@ -34,65 +35,107 @@ LARGE = 1 << 29
 _DEEP = 64
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def writing(path: Path, *, size: int | None = None) -> Iterator[None]:
+    """What the system refuses inside is said in one line.
+
+    Args:
+        path: what is written.
+        size: of what is written, in bytes.
+
+    Raises:
+        UnwrittenError: no free disk, no permission, a parent that is no folder, a broken disk.
+    """
+    try:
+        yield
+    except OSError as cause:
+        if cause.errno in _FULL:
+            much = "" if size is None else f" for {size:,} bytes"
+            raise UnwrittenError(f"{path}: no free disk{much}", "free some") from cause
+        raise UnwrittenError(f"{path}: cannot be written ({cause.strerror})", "mend that") from cause
+
+
+@contextlib.contextmanager
+def dispensable(what: str) -> Iterator[None]:
+    """What is written inside would only have spared work: where it cannot be, that is said, and no more.
+
+    Args:
+        what: it is, as the subject of a sentence.
+    """
+    try:
+        yield
+    except UnwrittenError as cause:
+        remark(f"{cause.what}; {what} is left out, the run goes on")
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to put a file in the place of a folder, a pipe or a device.
+
+    Raises:
+        UserError: names it.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}; name a file")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, never sees half of it.
 
     Of the processes of a run only the first writes.
 
     Raises:
-        UserError: no free disk, no permission, or a parent that is no folder.
+        UnwrittenError: see :func:`writing`.
+        UserError: see :func:`check_replaceable`.
     """
     if not is_first():
         return
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException as cause:
-        # Also when interrupted: nothing half-written stays.
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        if not isinstance(cause, OSError):
+    with writing(path, size=len(content)):
+        check_replaceable(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(beside, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            # Also when interrupted: nothing half-written stays.
+            with contextlib.suppress(OSError):
+                beside.unlink()
             raise
-        raise _unwritten(path, cause, size=len(content)) from cause
 
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file of lines; the first of the processes of a run does.
 
     Raises:
-        UserError: no free disk, or no permission.
+        UnwrittenError: see :func:`writing`.
     """
     if not is_first():
         return
     content = f"{line}\n".encode()
-    try:
-        with open(path, "ab") as file:
-            file.write(content)
-    except OSError as cause:
-        raise _unwritten(path, cause, size=len(content)) from cause
-
-
-def _unwritten(path: Path, cause: OSError, *, size: int) -> UserError:
-    if cause.errno == errno.ENOSPC:
-        return UserError(f"{path}: no free disk for {size:,} bytes; free some or choose another --out")
-    return UserError(f"{path}: cannot be written ({cause.strerror}); choose another --out")
+    with writing(path, size=len(content)), open(path, "ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(end)  # no half of a line
+            raise
 
 
 def make_folder(path: Path) -> None:
     """Make a folder and its parents.
 
     Raises:
-        UserError: no permission, or a parent that is no folder.
+        UnwrittenError: see :func:`writing`.
     """
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise UserError(f"{path}: cannot be made ({cause.strerror}); choose another --out") from cause
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ it. Bars are drawn on standard error, so that tables on standard output can be p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -39,6 +40,14 @@ def _new_display() -> Progress:
         # rich draws a last frame even when the output is a file; users' logs should stay clean.
         disable=not (console.is_terminal and is_first()),
     )
+
+
+@functools.cache
+def remark(line: str) -> None:
+    """Print a line on standard error, above the bar if there is one; the same one only once."""
+    if is_first():
+        console = _active.console if _active else Console(stderr=True)
+        console.print(f"coprune: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def track(items: Iterable[T], *, label: str, total: int, done: int = 0) -> Iterator[T]:

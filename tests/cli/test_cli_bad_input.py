@@ -263,8 +263,11 @@ def test_no_free_disk(coprune, base, digits, tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     out = tmp_path / "run"
-    refused(coprune("prune", "--model", base, "--data", digits, "--out", out), "no free disk")
-    assert not out.exists()
+    typed = ("prune", "--model", base, "--data", digits, "--out", out)
+    refused(coprune(*typed), "no free disk", f"{out} keeps what is done, the same command with --resume")
+    monkeypatch.undo()
+    assert coprune(*typed, "--resume").code == 0
+    assert (out / "report.html").is_file()
 
 
 def test_nothing_to_prune_says_why(coprune, digits, tmp_path, monkeypatch):

@@ -164,7 +164,7 @@ def test_a_killed_process_ends_the_run_and_it_resumes(base, digits, tmp_path, co
     assert running.returncode != 0
     assert said(err) == [
         "coprune: stopped: another process of this run has ended, or the launcher was stopped; "
-        "--resume continues"
+        f"{out} keeps what is done, the same command with --resume continues"
     ]
     assert (out / "work").is_dir()
     # With as many processes the end is that of an undisturbed run; one alone can end it too.

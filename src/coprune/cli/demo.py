@@ -18,12 +18,14 @@ TYPED = f"prune --model {MODEL} --data {DATA} --calibration 1000 --keep-macs 0.5
 def demo(
     out: o.Out = Path("demo-run"),
     overwrite: Annotated[bool, typer.Option(help="Replace the run folder of an earlier demo.")] = True,
+    resume: o.Resume = False,
     seed: o.Seed = 0,
     threads: o.Threads = None,
 ) -> None:
     """Prune the bundled ResNet-20 to half of its MACs on bundled images, without training."""
     from coprune.cli.prune import summarise
     from coprune.cli.values import validated
+    from coprune.run.folder import check_out
     from coprune.run.job import PruneJob, run_prune
     from coprune.run.settings import PruneSettings
     from coprune.select import Budget
@@ -37,6 +39,9 @@ def demo(
         seed=seed,
         threads=threads,
     )
-    typer.echo(f"coprune {' '.join(TYPED)} --seed {seed} --out {out}", err=True)
     job = PruneJob(model=MODEL, data=DATA, calibration=1000, settings=settings)
-    summarise(run_prune(job, out=out, overwrite=overwrite))
+    there = {"resume": resume, "overwrite": overwrite and not resume}
+    # A refusal is one line.
+    check_out(out, job, **there)
+    typer.echo(f"coprune {' '.join(TYPED)} --seed {seed} --out {out}", err=True)
+    summarise(run_prune(job, out=out, **there))

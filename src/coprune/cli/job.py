@@ -10,6 +10,7 @@ import typer
 
 from coprune.errors import UserError, near_matches
 from coprune.files import read_text, shortened
+from coprune.run.inputs import described_in
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -68,4 +69,5 @@ def run(
     words = arguments_of(job)
     if {"--resume", "--overwrite"} & set(ctx.args):  # one typed wins over the file's other
         words = [word for word in words if word not in ("--resume", "--overwrite")]
-    root.main(args=[*words, *ctx.args], prog_name="coprune", standalone_mode=False)
+    with described_in(job):
+        root.main(args=[*words, *ctx.args], prog_name="coprune", standalone_mode=False)

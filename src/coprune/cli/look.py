@@ -15,8 +15,10 @@ Run = Annotated[Path, typer.Argument(help="A run folder.")]
 def inspect(run: Run) -> None:
     """Say what stayed in every group, why, and which layers were left alone."""
     from coprune.cli.screen import say, table
+    from coprune.folders import mend
     from coprune.plan import Plan
 
+    mend(run)
     plan = Plan.load(run / "plan.json")
     say(
         f", {plan.budget}, seed {plan.seed}, data {plan.data.get('name')}, "
@@ -50,8 +52,10 @@ def inspect(run: Run) -> None:
 def report(run: Run) -> None:
     """Write the page of a run or of a comparison anew."""
     from coprune.cli.screen import say
+    from coprune.folders import check_idle
     from coprune.report import write, write_compare
 
+    check_idle(run)
     page = write_compare(run) if (run / "compare.json").is_file() else write(run)
     say(str(page))
 

@@ -32,7 +32,7 @@ from coprune.recover import kept_outputs
 from coprune.report import write_compare
 from coprune.run.decisions import Choices, decide, kept_ratio
 from coprune.run.environment import pick_device, set_up, versions
-from coprune.run.folder import RunFolder, claim
+from coprune.run.folder import RunFolder, check_out, claim
 from coprune.run.job import open_both
 from coprune.run.measured import Measured
 from coprune.run.steps import Prepared, check_trainings, gather_for, measured_for, prepare, recover
@@ -61,6 +61,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
     Returns:
         The comparison.
     """
+    check_out(out, job, resume=resume, overwrite=overwrite)
     methods = check_job(job)
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=0)
@@ -105,7 +106,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
             job=job.model_dump(mode="json"),
             versions=versions(),
         )
-        on_first(lambda: _save(comparison, out))
+        on_first(lambda: _save(comparison, folder.path))
         folder.close()
     return comparison
 

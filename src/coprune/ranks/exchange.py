@@ -125,10 +125,10 @@ def on_first(action: Callable[[], T]) -> T:
         try:
             outcome[0] = action()
         except UserError as mistake:
-            outcome[1] = str(mistake)
+            outcome[1] = mistake
     dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
-        raise UserError(outcome[1])
+        raise outcome[1]
     return outcome[0]
 
 

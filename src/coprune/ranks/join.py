@@ -16,7 +16,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
-from coprune.errors import UserError
+from coprune.errors import UnwrittenError, UserError
 from coprune.ranks.who import Place, is_first, rank, settle, world
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: the first one measures and writes alone."""
 
-LOST = "stopped: another process of this run has ended, or the launcher was stopped; --resume continues"
+_LOST = "stopped: another process of this run has ended, or the launcher was stopped"
 
 _COURTESY_S = 0.5
 """What is wrong with the command every process finds; the first one is to say it."""
@@ -34,6 +34,7 @@ _MISTAKE = "coprune/mistake"
 
 _board: Store | None = None
 _undoable: list[Callable[[], None]] = []
+_left = ""
 
 
 @contextmanager
@@ -46,6 +47,8 @@ def joined() -> Iterator[None]:
     Raises:
         UserError: the launcher's variables are incomplete, or the others cannot be reached.
     """
+    global _left
+    _left = ""
     if _launched() <= 1 or world() > 1:
         yield
         return
@@ -116,8 +119,15 @@ def say(line: str) -> None:
     print(f"coprune: {line}", file=sys.__stderr__, flush=True)
 
 
-def begin_undoable(undo: Callable[[], None]) -> None:
-    """From here on a user's mistake, found by any process, undoes something; in the first process."""
+def begin_undoable(undo: Callable[[], None], *, left: str) -> None:
+    """From here on a user's mistake, found by any process, undoes something; in the first process.
+
+    Args:
+        undo: does so.
+        left: what any other end leaves, and the way on, in words.
+    """
+    global _left
+    _left = left
     _undoable.append(undo)
 
 
@@ -129,9 +139,12 @@ def keep_undoable(undo: Callable[[], None]) -> None:
 
 def end_undoable(undo: Callable[[], None], error: BaseException | None) -> None:
     """It is done, or ended with an error: a mistake undoes it, any other end leaves what can be resumed."""
+    global _left
+    mistaken = isinstance(error, UserError) and not isinstance(error, UnwrittenError)
+    if error is None or mistaken:
+        _left = ""
     if undo not in _undoable:
         return
-    mistaken = isinstance(error, UserError)
     if is_first() and (mistaken or (error is not None and is_loss(error) and _is_mistake_elsewhere())):
         undo()
     elif mistaken and _board is not None:
@@ -166,6 +179,16 @@ def leave(line: str, *, code: int, everybodys: bool = False) -> NoReturn:
     os._exit(code)
 
 
+def interrupted() -> str:
+    """Why a run ends that the user stops, what it leaves, and the way on."""
+    return f"interrupted; {_left}" if _left else "interrupted"
+
+
+def lost() -> str:
+    """The same of one whose other processes cannot be reached, or whose launcher stops it."""
+    return f"{_LOST}; {_left}" if _left else _LOST
+
+
 def is_loss(error: BaseException) -> bool:
     """Whether an error says that another process could not be reached."""
     if world() == 1:
@@ -186,14 +209,18 @@ def _listen() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
 
     def wait() -> None:
         while True:
-            if signal.SIGTERM in os.read(reader, 64):
+            seen = os.read(reader, 64)
+            if signal.SIGTERM in seen:
                 if is_first() and _is_mistake_elsewhere():
                     for undo in tuple(_undoable):
                         undo()
-                leave(LOST, code=128 + signal.SIGTERM)
+                leave(lost(), code=128 + signal.SIGTERM)
+            if signal.SIGINT in seen:
+                leave(interrupted(), code=128 + signal.SIGINT, everybodys=True)
 
     threading.Thread(target=wait, name="coprune-launcher", daemon=True).start()

@@ -13,7 +13,8 @@ from coprune.data.spread import spread
 from coprune.errors import UserError
 from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
 from coprune.export.check import SIZES
-from coprune.files import write_bytes
+from coprune.files import check_replaceable, write_bytes
+from coprune.folders import check_idle
 from coprune.forward import READS, Inputs, check_takes, part_of, samples_in
 from coprune.run.job import open_data
 from coprune.store import load
@@ -80,6 +81,13 @@ def traceable(inputs: Inputs) -> Inputs:
     return part_of(inputs, [i % samples_in(inputs) for i in range(_TRACED)])
 
 
+def _check_target(target: Path, suffix: str) -> None:
+    """Refuse to write over what is no earlier export."""
+    check_replaceable(target)
+    if target.exists() and target.suffix != suffix:
+        raise UserError(f"{target}: is there, and no {suffix} file; choose another --out")
+
+
 def export_run(
     run: Path,
     *,
@@ -101,6 +109,9 @@ def export_run(
     Raises:
         UserError: a model that cannot be exported, a missing extra, a difference, or no free disk.
     """
+    check_idle(run)
+    for kind, target in targets.items():
+        _check_target(target, FORMATS[kind].suffix)
     model = load(run, trust=trust)
     inputs, origin = inputs_for(run, model, data=data, shape=shape)
     check_takes(model, inputs)

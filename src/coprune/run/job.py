@@ -17,9 +17,10 @@ from coprune.measure.memory import check_batches
 from coprune.methods import find_method, method_settings
 from coprune.models.hf import label_names, tokenizer_of
 from coprune.models.ready import made_ready
-from coprune.ranks.exchange import check_same, first_goes_ahead
+from coprune.ranks.exchange import check_same, first_goes_ahead, on_first
 from coprune.run.environment import pick_device
-from coprune.run.folder import claim
+from coprune.run.folder import check_out, claim
+from coprune.run.outcome import is_written
 from coprune.run.prune import prepare_for, prune_model
 from coprune.run.settings import PruneSettings, check_settings, trained_as_suits, trainings
 from coprune.run.steps import check_trainings
@@ -127,6 +128,7 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
     Raises:
         UserError: anything that the user can mend.
     """
+    check_out(out, job, resume=resume, overwrite=overwrite)
     settings = job.settings
     method = find_method(settings.method)
     method_settings(method, settings.options)
@@ -152,6 +154,7 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
     if folder.finished:
         return out
     with folder:
-        prune_model(model, data, settings, folder=folder, prepared=prepared).save(out)
+        if not on_first(lambda: is_written(folder.path)):
+            prune_model(model, data, settings, folder=folder, prepared=prepared).write(folder.path)
         folder.close()
     return out

@@ -16,7 +16,7 @@ from torch import nn
 
 from coprune.data import DataSet
 from coprune.errors import UserError
-from coprune.files import LARGE, read_document, write_json
+from coprune.files import LARGE, dispensable, read_document, write_json
 from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.ranks.exchange import check_same
@@ -121,12 +121,13 @@ def prune_layer_by_layer(
         decision = decision.model_copy(update={"members": members[name]})
         decisions.append(decision)
         if place and folder:
-            save_model(place, current)
-            # Written last: its presence says that this layer is whole.
-            content = {"schema": 1, "decision": decision.model_dump(mode="json")}
-            write_json(place / "decision.json", content)
-            if is_first():
-                (place / "training.safetensors").unlink(missing_ok=True)
+            with dispensable("the network after this layer"):
+                save_model(place, current)
+                # Written last: its presence says that this layer is whole.
+                content = {"schema": 1, "decision": decision.model_dump(mode="json")}
+                write_json(place / "decision.json", content)
+                if is_first():
+                    (place / "training.safetensors").unlink(missing_ok=True)
             folder.log("layer", name=name, kept=len(decision.kept), size=decision.size)
     return tuple(decisions), current
 

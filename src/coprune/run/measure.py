@@ -12,6 +12,7 @@ from torch import nn
 from coprune.errors import UserError, near_matches, setting, shown
 from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
 from coprune.export.formats import Run
+from coprune.folders import check_idle
 from coprune.forward import Inputs, check_takes, part_of
 from coprune.measure import (
     LatencyPlan,
@@ -70,6 +71,7 @@ def measure_run(
             raise UserError(f"--engine {shown(engine)}: {near_matches(engine, ENGINES)}")
     if not engines:
         raise UserError(f"--engine names none; known: {', '.join(ENGINES)}")
+    check_idle(run)
     where = pick_device(device)
     set_up(threads=threads, seed=0)
     model = load(run, trust=trust)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from coprune.data import DataSet, LoaderSource
+from coprune.files import dispensable
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.methods import find_method, method_settings
 from coprune.models.hf import fresh_parameters
@@ -167,7 +168,8 @@ def prune_model(
             )
             if folder:
                 own = folder.path / "profile"
-                save_profile(own, profile.tensors, model=fingerprint, data=seen, groups=sizes)
+                with dispensable("the profile"):
+                    save_profile(own, profile.tensors, model=fingerprint, data=seen, groups=sizes)
         with watch.measure("select"), prepared.within_reach():
             choices = method.choose(profile, options, settings.seed)
             joint = not isinstance(choices, Sequence)

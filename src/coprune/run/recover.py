@@ -31,7 +31,7 @@ from coprune.recover import (
 )
 from coprune.result import HANDED_BACK, Code, Note, Result
 from coprune.run.environment import pick_device, set_up, versions
-from coprune.run.folder import RunFolder, claim
+from coprune.run.folder import RunFolder, check_out, claim
 from coprune.run.job import offered_by, open_both
 from coprune.run.outcome import Outcome
 from coprune.run.steps import Prepared, prepare
@@ -147,6 +147,7 @@ def run_recover(
     Returns:
         The folder, and what was done to every layer (nothing for a run that was whole already).
     """
+    check_out(out, job, resume=resume, overwrite=overwrite)
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=job.seed)
     teacher, data = open_both(
@@ -185,7 +186,7 @@ def run_recover(
         outcome, layers = _recover(
             model, teacher, kept or {}, plan, prepared, data, job, folder, device=device
         )
-        outcome.save(out)
+        outcome.write(folder.path)
         folder.close()
     return out, layers
 

@@ -18,7 +18,7 @@ from coprune.ranks.exchange import check_same
 from coprune.ranks.who import world
 from coprune.result import Result
 from coprune.run.environment import pick_device, set_up, versions
-from coprune.run.folder import RunFolder, claim
+from coprune.run.folder import RunFolder, check_out, claim
 from coprune.run.job import open_both
 from coprune.run.steps import check_trainings
 from coprune.store import load, save_model
@@ -63,6 +63,7 @@ def train(
     Raises:
         UserError: see the checks of data, model and run folder.
     """
+    check_out(out, job, resume=resume, overwrite=overwrite)
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=job.seed)
     model, data = open_both(
@@ -118,8 +119,6 @@ def _train(
         "versions": versions(),
     }
     save_model(folder.path, model, notes=notes)
-    for epoch, (loss, top1) in enumerate(zip(log.loss, log.accuracy, strict=True)):
-        folder.log("epoch", epoch=epoch, loss=loss, top1=top1)
     Result(
         method="train",
         seed=job.seed,
@@ -130,5 +129,7 @@ def _train(
         versions=versions(),
         processes=world(),
     ).save(folder.path / "result.json")
+    for epoch, (loss, top1) in enumerate(zip(log.loss, log.accuracy, strict=True)):
+        folder.log("epoch", epoch=epoch, loss=loss, top1=top1)
     folder.close()
     return score

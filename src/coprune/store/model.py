@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from coprune import given
 from coprune.errors import UserError
 from coprune.files import read_document, shortened, write_json
+from coprune.folders import mend
 from coprune.models import Source, build, remember, source_of
 from coprune.models.attention import separate_attention, separated_in
 from coprune.models.layout import laid_out
@@ -147,6 +148,7 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
     folder = given.folder(run, "run")
     if model is not None:
         given.module(model, "model")
+    mend(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder")
     described = describe(folder)

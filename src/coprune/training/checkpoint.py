@@ -18,6 +18,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from coprune.errors import UserError
+from coprune.files import dispensable
 from coprune.store.tensors import read_tensors, write_tensors
 
 
@@ -48,7 +49,9 @@ class Checkpoint:
                     tensors[f"optimizer.{index}.{key}"] = value
         scale = {} if scaler is None else scaler.state_dict()
         metadata = {"step": str(step), "sums": json.dumps(sums), "scaler": json.dumps(scale)}
-        write_tensors(self.path, tensors, metadata=metadata)
+        # A disk that cannot hold it must not end the training, which needs less at its end.
+        with dispensable("this checkpoint"):
+            write_tensors(self.path, tensors, metadata=metadata)
 
     def restore(
         self, model: nn.Module, optimizer: Optimizer, *, scaler: GradScaler | None = None
