@@ -6,12 +6,11 @@ escapes (as in GLUE); ``.csv`` (RFC 4180) and ``.jsonl`` are read too, and any o
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import io
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -119,6 +118,14 @@ _DISTINCT = 20
 """So many labels, no two of them alike, are no classes."""
 
 
+def _numbers(labels: Iterable[str]) -> list[float]:
+    """The labels as numbers; none where one is no number."""
+    try:
+        return [float(label) for label in labels]
+    except ValueError:
+        return []
+
+
 def class_names(labels: Sequence[str], *, where: str = "labels") -> tuple[str, ...]:
     """The classes that occur, sorted; as numbers when all of them are integers.
 
@@ -130,13 +137,13 @@ def class_names(labels: Sequence[str], *, where: str = "labels") -> tuple[str, .
         UserError: numbers that are not whole, which are measured and not counted; or no label twice.
     """
     found = set(labels)
-    with contextlib.suppress(ValueError):
-        fractions = [number for number in map(float, found) if not number.is_integer()]
-        if fractions:
-            raise UserError(
-                f"{where}: labels such as {min(fractions):g} are numbers that are not whole, so they are "
-                "measured and no classes; a classifier is what is pruned here: give each range of them a name"
-            )
+    numbers = _numbers(found)
+    broken = min((number for number in numbers if not number.is_integer()), default=None)
+    if broken is not None:
+        raise UserError(
+            f"{where}: labels such as {broken:g} are numbers that are not whole, so they are measured and no "
+            "classes; a classifier is what is pruned here: give each range of them a name"
+        )
     if len(found) == len(labels) > _DISTINCT:
         raise UserError(f"{where}: all {len(labels):,} labels are different; a class has several samples")
     try:
