@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sysconfig
 import traceback
@@ -9,40 +10,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coprune.errors import UserError
+from coprune.errors import UserError, shown
 
-_ELSEWHERE = (
-    *(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib")),
-    str(Path(__file__).parent),
+_NOT_THEIRS = tuple(
+    str(Path(place).resolve()) + os.sep
+    for place in (*sysconfig.get_paths().values(), str(Path(__file__).parent))
 )
-"""Where code is that no user of ours wrote."""
+"""Where code lies that is not the user's."""
+
+_REMOTE = "Original Traceback (most recent call last):"
+"""Behind it stands the text of what a worker of a ``DataLoader`` raised."""
 
 
 def raised(cause: BaseException) -> str:
-    """Type, message and place of what a user's code raised: ``ValueError: no label (mine.py, line 12)``.
+    """Type, message and place of what a user's code raised: ``ValueError: no label (mine.py, line 12)``."""
+    place = place_of(cause)
+    return f"{said_by(cause)} ({place})" if place else said_by(cause)
 
-    The place is the innermost line that is of no library, if there is one; what a worker of a ``DataLoader``
-    raised is a text, in which it is read.
-    """
-    text = str(cause)
+
+def said_by(cause: BaseException) -> str:
+    """Type and message in one line, also of what a worker of a ``DataLoader`` raised."""
+    if isinstance(cause, SystemExit):
+        return f"it ends the program (sys.exit({'' if cause.code is None else shown(cause.code)}))"
+    text = cause.msg if isinstance(cause, SyntaxError) else str(cause)
+    _, marker, remote = text.partition(_REMOTE)
+    if marker:
+        # Behind the lines of code, which are indented, stands its type, a colon, and its message.
+        lines = [line for line in remote.splitlines() if line and not line.startswith(" ")]
+        text = "\n".join(lines).partition(": ")[2]
+    return f"{type(cause).__name__}: {shown(text, most=300)}" if text else type(cause).__name__
+
+
+def place_of(cause: BaseException) -> str:
+    """The innermost line that is the user's, ``mine.py, line 12``; nothing where none is."""
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(cause.__traceback__)]
     if isinstance(cause, SyntaxError) and cause.filename:
-        return _in_one_line(cause, cause.msg, [(cause.filename, cause.lineno or 0)])
-    head, marker, remote = text.partition("Original Traceback (most recent call last):")
-    if not marker:
-        frames = [(f.filename, f.lineno or 0) for f in traceback.extract_tb(cause.__traceback__)]
-        return _in_one_line(cause, text, frames)
-    found = [(file, int(line)) for file, line in re.findall(r'File "(.+?)", line (\d+)', remote)]
-    # Its last part is the message, behind the lines of code; its type stands before a colon.
-    said = [line for line in remote.splitlines() if line and not line.startswith(" ")]
-    return _in_one_line(cause, (said or [head])[0].partition(": ")[2], found)
-
-
-def _in_one_line(cause: BaseException, text: str, frames: list[tuple[str, int]]) -> str:
-    said = next(iter(text.strip().splitlines()), "")
-    name = type(cause).__name__
-    own = [frame for frame in frames if not str(Path(frame[0]).resolve()).startswith(_ELSEWHERE)]
-    place = own[-1] if own else None
-    return f"{name}{f': {said}' if said else ''}{f' ({place[0]}, line {place[1]})' if place else ''}"
+        places.append((cause.filename, cause.lineno))
+    remote = str(cause).partition(_REMOTE)[2]
+    places += [(file, int(line)) for file, line in re.findall(r'File "(.+?)", line (\d+)', remote)]
+    theirs = [(f, n) for f, n in places if Path(f).is_file() and not f.startswith(_NOT_THEIRS)]
+    if not theirs:
+        return ""
+    file, line = theirs[-1]
+    return f"{shown(os.path.relpath(file) if Path.cwd() in Path(file).parents else file)}, line {line}"
 
 
 @contextmanager

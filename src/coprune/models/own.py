@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-import sysconfig
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from coprune.errors import UserError, near_matches, shown
+from coprune.raised import place_of, said_by
 
 SCHEME = "python:"
-
-_NOT_THEIRS = tuple(
-    str(Path(place).resolve()) + os.sep
-    for place in (*sysconfig.get_paths().values(), str(Path(__file__).parents[1]))
-)
-"""Where code lies that is not the user's."""
 
 
 def own_object(name: str) -> Any:
@@ -76,29 +68,9 @@ def own_code(name: str) -> Iterator[None]:
     except (UserError, KeyboardInterrupt):
         raise
     except (Exception, SystemExit) as cause:
-        raise UserError(f"model '{name}' {_place_of(cause)}: {_said(cause)}") from cause
+        place = place_of(cause)
+        raise UserError(f"model '{name}' fails{f' in {place}' if place else ''}: {said_by(cause)}") from cause
     finally:
         sys.path.remove(here)
         if here not in sys.path:
             sys.path.append(here)  # for what is imported later, by a forward pass
-
-
-def _said(cause: BaseException) -> str:
-    if isinstance(cause, SystemExit):
-        return f"it ends the program (sys.exit({'' if cause.code is None else shown(cause.code)}))"
-    text = cause.msg if isinstance(cause, SyntaxError) else str(cause)
-    return f"{type(cause).__name__}: {shown(text, most=300)}" if text else type(cause).__name__
-
-
-def _place_of(cause: BaseException) -> str:
-    """Where in the user's code it was raised, for the middle of a message."""
-    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(cause.__traceback__)]
-    if isinstance(cause, SyntaxError) and cause.filename:
-        places.append((cause.filename, cause.lineno))
-    theirs = [(f, n) for f, n in places if Path(f).is_file() and not f.startswith(_NOT_THEIRS)]
-    if not theirs:
-        return "fails"
-    file, line = theirs[-1]
-    return (
-        f"fails in {shown(os.path.relpath(file) if Path.cwd() in Path(file).parents else file)}, line {line}"
-    )
