@@ -75,10 +75,11 @@ def setting(name: str, *value: object) -> str:
 
     Args:
         name: of the argument.
-        value: if there is one, it is named too: ``--keep-macs 0.5`` or ``keep_macs=0.5``.
+        value: if there is one, it is named too: ``--keep-macs 0.5`` or ``keep_macs=0.5``; names as a tuple.
     """
     if _typed.get():
-        return " ".join([f"--{_OPTION_OF.get(name, name).replace('_', '-')}", *map(shown, value)])
+        words = (",".join(v) if isinstance(v, tuple) else v for v in value)
+        return " ".join([f"--{_OPTION_OF.get(name, name).replace('_', '-')}", *map(shown, words)])
     return "=".join([name, *map(shown, value)])
 
 

@@ -163,8 +163,8 @@ def test_a_plan_applies_to_another_copy(tmp_path):
             r"class 1 \(0\); this method describes every class",
         ),
         ({"keep_macs": 0.5, "train": labelled(lambda y: y + 1)}, "label 3 is outside the model's 3 classes"),
-        ({"keep_units": 0.5, "allocation": "measured"}, "--keep-units is a share of every group"),
-        ({"keep_heads": 0.5, "allocation": "knee", "method": "cahp"}, "not --keep-heads"),
+        ({"keep_units": 0.5, "allocation": "measured"}, "keep_units is a share of every group"),
+        ({"keep_heads": 0.5, "allocation": "knee", "method": "cahp"}, "not keep_heads"),
         ({"keep_macs": 0.5, "finetune_lr": -1.0}, "finetune_lr=-1.0: a finite number above 0"),
         ({"keep_macs": 0.01}, r"; ask for at least that much$"),
     ],
@@ -328,7 +328,9 @@ class Normed(nn.Module):
 def test_a_budget_out_of_reach_says_what_coupled_channels_would_do():
     torch.manual_seed(0)
     read = [(torch.randn(16, 16), torch.arange(16) % 3) for _ in range(6)]
-    with pytest.raises(package.UserError, match=r"--units inner,coupled removes coupled channels too$"):
+    with pytest.raises(
+        package.UserError, match=r"units=\('inner', 'coupled'\) removes coupled channels too$"
+    ):
         package.prune(Normed(), train=read, eval=read, keep_macs=0.3)
     outcome = package.prune(Normed(), train=read, eval=read, keep_macs=0.3, units=("inner", "coupled"))
     assert outcome.result.stages[-1].macs <= 0.3 * outcome.result.stages[0].macs

@@ -16,7 +16,7 @@ from torch import Tensor
 from coprune.data.batch import MOST_CLASSES
 from coprune.data.source import ArraySource, Batch, MemorySource, S, Source
 from coprune.data.text import TextSource
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ def check_classes(labels: Tensor, classes: int, *, where: str) -> None:
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
         raise UserError(
             f"{where}: fewer than two calibration samples of class {named}{more}; "
-            "this method describes every class; raise --calibration or add samples of that class"
+            f"this method describes every class; raise {setting('calibration_samples')} or add samples "
+            "of that class"
         )
 
 
@@ -185,7 +186,8 @@ def split_arrays(
         raise UserError(f"{name}: only one class; a classifier has at least two")
     if calibration >= len(train):
         raise UserError(
-            f"--calibration {calibration} takes all {len(train)} training samples of {name}; ask for fewer"
+            f"{setting('calibration_samples', calibration)} takes all {len(train)} training samples of {name}"
+            "; ask for fewer"
         )
     check_mixed(train.labels, where=f"{name}, training samples")
     index = drawn_indices(train.labels, calibration, seed=seed)

@@ -14,7 +14,7 @@ from torch import nn
 from coprune.data import Source
 from coprune.data.shares import own_batches, own_steps
 from coprune.data.source import check_finite_inputs, name_of, where_in
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.forward import logits_of, moved, taking
 from coprune.progress import track
 from coprune.raised import within
@@ -179,5 +179,5 @@ def check_outputs(logits: torch.Tensor, labels: torch.Tensor) -> None:
     if int(labels.max()) >= logits.shape[1]:
         raise UserError(
             f"label {int(labels.max())} is outside the model's {logits.shape[1]} classes "
-            f"(0…{logits.shape[1] - 1}); give --num-classes or other data"
+            f"(0…{logits.shape[1] - 1}); give {setting('num_classes')} or other data"
         )

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.data.spread import spread
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.forward import Inputs, copied, logits_of, moved, part_of, samples_in, trimmed
 from coprune.plan import GroupDecision, Member
 from coprune.profile.rows import read_rows
@@ -180,7 +180,7 @@ def _check(model: nn.Module, teacher: nn.Module, site: Site, reading: Reading, k
     if kept is not None and bool((kept.diff() < 0).any()):
         raise UserError(
             f"layer '{site.layer}': its channels are in another order than the unpruned ones; "
-            "use --recovery least-squares"
+            f"use {setting('recovery', 'least-squares')}"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from coprune.data import Source
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.plan import GroupDecision
 from coprune.recover.batchnorm import reestimate_batchnorm
 from coprune.recover.channels import channel_least_squares
@@ -82,7 +82,7 @@ def recovered(
         UserError: an unknown recovery, or the models are not one network before and after surgery.
     """
     if how not in RECOVERIES:
-        raise UserError(f"--recovery {how}: known are {', '.join(RECOVERIES)}")
+        raise UserError(f"{setting('recovery', how)}: known are {', '.join(RECOVERIES)}")
     if how == "bn":
         return Recovered(True, reestimate_batchnorm(model, source, device=device) > 0)
     if how == "none":

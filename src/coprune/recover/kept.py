@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.forward import Inputs, copied, logits_of, part_of
 from coprune.plan import GroupDecision, Member
 from coprune.profile.rows import draw_positions, pick_outputs
@@ -93,7 +93,7 @@ def matched_outputs(
         if weakest < _ALIKE:
             raise UserError(
                 f"layer '{name}': a channel of the pruned model is like none of the unpruned one "
-                f"(cosine {weakest:.2f}); give the plan that cut it with --plan"
+                f"(cosine {weakest:.2f}); give the plan that cut it with {setting('plan')}"
             )
         found[name] = torch.from_numpy(matched)
     return found

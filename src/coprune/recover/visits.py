@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.forward import Inputs, copied, logits_of
 from coprune.recover.calls import Place, Taps
 from coprune.recover.lockstep import Lockstep
@@ -61,7 +61,7 @@ def visit_sites(
                 if site.other is not None and site.layer not in waiting[part]:
                     raise UserError(
                         f"layer '{site.layer}': what is added to its output was not met: these samples take "
-                        "another way through the model than the first two; use --recovery bn"
+                        f"another way through the model than the first two; use {setting('recovery', 'bn')}"
                     )
                 with taps[part].aside():
                     other = waiting[part].pop(site.layer, None)

@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from coprune.allocate import spend
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.plan import GroupDecision
 from coprune.run.measured import BETTER, Measured
 from coprune.select import (
@@ -59,7 +59,9 @@ def decide(
     """
     if not isinstance(choices, Sequence):
         if round_to > 1:
-            raise UserError("--round-to rounds each group; this method chooses over all groups at once")
+            raise UserError(
+                f"{setting('round_to')} rounds each group; this method chooses over all groups at once"
+            )
         total, said = _joint_count(budget, cost, choices)
         return choices.keep(total, why=why or said)
     curves = measured.curves if measured else None
@@ -126,11 +128,13 @@ def _joint_count(budget: Budget, cost: CostModel, choice: JointChoice) -> tuple[
             low, high = (middle, high) if fits else (low, middle)
         return low, f"as many as keep_{quantity}={target:g} allows"
     if choice.knee is None:
-        raise UserError(_NO_KNEE)
+        raise UserError(_no_knee())
     return choice.knee.k, "the knee of its curve"
 
 
-_NO_KNEE = "this method has no knee of its own; give --keep-macs, --keep-units or --max-drop"
+def _no_knee() -> str:
+    budgets = f"{setting('keep_macs')}, {setting('keep_units')} or {setting('max_drop')}"
+    return f"this method has no knee of its own; give {budgets}"
 
 
 def counts(
@@ -176,7 +180,7 @@ def counts(
         if allocation == "knee":
             shares = {name: k.k / cost.sizes[name] for name, k in knees.items() if k is not None}
             if not shares:
-                raise UserError("--allocation knee needs a method with a knee, such as cosep")
+                raise UserError(f"{setting('allocation', 'knee')} needs a method with a knee, such as cosep")
         found = counts_for_macs(
             cost,
             target,
@@ -202,6 +206,6 @@ def counts(
         shared = uniform_counts(cost.sizes, budget.keep_units, round_to=round_to)
         return shared, f"keep_units={budget.keep_units:g} asks for it"
     if any(k is None for k in knees.values()):
-        raise UserError(_NO_KNEE)
+        raise UserError(_no_knee())
     kept = {name: nearest_allowed(k.k, cost.sizes[name], round_to) for name, k in knees.items() if k}
     return kept, "the knee of its curve"

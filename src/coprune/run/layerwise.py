@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from coprune.data import DataSet
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.files import LARGE, dispensable, read_document, write_json
 from coprune.plan import GroupDecision
 from coprune.progress import track
@@ -88,14 +88,15 @@ def prune_layer_by_layer(
         choices = method.choose(profile, options, settings.seed)
         if not isinstance(choices, Sequence):
             raise UserError(
-                f"'{method.name}' chooses over all layers at once; leave --schedule layerwise out"
+                f"'{method.name}' chooses over all layers at once; leave "
+                f"{setting('schedule', 'layerwise')} out"
             )
         (choice,) = choices
         if fixed is not None and fixed[name] < group.size and isinstance(choice, Untouched):
             # The counts of the layers before it, which are cut and trained, took it to shrink too.
             raise UserError(
                 f"{budget.words} cannot be kept layer by layer: '{name}' stays whole ({choice.cause}); leave "
-                "--schedule layerwise out"
+                f"{setting('schedule', 'layerwise')} out"
             )
         if fixed is not None:
             k, why = fixed[name], f"as many as {budget.words} allows"

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from coprune.errors import UserError, near_matches, setting, shown
+from coprune.errors import UserError, near_matches, setting
 from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
 from coprune.export.formats import Run
 from coprune.folders import check_idle
@@ -68,9 +68,9 @@ def measure_run(
     """
     for engine in engines:
         if engine not in ENGINES:
-            raise UserError(f"--engine {shown(engine)}: {near_matches(engine, ENGINES)}")
+            raise UserError(f"{setting('engine', engine)}: {near_matches(engine, ENGINES)}")
     if not engines:
-        raise UserError(f"--engine names none; known: {', '.join(ENGINES)}")
+        raise UserError(f"{setting('engine')} names none; known: {', '.join(ENGINES)}")
     check_idle(run)
     where = pick_device(device)
     set_up(threads=threads, seed=0)
@@ -146,7 +146,7 @@ def promise_note(timed: Sequence[Latency], *, share: float, plan: Plan) -> str |
     return (
         f"the MACs promise {1 / share:.2f}×, {worst.engine} at batch {worst.batch} comes to "
         f"{worst.ratio:.2f}×: "
-        "numbers of channels that fill no whole blocks cost time; try --round-to 8"
+        f"numbers of channels that fill no whole blocks cost time; try {setting('round_to', '8')}"
     )
 
 

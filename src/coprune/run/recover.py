@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from coprune.bounds import Batch, Calibration, Seed, Threads
 from coprune.data import DataSet, Source, split_source
 from coprune.data.spread import spread
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.forward import check_takes, part_of
 from coprune.measure import LatencyPlan, evaluate, measure_latency, measure_stage
 from coprune.measure.memory import check_batches
@@ -116,7 +116,7 @@ def surviving(
         if has[0] != has[1]:
             raise UserError(
                 f"layer '{layer}' has {has[0]} of {has[1]} channels that other layers share, and it "
-                "cannot be told which; give the plan that cut it with --plan"
+                f"cannot be told which; give the plan that cut it with {setting('plan')}"
             )
     outputs = matched_outputs(model.cpu(), teacher, inputs, groups)
     return Surviving(outputs, _cut_elsewhere(groups, outputs))
@@ -284,7 +284,8 @@ def _units_left(group: ChannelGroup, kept: Mapping[str, Tensor]) -> tuple[int, .
     units = sorted({c // member.span for c in own})
     if len(units) * member.span != len(own):
         raise UserError(
-            f"layer '{member.layer}': it cannot be told which {group.kind} stayed; give the plan (--plan)"
+            f"layer '{member.layer}': it cannot be told which {group.kind} stayed; give the plan "
+            f"({setting('plan')})"
         )
     return tuple(units)
 

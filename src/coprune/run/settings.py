@@ -185,37 +185,43 @@ def check_settings(settings: PruneSettings, method: Method) -> None:
     """
     asked = [v for v in settings.budget.model_dump().values() if v is not None]
     if len(asked) > 1:
+        budgets = list(Budget.model_fields)
         raise UserError(
-            "give one of --keep-macs, --keep-params, --keep-units, --keep-heads, --latency-ms and "
-            "--max-drop, not several"
+            f"give one of {', '.join(map(setting, budgets[:-1]))} and {setting(budgets[-1])}, not several"
         )
     kinds_of(settings, method)
+    walk = setting("schedule", "layerwise")
     layerwise = settings.schedule == "layerwise"
     if settings.budget.searched and layerwise:
-        raise UserError("--max-drop and --latency-ms search one-shot models; leave --schedule layerwise out")
+        raise UserError(
+            f"{setting('max_drop')} and {setting('latency_ms')} search one-shot models; leave {walk} out"
+        )
     if not asked and not method.has_knee and (layerwise or not method.knee_of_curve):
         raise UserError(
             f"method '{method.name}' has no knee of its own"
             + (" layer by layer" if method.knee_of_curve else "")
-            + "; give --keep-macs, --keep-units or --max-drop"
+            + f"; give {setting('keep_macs')}, {setting('keep_units')} or {setting('max_drop')}"
         )
     if layerwise and settings.allocation not in ("auto", "uniform"):
         raise UserError(
-            f"--allocation {settings.allocation} shares out one-shot budgets; leave --schedule layerwise out"
+            f"{setting('allocation', settings.allocation)} shares out one-shot budgets; leave {walk} out"
         )
     if settings.budget.keep_units is not None and settings.allocation not in ("auto", "uniform"):
         raise UserError(
-            f"--allocation {settings.allocation} shares out MACs, parameters or heads; "
-            "--keep-units is a share of every group"
+            f"{setting('allocation', settings.allocation)} shares out MACs, parameters or heads; "
+            f"{setting('keep_units')} is a share of every group"
         )
     if settings.budget.keep_heads is not None and settings.allocation == "knee":
-        raise UserError("--allocation knee shares out MACs or parameters, not --keep-heads")
+        raise UserError(
+            f"{setting('allocation', 'knee')} shares out MACs or parameters, not {setting('keep_heads')}"
+        )
     if settings.allocation == "knee" and not method.has_knee:
         raise UserError(
-            f"--allocation knee needs a method with a knee, such as cosep; '{method.name}' has none"
+            f"{setting('allocation', 'knee')} needs a method with a knee, such as cosep; "
+            f"'{method.name}' has none"
         )
     if settings.allocation == "measured" and method.allocation != "measured":
         raise UserError(
-            f"--allocation measured needs a method that knows its loss for every size, such as "
+            f"{setting('allocation', 'measured')} needs a method that knows its loss for every size, such as "
             f"complementary; '{method.name}' takes uniform"
         )

@@ -15,7 +15,7 @@ from coprune.data import DataSet, LoaderSource, MemorySource, Source
 from coprune.data.dataset import check_classes, in_memory
 from coprune.data.shares import own_batches
 from coprune.data.source import name_of, where_in
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.forward import FAILURES, Inputs, check_takes, moved, part_of
 from coprune.measure.accuracy import check_outputs
 from coprune.measure.memory import check_batches
@@ -167,7 +167,7 @@ def _way_out(units: Units, kinds: Sequence[str], offered: Sequence[str]) -> str:
     asked = [kind for kind in offered if kind in kinds and (kind in there or kind == "inner")]
     words = {"inner": "channels", "coupled": "coupled channels"}
     said = " and ".join(words.get(kind, kind) for kind in left)
-    return f"; --units {','.join([*asked, *left])} removes {said} too"
+    return f"; {setting('units', (*asked, *left))} removes {said} too"
 
 
 def _of_kinds(units: Units, kinds: Sequence[str]) -> Units:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from coprune.bounds import Points, Positive, Share
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.units import CostModel, Quantity
 
 
@@ -169,7 +169,7 @@ def check_reachable(cost: CostModel, target: float, *, quantity: Quantity, round
     if least > target and not cost.sizes:
         raise OutOfReachError(
             f"keep_{quantity}={target:g} cannot be reached: there is no group that the method could take "
-            "units from; give another --method"
+            f"units from; give another {setting('method')}"
         )
     if least > target:
         what = {"macs": "MACs", "params": "parameters"}[quantity]

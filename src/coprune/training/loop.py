@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from coprune.data import Source, limited
 from coprune.data.source import batch_seed, check_finite_inputs, where_in
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.forward import Inputs, logits_of, moved, taking
 from coprune.measure.accuracy import check_outputs
 from coprune.measure.mode import evaluating
@@ -155,7 +155,7 @@ def _descend(
     """What :func:`fit` says, with Accelerate set up for it."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if norms and recipe.batch_size < 2 * world():
-        raise TooSmallError(_too_small(f"a batch of {recipe.batch_size}", "give --batch-size"))
+        raise TooSmallError(_too_small(f"a batch of {recipe.batch_size}", f"give {setting('batch_size')}"))
     layout = layout_of(model, "cpu" if accelerator.device.type == "cpu" else "gpu")
     # First to the device, so that the optimizer holds, and a checkpoint restores, what is trained there.
     model.to(accelerator.device)
