@@ -190,7 +190,7 @@ ATTACKS: list[Attack] = [
     Attack(
         OUT,
         f"{PRUNE} {'x' * 300}",
-        "coprune: …: cannot be written (File name too long); mend that …",
+        "coprune: --out …: a name of 300 bytes; file systems take 255",
         shown=f"{PRUNE} xxx… (300 letters)",
     ),
     Attack(

@@ -351,10 +351,9 @@ ATTACKS: list[Attack] = [
     ),
     Attack(
         NAMES,
-        f"coprune prune --model base --data npz:digits.npz --out {'x' * 300}",
-        "coprune: --out xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…xxxxxxxxxxxxxxx: a name of 300 bytes; "
-        "file systems take 255",
-        shown="coprune prune … --out xxx… (300 letters)",
+        f"coprune inspect {'x' * 300}",
+        "coprune: RUN …: a name of 300 bytes; file systems take 255",
+        shown="coprune inspect xxx… (300 letters)",
     ),
     Attack(
         NAMES,
