@@ -281,13 +281,15 @@ ATTACKS: list[Attack] = [
     Attack(
         TRAINING,
         own("own:Moody", "train"),
-        "coprune: in training mode the model does not take what it takes otherwise: Odd: not today",
+        "coprune: in training mode the model does not take what it takes otherwise: "
+        "Odd: not today (own.py, line 20)",
         makes=nets,
     ),
     Attack(
         TRAINING,
         own("own:Moody") + " --keep-macs 0.5 --finetune-epochs 1",
-        "coprune: in training mode the model does not take what it takes otherwise: Odd: not today",
+        "coprune: in training mode the model does not take what it takes otherwise: "
+        "Odd: not today (own.py, line 20)",
         makes=nets,
     ),
     Attack(

@@ -7,9 +7,10 @@ import copy
 import torch
 from torch import nn
 
-from coprune.errors import UserError, is_out_of_memory, shown
+from coprune.errors import UserError, is_out_of_memory
 from coprune.forward import Inputs, logits_of, part_of
 from coprune.measure.accuracy import check_outputs
+from coprune.raised import raised
 from coprune.training.accelerator import precision_of
 from coprune.training.recipe import Recipe
 
@@ -38,8 +39,7 @@ def check_trains(model: nn.Module, example: Inputs, recipe: Recipe, *, classes: 
     except Exception as cause:  # a model may be a user's own code
         if is_out_of_memory(cause):
             raise UserError("memory ran out with two samples; free some") from cause
-        said = f"{type(cause).__name__}: {shown(cause.args[0] if cause.args else '', most=200)}"
         raise UserError(
-            f"in training mode the model does not take what it takes otherwise: {said}"
+            f"in training mode the model does not take what it takes otherwise: {raised(cause)}"
         ) from cause
     check_outputs(logits, torch.tensor([classes - 1] * 2))
