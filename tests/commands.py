@@ -77,6 +77,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-def grown(disk: Path) -> None:
+def grown(disk: Path, size: str = "50m") -> None:
     """Make room on a small disk."""
-    subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)

@@ -68,7 +68,7 @@ def dispensable(what: str) -> Iterator[None]:
     try:
         yield
     except UnwrittenError as cause:
-        remark(f"{cause.what}; {what} is left out, the run goes on")
+        remark(f"{cause.what}; {what} is left out, the run goes on", about=what)
 
 
 def check_replaceable(path: Path) -> None:

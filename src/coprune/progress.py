@@ -6,7 +6,6 @@ it. Bars are drawn on standard error, so that tables on standard output can be p
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -42,10 +41,13 @@ def _new_display() -> Progress:
     )
 
 
-@functools.cache
-def remark(line: str) -> None:
-    """Print a line on standard error, above the bar if there is one; the same one only once."""
-    if is_first():
+_remarked: set[str] = set()
+
+
+def remark(line: str, *, about: str) -> None:
+    """Print a line on standard error, above the bar if there is one; one line about each thing."""
+    if is_first() and about not in _remarked:
+        _remarked.add(about)
         console = _active.console if _active else Console(stderr=True)
         console.print(f"coprune: {line}", markup=False, highlight=False, soft_wrap=True)
 

@@ -5,6 +5,7 @@ The process is really killed, as soon as a file shows that it has come to a cert
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+import processes
 
 
 def command(base: Path, digits: str, out: Path, *more: str) -> list[str]:
@@ -83,3 +86,83 @@ def test_resuming_a_finished_run_changes_nothing(base, digits, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
     finish(typed)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("stopped_by", [signal.SIGTERM, signal.SIGINT])
+def test_an_overwriting_run_is_alone_and_says_how_to_go_on(base, digits, tmp_path, coprune, stopped_by):
+    out, whole, new = tmp_path / "run", tmp_path / "whole", tmp_path / ".run.coprune-new"
+    options = ("--keep-macs", "0.5", "--finetune-epochs", "25")
+    again = [word for word in command(base, digits, out, *options)[3:] if word != "--resume"]
+    assert coprune(*command(base, digits, out, "--keep-macs", "0.8")[3:]).code == 0
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "coprune", *again, "--overwrite"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not (new / "work" / "finetune.safetensors").exists():
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.01)
+        # A second one, while the first is at it.
+        for way in ("--resume", "--overwrite"):
+            ended = coprune(*again, way)
+            assert (ended.code, ended.out) == (2, "")
+            assert (
+                ended.err
+                == f"coprune: {out}: in use, another run is writing there; wait until it has ended\n"
+            )
+        assert running.poll() is None
+        running.send_signal(stopped_by)
+        _, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 128 + stopped_by
+    assert err == (
+        f"coprune: interrupted; {out} is as it was, the same command with --resume continues the new run\n"
+    )
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+    assert coprune(*again, "--resume").code == 0
+    assert coprune(*command(base, digits, whole, *options)[3:]).code == 0
+    for file in ("plan.json", "model.safetensors"):
+        assert (out / file).read_bytes() == (whole / file).read_bytes(), file
+    assert not new.exists()
+
+
+def dying(words: list[str], out: str, after: int) -> None:
+    """A command that is killed before its n-th change in a folder; a function of a module, to be forked."""
+    left = [after]
+
+    def changed(event: str, given: tuple) -> None:
+        writes = event == "open" and isinstance(given[2], int) and given[2] & (os.O_WRONLY | os.O_RDWR)
+        if (writes or event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir")) and out in str(given[0]):
+            left[0] -= 1
+            if left[0] < 0:
+                os._exit(9)
+
+    from coprune.cli.main import main
+
+    sys.argv = ["coprune", *words]
+    sys.addaudithook(changed)
+    main()
+
+
+def test_killed_inside_writes_of_a_run(base, digits, tmp_path, coprune):
+    options = ("--keep-macs", "0.5", "--finetune-epochs", "2")
+    whole = tmp_path / "whole"
+    assert coprune(*command(base, digits, whole, *options)[3:]).code == 0
+    context = processes.multiprocessing.get_context("forkserver")
+    ends = []
+    for after in (1, 8, 18, 30):
+        out = tmp_path / str(after) / "run"
+        words = command(base, digits, out, *options)[3:]
+        child = context.Process(target=dying, args=(words, str(out), after))
+        child.start()
+        child.join()
+        ends.append(child.exitcode)
+        assert coprune(*words).code == 0
+        for file in ("plan.json", "model.safetensors", "model.json"):
+            assert (out / file).read_bytes() == (whole / file).read_bytes(), file
+        assert {p.name for p in out.iterdir()} == {p.name for p in whole.iterdir()}
+    assert ends.count(9) >= 3, ends
