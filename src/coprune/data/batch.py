@@ -74,9 +74,9 @@ def _tensor(value: Any, what: str, way_out: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as cause:
         of = f" of {value.dtype}s" if hasattr(value, "dtype") else ""
         raise UserError(f"{what}: {kind_of(value)}{of}, and no tensor; {way_out}") from cause
-    if found.is_meta or found.layout != torch.strided:
-        state = "on the meta device, without values" if found.is_meta else "that is sparse; give x.to_dense()"
-        raise UserError(f"{what}: a tensor {state}")
+    if found.is_meta or found.is_nested or found.layout != torch.strided:
+        state = "on the meta device, without values" if found.is_meta else "that is sparse or nested"
+        raise UserError(f"{what}: a tensor {state}; give a plain one [B, …]")
     return found
 
 
@@ -103,6 +103,8 @@ def _class_numbers(labels: Any) -> Tensor:
         raise UserError(
             "labels are class numbers, and these are fractions; a classifier is what is pruned here"
         )
+    if not found.is_floating_point():
+        found = found.long()  # of unsigned integers some have no least
     if len(found) and float(found.min()) < 0:
         raise UserError(f"negative label {int(found.min())}; labels count from 0")
     if len(found) and float(found.max()) >= MOST_CLASSES:

@@ -118,7 +118,10 @@ def where_in(source: Source, number: int) -> str:
 
 def not_finite(samples: Tensor) -> str | None:
     """How many of the samples ``[N, …]`` have NaN or Inf and the way out, in words; None when none has."""
-    if not samples.is_floating_point() or bool(torch.isfinite(samples).all()):
+    if not samples.is_floating_point():
+        return None
+    samples = samples.float() if samples.dtype.itemsize == 1 else samples
+    if bool(torch.isfinite(samples).all()):
         return None
     bad = int((~torch.isfinite(samples)).reshape(len(samples), -1).any(1).sum())
     return f"NaN or Inf in {bad} of {len(samples)} samples; clean or drop them"
