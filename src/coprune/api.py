@@ -22,6 +22,7 @@ from coprune.plan import Plan
 from coprune.raised import within
 from coprune.recover import How, recovered
 from coprune.run.environment import pick_device
+from coprune.run.meaning import check_calibration
 from coprune.run.outcome import Outcome
 from coprune.run.prune import prune_model
 from coprune.run.recover import Surviving, check_made_of, surviving
@@ -37,6 +38,7 @@ def prune(
     eval: Iterable[Any],
     calibration: Iterable[Any] | None = None,
     calibration_samples: int = 2000,
+    validation: Iterable[Any] | None = None,
     method: str = "complementary",
     keep_macs: float | None = None,
     keep_params: float | None = None,
@@ -61,6 +63,7 @@ def prune(
     round_to: int = 1,
     seed: int = 0,
     device: str | torch.device = "auto",
+    force: bool = False,
     **options: Any,
 ) -> Outcome:
     """Prune a trained classifier.
@@ -74,6 +77,8 @@ def prune(
             needed where ``max_drop`` judges what was fine-tuned.
         calibration_samples: how many to take of ``train`` otherwise: from all over a ``DataLoader`` that does
             not shuffle, else from the start.
+        validation: batches that the model has not seen, to judge ``max_drop``, the knee and training; without
+            it calibration samples do, on which a model that has learned them by heart seems to lose less.
         method: ``complementary``; for channels ``cosep``, ``bn_scale``, ``fpgm``, ``lamp``, ``hessian``;
             for attention heads ``cahp``, ``michel``, ``medoid``, ``last_layers``, ``head_magnitude``; for
             all of them ``random``, ``magnitude``, ``magnitude_l2``, ``taylor``.
@@ -89,6 +94,8 @@ def prune(
         distill: weight of the unpruned model's soft labels in the loss; 0.9.
         match: weight of the error of hidden outputs against the unpruned model's, added to the loss;
             10 beside soft labels when not given.
+        force: go on, with a note, where the figures cannot mean anything: a base no better than always
+            answering one class, calibration samples that are all alike.
         options: the method's own settings, e.g. ``mss="nearest"`` for cosep.
 
     Returns:
@@ -136,6 +143,7 @@ def prune(
             round_to=round_to,
             seed=seed,
             device=given.device(device),
+            force=force,
         )
     except ValidationError as cause:
         raise refused(cause) from cause
@@ -144,14 +152,18 @@ def prune(
     method_settings(find_method(method), options, others=inspect.signature(prune).parameters)
     check_settings(settings, find_method(method))
     pick_device(settings.device)
-    if max_drop is not None and finetune_epochs and calibration is None:
+    if max_drop is not None and finetune_epochs and calibration is None and validation is None:
         raise UserError(
             "max_drop is judged on calibration samples, and fine-tuning would learn them by heart where they "
-            "are part of train; give calibration= a loader of other samples"
+            "are part of train; give validation= a loader of other samples"
         )
     with _seeded(seed):
         data = from_loaders(
-            train=train, heldout=eval, calibration=calibration, calibration_samples=calibration_samples
+            train=train,
+            heldout=eval,
+            calibration=calibration,
+            calibration_samples=calibration_samples,
+            validation=validation,
         )
         return prune_model(model, data, settings)
 
@@ -197,6 +209,7 @@ def recover_model(
         check_finite(given.module(network, name).state_dict(), model=network, where=name)
     with _seeded(seed):
         samples = take(calibration, calibration_samples, name="calibration=")
+        check_calibration(samples)
         candidate, full = ready(model), ready(teacher)
         with within("calibration="):
             for network in (full, candidate):

@@ -53,6 +53,13 @@ class Stage(BaseModel):
     peak_memory: Count | None = None
 
 
+NEAR = 0.5
+"""Widest interval of a ratio that is worth stating, as a share of the ratio: a quarter each way."""
+
+SWING = 3
+"""A time whose 90th percentile is more than so many 10th ones swings: the machine did other things."""
+
+
 class Latency(BaseModel):
     """Time of one forward pass, base and pruned measured in turn on the same inputs.
 
@@ -60,6 +67,7 @@ class Latency(BaseModel):
         base_ms, pruned_ms: medians in milliseconds.
         base_spread_ms, pruned_spread_ms: 10th and 90th percentile.
         ratio: median of base/pruned taken pair by pair (2.0: twice as fast).
+        ratio_interval: 95 % interval of that median; None in results of schema 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,7 +81,22 @@ class Latency(BaseModel):
     base_spread_ms: tuple[Figure, Figure]
     pruned_spread_ms: tuple[Figure, Figure]
     ratio: Figure
+    ratio_interval: tuple[Figure, Figure] | None = None
     repeats: Count
+
+    @property
+    def told(self) -> bool:
+        """Whether the ratio says something: its interval is narrow, and neither time swings widely."""
+        low, high = self.ratio_interval or (self.ratio, self.ratio)
+        spreads = (self.base_spread_ms, self.pruned_spread_ms)
+        steady = all(slow <= SWING * fast for fast, slow in spreads)
+        return steady and high - low <= NEAR * self.ratio
+
+    @property
+    def differs(self) -> bool:
+        """Whether one of the two is surely faster."""
+        low, high = self.ratio_interval or (self.ratio, self.ratio)
+        return self.told and not low <= 1 <= high
 
 
 class Code(str, Enum):
@@ -83,6 +106,9 @@ class Code(str, Enum):
     JUDGED_ON_TRAINING = "judged_on_training_samples"
     DATA = "data"
     UNTRAINED = "untrained"
+    NO_BETTER_THAN_CHANCE = "base_no_better_than_chance"
+    ALIKE_SAMPLES = "calibration_samples_alike"
+    FEW_SAMPLES = "few_calibration_samples"
     SEARCH = "search"
     BUDGET = "budget_missed"
     NOTHING_REMOVED = "nothing_removed"
@@ -146,6 +172,9 @@ HANDED_BACK = "the model is handed back as it came"
 """How the note of a run ends in which recovery would have done harm."""
 
 
+JudgedOn = Literal["validation", "calibration samples", "training samples", "training samples set aside"]
+
+
 class Judged(BaseModel):
     """What samples said that a decision was based on.
 
@@ -162,9 +191,7 @@ class Judged(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     decision: Literal["max_drop", "knee", "fine-tuning", "recovery"]
-    on: Literal[
-        "validation", "calibration samples", "training samples", "training samples set aside"
-    ]  # fmt: skip
+    on: JudgedOn
     samples: Count
     allowed: Figure | None = None
     found: Figure
@@ -177,6 +204,7 @@ class Result(BaseModel):
 
     Attributes:
         judged: what samples decided, where they decided something.
+        calibration: how many samples statistics, recovery and perhaps judging had.
         processes: how many did it together.
     """
 
@@ -188,6 +216,7 @@ class Result(BaseModel):
     units: dict[str, Count]
     stages: tuple[Stage, ...]
     judged: Judged | None = None
+    calibration: Count | None = None
     latency: tuple[Latency, ...]
     seconds: dict[str, Figure]
     versions: dict[str, str]

@@ -99,7 +99,7 @@ def test_gradients_drop_a_unit_that_nobody_listens_to(rival):
 def test_every_method_of_the_registry_prunes_a_model(method, tmp_path):
     net = tiny.randomise(tiny.Flattened())
     batches, before = list(tiny.source(30).batches(10)), tiny.state_of(net)
-    outcome = coprune.prune(net, train=batches, eval=batches, method=method, keep_units=0.5, seed=1)
+    outcome = tiny.prune(net, train=batches, eval=batches, method=method, keep_units=0.5, seed=1)
     assert tiny.same_state(before, tiny.state_of(net))
     kept = {g.name: len(g.kept) for g in outcome.plan.groups}
     # fc1 has no batch norm to read a scale from, and stays whole.

@@ -30,9 +30,10 @@ def write_trees(folder):
 @pytest.mark.parametrize("inside", ["", "trees"])
 def test_trees_by_hand(tmp_path, inside):
     write_trees(tmp_path / inside)
-    train, heldout = load_sst5(str(tmp_path))
-    assert train.text == ("The Rock is destined to be .", "( bad/awful )", "fine !")
-    assert train.label.tolist() == [3, 0, 4]
+    train, heldout, validation = load_sst5(str(tmp_path))
+    assert train.text == ("The Rock is destined to be .", "( bad/awful )")
+    assert train.label.tolist() == [3, 0]
+    assert (validation.text, validation.label.tolist()) == (("fine !",), [4])
     assert heldout.text == ("It 's flat", "film")
     assert heldout.label.tolist() == [1, 2]
     assert train.names == ("very negative", "negative", "neutral", "positive", "very positive")
@@ -54,8 +55,9 @@ def test_sentiments_in_tables(tmp_path):
     (tmp_path / "train.jsonl").write_text(json.dumps({**rows[0]}) + "\n")
     (tmp_path / "validation.csv").write_text("label,text\n1,c\n")
     (tmp_path / "test.tsv").write_text("text\tlabel\nd\tvery negative\ne\tpositive\n")
-    train, heldout = load_sst5(str(tmp_path))
-    assert (train.text, train.label.tolist()) == (("a", "c"), [4, 1])
+    train, heldout, validation = load_sst5(str(tmp_path))
+    assert (train.text, train.label.tolist()) == (("a",), [4])
+    assert (validation.text, validation.label.tolist()) == (("c",), [1])
     assert (heldout.text, heldout.label.tolist()) == (("d", "e"), [0, 3])
     (tmp_path / "test.tsv").write_text("text\tlabel\nd\t5\n")
     with pytest.raises(UserError, match="label '5'"):

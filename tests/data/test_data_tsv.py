@@ -34,11 +34,12 @@ def test_splits_by_hand(table, name):
         ("four", "c", "Train"),
         name=name,
     )
-    train, heldout = load(path)
-    # dev joins training where there is a test part
-    assert train.text == ("one", "four", "two")
-    assert train.names == heldout.names == ("a", "b", "c")
-    assert train.label.tolist() == [1, 2, 0]
+    train, heldout, validation = load(path)
+    # dev is for validation where there is a test part
+    assert train.text == ("one", "four")
+    assert train.names == heldout.names == validation.names == ("a", "b", "c")
+    assert train.label.tolist() == [1, 2]
+    assert (validation.text, validation.label.tolist()) == (("two",), [0])
     assert (heldout.text, heldout.label.tolist()) == (("three",), [0])
     assert train.pair is None
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-import coprune
+import tiny
 from coprune.models.ready import ready
 
 
@@ -63,5 +63,5 @@ def test_a_model_that_keeps_an_activation_can_be_pruned_and_trained(kind):
     model = Net(kind)
     batches = [(torch.randn(30, 6), torch.arange(30) % 3) for _ in range(2)]
     model(batches[0][0]).sum().backward()
-    outcome = coprune.prune(model, train=batches, eval=batches, keep_macs=0.7, finetune_epochs=1)
+    outcome = tiny.prune(model, train=batches, eval=batches, keep_macs=0.7, finetune_epochs=1)
     assert outcome.result.stage("pruned").macs <= 0.7 * outcome.result.stage("base").macs

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import coprune
+import tiny
 from coprune.models.ready import made_ready, ready
 from coprune.models.reparametrised import fold_reparametrised
 from coprune.store import load, save_model
@@ -120,7 +121,7 @@ def test_pruned_saved_and_loaded(kind, tmp_path):
     torch.manual_seed(0)
     model = Net(kind)
     for _ in range(2):
-        outcome = coprune.prune(model, train=batches(), eval=batches(), keep_macs=0.5, finetune_epochs=1)
+        outcome = tiny.prune(model, train=batches(), eval=batches(), keep_macs=0.5, finetune_epochs=1)
         assert outcome.result.stage("pruned").macs <= 0.5 * outcome.result.stage("base").macs
     assert {group.kind for group in outcome.plan.groups} == {"inner"}
     run = outcome.save(tmp_path / "run")

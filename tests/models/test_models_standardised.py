@@ -112,7 +112,7 @@ def test_the_plan_of_a_standardised_model_fits_the_users_own(tmp_path):
     x = torch.randn(24, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(24) % 3
     batches = [(x[i : i + 8], labels[i : i + 8]) for i in range(0, 24, 8)]
-    outcome = coprune.prune(net, train=batches, eval=batches, keep_macs=0.6, recovery="none", device="cpu")
+    outcome = tiny.prune(net, train=batches, eval=batches, keep_macs=0.6, recovery="none", device="cpu")
     smaller = coprune.apply_plan(net, outcome.plan, x[:1])
     with torch.no_grad():
         assert torch.allclose(smaller.eval()(x), outcome.model(x), atol=1e-6)

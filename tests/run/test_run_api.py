@@ -11,11 +11,13 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import coprune as package
+import tiny
 from coprune.api import from_loaders
 from coprune.data import LoaderSource
+from coprune.measure import evaluate
 from coprune.recover.how import UNCHANGED
 from coprune.run.measure import measure_run
-from coprune.run.search import Found
+from coprune.run.search import Found, Probe
 from coprune.training import Recipe, fit
 
 
@@ -52,7 +54,7 @@ def test_loaders_in_smaller_model_out(tmp_path):
     torch.manual_seed(0)
     net = Net()
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    outcome = package.prune(
+    outcome = tiny.prune(
         net,
         train=loader(shuffle=True),
         eval=loader(seed=1),
@@ -82,8 +84,15 @@ def test_a_training_that_does_harm_is_said_to(rate, said):
     outcome = package.prune(
         net, train=loader(), eval=loader(seed=1), keep_macs=0.8, finetune_epochs=1, finetune_lr=rate
     )
-    assert outcome.result.stage("recovered").value > 0.8
+    recovered, last = outcome.result.stage("recovered"), outcome.result.stages[-1]
+    assert recovered.value > 0.8
     assert any("made the model worse" in note for note in outcome.result.notes) == said
+    # The better one is handed back, and its figures are the last ones.
+    assert last.name == ("recovered" if said else "finetuned")
+    assert any(note.code == "finetuning_undone" for note in outcome.result.notes) == said
+    assert evaluate(outcome.model, LoaderSource(loader(seed=1), 90)).top1 == last.value
+    assert outcome.result.judged.decision == "fine-tuning"
+    assert (outcome.result.judged.found > 0) == said
 
 
 class TwoNames(Net):
@@ -97,7 +106,7 @@ class TwoNames(Net):
 def test_a_budget_holds_for_layers_with_two_names():
     # Once a bug: what they cost was laid to no group, and budgets were missed or said to be out of reach.
     torch.manual_seed(0)
-    outcome = package.prune(TwoNames(), train=loader(), eval=loader(), keep_macs=0.5)
+    outcome = tiny.prune(TwoNames(), train=loader(), eval=loader(), keep_macs=0.5)
     base, *_, last = outcome.result.stages
     assert 0.4 * base.macs < last.macs <= 0.5 * base.macs
 
@@ -107,7 +116,7 @@ def test_weights_with_channels_last_come_back_bit_for_bit(tmp_path):
     # file are contiguous, and the sums of the two differ in their last bits.
     torch.manual_seed(0)
     net = Net().to(memory_format=torch.channels_last)
-    outcome = package.prune(net, train=loader(), eval=loader(), keep_macs=0.5)
+    outcome = tiny.prune(net, train=loader(), eval=loader(), keep_macs=0.5)
     run = outcome.save(tmp_path / "run")
     x = torch.rand(64, 1, 10, 10)
     for fresh in (Net(), Net().to(memory_format=torch.channels_last)):
@@ -122,7 +131,7 @@ def test_weights_with_channels_last_come_back_bit_for_bit(tmp_path):
 def test_a_plan_applies_to_another_copy(tmp_path):
     torch.manual_seed(0)
     net = Net()
-    outcome = package.prune(net, train=loader(), eval=loader(), keep_units=0.5, recovery="none")
+    outcome = tiny.prune(net, train=loader(), eval=loader(), keep_units=0.5, recovery="none")
     outcome.plan.save(tmp_path / "plan.json")
     again = package.apply_plan(net, package.Plan.load(tmp_path / "plan.json"), torch.zeros(1, 1, 10, 10))
     x = torch.rand(4, 1, 10, 10)
@@ -135,7 +144,7 @@ def test_a_plan_applies_to_another_copy(tmp_path):
         ({"method": "magnitud"}, "magnitude"),
         ({"keep_macs": 3}, "keep_macs"),
         ({"keep_macs": 0.5, "max_drop": 1}, "one of"),
-        ({"max_drop": 1, "finetune_epochs": 1}, "calibration= a loader of other samples"),
+        ({"max_drop": 1, "finetune_epochs": 1}, "validation= a loader of other samples"),
         ({"method": "cosep", "keep_macs": 0.5, "mss": "worst"}, "mss=worst: Input"),
         ({"keep_macs": 0.5, "mss": "paper"}, "no option of method 'complementary'"),
         ({"keep_macs": 0.5, "scatter": -1}, "scatter=-1: a finite number of at least 0"),
@@ -171,7 +180,7 @@ def test_a_plan_applies_to_another_copy(tmp_path):
 )
 def test_mistakes_are_one_line(arguments, words):
     with pytest.raises(package.UserError, match=words) as caught:
-        package.prune(Net(), **{"train": loader(), "eval": loader(), **arguments})
+        tiny.prune(Net(), **{"train": loader(), "eval": loader(), **arguments})
     assert "\n" not in str(caught.value)
 
 
@@ -187,7 +196,7 @@ def test_a_model_with_nan_is_refused():
     with torch.no_grad():
         net.b.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(package.UserError, match="NaN"):
-        package.prune(net, train=loader(), eval=loader(), keep_macs=0.5)
+        tiny.prune(net, train=loader(), eval=loader(), keep_macs=0.5)
 
 
 class Asserting(Net):
@@ -222,14 +231,14 @@ def test_samples_that_the_model_refuses_are_one_line(where, error):
         odd[-1][0][0, 0] = 77
     read = {"train": read, "eval": read, "calibration": read, where: odd}
     with pytest.raises(package.UserError, match=f"does not take inputs .*: {error}"):
-        package.prune(model, **read, keep_macs=0.6, finetune_epochs=1)
+        tiny.prune(model, **read, keep_macs=0.6, finetune_epochs=1)
 
 
 def test_a_frozen_model_is_trained_and_frozen_again():
     torch.manual_seed(0)
     net = Net()
     net.requires_grad_(False)
-    outcome = package.prune(net, train=loader(), eval=loader(), keep_macs=0.5, finetune_epochs=1)
+    outcome = tiny.prune(net, train=loader(), eval=loader(), keep_macs=0.5, finetune_epochs=1)
     assert outcome.result.stages[-1].name == "finetuned"
     assert not any(p.requires_grad for p in (*outcome.model.parameters(), *net.parameters()))
 
@@ -247,7 +256,7 @@ def test_what_is_frozen_in_a_model_that_is_not_stays_as_it_is():
 def test_models_of_other_precision(dtype):
     torch.manual_seed(0)
     read = [(x.to(dtype), y) for x, y in loader()]
-    outcome = package.prune(Net().to(dtype), train=read, eval=read, keep_macs=0.5)
+    outcome = tiny.prune(Net().to(dtype), train=read, eval=read, keep_macs=0.5)
     assert next(outcome.model.parameters()).dtype == dtype
     assert outcome.result.stages[-1].macs <= 0.5 * outcome.result.stages[0].macs
 
@@ -256,9 +265,7 @@ def test_models_of_other_precision(dtype):
 def test_methods_that_read_no_labels_need_no_sample_of_a_class(method):
     torch.manual_seed(0)
     few = [(x[y != 1][:5], y[y != 1][:5]) for x, y in list(loader())[:2]]
-    outcome = package.prune(
-        Net(), train=loader(), eval=loader(), calibration=few, method=method, keep_macs=0.5
-    )
+    outcome = tiny.prune(Net(), train=loader(), eval=loader(), calibration=few, method=method, keep_macs=0.5)
     assert outcome.result.stages[-1].macs <= 0.5 * outcome.result.stages[0].macs
 
 
@@ -266,14 +273,13 @@ def test_a_compiled_model_is_the_one_it_was_made_of_and_a_script_is_refused():
     torch.manual_seed(0)
     net = Net()
     plain, compiled = (
-        package.prune(model, train=loader(), eval=loader(), keep_macs=0.5)
-        for model in (net, torch.compile(net))
+        tiny.prune(model, train=loader(), eval=loader(), keep_macs=0.5) for model in (net, torch.compile(net))
     )
     assert [g.kept for g in plain.plan.groups] == [g.kept for g in compiled.plan.groups]
     x = torch.rand(4, 1, 10, 10)
     assert torch.equal(plain.model(x), compiled.model(x))
     with pytest.raises(package.UserError, match="TorchScript"):
-        package.prune(torch.jit.trace(net, x), train=loader(), eval=loader(), keep_macs=0.5)
+        tiny.prune(torch.jit.trace(net, x), train=loader(), eval=loader(), keep_macs=0.5)
 
 
 class Tied(nn.Module):
@@ -295,7 +301,7 @@ class Tied(nn.Module):
 def test_layers_with_one_weight_are_left_alone(units):
     torch.manual_seed(0)
     read = [(torch.randn(16, 16), torch.arange(16) % 3) for _ in range(6)]
-    outcome = package.prune(Tied(), train=read, eval=read, keep_macs=0.5, units=units)
+    outcome = tiny.prune(Tied(), train=read, eval=read, keep_macs=0.5, units=units)
     assert outcome.model.a.weight is outcome.model.b.weight
     assert [g.name for g in outcome.plan.groups] == ["c", "d"]
     assert {s.layer: s.reason for s in outcome.plan.skipped}["b"] == "'b' has the weights of 'a'"
@@ -305,7 +311,7 @@ def test_tied_weights_that_were_cut_apart_elsewhere_are_left_as_they_are():
     torch.manual_seed(0)
     read = [(torch.randn(16, 16), torch.arange(16) % 3) for _ in range(6)]
     teacher = Tied()
-    plan = package.prune(teacher, train=read, eval=read, keep_macs=0.6, recovery="none").plan
+    plan = tiny.prune(teacher, train=read, eval=read, keep_macs=0.6, recovery="none").plan
     pruned = package.apply_plan(teacher, plan, read[0][0][:1])
     pruned.b.weight = nn.Parameter(pruned.b.weight.detach().clone())
     recovered = package.recover_model(pruned, teacher=teacher, calibration=read, plan=plan)
@@ -331,8 +337,8 @@ def test_a_budget_out_of_reach_says_what_coupled_channels_would_do():
     with pytest.raises(
         package.UserError, match=r"units=\('inner', 'coupled'\) removes coupled channels too$"
     ):
-        package.prune(Normed(), train=read, eval=read, keep_macs=0.3)
-    outcome = package.prune(Normed(), train=read, eval=read, keep_macs=0.3, units=("inner", "coupled"))
+        tiny.prune(Normed(), train=read, eval=read, keep_macs=0.3)
+    outcome = tiny.prune(Normed(), train=read, eval=read, keep_macs=0.3, units=("inner", "coupled"))
     assert outcome.result.stages[-1].macs <= 0.3 * outcome.result.stages[0].macs
 
 
@@ -341,7 +347,7 @@ def test_values_too_large_to_be_squared_are_one_line():
     read = [(1e25 * torch.randn(16, 16), torch.arange(16) % 3) for _ in range(6)]
     net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
     with pytest.raises(package.UserError, match="normalisation") as caught:
-        package.prune(net, train=read, eval=read, keep_macs=0.5)
+        tiny.prune(net, train=read, eval=read, keep_macs=0.5)
     assert "\n" not in str(caught.value)
 
 
@@ -358,7 +364,7 @@ def slopes(act) -> nn.Module:
 )
 def test_learned_slopes(act, units):
     torch.manual_seed(0)
-    outcome = package.prune(
+    outcome = tiny.prune(
         slopes(act), train=loader(), eval=loader(), keep_macs=0.5, units=units, finetune_epochs=1
     )
     assert [s.name for s in outcome.result.stages][:2] == ["base", "pruned"]
@@ -367,18 +373,18 @@ def test_learned_slopes(act, units):
 
 def test_a_share_of_every_group_is_uniform():
     torch.manual_seed(0)
-    outcome = package.prune(Net(), train=loader(), eval=loader(), keep_units=0.5)
+    outcome = tiny.prune(Net(), train=loader(), eval=loader(), keep_units=0.5)
     assert outcome.plan.settings["allocation"] == "uniform"
 
 
 def test_a_search_needs_samples_to_judge_on():
     with pytest.raises(package.UserError, match="two calibration samples"):
-        package.prune(Net(), train=loader(), eval=loader(), calibration_samples=1)
+        tiny.prune(Net(), train=loader(), eval=loader(), calibration_samples=1)
 
 
 def test_a_saved_model_of_unknown_origin_has_no_unpruned_twin(tmp_path, monkeypatch):
     torch.manual_seed(0)
-    outcome = package.prune(Net(), train=loader(), eval=loader(), keep_macs=0.5)
+    outcome = tiny.prune(Net(), train=loader(), eval=loader(), keep_macs=0.5)
     run = outcome.save(tmp_path / "run")
     monkeypatch.setattr("coprune.run.measure.load", lambda *_, **__: outcome.model)
     lines = list(measure_run(run, data=None, shape=(1, 10, 10), batches=(1,), threads=1, device="cpu"))
@@ -391,7 +397,7 @@ def test_none_is_no_name():
     given = {"train": loader(), "eval": loader(), "keep_macs": 0.6, "method": "magnitude"}
     net = Net()
     plans = [
-        package.prune(net, **given, **words).plan.groups
+        tiny.prune(net, **given, **words).plan.groups
         for words in ({}, {"units": None, "skip": None, "only": None})
     ]
     assert plans[0] == plans[1]
@@ -400,25 +406,26 @@ def test_none_is_no_name():
 @pytest.mark.parametrize("allowed", [True, False])
 def test_with_a_limit_a_training_must_be_as_sure_as_a_probe(monkeypatch, allowed):
     # Once a bug: what it was seen to lose counted, not what it may have lost.
-    module = import_module("coprune.run.trials")
-    monkeypatch.setattr(module, "search_drop", cut_to_half)
-    monkeypatch.setattr(module, "paired_drop", lambda *given: (0.5, 0.4, 1.0 if allowed else 1.1))
+    trials, judging = (import_module(f"coprune.run.{name}") for name in ("trials", "judging"))
+    monkeypatch.setattr(trials, "search_drop", cut_to_half)
+    monkeypatch.setattr(judging, "paired_drop", lambda *_, **__: (0.5, 0.4, 1.0 if allowed else 1.1))
     given = {"train": loader(), "eval": loader(), "max_drop": 1.0, "finetune_epochs": 1}
-    outcome = package.prune(Net(), calibration=loader(seed=2), **given)
+    outcome = tiny.prune(Net(), calibration=loader(seed=2), **given)
     said = "no longer show a loss of at most 1 points" in " ".join(outcome.result.notes)
     assert said != allowed
     assert (outcome.result.stage("finetuned") is not None) == allowed
 
 
-def cut_to_half(_least, _base, _limit, *, decide, judge):
-    return Found(decide(0.5)[1], ())
+def cut_to_half(_least, _base, _limit, *, decide, judge, z):
+    probe = Probe(macs=0.5, value=0.9, drop=0.0, low=0.0, high=0.0, ok=True, chosen=True)
+    return Found(decide(0.5)[1], (probe,))
 
 
 @pytest.mark.parametrize("recovery", ["bn", "none"])
 def test_a_recovery_that_has_nothing_to_change_has_its_stage_and_says_so(recovery):
     # Once a bug: the stage was there only when something had changed, and compare's row had none.
     asked = recovery != "none"
-    done = package.prune(
+    done = tiny.prune(
         Net(), train=loader(), eval=loader(), method="magnitude", keep_macs=0.5, recovery=recovery
     ).result
     assert [s.name for s in done.stages] == ["base", "pruned", *(["recovered"] if asked else [])]
@@ -435,10 +442,10 @@ def test_a_loader_that_shuffles_gives_the_same_network_and_leaves_the_generator_
         torch.manual_seed(state)
         before = torch.get_rng_state()
         read = {"calibration_samples": 30, "seed": 5}
-        done = package.prune(
+        done = tiny.prune(
             net, train=loader(shuffle=True), eval=loader(), method="magnitude", keep_macs=0.5, **read
         )
-        plain = package.prune(
+        plain = tiny.prune(
             net, train=loader(), eval=loader(), method="magnitude", keep_macs=0.5, recovery="none"
         )
         again = package.recover_model(
@@ -450,7 +457,7 @@ def test_a_loader_that_shuffles_gives_the_same_network_and_leaves_the_generator_
 
 
 def test_a_result_is_read_from_a_name(tmp_path):
-    done = package.prune(Net(), train=loader(), eval=loader(), method="magnitude", keep_macs=0.5)
+    done = tiny.prune(Net(), train=loader(), eval=loader(), method="magnitude", keep_macs=0.5)
     run = done.save(tmp_path / "run")
     assert package.Result.load(str(run / "result.json")) == done.result
 
@@ -486,11 +493,11 @@ def test_calibration_samples_come_from_all_over_a_loader_that_does_not_shuffle()
 )
 def test_batches_that_are_none_are_one_line(batches, words):
     with pytest.raises(package.UserError, match=words):
-        package.prune(Net(), train=batches, eval=loader(), method="magnitude", keep_macs=0.5)
+        tiny.prune(Net(), train=batches, eval=loader(), method="magnitude", keep_macs=0.5)
 
 
 def test_labels_that_are_whole_numbers_in_floats_are_classes():
-    done = package.prune(
+    done = tiny.prune(
         Net(), train=labelled(lambda y: y.float()), eval=loader(), method="magnitude", keep_macs=0.5
     )
     assert done.result.stage("pruned") is not None
@@ -511,4 +518,4 @@ class Stateful(Net):
 )
 def test_what_is_no_model_with_values_is_one_line(model, words):
     with pytest.raises(package.UserError, match=words):
-        package.prune(model(), train=loader(), eval=loader(), method="magnitude", keep_macs=0.5)
+        tiny.prune(model(), train=loader(), eval=loader(), method="magnitude", keep_macs=0.5)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import coprune
+import tiny
 
 IMAGES = [
     (torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(i)), torch.arange(16) % 3)
@@ -27,7 +28,7 @@ def chain(*, norms):
 
 def pruned(net, **options):
     given = {"method": "bn_scale", "recovery": "none", **options}
-    return coprune.prune(net, train=IMAGES, eval=IMAGES, **given)
+    return tiny.prune(net, train=IMAGES, eval=IMAGES, **given)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import coprune
+import tiny
 
 CLASSES = 3
 
@@ -68,9 +68,7 @@ def test_pruned_as_they_are(kind, method):
     torch.manual_seed(0)
     x, y = MODELS[kind]()
     batches = list(zip(x.split(30), y.split(30), strict=True))
-    outcome = coprune.prune(
-        kind(), train=batches, eval=batches, method=method, keep_macs=0.6, finetune_epochs=1
-    )
+    outcome = tiny.prune(kind(), train=batches, eval=batches, method=method, keep_macs=0.6, finetune_epochs=1)
     base, pruned = outcome.result.stage("base"), outcome.result.stage("pruned")
     assert pruned.macs <= 0.6 * base.macs
     assert {group.name for group in outcome.plan.groups} == {"b"}

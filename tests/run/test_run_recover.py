@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import coprune as package
+import tiny
 from coprune.plan import GroupDecision, Member
 from coprune.recover import Recovered, reestimate_batchnorm
 from coprune.run.recover import _units_left
@@ -120,7 +121,7 @@ def test_from_python(recovery):
 
 def test_a_plan_that_cut_another_network_is_refused():
     read = list(source(96).batches(32))
-    done = package.prune(network("resnet20"), train=read, eval=read, method="magnitude", keep_macs=0.5)
+    done = tiny.prune(network("resnet20"), train=read, eval=read, method="magnitude", keep_macs=0.5)
     with pytest.raises(package.UserError, match="plan for another model: the weights"):
         package.recover_model(
             done.model, teacher=network("resnet20", seed=1), plan=done.plan, calibration=read
@@ -142,7 +143,7 @@ def test_units_are_told_by_the_channels_that_a_producer_still_makes():
 
 def test_batch_norms_need_not_know_what_was_cut():
     teacher, read = network("resnet20"), list(source(96).batches(32))
-    pruned = package.prune(
+    pruned = tiny.prune(
         teacher, train=read, eval=read, keep_macs=0.5, units=("inner", "coupled"), recovery="none"
     ).model
     with pytest.raises(package.UserError, match="plan"):

@@ -79,7 +79,7 @@ def both(model: torch.nn.Module, read: Any, **asked: Any) -> list[Ran]:
     """On the CPU and on the device."""
     found = []
     for device in ("cpu", "auto"):
-        outcome = coprune.prune(
+        outcome = tiny.prune(
             copy.deepcopy(model), train=read, eval=read, calibration=read, device=device, **asked
         )
         found.append(
@@ -120,7 +120,7 @@ def trained() -> list[float]:
 def recovered() -> list[torch.Tensor]:
     """Logits of the unpruned model, of one pruned elsewhere, and of what either device makes of that."""
     read, teacher = images(), tiny.network("resnet20")
-    pruned = coprune.prune(
+    pruned = tiny.prune(
         teacher, train=read, eval=read, calibration=read, keep_macs=0.6, recovery="none", device="cpu"
     ).model
     made = [
@@ -143,7 +143,7 @@ def loaded() -> list[Any]:
     """Kept units and stages with batches that the loader has put on the device, and with others."""
     found = []
     for read in (Away(images().dataset, batch_size=16), images()):
-        outcome = coprune.prune(
+        outcome = tiny.prune(
             tiny.network("vgg16_bn"), train=read, eval=read, keep_macs=0.6, method="magnitude",
             calibration_samples=48, finetune_epochs=1,
         )  # fmt: skip
@@ -156,7 +156,7 @@ def loaded() -> list[Any]:
 def reconstructed() -> list[Any]:
     """Whether all layers together helped, and the logits then, on the device and on the CPU."""
     read, teacher = images(), tiny.network("vgg16_bn")
-    outcome = coprune.prune(
+    outcome = tiny.prune(
         teacher, train=read, eval=read, calibration=read, keep_macs=0.6, recovery="none", device="cpu"
     )
     kept, source = kept_outputs(teacher, outcome.plan.groups), in_memory(read)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import coprune
+import tiny
 import tiny_transformers as zoo
 from coprune.forward import part_of
 from coprune.models.attention import separate_attention
@@ -81,7 +82,7 @@ def test_transposed_layers_are_pruned_and_solved_like_plain_ones(method):
     first = read[0][0]
     torch.testing.assert_close(model(**first).logits, twin(**first).logits)
     found = [
-        coprune.prune(m, train=read, eval=read, calibration=read, method=method, keep_macs=0.6)
+        tiny.prune(m, train=read, eval=read, calibration=read, method=method, keep_macs=0.6)
         for m in (model, twin)
     ]
     ours, theirs = ({g.name: g.kept for g in outcome.plan.groups} for outcome in found)
@@ -110,7 +111,7 @@ def test_the_default_prunes_and_recovers_every_family(name, tmp_path):
     model, read = zoo.transformer(name, dtype=torch.float32), loader(name)
     keep = FEW_UNITS.get(name, 0.6)
     with_it, without = (
-        coprune.prune(model, train=read, eval=read, calibration=read, keep_macs=keep, recovery=how)
+        tiny.prune(model, train=read, eval=read, calibration=read, keep_macs=keep, recovery=how)
         for how in ("least-squares", "none")
     )
     stages = with_it.result.stage("base"), with_it.result.stage("recovered")
@@ -137,7 +138,7 @@ def test_heads_of_a_users_own_encoder_go_and_the_run_folder_loads(tmp_path):
     model, read = Around().eval(), loader("encoder")
     first = read[0][0]
     before = model(first)
-    outcome = coprune.prune(model, train=read, eval=read, calibration=read, keep_macs=0.6)
+    outcome = tiny.prune(model, train=read, eval=read, calibration=read, keep_macs=0.6)
     assert type(model.net.encoder.layers[0].self_attn) is nn.MultiheadAttention
     torch.testing.assert_close(model(first), before)
     heads = {g.name: len(g.kept) for g in outcome.plan.groups if g.name.endswith("self_attn")}
@@ -154,5 +155,5 @@ def test_heads_of_a_users_own_encoder_go_and_the_run_folder_loads(tmp_path):
 def test_what_is_no_classifier_is_refused_in_a_line(name):
     model, read = zoo.transformer(name, dtype=torch.float32), loader(name)
     with pytest.raises(coprune.UserError, match=r"classifier|input_ids") as refused:
-        coprune.prune(model, train=read, eval=read, calibration=read, keep_macs=0.6)
+        tiny.prune(model, train=read, eval=read, calibration=read, keep_macs=0.6)
     assert "\n" not in str(refused.value)

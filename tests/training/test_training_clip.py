@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import coprune as package
 import tiny
 from coprune.data import LoaderSource
 from coprune.training import Recipe, finetuning, fit
@@ -73,7 +72,7 @@ def test_a_step_is_one_with_limited_gradients():
 @pytest.mark.parametrize("rate", [0.02, 0.2])
 def test_a_plain_chain_without_norms_is_trained_at_the_usual_rates(keep, rate, plain):
     net, batches = plain
-    outcome = package.prune(
+    outcome = tiny.prune(
         net, train=batches, eval=batches, keep_macs=keep, finetune_epochs=1, finetune_lr=rate
     )
     # Where what went was silent anyway, there is nothing to recover.

@@ -55,6 +55,7 @@ def compare(
     match: o.Match = None,
     precision: o.Precision = None,
     calibration: o.Calibration = 2000,
+    validation: o.Validation = None,
     units: o.KindsOfUnits = "",
     skip: o.Skip = "",
     only: o.Only = "",
@@ -84,6 +85,7 @@ def compare(
     share: o.Share = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
+    force: o.Force = False,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
 ) -> None:
@@ -155,6 +157,8 @@ def compare(
         trust=trust,
         arguments=model_arguments(in_channels, num_classes, width),
         calibration=calibration,
+        validation=validation,
+        force=force,
         units=words(units),
         skip=words(skip),
         only=words(only),
@@ -177,11 +181,14 @@ def print_comparison(comparison: Comparison) -> None:
     names = ("budget", "method", "recovery", "MACs", "pruned", "recovered", "fine-tuned", "seeds")
     rows: list[tuple[str, ...] | None] = []
 
-    def cell(stage: tuple[float, float] | None) -> str:
-        return f"{100 * stage[0]:.2f}±{100 * stage[1]:.2f}" if stage else "–"
+    def cell(stage: tuple[float, float] | None, seeds: int) -> str:
+        if stage is None:
+            return "–"
+        return f"{100 * stage[0]:.2f}" + (f"±{100 * stage[1]:.2f}" if seeds > 1 else "")
 
     before = None
     for row in summarise(comparison.as_json()):
+        seeds = row["seeds"]
         if before not in (None, row["budget"]):
             rows.append(None)
         budget = row["budget"] if row["budget"] != before else ""
@@ -193,15 +200,17 @@ def print_comparison(comparison: Comparison) -> None:
                 row["method"],
                 row["recovery"],
                 f"{ratio[0] if isinstance(ratio, tuple) else ratio:.1%}",
-                cell(row["pruned"]),
-                cell(row["recovered"]),
-                cell(row["finetuned"]),
-                str(row["seeds"]),
+                cell(row["pruned"], seeds),
+                cell(row["recovered"], seeds),
+                cell(row["finetuned"], seeds),
+                str(seeds),
             )
         )
     base = comparison.base
+    several = len({row.seed for row in comparison.rows}) > 1
+    figures = "mean±deviation" if several else "one seed, which says of no method that it is the better one"
     say()
-    say(f"base {base.value:.2%} at {base.macs / 1e6:.2f} M MACs; top-1 in %, mean±deviation")
+    say(f"base {base.value:.2%} at {base.macs / 1e6:.2f} M MACs; top-1 in %, {figures}")
     say()
     # In a file the table keeps its lines; on a narrow terminal rich folds it.
     columns = [(name, "left" if at < 3 else "right") for at, name in enumerate(names)]

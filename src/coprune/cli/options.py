@@ -48,6 +48,18 @@ Trust = Annotated[
     bool, typer.Option("--trust", help="Run the python: factory that the run folder given as --model names.")
 ]
 
+Validation = Annotated[
+    Optional[str],
+    typer.Option(
+        help="What judges --max-drop, the knee and training: other data (its held-out part), a number of "
+        "samples taken out of the held-out part, or none; the data's own validation part by default."
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Go on where figures mean nothing: a base at chance, samples all alike."),
+]
+
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")]

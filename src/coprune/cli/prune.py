@@ -42,6 +42,7 @@ def prune(
     match: o.Match = None,
     precision: o.Precision = None,
     calibration: o.Calibration = 2000,
+    validation: o.Validation = None,
     units: o.KindsOfUnits = "",
     skip: o.Skip = "",
     only: o.Only = "",
@@ -74,6 +75,7 @@ def prune(
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
+    force: o.Force = False,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
 ) -> None:
@@ -155,6 +157,7 @@ def prune(
         round_to=round_to,
         latency_batches=numbers(latency_batches, name="latency_batches", kind=Batch),
         profile=str(profile) if profile else None,
+        force=force,
         seed=seed,
         device=device,
         threads=threads,
@@ -168,6 +171,7 @@ def prune(
         tokenizer=tokenizer,
         arguments=model_arguments(in_channels, num_classes, width),
         calibration=calibration,
+        validation=validation,
         settings=settings,
     )
     summarise(run_prune(job, out=out, resume=resume, overwrite=overwrite), settings)
@@ -177,8 +181,9 @@ def summarise(run: Path, settings: PruneSettings | None = None) -> None:
     """Print a finished run on one screen, naming its files."""
     from coprune.cli.screen import say, table
     from coprune.plan import Plan
-    from coprune.result import Result
-    from coprune.run.measure import promise_note
+    from coprune.report import words
+    from coprune.result import Code, Result
+    from coprune.run.measure import promise_note, told
     from coprune.store.model import needs_trust
 
     plan, result = Plan.load(run / "plan.json"), Result.load(run / "result.json")
@@ -206,10 +211,17 @@ def summarise(run: Path, settings: PruneSettings | None = None) -> None:
             for stage in result.stages
         ],
     )
+    for note in result.notes:
+        if note.code == Code.MORE_LOST:
+            say(bold=f"note: {note}")
+    if result.judged:
+        say(f"judged   {words.judged(result.judged)}")
+    if words.held_out(result):
+        say(f"held out {words.held_out(result)}; {result.calibration or 0:,} for calibration")
     for entry in result.latency:
         say(
             f"batch {entry.batch}, {entry.threads} threads, {entry.device}: {entry.base_ms:.2f} → "
-            f"{entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast (median of {entry.repeats})"
+            f"{entry.pruned_ms:.2f} ms, {told(entry)} (median of {entry.repeats})"
         )
     share = result.stages[-1].macs / base.macs
     slow = promise_note(result.latency, share=share, plan=plan)
@@ -220,7 +232,8 @@ def summarise(run: Path, settings: PruneSettings | None = None) -> None:
         said = f"the knee says {sum(k.k for k in plan.knees)} of {units['total']} units"
         say(said + (f" ({fallbacks} by fallback)" if fallbacks else ""))
     for note in result.notes:
-        say(f"note: {note}")
+        if note.code != Code.MORE_LOST:
+            say(f"note: {note}")
     say()
     say(f"{len(plan.skipped)} layers left alone (why: coprune inspect {run})")
     trust = ", trust=True" if needs_trust(run) else ""

@@ -23,6 +23,7 @@ def recover(
         str, typer.Option(help="least-squares, reconstruction, channel-least-squares or bn.")
     ] = "least-squares",
     calibration: o.Calibration = 2000,
+    validation: o.Validation = None,
     in_channels: o.InChannels = None,
     num_classes: o.NumClasses = None,
     width: o.Width = None,
@@ -51,6 +52,7 @@ def recover(
         weights=str(weights) if weights else None,
         arguments=model_arguments(in_channels, num_classes, width),
         calibration=calibration,
+        validation=validation,
         trust=trust,
         latency_batches=numbers(latency_batches, name="latency_batches", kind=Batch),
         seed=seed,

@@ -39,6 +39,7 @@ class CompareJob(BaseModel):
         finetune_rates: learning rates, all tried with the first seed: each method, budget and recovery
             gets the one with the best calibration accuracy, and keeps it for the other seeds. Empty:
             that of ``finetune``.
+        force: go on where figures cannot mean anything.
         units, only, round_to: as for ``coprune prune``, the same for every method.
     """
 
@@ -60,7 +61,9 @@ class CompareJob(BaseModel):
     tokenizer: str | None = None
     arguments: Mapping[str, Any] = {}
     calibration: Calibration = 2000
+    validation: str | None = None
     trust: bool = False
+    force: bool = False
     units: tuple[UnitWord, ...] = ()
     skip: tuple[str, ...] = ()
     only: tuple[str, ...] = ()

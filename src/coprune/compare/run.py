@@ -34,6 +34,7 @@ from coprune.run.decisions import Choices, decide, kept_ratio
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, check_out, claim
 from coprune.run.job import open_both
+from coprune.run.meaning import check_base, check_calibration
 from coprune.run.measured import Measured
 from coprune.run.steps import Prepared, check_trainings, gather_for, measured_for, prepare, recover
 from coprune.select import Budget, Method, OutOfReachError, check_reachable
@@ -83,8 +84,13 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
     with folder:
         score = evaluate(model, data.heldout, device=device, label="accuracy, base")
         model.cpu()
+        notes = [*check_base(score, force=job.force), *check_calibration(data.calibration, force=job.force)]
         base = BaseFigures(
-            value=score.top1, macs=count_macs(model, prepared.example), params=count_params(model)
+            value=score.top1,
+            macs=count_macs(model, prepared.example),
+            params=count_params(model),
+            samples=score.samples,
+            constant=score.constant,
         )
         rows: list[Row] = []
         left_out: dict[_LeftOut, None] = {}
@@ -102,6 +108,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
             schema=1,
             base=base,
             rows=tuple(rows),
+            notes=tuple(str(note) for note in notes),
             left_out=tuple(f"{one.method} is left out: {one.why}" for one in left_out),
             job=job.model_dump(mode="json"),
             versions=versions(),
@@ -126,6 +133,7 @@ def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
         seed=seed,
         trust=job.trust,
         tokenizer=job.tokenizer,
+        validation=job.validation,
     )
     return made_ready(model), data
 
@@ -318,7 +326,7 @@ def _trained(
     seed: int,
     device: str,
 ) -> tuple[nn.Module | None, float | None]:
-    """The model after training with each rate, the best on calibration data, and its rate.
+    """The model after training with each rate, the best on validation or calibration data, and its rate.
 
     A rate with which training diverges is worse than any other; (None, None) when all of them do.
     """
@@ -339,7 +347,7 @@ def _trained(
             # With one rate there is nothing to choose, and nothing to measure for it.
             value = 0.0
             if len(rates) > 1:
-                value = evaluate(trained, data.calibration, device=device, label="calibration").top1
+                value = evaluate(trained, data.judging, device=device, label="judging").top1
         except (DivergedError, NotFiniteError):
             continue
         if best is None or value > best[0]:

@@ -13,13 +13,20 @@ SCHEMA = 1
 
 
 class BaseFigures(BaseModel):
-    """The unpruned model: held-out top-1, MACs, parameters."""
+    """The unpruned model: held-out top-1, MACs, parameters.
+
+    Attributes:
+        samples: held-out ones that gave all accuracies.
+        constant: top-1 of always answering the commonest class.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: Figure
     macs: Count
     params: Count
+    samples: Count | None = None
+    constant: Figure | None = None
 
 
 class Row(BaseModel):
@@ -61,6 +68,7 @@ class Comparison(BaseModel):
     Attributes:
         base: what was pruned.
         rows: in the order in which they were made.
+        notes: what is to be known of all rows, in words.
         left_out: who could not keep a budget on this network, and why, in words; there is no row of it.
         job: what was asked.
         versions: of what computed it.
@@ -71,6 +79,7 @@ class Comparison(BaseModel):
     schema_version: int = Field(SCHEMA, alias="schema")
     base: BaseFigures
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     job: dict[str, Any] = {}
     versions: dict[str, str] = {}

@@ -2,7 +2,8 @@
 
 *train* is what fine-tuning sees, *calibration* is what every decision is based on (statistics,
 budget search, early stopping) and *held-out* is only ever reported. Calibration samples are taken
-out of the training part, so that the three never share a sample.
+out of the training part, so that the three never share a sample. Where there is a fourth part, *validation*,
+it judges instead: a base model may have learned its calibration samples by heart.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from coprune.data.batch import MOST_CLASSES
 from coprune.data.source import ArraySource, Batch, MemorySource, S, Source
 from coprune.data.text import TextSource
 from coprune.errors import UserError, setting
+from coprune.result import JudgedOn
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Three sources and what a model must fit.
+    """The sources and what a model must fit.
 
     Attributes:
         name: the name it was loaded by.
@@ -30,6 +32,8 @@ class DataSet:
         fingerprint: digest of the calibration and held-out samples.
         names: what the classes are called, when the data says so.
         notes: what the user should know about how the data was read.
+        validation: judges, where there is one.
+        calibration_from: what the calibration samples are, as :class:`coprune.result.Judged` says it.
     """
 
     name: str
@@ -41,6 +45,13 @@ class DataSet:
     fingerprint: str
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    validation: Source | None = None
+    calibration_from: JudgedOn = "training samples set aside"
+
+    @property
+    def judging(self) -> Source:
+        """What judges where nothing is to be set aside for it."""
+        return self.calibration if self.validation is None else self.validation
 
     @property
     def is_text(self) -> bool:
@@ -160,6 +171,7 @@ def split_arrays(
     seed: int,
     names: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
+    validation: S | None = None,
 ) -> DataSet:
     """Make a :class:`DataSet` by taking calibration samples out of training (:func:`drawn_indices`).
 
@@ -171,6 +183,7 @@ def split_arrays(
         seed: which samples are drawn.
         names: what the classes are called.
         notes: passed on.
+        validation: samples that judge; disjoint from the others.
 
     Raises:
         UserError: see :func:`check_samples`; also one class only, or a calibration set that would leave
@@ -190,6 +203,8 @@ def split_arrays(
             "; ask for fewer"
         )
     check_mixed(train.labels, where=f"{name}, training samples")
+    if validation is not None:
+        _check_validation(validation, train, heldout, classes, name=name)
     index = drawn_indices(train.labels, calibration, seed=seed)
     unseen = sorted(set(heldout.labels.tolist()) - set(train.labels[index].tolist()))
     if unseen and calibration:
@@ -208,7 +223,24 @@ def split_arrays(
         fingerprint=f"{parts.fingerprint()}-{heldout.fingerprint()}",
         names=names,
         notes=notes,
+        validation=validation,
     )
+
+
+def _check_validation(validation: S, train: S, heldout: S, classes: int, *, name: str) -> None:
+    check_samples(validation, where=f"{name}, validation")
+    difference = train.unlike(validation) if type(train) is type(validation) else "another kind of data"
+    if difference:
+        raise UserError(f"{name}, validation: {difference.replace('held-out', 'validation')}")
+    if int(validation.labels.max()) >= classes:
+        raise UserError(
+            f"{name}, validation: label {int(validation.labels.max())} is outside its {classes} classes"
+        )
+    for other, what in ((train, "training"), (heldout, "held-out")):
+        if validation.fingerprint() == other.fingerprint():
+            raise UserError(
+                f"{setting('validation')}: its samples are the {what} ones of {name}; give others"
+            )
 
 
 def limited(source: Source, count: int, *, seed: int) -> Source:

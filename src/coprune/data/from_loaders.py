@@ -22,6 +22,7 @@ def from_loaders(
     heldout: Iterable[Any],
     calibration: Iterable[Any] | None,
     calibration_samples: int,
+    validation: Iterable[Any] | None = None,
 ) -> DataSet:
     """A data set from a user's own loaders.
 
@@ -33,6 +34,7 @@ def from_loaders(
         calibration: read whole, or as far as ``calibration_samples`` where it has no length; None: some of
             ``train`` are taken.
         calibration_samples: how many to take.
+        validation: named ``validation=``; read whole.
 
     Raises:
         UserError: batches that are no (inputs, labels), NaN, an empty loader, one without a length or that
@@ -72,7 +74,26 @@ def from_loaders(
         input_shape=taken.input_shape,
         fingerprint=hashlib.sha256(taken.fingerprint().encode()).hexdigest()[:16],
         notes=tuple(notes),
+        validation=None if validation is None else _judging(validation, taken, train=train, heldout=heldout),
+        calibration_from="training samples" if calibration is None else "calibration samples",
     )
+
+
+def _judging(
+    validation: Iterable[Any], calibration: MemorySource, *, train: Iterable[Any], heldout: Iterable[Any]
+) -> MemorySource:
+    """Validation samples, held in memory, that are none of the other loaders'."""
+    for name, other in (("train", train), ("eval", heldout)):
+        mine, theirs = (getattr(loader, "dataset", loader) for loader in (validation, other))
+        if mine is theirs:
+            raise UserError(f"validation= and {name}= are one data set; give other samples to judge on")
+    found = take(validation, None, name="validation=")
+    if type(found) is not type(calibration) or calibration.unlike(found):
+        raise UserError(
+            f"validation= gives samples of {list(found.input_shape)}, "
+            f"not of {list(calibration.input_shape)} as the others do"
+        )
+    return found
 
 
 def _source(given: Any, name: str) -> Source:

@@ -85,8 +85,8 @@ def _sentiments(path: Path) -> Texts:
     return Texts(tuple(text), None, numbered_labels(labels, names), SENTIMENTS)
 
 
-def load_sst5(argument: str | None) -> tuple[Texts, Texts]:
-    """Training and held-out sentences; dev joins training, see :func:`coprune.data.tsv.held_out`.
+def load_sst5(argument: str | None) -> tuple[Texts, ...]:
+    """Training, held-out and perhaps validation sentences, see :func:`coprune.data.tsv.held_out`.
 
     Raises:
         UserError: no such folder, no training part, no held-out part, or a file that cannot be read.

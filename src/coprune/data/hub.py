@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
-
-import torch
 
 from coprune.data.text import Texts
 from coprune.data.tsv import class_names, held_out, numbered_labels
@@ -72,8 +69,8 @@ def _texts(part: Any, *, where: str) -> Texts | None:
     )
 
 
-def load(argument: str | None) -> tuple[Texts, Texts]:
-    """Training and held-out texts: the test part if it has labels, else the validation part.
+def load(argument: str | None) -> tuple[Texts, ...]:
+    """Training and held-out texts: the test part if it has labels, and the validation part; else the latter.
 
     Args:
         argument: ``NAME`` or ``NAME:CONFIG``.
@@ -100,9 +97,4 @@ def load(argument: str | None) -> tuple[Texts, Texts]:
     if any(not set(texts.names) <= set(names) for texts in parts.values()):
         raise UserError(f"{where}: its parts have different labels; save it as a table and use tsv:FILE")
     # A small part may lack a class.
-    return held_out({part: _numbered_as(texts, names) for part, texts in parts.items()})
-
-
-def _numbered_as(texts: Texts, names: tuple[str, ...]) -> Texts:
-    places = torch.tensor([names.index(name) for name in texts.names])
-    return replace(texts, label=places[texts.label], names=names)
+    return held_out({part: texts.numbered_as(names) for part, texts in parts.items()})

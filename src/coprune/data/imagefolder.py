@@ -1,5 +1,7 @@
 """Images in the layout of ImageNet: ``ROOT/train/CLASS/*.jpg`` and ``ROOT/val/CLASS/*.jpg``.
 
+Where ``ROOT/test`` has the folders of the classes too, it is held out and ``val`` is for validation.
+
 The usual transforms of ImageNet (He et al. 2015, arXiv 1512.03385, section 3.4; Szegedy et al. 2015, arXiv
 1409.4842): for looking, the shorter side to 256 and the 224 pixels of the middle; for training, a random
 part of the image, mirrored or not. Files are decoded when they are asked for, by several processes where
@@ -220,8 +222,8 @@ def _part(root: Path, part: str, *, name: str, size: int) -> FolderSource:
     return FolderSource(folder, files, labels, tuple(found.classes), size)
 
 
-def load(argument: str | None) -> tuple[FolderSource, FolderSource]:
-    """Training and held-out images.
+def load(argument: str | None) -> tuple[FolderSource, ...]:
+    """Training, held-out and perhaps validation images.
 
     Args:
         argument: ``ROOT``, or ``ROOT@SIZE`` for inputs of another size than 224.
@@ -240,4 +242,8 @@ def load(argument: str | None) -> tuple[FolderSource, FolderSource]:
     if size < 1:
         raise UserError(f"imagefolder:{argument}: a size of {size} pixels")
     name = f"imagefolder:{root}"
-    return _part(root, "train", name=name, size=size), _part(root, "val", name=name, size=size)
+    train, val = (_part(root, part, name=name, size=size) for part in ("train", "val"))
+    # ImageNet's own test images have no classes.
+    if all((root / "test" / one).is_dir() for one in train.names):
+        return train, _part(root, "test", name=name, size=size), val
+    return train, val

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
 
 from coprune.data import cifar, fashion_mnist, glue, hub, imagefolder, npz, tsv
-from coprune.data.dataset import DataSet, split_arrays
+from coprune.data.dataset import CALIBRATION, DataSet, drawn_indices, split_arrays
 from coprune.data.imagefolder import FolderSource
 from coprune.data.source import ArraySource, S
 from coprune.data.text import Texts, TextSource, longest_text, open_tokenizer, tokenise
-from coprune.errors import UserError, near_matches
+from coprune.errors import UserError, near_matches, setting
 from coprune.given import kind_of
 
 SAMPLE_FILE = Path(__file__).parent / "fashion-mnist-sample.npz"
 """8,500 training and 2,000 held-out images, balanced, drawn from Fashion-MNIST by
 ``benchmarks/make_sample.py``."""
 
-Loader = Callable[[str | None], tuple[ArraySource, ArraySource] | tuple[FolderSource, FolderSource]]
-TextLoader = Callable[[str | None], tuple[Texts, Texts]]
+Loader = Callable[[str | None], tuple[ArraySource, ...] | tuple[FolderSource, ...]]
+"""Training and held-out samples, and perhaps those for validation."""
+
+TextLoader = Callable[[str | None], tuple[Texts, ...]]
 
 
-def _sample(argument: str | None) -> tuple[ArraySource, ArraySource]:
+def _sample(argument: str | None) -> tuple[ArraySource, ...]:
     if argument:
         raise UserError("fashion-mnist-sample takes no argument; it is part of the package")
     return npz.load(SAMPLE_FILE, name="fashion-mnist-sample", augmentation=fashion_mnist.AUGMENTATION)
 
 
-def _npz(argument: str | None) -> tuple[ArraySource, ArraySource]:
+def _npz(argument: str | None) -> tuple[ArraySource, ...]:
     if not argument:
         raise UserError("npz: names no file; write npz:FILE")
     return npz.load(Path(argument).expanduser(), name=f"npz:{argument}")
@@ -59,10 +64,11 @@ def is_text(name: str) -> bool:
 def load_data(
     name: str,
     *,
-    calibration: int = 2000,
+    calibration: int = CALIBRATION,
     seed: int = 0,
     tokenizer: str | Path | None = None,
     class_order: Sequence[str] | None = None,
+    validation: str | None = None,
 ) -> DataSet:
     """Load a data set by name and set a calibration part aside.
 
@@ -76,6 +82,8 @@ def load_data(
         tokenizer: a folder or hub id; for texts.
         class_order: what a trained model calls its classes; texts whose classes have the same names are
             labelled in that order.
+        validation: what judges: the name of other data (its held-out part), a number of samples taken out of
+            the held-out part, or ``none``; the data's own validation part when not given.
 
     Raises:
         UserError: an unknown name (with near matches), unusable data, texts without a tokenizer.
@@ -85,9 +93,7 @@ def load_data(
             f"{kind_of(name)} is no name of data; known: {', '.join({**LOADERS, **TEXT_LOADERS})}"
         )
     head, _, argument = name.partition(":")
-    known = {**LOADERS, **TEXT_LOADERS}
-    if head not in known:
-        raise UserError(f"unknown data '{name}'; {near_matches(head, known)}")
+    _check_known(name)
     if calibration < 0:
         raise UserError(f"--calibration {calibration}: a number of samples, 0 or more")
     if head in TEXT_LOADERS:
@@ -95,16 +101,34 @@ def load_data(
             raise UserError(
                 f"{name} is text and needs a tokenizer: use a model such as hf:DIR, or --tokenizer DIR"
             )
-        read = _tokenised(name, str(tokenizer), class_order)
-        return _divided(*read, name=name, calibration=calibration, seed=seed)
-    train, heldout = LOADERS[head](argument or None)
-    names = train.names if isinstance(train, FolderSource) else ()
-    return _divided(train, heldout, names, (), name=name, calibration=calibration, seed=seed)
+        texts, names, notes = _tokenised(name, str(tokenizer), class_order, validation)
+        return _divided(texts, validation, names, notes, name=name, calibration=calibration, seed=seed)
+    parts: tuple[Any, ...] = LOADERS[head](argument or None)
+    if _is_name(validation):
+        _check_known(validation, of_texts=False)
+        other, _, where = validation.partition(":")
+        parts = (*parts[:2], LOADERS[other](where or None)[-1])
+    names = parts[0].names if isinstance(parts[0], FolderSource) else ()
+    return _divided(parts, validation, names, (), name=name, calibration=calibration, seed=seed)
+
+
+def _check_known(name: str, *, of_texts: bool | None = None) -> None:
+    """Refuse what is no name of data, or not of the kind of data that is asked for."""
+    head, known = name.partition(":")[0], {**LOADERS, **TEXT_LOADERS}
+    if head not in known:
+        raise UserError(f"unknown data '{name}'; {near_matches(head, known)}")
+    if of_texts is not None and of_texts != (head in TEXT_LOADERS):
+        what = "texts" if of_texts else "images"
+        raise UserError(f"{setting('validation', name)}: the data are {what}, and so must these be")
+
+
+def _is_name(validation: str | None) -> TypeGuard[str]:
+    return validation not in (None, "none") and not str(validation).isdecimal()
 
 
 def _divided(
-    train: S,
-    heldout: S,
+    parts: tuple[S, ...],
+    validation: str | None,
     names: tuple[str, ...],
     notes: tuple[str, ...],
     *,
@@ -112,37 +136,80 @@ def _divided(
     calibration: int,
     seed: int,
 ) -> DataSet:
+    train, heldout, *own = parts
     if calibration and 0 < len(train) < 4:
         raise UserError(f"{name}: {len(train)} training samples are too few to set any aside")
+    # A small data set must keep most of its samples for training.
+    taken = min(calibration, len(train) // 4)
+    if taken < calibration != CALIBRATION:
+        notes = (
+            *notes,
+            f"{taken:,} calibration samples, a quarter of the training part, not {calibration:,}",
+        )
+    judging = own[0] if own and validation != "none" else None
+    if validation is not None and validation.isdecimal():
+        heldout, judging = _parted(heldout, int(validation), name=name)
     return split_arrays(
         train,
         heldout,
         name=name,
-        # A small data set must keep most of its samples for training.
-        calibration=min(calibration, len(train) // 4),
+        calibration=taken,
         seed=seed,
         names=names,
         notes=notes,
+        validation=judging,
     )
 
 
+def _parted(heldout: S, count: int, *, name: str) -> tuple[S, S]:
+    """Held-out samples without so many of them, and these; the same ones in every run."""
+    if not 0 < count < len(heldout):
+        raise UserError(
+            f"{setting('validation', count)}: {name} has {len(heldout):,} held-out samples; give a number "
+            f"between 0 and that, e.g. {len(heldout) // 2}"
+        )
+    drawn = drawn_indices(heldout.labels, count, seed=0)
+    rest = torch.ones(len(heldout), dtype=torch.bool)
+    rest[drawn] = False
+    return heldout.take(torch.nonzero(rest).flatten()), heldout.take(drawn)
+
+
+def _other_texts(name: str, names: tuple[str, ...]) -> Texts:
+    """The held-out texts of other data, or all of a table without parts, labelled as these classes are."""
+    _check_known(name, of_texts=True)
+    head, _, argument = name.partition(":")
+    if head == "tsv":
+        parts = tsv.parts_of(argument or None)
+        texts = next(parts[part] for part in ("dev", "test", "train") if part in parts)
+    else:
+        texts = TEXT_LOADERS[head](argument or None)[-1]
+    unknown = sorted(set(texts.names) - set(names))
+    if unknown:
+        raise UserError(
+            f"{setting('validation', name)}: class '{unknown[0]}' is none of {', '.join(names[:5])}"
+        )
+    return texts.numbered_as(names)
+
+
 def _tokenised(
-    name: str, tokenizer: str, class_order: Sequence[str] | None
-) -> tuple[TextSource, TextSource, tuple[str, ...], tuple[str, ...]]:
-    """Training and held-out texts as tokens, the names of the classes, and notes."""
+    name: str, tokenizer: str, class_order: Sequence[str] | None, validation: str | None
+) -> tuple[tuple[TextSource, ...], tuple[str, ...], tuple[str, ...]]:
+    """Training, held-out and perhaps validation texts as tokens, the names of the classes, and notes."""
     head, _, argument = name.partition(":")
     opened = open_tokenizer(tokenizer)
     texts = TEXT_LOADERS[head](argument or None)
+    if _is_name(validation):
+        texts = (*texts[:2], _other_texts(validation, texts[0].names))
     if class_order is not None:
-        texts = texts[0].ordered(class_order), texts[1].ordered(class_order)
+        texts = tuple(part.ordered(class_order) for part in texts)
     longest = longest_text(opened)
-    train, heldout = (tokenise(part, opened, max_length=longest) for part in texts)
+    sources = tuple(tokenise(part, opened, max_length=longest) for part in texts)
     notes = []
-    for part, source in (("training", train), ("held-out", heldout)):
+    for part, source in zip(("training", "held-out", "validation"), sources, strict=False):
         if source.truncated is not None:
             count = int(source.truncated.sum())
             notes.append(
                 f"{count:,} of {len(source):,} {part} texts are longer than the {longest} tokens that the "
                 "model takes; their ends were left out"
             )
-    return train, heldout, texts[0].names, tuple(notes)
+    return sources, texts[0].names, tuple(notes)

@@ -1,5 +1,7 @@
 """Images from one NumPy archive: ``x_train [N, C, H, W]``, ``y_train [N]``, ``x_test``, ``y_test``.
 
+``x_val`` and ``y_val``, where there are such, are for validation.
+
 Signals ``[N, C, L]``, volumes ``[N, C, T, H, W]`` and plain features ``[N, C]`` likewise.
 
 uint8 images are scaled to 0…1, float images are taken as they are. An archive may state how its
@@ -23,6 +25,7 @@ from coprune.files import check_regular
 _UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
+_MORE = ("x_val", "y_val")
 
 
 def _images(array: np.ndarray, *, where: str) -> Tensor:
@@ -62,10 +65,8 @@ def _normalisation(arrays: dict[str, np.ndarray], *, name: str) -> Normalisation
     return Normalisation(values[0], values[1])
 
 
-def load(
-    path: Path, *, name: str, augmentation: Augmentation | None = None
-) -> tuple[ArraySource, ArraySource]:
-    """Read train and held-out images of an archive.
+def load(path: Path, *, name: str, augmentation: Augmentation | None = None) -> tuple[ArraySource, ...]:
+    """Read train, held-out and perhaps validation images of an archive.
 
     Args:
         path: the ``.npz`` file.
@@ -84,7 +85,8 @@ def load(
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise UserError(f"{name}: a single array, not an archive; write it with numpy.savez")
         with loaded as archive:
-            missing = [key for key in _KEYS if key not in archive.files]
+            more = any(key in archive.files for key in _MORE)
+            missing = [key for key in (*_KEYS, *(_MORE if more else ())) if key not in archive.files]
             if missing:
                 raise UserError(
                     f"{name}: {', '.join(missing)} missing; needs {', '.join(_KEYS)}"
@@ -113,6 +115,6 @@ def load(
             normalisation,
             augmentation or Augmentation(),
         )
-        for part in ("train", "test")
+        for part in ("train", "test", *(["val"] if more else []))
     ]
-    return parts[0], parts[1]
+    return tuple(parts)

@@ -205,6 +205,8 @@ class ArraySource:
     def unlike(self, heldout: ArraySource) -> str | None:
         """See :class:`MemorySource`."""
         mine, theirs = list(self.input_shape), list(heldout.input_shape)
+        if self.normalisation != heldout.normalisation:
+            return "samples are normalised in two ways; they need one mean and std"
         if mine == theirs:
             return None
         return f"training samples are {mine} but held-out samples are {theirs}; they must have one shape"

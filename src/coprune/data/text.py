@@ -56,6 +56,11 @@ class Texts:
         pair = tuple(self.pair[i] for i in at) if self.pair is not None else None
         return Texts(tuple(self.text[i] for i in at), pair, self.label[index], self.names)
 
+    def numbered_as(self, names: tuple[str, ...]) -> Texts:
+        """With the labels' places among other names, which have all of these."""
+        places = torch.tensor([names.index(name) for name in self.names])
+        return Texts(self.text, self.pair, places[self.label], names)
+
     def ordered(self, names: Sequence[str]) -> Texts:
         """With the classes in another order, if they are the same ones but for case; else as they are."""
         place = {name.casefold(): number for number, name in enumerate(names)}

@@ -158,18 +158,17 @@ def numbered_labels(labels: Sequence[str], names: Sequence[str]) -> Tensor:
     return torch.tensor([place[label] for label in labels], dtype=torch.int64)
 
 
-def held_out(parts: Mapping[str, Texts]) -> tuple[Texts, Texts]:
-    """Training and held-out texts out of the parts ``train``, ``dev``, ``test`` that there are.
+def held_out(parts: Mapping[str, Texts]) -> tuple[Texts, ...]:
+    """Training, held-out and perhaps validation texts out of the parts ``train``, ``dev``, ``test``.
 
-    Decisions are made on calibration samples taken out of training, so a dev part joins training where
-    there is a test part. Without either a fifth is held out, the classes in their proportion, the same one
-    in every run.
+    A dev part is for validation where there is a test part, else it is held out. Without either a fifth is
+    held out, the classes in their proportion, the same one in every run.
     """
     from coprune.data.dataset import drawn_indices
 
     train = parts["train"]
     if "test" in parts:
-        return (concatenated(train, parts["dev"]) if "dev" in parts else train), parts["test"]
+        return train, parts["test"], *([parts["dev"]] if "dev" in parts else [])
     if "dev" in parts:
         return train, parts["dev"]
     drawn = drawn_indices(train.label, round(_HELDOUT_SHARE * len(train)), seed=_HELDOUT_SEED)
@@ -178,21 +177,26 @@ def held_out(parts: Mapping[str, Texts]) -> tuple[Texts, Texts]:
     return train.take(torch.nonzero(rest).flatten()), train.take(drawn)
 
 
-def concatenated(first: Texts, second: Texts) -> Texts:
-    """Both, one behind the other; of the same classes, and both or neither with pairs."""
-    pair = first.pair + second.pair if first.pair is not None and second.pair is not None else None
-    return Texts(first.text + second.text, pair, torch.cat([first.label, second.label]), first.names)
-
-
-def load(argument: str | None) -> tuple[Texts, Texts]:
-    """Training and held-out texts of one table, see :func:`held_out`.
+def load(argument: str | None) -> tuple[Texts, ...]:
+    """Training, held-out and perhaps validation texts of one table, see :func:`held_out`.
 
     Args:
         argument: the file.
 
     Raises:
-        UserError: no or an unreadable file, a column or all training rows missing, an unknown split, an
-            empty label.
+        UserError: as of :func:`parts_of`; or all training rows are missing.
+    """
+    parts = parts_of(argument)
+    if "train" not in parts:
+        raise UserError(f"tsv:{argument}: no training rows; give some the split train")
+    return held_out(parts)
+
+
+def parts_of(argument: str | None) -> dict[str, Texts]:
+    """The parts ``train``, ``dev``, ``test`` that a table has; without the column split, train alone.
+
+    Raises:
+        UserError: no or an unreadable file, a column missing, an unknown split, an empty label.
     """
     if not argument:
         raise UserError("tsv: names no file; write tsv:FILE")
@@ -214,6 +218,4 @@ def load(argument: str | None) -> tuple[Texts, Texts]:
     )
     named = [_PARTS[split] for split in splits]
     at = {part: [i for i, of in enumerate(named) if of == part] for part in set(named)}
-    if "train" not in at:
-        raise UserError(f"{where}: no training rows; give some the split train")
-    return held_out({part: whole.take(torch.tensor(index)) for part, index in at.items()})
+    return {part: whole.take(torch.tensor(index)) for part, index in at.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -33,11 +34,33 @@ def _finite(logits: torch.Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Score:
-    """Top-1 as a fraction in [0, 1], mean cross-entropy in nats, and how many samples gave them."""
+    """How well a model does on samples.
+
+    Attributes:
+        top1: a fraction in [0, 1].
+        loss: mean cross-entropy in nats.
+        samples: that gave them.
+        commonest: how many are of the commonest class.
+        commonest_right: of how many of those the model is right.
+    """
 
     top1: float
     loss: float
     samples: int
+    commonest: int = 0
+    commonest_right: int = 0
+
+    @property
+    def constant(self) -> float:
+        """Top-1 of always answering the commonest class."""
+        return self.commonest / self.samples
+
+    @property
+    def beats_constant(self) -> bool:
+        """Whether the model is surely (95 %) better than always answering the commonest class, in pairs."""
+        right = round(self.top1 * self.samples)
+        won, lost = right - self.commonest_right, self.commonest - self.commonest_right
+        return right == self.samples or won - lost > 1.645 * math.sqrt(won + lost)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -77,8 +100,11 @@ def evaluate(
         NotFiniteError: logits with NaN or Inf; in every process, and it is a ``UserError`` too.
     """
     mine = torch.zeros(4, dtype=torch.float64)  # right, seen, loss, batches with NaN or Inf
+    classes: Counter[tuple[int, bool]] = Counter()
     for logits, labels, finite in _passes(model, source, batch_size=batch_size, device=device, label=label):
-        right = int((logits.argmax(1) == labels).sum())
+        hits = logits.argmax(1) == labels
+        classes.update(zip(labels.tolist(), hits.tolist(), strict=True))
+        right = int(hits.sum())
         loss = float(F.cross_entropy(logits, labels, reduction="sum"))
         mine += mine.new_tensor([right, len(labels), loss, 0.0 if finite else 1.0])
     total_right, seen, loss, wrong = summed(mine).tolist()
@@ -88,7 +114,10 @@ def evaluate(
     with within(name_of(source)):
         if wrong:
             raise NotFiniteError(_NOT_FINITE)
-    return Score(total_right / seen, loss / seen, int(seen))
+    of = sum(gathered(classes), Counter[tuple[int, bool]]())
+    common = max({label for label, _ in of}, key=lambda label: (of[label, True] + of[label, False], -label))
+    hit = of[common, True]
+    return Score(total_right / seen, loss / seen, int(seen), hit + of[common, False], hit)
 
 
 def correctness(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import binom
 from torch import nn
 
 from coprune.forward import Inputs, logits_of, moved, part_of
@@ -117,9 +118,22 @@ def median_ms(model: nn.Module, example: Inputs, *, repeats: int = 30, device: s
     return float(np.median([_once(run, inputs, device) for _ in range(repeats)]))
 
 
+def median_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a median by order statistics, whatever the distribution; of few values, all of them.
+
+    As many of ``n`` values are below their median as heads in ``n`` throws of a coin (Conover, Practical
+    Nonparametric Statistics, 3rd ed., section 3.2).
+    """
+    ordered, count = np.sort(values), len(values)
+    outside = int(binom.ppf(0.025, count, 0.5)) - 1
+    outside = max(0, outside)
+    return float(ordered[outside]), float(ordered[count - 1 - outside])
+
+
 def _summary(pairs: np.ndarray, *, batch: int, engine: str, device: str) -> Latency:
     """Median and 10th to 90th percentile of ``[R, 2]`` milliseconds."""
     low, middle, high = np.percentile(pairs, (10, 50, 90), axis=0)
+    ratios = pairs[:, 0] / pairs[:, 1]
     return Latency(
         engine=engine,
         device=device,
@@ -129,6 +143,7 @@ def _summary(pairs: np.ndarray, *, batch: int, engine: str, device: str) -> Late
         pruned_ms=float(middle[1]),
         base_spread_ms=(float(low[0]), float(high[0])),
         pruned_spread_ms=(float(low[1]), float(high[1])),
-        ratio=float(np.median(pairs[:, 0] / pairs[:, 1])),
+        ratio=float(np.median(ratios)),
+        ratio_interval=median_interval(ratios),
         repeats=len(pairs),
     )

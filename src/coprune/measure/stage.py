@@ -20,6 +20,7 @@ def measure_stage(
     example: Inputs,
     *,
     device: str = "cpu",
+    score: Score | None = None,
 ) -> Stage:
     """Held-out accuracy and size of a model.
 
@@ -29,8 +30,9 @@ def measure_stage(
         data: its held-out part gives the value; the calibration figure stands beside it.
         example: one sample ``[1, …]``.
         device: where accuracy is computed.
+        score: held-out, where it is measured already.
     """
-    score = evaluate(model, data.heldout, device=device, label=f"accuracy, {name}")
+    score = score or evaluate(model, data.heldout, device=device, label=f"accuracy, {name}")
     calibration = evaluate(model, data.calibration, device=device, label=f"calibration, {name}")
     return stage_of(name, model, score, example, calibration=calibration.top1)
 

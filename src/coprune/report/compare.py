@@ -81,7 +81,7 @@ def render_compare(compare: dict[str, Any]) -> str:
         base=compare["base"],
         seeds=" to ".join(str(c) for c in dict.fromkeys((counts[0], counts[-1]))) if counts else "0",
         budgets=[
-            (_budget(budget, of_heads=of_heads), _table(list(part), measured, compare["base"]["value"]))
+            (_budget(budget, of_heads=of_heads), _table(list(part), measured, compare["base"]))
             for budget, part in groupby(summary, key=lambda r: r["budget"])
         ],
         stages=[words.STAGES[stage] for stage in measured],
@@ -151,6 +151,8 @@ def _headline(summary: list[dict[str, Any]]) -> str:
     best, count = max(wins.items(), key=lambda w: w[1])
     methods = len({r["method"] for r in summary})
     over = f"{methods} method{'s' if methods > 1 else ''} at {len(winners)} budget{'s' * (len(winners) > 1)}"
+    if min(row["seeds"] for row in winners) < 2:
+        return f"{over}, with one seed: which of them is best cannot be told from one."
     if count < len(winners):
         return f"{over}: {words.method(best)} comes first at {count} of {len(winners)}."
     row = winners[0]
@@ -199,9 +201,18 @@ def _series(rows: list[dict[str, Any]], measured: list[str]) -> list[dict[str, A
     return series
 
 
-def _table(rows: list[dict[str, Any]], measured: list[str], base: float) -> list[dict[str, Any]]:
-    """One budget's rows as text; the best of every stage is marked."""
-    best = {s: max((r[s][0] for r in rows if r[s] is not None), default=None) for s in measured}
+def _above_chance(base: dict[str, Any]) -> float:
+    """Accuracy from which on a model is surely (95 %) better than always answering the commonest class."""
+    constant, samples = base.get("constant"), base.get("samples")
+    if constant is None or not samples:
+        return 0.0
+    return float(constant + 1.645 * (constant * (1 - constant) / samples) ** 0.5)
+
+
+def _table(rows: list[dict[str, Any]], measured: list[str], base: dict[str, Any]) -> list[dict[str, Any]]:
+    """One budget's rows as text; the best of every stage is marked, where there is one to be told."""
+    best = {s: max((r[s][0] for r in rows if r[s] is not None), default=0.0) for s in measured}
+    floor = _above_chance(base)
     table = []
     for row in rows:
         diverged = "finetuned" in measured and row["finetuned"] is None
@@ -212,7 +223,10 @@ def _table(rows: list[dict[str, Any]], measured: list[str], base: float) -> list
                 if row[s] is None
                 else f"{100 * row[s][0]:.2f}"
                 + (f"{words.NB}±{words.NB}{100 * row[s][1]:.2f}" if row["seeds"] > 1 else ""),
-                "best": len(rows) > 1 and row[s] is not None and row[s][0] == best[s],
+                "best": len(rows) > 1
+                and row["seeds"] > 1
+                and row[s] is not None
+                and row[s][0] == best[s] > floor,
             }
             for s in measured
         ]
@@ -223,7 +237,7 @@ def _table(rows: list[dict[str, Any]], measured: list[str], base: float) -> list
                 "macs": words.percent(row["macs_ratio"]),
                 "seeds": row["seeds"],
                 "cells": cells,
-                "change": "–" if last is None else words.points(last[0] - base).split(words.NB)[0],
+                "change": "–" if last is None else words.points(last[0] - base["value"]).split(words.NB)[0],
             }
         )
     return table

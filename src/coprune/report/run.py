@@ -127,7 +127,11 @@ def _tiles(result: Result) -> list[dict[str, str]]:
     if result.latency:
         first = result.latency[0]
         note = f"{words.place(first)}, {first.engine} on {first.device}"
-        tiles.append({"label": "Speed", "value": words.times(first.ratio), "note": note})
+        if not first.told:
+            note = f"{words.sped(first)}; {note}"
+        tiles.append(
+            {"label": "Speed", "value": words.times(first.ratio) if first.told else "?", "note": note}
+        )
     else:
         tiles.append({"label": "Speed", "value": "–", "note": "not measured"})
     return tiles
@@ -142,6 +146,8 @@ def _small_print(plan: Plan, result: Result) -> list[tuple[str, str]]:
     return [
         ("Method", plan.method),
         ("Budget", plan.budget),
+        *([("Judged", words.judged(result.judged))] if result.judged else []),
+        *([("Held out", words.held_out(result))] if words.held_out(result) else []),
         ("Seed", str(plan.seed)),
         ("Data", data),
         ("Took", words.duration(sum(result.seconds.values())) if result.seconds else "not timed"),

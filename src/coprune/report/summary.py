@@ -49,12 +49,12 @@ def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def notes_of(compare: dict[str, Any]) -> list[str]:
-    """Who is left out, and what is to be known of single rows, each with the row that it is of.
+    """What is to be known of all rows, who is left out, and of single rows, each with the row that it is of.
 
     Args:
         compare: the content of ``compare.json``.
     """
-    return list(compare.get("left_out", ())) + [
+    return [*compare.get("notes", ()), *compare.get("left_out", ())] + [
         f"{row['method']}, budget {row['budget']}, recovery {row['recovery']}, seed {row['seed']}: {note}"
         for row in compare["rows"]
         for note in row.get("notes") or ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from coprune.plan import ELSEWHERE, Plan
-from coprune.result import Code, Latency, Result, Stage
+from coprune.result import Code, Judged, Latency, Result, Stage
 
 METHODS = {
     "bn_scale": "Batch-norm scale",
@@ -154,10 +154,39 @@ def speed(ratio: float) -> str:
     return f"{times(ratio)} faster" if ratio > 1 else f"slower ({times(ratio)} the speed)"
 
 
+def sped(latency: Latency) -> str:
+    """What a measured ratio says, in words; with its interval where it cannot be told."""
+    if latency.told and (latency.differs or latency.ratio_interval is None):
+        return speed(latency.ratio)
+    low, high = latency.ratio_interval or (latency.ratio, latency.ratio)
+    found = f"({low:.2f}–{times(high)})"
+    return f"no difference can be told {found}" if low <= 1 <= high else f"how much cannot be told {found}"
+
+
 def place(latency: Latency) -> str:
     """Where a time was taken: ``batch 1, 2 threads``; the engine only where it is not PyTorch."""
     place = f"batch {latency.batch}, {latency.threads} thread{'' if latency.threads == 1 else 's'}"
     return place if latency.engine == "torch" else f"{place}, {ENGINES.get(latency.engine, latency.engine)}"
+
+
+def judged(judged: Judged) -> str:
+    """What decided, on how many samples of what, and what they said: ``at most 2 points lost …``."""
+    of = f"{judged.samples:,} {judged.on}" + (" samples" if judged.on == "validation" else "")
+    lost_there = f"{lost(judged.found, *(judged.interval or (None, None)))} points lost"
+    asked = {
+        "max_drop": f"at most {judged.allowed or 0:g} point{'' if judged.allowed == 1 else 's'} lost",
+        "knee": "the size",
+    }.get(judged.decision, f"{judged.decision} against the model before it")
+    return f"{asked}, on {of}: {lost_there}"
+
+
+def held_out(result: Result) -> str:
+    """The last accuracy with how many samples gave it and its interval; nothing where nobody noted them."""
+    last = last_stage(result) or result.stage("base")
+    if last is None or last.samples is None or last.interval is None:
+        return ""
+    low, high = last.interval
+    return f"{percent(last.value, 2)} ({100 * low:.2f} to {100 * high:.2f}) on {last.samples:,} samples"
 
 
 def last_stage(result: Result) -> Stage | None:
@@ -189,7 +218,12 @@ def headline(plan: Plan, result: Result) -> str:
     return (
         f"{done}: {percent(gone)} of the MACs are gone, accuracy {percent(base.value, 2)}{NB}→ "
         f"{percent(last.value, 2)} ({points(last.value - base.value)}) {after}."
+        + (f" That is more than the {_allowed(result)} points allowed." if Code.MORE_LOST in codes else "")
     )
+
+
+def _allowed(result: Result) -> str:
+    return "?" if result.judged is None or result.judged.allowed is None else f"{result.judged.allowed:g}"
 
 
 def knees(plan: Plan) -> str | None:
@@ -240,10 +274,14 @@ def promise(result: Result) -> str | None:
     low = min(result.latency, key=lambda t: t.ratio)
     high = max(result.latency, key=lambda t: t.ratio)
     if low is high:
-        measured = f"{speed(low.ratio)} at {place(low)}"
+        measured = f"{sped(low)} at {place(low)}"
+    elif not (low.differs and high.differs) and low.ratio_interval:
+        measured = f"{sped(low)} at {place(low)}, {sped(high)} at {place(high)}"
     else:
-        measured = f"from {speed(low.ratio)} at {place(low)} to {speed(high.ratio)} at {place(high)}"
-    if high.ratio < 0.95 * promised:
+        measured = f"from {sped(low)} at {place(low)} to {sped(high)} at {place(high)}"
+    if not (low.told and high.told):
+        verdict = "The clock was too unsteady to say whether it gives what the MACs promise."
+    elif high.ratio < 0.95 * promised:
         verdict = "The clock gives less than the MACs promise."
     elif low.ratio >= 0.95 * promised:
         verdict = "The clock gives what the MACs promise."

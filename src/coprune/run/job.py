@@ -39,11 +39,20 @@ class PruneJob(BaseModel):
     tokenizer: str | None = None
     arguments: Mapping[str, Any] = {}
     calibration: Calibration = 2000
+    validation: str | None = None
     trust: bool = False
     settings: PruneSettings = PruneSettings()
 
 
-def open_data(data: str, *, calibration: int, seed: int, model: str, tokenizer: str | None = None) -> DataSet:
+def open_data(
+    data: str,
+    *,
+    calibration: int,
+    seed: int,
+    model: str,
+    tokenizer: str | None = None,
+    validation: str | None = None,
+) -> DataSet:
     """The named data; texts as the named model reads them, labels in the order of its classes.
 
     Raises:
@@ -53,13 +62,14 @@ def open_data(data: str, *, calibration: int, seed: int, model: str, tokenizer: 
         if not is_text(data):
             if tokenizer is not None:
                 raise UserError(f"{setting('tokenizer', tokenizer)} is for texts, and {data} holds images")
-            return load_data(data, calibration=calibration, seed=seed)
+            return load_data(data, calibration=calibration, seed=seed, validation=validation)
         return load_data(
             data,
             calibration=calibration,
             seed=seed,
             tokenizer=tokenizer or tokenizer_of(model),
             class_order=label_names(model),
+            validation=validation,
         )
 
 
@@ -79,6 +89,7 @@ def open_both(
     seed: int,
     trust: bool = False,
     tokenizer: str | None = None,
+    validation: str | None = None,
 ) -> tuple[nn.Module, DataSet]:
     """The named data, and the named model made to fit it.
 
@@ -91,11 +102,14 @@ def open_both(
         seed: which, and of the head that a checkpoint lacks.
         trust: run the factory that a run folder names.
         tokenizer: for texts, a folder or hub id; that of the model when not given.
+        validation: what judges.
 
     Raises:
         UserError: see :func:`coprune.data.load_data` and :func:`coprune.store.open_model`.
     """
-    loaded = open_data(data, calibration=calibration, seed=seed, model=model, tokenizer=tokenizer)
+    loaded = open_data(
+        data, calibration=calibration, seed=seed, model=model, tokenizer=tokenizer, validation=validation
+    )
     with first_goes_ahead():
         network = open_model(
             model,
@@ -143,6 +157,7 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
         seed=settings.seed,
         trust=job.trust,
         tokenizer=job.tokenizer,
+        validation=job.validation,
     )
     settings = trained_as_suits(settings, model)
     job = job.model_copy(update={"settings": settings})

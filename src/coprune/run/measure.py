@@ -26,6 +26,7 @@ from coprune.measure import (
 from coprune.measure.memory import check_batches
 from coprune.memory import check_free
 from coprune.plan import Plan
+from coprune.report import words
 from coprune.report import write as write_page
 from coprune.result import Latency, Result
 from coprune.run.environment import pick_device, set_up
@@ -104,7 +105,7 @@ def measure_run(
             check_against(model, small, samples_of_sizes(example), reader=FORMATS["onnx"].reader)
             timed += measure_engine(full, small, example, plan, engine=engine)
     for entry in timed:
-        took = f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {entry.ratio:.2f}× as fast"
+        took = f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {told(entry)}"
         if base is None:
             took = f"{entry.pruned_ms:.2f} ms; nobody says what the unpruned model was"
         yield (
@@ -127,6 +128,13 @@ def _in_onnxruntime(network: nn.Module, example: Inputs) -> Run:
     return how.runner(how.content(traced_program(network, pair), pair, input_names(example)))
 
 
+def told(entry: Latency) -> str:
+    """How much faster, or that it cannot be told."""
+    if entry.told:
+        return f"{entry.ratio:.2f}× as fast"
+    return words.sped(entry)
+
+
 def promise_note(timed: Sequence[Latency], *, share: float, plan: Plan) -> str | None:
     """A line where time falls short of the MACs by more than a fifth, and whole blocks were not asked for.
 
@@ -138,7 +146,7 @@ def promise_note(timed: Sequence[Latency], *, share: float, plan: Plan) -> str |
         share: MACs of the pruned model over the unpruned one's, in (0, 1].
         plan: of the run; one without channels, or with ``round_to``, has nothing to gain.
     """
-    short = [entry for entry in timed if entry.ratio * share < PROMISED]
+    short = [entry for entry in timed if entry.told and entry.ratio * share < PROMISED]
     channels = any(group.kind in ("inner", "coupled") for group in plan.groups)
     if not short or not channels or plan.settings.get("round_to", 1) > 1 or share == 1:
         return None

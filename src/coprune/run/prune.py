@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from coprune.data import DataSet, LoaderSource
 from coprune.files import dispensable
-from coprune.measure import LatencyPlan, measure_latency, measure_stage
+from coprune.measure import LatencyPlan, Score, evaluate, measure_latency, measure_stage
 from coprune.methods import find_method, method_settings
 from coprune.models.hf import fresh_parameters
 from coprune.models.ready import ready
@@ -23,12 +22,15 @@ from coprune.plan import Plan
 from coprune.profile import Profile
 from coprune.ranks.exchange import check_same, on_first
 from coprune.ranks.who import world
-from coprune.recover import Recovered, kept_outputs
+from coprune.recover import Recovered
 from coprune.result import Code, Note, Result, Stage, StageName
 from coprune.run.decisions import decide
 from coprune.run.environment import pick_device, set_up, versions
+from coprune.run.finetune import finetuned
 from coprune.run.folder import RunFolder
+from coprune.run.judging import more_lost, notes_on, parts_for
 from coprune.run.layerwise import prune_layer_by_layer
+from coprune.run.meaning import check_base, check_calibration
 from coprune.run.measured import Measured
 from coprune.run.outcome import Outcome
 from coprune.run.searched import Searched, searched_once
@@ -49,12 +51,11 @@ from coprune.run.steps import (
     prepare,
     recover,
 )
-from coprune.run.trials import Trials, calibration_parts, is_judged, surely_within, surely_worse, why_nothing
+from coprune.run.trials import Trials, is_judged, why_nothing
 from coprune.select import Method
 from coprune.store.model import check_finite, weights_fingerprint
 from coprune.store.profile import check_profile, load_profile, save_profile
 from coprune.surgery import cut
-from coprune.training import Checkpoint, fit
 
 
 class Stopwatch:
@@ -118,23 +119,27 @@ def prune_model(
     prepared = prepared or prepare_for(model, data, settings, method)
     check_trainings(model, data, prepared.example, trainings(settings), device=device)
     fingerprint = weights_fingerprint(model)
-    judged = is_judged(settings, method)
-    statistics_part, judging_part = calibration_parts(data, settings, judged=judged)
+    searched = is_judged(settings, method)
+    statistics_part, judging = parts_for(data, settings, searched=searched)
 
-    def staged(name: StageName, net: nn.Module) -> Stage:
+    def staged(name: StageName, net: nn.Module, score: Score | None = None) -> Stage:
         with watch.measure("measure"):
-            return measure_stage(name, net, data, prepared.example, device=device)
+            return measure_stage(name, net, data, prepared.example, device=device, score=score)
 
-    base = staged("base", model)
-    stages, found = [base], None
+    score = evaluate(model, data.heldout, device=device, label="accuracy, base")
     notes = [Note(Code.DATA, said) for said in data.notes]
+    notes += check_base(score, force=settings.force)
+    notes += check_calibration(data.calibration, force=settings.force)
+    base = staged("base", model, score)
+    stages, found, judged = [base], None, None
     fresh = fresh_parameters(model)
     if fresh:
         said = f"untrained, since the checkpoint had none that fit: {', '.join(fresh)}"
         notes.append(Note(Code.UNTRAINED, said))
     # A search judges on samples that its statistics never saw, so those are other statistics than
     # the ones of all calibration samples, and neither may be reused for the other.
-    seen = f"{data.fingerprint}-half{settings.seed}" if judged else data.fingerprint
+    halved = statistics_part is not data.calibration
+    seen = f"{data.fingerprint}-half{settings.seed}" if halved else data.fingerprint
     sizes = {g.name: g.size for g in prepared.units.groups}
     known = _known_statistics(settings, folder, model=fingerprint, data=seen, groups=sizes)
     profile: Profile | None = None
@@ -189,13 +194,15 @@ def prune_model(
 
             def search() -> Searched:
                 return Trials(
-                    model, prepared, choices, settings, measured(), statistics_part, judging_part, device
+                    model, prepared, choices, settings, measured(), statistics_part, judging, device
                 ).run()
 
-            if judged or settings.budget.searched:
+            if searched or settings.budget.searched:
                 kept_in = folder.work / "search.json" if folder else None
                 decisions, found, more = searched_once(kept_in, search)
                 notes.extend(more)
+                if found:
+                    judged = judging.judged_search(found, settings.budget.max_drop)
             else:
                 decisions = decide(
                     settings.budget,
@@ -227,7 +234,7 @@ def prune_model(
     stages.append(staged("pruned", pruned))
     touched = stages[-1].macs < base.macs
     if not touched:
-        why = why_nothing(settings, found, len(judging_part))
+        why = why_nothing(settings, found, judging)
         notes.append(Note(Code.NOTHING_REMOVED, f"nothing was removed: {why}"))
 
     did = Recovered(False)
@@ -249,36 +256,14 @@ def prune_model(
         check_same(pruned, weights_fingerprint, what="result of the recovery")
         stages.append(staged("recovered", pruned))
     if settings.finetune.epochs and touched:
-        before = copy.deepcopy(pruned)
         with watch.measure("finetune"):
-            fit(
-                pruned,
-                data.train,
-                settings.finetune,
-                seed=settings.seed,
-                teacher=model if settings.finetune.taught else None,
-                kept=kept_outputs(model, decisions),
-                checkpoint=Checkpoint(folder.work / "finetune.safetensors") if folder else None,
-                device=device,
-                label="fine-tuning",
+            trained = finetuned(
+                pruned, model, decisions, data, settings, judging, folder=folder, device=device
             )
-        check_same(pruned, weights_fingerprint, what="result of the training")
-        limit = settings.budget.max_drop
-        if limit is not None and not surely_within(limit, model, pruned, judging_part, device):
-            said = (
-                f"after fine-tuning calibration data no longer show a loss of at most {limit:g} points; "
-                "the model before it is handed back"
-            )
-            notes.append(Note(Code.FINETUNING_UNDONE, said))
-            pruned = before
-        else:
+        pruned, judged = trained.model, trained.judged or judged
+        notes.extend(trained.notes)
+        if trained.kept:
             stages.append(staged("finetuned", pruned))
-            if surely_worse(before, pruned, judging_part, device):
-                said = (
-                    "fine-tuning made the model worse on calibration data; give a lower --finetune-lr "
-                    f"than {settings.finetune.lr:g}, or --finetune-epochs 0"
-                )
-                notes.append(Note(Code.FINETUNING_UNDONE, said))
     with watch.measure("measure"):
         times = LatencyPlan(batches=settings.latency_batches, seconds=settings.latency_seconds)
         # The other processes keep still.
@@ -286,11 +271,14 @@ def prune_model(
     if isinstance(data.train, LoaderSource):
         notes.extend(Note(Code.DATA, said) for said in data.train.notes)
     notes.extend(_budget_notes(settings, stages))
+    notes = [*more_lost(judged, 100 * (base.value - stages[-1].value)), *notes_on(judged), *notes]
     result = Result(
         method=method.name,
         seed=settings.seed,
         units=plan.units,
         stages=tuple(stages),
+        judged=judged,
+        calibration=len(data.calibration),
         latency=latency,
         seconds={k: round(v, 3) for k, v in watch.seconds.items()},
         versions=versions(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from coprune.data import DataSet, Source, split_source
 from coprune.data.spread import spread
 from coprune.errors import UserError, setting
 from coprune.forward import check_takes, part_of
-from coprune.measure import LatencyPlan, evaluate, measure_latency, measure_stage
+from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.measure.memory import check_batches
 from coprune.models.ready import made_ready
 from coprune.plan import ELSEWHERE, GroupDecision, Plan
@@ -33,7 +33,10 @@ from coprune.result import HANDED_BACK, Code, Note, Result
 from coprune.run.environment import pick_device, set_up, versions
 from coprune.run.folder import RunFolder, check_out, claim
 from coprune.run.job import offered_by, open_both
+from coprune.run.judging import Loss, judging_of
+from coprune.run.meaning import check_calibration
 from coprune.run.outcome import Outcome
+from coprune.run.search import paired_drop
 from coprune.run.steps import Prepared, prepare
 from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
@@ -67,6 +70,7 @@ class RecoverJob(BaseModel):
     weights: str | None = None
     arguments: Mapping[str, Any] = {}
     calibration: Calibration = 2000
+    validation: str | None = None
     trust: bool = False
     latency_batches: tuple[Batch, ...] = (1, 32)
     seed: Seed = 0
@@ -158,6 +162,7 @@ def run_recover(
         calibration=job.calibration,
         seed=job.seed,
         trust=job.trust,
+        validation=job.validation,
     )
     with first_goes_ahead():
         model = open_model(
@@ -204,6 +209,7 @@ def _recover(
     device: str,
 ) -> tuple[Outcome, tuple[LayerRecovery, ...]]:
     example = prepared.example
+    noted = check_calibration(data.calibration)
     stages = [
         measure_stage("base", teacher, data, example, device=device),
         measure_stage("pruned", model, data, example, device=device),
@@ -211,9 +217,10 @@ def _recover(
     candidate = copy.deepcopy(model)
     started = time.monotonic()
     # Samples that were solved on would judge in favour of what was solved.
-    judging, learning = split_source(data.calibration, (_JUDGING, 1 - _JUDGING), seed=job.seed)
-    if len(judging) == 0:
-        judging = learning
+    judging, learning = judging_of(data), data.calibration
+    if data.validation is None:
+        own, learning = split_source(data.calibration, (_JUDGING, 1 - _JUDGING), seed=job.seed)
+        judging = replace(judging, source=own if len(own) else learning)
     did = recovered(
         candidate,
         teacher,
@@ -228,18 +235,19 @@ def _recover(
     check_same(candidate, weights_fingerprint, what="result of the recovery")
     teacher.cpu()
     candidate.cpu()
-    before, after = (evaluate(m, judging, device=device, label="judging").top1 for m in (model, candidate))
-    if after < before:
+    before, after = (judging.right(m, device=device) for m in (model, candidate))
+    loss = Loss(*paired_drop(before, after, z=judging.z))
+    if loss.found > 0:
         # A model that was trained after surgery can be better than any layer-by-layer imitation.
         said = (
-            "recovery would have lowered the accuracy on calibration samples that it had not seen "
-            f"({before:.2%} → {after:.2%}); {HANDED_BACK}"
+            f"recovery would have lowered the accuracy on {judging.samples} that it had not seen "
+            f"({before.double().mean():.2%} → {after.double().mean():.2%}); {HANDED_BACK}"
         )
-        notes = [Note(Code.HANDED_BACK, said)]
+        notes = [*noted, Note(Code.HANDED_BACK, said)]
         candidate = model
         stages.append(stages[-1].model_copy(update={"name": "recovered"}))
     else:
-        notes = [*did.notes]
+        notes = [*noted, *did.notes]
         stages.append(measure_stage("recovered", candidate, data, example, device=device))
     if did.together is not None:
         folder.log("reconstruction", **asdict(did.together))
@@ -251,6 +259,8 @@ def _recover(
         seed=job.seed,
         units=plan.units,
         stages=tuple(stages),
+        judged=judging.judged("recovery", loss),
+        calibration=len(data.calibration),
         latency=on_first(lambda: measure_latency(teacher, candidate, example, batches, device=device)),
         seconds={
             "profile": 0.0, "select": 0.0, "surgery": 0.0, "recover": round(seconds, 3), "finetune": 0.0

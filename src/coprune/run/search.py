@@ -26,7 +26,8 @@ CONFIDENCE = 0.9
 samples judge up to eight models, and the smallest accepted one is taken; simulated searches (test of
 this module) end above the limit in less than one of ten."""
 
-_Z = 1.2816  # normal quantile of CONFIDENCE; the interval shown is the two-sided one, 80 %
+SURE = 1.2816
+"""Normal quantile of ``CONFIDENCE``; the interval shown is the two-sided one, 80 %."""
 
 KNEE_SHARES = (0.8, 0.62, 0.48, 0.37, 0.28, 0.21, 0.15)
 
@@ -76,7 +77,7 @@ class Found:
     probes: tuple[Probe, ...]
 
 
-def paired_drop(base: Tensor, pruned: Tensor) -> tuple[float, float, float]:
+def paired_drop(base: Tensor, pruned: Tensor, *, z: float = SURE) -> tuple[float, float, float]:
     """Points lost on the same samples, and an interval of the true loss.
 
     Pairs agree on most samples, so the difference is known far better than either accuracy. The interval
@@ -85,12 +86,13 @@ def paired_drop(base: Tensor, pruned: Tensor) -> tuple[float, float, float]:
 
     Args:
         base, pruned: which samples are right, ``[N]`` bool.
+        z: normal quantile of the ends.
 
     Returns:
-        The loss, and both ends of its two-sided 80 % interval, in points.
+        The loss, and both ends of its two-sided interval (80 % with ``SURE``), in points.
     """
     lost, gained = int((base & ~pruned).sum()), int((pruned & ~base).sum())
-    low, high = tango_interval(lost, gained, len(base), z=_Z)
+    low, high = tango_interval(lost, gained, len(base), z=z)
     return 100 * (lost - gained) / len(base), 100 * low, 100 * high
 
 
@@ -122,13 +124,13 @@ def tango_interval(lost: int, gained: int, samples: int, *, z: float) -> tuple[f
     return low, high
 
 
-def least_provable(samples: int) -> float:
+def least_provable(samples: int, *, z: float = SURE) -> float:
     """Points of the smallest limit that so many samples can show, when none of them is lost."""
-    return 100 * tango_interval(0, 0, samples, z=_Z)[1]
+    return 100 * tango_interval(0, 0, samples, z=z)[1]
 
 
-def _probe(macs: float, base: Tensor, pruned: Tensor, limit: float) -> Probe:
-    drop, low, high = paired_drop(base, pruned)
+def _probe(macs: float, base: Tensor, pruned: Tensor, limit: float, *, z: float) -> Probe:
+    drop, low, high = paired_drop(base, pruned, z=z)
     return Probe(
         macs=macs,
         value=float(pruned.double().mean()),
@@ -145,7 +147,14 @@ def within(limit: float, loss: tuple[float, float, float]) -> bool:
 
 
 def search_drop(
-    least: float, base: Tensor, max_drop: float, *, decide: Decide, judge: Judge, probes: int = PROBES
+    least: float,
+    base: Tensor,
+    max_drop: float,
+    *,
+    decide: Decide,
+    judge: Judge,
+    probes: int = PROBES,
+    z: float = SURE,
 ) -> Found:
     """The smallest model that keeps the loss within a limit: bisection of the logarithm of the MACs.
 
@@ -159,6 +168,7 @@ def search_drop(
         decide: share of MACs → the share really reached, and the decisions for it.
         judge: decisions → which judging samples the recovered model has right.
         probes: how many models to try.
+        z: normal quantile of how sure a model must be within the limit.
     """
     _, everything = decide(1.0)
     whole = Probe(1.0, float(base.double().mean()), 0.0, 0.0, 0.0, True)
@@ -169,7 +179,7 @@ def search_drop(
         target = low if step == 0 else (low + high) / 2
         # exp(log(least)) may round to just below the least that can be reached.
         reached, decisions = decide(max(least, math.exp(target)))
-        probe = _probe(reached, base, judge(decisions), max_drop)
+        probe = _probe(reached, base, judge(decisions), max_drop, z=z)
         tried.append(probe)
         if probe.ok:
             best, high, at = decisions, target, len(tried) - 1
@@ -181,13 +191,16 @@ def search_drop(
     return Found(best, tuple(tried))
 
 
-def search_knee(least: float, base: Tensor, *, decide: Decide, judge: Judge) -> tuple[Found, str]:
+def search_knee(
+    least: float, base: Tensor, *, decide: Decide, judge: Judge, z: float = SURE
+) -> tuple[Found, str]:
     """The knee of recovered accuracy over MACs (Kneedle; Satopää et al. 2011).
 
     Args:
         least: the smallest share of MACs that the groups allow.
         base: which judging samples the unpruned model has right, ``[N]`` bool.
         decide, judge: as for :func:`search_drop`.
+        z: of the intervals.
 
     Returns:
         What was found, and the rule in words.
@@ -198,7 +211,7 @@ def search_knee(least: float, base: Tensor, *, decide: Decide, judge: Judge) -> 
     for share in [s for s in KNEE_SHARES if s >= least] or [least]:
         reached, decisions = decide(share)
         models.append(decisions)
-        tried.append(replace(_probe(reached, base, judge(decisions), 100.0), ok=True))
+        tried.append(replace(_probe(reached, base, judge(decisions), 100.0, z=z), ok=True))
     order = sorted(range(len(tried)), key=lambda i: tried[i].macs)
     # In thousandths of the MACs, as the knee of a curve is a whole number of something.
     knee = find_knee(

@@ -48,6 +48,7 @@ class PruneSettings(BaseModel):
         round_to: groups keep multiples of so many units, or all.
         latency: how to measure it.
         profile: a folder of statistics to reuse.
+        force: go on where the figures cannot mean anything, with a note.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +68,7 @@ class PruneSettings(BaseModel):
     latency_batches: tuple[Batch, ...] = (1, 32)
     latency_seconds: Positive = 5.0
     profile: str | None = None
+    force: bool = False
     seed: Seed = 0
     device: str = "auto"
     threads: Threads | None = None
