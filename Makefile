@@ -98,6 +98,12 @@ bench-max-drop: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 	$(BIN)/python benchmarks/max_drop.py coprune:resnet20@fashion-mnist $(BASES)/vgg16_bn --out benchmarks/results/max_drop.json
 	$(BIN)/python benchmarks/render.py
 
+# max_drop judged on validation samples, and on training samples that the network has learned by heart
+# (about a quarter of an hour on one core).
+bench-judged: $(VENV)/.ready
+	$(BIN)/python benchmarks/judged.py --out benchmarks/results/judged.json
+	$(BIN)/python benchmarks/render.py
+
 # One ingredient of complementary changed at a time (about half an hour on two cores).
 bench-ablation: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 	$(BIN)/python benchmarks/ablation.py resnet20=coprune:resnet20@fashion-mnist \

@@ -16,8 +16,8 @@ from pathlib import Path
 from coprune.errors import UserError
 from coprune.files import write_json
 from coprune.run.job import PruneJob, run_prune
+from coprune.run.judging import SOLVED_ON
 from coprune.run.settings import PruneSettings
-from coprune.run.trials import SOLVED_ON
 from coprune.select import Budget
 
 STEP = 0.95

@@ -50,6 +50,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "latency": latency.latency("latency"),
     "latency_text": latency.latency("latency_text"),
     "max_drop": quality.max_drop,
+    "judged": quality.judged,
     "reconstruction": quality.reconstruction,
     "ingredients": quality.ingredients,
     "ablation": quality.ablation,

@@ -172,6 +172,33 @@ def ablation() -> str:
     return table(head, rows) + said + versions(content)
 
 
+def judged() -> str:
+    """Who judged: how often the held-out samples show more than was allowed, and by how much."""
+    content = load("judged")
+    rows = []
+    for on in dict.fromkeys(row["on"] for row in content["rows"]):
+        for limit in dict.fromkeys(row["limit"] for row in content["rows"]):
+            some = [row for row in content["rows"] if (row["on"], row["limit"]) == (on, limit)]
+            lost = [row["heldout"] for row in some]
+            rows.append(
+                [
+                    f"{some[0]['samples']:,} {on}{' samples' if on == 'validation' else ''}",
+                    f"{limit:g}",
+                    f"{sum(value > limit + 1e-9 for value in lost)} of {len(some)}",
+                    f"{sum(lost) / len(lost):.2f} ({min(lost):.2f} to {max(lost):.2f})".replace("-", "−"),
+                    f"{sum(row['judged'] for row in some) / len(some):.2f}".replace("-", "−"),
+                    f"{100 * sum(row['macs'] for row in some) / len(some):.0f} %",
+                ]
+            )
+    head = ["judged on", "allowed", "held-out shows more", "held-out loss", "judged loss", "MACs left"]
+    said = (
+        f"\n\n`max_drop` in points on digits of 8×8 pixels, {content['seeds']} seeds: {content['train']} "
+        f"training images, which the network has right to the last, {content['validation']} for validation, "
+        f"{content['heldout']} held out. Loss: mean (least to greatest)."
+    )
+    return table(head, rows) + said + versions(content)
+
+
 def max_drop() -> str:
     content = load("max_drop")
     limit = content["max_drop"]

@@ -185,7 +185,8 @@ class Judged(BaseModel):
         allowed: points that might be lost; None where no limit was asked for.
         found: points that the model that was taken lost there against the unpruned one (for ``fine-tuning``
             and ``recovery``: against the model before that).
-        interval: 80 % interval of the true loss.
+        interval: 80 % interval of the true loss; with validation samples, 86 % interval of the loss that the
+            held-out samples will show.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

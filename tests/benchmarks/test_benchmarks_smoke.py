@@ -75,6 +75,17 @@ def test_max_drop(base, digits, tmp_path):
     assert all(0 < size["macs"] < 1 for size in content["sizes"])
 
 
+def test_judged(tmp_path, monkeypatch):
+    args = ["--seeds", 1, "--limits", 5, "--train", 197, "--out", tmp_path / "judged.json"]
+    run("judged.py", *args)
+    content = json.loads((tmp_path / "judged.json").read_text())
+    assert [row["on"] for row in content["rows"]] == ["validation", "training samples"]
+    assert all(row["said"] == (row["heldout"] > row["limit"]) for row in content["rows"])
+    render = module("render")
+    monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
+    assert render.TABLES["judged"]().startswith("| judged on | allowed ")
+
+
 def test_latency(base, digits, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     args = [base, "--data", digits, "--keep", 0.5, "--batches", 1, "--calibration", 200]

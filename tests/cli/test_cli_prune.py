@@ -261,7 +261,7 @@ def test_a_factory_of_the_users_own(coprune, digits, tmp_path, monkeypatch):
     for _ in range(2):  # again, and it is done already
         assert coprune(*train, "--resume").code == 0
     ended = coprune("prune", "--model", "python:my_nets:make", "--data", digits, "--keep-units", 0.5,
-                    "--out", tmp_path / "run")  # fmt: skip
+                    "--force", "--out", tmp_path / "run")  # fmt: skip
     assert ended.code == 0, ended.err
     assert {g.name: len(g.kept) for g in Plan.load(tmp_path / "run" / "plan.json").groups} == {"2": 4, "6": 8}
     # A folder could name any function there is; the user says that this one may run.

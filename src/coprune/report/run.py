@@ -64,6 +64,7 @@ def render(run: Path) -> str:
         search=searched,
         probes=search.rows(searched),
         intervals=any(p["low"] is not None for p in searched["probes"]),
+        of_heldout=result.judged is not None and result.judged.on == "validation",
         unit=words.one(units),
         settings=[(key, _plain(value)) for key, value in plan.settings.items()],
         seconds=[(key, words.duration(value)) for key, value in result.seconds.items()],

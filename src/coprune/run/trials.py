@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from coprune.data import Source
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.measure import median_ms
 from coprune.plan import GroupDecision
 from coprune.ranks.exchange import on_first
@@ -117,13 +117,12 @@ def why_nothing(settings: PruneSettings, found: Found | None, judging: Judging) 
         return "at the knee of the recovered curve every unit stays; give --keep-macs or --max-drop"
     if found is None or limit is None:
         return f"the budget ({settings.budget.words}) keeps every unit"
+    more = "validation" if judging.on == "validation" else setting("calibration_samples")
+    more = f"more {more} samples"
     samples, least = len(judging.source), least_provable(len(judging.source), z=judging.z)
     if limit < least:
         return (
             f"{samples:,} judging samples cannot show a loss of at most {limit:g} points; "
-            f"allow {least:.2g} or more, or give more --calibration samples"
+            f"allow {least:.2g} or more, or give {more}"
         )
-    return (
-        f"no smaller model that was tried surely lost at most {limit:g} points; "
-        "more --calibration samples make it surer"
-    )
+    return f"no smaller model that was tried surely lost at most {limit:g} points; {more} make it surer"
