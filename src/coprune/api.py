@@ -17,6 +17,7 @@ from coprune.bounds import Samples, Seed
 from coprune.data.from_loaders import from_loaders, take
 from coprune.errors import UserError, refused
 from coprune.forward import check_takes, part_of
+from coprune.models.layout import as_given
 from coprune.models.ready import ready
 from coprune.plan import Plan
 from coprune.raised import within
@@ -229,7 +230,7 @@ def recover_model(
             seed=seed,
             device=where,
         )
-    return candidate.cpu().eval()
+    return as_given(candidate.cpu().eval())
 
 
 @contextmanager

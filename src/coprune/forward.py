@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coprune.checkpointing import unchecked
 from coprune.errors import UserError, is_out_of_memory
 
 Inputs = Tensor | dict[str, Tensor]
@@ -32,7 +33,8 @@ def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
     Raises:
         TypeError: the output is neither.
     """
-    output: Any = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+    with unchecked():
+        output: Any = model(**inputs) if isinstance(inputs, dict) else model(inputs)
     if isinstance(output, Tensor):
         return output
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
@@ -46,6 +48,27 @@ def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
 
 FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError, ArithmeticError)
 """What a model's forward pass may raise when inputs do not suit it; the classes of builtin errors."""
+
+
+def said(model: nn.Module, cause: BaseException) -> str:
+    """An error's kind and first line, and the hook of the model that it came out of, if any."""
+    line = f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}"
+    hooks: dict[Any, str] = {}
+    for name, module in model.named_modules():
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+            code = getattr(getattr(hook, "func", hook), "__code__", None)
+            hooks.setdefault(code, f"the hook '{getattr(hook, '__name__', 'hook')}' on '{name}'")
+    trace = cause.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in hooks:
+            code = trace.tb_frame.f_code
+            place = f"{code.co_filename.rpartition('/')[2]}, line {trace.tb_lineno}"
+            return (
+                f"{line}, in {hooks[code]} ({place}); it runs on a copy of the model: remove it, or let it "
+                "use the module that it is given"
+            )
+        trace = trace.tb_next
+    return line
 
 
 def check_takes(model: nn.Module, inputs: Inputs) -> Tensor:
@@ -72,12 +95,12 @@ def check_takes(model: nn.Module, inputs: Inputs) -> Tensor:
             raise UserError(
                 f"memory ran out with inputs {shapes}; give smaller batches or samples"
             ) from cause
-        said = (str(cause).splitlines() or [""])[0]
+        why = said(model, cause)
         # A key or an assertion alone says little.
-        named = not isinstance(cause, (RuntimeError, ValueError, TypeError))
-        said = f"{type(cause).__name__}: {said}" if named else said
-        way_out = _other_type(model, inputs)
-        raise UserError(f"the model does not take inputs {shapes}: {said}{way_out}") from cause
+        if isinstance(cause, (RuntimeError, ValueError, TypeError)):
+            why = why.removeprefix(f"{type(cause).__name__}: ")
+        why += _other_type(model, inputs)
+        raise UserError(f"the model does not take inputs {shapes}: {why}") from cause
 
 
 def _other_type(model: nn.Module, inputs: Inputs) -> str:

@@ -121,11 +121,14 @@ def test_weights_with_channels_last_come_back_bit_for_bit(tmp_path):
     x = torch.rand(64, 1, 10, 10)
     for fresh in (Net(), Net().to(memory_format=torch.channels_last)):
         assert torch.equal(package.load(run, model=fresh)(x), outcome.model(x))
-    for model, order in ((outcome.model, torch.contiguous_format), (net, torch.channels_last)):
-        assert model.c.weight.is_contiguous(memory_format=order)
-    # What was applied or recovered by itself is laid out alike.
+    # The order that a model came in is the one that it is handed back in, whoever did what with it.
     applied = package.apply_plan(net, outcome.plan, x[:1])
-    assert all(p.is_contiguous() for p in applied.parameters())
+    recovered = package.recover_model(outcome.model, teacher=net, calibration=loader(), plan=outcome.plan)
+    for model in (net, outcome.model, applied, recovered, package.load(run, model=Net())):
+        assert model.c.weight.is_contiguous(memory_format=torch.channels_last)
+        assert not model.c.weight.is_contiguous()
+    plain = package.prune(Net(), train=loader(), eval=loader(), keep_macs=0.5)
+    assert plain.model.c.weight.is_contiguous()
 
 
 def test_a_plan_applies_to_another_copy(tmp_path):

@@ -15,8 +15,9 @@ import tiny
 from coprune.errors import UserError
 from coprune.models import Source, build, source_of
 from coprune.store import load, open_model, save_model
+from coprune.store.checkpoints import read_checkpoint
 from coprune.store.model import weights_fingerprint
-from coprune.store.names import bundled_names, load_weights_file
+from coprune.store.names import bundled_names
 from coprune.store.tensors import tensor_file_size
 from coprune.surgery import cut
 
@@ -324,5 +325,5 @@ def test_a_pickled_network_is_never_loaded(tmp_path):
     (tmp_path / "empty.pt").write_bytes(b"")
     for file in ("whole.pt", "evil.pt", "garbage.pt", "empty.pt", "missing.pt"):
         with pytest.raises(UserError):
-            load_weights_file(tmp_path / file)
+            read_checkpoint(tmp_path / file)
     assert not (tmp_path / "ran").exists()

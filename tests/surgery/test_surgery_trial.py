@@ -103,12 +103,54 @@ def test_columns_of_different_ranges_are_tried_with_the_example_itself():
     assert sound(net, units, example) == units
 
 
-def test_what_does_not_run_in_float64_is_refused_with_the_reason():
-    # Once a bug: with a batch norm in it, the error ended the program.
-    net, example = tiny.randomise(Net(lambda x: x.float())), spectrogram()
-    kept = sound(net, find_units(net, example), example)
+CONSTANT = torch.randn(12, 12)
+CASTS = {
+    "cast": lambda x: x.float(),
+    "constant": lambda x: x @ CONSTANT,
+    "fake quantisation": lambda x: torch.fake_quantize_per_tensor_affine(x.float(), 0.05, 0, -128, 127),
+    "complex": lambda x: torch.fft.ifft2(torch.fft.fft2(x).to(torch.cfloat) * (1 + 1j * CONSTANT)).real,
+}
+
+
+@pytest.mark.parametrize("kind", [Net, Strongest])
+@pytest.mark.parametrize("name", list(CASTS))
+def test_what_does_not_run_in_float64_is_tried_in_its_own_precision(name, kind):
+    # Once refused: "the model does not run in float64".
+    example = spectrogram()
+    net = tiny.randomise(kind(CASTS[name]), seed=6)
+    units = find_units(net, example, coupled=kind is Strongest)
+    kept = sound(net, units, example)
+    if kind is Net:
+        assert kept == units
+    else:
+        assert [g.name for g in kept.groups] == ["read"]
+        assert "mixes or orders channels" in {s.layer: s.reason for s in kept.skipped}["one"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_that_cannot_be_left_shows_a_wrong_cut(dtype):
+    example = spectrogram().to(dtype)
+    for kind, wrong in ((Net, False), (Strongest, True)):
+        net = tiny.randomise(kind(lambda x: x.to(dtype)), seed=6).to(dtype)
+        units = find_units(net, example, coupled=wrong)
+        left = len(units.groups) - len(sound(net, units, example).groups)
+        assert left == wrong
+
+
+def test_what_never_runs_on_random_inputs_is_refused_with_the_reason():
+    def only_the_example(x):
+        if not torch.equal(x, spectrogram()):
+            raise ValueError("another image")
+        return x
+
+    net = tiny.randomise(Net(only_the_example))
+    units = find_units(net, spectrogram())
+    kept = sound(net, units, spectrogram() + 1)
     assert not kept.groups
-    assert "does not run in float64 (RuntimeError" in {s.layer: s.reason for s in kept.skipped}["convs.1"]
+    reason = {s.layer: s.reason for s in kept.skipped}["convs.1"]
+    assert (
+        reason == "no cut could be tried: the model does not run on random inputs (ValueError: another image)"
+    )
 
 
 def test_an_output_that_is_never_finite_is_refused_with_the_reason():

@@ -8,7 +8,6 @@ Every row is written when it is done; ``--resume`` continues behind the last one
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from coprune.data import DataSet
 from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.measure import NotFiniteError, count_macs, count_params, evaluate
+from coprune.models.copies import copied
 from coprune.models.ready import made_ready
 from coprune.plan import GroupDecision
 from coprune.progress import track
@@ -332,14 +332,14 @@ def _trained(
     """
     best: tuple[float, nn.Module, float] | None = None
     for rate in rates:
-        trained = copy.deepcopy(pruned)
+        trained = copied(pruned)
         try:
             fit(
                 trained,
                 data.train,
                 job.finetune.model_copy(update={"lr": rate}),
                 seed=seed,
-                teacher=copy.deepcopy(teacher) if job.finetune.taught else None,
+                teacher=copied(teacher) if job.finetune.taught else None,
                 kept=kept_outputs(teacher, decisions),
                 device=device,
                 label=f"fine-tuning, lr {rate:g}",

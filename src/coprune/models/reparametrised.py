@@ -1,8 +1,8 @@
-"""Weights that are computed anew in every pass (weight norm, spectral norm, any ``parametrize``), taken once.
+"""Weights that are computed anew in every pass (weight norm, masks, any ``parametrize``), taken once.
 
 What such a layer computes with is an ordinary weight, but it stands nowhere: it cannot be cut, and what an
 input contributes depends on the others. Taken once, the network computes what it did, a little faster.
-Trained on, the weight is free.
+Trained on, the weight is free: zeros of ``torch.nn.utils.prune`` stay as weights like any other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -34,7 +34,7 @@ def fold_reparametrised(model: nn.Module, *, only: Collection[str] | None = None
         if parametrize.is_parametrized(module) and (only is None or _of(name, module) & set(only)):
             _fold(module)
         for hook in list(_hooks(module)):
-            if only is None or _full(name, hook.name) in only:
+            if only is None or _full(name, _tensor(hook)) in only:
                 _remove(module, hook)
     # One by one: a part may be frozen in a model that trains.
     for module, training in modes.items():
@@ -65,9 +65,21 @@ def _fold(module: nn.Module) -> None:
             module.register_buffer(name, value)
 
 
-def _remove(module: nn.Module, hook: WeightNorm | SpectralNorm) -> None:
+Hook = WeightNorm | SpectralNorm | prune.BasePruningMethod
+"""What puts a weight together before a pass, in PyTorch's older kind."""
+
+
+def _tensor(hook: Hook) -> str:
+    """Name of the tensor that a hook makes."""
+    return hook._tensor_name if isinstance(hook, prune.BasePruningMethod) else hook.name
+
+
+def _remove(module: nn.Module, hook: Hook) -> None:
     if isinstance(hook, WeightNorm):
         remove_weight_norm(module, hook.name)
+        return
+    if isinstance(hook, prune.BasePruningMethod):
+        prune.remove(module, hook._tensor_name)
         return
     remove_spectral_norm(module, hook.name)
     # PyTorch leaves the hook that looks for the tensors it has just removed: it is wrapped, and not found.
@@ -85,13 +97,13 @@ def made_copyable(model: nn.Module) -> nn.Module:
     """
     for module in model.modules():
         for hook in _hooks(module):
-            setattr(module, hook.name, getattr(module, hook.name).detach())
+            setattr(module, _tensor(hook), getattr(module, _tensor(hook)).detach())
     return model
 
 
-def _hooks(module: nn.Module) -> Iterator[WeightNorm | SpectralNorm]:
+def _hooks(module: nn.Module) -> Iterator[Hook]:
     for hook in module._forward_pre_hooks.values():
-        if isinstance(hook, WeightNorm | SpectralNorm):
+        if isinstance(hook, Hook):
             yield hook
 
 

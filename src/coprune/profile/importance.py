@@ -24,7 +24,6 @@ together, which Torch-Pruning's own groups do not know); its classes sum over th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -38,6 +37,7 @@ from coprune.data.shares import own_batches, own_steps
 from coprune.errors import UserError
 from coprune.forward import Inputs, logits_of, moved, part_of
 from coprune.measure.accuracy import check_labels, check_logits
+from coprune.models.copies import copied
 from coprune.profile.statistic import ImportanceKind
 from coprune.progress import track
 from coprune.ranks.exchange import summed
@@ -94,7 +94,7 @@ def importances(
         UserError: the model cannot be traced, labels outside the classes of data or model, NaN or
             Inf in the model's output.
     """
-    twin = copy.deepcopy(model).to(device).eval()
+    twin = copied(model).to(device).eval()
     for parameter in twin.parameters():
         parameter.requires_grad_(True)
     graph = None

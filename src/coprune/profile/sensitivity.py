@@ -13,6 +13,7 @@ from typing import TypeGuard
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from coprune.data import Source
 from coprune.data.shares import own_batches, own_steps
@@ -23,7 +24,7 @@ from coprune.progress import track
 from coprune.ranks.exchange import Parts, merged
 from coprune.ranks.who import own
 from coprune.units import ChannelGroup
-from coprune.units.layers import is_linear
+from coprune.units.layers import channel_count, is_linear
 
 SENSITIVE_TEXTS = 250
 """Texts whose gradients are taken: a mean square needs fewer than a covariance, and a backward pass is
@@ -62,10 +63,10 @@ def output_sensitivity(
     model.to(device).eval()
     keys = _keys(groups)
     sums: dict[str, Parts] = {}
-    roots: list[Tensor] = []
+    roots: list[GradientEdge] = []
     samples, ran = 0, set[str]()
 
-    def watch(layer: nn.Module, _: Sequence[Tensor], output: Tensor, name: str) -> None:
+    def watch(layer: nn.Module, _: Sequence[Tensor], output: Tensor, name: str) -> Tensor | None:
         axis = output.ndim - 1 if is_linear(layer) else 1
         # An error of a layer that runs several times is made, and costs, in all of its runs.
         first = name not in ran
@@ -79,13 +80,17 @@ def output_sensitivity(
             part = {"sum": total, "count": total.new_tensor(count)}
             sums[name] = _added(sums[name], part) if name in sums else part
 
-        if not output.requires_grad:
-            output.requires_grad_()  # of a frozen model that reads no floating-point numbers
-        roots.append(output)
+        frozen = not output.requires_grad
+        if frozen:  # and no floating-point input before it; what follows may work in place
+            output = output.requires_grad_().clone()
+        if name in apart:
+            roots.append(get_gradient_edge(output))
         # On the tensor, so that an activation that works in place afterwards does no harm.
         output.register_hook(add)
+        return output if frozen else None
 
     first, _ = next(iter(source.batches(1)))
+    apart = _apart_from_input(model, keys, moved(first, device))
     batches: Iterable[tuple[int, Inputs]] = ((b.start, b.inputs) for b in own_batches(source, batch_size))
     steps = own_steps(source, batch_size)
     if not isinstance(first, Tensor):
@@ -110,11 +115,42 @@ def output_sensitivity(
                 logits = logits_of(model, copied(x))
                 drawn = drawing.classes(logits.detach().softmax(1).cpu(), start=start)
                 loss = F.cross_entropy(logits, drawn.to(device), reduction="sum")
-                # All gradients on the way to the input; of named inputs, to the outputs themselves.
-                torch.autograd.grad(loss, list(roots) if end is None else end)
+                # All gradients on the way to the input, and to layers that do not depend on it.
+                ends = roots if end is None else [get_gradient_edge(end), *roots]
+                torch.autograd.grad(loss, ends, allow_unused=bool(apart))
     whole = merged(sums, _added)
     means = {name: (parts["sum"] / parts["count"]).cpu() for name, parts in whole.items()}
+    for name in keys.keys() - means.keys():  # the model's output does not depend on it
+        count = channel_count(model.get_submodule(name), "output") or 0
+        means[name] = torch.zeros(count, dtype=torch.float64)
     return {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}
+
+
+def _apart_from_input(model: nn.Module, names: Iterable[str], inputs: Inputs) -> set[str]:
+    """Layers that gradients on the way to the input pass by: all of them, where it has no gradient.
+
+    Others run on a learned query or a fixed time step.
+    """
+    found = set(names)
+    if not _differentiable(inputs):
+        return found
+    trained = [p for p in model.parameters() if p.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with ExitStack() as hooks, torch.enable_grad():
+            for name in names:
+
+                def note(_: nn.Module, __: object, output: Tensor, name: str = name) -> None:
+                    if output.requires_grad:
+                        found.discard(name)
+
+                hooks.enter_context(model.get_submodule(name).register_forward_hook(note))
+            logits_of(model, copied(inputs.detach().requires_grad_()))
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+    return found
 
 
 def _differentiable(inputs: Inputs) -> TypeGuard[Tensor]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from coprune.errors import UserError
 from coprune.forward import Inputs, part_of, samples_in, trimmed
 from coprune.profile.rows import pick_outputs
 from coprune.recover.looking import BATCH
@@ -95,7 +96,12 @@ def _values(
         here = slice(start, start + BATCH)
         batch = trimmed(part_of(inputs, here))
         visit_sites(teacher, [full for _, full, _ in walk], [batch], note, after=True)
-        for name in list(runs):
+        for name in found:
+            if name not in runs:
+                raise UserError(
+                    f"'{name}' runs for some inputs only, which least squares cannot recover; leave it alone "
+                    f"(skip {name}), or recover with bn"
+                )
             found[name].append(side_by_side(runs.pop(name), samples_in(batch)))
     return {name: torch.cat(found.pop(name)) for name in list(found)}
 

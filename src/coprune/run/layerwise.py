@@ -6,7 +6,6 @@ interrupted run continues with the layer it was at.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import nn
 from coprune.data import DataSet
 from coprune.errors import UserError, setting
 from coprune.files import LARGE, dispensable, read_document, write_json
+from coprune.models.copies import copied
 from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.ranks.exchange import check_same
@@ -69,7 +69,7 @@ def prune_layer_by_layer(
     fixed: dict[str, int] | None = None
     if not budget.empty:
         fixed, _ = counts(budget, prepared.cost, [], allocation="uniform", round_to=settings.round_to)
-    current = copy.deepcopy(model)
+    current = copied(model)
     decisions: list[GroupDecision] = []
     members = {g.name: g.members for g in prepared.units.groups}
     names = list(members)
@@ -77,7 +77,7 @@ def prune_layer_by_layer(
         place = folder.work / "layers" / f"{index:03d}" if folder else None
         if place and (place / "decision.json").is_file():
             decisions.append(_read_decision(place))
-            current = load(place, model=copy.deepcopy(model))
+            current = load(place, model=copied(model))
             continue
         group = _find(current, prepared, name, kinds=kinds_of(settings, method))
         here = Prepared(prepared.example, Units((group,), ()), prepared.cost)

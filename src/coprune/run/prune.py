@@ -12,11 +12,13 @@ from typing import Any
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from coprune.checkpointing import passed_over
 from coprune.data import DataSet, LoaderSource
 from coprune.files import dispensable
 from coprune.measure import LatencyPlan, Score, evaluate, measure_latency, measure_stage
 from coprune.methods import find_method, method_settings
 from coprune.models.hf import fresh_parameters
+from coprune.models.layout import as_given
 from coprune.models.ready import ready
 from coprune.plan import Plan
 from coprune.profile import Profile
@@ -112,10 +114,10 @@ def prune_model(
     options = method_settings(method, settings.options)
     check_settings(settings, method)
     settings = resolved(settings, method)
-    watch = Stopwatch()
+    watch, passed = Stopwatch(), passed_over()
     check_finite(model.state_dict(), model=model, where=f"this {type(model).__name__}")
-    settings = trained_as_suits(settings, model)
     model = ready(model)
+    settings = trained_as_suits(settings, model)
     prepared = prepared or prepare_for(model, data, settings, method)
     check_trainings(model, data, prepared.example, trainings(settings), device=device)
     fingerprint = weights_fingerprint(model)
@@ -266,11 +268,19 @@ def prune_model(
             stages.append(staged("finetuned", pruned))
     with watch.measure("measure"):
         times = LatencyPlan(batches=settings.latency_batches, seconds=settings.latency_seconds)
+        as_given(model)
+        as_given(pruned)
         # The other processes keep still.
         latency = on_first(lambda: measure_latency(model, pruned, prepared.example, times, device=device))
     if isinstance(data.train, LoaderSource):
         notes.extend(Note(Code.DATA, said) for said in data.train.notes)
     notes.extend(_budget_notes(settings, stages))
+    if passed_over() > passed:
+        said = (
+            "gradient checkpointing was off while the model was pruned and trained, which changes no figure "
+            "but takes more memory; in the model handed back it is as it was"
+        )
+        notes.append(Note(Code.OTHER, said))
     notes = [*more_lost(judged, 100 * (base.value - stages[-1].value)), *notes_on(judged), *notes]
     result = Result(
         method=method.name,

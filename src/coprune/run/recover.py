@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from coprune.errors import UserError, setting
 from coprune.forward import check_takes, part_of
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.measure.memory import check_batches
+from coprune.models.copies import copied
 from coprune.models.ready import made_ready
 from coprune.plan import ELSEWHERE, GroupDecision, Plan
 from coprune.ranks.exchange import check_same, first_goes_ahead, on_first
@@ -214,7 +214,7 @@ def _recover(
         measure_stage("base", teacher, data, example, device=device),
         measure_stage("pruned", model, data, example, device=device),
     ]
-    candidate = copy.deepcopy(model)
+    candidate = copied(model)
     started = time.monotonic()
     # Samples that were solved on would judge in favour of what was solved.
     judging, learning = judging_of(data), data.calibration

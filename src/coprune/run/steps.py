@@ -15,8 +15,9 @@ from coprune.data import DataSet, LoaderSource, MemorySource, Source
 from coprune.data.dataset import check_classes, in_memory
 from coprune.data.shares import own_batches
 from coprune.data.source import name_of, where_in
+from coprune.data.spread import spread_batches
 from coprune.errors import UserError, setting
-from coprune.forward import FAILURES, Inputs, check_takes, moved, part_of
+from coprune.forward import FAILURES, Inputs, check_takes, moved, part_of, taking
 from coprune.measure.accuracy import check_outputs
 from coprune.measure.memory import check_batches
 from coprune.plan import GroupDecision, Skipped
@@ -26,11 +27,12 @@ from coprune.ranks.who import world
 from coprune.recover import Recovered, kept_outputs, recovered
 from coprune.run.decisions import Choices
 from coprune.run.measured import Measured, Trial
-from coprune.select import OutOfReachError
+from coprune.select import OutOfReachError, least_counts
 from coprune.surgery import sound
 from coprune.training import Recipe
 from coprune.training.check import check_trains
-from coprune.units import CostModel, Units, cost_model, find_units
+from coprune.units import CostModel, Quantity, Units, cost_model, find_units
+from coprune.units.channels import run_for_some
 
 KINDS = ("inner", "heads", "neurons", "coupled")
 """Kinds of groups that can be removed."""
@@ -40,6 +42,10 @@ DEFAULT_KINDS = ("inner", "heads", "neurons")
 
 UnitWord = Literal["channels", "inner", "coupled", "heads", "neurons"]
 """What a user may ask for; ``channels`` are inner ones."""
+
+_LARGE = 0.05  # share of the cost from which a layer that is left alone is named
+
+_FEW = 8  # samples of a pass that shows which layers run
 
 _LOOK = 250  # samples of a pass
 
@@ -67,7 +73,20 @@ class Prepared:
         try:
             yield
         except OutOfReachError as cause:
-            raise UserError(f"{cause}{self.more}") from cause
+            raise UserError(f"{cause}{self._in_the_way(cause.quantity)}{self.more}") from cause
+
+    def _in_the_way(self, quantity: Quantity | None) -> str:
+        """The layers that cost most when all others are as small as can be, and why they are left alone."""
+        if quantity is None:
+            return ""
+        reasons = {s.layer: s.reason for s in self.units.skipped}
+        costs = self.cost.by_layer(least_counts(self.cost.sizes), quantity)
+        large = [
+            f"{n} {share:.3f} ({reasons[n]})"
+            for n, share in costs.items()
+            if n in reasons and share >= _LARGE
+        ]
+        return f"; left alone: {', '.join(large[:3])}" if large else ""
 
 
 def prepare(
@@ -100,11 +119,16 @@ def prepare(
         check_takes(model, example)
     check_first_samples(model, data)
     coupled = "coupled" in kinds
-    every = find_units(model, example, skip=skip, only=only, coupled=coupled)
+    some = _run_for_some(model, data.calibration, example)
+    every = find_units(model, example, skip=skip, only=only, coupled=coupled, closed=some)
     more = _way_out(every, kinds, offered)
     units = sound(model, _of_kinds(every, kinds), example)
     if not units.groups:
-        why = "; ".join(f"{s.layer}: {s.reason}" for s in units.skipped[:6]) or "it has no dense layers"
+        layers: dict[str, list[str]] = {}
+        for s in units.skipped:
+            layers.setdefault(s.reason, []).append(s.layer)
+        named = [(", ".join(n[:3]) + " …" * (len(n) > 3), reason) for reason, n in layers.items()]
+        why = "; ".join(f"{n}: {reason}" for n, reason in named[:6]) or "it has no dense layers"
         raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}{more}")
     return Prepared(example, units, cost_model(model, example, units.groups), more)
 
@@ -149,6 +173,18 @@ def check_trainings(
         check_trains(model, example, recipe, classes=data.classes, device=device)
         size = min(recipe.batch_size, len(data.train))
         check_batches(model, example, [size], name="batch_size", device=device)
+
+
+def _run_for_some(model: nn.Module, source: Source, example: Inputs) -> dict[str, str]:
+    """Layers that some of a few samples do not pass; see :func:`coprune.units.channels.run_for_some`."""
+    if not isinstance(example, Tensor):
+        return {}
+    found: dict[str, str] = {}
+    for few in spread_batches(source, 4 * _FEW, batch_size=_FEW)[:4]:
+        inputs = moved(few, "cpu")
+        with taking(model, inputs):
+            found |= run_for_some(model, [example, inputs])  # type: ignore[list-item]
+    return found
 
 
 def kinds_asked(units: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,15 @@ from coprune.units import CostModel, Quantity
 
 
 class OutOfReachError(UserError):
-    """A budget that even the least of every group exceeds."""
+    """A budget that even the least of every group exceeds.
+
+    Attributes:
+        quantity: what there is too much of, where layers have shares of it.
+    """
+
+    def __init__(self, message: str, quantity: Quantity | None = None) -> None:
+        super().__init__(message)
+        self.quantity = quantity
 
 
 class Budget(BaseModel):
@@ -176,5 +184,6 @@ def check_reachable(cost: CostModel, target: float, *, quantity: Quantity, round
         fewest = "one unit" if round_to == 1 else f"{round_to} units"
         raise OutOfReachError(
             f"keep_{quantity}={target:g} cannot be reached: {fewest} in every group still costs "
-            f"{least:.3f} of the {what}; ask for at least that much"
+            f"{least:.3f} of the {what}; ask for at least that much",
+            quantity,
         )

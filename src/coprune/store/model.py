@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from coprune import given
 from coprune.errors import UserError
@@ -24,7 +25,7 @@ from coprune.files import read_document, shortened, write_json
 from coprune.folders import mend
 from coprune.models import Source, build, remember, source_of
 from coprune.models.attention import separate_attention, separated_in
-from coprune.models.layout import laid_out
+from coprune.models.layout import as_given, is_channels_last, laid_out, noted
 from coprune.models.reparametrised import fold_reparametrised
 from coprune.models.standardised import fold_standardised, folded_in
 from coprune.store.guard import built_within
@@ -67,6 +68,7 @@ class Description(BaseModel):
         layers: module name → size attributes after surgery.
         separated: modules whose attention has projections of its own (:mod:`coprune.models.attention`).
         folded: convolutions whose weight is standardised already (:mod:`coprune.models.standardised`).
+        channels_last: the order in memory of its weights.
         transformers: set when ``config.json`` says what builds the model.
         fingerprint: digest of the weights.
         notes: how the model came to be.
@@ -78,6 +80,7 @@ class Description(BaseModel):
     layers: dict[str, dict[str, Size]]
     separated: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
+    channels_last: bool = False
     transformers: Architecture | None = None
     fingerprint: str
     notes: dict[str, Any] = {}
@@ -104,6 +107,7 @@ def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None =
         "layers": layer_sizes(model),
         **({"separated": apart} if (apart := separated_in(model)) else {}),
         **({"folded": folded} if (folded := folded_in(model)) else {}),
+        **({"channels_last": True} if is_channels_last(model) else {}),
         **({"transformers": architecture.model_dump()} if architecture else {}),
         "fingerprint": weights_fingerprint(model),
         "notes": notes or {},
@@ -164,6 +168,8 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
     )
     if weights_fingerprint(model) != described.fingerprint:
         raise UserError(f"{folder}: {WEIGHTS} is damaged or not the one that {DESCRIPTION} describes")
+    if described.channels_last:
+        as_given(noted(model, channels_last=True))
     source = _source(described)
     return (remember(model, source) if source else model).eval()
 
@@ -247,6 +253,8 @@ def check_finite(tensors: dict[str, Tensor], *, model: nn.Module, where: str) ->
                 f"{where}: '{name}' is no tensor (get_extra_state), which no file without pickle holds; "
                 "give a model without it"
             )
+        if is_lazy(tensor):
+            raise UserError(f"{where}: '{name}' has no shape yet (lazy); call the model on one batch first")
         if tensor.is_meta:
             raise UserError(f"{where}: '{name}' is on the meta device and has no values; load weights first")
         if not tensor.is_floating_point():

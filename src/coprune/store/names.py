@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from coprune.errors import UserError, setting
 from coprune.models import Source, accepted_arguments, build
 from coprune.models.attention import separate_attention
 from coprune.models.hf import SCHEME, pretrained
 from coprune.models.libraries import load_published, split_tag
+from coprune.store.checkpoints import fitting, read_checkpoint
 from coprune.store.model import DESCRIPTION, check_finite, load, load_weights
-from coprune.store.tensors import read_tensors
 
 BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
 
@@ -29,30 +27,6 @@ def bundled_names() -> list[str]:
 def brings_weights(name: str, weights: str | None) -> bool:
     """Whether a named model, or what is loaded into it, has been trained."""
     return bool(weights) or "@" in name or name.startswith(SCHEME) or Path(name).is_dir()
-
-
-def load_weights_file(path: Path) -> dict[str, Tensor]:
-    """Read a state dict: safetensors, or a ``.pt``/``.pth`` file with ``weights_only=True``.
-
-    Raises:
-        UserError: missing, damaged, or a pickle of anything but tensors.
-    """
-    if path.suffix not in (".pt", ".pth"):
-        return read_tensors(path, what="weights file")
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as cause:
-        raise UserError(
-            f"{path}: not a plain state dict (whole pickled models are never loaded); "
-            "save model.state_dict(), best as safetensors"
-        ) from cause
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path}: holds no state dict (name → tensor)")
-    return state
 
 
 def open_model(
@@ -70,7 +44,7 @@ def open_model(
         name: ``coprune:NET``, ``coprune:NET@DATA`` (trained, bundled), ``torchvision:``, ``timm:`` or
             ``pytorchcv:NAME`` (``@pretrained``: with published weights), ``python:module:factory``,
             ``hf:DIR_OR_ID`` (trained) or a run folder.
-        weights: a state dict to load into it.
+        weights: a file with a state dict to load into it (:mod:`coprune.store.checkpoints`).
         arguments: the user's own factory arguments.
         offered: arguments that the data suggests, used where the user gave none and the factory
             takes them.
@@ -111,6 +85,8 @@ def open_model(
         if tag is not None:
             load_published(model, plain, tag)
     if weights is not None:
-        load_weights(model, load_weights_file(weights), where=str(weights))
+        state, kind = model.state_dict(), type(model).__name__
+        fit = fitting(read_checkpoint(weights), state, kind=kind, where=str(weights))
+        load_weights(model, fit, where=str(weights))
     check_finite(model.state_dict(), model=model, where=f"model '{name}'")
     return separate_attention(model)

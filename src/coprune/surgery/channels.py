@@ -6,7 +6,6 @@ and feed-forward neurons of a transformer, by slicing (:mod:`coprune.surgery.sli
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from coprune import given
 from coprune.errors import UserError
 from coprune.forward import Inputs
 from coprune.models import remember, source_of
+from coprune.models.copies import copied
+from coprune.models.layout import as_given
 from coprune.models.ready import ready
 from coprune.plan import GroupDecision, Member, Plan
 from coprune.surgery.slices import is_sliced, slice_units
@@ -39,7 +40,7 @@ def cut(model: nn.Module, decisions: tuple[GroupDecision, ...], example: Inputs)
         UserError: a decision names a layer that the model lacks or that has another size.
     """
     check_fits(model, decisions)
-    pruned = copy.deepcopy(model).cpu().eval()
+    pruned = copied(model).cpu().eval()
     sliced = is_sliced(model, decisions)
     slice_units(pruned, [d for d, here in zip(decisions, sliced, strict=True) if here])
     traced = [d for d, here in zip(decisions, sliced, strict=True) if not here]
@@ -119,7 +120,7 @@ def apply_plan(model: nn.Module, plan: Plan | str | Path, example: Inputs) -> nn
     if read is None:
         raise UserError("plan is None; give a Plan, or its file")
     whole = ready(model)
-    return cut(remember(whole, source) if source else whole, read.groups, example)
+    return as_given(cut(remember(whole, source) if source else whole, read.groups, example))
 
 
 __all__ = ["apply_plan", "check_fits", "cut"]

@@ -18,10 +18,11 @@ from coprune.plan import GroupDecision
 from coprune.units import channel_indices
 from coprune.units.attention import attention_family, transformer_groups
 from coprune.units.layers import (
-    CHANNELWISE,
     channel_count,
     grouping,
+    is_channelwise,
     is_convolution,
+    is_frozen_norm,
     is_mixing,
     is_transposed,
 )
@@ -47,9 +48,14 @@ def _is_coupled(decision: GroupDecision, model: nn.Module) -> bool:
         m.width is not None
         or m.parameter is not None
         or (m.role != "consumer" and m.span > 1)
-        or (m.role == "carrier" and is_mixing(model.get_submodule(m.layer)))
+        or (m.role == "carrier" and _is_unknown(model.get_submodule(m.layer)))
         for m in decision.members
     )
+
+
+def _is_unknown(layer: nn.Module) -> bool:
+    """Whether Torch-Pruning cannot cut a layer between others, or not as it should be."""
+    return is_mixing(layer) or is_frozen_norm(layer)
 
 
 def slice_units(model: nn.Module, decisions: Sequence[GroupDecision]) -> None:
@@ -139,7 +145,7 @@ def slice_passing(layer: nn.Module, gone: Tensor) -> bool:
         layer.out_channels = _drop(layer, "weight", gone, 0)
         layer.groups, layer.in_channels = blocks, blocks * each
         _drop(layer, "bias", gone, 0)
-    elif isinstance(layer, CHANNELWISE) or is_mixing(layer):
+    elif is_channelwise(layer) or is_mixing(layer):
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             return True  # one slope for all
         count = channel_count(layer, "output") or 0
@@ -153,8 +159,8 @@ def slice_passing(layer: nn.Module, gone: Tensor) -> bool:
             layer.num_channels = left
         elif isinstance(layer, nn.PReLU):
             layer.num_parameters = left
-        elif isinstance(layer, CHANNELWISE):
-            layer.num_features = left
+        elif hasattr(layer, "num_features"):
+            layer.num_features = left  # type: ignore[assignment]
         elif hasattr(layer, "normalized_shape"):
             layer.normalized_shape = (left,)  # type: ignore[assignment]
     else:

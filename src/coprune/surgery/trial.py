@@ -3,12 +3,12 @@
 A dependency graph sees which tensors meet, not everything that is done to them: a channel shuffle is a
 reshape to it, a maximum over channels an activation, a split in two halves stays where it was. So every
 group is cut, on a twin in float64 with other weights, and compared with the twin that has the same
-units silenced.
+units silenced. A network that does not run in float64, because of a cast, a constant or fake quantisation,
+is tried in its own precision.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.errors import UserError
-from coprune.forward import FAILURES, Inputs, logits_of
+from coprune.forward import FAILURES, Inputs, logits_of, said
+from coprune.models.copies import copied
 from coprune.plan import GroupDecision, Skipped
 from coprune.surgery.channels import cut
 from coprune.surgery.mask import masked
 from coprune.units import ChannelGroup, Units
 
-TOLERANCE = 1e-9
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
 """Largest difference between masked and cut outputs, in proportion to how far outputs are apart."""
 
 _BLIND = 1e-6
@@ -69,22 +70,31 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
 def _outcome(model: nn.Module, groups: Sequence[ChannelGroup], example: Tensor) -> dict[str, str]:
     """Group name → what is wrong with its cut, or why it could not be tried."""
     reason = ""
-    for images, draws in _images(example):
+    for images, draws, double in [
+        *((images, draws, True) for images, draws in _images(example)),
+        *((images.to(example.dtype), draws, False) for images, draws in _images(example)),
+    ]:
         try:
-            twin = _twin(model, images)
+            twin = _twin(model, images, double=double)
             output = _output(twin, images)
             again = _output(twin, images)
         except FAILURES as cause:
-            reason = f"no cut could be tried: the model does not run in float64 ({_said(cause)})"
+            reason = f"no cut could be tried: the model does not run on random inputs ({said(model, cause)})"
             continue
         if bool(torch.isfinite(output).all()):
             # What differs from itself would differ from its cut too, whatever that is.
-            if float((output - again).abs().max()) > TOLERANCE * float(output.abs().max()):
+            if float((output - again).abs().max()) > _tolerance(twin, output) * float(output.abs().max()):
                 reason = _RANDOM
                 break
             return _refused(twin, groups, images, draws)
         reason = _NOT_FINITE
     return dict.fromkeys((group.name for group in groups), reason)
+
+
+def _tolerance(model: nn.Module, output: Tensor) -> float:
+    """That of the coarsest numbers a model computes in."""
+    used = {output.dtype, *(p.dtype for p in model.parameters())}
+    return max(TOLERANCE.get(dtype, 0.0) for dtype in used) or TOLERANCE[torch.float32]
 
 
 @torch.no_grad()
@@ -126,15 +136,21 @@ def _alike(group: ChannelGroup) -> str:
 
 
 @torch.no_grad()
-def _twin(model: nn.Module, images: Tensor) -> nn.Module:
-    """In float64, with no weight at 0 and no signal that dies away, where a wrong cut would not show.
+def _twin(model: nn.Module, images: Tensor, *, double: bool) -> nn.Module:
+    """In float64 or not, with no weight at 0 and no signal that dies away, where a wrong cut would not show.
 
     One image has no statistics of its own, and is like what the model has seen: norms keep those they have.
     """
-    twin = copy.deepcopy(model).cpu().double().eval()
+    twin = copied(model).cpu().eval()
+    if double:
+        twin = twin.double()
+        for tensor in (*twin.parameters(), *twin.buffers()):
+            tensor.data = tensor.data.to(torch.complex128) if tensor.is_complex() else tensor.data
     generator = torch.Generator().manual_seed(0)
     for parameter in twin.parameters():
-        spread = float(parameter.square().mean().sqrt()) or 1.0
+        if not (parameter.is_floating_point() or parameter.is_complex()):
+            continue
+        spread = float(parameter.abs().square().mean().sqrt()) or 1.0
         noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
         parameter.add_(noise, alpha=_NOISE * spread)
     norms = [m for m in twin.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
@@ -190,7 +206,7 @@ def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tenso
     except UserError as cause:
         return f"it cannot be cut: {cause}"
     except FAILURES as cause:
-        return f"the model does not run when it is cut ({_said(cause)})"
+        return f"the model does not run when it is cut ({said(model, cause)})"
     if found.shape != expected.shape:
         return "the model's output depends on how many there are"
     if not bool(torch.isfinite(expected).all() and torch.isfinite(other).all()):
@@ -200,17 +216,12 @@ def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tenso
     if spread <= _BLIND * size:
         return _CONSTANT
     # Not the other way round: what is not a number is no smaller either.
-    if not apart <= TOLERANCE * spread:
+    if not apart <= _tolerance(model, expected) * spread:
         return (
             "when it is cut other channels change too: something in between mixes or orders "
             "channels in a way that the dependency graph does not see"
         )
     return None
-
-
-def _said(cause: Exception) -> str:
-    """An error's kind and first line."""
-    return f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
 
 
 def _some(group: ChannelGroup, draw: int | None) -> GroupDecision:

@@ -11,12 +11,20 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from coprune.errors import UserError
-from coprune.forward import Inputs
+from coprune.forward import FAILURES, Inputs
 from coprune.plan import Member, Skipped
 from coprune.units.attention import within
 from coprune.units.coupled import Coupled, coupled_groups
 from coprune.units.group import ChannelGroup, Units
-from coprune.units.layers import CHANNELWISE, has_channels, is_convolution, is_dense, is_grouped, tied_layers
+from coprune.units.layers import (
+    has_channels,
+    is_channelwise,
+    is_convolution,
+    is_dense,
+    is_grouped,
+    is_mixing,
+    tied_layers,
+)
 from coprune.units.trace import trace, whole_group
 
 Role = Literal["producer", "consumer", "carrier"]
@@ -72,7 +80,7 @@ def _removable_alone(module: nn.Module, role: Role, channels: int) -> bool:
     """
     if role == "consumer":
         return channels == getattr(module, "in_channels", getattr(module, "in_features", None))
-    return role == "producer" or isinstance(module, CHANNELWISE) or _channelwise(module)
+    return role == "producer" or is_channelwise(module) or _channelwise(module)
 
 
 def _channelwise(module: nn.Module) -> bool:
@@ -109,11 +117,13 @@ def find_channels(
             "the dependency graph is traced with one tensor"
         )
     graph = graph or trace(model, example)
-    tied = tied_layers(model)
+    kept = {n: f"'{n}' has the weights of '{other}'" for n, other in tied_layers(model).items()}
+    kept |= {n.rpartition(".")[0]: f"'{n}' is complex" for n, p in model.named_parameters() if p.is_complex()}
     order = _execution_order(model, example)
     dense = [n for n in order if not is_grouped(model.get_submodule(n))]
     groups: list[ChannelGroup] = []
-    skipped: list[Skipped] = []
+    skipped = [Skipped(layer=n, reason=closed.get(n, _NOT_RUN)) for n in _not_run(model, order, among)]
+    closed = {**_for_all_samples(model, example, order), **closed}
     covered: set[str] = set()
     inner: list[str] = []
     for name in dense:
@@ -126,15 +136,15 @@ def find_channels(
             continue
         group = _group(graph, module, names)
         if isinstance(group, str):
-            skipped.append(Skipped(layer=name, reason=group))
+            skipped.append(Skipped(layer=name, reason=_unknown_reader(graph, module, names) or group))
             continue
         producers = [m.layer for m in group.of_role("producer")]
         covered.update(producers)
-        reason = _closing(group, closed) or _tie(group, tied)
+        reason = _closing(group, closed) or _keeping(group, kept)
         if reason is not None:
             pass
         elif name == dense[-1] or not (group.of_role("consumer") or _mixing(model, group)):
-            reason = "makes the model's output"
+            reason = _unknown_reader(graph, module, names) or "makes the model's output"
         elif group.kind == "coupled":
             reason = _coupling(group)
         elif name == dense[0]:
@@ -150,8 +160,10 @@ def find_channels(
             inner.append(name)
     if coupled:
         roots = [n for n in order if among is None or n in among]
-        found = coupled_groups(graph, model, order, roots=roots, last=dense[-1], leave=inner)
-        return _with_coupled(groups, skipped, found, order, closed, tied)
+        ran = list(order)
+        last = dense[-1] if _unknown_reader(graph, model.get_submodule(dense[-1]), names) is None else None
+        found = coupled_groups(graph, model, ran, roots=roots, last=last, leave=inner)
+        return _with_coupled(groups, skipped, found, ran, closed, kept)
     return Units(tuple(groups), tuple(skipped))
 
 
@@ -161,13 +173,13 @@ def _with_coupled(
     found: Coupled,
     order: Sequence[str],
     closed: Mapping[str, str],
-    tied: Mapping[str, str],
+    kept: Mapping[str, str],
 ) -> Units:
     """Coupled groups beside the inner ones, in the order of the network, and what is still left alone."""
     offered, left = list(groups), dict(found.refused)
     for group in found.groups:
         producers = [m.layer for m in group.of_role("producer")]
-        reason = _closing(group, closed) or _tie(group, tied)
+        reason = _closing(group, closed) or _keeping(group, kept)
         if reason is not None:
             left |= dict.fromkeys(producers, reason)
         else:
@@ -177,6 +189,51 @@ def _with_coupled(
     why = {s.layer: s.reason for s in skipped if s.layer not in made}
     why |= {layer: reason for layer, reason in left.items() if layer not in made}
     return Units(tuple(offered), tuple(Skipped(layer=layer, reason=reason) for layer, reason in why.items()))
+
+
+def _unknown_reader(graph: tp.DependencyGraph, root: nn.Module, names: Mapping[nn.Module, str]) -> str | None:
+    """Why a layer is left alone: its channels are read by one that cannot be cut, such as a GRU, if so."""
+    wide = [m for m in names if any(p.ndim > 1 for p in m.parameters(recurse=False))]
+    owners = {id(p): m for m in wide for p in m.parameters(recurse=False)}
+    left, seen = list(graph.module2node[root].outputs), set[int]()
+    while left:
+        node = left.pop()
+        if id(node) in seen or is_dense(node.module):
+            continue
+        seen.add(id(node))
+        # Of layers that the graph does not know as such it sees the weights alone.
+        for part in (node.module, *(owners.get(id(weight.module)) for weight in node.inputs)):
+            if part not in names or not has_channels(part):
+                continue
+            if not (is_dense(part) or is_convolution(part) or is_channelwise(part) or is_mixing(part)):
+                return f"read by '{names[part]}', a {type(part).__name__}, whose channels cannot be cut"
+        left.extend(node.outputs)
+    return None
+
+
+_NOT_RUN = "did not run on the example: not used, not called as a layer, or only for other inputs"
+
+
+def _not_run(model: nn.Module, order: Collection[str], among: Collection[str] | None) -> list[str]:
+    """Layers that no channels were followed through, such as experts that were not chosen."""
+    found = (n for n, m in model.named_modules() if is_convolution(m) or isinstance(m, nn.Linear))
+    return [n for n in found if n and n not in order and (among is None or n in among)]
+
+
+def run_for_some(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, str]:
+    """Layers that run on some inputs ``[N, …]`` and not on others, such as experts, with the reason."""
+    ran = [set(_execution_order(model, x)) for x in inputs]
+    return dict.fromkeys(set.union(*ran) - set.intersection(*ran), "runs for some inputs only")
+
+
+def _for_all_samples(model: nn.Module, example: Tensor, order: Mapping[str, int]) -> dict[str, str]:
+    """Layers that make as much of two samples as of one, such as those behind a learned query."""
+    try:
+        twice = _execution_order(model, torch.cat([example, example]))
+    except FAILURES:  # traced with one sample, it may take no more
+        return {}
+    same = [n for n, size in order.items() if twice.get(n) == size]
+    return {n: f"'{n}' runs once for all samples, whatever they are" for n in same}
 
 
 def _closing(group: ChannelGroup, closed: Mapping[str, str]) -> str | None:
@@ -192,11 +249,9 @@ def _closing(group: ChannelGroup, closed: Mapping[str, str]) -> str | None:
     )
 
 
-def _tie(group: ChannelGroup, tied: Mapping[str, str]) -> str | None:
-    """Why a group is left alone: a cut layer has its weights together with another, if so."""
-    return next(
-        (f"'{m.layer}' has the weights of '{tied[m.layer]}'" for m in group.members if m.layer in tied), None
-    )
+def _keeping(group: ChannelGroup, kept: Mapping[str, str]) -> str | None:
+    """Why a group is left alone: a layer that would be cut has weights that cannot, if so."""
+    return next((kept[m.layer] for m in group.members if m.layer in kept), None)
 
 
 def _mixing(model: nn.Module, group: ChannelGroup) -> bool:
@@ -217,12 +272,16 @@ def _coupling(group: ChannelGroup) -> str:
 
 
 @torch.no_grad()
-def _execution_order(model: nn.Module, example: Tensor) -> list[str]:
-    """Names of the dense layers in the order in which they first run."""
-    order: dict[str, None] = {}
+def _execution_order(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """Names of the dense layers in the order in which they first run, and how many values they make."""
+    order: dict[str, int] = {}
     with ExitStack() as hooks:
         for name, layer in model.named_modules():
             if is_convolution(layer) or isinstance(layer, nn.Linear):
-                hooks.enter_context(layer.register_forward_hook(lambda *_, name=name: order.setdefault(name)))
-        model.eval()(example)
-    return list(order)
+
+                def ran(_: nn.Module, __: object, output: Tensor, name: str = name) -> None:
+                    order.setdefault(name, output.numel())
+
+                hooks.enter_context(layer.register_forward_hook(ran))
+        model.eval()(example.clone())
+    return order

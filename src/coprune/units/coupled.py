@@ -24,12 +24,12 @@ from torch import nn
 from coprune.plan import Member
 from coprune.units.group import ChannelGroup
 from coprune.units.layers import (
-    CHANNELWISE,
     Side,
     channel_count,
     grouping,
     has_channels,
     is_channel_norm,
+    is_channelwise,
     is_dense,
     is_grouped,
     is_mixing,
@@ -112,7 +112,7 @@ def coupled_groups(
     model: nn.Module,
     order: Sequence[str],
     *,
-    last: str,
+    last: str | None,
     roots: Sequence[str] | None = None,
     leave: Sequence[str] = (),
 ) -> Coupled:
@@ -122,7 +122,7 @@ def coupled_groups(
         graph: of the model.
         model: the model.
         order: names of its dense and grouped layers in the order in which they run.
-        last: the layer that makes the model's output.
+        last: the layer that makes the model's output; None: another kind of layer does.
         roots: of ``order``, the layers whose channels are looked at; None: all.
         leave: producers that belong to groups of another kind.
 
@@ -141,7 +141,7 @@ def coupled_groups(
             met |= _follow(pairs, graph, module, names, bare)
     if not pairs.total:
         return Coupled((), ())
-    made = pairs.axes.get((last, "output", None))
+    made = pairs.axes.get((last or "", "output", None))
     if made is not None:
         pairs.refused.append((made.start + np.arange(made.size), "makes the model's output"))
     units = _units(pairs)
@@ -235,7 +235,7 @@ def _follow(
 
 def _unfit(layer: str, module: nn.Module, parameter: str | None) -> str | None:
     """Why channels that pass a layer cannot be removed, if so."""
-    if parameter is not None or is_dense(module) or isinstance(module, CHANNELWISE) or is_mixing(module):
+    if parameter is not None or is_dense(module) or is_channelwise(module) or is_mixing(module):
         fits = not is_channel_norm(module) or channel_count(module, "output") or parameter
         return None if fits else f"'{layer}' normalises over pixels and channels at once"
     if is_grouped(module):

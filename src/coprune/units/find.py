@@ -25,6 +25,7 @@ def find_units(
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
     coupled: bool = False,
+    closed: Mapping[str, str] | None = None,
     graph: tp.DependencyGraph | None = None,
 ) -> Units:
     """All groups of a model, and the layers that no group covers, with reasons.
@@ -43,6 +44,7 @@ def find_units(
         coupled: whether coupled groups (:mod:`coprune.units.coupled`) are offered too, and not only
             reported. What the graph says of them is not always right:
             :func:`coprune.surgery.trial.sound` tries them.
+        closed: layers whose channels are left alone, with the reason.
         graph: of the model, when it is known already.
 
     Raises:
@@ -59,9 +61,10 @@ def find_units(
                 f"{near_matches(unknown[0], alike)}"
             )
     transformer = find_transformer_units(model, skip=skip)
-    closed = unknown_heads(model, skip=skip)
-    if transformer is None and closed and not isinstance(example, Tensor):
-        raise UserError(f"{type(model).__name__}: {next(iter(closed.values()))}")
+    heads = unknown_heads(model, skip=skip)
+    if transformer is None and heads and not isinstance(example, Tensor):
+        raise UserError(f"{type(model).__name__}: {next(iter(heads.values()))}")
+    closed = {**(closed or {}), **heads}
     closed |= dict.fromkeys(skip, "left alone as asked (--skip)")
     if transformer is None:
         found = find_channels(model, example, closed=closed, coupled=coupled, graph=graph)

@@ -174,6 +174,15 @@ class CostModel:
         """MACs (or parameters) of the pruned model over those of the unpruned one."""
         return self._total(counts, quantity) / self._all[quantity]
 
+    def by_layer(self, counts: Mapping[str, int], quantity: Quantity = "macs") -> dict[str, float]:
+        """What share of :meth:`ratio` each layer is, largest first."""
+        reads, writes = self._kept(counts)
+        shares = self._parts[2][quantity] * reads * writes / self._all[quantity]
+        found: dict[str, float] = {}
+        for layer, share in zip(self.layers, shares, strict=True):
+            found[layer.layer] = found.get(layer.layer, 0.0) + float(share)
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
     def slope(
         self, counts: Mapping[str, int], group: str, quantity: Quantity = "macs"
     ) -> tuple[float, float]:

@@ -45,6 +45,8 @@ def channel_count(module: nn.Module, side: Side, parameter: str | None = None) -
         return owned.numel() if isinstance(owned, nn.Parameter) else None
     if isinstance(module, nn.PReLU):
         return module.num_parameters if module.num_parameters > 1 else None
+    if is_frozen_norm(module):
+        return module.get_buffer("running_mean").numel()
     if is_channel_norm(module):
         shape = getattr(module, "normalized_shape", ()) or tuple(module.get_parameter("weight").shape)
         return shape[-1] if len(shape) == 1 else None
@@ -100,10 +102,29 @@ def is_mixing(module: nn.Module) -> bool:
     return is_channel_norm(module) or grouping(module) is not None
 
 
+def is_frozen_norm(module: nn.Module) -> bool:
+    """Whether a layer is a batch norm that is none of PyTorch's, such as ``FrozenBatchNorm2d``.
+
+    All that it has of its own are vectors with an entry a channel, statistics among them.
+    """
+    if isinstance(module, CHANNELWISE):
+        return False
+    own = {name: t for name, t in (*module._parameters.items(), *module._buffers.items()) if t is not None}
+    vectors = [t for t in own.values() if t.ndim]
+    return {"running_mean", "running_var"} <= own.keys() and len({t.shape for t in vectors}) == 1 == vectors[
+        0
+    ].ndim
+
+
+def is_channelwise(module: nn.Module) -> bool:
+    """Whether a layer treats every channel by itself."""
+    return isinstance(module, CHANNELWISE) or is_frozen_norm(module)
+
+
 def has_channels(module: nn.Module) -> bool:
     """Whether a cut changes the layer: it has weights, or remembers how many channels there are."""
     weighty = any(True for _ in module.parameters(recurse=False))
-    return weighty or isinstance(module, CHANNELWISE) or is_mixing(module)
+    return weighty or is_channelwise(module) or is_mixing(module)
 
 
 def tied_layers(model: nn.Module) -> dict[str, str]:

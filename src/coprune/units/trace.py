@@ -18,9 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch_pruning._helpers import _HybridIndex
 from torch_pruning.dependency import index_mapping
 
+from coprune.checkpointing import unchecked
 from coprune.errors import UserError
-from coprune.forward import FAILURES, Inputs
-from coprune.units.layers import Side, channel_count, grouping, has_channels
+from coprune.forward import FAILURES, Inputs, said
+from coprune.units.layers import Side, channel_count, grouping, has_channels, is_frozen_norm
 
 
 class _Regrouped(torch.autograd.Function):
@@ -151,6 +152,18 @@ def _plain_norms(model: nn.Module) -> Iterator[None]:
             del norm.forward
 
 
+class _ByChannel(tp.pruner.function.BasePruningFunc):
+    """A batch norm that Torch-Pruning does not know; it is cut by slicing, so that only its size is told."""
+
+    def get_out_channels(self, layer: nn.Module) -> int | None:
+        return channel_count(layer, "output")
+
+    def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
+        raise NotImplementedError
+
+    get_in_channels, prune_in_channels = get_out_channels, prune_out_channels
+
+
 def pruning_group(graph: tp.DependencyGraph, layer: nn.Module, idxs: list[int]) -> tp.dependency.Group:
     """Torch-Pruning's own group of some of a layer's output channels, to cut or to judge them with."""
     with unknown_parts():
@@ -187,6 +200,7 @@ def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
         with (
             warnings.catch_warnings(),
             torch.enable_grad(),
+            unchecked(),
             _Shuffles(),
             _plain_norms(model),
             unknown_parts(),
@@ -196,14 +210,16 @@ def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
             for parameter in frozen:
                 parameter.requires_grad_(True)
             graph = tp.DependencyGraph().build_dependency(
-                model.eval(), example_inputs=example, output_transform=_tensors
+                model.eval(),
+                example_inputs=example,
+                output_transform=_tensors,
+                customized_pruners={type(m): _ByChannel() for m in model.modules() if is_frozen_norm(m)},
             )
             _tell_paths(graph)
             return graph
     except FAILURES as cause:
         raise UserError(
-            f"the dependency graph of {type(model).__name__} cannot be traced: "
-            f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
+            f"the dependency graph of {type(model).__name__} cannot be traced: {said(model, cause)}"
         ) from cause
     finally:
         for parameter in frozen:
