@@ -9,6 +9,7 @@ made of, such as a lock; and it passes over ``__slots__``. Here, wrappers that o
 from __future__ import annotations
 
 import copy
+import threading
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
@@ -46,7 +47,7 @@ def copied(model: nn.Module) -> nn.Module:
     """A copy of a model, its wrappers taken off at all depths; the model is left as it is.
 
     Of an activation that it keeps the copy has the values without the graph. Functions that know the model
-    (hooks, a patched ``forward``) know the copy instead. What cannot be copied, such as a lock, is shared.
+    (hooks, a patched ``forward``) know the copy instead. What cannot be copied (an open file) is shared.
 
     Raises:
         UserError: the model's own ``__deepcopy__`` fails or hands back its own parts.
@@ -86,8 +87,11 @@ def _deep(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
+_ANEW: dict[type, Any] = {type(make()): make for make in (threading.Lock, threading.RLock)}
+
+
 def _uncopyable(model: nn.Module) -> dict[int, Any]:
-    """What modules hold that no copy can be made of, as copies of itself."""
+    """What modules hold that no copy can be made of, as copies of itself; locks, which would block, anew."""
     found: dict[int, Any] = {}
     kept = {id(t): t for t in _with_graph(model)} | {id(module): module for module in model.modules()}
     for module in model.modules():
@@ -97,7 +101,7 @@ def _uncopyable(model: nn.Module) -> dict[int, Any]:
             try:
                 copy.deepcopy(value, dict(kept))
             except FAILURES:
-                found[id(value)] = value
+                found[id(value)] = _ANEW.get(type(value), lambda value=value: value)()
     return found
 
 

@@ -222,8 +222,9 @@ def _not_run(model: nn.Module, order: Collection[str], among: Collection[str] | 
 
 def run_for_some(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, str]:
     """Layers that run on some inputs ``[N, …]`` and not on others, such as experts, with the reason."""
-    ran = [set(_execution_order(model, x)) for x in inputs]
-    return dict.fromkeys(set.union(*ran) - set.intersection(*ran), "runs for some inputs only")
+    first, *others = (set(_execution_order(model, x)) for x in inputs)
+    some = first.union(*others) - first.intersection(*others)
+    return dict.fromkeys(some, "runs for some inputs only")
 
 
 def _for_all_samples(model: nn.Module, example: Tensor, order: Mapping[str, int]) -> dict[str, str]:
