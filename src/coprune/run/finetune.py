@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from coprune.data import DataSet
 from coprune.errors import setting
+from coprune.models.copies import copied
 from coprune.plan import GroupDecision
 from coprune.ranks.exchange import check_same
 from coprune.recover import kept_outputs
@@ -65,7 +65,7 @@ def finetuned(
     Raises:
         UserError: see :func:`coprune.training.fit`.
     """
-    before, limit = copy.deepcopy(pruned), settings.budget.max_drop
+    before, limit = copied(pruned), settings.budget.max_drop
     undone = "the model before it is handed back"
     try:
         fit(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
 from coprune.errors import UserError, is_out_of_memory
 from coprune.forward import Inputs, logits_of, part_of
 from coprune.measure.accuracy import check_outputs
+from coprune.models.copies import copied
 from coprune.raised import raised
 from coprune.training.accelerator import precision_of
 from coprune.training.recipe import Recipe
@@ -30,7 +29,7 @@ def check_trains(model: nn.Module, example: Inputs, recipe: Recipe, *, classes: 
     """
     precision_of(recipe, device)
     twice = part_of(example, [0, 0])  # batch norm learns nothing from one
-    twin = copy.deepcopy(model).cpu().train()
+    twin = copied(model).cpu().train()
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             logits = logits_of(twin, twice)
