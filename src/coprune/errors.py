@@ -37,6 +37,9 @@ class UnwrittenError(UserError):
         return "{}; {} {}".format(*self.args)
 
 
+_NAMED = 40  # of a library's thousand names
+
+
 def near_matches(word: str, known: Iterable[str]) -> str:
     """The end of an "unknown name" message: close names first, else all of them.
 
@@ -51,7 +54,8 @@ def near_matches(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {', '.join(close)}?"
-    return f"known: {', '.join(names)}"
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"known: {', '.join(names[:_NAMED])}{more}"
 
 
 _typed: ContextVar[bool] = ContextVar("typed", default=False)

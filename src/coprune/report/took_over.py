@@ -34,7 +34,7 @@ def recorded(group: GroupDecision) -> list[TakeOver]:
 
 
 def _foremost(entry: TakeOver, kept: set[int]) -> list[tuple[int, float]]:
-    parts = {u: share for u, share in entry.by if u in kept and math.isfinite(share) and share >= _SMALLEST}
+    parts = {u: share for u, share in entry.by if u in kept and _SMALLEST <= share <= 1}
     return sorted(parts.items(), key=lambda p: (-p[1], p[0]))[:_MOST]
 
 

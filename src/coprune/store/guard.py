@@ -18,7 +18,7 @@ from coprune.errors import UserError
 from coprune.forward import FAILURES
 
 _BYTES, _TIMES = 1 << 28, 400
-_TENSORS, _EACH = 5_000, 10
+_TENSORS, _EACH = 1_000, 16
 
 
 class _TooLarge(Exception):  # noqa: N818

@@ -133,7 +133,7 @@ def check_same_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, where
                 raise UserError(f"{where}: '{name}' holds {has} for {due}; save the weights as they are used")
     else:
         wrong = [
-            f"{name} {given.get(name, 'missing')} for {expected.get(name, 'nothing')}"
+            f"{shortened(name, 80)} {given.get(name, 'missing')} for {expected.get(name, 'nothing')}"
             for name in sorted(expected.keys() | given.keys())
             if expected.get(name) != given.get(name)
         ]

@@ -19,6 +19,7 @@ from torch import nn
 
 from coprune.errors import UserError
 from coprune.files import read_json, shortened, write_bytes
+from coprune.forward import FAILURES
 from coprune.models.hf import CONFIG, TOKENIZER_FILES, read_config, tamed
 from coprune.units.attention import attention_family
 
@@ -38,7 +39,7 @@ INPUT_FILES = (
 
 _ATTENTIONS = ("eager", "sdpa")
 
-_REFUSALS = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError)
+_REFUSALS = (*FAILURES, OSError, ImportError)
 
 
 class Architecture(BaseModel):
@@ -139,7 +140,7 @@ def build_architecture(folder: Path, architecture: Architecture) -> nn.Module:
         settings = read_json(folder / GENERATION, what="generation settings")
         try:
             model.generation_config = transformers.GenerationConfig.from_dict(settings)
-        except (*_REFUSALS, ImportError) as cause:
+        except _REFUSALS as cause:
             why = shortened(cause, 300)
             raise UserError(f"{folder / GENERATION}: not generation settings ({why})") from cause
     if any((folder / file).is_file() for file in INPUT_FILES):

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from coprune import given
 from coprune.errors import UserError
-from coprune.forward import Inputs
+from coprune.files import shortened
+from coprune.forward import FAILURES, Inputs, check_takes
 from coprune.models import remember, source_of
 from coprune.models.copies import copied
 from coprune.models.layout import as_given
@@ -97,6 +98,9 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
                 raise UserError(
                     f"plan for another model: layer '{layer}' is not in this {type(model).__name__}"
                 )
+            bare = next((m.parameter for m in members if m.parameter is not None), None)
+            if bare is not None and not isinstance(getattr(module, bare, None), nn.Parameter):
+                raise UserError(f"plan for another model: layer '{layer}' has no parameter '{bare}'")
             side: Side = "input" if role == "consumer" else "output"
             has = channel_count(module, side, members[0].parameter)
             # A fused projection has several shares in a group of heads, the last one up to its end.
@@ -114,13 +118,26 @@ def apply_plan(model: nn.Module, plan: Plan | str | Path, example: Inputs) -> nn
     """:func:`cut` with a plan, or its file, of a model as its user has it (:mod:`coprune.models.ready`).
 
     Raises:
-        UserError: no model, no plan, or a plan for another model.
+        UserError: no model, no plan, or a plan for another model; the model does not take the example, or what is left of it does not run.
     """
     source, read = source_of(given.module(model, "model")), given.plan(plan)
     if read is None:
         raise UserError("plan is None; give a Plan, or its file")
     whole = ready(model)
-    return as_given(cut(remember(whole, source) if source else whole, read.groups, example))
+    if isinstance(example, Tensor):
+        check_takes(whole, example)
+    try:
+        pruned = cut(remember(whole, source) if source else whole, read.groups, example)
+    except UserError:
+        raise
+    except FAILURES as cause:
+        raise UserError(f"plan for another model: it cannot be cut so ({shortened(cause, 200)})") from cause
+    if isinstance(example, Tensor):
+        try:
+            check_takes(pruned, example)
+        except UserError as cause:
+            raise UserError(f"plan for another model: what it leaves does not run ({cause})") from cause
+    return as_given(pruned)
 
 
 __all__ = ["apply_plan", "check_fits", "cut"]
