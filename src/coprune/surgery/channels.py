@@ -118,7 +118,8 @@ def apply_plan(model: nn.Module, plan: Plan | str | Path, example: Inputs) -> nn
     """:func:`cut` with a plan, or its file, of a model as its user has it (:mod:`coprune.models.ready`).
 
     Raises:
-        UserError: no model, no plan, or a plan for another model; the model does not take the example, or what is left of it does not run.
+        UserError: no model, no plan, or a plan for another model; the model does not take the example, or
+            what is left of it does not run.
     """
     source, read = source_of(given.module(model, "model")), given.plan(plan)
     if read is None:
