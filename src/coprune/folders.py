@@ -26,11 +26,11 @@ def real(folder: Path) -> Path:
 
 def newcomer(folder: Path) -> Path:
     """What is to take a (real) folder's place, beside it."""
-    return folder.with_name(f".{folder.name}.coprune-new")
+    return folder.parent / f".{folder.name}.coprune-new"
 
 
 def _leaving(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.coprune-old")
+    return folder.parent / f".{folder.name}.coprune-old"
 
 
 def lock(folder: Path, *, named: Path | None = None) -> int | None:

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from coprune import files
 from coprune.errors import UnwrittenError, UserError
 from coprune.files import write_text
-from coprune.folders import check_idle, newcomer
+from coprune.folders import check_idle, lock, newcomer, unlock
 from coprune.run.folder import claim
+from coprune.store import save_model
 
 JOB = {"prune": {"seed": 0}}
 
@@ -235,3 +237,61 @@ def test_a_disk_that_a_run_fills_up_really(small_disk, tmp_path):
     assert (out / "job.json").is_file()
     work(out, "x", resume=True)
     assert set(contents(out)) == WHOLE
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    """A pruned network, and what a model was pruned from."""
+    import coprune
+    import tiny
+
+    net = tiny.network("resnet20", seed=0)
+    batches = [(torch.randn(16, 1, 12, 12), torch.arange(16) % 3) for _ in range(6)]
+    return net, coprune.prune(net, train=batches, eval=batches, keep_units=0.5, method="magnitude")
+
+
+def test_an_outcome_takes_the_place_of_an_earlier_one_only(outcome, tmp_path):
+    net, pruned = outcome
+    run = pruned.save(tmp_path / "run")
+    (run / "mine.txt").write_text("mine")
+    assert pruned.save(run) == run
+    assert (run / "mine.txt").read_text() == "mine"
+    save_model(tmp_path / "base", net)
+    save_model(tmp_path / "both", net)
+    pruned.plan.save(tmp_path / "both" / "plan.json")
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "config.json").write_text("{}")
+    before = contents(tmp_path)
+    for name, words in (
+        ("base", "holds model.safetensors, and no pruned model"),
+        ("hub", "holds config.json, and no pruned model"),
+        ("both", "holds the model that this was pruned from"),
+    ):
+        with pytest.raises(UserError, match=words):
+            pruned.save(tmp_path / name)
+    held = lock(run)
+    with pytest.raises(UserError, match="in use"):
+        pruned.save(run)
+    unlock(held)
+    assert contents(tmp_path) == before
+
+
+def test_an_outcome_that_does_not_fit_leaves_the_earlier_one(outcome, tmp_path, monkeypatch):
+    run = outcome[1].save(tmp_path / "run")
+    before = contents(tmp_path)
+    for error, seen in (
+        (OSError(errno.EDQUOT, "quota"), UserError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ):
+        with monkeypatch.context() as patch:
+            fsyncs = iter([None, None, error])
+
+            def broken(_, fsyncs=fsyncs):
+                if (cause := next(fsyncs)) is not None:
+                    raise cause
+
+            patch.setattr(files.os, "fsync", broken)
+            with pytest.raises(seen):
+                outcome[1].save(run)
+        assert contents(tmp_path) == before
+        assert {p.name for p in tmp_path.iterdir()} == {"run"}

@@ -40,7 +40,8 @@ class RunFolder:
 
     Attributes:
         path: the folder that is written.
-        out: its name to the user; another folder while an earlier run is there, until :meth:`close`.
+        out: its name to the user.
+        replaces: whether it takes the place of an earlier run when it is closed; until then it lies beside.
         fresh: whether this run made it, rather than taking it up again.
         finished: whether the run that owns it was whole already.
         made: folders that were missing, innermost first.
@@ -49,6 +50,7 @@ class RunFolder:
 
     path: Path
     out: Path
+    replaces: bool = False
     fresh: bool = False
     finished: bool = False
     made: tuple[Path, ...] = ()
@@ -67,9 +69,9 @@ class RunFolder:
     @property
     def left(self) -> str:
         """What an unfinished run leaves, and the way on, in words."""
-        if self.path == real(self.out):
-            return f"{self.out} keeps what is done, the same command with --resume continues"
-        return f"{self.out} is as it was, the same command with --resume continues the new run"
+        if self.replaces:
+            return f"{self.out} is as it was, the same command with --resume continues the new run"
+        return f"{self.out} keeps what is done, the same command with --resume continues"
 
     def keep(self) -> None:
         """From here on it stays, whatever the run ends with: it holds what has taken long to find."""
@@ -104,7 +106,7 @@ class RunFolder:
                 going = self.path / ".work.tmp"
                 self.work.rename(going)
                 shutil.rmtree(going, ignore_errors=True)
-                if self.path != real(self.out):
+                if self.replaces:
                     replace(real(self.out))
         self._unlock()
 
@@ -168,8 +170,10 @@ def _claim(out: Path, asked: Any, *, resume: bool, overwrite: bool) -> RunFolder
             if folder.is_dir():
                 locks.append(lock(folder, named=out))
         path, again = _destination(out, asked, resume=resume, overwrite=overwrite)
+        if path == place and not out.is_symlink():
+            path = out  # the name that the user knows
         if again:
-            return _taken_up(path, out, locks)
+            return _taken_up(path, out, locks, replaces=path == new)
         if path != new and new.is_dir():
             _clear(new)
             new.rmdir()
@@ -186,20 +190,20 @@ def _claim(out: Path, asked: Any, *, resume: bool, overwrite: bool) -> RunFolder
         for held in locks:
             unlock(held)
         raise
-    return RunFolder(path, out, fresh=True, made=tuple(made), locks=tuple(locks))
+    return RunFolder(path, out, path == new, fresh=True, made=tuple(made), locks=tuple(locks))
 
 
-def _taken_up(path: Path, out: Path, locks: list[int | None]) -> RunFolder:
+def _taken_up(path: Path, out: Path, locks: list[int | None], *, replaces: bool) -> RunFolder:
     """A folder whose run goes on, or is whole."""
     for torn in [*path.rglob(".*.tmp")]:  # what a kill left half-written, beside the whole ones
         shutil.rmtree(torn) if torn.is_dir() else torn.unlink(missing_ok=True)
     if (path / "work").exists():
-        return RunFolder(path, out, locks=tuple(locks))
-    if path != real(out):
+        return RunFolder(path, out, replaces, locks=tuple(locks))
+    if replaces:
         replace(real(out))
     for held in locks:
         unlock(held)
-    return RunFolder(real(out), out, finished=True)
+    return RunFolder(out, out, finished=True)
 
 
 def _destination(out: Path, asked: Any, *, resume: bool, overwrite: bool) -> tuple[Path, bool]:
