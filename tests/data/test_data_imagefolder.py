@@ -37,6 +37,21 @@ def test_a_data_set_by_name(root):
     assert whole.mean((2, 3)).argmax(1).tolist() == data.heldout.labels.tolist()
 
 
+def test_test_images_with_classes_are_held_out_and_val_judges(root):
+    shutil.copytree(root / "val", root / "test")
+    for file in (root / "test").rglob("0.*"):
+        file.unlink()
+    data = load_data(f"imagefolder:{root}@16", calibration=6)
+    assert data.heldout.root.name == "test"
+    assert data.validation.root.name == "val"
+    assert len(data.heldout) == len(data.validation) - 3
+    # ImageNet's own have none.
+    shutil.rmtree(root / "test")
+    (root / "test").mkdir()
+    data = load_data(f"imagefolder:{root}@16", calibration=6)
+    assert (data.heldout.root.name, data.validation) == ("val", None)
+
+
 def test_the_size_is_224_unless_named(root):
     assert load(str(root))[0].input_shape == (3, 224, 224)
     # A folder that is called so is meant itself.

@@ -234,6 +234,22 @@ def test_a_table_is_three_parts_with_a_note_on_what_was_cut(folder, tmp_path):
     assert note.startswith("3 of 20 training texts are longer than the 32 tokens")
 
 
+def test_what_judges_texts(folder, tmp_path):
+    words = {"train": "good", "dev": "bad", "test": "film"}
+    lines = [f"{words[part]}\t{'yn'[i % 2]}\t{part}\n" for i in range(8) for part in words]
+    rows = "".join(lines)
+    (tmp_path / "own.tsv").write_text(f"text\tlabel\tsplit\n{rows}")
+    # All rows of a table without parts, numbered as the classes of the data are.
+    (tmp_path / "other.tsv").write_text("text\tlabel\nbad\ty\nbad film\ty\n")
+    own = load_data(f"tsv:{tmp_path}/own.tsv", tokenizer=folder)
+    assert [len(part) for part in (own.train, own.calibration, own.heldout, own.validation)] == [6, 2, 8, 8]
+    other = load_data(f"tsv:{tmp_path}/own.tsv", tokenizer=folder, validation=f"tsv:{tmp_path}/other.tsv")
+    assert (other.names, other.validation.labels.tolist()) == (("n", "y"), [1, 1])
+    (tmp_path / "other.tsv").write_text("text\tlabel\nbad\tperhaps\n")
+    with pytest.raises(UserError, match="class 'perhaps' is none of n, y"):
+        load_data(f"tsv:{tmp_path}/own.tsv", tokenizer=folder, validation=f"tsv:{tmp_path}/other.tsv")
+
+
 def test_texts_need_a_tokenizer(tmp_path):
     path = texts.tiny_tsv(tmp_path / "t.tsv")
     with pytest.raises(UserError, match=r"is text and needs a tokenizer: use a model such as hf:DIR"):

@@ -46,6 +46,27 @@ def rows_of(*given):
     }
 
 
+def test_one_seed_says_of_no_method_that_it_is_best(own):
+    row = ("none", 0.5, None, 0.9)
+    one = rows_of(("complementary", 0.5, 0, "none", 0.5, None, 0.9), ("random", 0.5, 0, *row))
+    page = own(render_compare(one))
+    assert "with one seed: which of them is best cannot be told from one." in page
+    assert "comes first" not in page
+    assert "<strong>" not in page[page.index("All results") :]
+    assert "±" not in page[page.index("</h3>") :]
+
+
+@pytest.mark.parametrize(("best", "bold"), [(0.52, False), (0.7, True)])
+def test_a_best_row_at_chance_is_not_marked(own, best, bold):
+    rows = [
+        (name, 0.5, seed, "none", at, None, None) for name, at in (("a", best), ("b", 0.4)) for seed in (0, 1)
+    ]
+    content = rows_of(*rows)
+    content["base"] |= {"constant": 0.5, "samples": 200}
+    page = own(render_compare(content))
+    assert ("<strong>" in page[page.index("All results") :]) == bold
+
+
 THREE_RECOVERIES = rows_of(
     ("complementary", 0.5, 0, "none", 0.5, None, 0.88),
     ("complementary", "keep_macs=0.5", 1, "none", 0.6, None, 0.9),

@@ -12,7 +12,7 @@ import report_samples as samples
 from coprune.errors import UserError
 from coprune.plan import GroupDecision, Skipped
 from coprune.report import groups, render, words, write
-from coprune.result import TAKEN_BACK, Code, Note
+from coprune.result import TAKEN_BACK, Code, Judged, Note
 
 EVIL = "</script><b>&\"'<!--"
 
@@ -48,6 +48,31 @@ def recovered_result(plan, **changes):
     return result.model_copy(
         update={"stages": (base, last.model_copy(update={"name": "recovered"})), **changes}
     )
+
+
+def test_a_broken_limit_stands_in_the_headline_and_first_among_the_notes(folder, own):
+    plan = samples.plan().model_copy(update={"budget": "max_drop=0.5"})
+    judged = Judged(
+        decision="max_drop", on="validation", samples=400, allowed=0.5, found=0.1, interval=(-0.2, 0.5)
+    )
+    broken = Note(Code.MORE_LOST, "held-out samples show a loss of 0.78 points")
+    result = samples.result(plan, searched=True, judged=judged, notes=(broken, Note(Code.DATA, "other")))
+    assert words.headline(plan, result).endswith("That is more than the 0.5 points allowed.")
+    page = own(render(folder(plan, result))).replace(words.NB, " ")
+    assert "at most 0.5 points lost, on 400 validation samples: 0.10 (−0.20 to 0.50) points lost" in page
+    assert page.index("held-out samples show") < page.index("<li>other")
+    assert "judged by accuracy on 400 validation samples." in page
+
+
+def test_a_speed_that_cannot_be_told_is_not_bold(folder, own):
+    plan = samples.plan()
+    result = samples.result(plan)
+    noisy = result.latency[0].model_copy(update={"ratio_interval": (0.8, 2.0)})
+    page = own(render(folder(plan, result.model_copy(update={"latency": (noisy,)}))))
+    assert "<strong>1.38×</strong>" not in page
+    assert "1.38× (0.80–2.00), cannot be told" in page
+    assert "no difference can be told (0.80–2.00×)" in page
+    assert "<strong>1.38×</strong>" in own(render(folder(plan, result)))
 
 
 def test_the_headline_of_what_was_not_recovered_or_was_trained_between_cuts():

@@ -10,7 +10,7 @@ import torch
 from test_run_search import World, share_of, true_loss
 from torch import nn
 
-import coprune
+import coprune as package
 import tiny
 from coprune.data import load_data
 from coprune.data.source import MemorySource
@@ -19,7 +19,7 @@ from coprune.measure import Score
 from coprune.measure.accuracy import wilson
 from coprune.measure.latency import median_interval
 from coprune.report import words
-from coprune.result import Code, Judged, Latency
+from coprune.result import Code, Judged, Latency, Result
 from coprune.run.judging import SEEN, Judging, judging_of, more_lost, notes_on, parts_for
 from coprune.run.meaning import check_base, check_calibration
 from coprune.run.search import SURE, search_drop
@@ -184,22 +184,22 @@ def batches(n=64, seed=0, change=lambda y: y):
 
 def test_from_python_a_loader_judges_and_the_first_note_says_what_held_out_samples_show(learned):
     given = {"train": batches(), "calibration": batches(seed=1), "max_drop": 5.0}
-    outcome = coprune.prune(learned, eval=batches(200, seed=2), validation=batches(120, seed=3), **given)
+    outcome = package.prune(learned, eval=batches(200, seed=2), validation=batches(120, seed=3), **given)
     result = outcome.result
     assert (result.judged.on, result.judged.samples, result.judged.allowed) == ("validation", 120, 5.0)
     assert result.calibration == 64
     assert result.judged.found == 0
     assert not {Code.MORE_LOST, Code.JUDGED_ON_TRAINING} & {note.code for note in result.notes}
-    result = coprune.prune(learned, eval=batches(200, seed=2), **given).result
+    result = package.prune(learned, eval=batches(200, seed=2), **given).result
     assert (result.judged.on, result.judged.samples) == ("calibration samples", 32)
 
 
 def test_validation_loaders_that_cannot_judge_are_refused(learned):
     given = {"train": batches(), "eval": batches(seed=1), "max_drop": 5.0}
     with pytest.raises(UserError, match="validation= and eval= are one data set; give other samples"):
-        coprune.prune(learned, validation=given["eval"], **given)
+        package.prune(learned, validation=given["eval"], **given)
     with pytest.raises(UserError, match=r"validation= gives samples of \[1, 5, 5\], not of \[1, 4, 4\]"):
-        coprune.prune(learned, validation=[(torch.rand(9, 1, 5, 5), torch.arange(9) % 2)], **given)
+        package.prune(learned, validation=[(torch.rand(9, 1, 5, 5), torch.arange(9) % 2)], **given)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +232,8 @@ def test_an_untrained_base_is_refused_before_work():
     given = {"train": train, "eval": heldout, "keep_macs": 0.5}
     net = tiny.network("resnet20")
     with pytest.raises(UserError, match="or go on with force"):
-        coprune.prune(net, **given)
-    notes = coprune.prune(net, **given, force=True).result.notes
+        package.prune(net, **given)
+    notes = package.prune(net, **given, force=True).result.notes
     assert Code.NO_BETTER_THAN_CHANCE in {note.code for note in notes}
 
 
@@ -305,3 +305,23 @@ def test_a_panel_names_its_samples():
     assert Judging(tiny.source(9), "training samples").samples == "training samples"
     data = load_data("fashion-mnist-sample", calibration=100, validation="500")
     assert judging_of(data).z == pytest.approx(SEEN * math.sqrt(1 + 500 / 1500))
+
+
+def test_first_screen_and_result_say_who_judged(coprune, base, tmp_path):
+    """From the command line, with the data's own validation part; held-out labels are partly wrong."""
+    rng = np.random.default_rng(0)
+    digits = np.load(write_digits(tmp_path / "d.npz"))
+    labels = digits["y_test"][:60]
+    part = {"x_test": digits["x_test"][:60], "y_test": np.where(rng.random(60) < 0.1, 3 - labels, labels)}
+    own = {"x_val": digits["x_test"][60:], "y_val": digits["y_test"][60:]}
+    name = f"npz:{write_digits(tmp_path / 'own.npz', **part, **own)}"
+    typed = ("prune", "--model", base, "--data", name, "--max-drop", 12, "--latency-batches", "")
+    ended = coprune(*typed, "--out", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    result = Result.load(tmp_path / "run" / "result.json")
+    assert (result.judged.on, result.judged.samples, result.judged.allowed) == ("validation", 60, 12)
+    lines = ended.out.replace("\n", " ")
+    assert "judged   at most 12 points lost, on 60 validation samples: " in lines
+    assert "on 60 samples; 60 for calibration" in lines
+    plan = (tmp_path / "run" / "plan.json").read_text()
+    assert "-half" not in plan
