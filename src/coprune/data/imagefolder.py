@@ -26,7 +26,8 @@ from coprune.data.source import Batch, Normalisation, batch_seed, drawn_order, s
 from coprune.errors import UserError
 from coprune.ranks.who import own_part, world
 
-SIZE = 224
+SIZE, MOST = 224, 8192
+"""Pixels a side of an input, unless another size is asked for, and at most."""
 
 NORMALISATION = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -239,8 +240,8 @@ def load(argument: str | None) -> tuple[FolderSource, ...]:
         root, size = Path(sized[1]).expanduser(), int(sized[2])
     if not root.is_dir():
         raise UserError(f"imagefolder:{argument}: no such folder")
-    if size < 1:
-        raise UserError(f"imagefolder:{argument}: a size of {size} pixels")
+    if not 1 <= size <= MOST:
+        raise UserError(f"imagefolder:{argument}: a size of {size} pixels; give 1 to {MOST}")
     name = f"imagefolder:{root}"
     train, val = (_part(root, part, name=name, size=size) for part in ("train", "val"))
     # ImageNet's own test images have no classes.

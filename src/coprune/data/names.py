@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -13,7 +14,7 @@ from coprune.data.dataset import CALIBRATION, DataSet, drawn_indices, split_arra
 from coprune.data.imagefolder import FolderSource
 from coprune.data.source import ArraySource, S
 from coprune.data.text import Texts, TextSource, longest_text, open_tokenizer, tokenise
-from coprune.errors import UserError, near_matches, setting
+from coprune.errors import UserError, near_matches, setting, shown
 from coprune.given import kind_of
 
 SAMPLE_FILE = Path(__file__).parent / "fashion-mnist-sample.npz"
@@ -88,14 +89,10 @@ def load_data(
     Raises:
         UserError: an unknown name (with near matches), unusable data, texts without a tokenizer.
     """
-    if not isinstance(name, str):
-        raise UserError(
-            f"{kind_of(name)} is no name of data; known: {', '.join({**LOADERS, **TEXT_LOADERS})}"
-        )
-    head, _, argument = name.partition(":")
     _check_known(name)
+    head, _, argument = name.partition(":")
     if calibration < 0:
-        raise UserError(f"--calibration {calibration}: a number of samples, 0 or more")
+        raise UserError(f"{setting('calibration_samples', calibration)}: a number of samples, 0 or more")
     if head in TEXT_LOADERS:
         if tokenizer is None:
             raise UserError(
@@ -114,9 +111,14 @@ def load_data(
 
 def _check_known(name: str, *, of_texts: bool | None = None) -> None:
     """Refuse what is no name of data, or not of the kind of data that is asked for."""
-    head, known = name.partition(":")[0], {**LOADERS, **TEXT_LOADERS}
+    known = {**LOADERS, **TEXT_LOADERS}
+    if not isinstance(name, str):
+        raise UserError(f"{kind_of(name)} is no name of data; known: {', '.join(sorted(known))}")
+    head, _, argument = name.partition(":")
     if head not in known:
-        raise UserError(f"unknown data '{name}'; {near_matches(head, known)}")
+        raise UserError(f"unknown data '{shown(name)}'; {near_matches(head, known)}")
+    if "\0" in argument or max(len(os.fsencode(part)) for part in argument.split("/")) > 255:
+        raise UserError(f"data {shown(name)}: no such file or folder")
     if of_texts is not None and of_texts != (head in TEXT_LOADERS):
         what = "texts" if of_texts else "images"
         raise UserError(f"{setting('validation', name)}: the data are {what}, and so must these be")

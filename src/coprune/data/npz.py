@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coprune.data.batch import MOST_CLASSES
 from coprune.data.source import ArraySource, Augmentation, Normalisation
 from coprune.errors import UserError
 from coprune.files import check_regular
@@ -40,8 +41,10 @@ def _images(array: np.ndarray, *, where: str) -> Tensor:
 
 
 def _labels(array: np.ndarray, *, where: str) -> Tensor:
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+    if array.ndim != 1 or array.dtype.kind not in "iu":
         raise UserError(f"{where}: {array.dtype} {list(array.shape)}; labels are integers [N]")
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8:
+        array = np.minimum(array, MOST_CLASSES)  # beyond int64 a label would become a negative one
     return torch.from_numpy(array.astype(np.int64))
 
 
@@ -93,6 +96,8 @@ def load(path: Path, *, name: str, augmentation: Augmentation | None = None) -> 
                     f" (found: {', '.join(archive.files) or 'nothing'})"
                 )
             arrays = {key: archive[key] for key in archive.files}
+            if foreign := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise UserError(f"{name}: {foreign[0]} is no NumPy array; write it with numpy.savez")
     except UserError:
         raise
     except (

@@ -38,7 +38,6 @@ def read_text(path: Path) -> str:
         UserError: missing, damaged or not UTF-8.
     """
     check_regular(path, what="file")
-    check_regular(path, what="table")
     try:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
@@ -76,6 +75,9 @@ def read_table(path: Path) -> Table:
     if not numbered:
         raise UserError(f"{path}: empty; the first line names the columns")
     header = [name.strip() for name in numbered[0][1]]
+    twice = next((column for column in header if header.count(column) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: two columns are named '{twice}'; give each a name of its own")
     for number, row in numbered[1:]:
         if len(row) != len(header):
             raise UserError(f"{path}, line {number}: {len(row)} fields where the header has {len(header)}")
@@ -171,7 +173,10 @@ def held_out(parts: Mapping[str, Texts]) -> tuple[Texts, ...]:
         return train, parts["test"], *([parts["dev"]] if "dev" in parts else [])
     if "dev" in parts:
         return train, parts["dev"]
-    drawn = drawn_indices(train.label, round(_HELDOUT_SHARE * len(train)), seed=_HELDOUT_SEED)
+    count = round(_HELDOUT_SHARE * len(train))
+    if not count:
+        raise UserError(f"{len(train)} texts are too few to hold some of them out; give more, or a split")
+    drawn = drawn_indices(train.label, count, seed=_HELDOUT_SEED)
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[drawn] = False
     return train.take(torch.nonzero(rest).flatten()), train.take(drawn)

@@ -209,7 +209,7 @@ def _recover(
     device: str,
 ) -> tuple[Outcome, tuple[LayerRecovery, ...]]:
     example = prepared.example
-    noted = check_calibration(data.calibration)
+    noted = [*(Note(Code.DATA, said) for said in data.notes), *check_calibration(data.calibration)]
     stages = [
         measure_stage("base", teacher, data, example, device=device),
         measure_stage("pruned", model, data, example, device=device),
