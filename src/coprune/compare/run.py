@@ -84,7 +84,8 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
     with folder:
         score = evaluate(model, data.heldout, device=device, label="accuracy, base")
         model.cpu()
-        notes = [*check_base(score, force=job.force), *check_calibration(data.calibration, force=job.force)]
+        seen = check_calibration(data.calibration, force=job.force)
+        notes = [*data.notes, *check_base(score, force=job.force), *seen]
         base = BaseFigures(
             value=score.top1,
             macs=count_macs(model, prepared.example),
