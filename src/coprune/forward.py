@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from coprune.checkpointing import unchecked
 from coprune.errors import UserError, is_out_of_memory
+from coprune.raised import place_of
 
 Inputs = Tensor | dict[str, Tensor]
 """What a model reads: one tensor ``[N, …]``, or named ones, each ``[N, …]``."""
@@ -61,11 +62,10 @@ def said(model: nn.Module, cause: BaseException) -> str:
     trace = cause.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code in hooks:
-            code = trace.tb_frame.f_code
-            place = f"{code.co_filename.rpartition('/')[2]}, line {trace.tb_lineno}"
+            named = f"{hooks[trace.tb_frame.f_code]} ({place_of(cause)})"
             return (
-                f"{line}, in {hooks[code]} ({place}); it runs on a copy of the model: remove it, or let it "
-                "use the module that it is given"
+                f"{line}, in {named}; it runs on a copy of the model: remove it, or let it use the module "
+                "that it is given"
             )
         trace = trace.tb_next
     return line

@@ -140,7 +140,7 @@ def fitting(
             first = ", ".join(sorted(names)[:3]) + ", …" * (len(names) > 3)
             said.append(f"{len(names)} {word} ({first})")
     if said:
-        read = " ".join([f", read from '{key}'"] * bool(key) + [f", {off}"] * bool(off))
+        read = "".join([f", read from '{key}'"] * bool(key) + [f", {off}"] * bool(off))
         raise UserError(f"{where}: not weights of this {kind}{read}: {'; '.join(said)}")
     return tensors
 
