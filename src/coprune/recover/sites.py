@@ -60,7 +60,7 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
 
     Layers whose weights are not theirs alone are left out: tied ones, and those that a parametrisation
     (weight norm) makes anew at every call; those that read no samples, but a table of positions; and those
-    that run several times, on other numbers of places.
+    that run several times, on other numbers of places; and those with complex weights.
 
     Args:
         model: run in evaluation mode.
@@ -70,6 +70,7 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
         name: module
         for name, module in model.named_modules()
         if is_dense(module) or (isinstance(module, _BatchNorm) and module.running_mean is not None)
+        if not any(p.is_complex() for p in module.parameters(recurse=False))
     }
     record = Record()
     runs: Counter[str] = Counter()

@@ -120,7 +120,7 @@ def prepare(
     check_first_samples(model, data)
     coupled = "coupled" in kinds
     some = _run_for_some(model, data.calibration, example)
-    every = find_units(model, example, skip=skip, only=only, coupled=coupled, closed=some)
+    every = find_units(model, example, skip=skip, only=only, coupled=coupled, partly=some)
     more = _way_out(every, kinds, offered)
     units = sound(model, _of_kinds(every, kinds), example)
     if not units.groups:

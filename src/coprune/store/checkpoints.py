@@ -157,9 +157,14 @@ def _renamed(given: dict[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[
         f"'{w}.' taken off" for w in WRAPPED if any(w in n.split(".") for n in given.keys() - expected.keys())
     ]
     best, how = theirs, ""
+    around = [p for p in _prefixes(ours, theirs) if all(name.startswith(p) for name in ours)]
     tries = [
         *((prefix, "", f"'{prefix}' taken off") for prefix in _prefixes(theirs, ours)),
-        *(("", prefix, f"'{prefix}' put before") for prefix in _prefixes(ours, theirs)),
+        *(
+            ("", p, f"'{p}' put before")
+            for p in _prefixes(ours, theirs)
+            if all(n.startswith(p) for n in ours)
+        ),
     ]
     for prefix, before, words in tries:
         made = {before + n.removeprefix(prefix): t for n, t in theirs.items() if n.startswith(prefix)}

@@ -95,6 +95,7 @@ def find_channels(
     closed: Mapping[str, str],
     coupled: bool,
     among: Collection[str] | None = None,
+    partly: Mapping[str, str] | None = None,
     graph: tp.DependencyGraph | None = None,
 ) -> Units:
     """The groups of channels of a model that is traced, and the layers that no group covers, with reasons.
@@ -105,6 +106,7 @@ def find_channels(
         closed: modules inside of which nothing is made or carried by a group, with the reason.
         coupled: whether coupled groups are offered too.
         among: dense layers whose groups are looked for; None: all.
+        partly: layers that no group may have a part in, with what is said of them.
         graph: of the model, when it is known already.
 
     Raises:
@@ -119,10 +121,13 @@ def find_channels(
     graph = graph or trace(model, example)
     kept = {n: f"'{n}' has the weights of '{other}'" for n, other in tied_layers(model).items()}
     kept |= {n.rpartition(".")[0]: f"'{n}' is complex" for n, p in model.named_parameters() if p.is_complex()}
+    kept |= {n: f"'{n}' {said}" for n, said in (partly or {}).items()}
     order = _execution_order(model, example)
     dense = [n for n in order if not is_grouped(model.get_submodule(n))]
     groups: list[ChannelGroup] = []
-    skipped = [Skipped(layer=n, reason=closed.get(n, _NOT_RUN)) for n in _not_run(model, order, among)]
+    skipped = [
+        Skipped(layer=n, reason=(partly or {}).get(n, _NOT_RUN)) for n in _not_run(model, order, among)
+    ]
     closed = {**_for_all_samples(model, example, order), **closed}
     covered: set[str] = set()
     inner: list[str] = []

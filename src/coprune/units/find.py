@@ -25,7 +25,7 @@ def find_units(
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
     coupled: bool = False,
-    closed: Mapping[str, str] | None = None,
+    partly: Mapping[str, str] | None = None,
     graph: tp.DependencyGraph | None = None,
 ) -> Units:
     """All groups of a model, and the layers that no group covers, with reasons.
@@ -44,7 +44,8 @@ def find_units(
         coupled: whether coupled groups (:mod:`coprune.units.coupled`) are offered too, and not only
             reported. What the graph says of them is not always right:
             :func:`coprune.surgery.trial.sound` tries them.
-        closed: layers whose channels are left alone, with the reason.
+        partly: layers that run for some inputs only (:func:`coprune.units.channels.run_for_some`), with what
+            is said of them: no group has a part in them.
         graph: of the model, when it is known already.
 
     Raises:
@@ -61,15 +62,16 @@ def find_units(
                 f"{near_matches(unknown[0], alike)}"
             )
     transformer = find_transformer_units(model, skip=skip)
-    heads = unknown_heads(model, skip=skip)
-    if transformer is None and heads and not isinstance(example, Tensor):
-        raise UserError(f"{type(model).__name__}: {next(iter(heads.values()))}")
-    closed = {**(closed or {}), **heads}
+    closed = unknown_heads(model, skip=skip)
+    if transformer is None and closed and not isinstance(example, Tensor):
+        raise UserError(f"{type(model).__name__}: {next(iter(closed.values()))}")
     closed |= dict.fromkeys(skip, "left alone as asked (--skip)")
     if transformer is None:
-        found = find_channels(model, example, closed=closed, coupled=coupled, graph=graph)
+        found = find_channels(model, example, closed=closed, coupled=coupled, partly=partly, graph=graph)
     elif isinstance(example, Tensor):
-        found = _with_channels(transformer, model, example, closed=closed, coupled=coupled, graph=graph)
+        found = _with_channels(
+            transformer, model, example, closed=closed, coupled=coupled, partly=partly, graph=graph
+        )
     else:
         found = transformer
     return _restricted(found, only)
@@ -82,6 +84,7 @@ def _with_channels(
     *,
     closed: Mapping[str, str],
     coupled: bool,
+    partly: Mapping[str, str] | None,
     graph: tp.DependencyGraph | None,
 ) -> Units:
     """A transformer's units and, where it is not only one, the channels of its other stages.
@@ -92,6 +95,7 @@ def _with_channels(
         example: one sample ``[1, …]``.
         closed: what else to leave alone, with the reason.
         coupled: whether coupled groups are offered too.
+        partly: see :func:`find_units`.
         graph: of the model, when it is known already.
     """
     outside = {s.layer for s in units.skipped if s.reason == OUTSIDE}
@@ -104,7 +108,9 @@ def _with_channels(
     owned = {m.layer for g in units.groups for m in g.members if m.role != "consumer"}
     closed = dict.fromkeys(owned, _MEETS) | dict.fromkeys(closed, _MEETS)
     try:
-        channels = find_channels(model, example, closed=closed, coupled=coupled, among=outside, graph=graph)
+        channels = find_channels(
+            model, example, closed=closed, coupled=coupled, among=outside, partly=partly, graph=graph
+        )
     except UserError as cause:
         channels = Units((), tuple(Skipped(layer=o, reason=f"{OUTSIDE}, and {cause}") for o in outside))
     found, reasons = channels.groups, {s.layer: s.reason for s in channels.skipped} | inside
