@@ -160,11 +160,7 @@ def _renamed(given: dict[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[
     around = [p for p in _prefixes(ours, theirs) if all(name.startswith(p) for name in ours)]
     tries = [
         *((prefix, "", f"'{prefix}' taken off") for prefix in _prefixes(theirs, ours)),
-        *(
-            ("", p, f"'{p}' put before")
-            for p in _prefixes(ours, theirs)
-            if all(n.startswith(p) for n in ours)
-        ),
+        *(("", prefix, f"'{prefix}' put before") for prefix in around),
     ]
     for prefix, before, words in tries:
         made = {before + n.removeprefix(prefix): t for n, t in theirs.items() if n.startswith(prefix)}
