@@ -219,7 +219,7 @@ def _listen() -> None:
                 if is_first() and _is_mistake_elsewhere():
                     for undo in tuple(_undoable):
                         undo()
-                leave(lost(), code=128 + signal.SIGTERM)
+                leave(lost(), code=128 + signal.SIGTERM, everybodys=True)
             if signal.SIGINT in seen:
                 leave(interrupted(), code=128 + signal.SIGINT, everybodys=True)
 
