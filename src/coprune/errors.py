@@ -101,6 +101,8 @@ def shown(value: object, *, most: int = 60) -> str:
         text = visible(" ".join((value if isinstance(value, str) else repr(value)).split()))
     except ValueError:  # an int of too many digits to be written
         text = f"a {type(value).__name__}"
+    if not text:
+        return "''"
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
 
 

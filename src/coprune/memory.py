@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -24,6 +26,16 @@ def free_bytes() -> int | None:
         if not found:
             found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return min(found, default=None)
+
+
+def check_shape(shape: Sequence[int], *, samples: int = 1) -> None:
+    """Refuse noise of a shape that is larger than the memory.
+
+    Args:
+        shape: of one sample, as ``--input-shape`` says it.
+        samples: how many.
+    """
+    check_free(4 * samples * math.prod(shape), what=setting("input_shape", tuple(map(str, shape))))
 
 
 def check_free(need: int, *, what: str, free: int | None = None, instead: int | None = None) -> None:

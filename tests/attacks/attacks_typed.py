@@ -349,7 +349,9 @@ ATTACKS: list[Attack] = [
         "coprune: --engine names none; known: torch, onnxruntime",
     ),
     Attack(
-        NAMES, "coprune measure run --input-shape ,", "coprune: --input-shape ,: numbers separated by commas"
+        NAMES,
+        "coprune measure run --input-shape ,",
+        "coprune: --input-shape ,: names or numbers separated by commas",
     ),
     Attack(
         NAMES,
@@ -363,6 +365,32 @@ ATTACKS: list[Attack] = [
         r"coprune: --model a\x00b: no name has a NUL character in it",
         makes=job('command = "train"\nmodel = "a\\u0000b"\ndata = "npz:digits.npz"\nout = "x"\n'),
         shown=r'job.toml: model = "a\u0000b"',
+    ),
+    Attack(
+        IDLE,
+        "coprune measure run --data npz:digits.npz --input-shape 1,12,12",
+        "coprune: give --data or --input-shape, not both",
+    ),
+    Attack(
+        IDLE,
+        f"{PRUNE} --method cosep --schedule layerwise --profile run/profile --keep-macs 0.5",
+        "coprune: --profile run/profile is of the unpruned model; leave --schedule layerwise out",
+    ),
+    Attack(NAMES, "coprune prune --model '' --data npz:digits.npz --out x", "coprune: --model is empty"),
+    Attack(
+        NAMES,
+        f"{COMPARE} --methods random --recovery bn,none,bn",
+        "coprune: --recovery bn,none,bn names one twice",
+    ),
+    Attack(NAMES, f"{PRUNE} --skip ,", "coprune: --skip ,: names or numbers separated by commas"),
+    Attack(
+        NAMES,
+        "coprune run job.toml",
+        "coprune: job.toml: keep-macs = False is no option value",
+        makes=job(
+            'command = "prune"\nmodel = "base"\ndata = "npz:digits.npz"\nout = "x"\nkeep-macs = false\n'
+        ),
+        shown="job.toml: keep-macs = false",
     ),
     Attack(NAMES, "coprune report '[/x]'", "coprune: [/x]/plan.json: no such plan"),
     Attack(NAMES, r"coprune inspect $'a\nb'", "coprune: …no such plan"),

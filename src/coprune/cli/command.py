@@ -24,7 +24,10 @@ class Command(TyperCommand):
             value = ctx.params.get(parameter.name or "")
             if isinstance(value, str | Path):
                 typed = parameter.param_type_name == "option"
-                check_name(value, what=setting(str(parameter.name)) if typed else str(parameter.name).upper())
+                what = setting(str(parameter.name)) if typed else str(parameter.name).upper()
+                if parameter.required and not str(value).strip():
+                    raise UserError(f"{what} is empty")
+                check_name(value, what=what)
         return super().invoke(ctx)
 
 

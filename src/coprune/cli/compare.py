@@ -119,6 +119,7 @@ def compare(
     )
     if keep_heads and keep_macs:
         raise UserError("give --keep-macs or --keep-heads, not both")
+    budget = "keep_heads" if keep_heads else "keep_macs"
     rates = numbers(finetune_lr or "", name="finetune_lr", kind=Positive)
     if finetune_lr is not None and not rates:
         raise UserError("--finetune-lr names no learning rate; e.g. --finetune-lr 0.02")
@@ -127,15 +128,15 @@ def compare(
         finetune_rates=rates,
         model=model,
         data=data,
-        methods=words(methods),
+        methods=words(methods, name="methods"),
         budgets=tuple(
-            word if word == KNEE else checked(Share, word, name="keep_heads" if keep_heads else "keep_macs")
-            for word in words(keep_heads or keep_macs or "0.5")
+            word if word == KNEE else checked(Share, word, name=budget)
+            for word in words(keep_heads or keep_macs or "0.5", name=budget)
         ),
         budget_of="heads" if keep_heads else "macs",
         options=options,
         seeds=seeds,
-        recoveries=words(recovery),
+        recoveries=words(recovery, name="recovery"),
         allocation=allocation,
         finetune=finetune_recipe(
             epochs=finetune_epochs,
@@ -159,9 +160,9 @@ def compare(
         calibration=calibration,
         validation=validation,
         force=force,
-        units=words(units),
-        skip=words(skip),
-        only=words(only),
+        units=words(units, name="units"),
+        skip=words(skip, name="skip"),
+        only=words(only, name="only"),
         round_to=round_to,
         device=device,
         threads=threads,

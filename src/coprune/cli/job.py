@@ -19,6 +19,9 @@ else:
 
 COMMANDS = ("train", "prune", "recover", "compare")
 
+FLAGS = ("--resume", "--overwrite", "--trust")
+"""Options without a value."""
+
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of :func:`run`: options that it does not have are those of the job's command."""
 
@@ -48,11 +51,11 @@ def arguments_of(path: Path) -> list[str]:
         option = "--" + key.replace("_", "-")
         if value is True:
             words.append(option)
-        elif value is False:
+        elif value is False and option in FLAGS:
             continue
         elif isinstance(value, list) and all(isinstance(v, (str, int, float)) for v in value):
             words += [option, ",".join(str(v) for v in value)]
-        elif isinstance(value, (str, int, float)):
+        elif isinstance(value, (str, int, float)) and value is not False:
             words += [option, str(value)]
         else:
             raise UserError(f"{path}: {shortened(key)} = {shortened(repr(value))} is no option value")

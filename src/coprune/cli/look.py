@@ -82,6 +82,8 @@ def measure(
     shape = numbers(input_shape, name="input_shape", kind=Length)
     if not data and not shape:
         raise UserError("measure needs --data or --input-shape to know what the model reads")
+    if data and shape:
+        raise UserError("give --data or --input-shape, not both")
     found = measure_run(
         run,
         data=data or None,
@@ -89,7 +91,7 @@ def measure(
         batches=numbers(latency_batches, name="latency_batches", kind=Batch),
         threads=checked(Threads | None, threads, name="threads"),
         device=device,
-        engines=words(engine),
+        engines=words(engine, name="engine"),
         trust=trust,
     )
     for line in found:

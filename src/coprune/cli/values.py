@@ -62,12 +62,16 @@ def numbers(text: str, *, name: str, kind: Any) -> tuple[Any, ...]:
     Raises:
         UserError: anything else.
     """
-    found = words(text)
+    return checked(tuple[kind, ...], words(text, name=name), name=name)
+
+
+def words(text: str, *, name: str) -> tuple[str, ...]:
+    """Names separated by commas; none of empty text.
+
+    Raises:
+        UserError: commas alone.
+    """
+    found = tuple(word.strip() for word in text.split(",") if word.strip())
     if text.strip() and not found:
-        raise UserError(f"{setting(name, text)}: numbers separated by commas")
-    return checked(tuple[kind, ...], found, name=name)
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Names separated by commas."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+        raise UserError(f"{setting(name, text)}: names or numbers separated by commas")
+    return found

@@ -110,6 +110,9 @@ def check_job(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
     if not job.budgets:
         raise UserError(f"--keep-{job.budget_of} names no budget; e.g. --keep-{job.budget_of} 0.5,0.25")
     common_kinds(job, methods)
+    for option, names in ((f"--keep-{job.budget_of}", job.budgets), ("--recovery", job.recoveries)):
+        if len(set(names)) < len(names):
+            raise UserError(f"{option} {','.join(map(str, names))} names one twice")
     if not job.recoveries:
         raise UserError(f"--recovery names none; known: {', '.join(RECOVERIES)}")
     for recovery in job.recoveries:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from coprune.data.spread import spread
-from coprune.errors import UserError
+from coprune.errors import UserError, setting
 from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
 from coprune.export.check import SIZES
 from coprune.files import check_replaceable, write_bytes
 from coprune.folders import check_idle
 from coprune.forward import READS, Inputs, check_takes, part_of, samples_in
+from coprune.memory import check_shape
 from coprune.run.job import open_data
 from coprune.store import load
 from coprune.store.model import describe
@@ -59,7 +60,10 @@ def inputs_for(run: Path, model: nn.Module, *, data: str | None, shape: Sequence
         UserError: data that was asked for and cannot be read, or nothing known of the inputs.
     """
     notes = describe(run).notes
-    if shape and not data:
+    if shape and data:
+        raise UserError(f"give {setting('data')} or {setting('input_shape')}, not both")
+    if shape:
+        check_shape(shape, samples=_SAMPLES)
         return random_inputs({"": shape}, model), "noise"
     name = data or notes.get("data")
     why = "the run names no data"

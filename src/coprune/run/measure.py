@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from coprune.measure import (
     peak_memory,
 )
 from coprune.measure.memory import check_batches
-from coprune.memory import check_free
+from coprune.memory import check_shape
 from coprune.plan import Plan
 from coprune.report import words
 from coprune.report import write as write_page
@@ -77,7 +76,7 @@ def measure_run(
     set_up(threads=threads, seed=0)
     model = load(run, trust=trust)
     if data is None:
-        check_free(4 * math.prod(shape), what=setting("input_shape", ",".join(map(str, shape))))
+        check_shape(shape)
     loaded = open_data(data, calibration=0, seed=0, model=str(run)) if data else None
     example = next(iter(loaded.heldout.batches(1)))[0] if loaded else torch.zeros(1, *shape)
     check_takes(model, example)

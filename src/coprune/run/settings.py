@@ -204,6 +204,8 @@ def check_settings(settings: PruneSettings, method: Method) -> None:
             + (" layer by layer" if method.knee_of_curve else "")
             + f"; give {setting('keep_macs')}, {setting('keep_units')} or {setting('max_drop')}"
         )
+    if layerwise and settings.profile is not None:
+        raise UserError(f"{setting('profile', settings.profile)} is of the unpruned model; leave {walk} out")
     if layerwise and settings.allocation not in ("auto", "uniform"):
         raise UserError(
             f"{setting('allocation', settings.allocation)} shares out one-shot budgets; leave {walk} out"
