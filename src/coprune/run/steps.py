@@ -86,7 +86,7 @@ class Prepared:
             for n, share in costs.items()
             if n in reasons and share >= _LARGE
         ]
-        return f"; left alone: {', '.join(large[:3])}" if large else ""
+        return f"; in the way: {', '.join(large[:3])}" if large else ""
 
 
 def prepare(
