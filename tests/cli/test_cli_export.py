@@ -30,7 +30,12 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     archive = write_digits(folder / "digits.npz")
     settings = PruneSettings(
-        method="magnitude", budget=Budget(keep_macs=0.5), recovery="bn", latency_batches=(1,), threads=1
+        method="magnitude",
+        budget=Budget(keep_macs=0.5),
+        recovery="bn",
+        latency_batches=(1,),
+        threads=1,
+        force=True,
     )
     job = PruneJob(
         model="coprune:resnet20", data=f"npz:{archive}", arguments={"width": 4}, calibration=40,
@@ -120,7 +125,7 @@ def test_a_text_model_with_its_own_samples_and_with_noise(coprune, tmp_path):
     data = f"tsv:{texts.tiny_tsv(tmp_path / 'reviews.tsv')}"
     run = tmp_path / "run"
     ended = coprune("prune", "--model", f"hf:{made}", "--data", data, "--method", "magnitude",
-                    "--keep-macs", 0.5, "--recovery", "none", "--calibration", 40,
+                    "--keep-macs", 0.5, "--recovery", "none", "--force", "--calibration", 40,
                     "--latency-batches", 1, "--out", run)  # fmt: skip
     assert ended.code == 0, ended.err
     assert set(json.loads((run / "model.json").read_text())["notes"]["reads"]) == {

@@ -193,7 +193,7 @@ def test_a_cosep_row_from_its_base_to_its_result(monkeypatch, coprune, tmp_path)
     again = coprune("run", HOME / "recipes" / "base-vgg16-cifar10.toml", *where, "--out", base,
                     "--width", 3, "--epochs", 2, "--batch-size", 40)  # fmt: skip
     assert (again.code, again.out) == (0, ended.out)
-    ended = coprune("run", HOME / "recipes" / "cosep-vgg16-cifar10.toml", *where, "--out", run,
+    ended = coprune("run", HOME / "recipes" / "cosep-vgg16-cifar10.toml", *where, "--force", "--out", run,
                     "--model", base, "--between-epochs", 1, "--between-fraction", 0.1, "--calibration", 40,
                     "--latency-batches", 1)  # fmt: skip
     assert ended.code == 0, ended.err
@@ -211,7 +211,7 @@ def test_a_cahp_row_from_its_base_to_its_result(coprune, tmp_path):
     ended = coprune("run", HOME / "recipes" / "base-bert-base-sst5.toml", *where, "--out", base,
                     "--model", f"hf:{fresh}", "--lr", 3e-3)  # fmt: skip
     assert ended.code == 0, ended.err
-    ended = coprune("run", HOME / "recipes" / "cahp-bert-large-sst5-47.toml", *where, "--out", run,
+    ended = coprune("run", HOME / "recipes" / "cahp-bert-large-sst5-47.toml", *where, "--force", "--out", run,
                     "--model", base, "--finetune-epochs", 1, "--latency-batches", 1, "--grid", 8)  # fmt: skip
     assert ended.code == 0, ended.err
     assert json.loads((run / "result.json").read_text())["units"] == {"total": 8, "kept": 4}
