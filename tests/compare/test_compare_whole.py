@@ -19,7 +19,7 @@ def test_rows_are_the_contract_and_cost_the_same(coprune, base, digits, tmp_path
     assert ended.code == 0, ended.err
     content = json.loads((out / "compare.json").read_text())
     assert content["schema"] == 1
-    assert {"value", "macs", "params"} == content["base"].keys()
+    assert {"value", "macs", "params", "samples", "constant"} == content["base"].keys()
     rows = content["rows"]
     assert len(rows) == 3 * 2 * 2 * 2
     for row in rows:

@@ -348,7 +348,7 @@ def _trained(
             # With one rate there is nothing to choose, and nothing to measure for it.
             value = 0.0
             if len(rates) > 1:
-                value = evaluate(trained, data.judging, device=device, label="judging").top1
+                value = evaluate(trained, data.judging, device=device, label="calibration").top1
         except (DivergedError, NotFiniteError):
             continue
         if best is None or value > best[0]:
