@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from coprune.errors import UnwrittenError, UserError
+from coprune.errors import UnwrittenError, UserError, shown
 from coprune.progress import remark
 from coprune.ranks.who import is_first
 
@@ -267,7 +267,7 @@ def read_document(
     if not isinstance(content, dict) or "schema" not in content:
         raise UserError(f"{path}: not a {what} of coprune")
     if content["schema"] not in (schema, *older) or isinstance(content["schema"], bool):
-        said = shortened(content["schema"])
+        said = shown(content["schema"])
         raise UserError(
             f"{path}: {what} schema {said}, this coprune reads {schema}; use the version that wrote it"
         )
@@ -275,12 +275,6 @@ def read_document(
         return kind(**content)
     except ValidationError as cause:
         first = cause.errors()[0]
-        place = ".".join(shortened(p, 80) for p in first["loc"])
-        said = shortened(first["msg"], 300)
+        place = ".".join(shown(str(p)) for p in first["loc"])
+        said = shown(first["msg"], most=300)
         raise UserError(f"{path}: not a valid {what}: {place}{': ' * bool(place)}{said}") from cause
-
-
-def shortened(value: object, length: int = 40) -> str:
-    """A value of a document for a message, in one short line."""
-    said = " ".join(str(value).split())
-    return said if len(said) <= length else f"{said[: length - 1]}…"

@@ -21,11 +21,13 @@ def compare(
         str, typer.Option(help="Methods, separated by commas.")
     ] = "complementary,cosep,random,magnitude,bn_scale,fpgm,taylor",
     keep_macs: Annotated[
-        str, typer.Option(help="Shares of the MACs and/or knee, separated by commas; 0.5 by default.")
-    ] = "",
+        Optional[str],
+        typer.Option(help="Shares of the MACs and/or knee, separated by commas; 0.5 by default."),
+    ] = None,
     keep_heads: Annotated[
-        str, typer.Option(help="Instead: shares of all attention heads and/or knee; nothing else goes.")
-    ] = "",
+        Optional[str],
+        typer.Option(help="Instead: shares of all attention heads and/or knee; nothing else goes."),
+    ] = None,
     seeds: Annotated[int, o.Number("How many seeds.")] = 3,
     recovery: Annotated[
         str,
@@ -117,9 +119,11 @@ def compare(
         variance_eps=variance_eps,
         share=share,
     )
-    if keep_heads and keep_macs:
+    if keep_heads is not None and keep_macs is not None:
         raise UserError("give --keep-macs or --keep-heads, not both")
-    budget = "keep_heads" if keep_heads else "keep_macs"
+    budget, budgets = "keep_macs", "0.5" if keep_macs is None else keep_macs
+    if keep_heads is not None:
+        budget, budgets = "keep_heads", keep_heads
     rates = numbers(finetune_lr or "", name="finetune_lr", kind=Positive)
     if finetune_lr is not None and not rates:
         raise UserError("--finetune-lr names no learning rate; e.g. --finetune-lr 0.02")
@@ -131,9 +135,9 @@ def compare(
         methods=words(methods, name="methods"),
         budgets=tuple(
             word if word == KNEE else checked(Share, word, name=budget)
-            for word in words(keep_heads or keep_macs or "0.5", name=budget)
+            for word in words(budgets, name=budget)
         ),
-        budget_of="heads" if keep_heads else "macs",
+        budget_of="macs" if keep_heads is None else "heads",
         options=options,
         seeds=seeds,
         recoveries=words(recovery, name="recovery"),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from coprune.cli import options as o
+from coprune.errors import UserError
 
 MODEL, DATA = "coprune:resnet20@fashion-mnist", "fashion-mnist-sample"
 
@@ -41,7 +42,20 @@ def demo(
     )
     job = PruneJob(model=MODEL, data=DATA, calibration=1000, settings=settings)
     there = {"resume": resume, "overwrite": overwrite and not resume}
+    # Overwriting is the default here, so nothing but an earlier demo goes.
+    if (out / "model.json").is_file() and not _is_demo(out):
+        raise UserError(f"{out}: holds a run that is no demo; choose another --out")
     # A refusal is one line.
     check_out(out, job, **there)
     typer.echo(f"coprune {' '.join(TYPED)} --seed {seed} --out {out}", err=True)
     summarise(run_prune(job, out=out, **there))
+
+
+def _is_demo(run: Path) -> bool:
+    """Whether a run is one of an earlier demo."""
+    from coprune.files import read_json
+
+    file = run / "job.json"
+    asked = read_json(file, what="job") if file.is_file() else None
+    job = asked.get("prune") if isinstance(asked, dict) else None
+    return isinstance(job, dict) and (job.get("model"), job.get("data")) == (MODEL, DATA)

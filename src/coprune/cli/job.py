@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from coprune.errors import UserError, near_matches
-from coprune.files import read_text, shortened
+from coprune.errors import UserError, near_matches, shown
+from coprune.files import read_text
 from coprune.run.inputs import described_in
 
 if sys.version_info >= (3, 11):
@@ -41,10 +41,10 @@ def arguments_of(path: Path) -> list[str]:
     except RecursionError as cause:
         raise UserError(f"{path}: not TOML of a job (nested too deeply)") from cause
     except ValueError as cause:
-        raise UserError(f"{path}: not TOML ({shortened(cause, 200)})") from cause
+        raise UserError(f"{path}: not TOML ({shown(str(cause), most=200)})") from cause
     command = content.pop("command", None)
     if command not in COMMANDS:
-        said = shortened(repr(command))
+        said = shown(repr(command))
         raise UserError(f"{path}: command = {said}; {near_matches(str(command), COMMANDS)}")
     words = [command]
     for key, value in content.items():
@@ -58,7 +58,7 @@ def arguments_of(path: Path) -> list[str]:
         elif isinstance(value, (str, int, float)) and value is not False:
             words += [option, str(value)]
         else:
-            raise UserError(f"{path}: {shortened(key)} = {shortened(repr(value))} is no option value")
+            raise UserError(f"{path}: {shown(key)} = {shown(repr(value))} is no option value")
     return words
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from coprune.data.source import Batch, drawn_order, steps_of
 from coprune.errors import UserError
 from coprune.forward import part_of
+from coprune.models.libraries import quiet_hub
 from coprune.ranks.who import own_part
 
 _CHUNK = 50
@@ -245,9 +246,10 @@ def open_tokenizer(where: str) -> Any:
     if where.startswith((".", "/", "~")) and not folder.is_dir():
         raise UserError(f"no tokenizer in '{where}': no such folder")
     try:
-        return AutoTokenizer.from_pretrained(
-            str(folder) if folder.is_dir() else where, trust_remote_code=False
-        )
+        with quiet_hub():
+            return AutoTokenizer.from_pretrained(
+                str(folder) if folder.is_dir() else where, trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as cause:
         said = str(cause).strip().splitlines()
         raise UserError(

@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from coprune.errors import UserError
-from coprune.files import read_json, shortened
+from coprune.errors import UserError, shown
+from coprune.files import read_json
+from coprune.models.libraries import quiet_hub
 from coprune.models.names import Source, check_arguments, remember
 
 SCHEME = "hf:"
@@ -55,7 +56,8 @@ def _quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with quiet_hub():
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:
@@ -152,7 +154,7 @@ def _inside(part: Any, *, where: Path) -> Any:
     for key, value in part.items():
         most = min((most for word, most in _MOST.items() if word in key.lower()), default=None)
         if most is not None and isinstance(value, int) and value > most:
-            raise UserError(f"{where}: {shortened(key)} = {shortened(value)} is more than {most:,}")
+            raise UserError(f"{where}: {shown(key)} = {shown(value)} is more than {most:,}")
         if key in ("model_args", "backbone_kwargs") and isinstance(value, dict):
             check_arguments(Source(f"{SCHEME}{where.parent}", value))
         place = key.startswith("_") or key in _ELSEWHERE

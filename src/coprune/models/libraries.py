@@ -189,7 +189,7 @@ def split_tag(name: str) -> tuple[str, str | None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_hub() -> Iterator[None]:
     """Without the hub's log of its attempts; what becomes of them is said in one line."""
     log = logging.getLogger("huggingface_hub")
     level = log.level
@@ -215,7 +215,7 @@ def load_published(model: nn.Module, name: str, tag: str) -> None:
     """
     scheme, _, rest = name.partition(":")
     try:
-        with _quiet():
+        with quiet_hub():
             state = LIBRARIES[scheme].weights(_opened(scheme), rest, tag)
     except UserError:
         raise

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from coprune.errors import UserError, near_matches, setting, shown
-from coprune.files import shortened
 from coprune.forward import FAILURES
 from coprune.memory import check_free
 from coprune.models.densenet import SmallImageDenseNet
@@ -79,13 +78,11 @@ def check_arguments(source: Source) -> None:
     for name, value in source.arguments.items():
         if name not in SHAPING:
             raise UserError(
-                f"model '{source.name}' takes no {shortened(name)} here; only what shapes the network can be "
+                f"model '{source.name}' takes no {shown(name)} here; only what shapes the network can be "
                 "given, such as num_classes, img_size or depth"
             )
         if not _is_plain(value):
-            raise UserError(
-                f"model '{source.name}': {name} = {shortened(value)} is no size and no plain word"
-            )
+            raise UserError(f"model '{source.name}': {name} = {shown(value)} is no size and no plain word")
 
 
 def _is_plain(value: object) -> bool:
@@ -159,8 +156,8 @@ def build(source: Source) -> nn.Module:
         why = str(cause) or f"a {type(cause).__name__} without words"
         if isinstance(cause, (LookupError, AttributeError)):  # the key alone says little
             why = f"{type(cause).__name__}: {cause}"
-        given = shortened(dict(source.arguments), 200)
-        raise UserError(f"model '{source.name}' refused {given}: {shortened(why, 300)}") from cause
+        given = shown(dict(source.arguments), most=200)
+        raise UserError(f"model '{source.name}' refused {given}: {shown(why, most=300)}") from cause
     if not isinstance(model, nn.Module):
         raise UserError(f"model '{source.name}' returned a {type(model).__name__}, not a torch.nn.Module")
     return remember(model.eval(), source)

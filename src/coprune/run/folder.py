@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coprune.errors import UnwrittenError, UserError
-from coprune.files import append_line, make_folder, read_json, shortened, write_json, writing
+from coprune.errors import UnwrittenError, UserError, shown
+from coprune.files import append_line, make_folder, read_json, write_json, writing
 from coprune.folders import check_idle, lock, mend, newcomer, real, replace, unlock
 from coprune.ranks.exchange import on_first
 from coprune.ranks.join import begin_undoable, end_undoable, keep_undoable
@@ -242,7 +242,7 @@ def _destination(out: Path, asked: Any, *, resume: bool, overwrite: bool) -> tup
     other = [] if asked is None else _differences(started, asked)
     if other:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
-        told = ((name, shortened(repr(was)), shortened(repr(now))) for name, was, now in other[:3])
+        told = ((name, shown(repr(was)), shown(repr(now))) for name, was, now in other[:3])
         said = ", ".join(f"{name} was {was}, is {now}" for name, was, now in told) + more
         raise UserError(f"{out}: --resume with other options ({said}); ask for the same again")
     return path, True

@@ -20,8 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from coprune import given
-from coprune.errors import UserError
-from coprune.files import read_document, shortened, write_json
+from coprune.errors import UserError, shown
+from coprune.files import read_document, write_json
 from coprune.folders import mend
 from coprune.models import Source, build, remember, source_of
 from coprune.models.attention import separate_attention, separated_in
@@ -199,7 +199,7 @@ def _full_size(
     source = _source(described)
     if source is None:
         raise UserError(
-            f"{folder}: holds a {shortened(described.class_name, 80)} that was not built by name; "
+            f"{folder}: holds a {shown(described.class_name, most=80)} that was not built by name; "
             "give a fresh one: coprune.load(run, model=...)"
         )
     if source.name.startswith("python:"):

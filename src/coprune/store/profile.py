@@ -10,8 +10,8 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from coprune.errors import UserError
-from coprune.files import read_document, shortened, write_json
+from coprune.errors import UserError, shown
+from coprune.files import read_document, write_json
 from coprune.store.tensors import read_tensors, write_tensors
 
 INDEX = "profile.json"
@@ -63,7 +63,7 @@ def load_profile(
     for what, has, wanted in (("model", index.model, model), ("data", index.data, data)):
         if has != wanted:
             raise UserError(
-                f"{folder}: was gathered from another {what} ({shortened(has)}, here {wanted}); "
+                f"{folder}: was gathered from another {what} ({shown(has)}, here {wanted}); "
                 "leave --profile out to gather anew"
             )
     unknown = [name for name, size in groups.items() if index.groups.get(name) != size]

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from coprune.errors import UserError
-from coprune.files import shortened
+from coprune.errors import UserError, shown
 from coprune.store.transformers import attention_counts
 from coprune.units.attention import attention_family, channels_of, relative
 from coprune.units.layers import has_channels, is_transposed
@@ -81,13 +80,11 @@ def resize(
     rows = {name: channels_of(module, "output") for name, module in modules.items()}
     for name, sizes in layers.items():
         if name not in modules:
-            raise UserError(
-                f"{where.parent}: layer '{shortened(name)}' is not in this {type(model).__name__}"
-            )
+            raise UserError(f"{where.parent}: layer '{shown(name)}' is not in this {type(model).__name__}")
         for attribute, value in sizes.items():
             was = full.get(name, {}).get(attribute)
             if was is None or isinstance(was, tuple) != isinstance(value, tuple):
-                said = f"{shortened(attribute)} = {shortened(value)}"
+                said = f"{shown(attribute)} = {shown(value)}"
                 raise UserError(f"{where.parent}: layer '{name}' has no size {said}; restore model.json")
             setattr(modules[name], attribute, value)
     for name, module in modules.items():
@@ -133,7 +130,7 @@ def check_same_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, where
                 raise UserError(f"{where}: '{name}' holds {has} for {due}; save the weights as they are used")
     else:
         wrong = [
-            f"{shortened(name, 80)} {given.get(name, 'missing')} for {expected.get(name, 'nothing')}"
+            f"{shown(name, most=80)} {given.get(name, 'missing')} for {expected.get(name, 'nothing')}"
             for name in sorted(expected.keys() | given.keys())
             if expected.get(name) != given.get(name)
         ]

@@ -17,8 +17,8 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from coprune.errors import UserError
-from coprune.files import read_json, shortened, write_bytes
+from coprune.errors import UserError, shown
+from coprune.files import read_json, write_bytes
 from coprune.forward import FAILURES
 from coprune.models.hf import CONFIG, TOKENIZER_FILES, read_config, tamed
 from coprune.units.attention import attention_family
@@ -125,7 +125,7 @@ def build_architecture(folder: Path, architecture: Architecture) -> nn.Module:
     made: Any = kind if inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel) else None
     if made is None or made.config_class is None:
         raise UserError(
-            f"{folder / CONFIG}: names the class '{shortened(name)}', which transformers "
+            f"{folder / CONFIG}: names the class '{shown(name)}', which transformers "
             f"{transformers.__version__} does not have; install the version that the model was made with"
         )
     try:
@@ -134,14 +134,14 @@ def build_architecture(folder: Path, architecture: Architecture) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             model: Any = made(config)
     except (*_REFUSALS, StrictDataclassError) as cause:
-        why = shortened(cause, 300)
+        why = shown(str(cause), most=300)
         raise UserError(f"{folder / CONFIG}: {name} refuses it: {why}; restore the file") from cause
     if (folder / GENERATION).is_file() and model.can_generate():
         settings = read_json(folder / GENERATION, what="generation settings")
         try:
             model.generation_config = transformers.GenerationConfig.from_dict(settings)
         except _REFUSALS as cause:
-            why = shortened(cause, 300)
+            why = shown(str(cause), most=300)
             raise UserError(f"{folder / GENERATION}: not generation settings ({why})") from cause
     if any((folder / file).is_file() for file in INPUT_FILES):
         model._coprune_tokenizer = str(folder)

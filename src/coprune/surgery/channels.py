@@ -12,8 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from coprune import given
-from coprune.errors import UserError
-from coprune.files import shortened
+from coprune.errors import UserError, shown
 from coprune.forward import FAILURES, Inputs, check_takes
 from coprune.models import remember, source_of
 from coprune.models.copies import copied
@@ -132,7 +131,9 @@ def apply_plan(model: nn.Module, plan: Plan | str | Path, example: Inputs) -> nn
     except UserError:
         raise
     except FAILURES as cause:
-        raise UserError(f"plan for another model: it cannot be cut so ({shortened(cause, 200)})") from cause
+        raise UserError(
+            f"plan for another model: it cannot be cut so ({shown(str(cause), most=200)})"
+        ) from cause
     if isinstance(example, Tensor):
         try:
             check_takes(pruned, example)
