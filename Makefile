@@ -146,7 +146,7 @@ bench-picture: demo
 
 # docs/errors.md from the rows of bad input that the tests run.
 errors-table: $(VENV)/.ready
-	$(BIN)/python tests/attacks/render_errors.py
+	PYTHONPATH=tests $(BIN)/python tests/attacks/render_errors.py
 
 bench-render: $(VENV)/.ready
 	$(BIN)/python benchmarks/render.py

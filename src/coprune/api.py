@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -210,7 +211,8 @@ def recover_model(
         check_finite(given.module(network, name).state_dict(), model=network, where=name)
     with _seeded(seed):
         samples = take(calibration, calibration_samples, name="calibration=")
-        check_calibration(samples)
+        for note in check_calibration(samples):
+            warnings.warn(note, stacklevel=2)
         candidate, full = ready(model), ready(teacher)
         with within("calibration="):
             for network in (full, candidate):

@@ -124,7 +124,7 @@ def test_build_needs_no_weights(folder, tmp_path):
 def test_what_can_be_given(folder):
     offered = {"num_classes": 3}
     assert open_model(f"hf:{folder}", arguments={"num_classes": 4}, offered=offered).config.num_labels == 4
-    with pytest.raises(UserError, match="--width: a checkpoint"):
+    with pytest.raises(UserError, match="width: a checkpoint"):
         open_model(f"hf:{folder}", arguments={"width": 8}, offered=offered)
 
 

@@ -145,7 +145,7 @@ def test_a_network_that_was_trained_elsewhere_is_refused_and_the_layer_named(tra
     other = tiny.randomise(tiny.Flattened(), seed=5)
     group = find_units(other, IMAGE).groups[0]
     pruned = cut(other, (tiny.decision(group, [0, 2, 4]),), IMAGE)
-    with pytest.raises(UserError, match=f"layer '{group.name}'.*--plan"):
+    with pytest.raises(UserError, match=f"layer '{group.name}'.*with plan"):
         matched_outputs(pruned, net, noise())
 
 

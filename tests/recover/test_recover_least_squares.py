@@ -187,5 +187,5 @@ def test_channels_that_are_like_none_are_refused():
     with torch.no_grad():
         pruned.fc2.weight.normal_(generator=torch.Generator().manual_seed(9))
         pruned.fc2.bias.normal_(generator=torch.Generator().manual_seed(9))
-    with pytest.raises(UserError, match="--plan"):
+    with pytest.raises(UserError, match="with plan"):
         matched_outputs(pruned, model, X)

@@ -127,7 +127,9 @@ def test_streams_stay_unless_they_are_asked_for():
 
 
 def test_a_network_of_coupled_channels_alone_names_the_way_out():
-    with pytest.raises(UserError, match=r"nothing in this Dense can be pruned.*--units inner,coupled"):
+    with pytest.raises(
+        UserError, match=r"nothing in this Dense can be pruned.*units=\('inner', 'coupled'\) removes"
+    ):
         pruned(tiny_coupled.networks()["dense"], units=())
 
 

@@ -42,7 +42,7 @@ def timed(*ratios):
 
 def test_the_worst_time_is_named_with_what_was_promised():
     said = promise_note(timed(1.9, 1.2, 1.5), share=0.5, plan=plan())
-    for part in ("promise 2.00×", "batch 2 comes to 1.20×", "--round-to 8"):
+    for part in ("promise 2.00×", "batch 2 comes to 1.20×", "round_to=8"):
         assert part in said
 
 

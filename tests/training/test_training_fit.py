@@ -207,7 +207,7 @@ def test_a_last_batch_of_one_sample_can_be_trained_on():
 def test_batches_of_one_sample_are_refused_where_a_batch_norm_reads_them(epochs):
     net, alone = small(), [(x[None], y[None]) for x, y in zip(*next(samples().batches(6)), strict=True)]
     before = tiny.state_of(net)
-    with pytest.raises(UserError, match=r"a batch of 1 leaves batch norm one sample; give --batch-size 2 or"):
+    with pytest.raises(UserError, match=r"a batch of 1 leaves batch norm one sample; give batch_size 2 or"):
         fit(net, samples(), Recipe(epochs=epochs, batch_size=1), seed=0)
     # A user's own loader has its own batch size; it is known when an epoch has gone by.
     with pytest.raises(UserError, match=r"a whole epoch in batches of 1 leaves batch norm one sample"):
