@@ -17,13 +17,14 @@ test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE)
 
 # The tests with the oldest versions that pyproject.toml allows, in an environment of their own; before a release.
+# Without the export extra, which asks for a newer PyTorch.
 test-minima: .venv-minima/.ready
 	.venv-minima/bin/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 .venv-minima/.ready: pyproject.toml tests/minima.py
 	$(PYTHON) -m venv .venv-minima
 	$(PYTHON) tests/minima.py > .venv-minima/constraints.txt
-	.venv-minima/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-minima/constraints.txt -e '.[dev,vision,text,export]'
+	.venv-minima/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-minima/constraints.txt -e '.[dev,vision,text]'
 	touch $@
 
 check: $(VENV)/.ready

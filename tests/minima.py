@@ -14,7 +14,7 @@ else:
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 users = [
     *project["dependencies"],
-    *(r for e, rs in project["optional-dependencies"].items() if e != "dev" for r in rs),
+    *(r for e, rs in project["optional-dependencies"].items() if e in ("vision", "text") for r in rs),
 ]
 for requirement in users:
     sys.stdout.write(re.sub(r">=", "==", requirement, count=1) + "\n")

@@ -64,6 +64,10 @@ def track(items: Iterable[T], *, label: str, total: int, done: int = 0) -> Itera
     global _active
     outer = _active
     display = outer or _new_display()
+    if display.disable:
+        # An older rich (14) ends even a bar that is not drawn with a new line.
+        yield from items
+        return
     if outer is None:
         display.start()
         _active = display
