@@ -89,6 +89,7 @@ def compared(part: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
             "calibration": args.calibration,
             "seed": seed,
             "seeds": 1,
+            "force": args.force,
             **PARTS[part],
         }
     )
@@ -114,6 +115,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("benchmarks/runs/text"))
     parser.add_argument("--source", help="model to start from instead of MiniLM, such as hf:DIR")
     parser.add_argument("--sentences", type=int, help="use so many only")
+    parser.add_argument("--force", action="store_true", help="go on with a base at chance, as in a smoke run")
     parser.add_argument("--bases", type=Path, default=Path("benchmarks/bases"))
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

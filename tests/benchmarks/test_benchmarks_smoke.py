@@ -116,7 +116,7 @@ def test_ablation(base, digits, tmp_path, monkeypatch):
 def test_text(tmp_path, monkeypatch):
     source = texts.tiny_text_model(tmp_path / "tiny", classes=5, heads=8)
     where = ["--runs", tmp_path / "runs", "--bases", tmp_path / "bases", "--out", tmp_path / "text.json"]
-    small = ["--source", f"hf:{source}", "--sentences", 400, "--calibration", 100, *where]
+    small = ["--source", f"hf:{source}", "--sentences", 400, "--calibration", 100, "--force", *where]
     run("text.py", *small, "--seeds", 0)
     trained = json.loads((tmp_path / "text.json").read_text())["comparisons"]
     # What one run has measured stays when another measures other parts.

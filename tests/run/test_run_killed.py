@@ -91,7 +91,7 @@ def test_resuming_a_finished_run_changes_nothing(base, digits, tmp_path):
 @pytest.mark.parametrize("stopped_by", [signal.SIGTERM, signal.SIGINT])
 def test_an_overwriting_run_is_alone_and_says_how_to_go_on(base, digits, tmp_path, coprune, stopped_by):
     out, whole, new = tmp_path / "run", tmp_path / "whole", tmp_path / ".run.coprune-new"
-    options = ("--keep-macs", "0.5", "--finetune-epochs", "25")
+    options = ("--keep-macs", "0.5", "--finetune-epochs", "60")
     again = [word for word in command(base, digits, out, *options)[3:] if word != "--resume"]
     assert coprune(*command(base, digits, out, "--keep-macs", "0.8")[3:]).code == 0
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
