@@ -44,6 +44,9 @@ CASES: dict[str, str] = {
 }
 """Name → what is typed, but for where to write and the threads."""
 
+TRAINED = ("cosep-layerwise", "complementary-finetuned", "reconstruction")
+"""Cases in which gradients are followed, which lets the rounding of other kernels grow."""
+
 SLOW = ("demo",)
 """Cases that need a minute."""
 

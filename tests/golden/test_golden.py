@@ -25,7 +25,11 @@ def test_nothing_changed(case, tmp_path):
     cases.write_data(tmp_path)
     cases.type_command(cases.words_of(case, data=tmp_path, out=tmp_path / "run"))
     found = json.loads(json.dumps(cases.summary(tmp_path / "run")))
-    assert cases.differences(found, RECORDED["cases"][case], tolerance=TOLERANCE) == []
+    recorded = RECORDED["cases"][case]
+    if case in cases.TRAINED and not SAME_MACHINE:
+        # Figures and weights are those of this machine; the choice is not.
+        found, recorded = found["kept"], recorded["kept"]
+    assert cases.differences(found, recorded, tolerance=TOLERANCE) == []
 
 
 def test_two_processes_keep_the_same_units(tmp_path):
