@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from coprune.compare.job import CompareJob
-from coprune.compare.run import run_compare
 from coprune.files import write_json
+from coprune.pipeline.compare import run_compare
+from coprune.pipeline.compare_job import CompareJob
 
 VARIANTS: dict[str, dict] = {
     "as it is": {"recoveries": ("least-squares", "bn", "none")},

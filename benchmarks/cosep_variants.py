@@ -14,13 +14,13 @@ import itertools
 import math
 from pathlib import Path
 
-from coprune.cosep import COSEP, CoSePSettings
+from coprune.budget.counts import Budget
+from coprune.budget.decide import counts
 from coprune.data import load_data
 from coprune.files import write_json
-from coprune.run.decisions import counts
-from coprune.run.environment import versions
-from coprune.run.steps import gather_for, prepare
-from coprune.select import Budget
+from coprune.methods.cosep import COSEP, CoSePSettings
+from coprune.pipeline.context import gather_for, prepare
+from coprune.pipeline.environment import versions
 from coprune.store import open_model
 
 PUBLISHED = {"resnet56": 2.15, "vgg16_bn": 2.59}

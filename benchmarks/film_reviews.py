@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from coprune.errors import UserError
-from coprune.run.train import TrainJob, train
+from coprune.pipeline.train import TrainJob, train
 from coprune.training import Recipe
 
 SENTENCES = Path(__file__).parent / "data" / "movie_valence.tsv.gz"

@@ -104,7 +104,7 @@ def main() -> None:
             for limit in args.limits:
                 rows.append(row(model, data, on=on, limit=limit, seed=seed))
                 print(rows[-1], flush=True)
-    from coprune.run.environment import versions
+    from coprune.pipeline.environment import versions
 
     named = {"train": args.train, "heldout": len(data[2]), "validation": len(data[1]), "seeds": args.seeds}
     write_json(args.out, {**named, "rows": rows, "versions": versions()})

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
+from coprune.budget.counts import Budget
 from coprune.errors import UserError
 from coprune.files import write_json
-from coprune.run.environment import versions
-from coprune.run.job import PruneJob, run_prune
-from coprune.run.measure import ENGINES, measure_run
-from coprune.run.settings import PruneSettings
-from coprune.select import Budget
+from coprune.pipeline.environment import versions
+from coprune.pipeline.jobs import PruneJob, run_prune
+from coprune.pipeline.measure import ENGINES, measure_run
+from coprune.pipeline.settings import PruneSettings
 
 
 def timed(model: str, data: str, *, keep: float, round_to: int, args: argparse.Namespace) -> list[dict]:

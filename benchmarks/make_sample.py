@@ -12,7 +12,7 @@ import numpy as np
 
 from coprune.data import fashion_mnist
 from coprune.data.dataset import drawn_indices
-from coprune.data.names import SAMPLE_FILE
+from coprune.data.registry import SAMPLE_FILE
 
 train, heldout = fashion_mnist.load(None)
 train = train.take(drawn_indices(train.labels, 8500, seed=0))

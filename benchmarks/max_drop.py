@@ -13,12 +13,12 @@ import json
 import tempfile
 from pathlib import Path
 
+from coprune.budget.counts import Budget
 from coprune.errors import UserError
 from coprune.files import write_json
-from coprune.run.job import PruneJob, run_prune
-from coprune.run.judging import SOLVED_ON
-from coprune.run.settings import PruneSettings
-from coprune.select import Budget
+from coprune.pipeline.jobs import PruneJob, run_prune
+from coprune.pipeline.judging import SOLVED_ON
+from coprune.pipeline.settings import PruneSettings
 
 STEP = 0.95
 

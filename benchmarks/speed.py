@@ -30,7 +30,7 @@ import speed_curves
 import speed_distances
 import speed_passes
 from coprune.files import write_json
-from coprune.run.environment import versions
+from coprune.pipeline.environment import versions
 
 
 @dataclass(frozen=True)

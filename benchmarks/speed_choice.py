@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from coprune.budget.counts import Budget
 from coprune.data import load_data
-from coprune.run.prune import prune_model
-from coprune.run.settings import PruneSettings
-from coprune.select import Budget
+from coprune.pipeline.prune import prune_model
+from coprune.pipeline.settings import PruneSettings
 from coprune.store import open_model
 
 STEPS = ("profile", "select", "surgery", "recover")

@@ -12,11 +12,11 @@ import kmedoids
 import numpy as np
 import torch
 
-from coprune.cosep.clusters import cluster_every_k
-from coprune.cosep.distances import profile_distances
-from coprune.cosep.knee import find_knee
-from coprune.cosep.silhouette import silhouette_curve
-from coprune.profile.moments import Moments, batch_moments
+from coprune.clustering.distances import profile_distances
+from coprune.clustering.kmedoids import cluster_every_k
+from coprune.clustering.knee import find_knee
+from coprune.clustering.silhouette import silhouette_curve
+from coprune.statistics.moments import Moments, batch_moments
 
 HERE = Path(__file__).resolve().parent
 

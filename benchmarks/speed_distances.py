@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from coprune.cosep import CoSePSettings
-from coprune.cosep.clusters import cluster_every_k
-from coprune.cosep.distances import profile_distances
-from coprune.cosep.method import representatives
-from coprune.cosep.sketch import sketched_distances
-from coprune.profile.moments import Moments
-from coprune.units import find_units
+from coprune.clustering.distances import profile_distances
+from coprune.clustering.distances_lowrank import sketched_distances
+from coprune.clustering.kmedoids import cluster_every_k
+from coprune.groups import find_units
+from coprune.methods.cosep import CoSePSettings
+from coprune.methods.cosep.method import representatives
+from coprune.statistics.moments import Moments
 from speed_moments import drawn, of_resnet50
 
 SETTINGS = CoSePSettings()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from coprune.profile.moments import Moments, batch_moments
+from coprune.statistics.moments import Moments, batch_moments
 
 THEMES = 24
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 
 from coprune.data import LoaderSource, Source, load_data
+from coprune.groups import ChannelGroup, find_units
 from coprune.measure import evaluate
-from coprune.profile import ClassMoments, gather
-from coprune.run.steps import prepare
+from coprune.pipeline.context import prepare
+from coprune.statistics import ClassMoments, gather
 from coprune.store import open_model
-from coprune.units import ChannelGroup, find_units
 
 HELP = "import sys; sys.argv = ['coprune', '--help']; from coprune.cli.main import main; main()"
 STARTS = {"bare": "pass", "import": "import coprune", "help": HELP}

@@ -12,9 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coprune.compare.job import CompareJob
-from coprune.compare.run import run_compare
 from coprune.files import write_json
+from coprune.pipeline.compare import run_compare
+from coprune.pipeline.compare_job import CompareJob
 from film_reviews import RECIPE, base_model
 
 # Soft labels and hidden outputs carry four times the rate that the base model is trained at.

@@ -26,23 +26,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coprune.budget.counts import Budget, least_counts
+from coprune.budget.decide import decide
 from coprune.data.dataset import DataSet, in_memory
 from coprune.errors import UserError
 from coprune.files import write_json
-from coprune.forward import logits_of
 from coprune.measure import count_macs, count_params
-from coprune.methods import find_method
+from coprune.methods.registry import find_method
 from coprune.models import Source, build
-from coprune.models.libraries import known_names
-from coprune.models.ready import made_ready
-from coprune.recover import reestimate_batchnorm
-from coprune.run.decisions import decide
-from coprune.run.environment import versions
-from coprune.run.steps import KINDS, Prepared, gather_for, prepare
-from coprune.select import Budget, least_counts
+from coprune.models.canonicalize import made_ready
+from coprune.models.hubs import known_names
+from coprune.pipeline.context import KINDS, Prepared, gather_for, prepare
+from coprune.pipeline.environment import versions
+from coprune.recovery import reestimate_batchnorm
 from coprune.store import load, save_model
 from coprune.store.tensors import read_tensors, write_tensors
 from coprune.surgery import cut, masked
+from coprune.tracing.forward import logits_of
 
 LARGER = 224
 """Pixels a side where the smallest image leaves too little to remove."""

@@ -45,7 +45,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Path:
     """Run folder of a small network that has learnt the tiny archive."""
-    from coprune.run.train import TrainJob, train
+    from coprune.pipeline.train import TrainJob, train
     from coprune.training import Recipe
 
     out = tmp_path_factory.mktemp("base") / "run"

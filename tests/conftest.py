@@ -13,7 +13,7 @@ from hypothesis import settings
 from torch import nn
 
 import tiny
-from coprune.units import Units, find_units
+from coprune.groups import Units, find_units
 
 pytest_plugins = ["commands"]
 

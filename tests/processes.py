@@ -19,12 +19,12 @@ import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from coprune.ranks.join import joined
+from coprune.distributed.launch import joined
 
 T = TypeVar("T")
 
 multiprocessing.set_forkserver_preload(
-    ["processes", "coprune.cli.main", "coprune.run.job", "coprune.compare.run"]
+    ["processes", "coprune.cli.main", "coprune.pipeline.jobs", "coprune.pipeline.compare"]
 )
 
 

@@ -155,11 +155,11 @@ def register() -> None:
     from accelerate.state import PartialState
 
     import coprune.api
-    import coprune.compare.run
-    import coprune.run.measure
-    import coprune.run.prune
-    import coprune.run.recover
-    import coprune.run.train
+    import coprune.pipeline.compare
+    import coprune.pipeline.measure
+    import coprune.pipeline.prune
+    import coprune.pipeline.recover
+    import coprune.pipeline.train
 
     torch.set_num_threads(1)
     _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
@@ -171,8 +171,8 @@ def register() -> None:
     copies = torch.library.Library("aten", "IMPL")
     copies.impl("_copy_from", _copied, "PrivateUse1")
     _registered.extend((library, copies))
-    run = coprune.run
-    for module in (coprune.api, coprune.compare.run, run.measure, run.prune, run.recover, run.train):
+    run = coprune.pipeline
+    for module in (coprune.api, coprune.pipeline.compare, run.measure, run.prune, run.recover, run.train):
         module.pick_device = lambda asked: "cpu" if asked == "cpu" else NAME
 
 

@@ -12,10 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import coprune
 from coprune.data import ArraySource
+from coprune.groups import ChannelGroup, CostModel
 from coprune.models import Source, build
 from coprune.plan import GroupDecision, Member
-from coprune.profile.moments import Moments
-from coprune.units import ChannelGroup, CostModel
+from coprune.statistics.moments import Moments
 
 prune = functools.partial(coprune.prune, force=True)
 """For networks that have learned nothing, of which no accuracy means anything."""

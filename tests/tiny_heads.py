@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from coprune.groups import ChannelGroup
 from coprune.plan import Member
-from coprune.units import ChannelGroup
 
 CLASSES = 3
 

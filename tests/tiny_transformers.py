@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coprune.groups import ChannelGroup
 from coprune.models.attention import separate_attention
 from coprune.plan import GroupDecision
-from coprune.units import ChannelGroup
 
 WORDS, CLASSES, TOKENS = 50, 3, 7
 

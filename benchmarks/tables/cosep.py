@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from coprune.cosep import CoSePSettings
+from coprune.methods.cosep import CoSePSettings
 from coprune.report import summarise
 from coprune.store.model import describe
 from coprune.store.names import BUNDLED, bundled_names

@@ -49,7 +49,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return import_module("coprune.run.environment").versions()["coprune"]
+        return import_module("coprune.pipeline.environment").versions()["coprune"]
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'coprune' has no attribute '{name}'")

@@ -15,22 +15,22 @@ from torch import nn
 
 from coprune import given
 from coprune.bounds import Samples, Seed
+from coprune.budget.counts import Budget
 from coprune.data.from_loaders import from_loaders, take
 from coprune.errors import UserError, refused
-from coprune.forward import check_takes, part_of
-from coprune.models.layout import as_given
-from coprune.models.ready import ready
+from coprune.models.canonicalize import ready
+from coprune.models.memory_format import as_given
+from coprune.pipeline.environment import pick_device
+from coprune.pipeline.outcome import Outcome
+from coprune.pipeline.prune import prune_model
+from coprune.pipeline.recover import Surviving, check_made_of, surviving
+from coprune.pipeline.sanity import check_calibration
+from coprune.pipeline.settings import PruneSettings, between_recipe, check_settings, finetune_recipe
 from coprune.plan import Plan
-from coprune.raised import within
-from coprune.recover import How, recovered
-from coprune.run.environment import pick_device
-from coprune.run.meaning import check_calibration
-from coprune.run.outcome import Outcome
-from coprune.run.prune import prune_model
-from coprune.run.recover import Surviving, check_made_of, surviving
-from coprune.run.settings import PruneSettings, between_recipe, check_settings, finetune_recipe
-from coprune.select import Budget
+from coprune.recovery import How, recovered
 from coprune.store.model import check_finite
+from coprune.tracing.forward import check_takes, part_of
+from coprune.user_code import within
 
 
 def prune(
@@ -149,7 +149,7 @@ def prune(
         )
     except ValidationError as cause:
         raise refused(cause) from cause
-    from coprune.methods import find_method, method_settings
+    from coprune.methods.registry import find_method, method_settings
 
     method_settings(find_method(method), options, others=inspect.signature(prune).parameters)
     check_settings(settings, find_method(method))

@@ -17,9 +17,9 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from coprune.distributed.world import is_first
 from coprune.errors import UnwrittenError, UserError, shown
 from coprune.progress import remark
-from coprune.ranks.who import is_first
 
 D = TypeVar("D", bound=BaseModel)
 

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from coprune.ranks.who import is_first
+from coprune.distributed.world import is_first
 
 T = TypeVar("T")
 

@@ -18,9 +18,9 @@ from digits import write_digits
 @pytest.fixture(scope="session")
 def pruned_run(base: Path, digits: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of half of the base."""
-    from coprune.run.job import PruneJob, run_prune
-    from coprune.run.settings import PruneSettings
-    from coprune.select import Budget
+    from coprune.budget.counts import Budget
+    from coprune.pipeline.jobs import PruneJob, run_prune
+    from coprune.pipeline.settings import PruneSettings
 
     out = tmp_path_factory.mktemp("pruned") / "run"
     settings = PruneSettings(

@@ -20,20 +20,20 @@ import torch
 from mutate import mutated, tensors_mutated, text_mutated
 
 import coprune
-from coprune.cli.job import arguments_of
-from coprune.cli.look import inspect
-from coprune.compare.table import BaseFigures, Comparison, Row
+from coprune.budget.search_cache import searched_once
+from coprune.cli.inspect import inspect
+from coprune.cli.run import arguments_of
 from coprune.errors import UserError
-from coprune.methods import find_method, method_settings
+from coprune.methods.registry import find_method, method_settings
+from coprune.pipeline.comparison import BaseFigures, Comparison, Row
+from coprune.pipeline.context import gather_few, prepare
+from coprune.pipeline.measure import note_latency, promise_note
 from coprune.plan import Plan
-from coprune.profile import Profile
 from coprune.report import write, write_compare
-from coprune.run.folder import claim
-from coprune.run.measure import note_latency, promise_note
-from coprune.run.searched import searched_once
-from coprune.run.steps import gather_few, prepare
+from coprune.statistics import Profile
 from coprune.store import save_model
 from coprune.store.profile import check_profile, load_profile
+from coprune.store.run_folder import claim
 
 SECONDS, GIGABYTE = 5.0, 1 << 30  # of the processor: a busy machine takes longer
 EXAMPLE = torch.zeros(1, 1, 12, 12)

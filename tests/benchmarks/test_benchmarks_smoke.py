@@ -167,7 +167,7 @@ def test_the_zoo_begins_with_the_smallest_of_every_family():
 
 @pytest.mark.parametrize("name", JOBS)
 def test_the_comparison_job_is_one_that_runs(name):
-    from coprune.cli.job import arguments_of
+    from coprune.cli.run import arguments_of
 
     words = arguments_of(ROOT / "benchmarks" / f"{name}.toml")
     assert words[0] == "compare"

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import coprune as package
+from coprune.pipeline.context import prepare
 from coprune.plan import Plan
 from coprune.result import Result
-from coprune.run.steps import prepare
 from digits import write_digits
 
 PROBE = {"macs", "value", "drop", "low", "high", "ok", "chosen"}
@@ -142,7 +142,7 @@ def test_a_latency_in_between_is_met_on_a_clock_that_counts_macs(prune, tmp_path
         timed.append(count_macs(model, example) / 1e5)
         return timed[-1]
 
-    monkeypatch.setattr("coprune.run.trials.median_ms", by_macs)
+    monkeypatch.setattr("coprune.budget.objective.median_ms", by_macs)
     assert prune(tmp_path / "run", "--latency-ms", 2).code == 0
     result = Result.load(tmp_path / "run" / "result.json")
     assert timed[0] == result.stages[0].macs / 1e5 > 2

@@ -12,9 +12,9 @@ import torch
 import coprune as package
 import texts
 from coprune.export import check
-from coprune.forward import logits_of
 from coprune.models import Source, build, source_of
 from coprune.store.model import save_model
+from coprune.tracing.forward import logits_of
 from digits import write_digits
 
 ort = pytest.importorskip("onnxruntime")
@@ -23,9 +23,9 @@ ort = pytest.importorskip("onnxruntime")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A network for a tiny archive whose layers are of uneven sizes, and the archive."""
-    from coprune.run.job import PruneJob, run_prune
-    from coprune.run.settings import PruneSettings
-    from coprune.select import Budget
+    from coprune.budget.counts import Budget
+    from coprune.pipeline.jobs import PruneJob, run_prune
+    from coprune.pipeline.settings import PruneSettings
 
     folder = tmp_path_factory.mktemp("world")
     archive = write_digits(folder / "digits.npz")

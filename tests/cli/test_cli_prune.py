@@ -13,8 +13,8 @@ import torch
 
 import coprune as package
 from coprune.plan import Plan
-from coprune.profile import gather
 from coprune.result import Result
+from coprune.statistics import gather
 
 CONTRACT = {
     "job.json",
@@ -175,7 +175,7 @@ def test_statistics_are_reused_for_another_budget(coprune, base, digits, tmp_pat
             raise AssertionError("gathered anew")
         return gather(model, groups, source, statistics, **kwargs)
 
-    monkeypatch.setattr("coprune.run.steps.gather", of_a_few_only)
+    monkeypatch.setattr("coprune.pipeline.context.gather", of_a_few_only)
     with pytest.raises(AssertionError, match="gathered anew"):
         coprune(*common, "--keep-macs", 0.3, "--out", tmp_path / "anew")
     again = coprune(*common, "--keep-macs", 0.3, "--profile", first / "profile", "--out", second)
@@ -313,7 +313,7 @@ def test_the_command_that_the_demo_prints_is_the_run_it_does(monkeypatch, coprun
         jobs.append(job)
         raise package.UserError("noted")
 
-    monkeypatch.setattr("coprune.run.job.run_prune", noted)
+    monkeypatch.setattr("coprune.pipeline.jobs.run_prune", noted)
     from coprune.cli.demo import TYPED
 
     coprune("demo", "--out", tmp_path / "demo")
@@ -329,7 +329,7 @@ def test_the_command_that_the_demo_prints_is_the_run_it_does(monkeypatch, coprun
 @pytest.mark.parametrize("budget", [("--latency-ms", 1e3), ("--max-drop", 20)])
 def test_a_search_is_not_made_again(coprune, base, digits, tmp_path, monkeypatch, budget):
     # Once a bug: milliseconds measured anew made another plan, which the training's checkpoint did not fit.
-    prune, trials = import_module("coprune.run.prune"), import_module("coprune.run.trials")
+    prune, trials = import_module("coprune.pipeline.prune"), import_module("coprune.budget.objective")
     typed = ["prune", "--model", base, "--data", digits, *budget, "--finetune-epochs", 1,
              "--latency-batches", 1, "--out", tmp_path / "run"]  # fmt: skip
 

@@ -41,7 +41,7 @@ def test_terminals_that_lack_letters(encoding, tmp_path):
     ended = shell(f"cd {tmp_path}; {COPRUNE} inspect 'Ω→[/x]'", PYTHONIOENCODING=encoding)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
-    code = "from coprune.cli.screen import say, streams\nwith streams(): say('Ω → [/x] \\x1b[2J')"
+    code = "from coprune.cli.terminal import say, streams\nwith streams(): say('Ω → [/x] \\x1b[2J')"
     said = shell(f'{sys.executable} -c "{code}"', PYTHONIOENCODING=encoding)
     assert (said.returncode, said.stderr) == (0, "")
     assert "[/x] \\x1b[2J" in said.stdout

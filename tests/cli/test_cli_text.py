@@ -11,8 +11,8 @@ import torch
 
 import coprune as package
 import texts
+from coprune.pipeline.train import TrainJob, train
 from coprune.plan import Plan
-from coprune.run.train import TrainJob, train
 from coprune.training import Recipe
 
 

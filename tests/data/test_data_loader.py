@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from coprune.data.from_loaders import from_loaders, take
 from coprune.data.loader import LoaderSource, opened
 from coprune.errors import UserError
-from coprune.raised import raised
+from coprune.user_code import raised
 
 X, Y = torch.rand(60, 1, 4, 4), torch.arange(60) % 3
 BATCHES = list(zip(X.split(10), Y.split(10), strict=True))

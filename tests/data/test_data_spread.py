@@ -6,7 +6,7 @@ import torch
 
 import tiny
 from coprune.data import LoaderSource, TextSource
-from coprune.data.spread import spread, spread_batches
+from coprune.data.subsample import spread, spread_batches
 
 
 def test_images_are_every_third_in_their_order():

@@ -13,9 +13,9 @@ import tiny
 from coprune.errors import UserError
 from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
 from coprune.export.check import SIZES, TOLERANCE
-from coprune.forward import logits_of, part_of, samples_in
+from coprune.groups import find_units
 from coprune.surgery import cut
-from coprune.units import find_units
+from coprune.tracing.forward import logits_of, part_of, samples_in
 from tiny_transformers import inputs, transformer, uneven
 
 ort = pytest.importorskip("onnxruntime")

@@ -14,7 +14,7 @@ from coprune.models.attention import (
     separated,
     separated_in,
 )
-from coprune.models.ready import ready
+from coprune.models.canonicalize import ready
 
 N, L, S, E, H = 3, 5, 6, 16, 4
 

@@ -14,9 +14,9 @@ from torch.nn.utils import parametrizations, prune
 
 import coprune
 from coprune.errors import UserError
-from coprune.forward import check_takes
+from coprune.models.canonicalize import ready
 from coprune.models.copies import copied, unwrapped
-from coprune.models.ready import ready
+from coprune.tracing.forward import check_takes
 
 
 class Net(nn.Module):
@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 @pytest.fixture(autouse=True)
 def no_latency(monkeypatch):
-    monkeypatch.setattr(import_module("coprune.run.prune"), "measure_latency", lambda *_, **__: ())
+    monkeypatch.setattr(import_module("coprune.pipeline.prune"), "measure_latency", lambda *_, **__: ())
 
 
 def batches() -> list:

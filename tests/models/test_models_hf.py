@@ -12,7 +12,7 @@ import texts
 from coprune.errors import UserError
 from coprune.models import Source, accepted_arguments, build, source_of
 from coprune.models.hf import config_of, fresh_parameters, label_names, pretrained, reads_images, tokenizer_of
-from coprune.run.job import open_both
+from coprune.pipeline.jobs import open_both
 from coprune.store import open_model
 
 

@@ -12,7 +12,7 @@ from torch import nn
 import coprune
 from coprune.errors import UserError
 from coprune.models import Source, accepted_arguments, build, source_of
-from coprune.models.libraries import LIBRARIES, split_tag
+from coprune.models.hubs import LIBRARIES, split_tag
 from coprune.store.model import save_model
 from coprune.store.names import open_model
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import tiny
-from coprune.models.ready import ready
+from coprune.models.canonicalize import ready
 
 
 @dataclass

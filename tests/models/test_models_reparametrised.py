@@ -9,8 +9,8 @@ from torch.nn.utils import parametrizations, parametrize
 
 import coprune
 import tiny
-from coprune.models.ready import made_ready, ready
-from coprune.models.reparametrised import fold_reparametrised
+from coprune.models.canonicalize import made_ready, ready
+from coprune.models.parametrizations import fold_reparametrised
 from coprune.store import load, save_model
 
 

@@ -8,11 +8,11 @@ from torch import nn
 
 import coprune
 import tiny
-from coprune.models.ready import made_ready, ready
-from coprune.models.standardised import STANDARDISED, PlainConv2d, fold_standardised, folded_in
+from coprune.groups import find_units
+from coprune.models.canonicalize import made_ready, ready
+from coprune.models.weight_standardization import STANDARDISED, PlainConv2d, fold_standardised, folded_in
 from coprune.store import load, save_model
 from coprune.surgery import cut, masked
-from coprune.units import find_units
 
 std_conv = pytest.importorskip("timm.layers.std_conv")
 

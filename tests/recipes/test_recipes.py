@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 import texts
-from coprune.cli.job import arguments_of
+from coprune.cli.run import arguments_of
 from coprune.data.glue import ENTAILMENTS
-from coprune.data.names import LOADERS, TEXT_LOADERS
+from coprune.data.registry import LOADERS, TEXT_LOADERS
 from coprune.errors import UserError
-from coprune.forward import check_takes
 from coprune.measure import Score
-from coprune.methods import find_method, method_settings
+from coprune.methods.registry import find_method, method_settings
 from coprune.models import accepted_arguments
 from coprune.models.hf import place_of
-from coprune.models.libraries import split_tag
-from coprune.run.job import open_both
-from coprune.run.settings import check_settings
+from coprune.models.hubs import split_tag
+from coprune.pipeline.jobs import open_both
+from coprune.pipeline.settings import check_settings
+from coprune.tracing.forward import check_takes
 from images import shrink, write_cifar, write_folders
 
 HOME = Path(__file__).parents[2]
@@ -41,8 +41,8 @@ def asked(monkeypatch, coprune):
             found.append((job, out))
             return Score(0.5, 1.0, 10)
 
-        monkeypatch.setattr("coprune.run.train.train", take)
-        monkeypatch.setattr("coprune.run.job.run_prune", take)
+        monkeypatch.setattr("coprune.pipeline.train.train", take)
+        monkeypatch.setattr("coprune.pipeline.jobs.run_prune", take)
         monkeypatch.setattr("coprune.cli.prune.summarise", lambda *_: None)
         ended = coprune("run", path, *more)
         assert ended.code == 0, ended.err
@@ -189,7 +189,7 @@ def test_a_cosep_row_from_its_base_to_its_result(monkeypatch, coprune, tmp_path)
                     "--width", 3, "--epochs", 2, "--batch-size", 40)  # fmt: skip
     assert ended.code == 0, ended.err
     # Started again, a finished recipe says what it came to and trains nothing.
-    monkeypatch.setattr("coprune.run.train.fit", None)
+    monkeypatch.setattr("coprune.pipeline.train.fit", None)
     again = coprune("run", HOME / "recipes" / "base-vgg16-cifar10.toml", *where, "--out", base,
                     "--width", 3, "--epochs", 2, "--batch-size", 40)  # fmt: skip
     assert (again.code, again.out) == (0, ended.out)

@@ -9,7 +9,8 @@ import pytest
 import report_samples as samples
 
 from coprune.errors import UserError
-from coprune.report import render_compare, words, write_compare
+from coprune.report import formatting as words
+from coprune.report import render_compare, write_compare
 
 
 def test_every_row_is_there_best_first(own):

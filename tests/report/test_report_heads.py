@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import report_samples as samples
 
-from coprune.cahp import CAHP, CAHPSettings
-from coprune.cahp.distances import together
-from coprune.cahp.signatures import HeadSignatures, signatures_of
+from coprune.methods.cahp import CAHP, CAHPSettings
+from coprune.methods.cahp.distances import together
+from coprune.methods.cahp.signatures import HeadSignatures, signatures_of
 from coprune.plan import GroupDecision, Knee, Plan, TakeOver
-from coprune.profile import Profile, gather
-from coprune.report import heads, pairs, render, words, write
+from coprune.report import formatting as words
+from coprune.report import heads, pairs, render, write
+from coprune.statistics import Profile, gather
 from coprune.store.profile import save_profile
 from tiny import NoCost
 from tiny_heads import CLASSES, bert, bert_groups, sentences

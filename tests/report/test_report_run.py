@@ -11,7 +11,8 @@ import report_samples as samples
 
 from coprune.errors import UserError
 from coprune.plan import GroupDecision, Skipped
-from coprune.report import groups, render, words, write
+from coprune.report import formatting as words
+from coprune.report import groups, render, write
 from coprune.result import TAKEN_BACK, Code, Judged, Note
 
 EVIL = "</script><b>&\"'<!--"

@@ -7,7 +7,8 @@ import re
 import pytest
 import report_samples as samples
 
-from coprune.report import render, search, words
+from coprune.report import formatting as words
+from coprune.report import render, search
 
 
 def page_of(folder, probes, budget="max_drop=1"):

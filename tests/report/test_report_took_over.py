@@ -9,7 +9,9 @@ import report_samples as samples
 from plotly.offline import get_plotlyjs
 
 from coprune.plan import GroupDecision, TakeOver
-from coprune.report import groups, render, took_over, words
+from coprune.report import formatting as words
+from coprune.report import groups, render
+from coprune.report import redundancy as took_over
 
 
 def group(*entries, size=8, kept=(3, 7), name="a") -> GroupDecision:

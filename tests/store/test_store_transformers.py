@@ -7,9 +7,9 @@ import torch
 
 import coprune
 from coprune.errors import UserError
+from coprune.groups import find_units
 from coprune.store import save_model
 from coprune.surgery import cut
-from coprune.units import find_units
 from tiny_transformers import CASES, WORDS, ZOO, inputs, output, transformer, uneven
 
 pytest.importorskip("transformers")

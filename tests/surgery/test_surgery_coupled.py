@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 import tiny
 import tiny_coupled
 from coprune.errors import UserError
+from coprune.groups import cost_model, find_units
 from coprune.measure import count_macs, count_params
 from coprune.plan import GroupDecision, Member
 from coprune.store import load, save_model
 from coprune.surgery import cut, masked
-from coprune.units import cost_model, find_units
 
 IMAGE = torch.zeros(1, 1, 12, 12)
 NETS = {name: (net, find_units(net, IMAGE, coupled=True)) for name, net in tiny_coupled.networks().items()}

@@ -8,10 +8,10 @@ from torch import nn
 
 import tiny
 from coprune.errors import UserError
+from coprune.groups import find_units
 from coprune.models import source_of
 from coprune.plan import Plan
 from coprune.surgery import apply_plan, check_fits, cut, masked
-from coprune.units import find_units
 
 NETS = ["resnet20", "resnet56", "vgg16_bn", "flattened", "perceptron", "depthwise"]
 IMAGE = torch.zeros(1, 1, 12, 12)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coprune.errors import UserError
+from coprune.groups import find_units
 from coprune.plan import GroupDecision
 from coprune.surgery import cut, masked
-from coprune.units import find_units
 from tiny_transformers import CASES, decide, inputs, output, transformer, uneven
 
 pytest.importorskip("transformers")

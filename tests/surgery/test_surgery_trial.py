@@ -8,8 +8,8 @@ from torch import nn
 
 import tiny
 import tiny_coupled
+from coprune.groups import find_units
 from coprune.surgery import sound
-from coprune.units import find_units
 
 
 class Net(nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 import tiny
 from coprune.data import LoaderSource
 from coprune.training import Recipe, finetuning, fit
-from coprune.training.clip import limit_gradients
+from coprune.training.adaptive_clipping import limit_gradients
 
 
 def rows(t):

@@ -9,12 +9,12 @@ from torch import nn
 
 import tiny
 from coprune.errors import UserError
+from coprune.groups import find_units
 from coprune.plan import GroupDecision
-from coprune.recover import kept_outputs
+from coprune.recovery import kept_outputs
 from coprune.surgery import cut
 from coprune.training import Recipe, fit
 from coprune.training.distill import Block, distillation_loss, matched_blocks, matching_loss, recorded
-from coprune.units import find_units
 from tiny_signals import Signals
 
 IMAGE = torch.zeros(1, 1, 12, 12)

@@ -7,7 +7,7 @@ from torch import nn
 
 import tiny
 from coprune.training import Recipe, fit
-from coprune.training.quiet import Quiet, silence
+from coprune.training.no_dropout import Quiet, silence
 
 X = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
 

@@ -7,7 +7,7 @@ from torch import nn
 
 import tiny
 from coprune.training import Recipe, finetuning
-from coprune.training.suited import is_transformer, suited, training
+from coprune.training.defaults import is_transformer, suited, training
 
 ENCODER = nn.TransformerEncoderLayer(8, 2)
 

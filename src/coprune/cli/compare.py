@@ -10,7 +10,7 @@ import typer
 from coprune.cli import options as o
 
 if TYPE_CHECKING:
-    from coprune.compare.table import Comparison
+    from coprune.pipeline.comparison import Comparison
 
 
 def compare(
@@ -93,12 +93,12 @@ def compare(
 ) -> None:
     """Compare methods at the same MACs, with the same recovery and the same fine-tuning."""
     from coprune.bounds import Positive, Share
-    from coprune.cli.screen import say
-    from coprune.cli.values import checked, given, model_arguments, numbers, validated, words
-    from coprune.compare.job import KNEE, CompareJob
-    from coprune.compare.run import run_compare
+    from coprune.cli.parsing import checked, given, model_arguments, numbers, validated, words
+    from coprune.cli.terminal import say
     from coprune.errors import UserError
-    from coprune.run.settings import finetune_recipe
+    from coprune.pipeline.compare import run_compare
+    from coprune.pipeline.compare_job import KNEE, CompareJob
+    from coprune.pipeline.settings import finetune_recipe
 
     options = given(
         weighting=weighting,
@@ -180,7 +180,7 @@ def compare(
 
 def print_comparison(comparison: Comparison) -> None:
     """The table of means and spreads on one screen, best first within a budget."""
-    from coprune.cli.screen import say, table
+    from coprune.cli.terminal import say, table
     from coprune.report import notes_of, summarise
 
     names = ("budget", "method", "recovery", "MACs", "pruned", "recovered", "fine-tuned", "seeds")

@@ -24,12 +24,12 @@ def demo(
     threads: o.Threads = None,
 ) -> None:
     """Prune the bundled ResNet-20 to half of its MACs on bundled images, without training."""
+    from coprune.budget.counts import Budget
+    from coprune.cli.parsing import validated
     from coprune.cli.prune import summarise
-    from coprune.cli.values import validated
-    from coprune.run.folder import check_out
-    from coprune.run.job import PruneJob, run_prune
-    from coprune.run.settings import PruneSettings
-    from coprune.select import Budget
+    from coprune.pipeline.jobs import PruneJob, run_prune
+    from coprune.pipeline.settings import PruneSettings
+    from coprune.store.run_folder import check_out
     from coprune.training import finetuning
 
     settings = validated(

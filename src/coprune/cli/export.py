@@ -30,12 +30,12 @@ def export(
 ) -> None:
     """Write the model of a run as ONNX or for torch.export, and check that it says the same."""
     from coprune.bounds import Length, Threads
-    from coprune.cli.screen import say
-    from coprune.cli.values import checked, numbers
+    from coprune.cli.parsing import checked, numbers
+    from coprune.cli.terminal import say
     from coprune.errors import UserError
     from coprune.export import FORMATS
-    from coprune.run.environment import set_up
-    from coprune.run.export import export_run
+    from coprune.pipeline.environment import set_up
+    from coprune.pipeline.export import export_run
 
     kinds = [kind for kind, asked in (("onnx", onnx), ("torch-export", torch_export)) if asked]
     if not kinds:

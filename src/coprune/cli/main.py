@@ -16,15 +16,15 @@ from coprune.cli.command import Command
 from coprune.cli.compare import compare
 from coprune.cli.demo import demo
 from coprune.cli.export import export
-from coprune.cli.job import PASSED_ON, run
-from coprune.cli.look import inspect, measure, report
+from coprune.cli.inspect import inspect, measure, report
 from coprune.cli.prune import prune
 from coprune.cli.recover import recover
-from coprune.cli.screen import say, streams
+from coprune.cli.run import PASSED_ON, run
+from coprune.cli.terminal import say, streams
 from coprune.cli.train import train
+from coprune.distributed.launch import interrupted, is_loss, joined, leave, lost
+from coprune.distributed.world import world
 from coprune.errors import UserError, typed_on_the_command_line, visible
-from coprune.ranks.join import interrupted, is_loss, joined, leave, lost
-from coprune.ranks.who import world
 
 try:  # typer carries click inside since 0.26
     from typer.exceptions import TyperException as UsageMistake

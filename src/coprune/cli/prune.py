@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from coprune.cli import options as o
 
 if TYPE_CHECKING:
-    from coprune.run.settings import PruneSettings
+    from coprune.pipeline.settings import PruneSettings
 
 
 def prune(
@@ -86,10 +86,10 @@ def prune(
     Without a budget the method's own knee decides.
     """
     from coprune.bounds import Batch
-    from coprune.cli.values import given, model_arguments, numbers, validated, words
-    from coprune.run.job import PruneJob, run_prune
-    from coprune.run.settings import PruneSettings, between_recipe, finetune_recipe
-    from coprune.select import Budget
+    from coprune.budget.counts import Budget
+    from coprune.cli.parsing import given, model_arguments, numbers, validated, words
+    from coprune.pipeline.jobs import PruneJob, run_prune
+    from coprune.pipeline.settings import PruneSettings, between_recipe, finetune_recipe
 
     options = given(
         weighting=weighting,
@@ -179,11 +179,11 @@ def prune(
 
 def summarise(run: Path, settings: PruneSettings | None = None) -> None:
     """Print a finished run on one screen, naming its files."""
-    from coprune.cli.screen import say, table
+    from coprune.cli.terminal import say, table
+    from coprune.pipeline.measure import promise_note, told
     from coprune.plan import Plan
-    from coprune.report import words
+    from coprune.report import formatting as words
     from coprune.result import Code, Result
-    from coprune.run.measure import promise_note, told
     from coprune.store.model import needs_trust
 
     plan, result = Plan.load(run / "plan.json"), Result.load(run / "result.json")

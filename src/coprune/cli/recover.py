@@ -38,9 +38,9 @@ def recover(
 ) -> None:
     """Bring back the accuracy of a model that was pruned anywhere: no labels are read."""
     from coprune.bounds import Batch
+    from coprune.cli.parsing import model_arguments, numbers, validated
     from coprune.cli.prune import summarise
-    from coprune.cli.values import model_arguments, numbers, validated
-    from coprune.run.recover import RecoverJob, run_recover
+    from coprune.pipeline.recover import RecoverJob, run_recover
 
     job = validated(
         RecoverJob,

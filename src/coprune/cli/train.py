@@ -41,11 +41,11 @@ def train(
 ) -> None:
     """Train a base model and write it as a run folder."""
     from coprune.bounds import Bounds
-    from coprune.cli.screen import say
-    from coprune.cli.values import checked, model_arguments, validated
-    from coprune.run.train import TrainJob
-    from coprune.run.train import train as run_train
-    from coprune.training.suited import training
+    from coprune.cli.parsing import checked, model_arguments, validated
+    from coprune.cli.terminal import say
+    from coprune.pipeline.train import TrainJob
+    from coprune.pipeline.train import train as run_train
+    from coprune.training.defaults import training
 
     recipe = validated(
         training,

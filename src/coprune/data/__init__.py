@@ -2,9 +2,9 @@
 
 from coprune.data.dataset import DataSet, in_memory, limited, split_source
 from coprune.data.loader import LoaderSource
-from coprune.data.names import load_data
+from coprune.data.registry import load_data
 from coprune.data.source import ArraySource, MemorySource, Source
-from coprune.data.spread import spread, spread_batches
+from coprune.data.subsample import spread, spread_batches
 from coprune.data.text import TextSource
 
 __all__ = [

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from coprune.data.source import Batch
 from coprune.errors import UserError
-from coprune.forward import Inputs, moved, tensors_of
 from coprune.given import kind_of
+from coprune.tracing.forward import Inputs, moved, tensors_of
 
 
 def pair_of(batch: Any) -> Batch:

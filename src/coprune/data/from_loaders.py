@@ -12,8 +12,8 @@ from coprune.data.dataset import CALIBRATION, DataSet, check_mixed, check_sample
 from coprune.data.loader import EMPTY, LoaderSource, length_of, opened
 from coprune.data.source import Batch, MemorySource, Source, name_of
 from coprune.errors import UserError
-from coprune.forward import part_of
-from coprune.raised import within
+from coprune.tracing.forward import part_of
+from coprune.user_code import within
 
 
 def from_loaders(

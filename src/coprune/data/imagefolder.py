@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from coprune.data.source import Batch, Normalisation, batch_seed, drawn_order, steps_of
+from coprune.distributed.world import own_part, world
 from coprune.errors import UserError
-from coprune.ranks.who import own_part, world
 
 SIZE, MOST = 224, 8192
 """Pixels a side of an input, unless another size is asked for, and at most."""

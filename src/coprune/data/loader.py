@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from coprune.data.batch import pair_of
 from coprune.data.source import Batch, batch_seed, check_finite_inputs, where_in
+from coprune.distributed.world import own_part
 from coprune.errors import UserError, shown
-from coprune.forward import Inputs, part_of, tensors_of
 from coprune.given import kind_of
-from coprune.raised import raised, within
-from coprune.ranks.who import own_part
+from coprune.tracing.forward import Inputs, part_of, tensors_of
+from coprune.user_code import raised, within
 
 _GIVE = "give batches of (inputs, labels): a DataLoader, or a list of them"
 

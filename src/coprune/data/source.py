@@ -17,9 +17,9 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from coprune.distributed.world import own_part
 from coprune.errors import UserError
-from coprune.forward import Inputs, tensors_of
-from coprune.ranks.who import own_part
+from coprune.tracing.forward import Inputs, tensors_of
 
 Batch = tuple[Inputs, Tensor]
 
@@ -41,7 +41,7 @@ class Source(Protocol):
         """One shuffled, augmented pass over ``fraction`` of the samples, less its first ``skip`` batches.
 
         Of each batch the labels of all samples, ``[B]``, and the inputs of this process's part
-        (:func:`coprune.ranks.who.own_part`), ``[b, …]``; with one process, that is the batch.
+        (:func:`coprune.distributed.world.own_part`), ``[b, …]``; with one process, that is the batch.
         """
         ...
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from coprune.data.source import Batch, drawn_order, steps_of
+from coprune.distributed.world import own_part
 from coprune.errors import UserError
-from coprune.forward import part_of
-from coprune.models.libraries import quiet_hub
-from coprune.ranks.who import own_part
+from coprune.models.hubs import quiet_hub
+from coprune.tracing.forward import part_of
 
 _CHUNK = 50
 """Batches of training that are sorted by length together: enough to pad little, few enough to mix."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from coprune.errors import UserError
 from coprune.export.formats import Run
-from coprune.forward import Inputs, logits_of, part_of, samples_in
+from coprune.tracing.forward import Inputs, logits_of, part_of, samples_in
 
 TOLERANCE = 1e-4
 """Largest difference of two logits, relative to the largest logit where that is above 1."""

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from coprune.errors import UserError
 from coprune.export.program import free_axes
-from coprune.forward import Inputs, tensors_of
+from coprune.tracing.forward import Inputs, tensors_of
 
 Run = Callable[[Inputs], Tensor]
 """Inputs ``[N, …]`` → logits ``[N, C]``."""

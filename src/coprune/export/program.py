@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
 from coprune.errors import UserError
-from coprune.forward import Inputs, logits_of, samples_in, tensors_of
+from coprune.tracing.forward import Inputs, logits_of, samples_in, tensors_of
 
 IMAGES = "images"
 """What an exported image model calls its input."""

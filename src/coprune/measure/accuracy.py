@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from coprune.data import Source
-from coprune.data.shares import own_batches, own_steps
+from coprune.data.sharding import own_batches, own_steps
 from coprune.data.source import check_finite_inputs, name_of, where_in
+from coprune.distributed.collectives import gathered, summed
 from coprune.errors import UserError, setting
-from coprune.forward import logits_of, moved, taking
 from coprune.progress import track
-from coprune.raised import within
-from coprune.ranks.exchange import gathered, summed
+from coprune.tracing.forward import logits_of, moved, taking
+from coprune.user_code import within
 
 _NOT_FINITE = "the model returns NaN or Inf on this data; check weights and normalisation"
 

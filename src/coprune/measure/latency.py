@@ -16,8 +16,8 @@ import torch
 from scipy.stats import binom
 from torch import nn
 
-from coprune.forward import Inputs, logits_of, moved, part_of
 from coprune.result import Latency
+from coprune.tracing.forward import Inputs, logits_of, moved, part_of
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
-from coprune.forward import Inputs, logits_of
 from coprune.measure.mode import evaluating
+from coprune.tracing.forward import Inputs, logits_of
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from coprune.errors import setting
-from coprune.forward import Inputs, logits_of, tensors_of
 from coprune.measure.mode import evaluating
 from coprune.memory import check_free, free_bytes
+from coprune.tracing.forward import Inputs, logits_of, tensors_of
 
 
 class _LiveStorages(TorchDispatchMode):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from coprune.data import DataSet
-from coprune.forward import Inputs
 from coprune.measure.accuracy import Score, evaluate
 from coprune.measure.macs import count_macs, count_params
 from coprune.measure.memory import peak_memory
 from coprune.result import Stage, StageName
 from coprune.store.tensors import tensor_file_size
+from coprune.tracing.forward import Inputs
 
 
 def measure_stage(

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from coprune.errors import UserError
-from coprune.forward import FAILURES, said
+from coprune.tracing.forward import FAILURES, said
 
 WRAPPED = ("_orig_mod", "module", "_checkpoint_wrapped_module")
 """What a wrapper calls the module inside."""

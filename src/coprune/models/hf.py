@@ -17,8 +17,8 @@ from torch import nn
 
 from coprune.errors import UserError, shown
 from coprune.files import read_json
-from coprune.models.libraries import quiet_hub
-from coprune.models.names import Source, check_arguments, remember
+from coprune.models.hubs import quiet_hub
+from coprune.models.registry import Source, check_arguments, remember
 
 SCHEME = "hf:"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coprune.errors import UserError, near_matches, shown
-from coprune.raised import place_of, said_by
+from coprune.user_code import place_of, said_by
 
 SCHEME = "python:"
 

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from coprune.files import Count, Figure, read_document, write_text
-from coprune.report import words
-from coprune.report.shell import page
+from coprune.report import formatting as words
+from coprune.report.page import page
 from coprune.report.summary import STAGES, last_measured, notes_of, read_budget, stage_values, summarise
 
 SCHEMA = 1

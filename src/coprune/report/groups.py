@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from coprune.plan import GroupDecision
-from coprune.report import took_over
+from coprune.report import redundancy as took_over
 
 
 def stand_ins(group: GroupDecision) -> list[int | None]:

@@ -9,7 +9,8 @@ from itertools import accumulate, chain
 from typing import Any
 
 from coprune.plan import GroupDecision, Plan
-from coprune.report import took_over, words
+from coprune.report import formatting as words
+from coprune.report import redundancy as took_over
 from coprune.report.groups import finite, short, stand_ins
 
 

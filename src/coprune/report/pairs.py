@@ -1,6 +1,7 @@
 """Removed heads beside the kept ones that stand for them: what both look at.
 
-The mean attention maps are what the run's own profile gathered (:mod:`coprune.cahp.signatures`); a run
+The mean attention maps are what the run's own profile gathered (:mod:`coprune.methods.cahp.signatures`); a
+run
 whose method did not look at maps has none, and its page no pairs.
 
 Shapes: ``L`` layers, ``H`` heads of a layer, ``C`` classes, ``B`` cells a side.
@@ -19,7 +20,9 @@ from safetensors import SafetensorError, safe_open
 from coprune.errors import UserError
 from coprune.files import read_json
 from coprune.plan import GroupDecision, Plan
-from coprune.report import heads, took_over, words
+from coprune.report import formatting as words
+from coprune.report import heads
+from coprune.report import redundancy as took_over
 
 SHOWN = 4
 """Pairs on the page."""

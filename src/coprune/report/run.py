@@ -8,8 +8,10 @@ from typing import Any
 
 from coprune.files import write_text
 from coprune.plan import Plan
-from coprune.report import groups, heads, pairs, search, took_over, words
-from coprune.report.shell import page
+from coprune.report import formatting as words
+from coprune.report import groups, heads, pairs, search
+from coprune.report import redundancy as took_over
+from coprune.report.page import page
 from coprune.result import Result
 
 _ORDER = ("base", "pruned", "recovered", "finetuned")

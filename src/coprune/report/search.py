@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from coprune.plan import Plan
-from coprune.report import words
+from coprune.report import formatting as words
 from coprune.result import Result
 
 _LIMIT = re.compile(r"max_drop=(\d+(?:\.\d*)?(?:e-?\d+)?)")

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from coprune.errors import UserError
-from coprune.forward import FAILURES
 from coprune.models.copies import WRAPPED
 from coprune.store.tensors import read_tensors
+from coprune.tracing.forward import FAILURES
 
 _DEPTH = 4
 _LAST = ("ema", "teacher", "optim")

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from coprune.errors import UserError
-from coprune.forward import FAILURES
+from coprune.tracing.forward import FAILURES
 
 _BYTES, _TIMES = 1 << 28, 400
 _TENSORS, _EACH = 1_000, 16

@@ -25,9 +25,9 @@ from coprune.files import read_document, write_json
 from coprune.folders import mend
 from coprune.models import Source, build, remember, source_of
 from coprune.models.attention import separate_attention, separated_in
-from coprune.models.layout import as_given, is_channels_last, laid_out, noted
-from coprune.models.reparametrised import fold_reparametrised
-from coprune.models.standardised import fold_standardised, folded_in
+from coprune.models.memory_format import as_given, is_channels_last, laid_out, noted
+from coprune.models.parametrizations import fold_reparametrised
+from coprune.models.weight_standardization import fold_standardised, folded_in
 from coprune.store.guard import built_within
 from coprune.store.sizes import Size, check_same_weights, layer_sizes, resize
 from coprune.store.tensors import read_header, read_tensors, write_tensors
@@ -67,7 +67,8 @@ class Description(BaseModel):
         class_name: its class, for messages.
         layers: module name → size attributes after surgery.
         separated: modules whose attention has projections of its own (:mod:`coprune.models.attention`).
-        folded: convolutions whose weight is standardised already (:mod:`coprune.models.standardised`).
+        folded: convolutions whose weight is standardised already
+            (:mod:`coprune.models.weight_standardization`).
         channels_last: the order in memory of its weights.
         transformers: set when ``config.json`` says what builds the model.
         fingerprint: digest of the weights.

@@ -12,7 +12,7 @@ from coprune.errors import UserError, setting
 from coprune.models import Source, accepted_arguments, build
 from coprune.models.attention import separate_attention
 from coprune.models.hf import SCHEME, pretrained
-from coprune.models.libraries import load_published, split_tag
+from coprune.models.hubs import load_published, split_tag
 from coprune.store.checkpoints import fitting, read_checkpoint
 from coprune.store.model import DESCRIPTION, check_finite, load, load_weights
 

@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from coprune.errors import UserError, shown
+from coprune.groups.attention import attention_family, channels_of, relative
+from coprune.groups.layers import has_channels, is_transposed
 from coprune.store.transformers import attention_counts
-from coprune.units.attention import attention_family, channels_of, relative
-from coprune.units.layers import has_channels, is_transposed
 
 # The attributes of a layer that say how large it is; everything else is the factory's business.
 _SIZES = (

@@ -11,9 +11,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
+from coprune.distributed.world import is_first
 from coprune.errors import UserError
 from coprune.files import check_regular, write_bytes
-from coprune.ranks.who import is_first
 
 
 def _serialised(tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None) -> bytes:

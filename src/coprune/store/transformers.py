@@ -19,9 +19,9 @@ from torch import nn
 
 from coprune.errors import UserError, shown
 from coprune.files import read_json, write_bytes
-from coprune.forward import FAILURES
+from coprune.groups.attention import attention_family
 from coprune.models.hf import CONFIG, TOKENIZER_FILES, read_config, tamed
-from coprune.units.attention import attention_family
+from coprune.tracing.forward import FAILURES
 
 GENERATION = "generation_config.json"
 

@@ -2,6 +2,6 @@
 
 from coprune.surgery.channels import apply_plan, check_fits, cut
 from coprune.surgery.mask import masked
-from coprune.surgery.trial import sound
+from coprune.surgery.verify import sound
 
 __all__ = ["apply_plan", "check_fits", "cut", "masked", "sound"]

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from coprune import given
 from coprune.errors import UserError, shown
-from coprune.forward import FAILURES, Inputs, check_takes
+from coprune.groups import trace
+from coprune.groups.layers import Side, channel_count
+from coprune.groups.trace import pruning_group
 from coprune.models import remember, source_of
+from coprune.models.canonicalize import ready
 from coprune.models.copies import copied
-from coprune.models.layout import as_given
-from coprune.models.ready import ready
+from coprune.models.memory_format import as_given
 from coprune.plan import GroupDecision, Member, Plan
 from coprune.surgery.slices import is_sliced, slice_units
-from coprune.units import trace
-from coprune.units.layers import Side, channel_count
-from coprune.units.trace import pruning_group
+from coprune.tracing.forward import FAILURES, Inputs, check_takes
 
 
 def cut(model: nn.Module, decisions: tuple[GroupDecision, ...], example: Inputs) -> nn.Module:
@@ -114,7 +114,7 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
 
 
 def apply_plan(model: nn.Module, plan: Plan | str | Path, example: Inputs) -> nn.Module:
-    """:func:`cut` with a plan, or its file, of a model as its user has it (:mod:`coprune.models.ready`).
+    """:func:`cut` with a plan, or its file, of a model as its user has it (:mod:`.canonicalize`).
 
     Raises:
         UserError: no model, no plan, or a plan for another model; the model does not take the example, or

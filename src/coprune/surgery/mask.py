@@ -9,11 +9,11 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from coprune.groups import channel_indices, unit_axis
+from coprune.groups.layers import channel_count, is_channel_norm
 from coprune.plan import GroupDecision
 from coprune.surgery.channels import check_fits
 from coprune.surgery.slices import slice_passing
-from coprune.units import channel_indices, unit_axis
-from coprune.units.layers import channel_count, is_channel_norm
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Cut attention heads, feed-forward neurons and coupled channels: slice the layers that members name.
 
 No graph is traced: members say which rows and columns belong to which unit
-(:mod:`coprune.units.attention`, :mod:`coprune.units.coupled`), all of them counted in the unpruned model.
+(:mod:`coprune.groups.attention`, :mod:`coprune.groups.coupled`), all of them counted in the unpruned model.
 So groups that share a concatenation do not get into each other's way.
 """
 
@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from coprune.errors import UserError
-from coprune.plan import GroupDecision
-from coprune.units import channel_indices
-from coprune.units.attention import attention_family, transformer_groups
-from coprune.units.layers import (
+from coprune.groups import channel_indices
+from coprune.groups.attention import attention_family, transformer_groups
+from coprune.groups.layers import (
     channel_count,
     grouping,
     is_channelwise,
@@ -26,6 +25,7 @@ from coprune.units.layers import (
     is_mixing,
     is_transposed,
 )
+from coprune.plan import GroupDecision
 
 TABLES = ("relative_position_bias_table",)
 """Parameters ``[places, heads]`` of modules that are no layers of PyTorch (BEiT, Swin)."""

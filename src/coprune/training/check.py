@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from coprune.errors import UserError, is_out_of_memory
-from coprune.forward import Inputs, logits_of, part_of
 from coprune.measure.accuracy import check_outputs
 from coprune.models.copies import copied
-from coprune.raised import raised
+from coprune.tracing.forward import Inputs, logits_of, part_of
 from coprune.training.accelerator import precision_of
 from coprune.training.recipe import Recipe
+from coprune.user_code import raised
 
 
 def check_trains(model: nn.Module, example: Inputs, recipe: Recipe, *, classes: int, device: str) -> None:

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coprune.forward import Inputs, logits_of
-from coprune.ranks.exchange import gathered_tensors
-from coprune.ranks.who import world
-from coprune.units.layers import channel_count, is_convolution, is_dense, is_transposed
+from coprune.distributed.collectives import gathered_tensors
+from coprune.distributed.world import world
+from coprune.groups.layers import channel_count, is_convolution, is_dense, is_transposed
+from coprune.tracing.forward import Inputs, logits_of
 
 Recorded = dict[str, list[Tensor]]
 """Module → what it handed on, an entry a run of it."""

@@ -22,17 +22,16 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from coprune.data import Source, limited
 from coprune.data.source import batch_seed, check_finite_inputs, where_in
+from coprune.distributed.collectives import gathered, summed
+from coprune.distributed.world import is_first, own, own_part, rank, world
 from coprune.errors import UserError, setting
-from coprune.forward import Inputs, logits_of, moved, taking
 from coprune.measure.accuracy import check_outputs
 from coprune.measure.mode import evaluating
 from coprune.progress import track
-from coprune.raised import within
-from coprune.ranks.exchange import gathered, summed
-from coprune.ranks.who import is_first, own, own_part, rank, world
+from coprune.tracing.forward import Inputs, logits_of, moved, taking
 from coprune.training.accelerator import accelerated, layout_of, put_back
+from coprune.training.adaptive_clipping import limit_gradients
 from coprune.training.checkpoint import Checkpoint
-from coprune.training.clip import limit_gradients
 from coprune.training.distill import (
     Answers,
     Block,
@@ -41,9 +40,10 @@ from coprune.training.distill import (
     matching_loss,
     recorded,
 )
-from coprune.training.frozen import thawed
-from coprune.training.quiet import Quiet, silence
+from coprune.training.freezing import thawed
+from coprune.training.no_dropout import Quiet, silence
 from coprune.training.recipe import Recipe, optimizer_for, scheduler
+from coprune.user_code import within
 
 
 class DivergedError(UserError):

@@ -1,5 +1,0 @@
-"""Rival methods behind the same signature."""
-
-from coprune.baselines.rankings import RIVALS
-
-__all__ = ["RIVALS"]

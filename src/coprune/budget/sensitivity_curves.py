@@ -1,0 +1,209 @@
+"""What it costs the network when one group alone keeps k units, for every k.
+
+Reconstruction errors of different layers cannot be compared: late errors are common to all pixels
+and pass undiminished, early ones average out. So the divergence of the network's output is measured
+for each group at a few sizes, and the selection's own loss is scaled to go through these points.
+Measured so, a group is judged as if no layer behind it would be solved again; the selection's loss
+does not see that far. The geometric mean of both shared out budgets better than either, on networks
+with and without skip paths (docs/complementary.md).
+
+Shapes: ``U`` units, ``b`` values of a unit that a consumer reads at a place, ``D = U·b``,
+``K`` kept units, ``O`` outputs of a consumer, ``C`` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coprune.data import Source
+from coprune.data.subsample import spread_batches
+from coprune.distributed.collectives import gathered
+from coprune.distributed.world import own
+from coprune.groups import ChannelGroup
+from coprune.groups.layers import filters, is_linear
+from coprune.progress import track
+from coprune.statistics import Consumer
+from coprune.tracing.forward import moved
+from coprune.tracing.replay import Replay
+
+LEVELS = (0.5, 0.25, 0.125)
+"""Shares of a group's units at which it is measured."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        work: samples times measurements: the more groups, the fewer samples each, so that the time
+            grows with the depth and not with its square.
+        least, most: samples.
+        batch: samples of a forward pass; texts of one batch are padded to its longest.
+    """
+
+    work: int
+    least: int
+    most: int
+    batch: int
+
+
+IMAGES = Effort(work=12_000, least=64, most=500, batch=125)
+
+TEXTS = Effort(work=2_000, least=48, most=500, batch=16)
+"""A sentence costs as much as many small images."""
+
+
+class Curved(Protocol):
+    """A choice that knows its own loss for every k."""
+
+    @property
+    def group(self) -> ChannelGroup:
+        """The group."""
+        ...
+
+    @property
+    def loss(self) -> Tensor:
+        """``[U + 1]`` float64: what is lost when k are kept."""
+        ...
+
+    @property
+    def consumers(self) -> tuple[Consumer, ...]:
+        """What reads the group."""
+        ...
+
+    def kept(self, k: int) -> Tensor:
+        """The units that stay, sorted, ``[K]``."""
+        ...
+
+
+@torch.no_grad()
+def measured_curves(
+    model: nn.Module, choices: Sequence[Curved], source: Source, *, device: str = "cpu"
+) -> dict[str, Tensor]:
+    """Divergence of the network's output when one group alone is pruned, for every k.
+
+    The processes of a run share out the measurements; each is made by one of them, on all samples.
+
+    Args:
+        model: unpruned; left as it is.
+        choices: one a group.
+        source: calibration samples; labels are not read.
+        device: where to compute.
+
+    Returns:
+        Group name → ``[U + 1]`` float64, never rising with k: the geometric mean of the KL divergence
+        (nats) and the selection's loss when k units are kept.
+    """
+    model.to(device).eval()
+    plan = [(choice, k) for choice in choices for k in _levels(choice.group.size)]
+    first, _ = next(iter(source.batches(1)))
+    effort = IMAGES if isinstance(first, Tensor) else TEXTS
+    count = max(effort.least, min(effort.most, effort.work // max(1, len(plan))))
+    inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=effort.batch)]
+    replay = Replay(model, inputs)
+    reference = replay.logits.double().log_softmax(1)
+    mine: list[tuple[str, int, float]] = []
+    for choice, k in track(own(plan), label="sensitivity of groups", total=len(own(plan))):
+        with pruned_alone(model, choice.consumers, choice.kept(k), choice.group.size):
+            found = replay.again(c.layer for c in choice.consumers).double().log_softmax(1)
+        divergence = F.kl_div(found, reference, log_target=True, reduction="batchmean")
+        mine.append((choice.group.name, k, float(divergence)))
+    points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
+    for name, k, value in (point for share in gathered(mine) for point in share):
+        points[name][k] = value
+    return {
+        c.group.name: (through(c.loss, points[c.group.name]) * c.loss).clamp_min(0).sqrt() for c in choices
+    }
+
+
+def _levels(size: int) -> list[int]:
+    return sorted({max(1, round(level * size)) for level in LEVELS} - {size})
+
+
+def through(loss: Tensor, points: dict[int, float]) -> Tensor:
+    """The loss, scaled so that it passes through measured points.
+
+    The factor is interpolated in k, in logarithms, and constant beyond the outermost points.
+
+    Args:
+        loss: ``[U + 1]``, falling to 0 at k = U.
+        points: k → measured value.
+
+    Returns:
+        ``[U + 1]``, never rising with k.
+    """
+    tiny = 1e-12
+    if not points:
+        return loss
+    at = sorted(points)
+    factors = torch.tensor(
+        [max(points[k], tiny) / max(float(loss[k]), tiny) for k in at], dtype=torch.float64
+    )
+    size = len(loss) - 1
+    k = torch.arange(size + 1, dtype=torch.float64)
+    place = torch.tensor(at, dtype=torch.float64)
+    right = torch.searchsorted(place, k).clamp(1, max(1, len(at) - 1)) if len(at) > 1 else None
+    if right is None:
+        factor = factors.log().expand(size + 1)
+    else:
+        left = right - 1
+        share = ((k - place[left]) / (place[right] - place[left])).clamp(0, 1)
+        factor = factors.log()[left] * (1 - share) + factors.log()[right] * share
+    curve = loss * factor.exp()
+    return curve.flip(0).cummax(0).values.flip(0)
+
+
+@contextmanager
+def pruned_alone(model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, units: int) -> Iterator[None]:
+    """Within the context the consumers read the kept units only, and are solved again on them.
+
+    W'_K = W C_·K (C_KK + λI)⁻¹, and what the removed units said on average is added to the output.
+
+    Args:
+        model: changed only within the context.
+        consumers: of the group.
+        kept: ``[K]`` int64.
+        units: ``U``.
+    """
+    with ExitStack() as changes:
+        for consumer in consumers:
+            layer = model.get_submodule(consumer.layer)
+            weight = filters(layer)
+            solved, shift = resolved(consumer, kept, units)
+            solved, shift = solved.to(weight), shift.to(weight)
+            changes.callback(weight.copy_, weight.detach().clone())
+            every = torch.arange(weight.shape[1])
+            channels = every if consumer.channels is None else consumer.channels.flatten()
+            channels = channels.to(weight.device)
+            part = weight[:, channels]
+            each = part[0].numel() // solved.shape[1]
+            # Where neighbouring pixels were averaged, each gets its share.
+            weight[:, channels] = (solved.repeat_interleave(each, 1) / each).view_as(part)
+            changes.enter_context(layer.register_forward_hook(_adding(shift, linear=is_linear(layer))))
+        yield
+
+
+def _adding(shift: Tensor, *, linear: bool) -> Callable[..., Tensor]:
+    def add(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        return output + (shift if linear else shift.view(-1, *(1 for _ in output.shape[2:])))
+
+    return add
+
+
+def resolved(consumer: Consumer, kept: Tensor, units: int, *, ridge: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """Weights of a consumer on the kept units, others 0, ``[O, D]``, and what to add, ``[O]``."""
+    each = consumer.weight.shape[1] // units
+    columns = (kept.unsqueeze(1) * each + torch.arange(each)).flatten()
+    system = consumer.covariance[columns][:, columns].clone()
+    system.diagonal().add_(ridge * consumer.covariance.diagonal().mean().clamp_min(1e-30))
+    solved = torch.zeros_like(consumer.weight)
+    right = consumer.covariance[columns] @ consumer.weight.T
+    solved[:, columns] = torch.linalg.solve(system, right).T
+    return solved, (consumer.weight - solved) @ consumer.mean

@@ -1,5 +1,0 @@
-"""CAHP: head signatures → distances → clusters → the number of heads, all layers at once."""
-
-from coprune.cahp.method import CAHP, CAHPSettings
-
-__all__ = ["CAHP", "CAHPSettings"]

@@ -1,0 +1,1 @@
+"""k-medoids of every k, silhouette, knee, embedding and class separability. Knows nothing of networks."""

@@ -1,0 +1,207 @@
+"""Distances between the profiles of a group's units, exactly, without ever holding a profile.
+
+With K = e^−B the overlap of two classes seen by one unit (:mod:`coprune.clustering.jeffries_matusita`), JM is
+2 (1 − K), so two units are at the distance ‖JM_u − JM_v‖ = 2 ‖K_u − K_v‖ over all class pairs and cells, and
+
+    K = √(2 σp σq / (σp² + σq²)) · e^−(μp − μq)² / (4 (σp² + σq²)) :
+
+one reciprocal square root and one exponential a pair and unit; logarithms are needed for neither. Tiles
+of classes × classes are added up in the Gram matrix, of which half is computed, and half of the tiles,
+since K is symmetric; memory does not depend on the number of pairs.
+
+Shapes: ``C`` classes, ``U`` units, ``G`` grid cells, ``P = C(C−1)/2`` class pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from coprune.clustering.jeffries_matusita import floor_variance
+from coprune.statistics.moments import Moments
+
+TILE_VALUES = 1 << 18
+"""Overlaps worked out at a time: three buffers of that many stay in the processor's cache."""
+
+SINGLE_WORK = 1 << 35
+"""From so many multiply-adds on (``U² · P · G``) the Gram matrix is added up in float32: below, float64
+takes seconds at most."""
+
+_FLUSH_ROWS = 4096  # rows added up in float32 before they go into the float64 sum
+_ROWS = 1024  # rows multiplied at a time, in as many tiles as they fill: a product of few is slow
+_PANEL = 128  # columns of the Gram matrix computed at a time; what lies left of the diagonal is left out
+_SAME = {torch.float64: 1e-12, torch.float32: 2e-3}  # squared distances, over the two profiles' size
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """What a group's units see of the classes: centred means and positive variances, a unit's own scale.
+
+    A profile does not depend on a unit's origin and scale, and both are chosen so that float32 has them.
+
+    Attributes:
+        half: half the means, ``[C, G, U]`` float64.
+        variance: ``[C, G, U]`` float64.
+    """
+
+    half: Tensor
+    variance: Tensor
+
+    @staticmethod
+    def of(moments: Moments, *, relative_eps: float, device: str = "cpu") -> Gaussians:
+        """Of one group; ``relative_eps`` as in :func:`floor_variance`."""
+        variance = floor_variance(moments, relative_eps=relative_eps).transpose(1, 2)
+        mean = moments.mean.transpose(1, 2)
+        scale = variance.mean(0, keepdim=True)
+        half = 0.5 * (mean - mean.mean(0, keepdim=True)) / scale.sqrt()
+        return Gaussians(half.contiguous().to(device), (variance / scale).contiguous().to(device))
+
+    def units(self, index: Tensor) -> Gaussians:
+        """Some of the units."""
+        return Gaussians(self.half[..., index].contiguous(), self.variance[..., index].contiguous())
+
+
+def exact_work(moments: Moments) -> int:
+    """Multiply-adds of the whole Gram matrix, ``U² · P · G``."""
+    classes, units, cells = moments.mean.shape
+    return units**2 * cells * (classes * (classes - 1) // 2)
+
+
+def profile_distances(
+    moments: Moments, *, relative_eps: float, device: str = "cpu", single: bool | None = None
+) -> Tensor:
+    """Euclidean distances between the units' profiles.
+
+    Large groups are added up in float32 (differences of means in float64, sums of blocks in float64):
+    distances are then right to 1e-4 of themselves, usually 1e-7; units so near each other that float32
+    could not tell are compared once more, in float64. Where even there a squared distance is below the
+    rounding of the Gram matrix the two units are the same and get exactly 0, since the silhouette leaves
+    duplicates out by that.
+
+    Args:
+        moments: of one group.
+        relative_eps: see :func:`coprune.clustering.jeffries_matusita.floor_variance`.
+        device: where to compute.
+        single: whether in float32; None: from ``SINGLE_WORK`` on.
+
+    Returns:
+        ``[U, U]`` float64 on the CPU, symmetric, zero diagonal.
+    """
+    seen = Gaussians.of(moments, relative_eps=relative_eps, device=device)
+    if single is None:
+        # Of variances in a smaller proportion float32 has no roots.
+        single = exact_work(moments) >= SINGLE_WORK and relative_eps >= 1e-12
+    if not single:
+        square, _ = _squared(seen, torch.float64)
+        return square.sqrt().cpu()
+    square, near = _squared(seen, torch.float32)
+    return refined(square, near, seen).sqrt().cpu()
+
+
+def refined(square: Tensor, near: Tensor, seen: Gaussians) -> Tensor:
+    """Squared distances, with those of units that are near each other computed again in float64.
+
+    Args:
+        square: ``[U, U]`` float64; changed in place.
+        near: which distances are not to be relied on, ``[U, U]`` bool, symmetric.
+        seen: what the units see.
+    """
+    for index in _components(near):
+        part, _ = _squared(seen.units(index), torch.float64)
+        square[index.unsqueeze(1), index] = part
+    return square
+
+
+def _components(near: Tensor) -> list[Tensor]:
+    """Sets of more than one unit that hang together by pairs that are near; ``near`` is ``[U, U]`` bool."""
+    near = near.cpu()
+    linked = near.any(1).nonzero()[:, 0]
+    if not len(linked):
+        return []
+    count, labels = connected_components(csr_matrix(near[linked][:, linked].numpy()), directed=False)
+    found = torch.from_numpy(labels)
+    return [linked[found == c] for c in range(count)]
+
+
+def _squared(seen: Gaussians, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Squared distances ``[U, U]`` float64, and which of them are lost in rounding and set to 0.
+
+    The latter without the diagonal.
+    """
+    classes, _, units = seen.half.shape
+    gram = torch.zeros(units, units, dtype=torch.float64, device=seen.half.device)
+    partial = gram if dtype == torch.float64 else torch.zeros_like(gram, dtype=dtype)
+    starts = range(0, units, _PANEL)
+    waiting = 0
+    for rows in _rows(seen, dtype):
+        for i in starts:
+            partial[i : i + _PANEL, i:].addmm_(rows[:, i : i + _PANEL].T, rows[:, i:])
+        waiting += len(rows)
+        if partial is not gram and waiting >= _FLUSH_ROWS:
+            gram += partial
+            partial.zero_()
+            waiting = 0
+    if partial is not gram:
+        gram += partial
+    gram = gram.triu_()
+    norm = gram.diagonal()
+    size = norm.unsqueeze(0) + norm.unsqueeze(1)
+    square = (size - 2 * gram).triu_(1)
+    # Overlaps are at most 1 and round by eps of that, however near all of these units are to each other.
+    rounding = seen.half.numel() // units * classes * (8 * torch.finfo(dtype).eps) ** 2
+    near = (square <= _SAME[dtype] * size + rounding).triu_(1)
+    square[near] = 0
+    return 4 * (square + square.T).clamp_min_(0), near | near.T
+
+
+def _rows(seen: Gaussians, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Overlaps of all class pairs, some tiles at a time, ``[rows, U]``; a row less its mean.
+
+    Distances do not depend on the origin, and a central one keeps the Gram matrix small. Tiles on the
+    diagonal have every pair twice (and K = 1 for the pair of a class with itself, which says nothing), so
+    their rows weigh √½. The tensor that is handed out is used again.
+    """
+    classes, cells, units = seen.half.shape
+    side = min(classes, max(1, math.isqrt(TILE_VALUES // (cells * units))))
+    variance = seen.variance.to(dtype)
+    # √√2·√σ, of which a product of two is √(2 σp σq).
+    root = (seen.variance.sqrt() * math.sqrt(2)).sqrt().to(dtype)
+    tile = side * side * cells
+    work = [torch.empty(tile * units, dtype=dtype, device=variance.device) for _ in range(2)]
+    found = torch.empty(tile * max(1, _ROWS // tile), units, dtype=dtype, device=variance.device)
+    filled = 0
+    for a in range(0, classes, side):
+        p = slice(a, a + side)
+        for b in range(a, classes, side):
+            q = slice(b, b + side)
+            shape = (min(side, classes - a), min(side, classes - b), cells, units)
+            rows = found[filled : filled + math.prod(shape[:3])]
+            y, z = (w[: math.prod(shape)].view(shape) for w in work)
+            _overlap(seen.half, variance, root, p, q, (rows.view(shape), y, z))
+            rows.sub_(rows.mean(1, keepdim=True))
+            if a == b:
+                rows.mul_(math.sqrt(0.5))
+            filled += len(rows)
+            if filled + tile > len(found):
+                yield found[:filled]
+                filled = 0
+    yield found[:filled]
+
+
+def _overlap(
+    half: Tensor, variance: Tensor, root: Tensor, p: slice, q: slice, work: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    """K of classes ``p`` × ``q``, ``[p, q, G, U]``, into the first of the work tensors of that shape."""
+    x, y, z = work
+    torch.add(variance[p].unsqueeze(1), variance[q], out=y).rsqrt_()
+    # In float64: means may be far apart in proportion to what separates two of them.
+    torch.sub(half[p].unsqueeze(1), half[q], out=x)
+    x.mul_(y).square_().neg_().exp_()
+    torch.mul(root[p].unsqueeze(1), root[q], out=z)
+    x.mul_(z).mul_(y)

@@ -1,1 +1,0 @@
-"""Methods × budgets × seeds: same budget, same recovery, same fine-tuning."""

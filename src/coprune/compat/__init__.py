@@ -1,0 +1,1 @@
+"""Other libraries' internals, each in one module with the versions it knows."""

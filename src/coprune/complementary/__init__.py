@@ -1,5 +1,0 @@
-"""Keep the units whose part the others could not take over. Knows nothing of surgery and training."""
-
-from coprune.complementary.method import COMPLEMENTARY, ComplementaryChoice, ComplementarySettings
-
-__all__ = ["COMPLEMENTARY", "ComplementaryChoice", "ComplementarySettings"]

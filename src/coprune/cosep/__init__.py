@@ -1,5 +1,0 @@
-"""CoSeP: class-conditional moments → separability → clusters → silhouette's knee, a group at a time."""
-
-from coprune.cosep.method import COSEP, CoSePSettings
-
-__all__ = ["COSEP", "CoSePSettings"]

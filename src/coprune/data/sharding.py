@@ -1,0 +1,66 @@
+"""A process's share of a pass over a source: whole batches, as one process alone would make them.
+
+Sharing out batches and not samples keeps every forward pass what it is with one process, so that only
+the order of float64 sums can differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from coprune.data.source import Source
+from coprune.distributed.world import own, world
+from coprune.tracing.forward import Inputs
+
+
+class OwnBatch(NamedTuple):
+    """A batch of this process.
+
+    Attributes:
+        number: of the batch among all.
+        start: number of its first sample among all.
+        inputs: ``[B, …]``.
+        labels: ``[B]`` int64.
+    """
+
+    number: int
+    start: int
+    inputs: Inputs
+    labels: Tensor
+
+
+def own_steps(source: Source, batch_size: int) -> int:
+    """How many batches this process has."""
+    return len(own(range(source.steps(batch_size))))
+
+
+def own_batches(
+    source: Source, batch_size: int, *, chosen: Sequence[int] | None = None
+) -> Iterator[OwnBatch]:
+    """The batches of this process, in order; with one process, all.
+
+    Args:
+        source: the same in every process.
+        batch_size: samples of a batch.
+        chosen: numbers of the batches to look at, ascending; None: all.
+    """
+    mine = own(range(source.steps(batch_size)) if chosen is None else chosen)
+    take = getattr(source, "take", None)
+    if world() > 1 and take is not None:
+        if not mine:
+            return
+        # Only these are read from disk.
+        indices = [torch.arange(n * batch_size, min((n + 1) * batch_size, len(source))) for n in mine]
+        for number, (inputs, labels) in zip(mine, take(torch.cat(indices)).batches(batch_size), strict=True):
+            yield OwnBatch(number, number * batch_size, inputs, labels)
+        return
+    wanted, start = set(mine), 0
+    for number, (inputs, labels) in enumerate(source.batches(batch_size)):
+        # A user's own loader makes batches of its own size, and need not know how many.
+        if number in wanted or (world() == 1 and chosen is None):
+            yield OwnBatch(number, start, inputs, labels)
+        start += len(labels)

@@ -1,0 +1,19 @@
+"""What can be removed together? Knows nothing of data and methods."""
+
+from coprune.groups.attention import find_transformer_units
+from coprune.groups.find import cost_model, find_units
+from coprune.groups.group import ChannelGroup, CostModel, Quantity, Units, channel_indices, unit_axis
+from coprune.groups.trace import trace
+
+__all__ = [
+    "ChannelGroup",
+    "CostModel",
+    "Quantity",
+    "Units",
+    "channel_indices",
+    "cost_model",
+    "find_transformer_units",
+    "find_units",
+    "trace",
+    "unit_axis",
+]

@@ -1,0 +1,269 @@
+"""Find attention heads and feed-forward neurons by the table of families.
+
+No tracing: a head is a block of rows of the query, key and value projections and of columns of the
+output projection, whatever happens in between. That holds for the families of
+:mod:`coprune.groups.families`, whose forward passes were read for it.
+
+Shapes: ``U`` units of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from torch import nn
+
+from coprune.groups.families import (
+    ATTENTIONS,
+    FEED_FORWARDS,
+    FIXED_WIDTH,
+    AttentionFamily,
+    FeedForwardFamily,
+    Refusal,
+)
+from coprune.groups.group import ChannelGroup, Units
+from coprune.groups.layers import is_convolution, is_linear
+from coprune.plan import Member, Skipped
+
+_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "num_key_value_groups")
+
+
+OUTSIDE = "outside the attention and feed-forward blocks"
+"""Why a dense layer is no unit of a transformer, if there is no other reason."""
+
+
+def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Units | None:
+    """Attention heads and feed-forward neurons of a transformer, and the layers left alone.
+
+    Args:
+        model: looked at, never called.
+        skip: module names to leave alone; a container stands for all layers inside it.
+
+    Returns:
+        One group of heads an attention module (key/value heads with grouped queries), one of neurons
+        a feed-forward block, in the order of the network, each of two units at least; None when the model
+        has no attention whose heads are known.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    groups, refused = _groups(model, modules)
+    if not groups:
+        return None
+    foreign = dict(_foreign(model))
+    kept, skipped = [], dict(refused | foreign)
+    for group in groups:
+        own = [m.layer for m in group.members if m.role != "consumer"]
+        if any(within(layer, skip) for layer in own):
+            skipped |= dict.fromkeys(
+                (m.layer for m in group.of_role("producer")), "left alone as asked (--skip)"
+            )
+        elif group.size < 2:
+            one = "head" if group.kind == "heads" else "neuron"
+            skipped |= dict.fromkeys((m.layer for m in group.of_role("producer")), f"makes a single {one}")
+        else:
+            kept.append(group)
+    skipped = {**dict(_rest(model, groups)), **skipped}
+    order = {name: at for at, name in enumerate(modules)}
+    return Units(
+        tuple(kept),
+        tuple(Skipped(layer=n, reason=why) for n, why in sorted(skipped.items(), key=lambda i: order[i[0]])),
+    )
+
+
+def unknown_heads(model: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, str]:
+    """Attention modules whose heads cannot be told apart, with the reason and the way out.
+
+    Args:
+        model: looked at, never called.
+        skip: module names to leave alone anyway.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    _, refused = _groups(model, modules)
+    return {
+        name: (
+            f"the heads of '{name}' ({type(modules[name]).__name__}) cannot be found: {why}; "
+            f"docs/transformers.md says how to add yours, --skip {name} leaves it alone"
+        )
+        for name, why in {**refused, **dict(_foreign(model))}.items()
+        if not within(name, skip)
+    }
+
+
+def transformer_groups(model: nn.Module) -> tuple[ChannelGroup, ...]:
+    """All groups of heads and of neurons, in the order of the network; none for other models."""
+    return _groups(model, dict(model.named_modules(remove_duplicate=False)))[0]
+
+
+def attention_family(name: str, module: nn.Module) -> AttentionFamily | None:
+    """The table's entry for an attention module, or None.
+
+    Args:
+        name: the module's full name in its model.
+        module: any module.
+    """
+    return next(
+        (f for f in ATTENTIONS if _is_of(f, module) and f.called in (None, name.rpartition(".")[2])), None
+    )
+
+
+def within(layer: str, names: Sequence[str]) -> bool:
+    """Whether a layer is one of the names, or inside one of them."""
+    return any(layer == name or layer.startswith(f"{name}.") for name in names)
+
+
+def channels_of(layer: nn.Module, side: Literal["input", "output"]) -> int | None:
+    """How many channels a linear layer reads or makes; None for other layers."""
+    names = ("in_features", "nx") if side == "input" else ("out_features", "nf")
+    return next((getattr(layer, n) for n in names if hasattr(layer, n)), None) if is_linear(layer) else None
+
+
+def _is_of(family: AttentionFamily | FeedForwardFamily, module: nn.Module) -> bool:
+    kind = type(module)
+    parts, home = kind.__module__.split("."), [part for part in family.home.split(".") if part]
+    return kind.__name__ in family.classes and parts[: len(home)] == home
+
+
+def _groups(
+    model: nn.Module, modules: Mapping[str, nn.Module]
+) -> tuple[tuple[ChannelGroup, ...], dict[str, str]]:
+    """All groups, and modules of known families that are left alone, with the reason."""
+    heads: list[ChannelGroup] = []
+    neurons: list[ChannelGroup] = []
+    refused: dict[str, str] = {}
+    attention = False
+    present = {type(module).__name__ for module in model.modules()}
+    for name, module in model.named_modules():
+        family = attention_family(name, module)
+        if isinstance(module, nn.MultiheadAttention):
+            attention, refused[name] = True, FIXED_WIDTH
+        elif family is not None:
+            attention = True
+            beside = next((r.reason for r in family.beside if r.attribute in present), None)
+            found = beside or _refusal(module, family.unless) or _heads(name, module, family, modules)
+            if isinstance(found, str):
+                refused[name] = found
+            else:
+                heads.append(found)
+        block = next((f for f in FEED_FORWARDS if _is_of(f, module)), None)
+        # As convolutions, such blocks are traced like any other.
+        if block is not None and channels_of(modules[relative(name, block.second)], "input"):
+            reason = _refusal(module, block.unless)
+            first = [relative(name, layer) for layer in block.first]
+            if reason:
+                refused |= dict.fromkeys(first, reason)
+            else:
+                neurons.append(_neurons(first, relative(name, block.second), modules, parts=block.parts))
+    if not attention:
+        return (), {}
+    order = {name: at for at, name in enumerate(modules)}
+    groups = sorted([*_joined(heads), *neurons], key=lambda g: order[g.name])
+    return tuple(groups), refused
+
+
+def _refusal(module: nn.Module, unless: tuple[Refusal, ...]) -> str | None:
+    for refusal in unless:
+        part = getattr(module, refusal.attribute, None)
+        if part is not None and part is not False and not isinstance(part, nn.Identity):
+            return refusal.reason
+    return None
+
+
+def relative(name: str, path: str) -> str:
+    """The full name of a layer that is named relative to a module."""
+    while path.startswith("../"):
+        name, path = name.rpartition(".")[0], path.removeprefix("../")
+    return f"{name}.{path}" if name else path
+
+
+def _heads(
+    name: str, module: nn.Module, family: AttentionFamily, modules: Mapping[str, nn.Module]
+) -> ChannelGroup | str:
+    """The heads of one attention module, or why they cannot be told apart."""
+    head_size = getattr(module, family.head_size) if family.head_size else 0
+    parts: list[tuple[str, int, int, int]] = []
+    for projection in family.projections:
+        layer = relative(name, projection.layer)
+        width = channels_of(modules[layer], "output") if layer in modules else None
+        if width is None and projection.optional:
+            continue
+        if width is None:
+            return f"its {projection.layer} is no linear layer"
+        part = width // projection.parts
+        if not head_size:
+            head_size = part // getattr(module, family.scaled[0])
+        parts.append((layer, projection.part * part, part, part // (head_size * projection.each)))
+    out = relative(name, family.out)
+    read = channels_of(modules[out], "input") if out in modules else None
+    size = min((heads for *_, heads in parts), default=0)
+    if read is None or size < 1 or read % size or any(part % size for _, _, part, _ in parts):
+        return f"its {family.out} and projections do not divide into heads of {head_size}"
+    members = [
+        Member(layer=layer, role="producer", offset=offset, span=part // size)
+        for layer, offset, part, _ in parts
+    ]
+    # The module itself counts heads, computes with them, and may own parameters of theirs.
+    members.append(Member(layer=name, role="carrier", span=head_size if family.parameters else 1))
+    carriers = (relative(name, path) for path in family.carriers)
+    members += [Member(layer=c, role="carrier") for c in carriers if c in modules and c != name]
+    members.append(Member(layer=out, role="consumer", span=read // size))
+    return ChannelGroup(name, size, tuple(members), "heads")
+
+
+def _neurons(first: list[str], second: str, modules: Mapping[str, nn.Module], *, parts: int) -> ChannelGroup:
+    size = channels_of(modules[second], "input") or 0
+    producers = tuple(
+        Member(layer=layer, role="producer", offset=part * size) for layer in first for part in range(parts)
+    )
+    return ChannelGroup(first[0], size, (*producers, Member(layer=second, role="consumer")), "neurons")
+
+
+def _joined(groups: list[ChannelGroup]) -> list[ChannelGroup]:
+    """Groups that share a layer become one, under the name of the first."""
+    joined: list[ChannelGroup] = []
+    for group in groups:
+        layers = {m.layer for m in group.members}
+        other = next((g for g in joined if layers & {m.layer for m in g.members}), None)
+        if other is None:
+            joined.append(group)
+        else:
+            members = tuple(dict.fromkeys((*other.members, *group.members)))
+            joined[joined.index(other)] = ChannelGroup(other.name, other.size, members, "heads")
+    return joined
+
+
+def _foreign(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Modules that look like attention but are in no entry of the table."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        counts = any(isinstance(getattr(module, a, None), int) for a in _COUNTS)
+        linear = any(channels_of(child, "output") for child in module.children())
+        known = attention_family(name, module) is not None or isinstance(module, nn.MultiheadAttention)
+        if "attention" in kind.lower() and counts and linear and not known:
+            yield name, f"{kind} is attention of an unknown family"
+
+
+def _rest(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator[tuple[str, str]]:
+    """Every layer with channels that makes no unit, with the reason."""
+    made = {m.layer for g in groups for m in g.members if m.role != "consumer"}
+    read = {m.layer for g in groups for m in g.of_role("consumer")}
+    dense = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) or is_convolution(module) or channels_of(module, "output")
+    ]
+    for name in dense:
+        if name in made:
+            continue
+        if name in read:
+            yield name, "adds to the residual stream, whose width all layers share"
+        elif isinstance(model.get_submodule(name), nn.Embedding) or _embeds(name):
+            yield name, "embedding: makes the residual stream, whose width all layers share"
+        elif name == dense[-1]:
+            yield name, "makes the model's output"
+        else:
+            yield name, OUTSIDE
+
+
+def _embeds(name: str) -> bool:
+    """Whether a layer makes embeddings, by its own or its module's name; a whole backbone may lie deeper."""
+    return any("embed" in part for part in name.split(".")[-2:])

@@ -1,0 +1,175 @@
+"""Find the units of any model: a transformer's by its family, others' by Torch-Pruning's dependency graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from coprune.errors import UserError, near_matches
+from coprune.groups.attention import OUTSIDE, find_transformer_units, unknown_heads, within
+from coprune.groups.channels import find_channels
+from coprune.groups.group import ChannelGroup, CostModel, LayerShare, Share, Units
+from coprune.measure.macs import layer_costs
+from coprune.plan import Skipped
+from coprune.tracing.forward import Inputs
+
+_MEETS = "its channels meet those of attention or feed-forward blocks, which go by heads and neurons"
+
+
+def find_units(
+    model: nn.Module,
+    example: Inputs,
+    *,
+    skip: Sequence[str] = (),
+    only: Sequence[str] = (),
+    coupled: bool = False,
+    partly: Mapping[str, str] | None = None,
+    graph: tp.DependencyGraph | None = None,
+) -> Units:
+    """All groups of a model, and the layers that no group covers, with reasons.
+
+    A transformer's heads and feed-forward neurons are found by its family
+    (:func:`coprune.groups.attention.find_transformer_units`), the channels of any other model, and those
+    of a transformer's convolutional stages, by the dependency graph
+    (:func:`coprune.groups.channels.find_channels`). There, layers inside attention are left alone, and the
+    first and the last layer (CoSeP, arXiv 2505.13225), but for the first layer's part in a coupled group.
+
+    Args:
+        model: any module that Torch-Pruning can trace, or a transformer.
+        example: one sample with a batch dimension; a transformer that is nothing else is not called.
+        skip: module names to leave alone; a container stands for all layers inside it.
+        only: layers whose groups may be pruned, and nothing else; empty: all.
+        coupled: whether coupled groups (:mod:`coprune.groups.coupled`) are offered too, and not only
+            reported. What the graph says of them is not always right:
+            :func:`coprune.surgery.verify.sound` tries them.
+        partly: layers that run for some inputs only (:func:`coprune.groups.channels.run_for_some`), with what
+            is said of them: no group has a part in them.
+        graph: of the model, when it is known already.
+
+    Raises:
+        UserError: the model cannot be traced (named inputs, and its attention is of an unknown family),
+            or a name in ``skip`` or ``only`` does not exist.
+    """
+    known = dict(model.named_modules())
+    for option, given in (("skip", skip), ("only", only)):
+        unknown = sorted(set(given) - known.keys())
+        if unknown:
+            alike = [n for n in known if n and n.count(".") == unknown[0].count(".")] or list(known)
+            raise UserError(
+                f"--{option} {unknown[0]}: no such layer in {type(model).__name__}; "
+                f"{near_matches(unknown[0], alike)}"
+            )
+    transformer = find_transformer_units(model, skip=skip)
+    closed = unknown_heads(model, skip=skip)
+    if transformer is None and closed and not isinstance(example, Tensor):
+        raise UserError(f"{type(model).__name__}: {next(iter(closed.values()))}")
+    closed |= dict.fromkeys(skip, "left alone as asked (--skip)")
+    if transformer is None:
+        found = find_channels(model, example, closed=closed, coupled=coupled, partly=partly, graph=graph)
+    elif isinstance(example, Tensor):
+        found = _with_channels(
+            transformer, model, example, closed=closed, coupled=coupled, partly=partly, graph=graph
+        )
+    else:
+        found = transformer
+    return _restricted(found, only)
+
+
+def _with_channels(
+    units: Units,
+    model: nn.Module,
+    example: Tensor,
+    *,
+    closed: Mapping[str, str],
+    coupled: bool,
+    partly: Mapping[str, str] | None,
+    graph: tp.DependencyGraph | None,
+) -> Units:
+    """A transformer's units and, where it is not only one, the channels of its other stages.
+
+    Args:
+        units: heads and neurons, and what they leave.
+        model: the model.
+        example: one sample ``[1, …]``.
+        closed: what else to leave alone, with the reason.
+        coupled: whether coupled groups are offered too.
+        partly: see :func:`find_units`.
+        graph: of the model, when it is known already.
+    """
+    outside = {s.layer for s in units.skipped if s.reason == OUTSIDE}
+    inside = {
+        o: f"inside '{name}', which is left alone" for o in outside for name in closed if within(o, (name,))
+    }
+    outside -= inside.keys()
+    if not outside:
+        return units
+    owned = {m.layer for g in units.groups for m in g.members if m.role != "consumer"}
+    closed = dict.fromkeys(owned, _MEETS) | dict.fromkeys(closed, _MEETS)
+    try:
+        channels = find_channels(
+            model, example, closed=closed, coupled=coupled, among=outside, partly=partly, graph=graph
+        )
+    except UserError as cause:
+        channels = Units((), tuple(Skipped(layer=o, reason=f"{OUTSIDE}, and {cause}") for o in outside))
+    found, reasons = channels.groups, {s.layer: s.reason for s in channels.skipped} | inside
+    order = {name: at for at, (name, _) in enumerate(model.named_modules())}
+    groups = sorted((*units.groups, *found), key=lambda g: order[g.of_role("producer")[0].layer])
+    made = {m.layer for g in found for m in g.members if m.role != "consumer"}
+    skipped = tuple(
+        Skipped(layer=s.layer, reason=reasons.get(s.layer, s.reason) if s.reason == OUTSIDE else s.reason)
+        for s in units.skipped
+        if s.layer not in made
+    )
+    return Units(tuple(groups), skipped)
+
+
+def _restricted(units: Units, only: Sequence[str]) -> Units:
+    """The groups that some of the layers make or carry."""
+    if not only:
+        return units
+    chosen = [any(within(m.layer, only) for m in g.members if m.role != "consumer") for g in units.groups]
+    left = tuple(
+        Skipped(layer=m.layer, reason="left alone: not among --only")
+        for group, wanted in zip(units.groups, chosen, strict=True)
+        if not wanted
+        for m in group.of_role("producer")
+    )
+    kept = tuple(g for g, wanted in zip(units.groups, chosen, strict=True) if wanted)
+    return Units(kept, (*left, *units.skipped))
+
+
+def cost_model(model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]) -> CostModel:
+    """What each layer costs and which groups scale it.
+
+    The products of queries, keys and values are an attention module's own cost, and its heads' group
+    scales them.
+
+    Args:
+        model: unpruned.
+        example: one sample ``[1, …]``.
+        groups: the groups that may lose units.
+    """
+    shares: dict[str, dict[str, dict[str, float]]] = {"output": {}, "input": {}}
+    for group in groups:
+        for member in group.members:
+            side = shares["input" if member.role == "consumer" else "output"].setdefault(member.layer, {})
+            # Members without a width own all channels of their layer, the parts of a fused one together.
+            part = 1.0 if member.width is None else group.size * member.span / member.width
+            side[group.name] = min(1.0, side.get(group.name, 0.0) + part)
+
+    def found(side: str, layer: str) -> tuple[Share, ...]:
+        return tuple(Share(g, part) for g, part in shares[side].get(layer, {}).items())
+
+    layers = []
+    for cost in layer_costs(model, example):
+        makes, reads = found("output", cost.name), found("input", cost.name)
+        own = model.get_submodule(cost.name).parameters(recurse=False)
+        # A bias has as many entries whatever the layer reads.
+        biases = sum(p.numel() for p in own if p.ndim == 1) if reads else 0
+        if cost.macs or cost.params > biases:
+            layers.append(LayerShare(cost.name, cost.macs, cost.params - biases, makes, reads))
+        if biases:
+            layers.append(LayerShare(cost.name, 0, biases, makes))
+    return CostModel(tuple(layers), {g.name: g.size for g in groups})

@@ -1,0 +1,121 @@
+"""What a selection method is: what it needs to see, and a choice of K units of a group for any K.
+
+A method never learns how many units will be asked for: a budget, a search or its own knee decides
+that later, on the same choice. That is what makes another budget free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from coprune.groups import ChannelGroup
+from coprune.methods.joint import JointChoice
+from coprune.plan import GroupDecision, Knee
+from coprune.statistics import Profile, Statistic
+
+
+class GroupChoice(Protocol):
+    """A method's answer for one group."""
+
+    @property
+    def group(self) -> ChannelGroup:
+        """The group."""
+        ...
+
+    @property
+    def knee(self) -> Knee | None:
+        """How many units the method itself would keep; None when it has no opinion."""
+        ...
+
+    def keep(self, k: int, *, why: str) -> GroupDecision:
+        """Keep exactly ``k`` units (1 … U). ``why`` says who asked for that many."""
+        ...
+
+
+class NoSettings(BaseModel):
+    """Settings of a method that has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registry entry.
+
+    Attributes:
+        name: what the user types.
+        summary: one line for ``--help`` and the page.
+        settings: pydantic model of the method's options.
+        needs: the statistics to gather, given the settings.
+        choose: one choice a group, or one for all groups together, given profile, settings and seed.
+        has_knee: whether the choices say how many units to keep.
+        knee_of_curve: whether, with nothing asked, the knee of the recovered accuracy of the whole
+            network over its MACs decides.
+        allocation: how a budget is shared out unless the user says otherwise: ``uniform``, or
+            ``measured`` (:mod:`coprune.budget.lagrangian`), which its choices must lend themselves to.
+        recovery: without labels, unless the user says otherwise.
+        units: the kinds of groups that the method can choose from.
+    """
+
+    name: str
+    summary: str
+    settings: type[BaseModel]
+    needs: Callable[[Any], tuple[Statistic, ...]]
+    choose: Callable[[Profile, Any, int], Sequence[GroupChoice] | JointChoice]
+    has_knee: bool = False
+    knee_of_curve: bool = False
+    allocation: Literal["uniform", "measured"] = "uniform"
+    recovery: Literal["least-squares", "bn", "none"] = "least-squares"
+    units: tuple[str, ...] = ("inner", "heads", "neurons", "coupled")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Keep the units with the highest scores; the first of equals.
+
+    Attributes:
+        group: the group.
+        score: ``[U]`` float64.
+        meaning: what a high score means, for the reason in the plan.
+    """
+
+    group: ChannelGroup
+    score: Tensor
+    meaning: str
+    knee: Knee | None = None
+
+    def keep(self, k: int, *, why: str) -> GroupDecision:
+        """See :class:`GroupChoice`."""
+        order = self.score.argsort(descending=True, stable=True)
+        return GroupDecision(
+            name=self.group.name,
+            members=self.group.members,
+            size=self.group.size,
+            kept=tuple(sorted(order[:k].tolist())),
+            reason=f"the {k} of {self.group.size} with the highest {self.meaning}; {why}",
+            score=tuple(self.score.tolist()),
+        )
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """A group that the method has nothing to say about: all units stay, whatever is asked."""
+
+    group: ChannelGroup
+    cause: str
+    knee: Knee | None = None
+
+    def keep(self, k: int, *, why: str) -> GroupDecision:
+        """See :class:`GroupChoice`."""
+        return GroupDecision(
+            name=self.group.name,
+            members=self.group.members,
+            size=self.group.size,
+            kept=tuple(range(self.group.size)),
+            reason=f"all {self.group.size} stay: {self.cause}",
+        )

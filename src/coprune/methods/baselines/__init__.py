@@ -1,0 +1,5 @@
+"""Rival methods behind the same signature."""
+
+from coprune.methods.baselines.rankings import RIVALS
+
+__all__ = ["RIVALS"]

@@ -1,0 +1,270 @@
+"""CAHP as a selection method (arXiv 2606.19150, Livertovsky, Somin & Singer, IJCNN 2026).
+
+Heads of all layers share one space, in which those are near that tell the classes apart in the same
+way. Cluster them for every number of clusters, score each by the mean simplified silhouette, take the
+knee, keep the most salient head of each cluster; a layer that would lose all its heads keeps one.
+
+Shapes: ``H`` heads of a layer, ``A`` heads of all layers, in the order of the layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from coprune.bounds import Bounds, Share
+from coprune.clustering.assignment import Clustering, assign
+from coprune.clustering.embedding import tsne
+from coprune.clustering.kmedoids import cluster_every_k
+from coprune.clustering.knee import find_knee
+from coprune.clustering.silhouette import mean_simplified_silhouette
+from coprune.errors import UserError
+from coprune.groups import ChannelGroup
+from coprune.methods.base import Method
+from coprune.methods.cahp.distances import head_distances
+from coprune.methods.cahp.salience import HeadSalience, salience_of
+from coprune.methods.cahp.signatures import HeadSignatures, heads_of, signatures_of
+from coprune.methods.cosep.method import representatives
+from coprune.plan import GroupDecision, Knee
+from coprune.statistics import Profile, Statistic
+
+PERPLEXITY = 10.0
+"""CAHP's, of its t-SNE."""
+
+
+class ClusterSettings(BaseModel):
+    """How heads are clustered.
+
+    Attributes:
+        grid: cells a side of the resized attention map: 32, or 48 for long pairs of sentences.
+        space: cluster in the 2-D ``tsne`` (CAHP) or in the ``full`` space of the distances.
+        mss: ``paper``: mean distance to the other medoids; ``nearest``: the usual silhouette.
+        knee_degree: of Kneedle's polynomial; CAHP's 6, it also tried 2 to 5.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grid: Annotated[int, Bounds(1, 512)] = 32
+    space: Literal["tsne", "full"] = "tsne"
+    mss: Literal["paper", "nearest"] = "paper"
+    knee_degree: Annotated[int, Bounds(1, 12)] = 6
+
+
+class CAHPSettings(ClusterSettings):
+    """How heads are clustered and ranked.
+
+    Attributes:
+        share: of the batches that the salience is measured on.
+    """
+
+    share: Share = 0.25
+
+
+@dataclass(frozen=True)
+class HeadClusters:
+    """All heads clustered for every k, and which of a cluster stays.
+
+    Attributes:
+        groups: the layers.
+        distance: between all heads in the space that was clustered, ``[A, A]``.
+        position: of all heads, ``[A, 2]``.
+        clusterings: for k = 2 … A − 1.
+        curve: mean simplified silhouette for k = 2, 3, … up to the first k where it is 1.
+        knee: what the curve says.
+        salience: ``[A]``; None keeps the medoids.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    distance: Tensor
+    position: Tensor
+    clusterings: Sequence[Clustering]
+    curve: tuple[tuple[int, float], ...]
+    knee: Knee
+    salience: Tensor | None
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [g.size for g in self.groups]
+
+    def clustering(self, k: int) -> Clustering:
+        """The partition into ``k`` clusters, 1 … A."""
+        heads = len(self.distance)
+        if k >= heads:
+            return assign(self.distance.numpy(), torch.arange(heads).numpy())
+        if k <= 1:
+            return assign(self.distance.numpy(), self.distance.sum(1).argmin().view(1).numpy())
+        return self.clusterings[k - 2]
+
+    def _rank(self, clustering: Clustering) -> Tensor:
+        """What decides within a cluster and in an emptied layer, ``[A]``: salience, or how central."""
+        if self.salience is not None:
+            return self.salience
+        medoids = torch.from_numpy(clustering.medoids)
+        own = medoids[torch.from_numpy(clustering.labels)]
+        return -self.distance.gather(1, own.unsqueeze(1)).squeeze(1)
+
+    def keep(self, k: int, *, why: str) -> tuple[GroupDecision, ...]:
+        """One head of each of ``k`` clusters, and one of every layer that these leave empty.
+
+        See :class:`coprune.methods.joint.JointChoice`.
+        """
+        clustering = self.clustering(k)
+        rank = self._rank(clustering)
+        medoid = torch.zeros(len(rank), dtype=torch.bool)
+        medoid[torch.from_numpy(clustering.medoids)] = True
+        if self.salience is None:
+            chosen = medoid.clone()
+        else:
+            chosen = torch.zeros_like(medoid)
+            chosen[representatives(clustering, rank, how="weight")] = True
+        kept, given_back = _no_layer_empty(chosen, rank, self._sizes)
+        said = self._words(int(chosen.sum()), int(kept.sum()))
+        # Heads of layer l are rows start[l] … of everything that spans all layers.
+        start = [sum(self._sizes[:i]) for i in range(len(self.groups))]
+        decisions = []
+        for group, at, back in zip(self.groups, start, given_back, strict=True):
+            part = slice(at, at + group.size)
+            here = kept[part].nonzero().flatten().tolist()
+            best = "most salient" if self.salience is not None else "most central"
+            guard = f"; none was chosen here, so the layer keeps its {best} head" if back else ""
+            decisions.append(
+                GroupDecision(
+                    name=group.name,
+                    members=group.members,
+                    size=group.size,
+                    kept=tuple(here),
+                    reason=f"{len(here)} of {group.size} here: {said}{guard}; {why}",
+                    curve=self.curve,
+                    curve_name="mean simplified silhouette over all layers",
+                    knee=self.knee,
+                    clusters=tuple(clustering.labels[part].tolist()),
+                    medoids=tuple(medoid[part].nonzero().flatten().tolist()),
+                    position=tuple((float(x), float(y)) for x, y in self.position[part]),
+                    score=tuple(self.salience[part].tolist()) if self.salience is not None else (),
+                )
+            )
+        return tuple(decisions)
+
+    def _words(self, clusters: int, total: int) -> str:
+        of = "most salient head" if self.salience is not None else "medoid"
+        heads = len(self.distance)
+        said = f"the {of} of each of {clusters} clusters of the {heads} heads of all layers"
+        if total > clusters:
+            said += f" ({total} stay, since {total - clusters} more keep a layer from losing all its heads)"
+        return said
+
+
+def _no_layer_empty(chosen: Tensor, rank: Tensor, sizes: Sequence[int]) -> tuple[Tensor, list[bool]]:
+    """Give every layer without a chosen head its highest ranked back (the first of equals).
+
+    Args:
+        chosen: ``[A]`` bool.
+        rank: ``[A]``.
+        sizes: heads of each layer.
+
+    Returns:
+        What stays, ``[A]`` bool, and which layers were helped.
+    """
+    parts, helped = [], []
+    for part, ranks in zip(chosen.split(list(sizes)), rank.split(list(sizes)), strict=True):
+        empty = not bool(part.any())
+        part = part.clone()
+        if empty:
+            part[ranks.argsort(descending=True, stable=True)[0]] = True
+        parts.append(part)
+        helped.append(empty)
+    return torch.cat(parts), helped
+
+
+def head_groups(profile: Profile, method: str) -> tuple[ChannelGroup, ...]:
+    """The layers whose heads can be removed.
+
+    Raises:
+        UserError: there is none.
+    """
+    groups = heads_of(profile.groups)
+    if not groups:
+        raise UserError(f"method '{method}' prunes attention heads, and none can be removed from this model")
+    return groups
+
+
+def cluster_heads(
+    profile: Profile,
+    groups: tuple[ChannelGroup, ...],
+    settings: ClusterSettings,
+    *,
+    seed: int,
+    salience: Tensor | None,
+) -> HeadClusters:
+    """Cluster the heads of all layers for every k and read the knee.
+
+    Args:
+        profile: with the signatures.
+        groups: the layers.
+        settings: how to cluster.
+        seed: of t-SNE.
+        salience: ``[A]``; None keeps medoids.
+    """
+    wanted = HeadSignatures(settings.grid)
+    distance = head_distances([signatures_of(profile, wanted, g) for g in groups])
+    position = tsne(distance, seed=seed, perplexity=PERPLEXITY)
+    if settings.space == "tsne":
+        distance = torch.cdist(position, position, compute_mode="donot_use_mm_for_euclid_dist")
+    clusterings = cluster_every_k(distance, seed=seed, start="previous")
+    values: list[float] = []
+    for clustering in clusterings:
+        values.append(mean_simplified_silhouette(distance, clustering, variant=settings.mss))
+        if values[-1] == 1:
+            break  # every head lies on its medoid: more clusters only part what is the same
+    knee = find_knee(
+        range(2, 2 + len(values)),
+        values,
+        units=len(distance),
+        fit="polynomial",
+        degree=settings.knee_degree,
+    )
+    if knee.fallback and values and values[-1] == 1:
+        # No more than so many heads differ, which says more than a fallback for odd curves does.
+        knee = knee.model_copy(
+            update={
+                "k": len(values) + 1,
+                "fallback": "no knee found; from here on every head lies on a medoid",
+            }
+        )
+    return HeadClusters(
+        groups=groups,
+        distance=distance,
+        position=position,
+        clusterings=clusterings,
+        curve=tuple(enumerate(values, start=2)),
+        knee=knee,
+        salience=salience,
+    )
+
+
+def _needs(settings: CAHPSettings) -> tuple[Statistic, ...]:
+    return (HeadSignatures(settings.grid), HeadSalience(settings.share))
+
+
+def _choose(profile: Profile, settings: CAHPSettings, seed: int) -> HeadClusters:
+    groups = head_groups(profile, "cahp")
+    salience = torch.cat(salience_of(profile, HeadSalience(settings.share), groups))
+    return cluster_heads(profile, groups, settings, seed=seed, salience=salience)
+
+
+CAHP = Method(
+    name="cahp",
+    summary="the most salient head of each cluster that looks at the classes alike (arXiv 2606.19150)",
+    settings=CAHPSettings,
+    needs=_needs,
+    choose=_choose,
+    has_knee=True,
+    recovery="none",  # the paper trains, and recovers nothing before
+    units=("heads",),
+)

@@ -1,0 +1,175 @@
+"""How much the loss hangs on a head: gradients of the loss by a gate on every head.
+
+Every head's output is multiplied by a gate before the output projection; the gate is 1, so nothing
+changes, and ``∂loss/∂gate`` is the first-order effect of removing the head. Each sample has gates of
+its own, so one backward pass a batch answers two published questions:
+
+- CAHP (arXiv 2606.19150): mean over batches of ``|∂loss/∂gate|``, the loss being the batch's mean.
+- Michel, Levy & Neubig (2019, arXiv 1905.10650), *expected sensitivity*: mean over samples of
+  ``|∂loss/∂gate|``, the loss being the sample's; equal to ``|Σ contextᵀ ∂loss/∂context|`` over tokens
+  and channels of the head.
+
+Shapes: ``N`` samples of a batch, ``H`` heads of a layer, ``A`` heads of all layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coprune.data import Source
+from coprune.data.sharding import own_batches
+from coprune.distributed.collectives import summed
+from coprune.distributed.world import own
+from coprune.groups import ChannelGroup
+from coprune.measure.accuracy import check_labels, check_logits
+from coprune.methods.cahp.signatures import heads_of
+from coprune.plan import Member
+from coprune.progress import track
+from coprune.statistics import Profile
+from coprune.tracing.forward import Inputs, logits_of, moved
+
+BATCH = 32
+"""Samples of a batch. The mean over batches depends on it, so it is no matter of memory or speed."""
+
+
+@dataclass(frozen=True)
+class HeadSalience:
+    """Gradients by the heads' gates, on evenly spread batches of 32.
+
+    Attributes:
+        share: of the batches, in (0, 1]; CAHP's quarter. At least one batch is looked at.
+    """
+
+    share: float = 0.25
+    per_class: ClassVar[bool] = False
+
+    @property
+    def key(self) -> str:
+        """Name of the statistic's file."""
+        return f"head_salience-{self.share:g}"
+
+    def measure(
+        self,
+        model: nn.Module,
+        groups: tuple[ChannelGroup, ...],
+        source: Source,
+        *,
+        classes: int,
+        device: str,
+        label: str,
+    ) -> dict[str, Tensor]:
+        """Sums of absolute gradients; see :class:`coprune.statistics.requirements.OwnPass`.
+
+        Returns:
+            ``NAME/batch`` and ``NAME/sample``, ``[H]`` float64 each, for every group of heads: sums
+            over batches and over samples. ``seen``, ``[2]``: numbers of batches and samples. Sums
+            and numbers of several parts of the data add up.
+
+        Raises:
+            UserError: labels outside the classes of data or model, NaN or Inf in the model's output.
+        """
+        groups = heads_of(groups)
+        model.to(device).eval()
+        found = {
+            f"{g.name}/{over}": torch.zeros(g.size, dtype=torch.float64)
+            for g in groups
+            for over in ("batch", "sample")
+        }
+        seen = torch.zeros(2, dtype=torch.float64)
+        steps = source.steps(BATCH)
+        wanted = max(1, math.ceil(self.share * steps))
+        # Evenly spread, since samples may be stored by length or by class.
+        chosen = [i * steps // wanted for i in range(wanted)]
+        batches = own_batches(source, BATCH, chosen=chosen)
+        for batch in track(batches, label=f"{label}, salience", total=len(own(chosen))):
+            labels = batch.labels
+            check_labels(labels, classes)
+            gradients = gate_gradients(model, groups, moved(batch.inputs, device), labels.to(device))
+            for group, gradient in zip(groups, gradients, strict=True):
+                gradient = gradient.double().cpu()
+                found[f"{group.name}/batch"] += gradient.mean(0).abs()
+                found[f"{group.name}/sample"] += gradient.abs().sum(0)
+            seen += torch.tensor([1.0, len(labels)])
+        return {name: summed(part) for name, part in (found | {"seen": seen}).items()}
+
+
+def gate_gradients(
+    model: nn.Module, groups: Sequence[ChannelGroup], inputs: Inputs, labels: Tensor
+) -> list[Tensor]:
+    """Derivative of every sample's cross-entropy by a gate on every head, at gate 1.
+
+    Args:
+        model: in evaluation mode.
+        groups: of heads; their consumers are output projections. Layers that can only lose the same
+            heads are one group, whose gates act in all of them.
+        inputs: of ``N`` samples.
+        labels: ``[N]`` int64.
+
+    Returns:
+        ``[N, H]`` for each group, in the dtype of what the output projection reads.
+
+    Raises:
+        UserError: NaN or Inf in the model's output, labels outside its classes.
+    """
+    gates: list[list[Tensor]] = [[] for _ in groups]
+    with ExitStack() as hooks, torch.enable_grad():
+        for group, placed in zip(groups, gates, strict=True):
+            for consumer in group.of_role("consumer"):
+                layer = model.get_submodule(consumer.layer)
+                hooks.enter_context(layer.register_forward_pre_hook(_gate(consumer, group.size, placed)))
+        logits = logits_of(model, inputs)
+        check_logits(logits.detach(), labels)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        flat = [gate for placed in gates for gate in placed]
+        found = iter(torch.autograd.grad(loss, flat, materialize_grads=True))
+    # Gates of one head in several layers, in a layer that runs several times, or in several windows of
+    # an image (rows of a sample follow one another) are one gate.
+    n = len(labels)
+    return [
+        torch.stack([next(found).unflatten(0, (n, -1)).sum(1) for _ in placed]).sum(0) for placed in gates
+    ]
+
+
+def _gate(consumer: Member, heads: int, placed: list[Tensor]) -> Any:
+    """A hook that multiplies each head's channels by a new gate of each sample, and notes the gates."""
+
+    def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = inputs[0]
+        gate = torch.ones(len(x), heads, dtype=x.dtype, device=x.device, requires_grad=True)
+        placed.append(gate)
+        channels = gate.repeat_interleave(consumer.span, 1)
+        behind = x.shape[-1] - consumer.offset - channels.shape[1]
+        factor = F.pad(channels, (consumer.offset, behind), value=1.0)
+        return (x * factor.view(len(x), *[1] * (x.ndim - 2), -1), *inputs[1:])
+
+    return hook
+
+
+def salience_of(profile: Profile, wanted: HeadSalience, groups: Sequence[ChannelGroup]) -> list[Tensor]:
+    """CAHP's salience, min–max normalised over the heads of all layers; ``[H]`` a group, in [0, 1].
+
+    All 0 when no head differs from another.
+    """
+    found = profile.tensors[wanted.key]
+    raw = torch.cat([found[f"{g.name}/batch"] for g in groups]) / found["seen"][0]
+    low, high = raw.min(), raw.max()
+    scaled = (raw - low) / torch.where(high > low, high - low, torch.ones_like(high))
+    return list(scaled.split([g.size for g in groups]))
+
+
+def sensitivity_of(profile: Profile, wanted: HeadSalience, groups: Sequence[ChannelGroup]) -> list[Tensor]:
+    """Expected sensitivity of Michel et al., each layer divided by its Euclidean norm; ``[H]`` a group.
+
+    The normalisation is the paper's, after Molchanov et al. (2017).
+    """
+    found = profile.tensors[wanted.key]
+    layers = [found[f"{g.name}/sample"] / found["seen"][1] for g in groups]
+    return [F.normalize(layer, dim=0, eps=1e-300) for layer in layers]

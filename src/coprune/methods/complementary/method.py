@@ -1,0 +1,163 @@
+"""The project's own default: keep the units whose part the others could not take over.
+
+Every unit of a group is judged by what its consumers read: a unit is redundant when the consumers,
+solved again on the others, put out the same. Backward elimination gives the order and the cost of
+every k at once; an error of a consumer's output counts as much as the model's prediction depends on
+it. How many units each group keeps is the allocation's matter (:mod:`coprune.budget.lagrangian`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from coprune.bounds import Block, NotNegative, Positive
+from coprune.clustering.embedding import classical_scaling
+from coprune.groups import ChannelGroup
+from coprune.methods.base import GroupChoice, Method
+from coprune.methods.complementary.elimination import Elimination, Reader, eliminate
+from coprune.methods.complementary.redundancy import alike, took_over, unit_covariance
+from coprune.plan import GroupDecision
+from coprune.progress import track
+from coprune.statistics import Consumer, ConsumerCovariance, Profile, Statistic
+
+
+class ComplementarySettings(BaseModel):
+    """What the ablation takes apart.
+
+    Attributes:
+        weighting: of a consumer's output errors: by ``sensitivity`` of the prediction, or ``none``.
+        scatter: how much the spread between class means counts beside the covariance; its trace in
+            proportion to the covariance's. 0 reads no labels.
+        ridge: λ of the elimination, relative to the mean diagonal.
+        places: where each consumer is looked at, a sample.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weighting: Literal["sensitivity", "none"] = "sensitivity"
+    scatter: NotNegative = 0.0
+    ridge: Positive = 1e-3
+    places: Block = 24
+
+    @property
+    def statistic(self) -> ConsumerCovariance:
+        """What these settings read."""
+        return ConsumerCovariance(places=self.places, classes=self.scatter > 0)
+
+
+@dataclass(frozen=True)
+class ComplementaryChoice:
+    """The order of elimination of one group.
+
+    Attributes:
+        group: the group.
+        elimination: order and losses.
+        covariance: of the units, ``[U·e, U·e]``; ``e`` is 1 but for heads, whose channels in the same
+            place have nothing in common, so that all of them are looked at.
+        consumers: what reads the group.
+        knee: always None: the recovered curve of the whole network has one, a group has not.
+    """
+
+    group: ChannelGroup
+    elimination: Elimination
+    covariance: Tensor
+    consumers: tuple[Consumer, ...]
+    knee: None = None
+
+    @property
+    def loss(self) -> Tensor:
+        """``[U + 1]``: squared error of the consumers when k units are kept; falls with k."""
+        return self.elimination.loss.flip(0)
+
+    @cached_property
+    def _position(self) -> tuple[tuple[float, float], ...]:
+        # Distance 0 for units that vary together, √2 for units that have nothing to do with each other.
+        points = classical_scaling((2 * (1 - alike(self.covariance, self._each))).clamp_min(0).sqrt())
+        return tuple((float(x), float(y)) for x, y in points)
+
+    @property
+    def _each(self) -> int:
+        return len(self.covariance) // self.group.size
+
+    def kept(self, k: int) -> Tensor:
+        """The last ``k`` of the elimination, sorted, ``[K]``."""
+        return self.elimination.order[self.group.size - k :].sort().values
+
+    def keep(self, k: int, *, why: str) -> GroupDecision:
+        """See :class:`coprune.methods.base.GroupChoice`."""
+        size = self.group.size
+        kept = self.kept(k)
+        loss = self.loss / self.loss[0].clamp_min(1e-30)
+        return GroupDecision(
+            name=self.group.name,
+            members=self.group.members,
+            size=size,
+            kept=tuple(kept.tolist()),
+            reason=f"the {k} of {size} whose part the others could take over least; {why}",
+            curve=tuple((i, float(loss[i])) for i in range(1, size + 1)),
+            curve_name="share of the consumers' output lost",
+            position=self._position,
+            took_over=took_over(self.covariance, kept, each=self._each) if k < size else (),
+        )
+
+
+def choose_group(
+    consumers: tuple[Consumer, ...], group: ChannelGroup, settings: ComplementarySettings
+) -> ComplementaryChoice:
+    """The elimination of one group: the losses of all layers that read it are added.
+
+    Args:
+        consumers: the layers that read it.
+        group: the group.
+        settings: of the method.
+
+    Raises:
+        UserError: a covariance with NaN or Inf.
+    """
+    readers, units = [], []
+    for consumer in consumers:
+        weight = consumer.weight
+        if settings.weighting == "sensitivity":
+            weight = weight * consumer.sensitivity.sqrt().unsqueeze(1)
+        covariance = consumer.covariance
+        if settings.scatter > 0 and consumer.between is not None:
+            share = covariance.trace() / consumer.between.trace().clamp_min(1e-30)
+            covariance = covariance + settings.scatter * share * consumer.between
+        readers.append(Reader(covariance, weight))
+        whole = group.kind == "heads"
+        units.append(consumer.covariance if whole else unit_covariance(consumer.covariance, group.size))
+    return ComplementaryChoice(
+        group,
+        eliminate(readers, group.size, ridge=settings.ridge),
+        torch.stack(units).mean(0),
+        consumers,
+    )
+
+
+def _needs(settings: ComplementarySettings) -> tuple[Statistic, ...]:
+    return (settings.statistic,)
+
+
+def _choose(profile: Profile, settings: ComplementarySettings, seed: int) -> Sequence[GroupChoice]:
+    groups = track(profile.groups, label="elimination", total=len(profile.groups))
+    return [choose_group(profile.consumers(settings.statistic, g), g, settings) for g in groups]
+
+
+COMPLEMENTARY = Method(
+    name="complementary",
+    summary="the channels whose part the others could take over least",
+    settings=ComplementarySettings,
+    needs=_needs,
+    choose=_choose,
+    knee_of_curve=True,
+    allocation="measured",
+    recovery="least-squares",
+    units=("inner", "heads", "neurons", "coupled"),
+)

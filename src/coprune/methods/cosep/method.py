@@ -1,0 +1,220 @@
+"""CoSeP as a selection method (first version: ACSP, arXiv 2505.13225, Levin & Singer).
+
+Profile of a unit: how well it separates each pair of classes. Cluster the units of a group by their
+profiles for every k, score each k by the mean simplified silhouette, take the knee, keep one unit a
+cluster. Every point the paper leaves open is a setting here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from coprune.bounds import Bounds, NotNegative, Positive
+from coprune.clustering.assignment import Clustering, assign
+from coprune.clustering.distances import exact_work, profile_distances
+from coprune.clustering.distances_lowrank import LARGE, sketched_distances
+from coprune.clustering.embedding import classical_scaling, tsne
+from coprune.clustering.kmedoids import cluster_every_k
+from coprune.clustering.knee import find_knee
+from coprune.clustering.silhouette import silhouette_curve
+from coprune.groups import ChannelGroup
+from coprune.methods.base import GroupChoice, Method
+from coprune.plan import GroupDecision, Knee
+from coprune.progress import track
+from coprune.statistics import ClassMoments, Profile, Statistic, WeightScore
+from coprune.statistics.moments import Moments
+
+
+class CoSePSettings(BaseModel):
+    """The points that the papers leave open.
+
+    Attributes:
+        grid: cells a side of the pixel grid; 1 averages all pixels, 0 keeps every pixel.
+        at: activations are read where the ``consumer`` reads them (behind batch norm and
+            activation) or where the ``producer`` puts them out.
+        space: cluster in the ``profile`` space, or in its 2-D ``tsne`` (GB-AFS, CAHP).
+        mss: ``paper``: mean distance to the other medoids; ``nearest``: the usual silhouette.
+        knee: ``interpolate`` (GB-AFS) or ``polynomial`` (CoSeP, CAHP).
+        knee_degree: of the polynomial: 2 in CoSeP's first version, 6 in CAHP.
+        sensitivity: Kneedle's S.
+        representative: unit kept of a cluster: largest L1 ``weight`` (the papers) or the ``medoid``.
+        start: where k-medoids starts: from the ``previous`` k, at ``random``, or the ``best`` of both
+            neighbours of k; ``auto``: ``best`` above 128 units, else ``previous``.
+        pairs: whether all class pairs are compared (``exact``) or low-rank factors of them (``sketch``);
+            ``auto``: a sketch where the exact way takes more than
+            :data:`coprune.clustering.distances_lowrank.LARGE` multiply-adds.
+        tolerance: largest error of a sketched distance, in JM a class pair.
+        variance_eps: floor of a class variance, relative to the unit's mean square.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grid: Annotated[int, Bounds(0, 1024)] = 1
+    at: Literal["consumer", "producer"] = "producer"
+    space: Literal["profile", "tsne"] = "profile"
+    mss: Literal["paper", "nearest"] = "paper"
+    knee: Literal["interpolate", "polynomial"] = "polynomial"
+    knee_degree: Annotated[int, Bounds(1, 12)] = 2
+    sensitivity: NotNegative = 1.0
+    representative: Literal["weight", "medoid"] = "weight"
+    start: Literal["auto", "previous", "random", "best"] = "auto"
+    pairs: Literal["auto", "exact", "sketch"] = "auto"
+    tolerance: Annotated[float, Bounds(1e-3, 2)] = 0.03
+    variance_eps: Positive = 1e-6
+
+    @property
+    def moments(self) -> ClassMoments:
+        """The statistic these settings read."""
+        return ClassMoments(grid=self.grid, at=self.at)
+
+
+@dataclass(frozen=True)
+class CoSePChoice:
+    """The clusterings of one group for every k.
+
+    Attributes:
+        group: the group.
+        distance: between the units in the space that was clustered, ``[U, U]``.
+        weight: L1 norm of every unit, ``[U]``.
+        clusterings: for k = 2 … U − 1.
+        curve: mean simplified silhouette of each of them.
+        knee: what the curve says.
+        settings: that led here.
+        distances: what is to be said of the distances; empty when they are exact.
+    """
+
+    group: ChannelGroup
+    distance: Tensor
+    weight: Tensor
+    clusterings: Sequence[Clustering]
+    curve: tuple[tuple[int, float], ...]
+    knee: Knee
+    settings: CoSePSettings
+    distances: str = ""
+
+    def _clustering(self, k: int) -> Clustering:
+        size = self.group.size
+        if k >= size:
+            return assign(self.distance.numpy(), torch.arange(size).numpy())
+        if k == 1:
+            return assign(self.distance.numpy(), self.distance.sum(1).argmin().view(1).numpy())
+        return self.clusterings[k - 2]
+
+    @cached_property
+    def _position(self) -> tuple[tuple[float, float], ...]:
+        return tuple((float(x), float(y)) for x, y in classical_scaling(self.distance))
+
+    def keep(self, k: int, *, why: str) -> GroupDecision:
+        """One unit of each of ``k`` clusters."""
+        clustering = self._clustering(k)
+        kept = representatives(clustering, self.weight, how=self.settings.representative)
+        chosen = "largest weight" if self.settings.representative == "weight" else "medoid"
+        return GroupDecision(
+            name=self.group.name,
+            members=self.group.members,
+            size=self.group.size,
+            kept=tuple(sorted(kept)),
+            reason=f"the {chosen} of each of {k} clusters of units that separate the same "
+            f"classes{self.distances}; {why}",
+            curve=self.curve,
+            curve_name="mean simplified silhouette",
+            knee=self.knee,
+            clusters=tuple(clustering.labels.tolist()),
+            medoids=tuple(clustering.medoids.tolist()),
+            position=self._position,
+        )
+
+
+def representatives(clustering: Clustering, weight: Tensor, *, how: str) -> list[int]:
+    """One unit of each cluster.
+
+    Args:
+        clustering: ``k`` clusters of ``U`` units.
+        weight: ``[U]``; ties go to the unit with the lower index.
+        how: ``weight`` (the member with the largest) or ``medoid``.
+
+    Returns:
+        ``k`` unit indices, a cluster each.
+    """
+    if how == "medoid":
+        return [int(m) for m in clustering.medoids]
+    labels = torch.from_numpy(clustering.labels)
+    # Sorted by descending weight, stably: the first unit met of a cluster is its heaviest.
+    order = weight.argsort(descending=True, stable=True)
+    first = torch.full((len(clustering.medoids),), len(labels), dtype=torch.int64)
+    first.scatter_reduce_(0, labels[order], torch.arange(len(labels)), reduce="amin")
+    return [int(u) for u in order[first]]
+
+
+def choose_group(profile: Profile, group: ChannelGroup, settings: CoSePSettings, seed: int) -> CoSePChoice:
+    """Cluster one group for every k and read its knee.
+
+    Args:
+        profile: with the moments and weights that the settings need.
+        group: the group.
+        settings: of the method.
+        seed: of the clustering's start, and of t-SNE.
+    """
+    moments = profile.moments(settings.moments, group)
+    distance, said = _distances(moments, settings, profile.device)
+    if settings.space == "tsne":
+        points = tsne(distance, seed=seed)
+        distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    clusterings = cluster_every_k(distance, seed=seed, start=settings.start)
+    values = silhouette_curve(distance, clusterings, variant=settings.mss)
+    knee = find_knee(
+        range(2, 2 + len(values)),
+        values,
+        units=group.size,
+        fit=settings.knee,
+        degree=settings.knee_degree,
+        sensitivity=settings.sensitivity,
+    )
+    return CoSePChoice(
+        group=group,
+        distance=distance,
+        weight=profile.weight_score(WeightScore("l1_norm"), group),
+        clusterings=clusterings,
+        curve=tuple(enumerate(values, start=2)),
+        knee=knee,
+        settings=settings,
+        distances=said,
+    )
+
+
+def _distances(moments: Moments, settings: CoSePSettings, device: str) -> tuple[Tensor, str]:
+    """The units' distances, and what the plan says of them when they are no exact ones."""
+    eps = settings.variance_eps
+    if settings.pairs == "exact" or (settings.pairs == "auto" and exact_work(moments) <= LARGE):
+        return profile_distances(moments, relative_eps=eps, device=device), ""
+    sketch = sketched_distances(moments, relative_eps=eps, tolerance=settings.tolerance, device=device)
+    said = f", by distances that were sketched, off by at most {sketch.bound_a_pair:.2g} JM a class pair"
+    return sketch.distance, said
+
+
+def _needs(settings: CoSePSettings) -> tuple[Statistic, ...]:
+    return (settings.moments, WeightScore("l1_norm"))
+
+
+def _choose(profile: Profile, settings: CoSePSettings, seed: int) -> Sequence[GroupChoice]:
+    groups = track(profile.groups, label="clusters", total=len(profile.groups))
+    return [choose_group(profile, group, settings, seed) for group in groups]
+
+
+COSEP = Method(
+    name="cosep",
+    summary="one channel of each cluster that separates the same classes (arXiv 2505.13225)",
+    settings=CoSePSettings,
+    needs=_needs,
+    choose=_choose,
+    has_knee=True,
+    recovery="bn",
+    units=("inner", "coupled"),
+)

@@ -1,0 +1,76 @@
+"""The registry of selection methods: one line a method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from coprune.errors import UserError, near_matches, refused, setting
+from coprune.methods.base import Method
+from coprune.methods.baselines import RIVALS
+from coprune.methods.baselines.heads import HEAD_RIVALS
+from coprune.methods.cahp import CAHP
+from coprune.methods.complementary import COMPLEMENTARY
+from coprune.methods.cosep import COSEP
+
+METHODS: dict[str, Method] = {m.name: m for m in (COMPLEMENTARY, COSEP, CAHP, *RIVALS, *HEAD_RIVALS)}
+
+
+def find_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        UserError: unknown, with near matches.
+    """
+    if name not in METHODS:
+        raise UserError(f"unknown method '{name}'; {near_matches(name, METHODS)}")
+    return METHODS[name]
+
+
+ELSEWHERE = {
+    **dict.fromkeys(("pruning_ratio", "ratio", "sparsity", "amount", "keep"), "keep_macs or keep_units"),
+    **dict.fromkeys(("criterion", "importance", "algorithm"), "method"),
+    **dict.fromkeys(("epochs", "num_epochs"), "finetune_epochs"),
+    **dict.fromkeys(("learning_rate", "lr"), "finetune_lr"),
+    **dict.fromkeys(("optim", "optimizer"), "finetune_optimizer"),
+    **dict.fromkeys(("ignored_layers", "ignore"), "skip"),
+    **dict.fromkeys(("train_loader", "dataloader", "loader", "data"), "train"),
+    **dict.fromkeys(("eval_loader", "test_loader", "test", "val_loader"), "eval"),
+    "batch_size": "train or eval, which come in batches",
+}
+"""What other libraries call it → what it is called here."""
+
+
+def method_settings(method: Method, given: Mapping[str, Any], *, others: Iterable[str] = ()) -> BaseModel:
+    """A method's settings from named options.
+
+    Args:
+        method: whose they are.
+        given: option → value.
+        others: what else could have been meant: arguments that are no method's.
+
+    Raises:
+        UserError: an option the method does not have, or a value it refuses.
+    """
+    known, beside = method.settings.model_fields, set(others)
+    for name in given:
+        if name in known:
+            continue
+        if ELSEWHERE.get(name, "").split(" or ")[0] in beside:
+            raise UserError(f"{setting(name)}: here it is {ELSEWHERE[name]}")
+        owners = [other.name for other in METHODS.values() if name in other.settings.model_fields]
+        if owners:
+            has = f"; it has {', '.join(map(setting, sorted(known)))}" if known else "; it has none"
+            raise UserError(
+                f"{setting(name)} is no option of method '{method.name}' but of {', '.join(owners)}{has}"
+            )
+        raise UserError(
+            f"{setting(name)} is no argument, nor an option of method '{method.name}'; "
+            f"{near_matches(name, {*known, *beside})}"
+        )
+    try:
+        return method.settings(**given)
+    except ValidationError as cause:
+        raise refused(cause) from cause

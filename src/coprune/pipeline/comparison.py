@@ -1,0 +1,102 @@
+"""``compare.json``: one row a method × budget × seed × recovery. A stable contract, schema 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from coprune.files import Count, Figure, read_document, write_json
+
+SCHEMA = 1
+
+
+class BaseFigures(BaseModel):
+    """The unpruned model: held-out top-1, MACs, parameters.
+
+    Attributes:
+        samples: held-out ones that gave all accuracies.
+        constant: top-1 of always answering the commonest class.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: Figure
+    macs: Count
+    params: Count
+    samples: Count | None = None
+    constant: Figure | None = None
+
+
+class Row(BaseModel):
+    """One pruned model.
+
+    Attributes:
+        budget: share of the MACs asked for, or ``knee``: a method with a knee used its own, every
+            other method got the MACs that the first such method came to, for the same seed.
+        macs_ratio: share of the MACs that was reached.
+        pruned: held-out top-1 right after surgery.
+        recovered: after recovery and before training; None without recovery.
+        finetuned: after equal training; None without training.
+        recovery: one of :data:`coprune.recovery.RECOVERIES`.
+        kept: units kept.
+        seconds: the row took.
+        rate: the learning rate that ``finetuned`` was trained with; None also where every rate diverged.
+        notes: what is to be known of the row, in words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    budget: Figure | str
+    seed: int
+    macs_ratio: Figure
+    pruned: Figure
+    recovered: Figure | None
+    finetuned: Figure | None
+    recovery: str
+    kept: Count
+    seconds: Figure
+    rate: Figure | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Comparison(BaseModel):
+    """All rows, and what they have in common.
+
+    Attributes:
+        base: what was pruned.
+        rows: in the order in which they were made.
+        notes: what is to be known of all rows, in words.
+        left_out: who could not keep a budget on this network, and why, in words; there is no row of it.
+        job: what was asked.
+        versions: of what computed it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = Field(SCHEMA, alias="schema")
+    base: BaseFigures
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    job: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON value."""
+        return self.model_dump(by_alias=True, mode="json")
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_json(path, self.as_json())
+
+    @staticmethod
+    def load(path: Path) -> Comparison:
+        """Read a comparison.
+
+        Raises:
+            UserError: missing, truncated or foreign.
+        """
+        return read_document(path, Comparison, what="comparison", schema=SCHEMA)

@@ -1,0 +1,133 @@
+"""``coprune export``: the model of a run as ONNX or as a ``torch.export`` program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coprune.data.subsample import spread
+from coprune.errors import UserError, setting
+from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
+from coprune.export.check import SIZES
+from coprune.files import check_replaceable, write_bytes
+from coprune.folders import check_idle
+from coprune.memory import check_shape
+from coprune.pipeline.jobs import open_data
+from coprune.store import load
+from coprune.store.model import describe
+from coprune.tracing.forward import READS, Inputs, check_takes, part_of, samples_in
+
+_SAMPLES = 8
+_TRACED = 2
+
+
+def random_inputs(reads: Mapping[str, Sequence[int]], model: nn.Module) -> Inputs:
+    """Noise of the shapes that a note states, eight samples.
+
+    Args:
+        reads: see :func:`coprune.tracing.forward.shapes_of`; texts are of different lengths.
+        model: says how many tokens it knows.
+    """
+    generator = torch.Generator().manual_seed(0)
+    if set(reads) == {""}:
+        return torch.randn(_SAMPLES, *reads[""], generator=generator)
+    config: Any = getattr(model, "config", None)
+    words = int(getattr(config, "vocab_size", 2) or 2)
+    found: dict[str, Tensor] = {}
+    for name, (width,) in reads.items():
+        # From the longest to half of it, as a batch of texts is padded.
+        lengths = torch.linspace(width, max(1, width // 2), _SAMPLES).round().long()
+        inside = (torch.arange(width) < lengths.unsqueeze(1)).long()
+        drawn = torch.randint(0, words if name == "input_ids" else 1, inside.shape, generator=generator)
+        found[name] = inside if name == "attention_mask" else drawn * inside
+    return found
+
+
+def inputs_for(run: Path, model: nn.Module, *, data: str | None, shape: Sequence[int]) -> tuple[Inputs, str]:
+    """A few samples that a model reads, and where they are from, in words.
+
+    Args:
+        run: the model's folder.
+        model: the model.
+        data: a data name; that of the run when not given, if it can still be read.
+        shape: of one image, where there is no data; noise is drawn.
+
+    Raises:
+        UserError: data that was asked for and cannot be read, or nothing known of the inputs.
+    """
+    notes = describe(run).notes
+    if shape and data:
+        raise UserError(f"give {setting('data')} or {setting('input_shape')}, not both")
+    if shape:
+        check_shape(shape, samples=_SAMPLES)
+        return random_inputs({"": shape}, model), "noise"
+    name = data or notes.get("data")
+    why = "the run names no data"
+    if isinstance(name, str) and name != "loaders":
+        try:
+            opened = open_data(name, calibration=0, seed=0, model=str(run))
+            return spread(opened.heldout, _SAMPLES), f"held-out samples of {name}"
+        except UserError as cause:
+            if data:
+                raise
+            why = str(cause)
+    if isinstance(notes.get(READS), dict):
+        return random_inputs(notes[READS], model), f"noise; {why}"
+    raise UserError(f"{run}: what does this model read? {why}; give --data or --input-shape")
+
+
+def traceable(inputs: Inputs) -> Inputs:
+    """Two of the samples, as a tracer needs them."""
+    return part_of(inputs, [i % samples_in(inputs) for i in range(_TRACED)])
+
+
+def _check_target(target: Path, suffix: str) -> None:
+    """Refuse to write over what is no earlier export."""
+    check_replaceable(target)
+    if target.exists() and target.suffix != suffix:
+        raise UserError(f"{target}: is there, and no {suffix} file; choose another --out")
+
+
+def export_run(
+    run: Path,
+    *,
+    targets: Mapping[str, Path],
+    data: str | None = None,
+    shape: Sequence[int] = (),
+    trust: bool = False,
+) -> Iterator[str]:
+    """Write the model of a run in other formats; lines for the terminal.
+
+    Every file is checked before it appears: run on several batch sizes, its logits compared.
+
+    Args:
+        run: a run folder.
+        targets: format (a key of :data:`coprune.export.FORMATS`) → file.
+        data, shape: see :func:`inputs_for`.
+        trust: run the ``python:`` factory that the folder names.
+
+    Raises:
+        UserError: a model that cannot be exported, a missing extra, a difference, or no free disk.
+    """
+    check_idle(run)
+    for kind, target in targets.items():
+        _check_target(target, FORMATS[kind].suffix)
+    model = load(run, trust=trust)
+    inputs, origin = inputs_for(run, model, data=data, shape=shape)
+    check_takes(model, inputs)
+    program = traced_program(model, traceable(inputs))
+    batches = samples_of_sizes(inputs)
+    for kind, target in targets.items():
+        how = FORMATS[kind]
+        content = how.content(program, traceable(inputs), input_names(inputs))
+        worst = check_against(model, how.runner(content), batches, reader=how.reader)
+        write_bytes(target, content)
+        sizes = ", ".join(map(str, SIZES))
+        yield (
+            f"{target}: {len(content) / 1e6:.2f} MB, inputs {', '.join(input_names(inputs))}; "
+            f"{how.reader} agrees with PyTorch to {worst:.0e} on {sizes} samples ({origin})"
+        )

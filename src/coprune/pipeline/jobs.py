@@ -1,0 +1,175 @@
+"""A pruning job by names, as the command line and job files describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from coprune.bounds import Calibration
+from coprune.data import DataSet, load_data
+from coprune.data.registry import is_text
+from coprune.distributed.collectives import check_same, first_goes_ahead, on_first
+from coprune.errors import UserError, setting
+from coprune.measure.memory import check_batches
+from coprune.methods.registry import find_method, method_settings
+from coprune.models.canonicalize import made_ready
+from coprune.models.hf import label_names, tokenizer_of
+from coprune.pipeline.context import check_trainings
+from coprune.pipeline.environment import pick_device
+from coprune.pipeline.outcome import is_written
+from coprune.pipeline.prune import prepare_for, prune_model
+from coprune.pipeline.settings import PruneSettings, check_settings, trained_as_suits, trainings
+from coprune.store import open_model
+from coprune.store.model import weights_fingerprint
+from coprune.store.run_folder import check_out, claim
+
+
+class PruneJob(BaseModel):
+    """Everything ``coprune prune`` can be asked for, but where to write."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    data: str
+    weights: str | None = None
+    tokenizer: str | None = None
+    arguments: Mapping[str, Any] = {}
+    calibration: Calibration = 2000
+    validation: str | None = None
+    trust: bool = False
+    settings: PruneSettings = PruneSettings()
+
+
+def open_data(
+    data: str,
+    *,
+    calibration: int,
+    seed: int,
+    model: str,
+    tokenizer: str | None = None,
+    validation: str | None = None,
+) -> DataSet:
+    """The named data; texts as the named model reads them, labels in the order of its classes.
+
+    Raises:
+        UserError: see :func:`coprune.data.load_data`.
+    """
+    with first_goes_ahead():
+        if not is_text(data):
+            if tokenizer is not None:
+                raise UserError(f"{setting('tokenizer', tokenizer)} is for texts, and {data} holds images")
+            return load_data(data, calibration=calibration, seed=seed, validation=validation)
+        return load_data(
+            data,
+            calibration=calibration,
+            seed=seed,
+            tokenizer=tokenizer or tokenizer_of(model),
+            class_order=label_names(model),
+            validation=validation,
+        )
+
+
+def offered_by(data: DataSet) -> dict[str, int]:
+    """What the data suggests for a model's arguments."""
+    classes = {"num_classes": data.classes}
+    return classes if data.is_text else {"in_channels": data.input_shape[0], **classes}
+
+
+def open_both(
+    model: str,
+    data: str,
+    *,
+    weights: str | None,
+    arguments: Mapping[str, Any],
+    calibration: int,
+    seed: int,
+    trust: bool = False,
+    tokenizer: str | None = None,
+    validation: str | None = None,
+) -> tuple[nn.Module, DataSet]:
+    """The named data, and the named model made to fit it.
+
+    Args:
+        model: see :func:`coprune.store.open_model`.
+        data: see :func:`coprune.data.load_data`.
+        weights: a file to load into the model.
+        arguments: the model's, as typed.
+        calibration: samples set aside.
+        seed: which, and of the head that a checkpoint lacks.
+        trust: run the factory that a run folder names.
+        tokenizer: for texts, a folder or hub id; that of the model when not given.
+        validation: what judges.
+
+    Raises:
+        UserError: see :func:`coprune.data.load_data` and :func:`coprune.store.open_model`.
+    """
+    loaded = open_data(
+        data, calibration=calibration, seed=seed, model=model, tokenizer=tokenizer, validation=validation
+    )
+    with first_goes_ahead():
+        network = open_model(
+            model,
+            weights=Path(weights) if weights else None,
+            arguments=arguments,
+            offered=offered_by(loaded),
+            trust=trust,
+            seed=seed,
+        )
+    check_same(network, weights_fingerprint, what="model")
+    check_same(loaded, lambda data: data.fingerprint, what="data set")
+    return network, loaded
+
+
+def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Path:
+    """Prune and write the run folder.
+
+    Everything that can be wrong with names, options, data and model is found before the folder is
+    touched.
+
+    Args:
+        job: what to do.
+        out: the folder.
+        resume: go on with an interrupted run.
+        overwrite: replace an earlier one.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: anything that the user can mend.
+    """
+    check_out(out, job, resume=resume, overwrite=overwrite)
+    settings = job.settings
+    method = find_method(settings.method)
+    method_settings(method, settings.options)
+    check_settings(settings, method)
+    pick_device(settings.device)
+    model, data = open_both(
+        job.model,
+        job.data,
+        weights=job.weights,
+        arguments=job.arguments,
+        calibration=job.calibration,
+        seed=settings.seed,
+        trust=job.trust,
+        tokenizer=job.tokenizer,
+        validation=job.validation,
+    )
+    settings = trained_as_suits(settings, model)
+    job = job.model_copy(update={"settings": settings})
+    prepared = prepare_for(made_ready(model), data, settings, method)
+    device = pick_device(settings.device)
+    check_batches(model, prepared.example, settings.latency_batches, name="latency_batches", device=device)
+    check_trainings(model, data, prepared.example, trainings(settings), device=device)
+    folder = claim(out, job={"prune": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
+    if folder.finished:
+        return out
+    with folder:
+        if not on_first(lambda: is_written(folder.path)):
+            prune_model(model, data, settings, folder=folder, prepared=prepared).write(folder.path)
+        folder.close()
+    return out

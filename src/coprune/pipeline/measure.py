@@ -1,0 +1,173 @@
+"""``coprune measure``: figures of a stored model, against the unpruned one where its source is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from coprune.errors import UserError, near_matches, setting
+from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
+from coprune.export.formats import Run
+from coprune.folders import check_idle
+from coprune.measure import (
+    LatencyPlan,
+    count_macs,
+    count_params,
+    evaluate,
+    measure_engine,
+    measure_latency,
+    peak_memory,
+)
+from coprune.measure.memory import check_batches
+from coprune.memory import check_shape
+from coprune.pipeline.environment import pick_device, set_up
+from coprune.pipeline.jobs import open_data
+from coprune.plan import Plan
+from coprune.report import formatting as words
+from coprune.report import write as write_page
+from coprune.result import Latency, Result
+from coprune.store import load
+from coprune.store.model import full_size
+from coprune.store.tensors import tensor_file_size
+from coprune.tracing.forward import Inputs, check_takes, part_of
+
+ENGINES = ("torch", "onnxruntime")
+
+PROMISED = 0.8
+"""Share of the promised speed below which the terminal says what may help."""
+
+
+def measure_run(
+    run: Path,
+    *,
+    data: str | None,
+    shape: tuple[int, ...],
+    batches: tuple[int, ...],
+    threads: int | None,
+    device: str,
+    engines: Sequence[str] = ("torch",),
+    trust: bool = False,
+) -> Iterator[str]:
+    """Lines for the terminal; what was timed is noted in the run's ``result.json`` and on its page.
+
+    Args:
+        run: the run folder.
+        data: name of the data whose held-out part gives accuracy, or None.
+        shape: of one sample, where no data is given.
+        batches: batch sizes to time.
+        threads: CPU threads.
+        device: where to time.
+        engines: what to time with, of :data:`ENGINES`; ONNX Runtime on the CPU.
+        trust: run the ``python:`` factory that the folder names.
+
+    Raises:
+        UserError: an unknown engine, a model that does not take the data or cannot be exported.
+    """
+    for engine in engines:
+        if engine not in ENGINES:
+            raise UserError(f"{setting('engine', engine)}: {near_matches(engine, ENGINES)}")
+    if not engines:
+        raise UserError(f"{setting('engine')} names none; known: {', '.join(ENGINES)}")
+    check_idle(run)
+    where = pick_device(device)
+    set_up(threads=threads, seed=0)
+    model = load(run, trust=trust)
+    if data is None:
+        check_shape(shape)
+    loaded = open_data(data, calibration=0, seed=0, model=str(run)) if data else None
+    example = next(iter(loaded.heldout.batches(1)))[0] if loaded else torch.zeros(1, *shape)
+    check_takes(model, example)
+    check_batches(model, example, batches, name="latency_batches", device=where)
+    # Latency does not depend on the values of the weights: a fresh full-size model will do.
+    base = full_size(run, trust=trust)
+    networks = {"unpruned": base, "this run": model} if base else {"this run": model}
+    for name, network in networks.items():
+        yield (
+            f"{name}: {count_macs(network, example) / 1e6:.2f} M MACs, {count_params(network):,} parameters, "
+            f"{tensor_file_size(network.state_dict()) / 1e6:.2f} MB, "
+            f"peak memory {peak_memory(network, example) / 1e6:.2f} MB"
+        )
+    if loaded:
+        score = evaluate(model, loaded.heldout, device=where)
+        yield f"top-1 {score.top1:.2%} on {score.samples:,} held-out samples"
+    plan = LatencyPlan(batches=batches)
+    timed: list[Latency] = []
+    against = base or model
+    for engine in engines:
+        if engine == "torch":
+            timed += measure_latency(against, model, example, plan, device=where)
+        else:
+            full, small = _in_onnxruntime(against, example), _in_onnxruntime(model, example)
+            check_against(model, small, samples_of_sizes(example), reader=FORMATS["onnx"].reader)
+            timed += measure_engine(full, small, example, plan, engine=engine)
+    for entry in timed:
+        took = f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {told(entry)}"
+        if base is None:
+            took = f"{entry.pruned_ms:.2f} ms; nobody says what the unpruned model was"
+        yield (
+            f"batch {entry.batch}, {entry.threads} threads, {entry.engine} on {entry.device}: {took} "
+            f"(median of {entry.repeats} pairs)"
+        )
+    if base is not None and (run / "plan.json").is_file() and (run / "result.json").is_file():
+        share = count_macs(model, example) / count_macs(base, example)
+        said = promise_note(timed, share=share, plan=Plan.load(run / "plan.json"))
+        if said:
+            yield said
+        note_latency(run, timed)
+        yield f"noted in {run / 'result.json'}"
+
+
+def _in_onnxruntime(network: nn.Module, example: Inputs) -> Run:
+    """A network as ONNX Runtime runs it."""
+    how = FORMATS["onnx"]
+    pair = part_of(example, [0, 0])
+    return how.runner(how.content(traced_program(network, pair), pair, input_names(example)))
+
+
+def told(entry: Latency) -> str:
+    """How much faster, or that it cannot be told."""
+    if entry.told:
+        return f"{entry.ratio:.2f}× as fast"
+    return words.sped(entry)
+
+
+def promise_note(timed: Sequence[Latency], *, share: float, plan: Plan) -> str | None:
+    """A line where time falls short of the MACs by more than a fifth, and whole blocks were not asked for.
+
+    Convolutions are computed in blocks of 8 or 16 channels, so 9 may cost as much as 16, and ONNX Runtime
+    leaves its fast layout where a depthwise layer's channels fill no whole blocks (docs/networks.md).
+
+    Args:
+        timed: what was measured.
+        share: MACs of the pruned model over the unpruned one's, in (0, 1].
+        plan: of the run; one without channels, or with ``round_to``, has nothing to gain.
+    """
+    short = [entry for entry in timed if entry.told and entry.ratio * share < PROMISED]
+    channels = any(group.kind in ("inner", "coupled") for group in plan.groups)
+    if not short or not channels or plan.settings.get("round_to", 1) > 1 or share == 1:
+        return None
+    worst = min(short, key=lambda entry: entry.ratio)
+    return (
+        f"the MACs promise {1 / share:.2f}×, {worst.engine} at batch {worst.batch} comes to "
+        f"{worst.ratio:.2f}×: "
+        f"numbers of channels that fill no whole blocks cost time; try {setting('round_to', '8')}"
+    )
+
+
+def note_latency(run: Path, timed: Sequence[Latency]) -> None:
+    """Add times to a run's figures; one of the same engine, device, threads and batch is replaced.
+
+    Raises:
+        UserError: the run's files are damaged, or cannot be written.
+    """
+
+    def place(entry: Latency) -> tuple[object, ...]:
+        return entry.engine, entry.device, entry.threads, entry.batch
+
+    result = Result.load(run / "result.json")
+    found = {place(entry): entry for entry in (*result.latency, *timed)}
+    result.model_copy(update={"latency": tuple(found.values())}).save(run / "result.json")
+    write_page(run)

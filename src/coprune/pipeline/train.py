@@ -1,0 +1,135 @@
+"""``coprune train``: a base model from scratch, or further training of one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from coprune.bounds import Seed, Threads
+from coprune.data import DataSet
+from coprune.distributed.collectives import check_same
+from coprune.distributed.world import world
+from coprune.measure import Score, evaluate, stage_of
+from coprune.pipeline.context import check_trainings
+from coprune.pipeline.environment import pick_device, set_up, versions
+from coprune.pipeline.jobs import open_both
+from coprune.result import Result
+from coprune.store import load, save_model
+from coprune.store.model import check_finite, weights_fingerprint
+from coprune.store.names import brings_weights
+from coprune.store.run_folder import RunFolder, check_out, claim
+from coprune.tracing.forward import READS, check_takes, part_of, shapes_of
+from coprune.training import Checkpoint, Recipe, fit
+from coprune.training.defaults import suited
+
+
+class TrainJob(BaseModel):
+    """Everything ``coprune train`` can be asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    data: str
+    recipe: Recipe
+    seed: Seed = 0
+    device: str = "auto"
+    threads: Threads | None = None
+    weights: str | None = None
+    tokenizer: str | None = None
+    arguments: Mapping[str, Any] = {}
+    trust: bool = False
+
+
+def train(
+    job: TrainJob, *, out: Path, resume: bool = False, overwrite: bool = False, command: str = ""
+) -> Score:
+    """Train on the whole training part and write a run folder with the model.
+
+    Args:
+        job: what to train, on what, how.
+        out: the run folder.
+        resume: continue an interrupted training; ends with the same weights.
+        overwrite: replace an earlier run.
+        command: the command line, kept with the model.
+
+    Returns:
+        Held-out accuracy.
+
+    Raises:
+        UserError: see the checks of data, model and run folder.
+    """
+    check_out(out, job, resume=resume, overwrite=overwrite)
+    device = pick_device(job.device)
+    set_up(threads=job.threads, seed=job.seed)
+    model, data = open_both(
+        job.model,
+        job.data,
+        weights=job.weights,
+        arguments=job.arguments,
+        calibration=0,
+        seed=job.seed,
+        trust=job.trust,
+        tokenizer=job.tokenizer,
+    )
+    # The first batch shows whether model and data fit, before anything is written.
+    inputs, _ = next(iter(data.heldout.batches(8)))
+    check_takes(model, inputs)
+    recipe = suited(job.recipe, model, trained=brings_weights(job.model, job.weights))
+    check_trainings(model, data, part_of(inputs, [0]), [recipe], device=device)
+    job = job.model_copy(update={"recipe": recipe})
+    folder = claim(out, job={"train": job.model_dump()}, resume=resume, overwrite=overwrite)
+    if folder.finished:
+        return evaluate(
+            load(out, trust=job.trust or job.model.startswith("python:")), data.heldout, device=device
+        )
+    with folder:
+        return _train(model, data, job, folder, device=device, command=command)
+
+
+def _train(
+    model: nn.Module, data: DataSet, job: TrainJob, folder: RunFolder, *, device: str, command: str
+) -> Score:
+    example, _ = next(iter(data.heldout.batches(1)))
+    started = time.monotonic()
+    log = fit(
+        model,
+        data.train,
+        job.recipe,
+        seed=job.seed,
+        checkpoint=Checkpoint(folder.work / "training.safetensors"),
+        device=device,
+        label="training",
+    )
+    seconds = time.monotonic() - started
+    check_finite(model.state_dict(), model=model, where="the trained model")
+    check_same(model, weights_fingerprint, what="result of the training")
+    score = evaluate(model, data.heldout, device=device)
+    model.cpu()
+    notes = {
+        "command": command,
+        "data": job.data,
+        "top1": score.top1,
+        "recipe": job.recipe.model_dump(mode="json"),
+        READS: shapes_of(example),
+        "versions": versions(),
+    }
+    save_model(folder.path, model, notes=notes)
+    Result(
+        method="train",
+        seed=job.seed,
+        units={"total": 0, "kept": 0},
+        stages=(stage_of("base", model, score, example),),
+        latency=(),
+        seconds={"train": round(seconds, 3)},
+        versions=versions(),
+        processes=world(),
+    ).save(folder.path / "result.json")
+    for epoch, (loss, top1) in enumerate(zip(log.loss, log.accuracy, strict=True)):
+        folder.log("epoch", epoch=epoch, loss=loss, top1=top1)
+    folder.close()
+    return score

@@ -1,0 +1,21 @@
+"""Accuracy back after surgery, without labels. Knows nothing of methods."""
+
+from coprune.recovery.batchnorm import reestimate_batchnorm
+from coprune.recovery.channel_map import kept_outputs, matched_outputs
+from coprune.recovery.reconstruction import Reconstruction, reconstruct
+from coprune.recovery.registry import RECOVERIES, How, Recovered, recovered
+from coprune.recovery.sequential_least_squares import LayerRecovery, least_squares
+
+__all__ = [
+    "RECOVERIES",
+    "How",
+    "LayerRecovery",
+    "Reconstruction",
+    "Recovered",
+    "kept_outputs",
+    "least_squares",
+    "matched_outputs",
+    "reconstruct",
+    "recovered",
+    "reestimate_batchnorm",
+]

@@ -1,0 +1,186 @@
+"""All layers together, until the pruned network says again what the unpruned one said. Reads no label.
+
+Solved one after the other (:mod:`coprune.recovery.sequential_least_squares`), every layer says as
+well as it can what the unpruned one said *at that place*: a block's first
+layer repeats the channels that were kept. Other features
+may serve the layer behind it better, and no layer finds them alone. So from there on all weights move
+together, down the error of the blocks' outputs and of the prediction against the unpruned network's
+(:mod:`coprune.training.distill`), on the calibration samples and nothing else. Block reconstruction is known
+from quantisation (BRECQ, Li et al. 2021, arXiv 2102.05426, §3.2); here it starts from least squares and goes
+through all blocks at once.
+
+It is descent, and so takes longer than least squares, but there is nothing to tune: it reads no labels and no
+samples beyond the calibration set's, and what does not get better on samples it did not see is taken back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from coprune.data import ArraySource, MemorySource, Source, in_memory, split_source, spread_batches
+from coprune.distributed.collectives import on_first
+from coprune.tracing.forward import Inputs, copied, logits_of, moved, samples_in
+from coprune.training.distill import Answers, answers_of, distillation_loss, matched_blocks
+from coprune.training.freezing import thawed
+from coprune.training.loop import DivergedError, TooSmallError, fit
+from coprune.training.recipe import Recipe
+
+VISITS = 20_000
+"""Samples that pass in all, however many different ones there are: twenty times a thousand."""
+
+SAMPLES = 4_000
+"""Different ones, at most; five passes still see each of them often enough."""
+
+JUDGING = 1 / 8
+"""Share of the samples that is not learned from and says whether it helped."""
+
+RECIPE = Recipe(epochs=1, batch_size=64, lr=0.03, unit_clip=0.2, weight_decay=0.0, distill=1.0, match=30.0)
+"""Soft labels and hidden outputs only. Chosen on training images that were not calibrated on: rates from
+0.02 to 0.1 end within a few per cent of the divergence of each other (docs/complementary.md)."""
+
+WITHOUT_BATCH_NORM = RECIPE.model_copy(
+    update={"optimizer": "adamw", "lr": 5e-4, "unit_clip": 0.0, "clip": 1.0, "warmup": 0.1}
+)
+"""What a network without batch norms is moved by: behind layer norms one rate for all layers, as SGD has it,
+made a vision transformer worse, and Adam's steps made it better."""
+
+MEMORY = 3 << 30
+"""Bytes that the unpruned model's outputs may take; where they would take more it is asked in every pass."""
+
+_BATCH = 125
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What it did.
+
+    Attributes:
+        before, after: divergence of the prediction from the unpruned model's on samples that were not
+            learned from, nats a sample; no ``after`` where the descent came to NaN or Inf, or one
+            sample was all that a batch norm had to learn from.
+        changed: whether the new weights stayed: they were better there.
+        samples: learned from.
+        passes: over them.
+    """
+
+    before: float
+    after: float | None
+    changed: bool
+    samples: int
+    passes: int
+
+
+def reconstruct(
+    model: nn.Module,
+    teacher: nn.Module,
+    source: Source,
+    *,
+    judging: MemorySource | None = None,
+    kept: Mapping[str, Tensor],
+    seed: int = 0,
+    visits: int = VISITS,
+    device: str = "cpu",
+) -> Reconstruction:
+    """Move all weights of a pruned model until its hidden outputs and predictions match, in place.
+
+    Args:
+        model: pruned, best right after least squares; left in evaluation mode.
+        teacher: the unpruned model.
+        source: calibration samples; labels are not read. Up to 4,000, evenly spread, are taken.
+        judging: samples that neither this nor least squares has learned from; without them an eighth of the
+            source's, see :func:`held_back`.
+        kept: layer → the output channels of the unpruned layer that it still has, ``[K]`` int64.
+        seed: which samples judge, and the order of the others.
+        visits: samples that pass in all.
+        device: where to compute.
+    """
+    if judging is None:
+        learning, judging = held_back(source, seed=seed)
+    else:
+        learning = _unlabelled(source)
+    batches = [moved(inputs, device) for inputs, _ in judging.batches(_BATCH)]
+    teacher.to(device).eval()
+    model.to(device).eval()
+    wanted = _logits(teacher, batches)
+    before = _divergence(model, batches, wanted)
+    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    passes = max(1, round(visits / len(learning)))
+    learning, answers = _answered(learning, model, teacher, kept, device=device)
+    normed = any(isinstance(m, _BatchNorm) for m in model.modules())
+    recipe = RECIPE if normed else WITHOUT_BATCH_NORM
+    try:
+        with thawed(model):
+            fit(
+                model,
+                learning,
+                recipe.model_copy(update={"epochs": passes}),
+                seed=seed,
+                teacher=teacher,
+                kept=kept,
+                answers=answers,
+                device=device,
+                label="reconstruction",
+            )
+        after = _divergence(model, batches, wanted)
+    except (DivergedError, TooSmallError):
+        after = math.nan  # there is no rate that the user could lower: taken back as what did not help
+    # Every process has the same model, but devices round differently: one decides for all.
+    changed = on_first(lambda: after < before)
+    if not changed:
+        model.load_state_dict(weights)
+    return Reconstruction(before, after if math.isfinite(after) else None, changed, len(learning), passes)
+
+
+def _unlabelled(source: Source) -> MemorySource:
+    """Up to :data:`SAMPLES` of them, evenly spread, in memory and without their labels."""
+    inputs = spread_batches(source, min(SAMPLES, len(source)), batch_size=_BATCH)
+    return in_memory([(x, torch.zeros(samples_in(x), dtype=torch.int64)) for x in inputs])
+
+
+def held_back(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]:
+    """Samples to learn from and an eighth to judge by, without their labels; of one alone both.
+
+    Args:
+        source: calibration samples; up to 4,000, evenly spread, are taken.
+        seed: which of them judge.
+    """
+    unlabelled = _unlabelled(source)
+    if len(unlabelled) < 2:
+        return unlabelled, unlabelled
+    count = max(1, round(JUDGING * len(unlabelled)))
+    share = count / len(unlabelled)
+    judging, learning = split_source(unlabelled, (share, 1 - share), seed=seed)
+    return learning, judging
+
+
+def _answered(
+    learning: MemorySource, model: nn.Module, teacher: nn.Module, kept: Mapping[str, Tensor], *, device: str
+) -> tuple[MemorySource, Answers | None]:
+    """Numbered samples and what the unpruned model says to them.
+
+    Of texts, and where it takes more than :data:`MEMORY`, nothing is known beforehand.
+    """
+    if not isinstance(learning, ArraySource):
+        return learning, None
+    batches = [x for x, _ in learning.batches(_BATCH) if isinstance(x, Tensor)]
+    blocks = matched_blocks(model, teacher, kept)
+    answers = answers_of(teacher, blocks, [x.to(device) for x in batches], memory=MEMORY)
+    if answers is None:
+        return learning, None
+    return replace(learning, labels=torch.arange(len(learning))), answers
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, batches: Sequence[Inputs]) -> Tensor:
+    # Copies: the first layer may work in place.
+    return torch.cat([logits_of(model, copied(part)).double() for part in batches])
+
+
+def _divergence(model: nn.Module, batches: Sequence[Inputs], wanted: Tensor) -> float:
+    return float(distillation_loss(_logits(model, batches), wanted, temperature=1.0))

@@ -1,0 +1,134 @@
+"""Which places of a layer's output can reach the prediction at all.
+
+In a transformer not every token counts: padding does not, and in the last layer only the token that is
+classified. An error made elsewhere costs nothing, so a regression must not spend itself there. Told by
+the gradient: a place whose output has no gradient has no say. A backward pass of every sample would
+cost more than the rest of the profile, so a few samples tell which of the usual patterns a layer has
+(all tokens but padding, the first, the last), and the others follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from coprune.groups.layers import is_convolution
+from coprune.statistics.patches import output_positions
+from coprune.tracing.forward import Inputs, copied, logits_of, samples_in, tensors_of
+
+
+def has_tokens(layer: nn.Module, output: Tensor, *, samples: int) -> bool:
+    """Whether the layer is applied at several places that may not all count: a linear one, to tokens."""
+    return not is_convolution(layer) and output_positions(layer, output, samples=samples) > 1
+
+
+@torch.enable_grad()
+def reach(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str, Tensor]:
+    """Places of each layer's output that the logits depend on.
+
+    Args:
+        model: in evaluation mode; its parameters' gradients are left alone.
+        inputs: ``[N, …]``.
+        names: layers; of one that runs several times, a place counts if it does in any of the runs.
+
+    Returns:
+        Layer → ``[N, places]`` bool, for those layers that are applied to tokens.
+    """
+    outputs: dict[str, list[Tensor]] = {}
+    samples = samples_in(inputs)
+
+    def keep(layer: nn.Module, _: object, output: Tensor, name: str) -> None:
+        if has_tokens(layer, output, samples=samples):
+            # Of a frozen model, such an output begins the graph.
+            outputs.setdefault(name, []).append(output if output.requires_grad else output.requires_grad_())
+
+    with ExitStack() as hooks:
+        for name in names:
+            layer = model.get_submodule(name)
+            hooks.enter_context(layer.register_forward_hook(lambda m, i, o, name=name: keep(m, i, o, name)))
+        logits = logits_of(model, inputs)
+    if not outputs:
+        return {}
+    # Uneven weights, so that no gradient cancels: those of a softmax's logits sum to 0.
+    weights = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)) + 0.5
+    runs = [(name, output) for name, outs in outputs.items() for output in outs]
+    gradients = torch.autograd.grad(
+        (logits * weights.to(logits)).sum(), [output for _, output in runs], materialize_grads=True
+    )
+    found: dict[str, Tensor] = {}
+    for (name, _), gradient in zip(runs, gradients, strict=True):
+        counts = (gradient != 0).any(-1).reshape(samples, -1)
+        found[name] = found[name] | counts if name in found else counts
+    return found
+
+
+Pattern = Callable[[Tensor], Tensor]
+"""Real tokens ``[N, places]`` bool → places that can reach the logits, of the same shape."""
+
+
+def _first(real: Tensor) -> Tensor:
+    return torch.zeros_like(real).index_fill(1, torch.tensor(0, device=real.device), True)
+
+
+def _last(real: Tensor) -> Tensor:
+    places = torch.arange(real.shape[1], device=real.device)
+    return places == (places * real).amax(1, keepdim=True)
+
+
+_PATTERNS: tuple[Pattern, ...] = (lambda real: real, torch.ones_like, _last, _first)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which places of some layers can reach the logits, for any samples.
+
+    Attributes:
+        model: in evaluation mode.
+        patterns: layer → its pattern; None where none of the usual ones fits, and gradients must tell.
+        places: layer → places of the sample looked at, which inputs without a mask have always.
+    """
+
+    model: nn.Module
+    patterns: Mapping[str, Pattern | None]
+    places: Mapping[str, int]
+
+    def of(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Layer → ``[N, places]`` bool."""
+        unknown = [name for name, pattern in self.patterns.items() if pattern is None]
+        found = reach(self.model, copied(inputs), unknown) if unknown else {}
+        for name, pattern in self.patterns.items():
+            if pattern is not None:
+                found[name] = pattern(_real(inputs, self.places[name]))
+        return found
+
+
+def learn_reach(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> Reach:
+    """Which pattern each layer has, from a few samples.
+
+    Args:
+        model: in evaluation mode.
+        inputs: ``[N, …]``; of texts, some shorter than others.
+        names: layers; those that are not applied to tokens are passed over.
+    """
+    found = reach(model, copied(inputs), names)
+    patterns: dict[str, Pattern | None] = {}
+    for name, seen in found.items():
+        real = _real(inputs, seen.shape[1])
+        fits = (p for p in _PATTERNS if real.shape == seen.shape and torch.equal(p(real), seen))
+        patterns[name] = next(fits, None)
+    return Reach(model, patterns, {name: seen.shape[1] for name, seen in found.items()})
+
+
+def _real(inputs: Inputs, places: int) -> Tensor:
+    """Which tokens are no padding, ``[N, places]``; all where there is no mask."""
+    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    if mask is not None:
+        return mask.bool()
+    samples = samples_in(inputs)
+    if isinstance(inputs, dict) and "input_ids" in inputs:
+        places = inputs["input_ids"].shape[1]
+    return torch.ones(samples, places, dtype=torch.bool, device=tensors_of(inputs)[0].device)

@@ -1,0 +1,236 @@
+"""Torch-Pruning's own importances, so that rivals are what their users get and not our reading of them.
+
+Every kind is one class of :mod:`torch_pruning` with its defaults, which is how its users make it:
+the importances of all members of a group (the filters, the batch norm's scales, the input weights of
+the next layer, as far as the class reads them) are averaged, ``group_reduction="mean"``, and divided
+by their mean, ``normalizer="mean"``, which no ranking within a group notices. Biases do not count.
+
+Of a coupled group the members are those that this project found (blocks of grouped convolutions stay
+together, which Torch-Pruning's own groups do not know); its classes sum over them as over their own.
+
+- ``magnitude``, ``magnitude_l2``: ``GroupMagnitudeImportance(p=1)`` and ``(p=2)``: sum of |w|ᵖ.
+- ``bn_scale``: ``BNScaleImportance()``: |γ| of the batch norms.
+- ``fpgm``: ``FPGMImportance()``: sum of distances to the other units; between squared weights, unlike
+  in the paper (arXiv 1811.00250), so a filter and its negative count as equal.
+- ``lamp``: ``LAMPImportance()``: the L2 magnitude over the sum of those that are no smaller. Made for
+  comparing layers; within one it ranks as ``magnitude_l2`` does.
+- ``taylor``: ``GroupTaylorImportance()``: sum of |w · ∂loss/∂w|, the loss being the mean over all
+  samples. The class leaves batch norms out.
+- ``hessian``: ``GroupHessianImportance()``: sum of w² · mean of (∂loss/∂w)², the square taken sample
+  by sample, over at most :data:`HESSIAN_SAMPLES` samples. The mean is handed over in ``.grad``, where
+  the class looks for it: its own ``accumulate_grad`` (1.6.1) looks parameters up by name in a table
+  keyed by parameter, and so forgets every sample but the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from coprune.data import Source
+from coprune.data.sharding import own_batches, own_steps
+from coprune.distributed.collectives import summed
+from coprune.distributed.world import own
+from coprune.errors import UserError
+from coprune.groups import ChannelGroup, channel_indices, trace
+from coprune.groups.layers import is_linear, is_transposed
+from coprune.groups.trace import pruning_group
+from coprune.measure.accuracy import check_labels, check_logits
+from coprune.models.copies import copied
+from coprune.progress import track
+from coprune.statistics.requirements import ImportanceKind
+from coprune.tracing.forward import Inputs, logits_of, moved, part_of
+
+SLICED = ("heads", "neurons")
+"""Kinds of groups that are slices of linear layers, and no nodes of a dependency graph."""
+
+HESSIAN_SAMPLES = 256
+"""Each takes a backward pass of its own. Spread evenly, since the samples may be sorted by class."""
+
+SCORERS: Mapping[ImportanceKind, Callable[[], Callable[[tp.dependency.Group], Tensor | None]]] = {
+    "magnitude": partial(tp.importance.GroupMagnitudeImportance, p=1),
+    "magnitude_l2": partial(tp.importance.GroupMagnitudeImportance, p=2),
+    "bn_scale": tp.importance.BNScaleImportance,
+    "fpgm": tp.importance.FPGMImportance,
+    "lamp": tp.importance.LAMPImportance,
+    "taylor": tp.importance.GroupTaylorImportance,
+    "hessian": tp.importance.GroupHessianImportance,
+}
+
+
+def importances(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    source: Source,
+    kinds: Iterable[ImportanceKind],
+    *,
+    classes: int,
+    batch_size: int,
+    device: str,
+    label: str,
+) -> dict[ImportanceKind, dict[str, Tensor]]:
+    """Importance of every unit; ``taylor`` and ``hessian`` pass over the source once each.
+
+    Args:
+        model: unpruned; not touched: gradients are taken on a twin, in evaluation mode.
+        groups: the units to describe.
+        source: one sample is traced with; gradients are those of the cross-entropy.
+        kinds: what to compute.
+        classes: number of classes of the data.
+        batch_size: samples of a backward pass of ``taylor``; the result does not depend on it.
+        device: where to compute.
+        label: of the progress bars.
+
+    Returns:
+        Kind → group name → ``[U]`` float64 (computed in float32) on the CPU, in the order of the
+        units; empty where a class has nothing to read, such as batch norms that are not there.
+
+    Raises:
+        UserError: the model cannot be traced, labels outside the classes of data or model, NaN or
+            Inf in the model's output.
+    """
+    twin = copied(model).to(device).eval()
+    for parameter in twin.parameters():
+        parameter.requires_grad_(True)
+    graph = None
+    if any(g.kind not in SLICED for g in groups):
+        example, _ = next(iter(source.batches(1)))
+        graph = trace(twin, moved(part_of(example, [0]), device))
+    found: dict[ImportanceKind, dict[str, Tensor]] = {}
+    for kind in kinds:
+        if kind == "taylor":
+            batches = ((b.inputs, b.labels) for b in own_batches(source, batch_size))
+            checked, steps = _checked(batches, classes), own_steps(source, batch_size)
+            _leave_gradients(twin, track(checked, label=f"{label}, {kind}", total=steps), power=1)
+        elif kind == "hessian":
+            count = min(HESSIAN_SAMPLES, len(source))
+            wanted = own([i * len(source) // count for i in range(count)])
+            single = _spread(_checked(source.batches(batch_size), classes), wanted)
+            _leave_gradients(twin, track(single, label=f"{label}, {kind}", total=len(wanted)), power=2)
+        scorer = SCORERS[kind]()
+        sliced = {g.name: _of_slices(kind, twin, g) for g in groups if g.kind in SLICED}
+        traced = [g for g in groups if g.kind not in SLICED]
+        found[kind] = sliced | {
+            g.name: _of_group(scorer, graph, twin, g) for g in traced if graph is not None
+        }
+    return found
+
+
+def _of_slices(kind: ImportanceKind, model: nn.Module, group: ChannelGroup) -> Tensor:
+    """The same sums over a head's or a neuron's slices, averaged over the linear layers it has a part in.
+
+    Torch-Pruning's graph is not traced through transformers; what its classes sum up is.
+
+    Raises:
+        UserError: a kind that needs more than the weights of the slices.
+    """
+    if kind not in _SLICE_SCORES:
+        raise UserError(
+            f"{kind} ranks channels; for heads and neurons there are {', '.join(_SLICE_SCORES)} and random"
+        )
+    parts = []
+    for member in group.members:
+        layer = model.get_submodule(member.layer)
+        if is_linear(layer):
+            score = _SLICE_SCORES[kind](layer.get_parameter("weight")).detach().double()
+            score = score.T if is_transposed(layer) else score
+            along = score.sum(1) if member.role == "producer" else score.sum(0)
+            units = channel_indices(member, torch.arange(group.size)).to(along.device)
+            parts.append(along[units].view(group.size, member.span).sum(1))
+    return torch.stack(parts).mean(0).cpu() if parts else torch.empty(0, dtype=torch.float64)
+
+
+_SLICE_SCORES: Mapping[ImportanceKind, Callable[[Tensor], Tensor]] = {
+    "magnitude": lambda w: w.abs(),
+    "magnitude_l2": lambda w: w.square(),
+    "taylor": lambda w: (w * w.grad).abs() if w.grad is not None else torch.zeros_like(w),
+}
+
+
+def _of_group(
+    scorer: Callable[[tp.dependency.Group], Tensor | None],
+    graph: tp.DependencyGraph,
+    model: nn.Module,
+    group: ChannelGroup,
+) -> Tensor:
+    if group.kind == "coupled":
+        found = _as_group(graph, model, group)
+    else:
+        found = pruning_group(graph, model.get_submodule(group.name), list(range(group.size)))
+    values = scorer(found)
+    if values is None:
+        return torch.empty(0, dtype=torch.float64)
+    values = values.detach().double().cpu()[: group.size]
+    # Where all units count for nothing, as in a dead layer, the normalizer divides 0 by 0.
+    return torch.where(values.isnan(), 0.0, values)
+
+
+def _as_group(graph: tp.DependencyGraph, model: nn.Module, group: ChannelGroup) -> tp.dependency.Group:
+    """A group as Torch-Pruning's classes read one: channels of each layer, and the units they belong to."""
+    found = tp.dependency.Group()
+    # The classes make room for as many units as the first layer has channels.
+    roles = [(role, group.channels(role).items()) for role in ("producer", "consumer", "carrier")]
+    for role, layers in roles:
+        for layer, channels in layers:
+            node = graph.module2node.get(model.get_submodule(layer))
+            if node is None:
+                continue
+            pruner = graph.get_pruner_of_module(node.module)
+            prune = pruner.prune_in_channels if role == "consumer" else pruner.prune_out_channels
+            dependency = tp.dependency.Dependency(prune, prune, source=node, target=node)
+            found.add_dep(dependency, channels.flatten().tolist())
+            units = torch.arange(group.size).repeat_interleave(channels.shape[1])
+            found[len(found) - 1].root_idxs = units.tolist()
+    return found
+
+
+def _checked(batches: Iterable[tuple[Inputs, Tensor]], classes: int) -> Iterator[tuple[Inputs, Tensor]]:
+    for inputs, labels in batches:
+        check_labels(labels, classes)
+        yield inputs, labels
+
+
+def _spread(
+    batches: Iterable[tuple[Inputs, Tensor]], numbers: Sequence[int]
+) -> Iterator[tuple[Inputs, Tensor]]:
+    """The samples with the given numbers, one by one."""
+    wanted = set(numbers)
+    seen = 0
+    for inputs, labels in batches:
+        for i in range(len(labels)):
+            if seen + i in wanted:
+                yield part_of(inputs, [i]), labels[i : i + 1]
+        seen += len(labels)
+
+
+def _leave_gradients(model: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], *, power: int) -> None:
+    """Set every parameter's ``.grad`` to a mean over the samples of all processes.
+
+    Args:
+        model: all its parameters require gradients.
+        batches: inputs and labels on any device.
+        power: 1: of the gradients. 2: of their squares; every batch is then one sample.
+    """
+    parameters = list(model.parameters())
+    # In a trained model the batches' gradients nearly cancel; summed in float32, what is left would
+    # depend on how the samples were cut into batches.
+    totals = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
+    count = 0
+    for inputs, labels in batches:
+        x, y = moved(inputs, parameters[0].device), labels.to(parameters[0].device)
+        with torch.enable_grad():
+            logits = logits_of(model, x)
+            check_logits(logits.detach(), y)
+            loss = F.cross_entropy(logits, y, reduction="sum")
+            gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        for total, gradient in zip(totals, gradients, strict=True):
+            total += gradient.double() ** power
+        count += len(y)
+    seen = int(summed(torch.tensor(count)))
+    for parameter, total in zip(parameters, totals, strict=True):
+        parameter.grad = (summed(total) / seen).to(parameter.dtype)

@@ -1,0 +1,242 @@
+"""Try groups of channels before they are offered: what is cut must compute what is masked.
+
+A dependency graph sees which tensors meet, not everything that is done to them: a channel shuffle is a
+reshape to it, a maximum over channels an activation, a split in two halves stays where it was. So every
+group is cut, on a twin in float64 with other weights, and compared with the twin that has the same
+units silenced. A network that does not run in float64, because of a cast, a constant or fake quantisation,
+is tried in its own precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from coprune.errors import UserError
+from coprune.groups import ChannelGroup, Units
+from coprune.models.copies import copied
+from coprune.plan import GroupDecision, Skipped
+from coprune.surgery.channels import cut
+from coprune.surgery.mask import masked
+from coprune.tracing.forward import FAILURES, Inputs, logits_of, said
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
+"""Largest difference between masked and cut outputs, in proportion to how far outputs are apart."""
+
+_BLIND = 1e-6
+_CONSTANT = "no cut could be tried: the model's output hardly depends on its input"
+_NOT_FINITE = "no cut could be tried: the model's output is not finite"
+_RANDOM = "no cut could be tried: the model is random in evaluation mode"
+_IMAGES = 4
+_NOISE = 0.1
+_DRAWS = 2
+_DRAWS_ALIKE = 6
+"""Where images are more alike, so that a wrong cut may show by a single unit only, such as the strongest."""
+
+
+def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
+    """The units without those groups whose cut is not what it should be.
+
+    Args:
+        model: unpruned; left as it is.
+        units: of it.
+        example: one sample ``[1, …]``; the images tried are random ones around it, or where the model
+            does not take those, some in the range of its values, or the sample itself.
+
+    Returns:
+        All other groups; the producers of the refused ones are among the skipped, with the reason.
+    """
+    # Heads and neurons are not traced: a family's forward pass was read for them.
+    tried = sorted((g for g in units.groups if g.kind in ("inner", "coupled")), key=_alike)
+    if not tried or not isinstance(example, Tensor):
+        return units
+    refused = _outcome(model, tried, example)
+    left = tuple(
+        Skipped(layer=member.layer, reason=refused[group.name])
+        for group in tried
+        if group.name in refused
+        for member in group.of_role("producer")
+    )
+    groups = tuple(g for g in units.groups if g.name not in refused)
+    made = {m.layer for g in groups for m in g.of_role("producer")}
+    return Units(groups, (*(s for s in left if s.layer not in made), *units.skipped))
+
+
+def _outcome(model: nn.Module, groups: Sequence[ChannelGroup], example: Tensor) -> dict[str, str]:
+    """Group name → what is wrong with its cut, or why it could not be tried."""
+    reason = ""
+    for images, draws, double in [
+        *((images, draws, True) for images, draws in _images(example)),
+        *((images.to(example.dtype), draws, False) for images, draws in _images(example)),
+    ]:
+        try:
+            twin = _twin(model, images, double=double)
+            output = _output(twin, images)
+            again = _output(twin, images)
+        except FAILURES as cause:
+            reason = f"no cut could be tried: the model does not run on random inputs ({said(model, cause)})"
+            continue
+        if bool(torch.isfinite(output).all()):
+            # What differs from itself would differ from its cut too, whatever that is.
+            if float((output - again).abs().max()) > _tolerance(twin, output) * float(output.abs().max()):
+                reason = _RANDOM
+                break
+            return _refused(twin, groups, images, draws)
+        reason = _NOT_FINITE
+    return dict.fromkeys((group.name for group in groups), reason)
+
+
+def _tolerance(model: nn.Module, output: Tensor) -> float:
+    """That of the coarsest numbers a model computes in."""
+    used = {output.dtype, *(p.dtype for p in model.parameters())}
+    return max(TOLERANCE.get(dtype, 0.0) for dtype in used) or TOLERANCE[torch.float32]
+
+
+@torch.no_grad()
+def _output(model: nn.Module, images: Tensor) -> Tensor:
+    return logits_of(model, images.clone())  # the first layer may work in place
+
+
+def _images(example: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """What to try, ``[N, …]``, and how often: the most telling first, then what more models take.
+
+    The more images differ, the better a wrong cut shows. But a logarithm, a root or an index may take no
+    values other than the example's, and only the example itself is known to lie in the model's domain.
+    """
+    images = _around(example)
+    yield images, _DRAWS
+    if example.is_floating_point():
+        example = example.double()
+        least, most = float(example.min()), float(example.max())
+        if least < most:
+            yield images.clamp(least, most), _DRAWS_ALIKE
+    yield example, _DRAWS_ALIKE
+
+
+def _around(example: Tensor) -> Tensor:
+    """Random samples like the example, in float64; far from what it has learnt a network may be constant."""
+    generator = torch.Generator().manual_seed(0)
+    if not example.is_floating_point():
+        # Token numbers: below the largest there is, in another order.
+        most = int(example.max()) + 1
+        return torch.randint(0, most, (_IMAGES, *example.shape[1:]), generator=generator).to(example.dtype)
+    images = torch.randn((_IMAGES, *example.shape[1:]), generator=generator, dtype=torch.float64)
+    spread = float(example.double().std()) if example.numel() > 1 else 0.0
+    return example.double() + images * spread if spread > 0 else images
+
+
+def _alike(group: ChannelGroup) -> str:
+    """The group's name without numbers: blocks are alike, and what fails together is best halved together."""
+    return re.sub(r"\d+", "", group.name)
+
+
+@torch.no_grad()
+def _twin(model: nn.Module, images: Tensor, *, double: bool) -> nn.Module:
+    """In float64 or not, with no weight at 0 and no signal that dies away, where a wrong cut would not show.
+
+    One image has no statistics of its own, and is like what the model has seen: norms keep those they have.
+    """
+    twin = copied(model).cpu().eval()
+    if double:
+        twin = twin.double()
+        for tensor in (*twin.parameters(), *twin.buffers()):
+            tensor.data = tensor.data.to(torch.complex128) if tensor.is_complex() else tensor.data
+    generator = torch.Generator().manual_seed(0)
+    for parameter in twin.parameters():
+        if not (parameter.is_floating_point() or parameter.is_complex()):
+            continue
+        spread = float(parameter.abs().square().mean().sqrt()) or 1.0
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.add_(noise, alpha=_NOISE * spread)
+    norms = [m for m in twin.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = norms if len(images) > 1 else []
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    if norms:
+        _output(twin, images)
+    return twin.eval()
+
+
+def _refused(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor, draws: int) -> dict[str, str]:
+    """Group name → what is wrong with its cut. Halves are tried until the culprits stand alone."""
+    wrong = _difference(model, groups, images, draws)
+    if wrong is None:
+        return {}
+    if len(groups) == 1:
+        kind = "coupled, and " if groups[0].kind == "coupled" else ""
+        return {groups[0].name: kind + wrong}
+    half = len(groups) // 2
+    found: dict[str, str] = {}
+    for part in (groups[:half], groups[half:]):
+        found |= _refused(model, part, images, draws)
+    if not found:
+        # Each half alone is right, both together are not: one of them stays whole.
+        found = dict.fromkeys((g.name for g in groups[half:]), f"only together with others: {wrong}")
+    return found
+
+
+@torch.no_grad()
+def _difference(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor, draws: int) -> str | None:
+    """What is wrong when some of every group's units go; None when nothing is."""
+    seen = False
+    for draw in range(draws):
+        wrong = _wrong(model, tuple(_some(group, draw) for group in groups), images)
+        if wrong not in (None, _CONSTANT):
+            return wrong
+        seen = seen or wrong is None
+    # What little stays may be silent for all of the images; nearly all of it is not.
+    return None if seen else _wrong(model, tuple(_some(group, None) for group in groups), images)
+
+
+def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tensor) -> str | None:
+    try:
+        # The cut one first: where it does not run, there is nothing to compare.
+        found = _output(cut(model, decisions, images[:1]), images)
+        with masked(model, decisions):
+            expected = _output(model, images)
+        # Of one image it can only be said whether its output depends on what is cut.
+        other = expected.mean(0) if len(images) > 1 else _output(model, images)
+    except UserError as cause:
+        return f"it cannot be cut: {cause}"
+    except FAILURES as cause:
+        return f"the model does not run when it is cut ({said(model, cause)})"
+    if found.shape != expected.shape:
+        return "the model's output depends on how many there are"
+    if not bool(torch.isfinite(expected).all() and torch.isfinite(other).all()):
+        return _NOT_FINITE
+    apart, size = float((found - expected).abs().max()), float(expected.abs().max())
+    spread = float((expected - other).abs().max())
+    if spread <= _BLIND * size:
+        return _CONSTANT
+    # Not the other way round: what is not a number is no smaller either.
+    if not apart <= _tolerance(model, expected) * spread:
+        return (
+            "when it is cut other channels change too: something in between mixes or orders "
+            "channels in a way that the dependency graph does not see"
+        )
+    return None
+
+
+def _some(group: ChannelGroup, draw: int | None) -> GroupDecision:
+    """A random set of units, fewer than all: groups that lost the same ones could stand for each other.
+
+    Without a number of the draw all but one.
+    """
+    digest = hashlib.blake2b(f"{draw}/{group.name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    count = group.size - 1 if draw is None else int(torch.randint(1, group.size, (1,), generator=generator))
+    kept = torch.randperm(group.size, generator=generator)[:count]
+    return GroupDecision(
+        name=group.name,
+        members=group.members,
+        size=group.size,
+        kept=tuple(sorted(kept.tolist())),
+        reason="tried",
+    )

@@ -1,0 +1,1 @@
+"""The one place that looks into a forward pass: calls, the graph of layers, replay."""

@@ -1,0 +1,189 @@
+"""Values inside a forward pass, found and reached by the running number of the call that makes them.
+
+A network's forward pass makes the same calls whenever it is run, before and after surgery. So a value
+seen once (an operand of a residual sum, say) can be reached again in another pass, or in the pass of
+a smaller copy, without tracing the code.
+
+Calls are numbered anew from every dense layer on. Not all that lies between two of them is the same for
+all inputs: a transformer makes its attention mask in other ways when a batch has no padding.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from coprune.groups.layers import is_convolution, is_linear
+
+Number = tuple[int, int]
+"""(dense layers that were entered before, running number of the call since)."""
+
+Place = tuple[Number, int]
+"""(number of the call, index among the tensors it hands back)."""
+
+_ADDITIONS = frozenset({"add", "add_", "__add__", "__iadd__", "__radd__"})
+
+_RECTIFIERS = frozenset({"relu", "relu_", "relu6"})
+
+
+def is_addition(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call adds two tensors of one shape: a residual sum, not a bias or a scalar."""
+    if getattr(func, "__name__", "") not in _ADDITIONS or len(args) != 2 or kwargs.get("alpha", 1) != 1:
+        return False
+    return all(isinstance(a, Tensor) and a.ndim > 1 for a in args) and args[0].shape == args[1].shape
+
+
+def is_rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call makes all values below 0 the same."""
+    name = getattr(func, "__name__", "")
+    if name in ("hardtanh", "hardtanh_"):
+        return kwargs.get("min_val", args[1] if len(args) > 1 else -1.0) >= 0
+    return name in _RECTIFIERS
+
+
+def tensors_in(values: Any) -> list[Tensor]:
+    """All tensors in nested tuples, lists and dicts."""
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, dict):
+        values = tuple(values.values())
+    if isinstance(values, (tuple, list)):
+        return [t for v in values for t in tensors_in(v)]
+    return []
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call on tensors. Values are numbered; a tensor changed in place is a new value.
+
+    Attributes:
+        number: of the call within the pass.
+        name: of the function.
+        layer: the watched module that made it, if any.
+        reads: values it was given.
+        makes: values it made, new tensors first.
+        addition: whether it is a residual sum.
+        rectifier: whether it makes all values below 0 the same.
+    """
+
+    number: Number
+    name: str
+    layer: str | None
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+    addition: bool
+    rectifier: bool
+
+
+class _Counting(TorchFunctionMode, ABC):
+    """Numbers the calls of a pass; those made inside :meth:`aside` do not count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._number: Number = (0, 0)
+        self._aside = 0
+
+    @contextmanager
+    def of(self, model: nn.Module) -> Iterator[None]:
+        """Within the context the calls of the model's pass are numbered."""
+        mine = threading.get_ident()
+
+        def enter(*_: Any) -> None:
+            # Of other threads' passes, others count.
+            if threading.get_ident() == mine:
+                self._number = (self._number[0] + 1, 0)
+
+        with ExitStack() as hooks:
+            for layer in model.modules():
+                if is_convolution(layer) or is_linear(layer):
+                    hooks.enter_context(layer.register_forward_pre_hook(enter))
+            with self:
+                yield
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Calls in this context are not the network's."""
+        self._aside += 1
+        try:
+            yield
+        finally:
+            self._aside -= 1
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._aside:
+            return func(*args, **kwargs)
+        number = self._number
+        self._number = (number[0], number[1] + 1)
+        return self._called(number, func, args, kwargs)
+
+    @abstractmethod
+    def _called(self, number: Number, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call that counts."""
+
+
+class Record(_Counting):
+    """Notes every call of a forward pass. Keeps all its tensors alive: for one small example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.places: dict[int, Place] = {}
+        self.layer: str | None = None
+        self._value: dict[int, int] = {}
+        self._held: list[Tensor] = []  # so that no tensor takes the identity of a dead one
+
+    def _value_of(self, tensor: Tensor) -> int:
+        if id(tensor) not in self._value:
+            self._renew(tensor)
+        return self._value[id(tensor)]
+
+    def _renew(self, tensor: Tensor) -> int:
+        self._held.append(tensor)
+        self._value[id(tensor)] = len(self._held)
+        return len(self._held)
+
+    def _called(self, number: Number, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = [*tensors_in(args), *tensors_in(tuple(kwargs.values()))]
+        reads = tuple(self._value_of(t) for t in given)
+        versions = [t._version for t in given]
+        addition, rectifier = is_addition(func, args, kwargs), is_rectifier(func, args, kwargs)
+        result = func(*args, **kwargs)
+        returned = tensors_in((result,))
+        changed = [t for t, v in zip(given, versions, strict=True) if t._version != v]
+        # A call that hands back its argument untouched (dropout in evaluation) makes nothing new.
+        fresh = [t for t in returned if all(t is not g for g in given)]
+        if fresh or changed:
+            makes = tuple(self._renew(t) for t in (*fresh, *changed))
+            for index, tensor in enumerate(returned):
+                self.places.setdefault(self._value[id(tensor)], (number, index))
+            name = getattr(func, "__name__", "")
+            self.calls.append(Call(number, name, self.layer, reads, makes, addition, rectifier))
+        return result
+
+
+class Taps(_Counting):
+    """Hands the values made at given places to their takers as they appear, and keeps nothing."""
+
+    def __init__(self, takers: Mapping[Place, list[Callable[[Tensor], None]]]) -> None:
+        super().__init__()
+        self._takers = takers
+        self._calls = {number for number, _ in takers}
+
+    def _called(self, number: Number, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if number in self._calls:
+            with self.aside():
+                for index, tensor in enumerate(tensors_in((result,))):
+                    for take in self._takers.get((number, index), ()):
+                        take(tensor)
+        return result

@@ -1,0 +1,142 @@
+"""Passes of almost the same network again: what lies in front of the first changed layer is not repeated.
+
+Only the products of dense layers are kept, which cost most; all else runs as it always does. A product is
+known by its layer and by how often that has run in this pass. So nothing has to be known of how the network
+is built, and nothing is mixed up when it makes other calls the second time, as one that keeps its tables of
+positions does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from coprune.groups.layers import is_convolution, is_linear
+from coprune.tracing.forward import Inputs, copied, logits_of
+
+MEMORY = 1 << 30
+"""Bytes that are kept at most. The first layers of a pass are, since they are spared most often."""
+
+_PRODUCTS = frozenset(
+    {"linear", *(f"conv{n}d" for n in (1, 2, 3)), *(f"conv_transpose{n}d" for n in (1, 2, 3))}
+)
+
+_Run = tuple[str, int]
+"""(layer, how often it had run before in this pass)."""
+
+
+@dataclass
+class _Known:
+    """What a batch's first pass leaves.
+
+    Attributes:
+        products: of the runs that are kept, in the order in which they began.
+        order: when each run began.
+    """
+
+    products: dict[_Run, Tensor] = field(default_factory=dict)
+    order: dict[_Run, int] = field(default_factory=dict)
+
+    def before(self, layers: Iterable[str]) -> int:
+        """How many runs began before any of some layers did."""
+        # A layer that was never entered is used in some other way, at a moment that is not known.
+        return min((self.order.get((layer, 0), 0) for layer in layers), default=0)
+
+
+class _Pass(TorchFunctionMode):
+    """One pass that notes products, as long as there is room, or hands out those of the first runs."""
+
+    def __init__(self, known: _Known, fragile: set[_Run], *, upto: int = 0, room: int = 0) -> None:
+        super().__init__()
+        self._known, self._fragile, self._upto, self._room = known, fragile, upto, room
+        self._runs: dict[str, int] = {}
+        self._entered: _Run | None = None
+        self._noted: list[tuple[_Run, Tensor, int]] = []
+
+    @contextmanager
+    def of(self, model: nn.Module) -> Iterator[None]:
+        """Within the context the model makes one pass."""
+
+        def enter(name: str) -> None:
+            run = self._runs[name] = self._runs.get(name, -1) + 1
+            self._entered = (name, run)
+            self._known.order.setdefault((name, run), len(self._known.order))
+
+        def leave(*_: Any) -> None:
+            self._entered = None
+
+        with ExitStack() as hooks:
+            for name, module in model.named_modules():
+                if is_convolution(module) or is_linear(module):
+                    hooks.enter_context(module.register_forward_pre_hook(lambda m, i, name=name: enter(name)))
+                    hooks.enter_context(module.register_forward_hook(leave))
+            with self:
+                yield
+        for run, product, version in self._noted:
+            # Somebody has worked on it in place: of the next batch a copy is kept.
+            if product._version != version:
+                self._fragile.add(run)
+                del self._known.products[run]
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        run = self._entered
+        if run is None or getattr(func, "__name__", "") not in _PRODUCTS:
+            return func(*args, **(kwargs or {}))
+        self._entered = None
+        if self._known.order[run] < self._upto and run in self._known.products:
+            product = self._known.products[run]
+            return product.clone() if run in self._fragile else product
+        product = func(*args, **(kwargs or {}))
+        size = product.untyped_storage().nbytes()
+        # Of a tensor made in inference mode it cannot be seen whether somebody works on it.
+        if size <= self._room and not product.is_inference():
+            self._room -= size
+            if run in self._fragile:
+                self._known.products[run] = product.clone()
+            else:
+                self._known.products[run] = product
+                self._noted.append((run, product, product._version))
+        return product
+
+
+class Replay:
+    """The passes of some batches through a model, in evaluation mode and without gradients.
+
+    Args:
+        model: unpruned.
+        batches: samples ``[N, …]``.
+        memory: bytes that are kept at most.
+    """
+
+    def __init__(self, model: nn.Module, batches: Iterable[Inputs], *, memory: int = MEMORY) -> None:
+        self._model, self._batches = model, list(batches)
+        self._fragile: set[_Run] = set()  # whose products somebody works on in place
+        self._known = [_Known() for _ in self._batches]
+        room, parts = memory // max(1, len(self._batches)), []
+        for batch, known in zip(self._batches, self._known, strict=True):
+            parts.append(self._pass(batch, _Pass(known, self._fragile, room=room)))
+        self.logits = torch.cat(parts)
+        """Of the unchanged model, ``[N, C]``."""
+
+    def again(self, changed: Iterable[str]) -> Tensor:
+        """Logits ``[N, C]`` of the model as it is now.
+
+        Args:
+            changed: the dense layers that are not what they were; nothing else may be.
+        """
+        names, parts = list(changed), []
+        for batch, known in zip(self._batches, self._known, strict=True):
+            parts.append(self._pass(batch, _Pass(known, self._fragile, upto=known.before(names))))
+        return torch.cat(parts)
+
+    def _pass(self, batch: Inputs, mode: _Pass) -> Tensor:
+        with mode.of(self._model):
+            return logits_of(self._model, copied(batch))

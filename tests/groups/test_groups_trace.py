@@ -1,0 +1,142 @@
+"""What goes with a layer's channels: Torch-Pruning's own group, found by a walk that ends."""
+
+import time
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+import tiny
+import tiny_coupled
+from coprune.groups import channel_indices, find_units
+from coprune.groups.layers import is_grouped
+from coprune.groups.trace import pruning_group, trace, whole_group
+from coprune.surgery import sound
+
+IMAGE = torch.zeros(1, 1, 12, 12)
+NETS = {**tiny_coupled.networks(), "vgg": tiny.network("vgg16_bn"), "densenet": tiny.network("densenet40")}
+
+
+def places(items):
+    """Where a group reaches → which channels there."""
+    found = {}
+    for dep, idxs in items:
+        found.setdefault((dep.target, dep.handler), set()).update(idxs)
+    return found
+
+
+@pytest.mark.parametrize("name", ["resnet20", "stream", "plain", "dense", "normed", "vgg", "densenet"])
+def test_the_walk_finds_what_torch_prunings_own_does(name):
+    net = NETS[name]
+    graph = trace(net, torch.zeros(1, 1, 28, 28) if name in ("vgg", "densenet") else IMAGE)
+    layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and not is_grouped(m)]
+    last = layers[-1]
+    for layer in layers[:6]:
+        if layer is last:
+            continue
+        ours = whole_group(graph, layer)
+        count = layer.weight.shape[0]
+        whole = pruning_group(graph, layer, list(range(count)))
+        assert places((t.dep, t.idxs) for t in ours) == places((i.dep, i.idxs) for i in whole)
+        # And what goes with one channel alone is what says that it goes with it.
+        for channel in range(count):
+            alone = places((i.dep, i.idxs) for i in pruning_group(graph, layer, [channel]))
+            said = places(
+                (t.dep, [i for i, r in zip(t.idxs, t.root_idxs, strict=True) if r == channel]) for t in ours
+            )
+            assert {place: some for place, some in said.items() if some} == alone
+
+
+class Attention(nn.Module):
+    """Keys times queries between grouped channels, whose regrouping Torch-Pruning misreads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.qkv = nn.Conv2d(8, 24, 1)
+        self.out = nn.Conv2d(8, 8, 1)
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        n, _, height, width = x.shape
+        q, k, v = self.qkv(x).view(n, 2, 12, height * width).split(4, 2)
+        seen = (q.transpose(2, 3) @ k).softmax(-1)
+        return self.fc((x + self.out((v @ seen).reshape(n, 8, height, width))).mean((2, 3)))
+
+
+def test_the_walk_ends_where_channels_are_regrouped():
+    net = tiny.randomise(Attention())
+    graph = trace(net, IMAGE)
+    started = time.monotonic()
+    found = whole_group(graph, net.qkv)
+    assert time.monotonic() - started < 5
+    assert isinstance(found, str) or all(max(t.idxs) < 24 for t in found)
+
+
+@pytest.mark.parametrize("name", ["efficientvit_m0", "xcit_nano_12_p16_224", "shvit_s1"])
+def test_networks_that_torch_prunings_own_walk_or_count_stops_at(name):
+    timm = pytest.importorskip("timm")
+    net = timm.create_model(name, pretrained=False).eval()
+    size = net.default_cfg["input_size"][-1]
+    graph = trace(net, torch.zeros(1, 3, size, size))
+    started = time.monotonic()
+    for module in list(net.modules()):
+        if isinstance(module, nn.Conv2d) and not is_grouped(module) and module in graph.module2node:
+            found = whole_group(graph, module)
+            assert isinstance(found, str) or len(found) > 1
+    assert time.monotonic() - started < 60
+
+
+def test_frozen_layers_are_traced_and_stay_frozen():
+    net = tiny.network("resnet20")
+    net.requires_grad_(False)
+    graph = trace(net, torch.zeros(1, 1, 28, 28))
+    assert isinstance(whole_group(graph, net.fc), tuple)
+    assert not any(p.requires_grad for p in net.parameters())
+
+
+def test_channels_of_stacked_paths_go_with_their_weights_in_every_path():
+    net = tiny_coupled.networks()["paths"]
+    (group,) = [g for g in find_units(net, IMAGE, coupled=True).groups if g.name == "paths.0"]
+    of = {(m.layer, m.role): m for m in group.members}
+    assert group.size == 6
+    assert {layer for layer, role in of if role == "producer"} == {"paths.0", "paths.1", "select"}
+    # Channel c of the stack is weighed by outputs c and 6 + c.
+    assert of["select", "producer"].span == 2
+    assert channel_indices(of["select", "producer"], torch.tensor([1])).tolist() == [1, 7]
+    assert {layer for layer, role in of if role == "consumer"} == {"reduce", "read"}
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+class Wrapped(nn.Sequential):
+    """Hands its logits back in one of several ways."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3))
+        self.fc, self.kind = nn.Linear(5, 3), kind
+
+    def forward(self, x):
+        for layer in list(self)[:-1]:
+            x = layer(x)
+        features = torch.relu(x).mean((2, 3))
+        logits = self.fc(features)
+        if self.kind == "object":
+            return Output(logits, features)
+        return {"logits": logits, "loss": None, "more": (features, 1.0)} if self.kind == "dict" else logits
+
+
+@pytest.mark.parametrize("kind", ["object", "dict"])
+def test_logits_may_come_in_an_object_or_beside_what_is_no_tensor(kind):
+    # Once a bug: Torch-Pruning was given the output as it was, and could not iterate over an object or None.
+    model = tiny.randomise(Wrapped(kind))
+    found, wanted = (find_units(m, IMAGE) for m in (model, tiny.randomise(Wrapped("tensor"))))
+    assert found == wanted
+    assert [g.name for g in found.groups] == ["2", "4"]
+    assert sound(model, found, IMAGE) == found

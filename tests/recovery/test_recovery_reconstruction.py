@@ -1,0 +1,312 @@
+"""All layers together: nearer to the unpruned network on samples it did not see, or nothing has changed."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import coprune
+import tiny
+import tiny_heads
+from coprune.data import ArraySource, LoaderSource, TextSource
+from coprune.errors import UserError
+from coprune.groups import find_units
+from coprune.recovery import kept_outputs, least_squares, reconstruct, recovered
+from coprune.recovery import registry as how
+from coprune.recovery.reconstruction import RECIPE
+from coprune.surgery import cut
+from coprune.training import Recipe, fit
+from coprune.training.distill import answers_of, recorded
+
+IMAGE = torch.zeros(1, 1, 12, 12)
+
+
+def squares(n, *, seed=0, labels=None):
+    """Images whose class is the quarter with a bright square."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 4
+    x = torch.randn(n, 1, 12, 12, generator=generator)
+    for i, c in enumerate(y.tolist()):
+        top, left = divmod(c, 2)
+        x[i, 0, top * 6 : top * 6 + 6, left * 6 : left * 6 + 6] += 1.0
+    return ArraySource(x, y if labels is None else labels)
+
+
+class Net(nn.Module):
+    """A stem, a residual block and a plain layer with dropout before the classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.block = Block(8, 12)
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Dropout(0.3), nn.Linear(8 * 9, 12), nn.ReLU(), nn.Linear(12, 4)
+        )
+        self.pool = nn.AdaptiveAvgPool2d(3)
+
+    def forward(self, x):
+        return self.head(self.pool(self.block(self.stem(x))))
+
+
+class Block(nn.Module):
+    def __init__(self, width, inner):
+        super().__init__()
+        self.first = nn.Conv2d(width, inner, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(inner)
+        self.second = nn.Conv2d(inner, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        return torch.relu(x + self.norm2(self.second(torch.relu(self.norm(self.first(x))))))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    net = Net()
+    fit(net, squares(480), Recipe(epochs=4, batch_size=32, lr=0.05), seed=0)
+    return net
+
+
+@pytest.fixture(scope="module")
+def halved(trained):
+    """The trained network with a third of its inner units, solved again by least squares."""
+    groups = find_units(trained, IMAGE).groups
+    decisions = tuple(tiny.decision(g, range(0, g.size, 3)) for g in groups)
+    model, kept = cut(trained, decisions, IMAGE), kept_outputs(trained, decisions)
+    least_squares(model, trained, squares(160, seed=1), kept=kept)
+    return model, kept
+
+
+@torch.no_grad()
+def divergence(model, teacher, source):
+    ours, theirs = (m.eval()(source.images).double().log_softmax(1) for m in (model, teacher))
+    return float((theirs.exp() * (theirs - ours)).sum(1).mean())
+
+
+def same_weights(a, b):
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_it_comes_nearer_on_samples_that_nobody_has_seen(trained, halved):
+    model, kept = copy.deepcopy(halved[0]), halved[1]
+    unseen = squares(400, seed=2)
+    before = divergence(model, trained, unseen)
+    did = reconstruct(model, trained, squares(160, seed=1), kept=kept, visits=4000)
+    assert did.changed
+    assert did.after < did.before
+    assert divergence(model, trained, unseen) < 0.8 * before
+    assert (did.samples, did.passes) == (140, 29)
+    assert not model.training
+    assert not any(m.training for m in model.modules())
+
+
+def test_labels_are_not_read(trained, halved):
+    found = []
+    for labels in (None, torch.zeros(160, dtype=torch.int64), torch.arange(160) % 3):
+        model = copy.deepcopy(halved[0])
+        reconstruct(model, trained, squares(160, seed=1, labels=labels), kept=halved[1], visits=600)
+        found.append(model)
+    assert same_weights(found[0], found[1])
+    assert same_weights(found[0], found[2])
+
+
+def test_the_unpruned_network_is_left_as_it_was(trained, halved):
+    teacher = copy.deepcopy(trained)
+    reconstruct(copy.deepcopy(halved[0]), teacher, squares(160, seed=1), kept=halved[1], visits=600)
+    assert same_weights(teacher, trained)
+
+
+def test_what_does_not_help_is_taken_back(trained):
+    # The unpruned network says already what it should.
+    model = copy.deepcopy(trained)
+    did = reconstruct(model, trained, squares(80, seed=1), kept={}, visits=300)
+    assert not did.changed
+    assert did.before == 0.0
+    assert same_weights(model, trained)
+
+
+def test_a_descent_that_comes_to_nan_is_taken_back(trained, halved, monkeypatch):
+    monkeypatch.setattr(
+        "coprune.recovery.reconstruction.RECIPE", RECIPE.model_copy(update={"lr": 1e30, "unit_clip": 0.0})
+    )
+    model = copy.deepcopy(halved[0])
+    for parameter in model.stem.parameters():
+        parameter.requires_grad_(False)
+    did = reconstruct(model, trained, squares(160, seed=1), kept=halved[1], visits=600)
+    assert (did.changed, did.after) == (False, None)
+    assert same_weights(model, halved[0])
+    assert not any(m.training for m in model.modules())
+    assert not any(p.requires_grad for p in model.stem.parameters())
+    assert all(p.requires_grad for p in model.head.parameters())
+
+
+def test_frozen_weights_move_and_are_frozen_again(trained, halved):
+    # Least squares changes them too: what is frozen for the user's training is as wrong after surgery.
+    model = copy.deepcopy(halved[0])
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    did = reconstruct(model, trained, squares(160, seed=1), kept=halved[1], visits=2000)
+    assert did.changed
+    assert not same_weights(model, halved[0])
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("samples", [1, 2, 9])
+def test_with_hardly_any_samples_it_does_no_harm(trained, halved, samples):
+    model = copy.deepcopy(halved[0])
+    before = divergence(model, trained, squares(400, seed=2))
+    did = reconstruct(model, trained, squares(samples, seed=3), kept=halved[1], visits=40)
+    if not did.changed:
+        assert same_weights(model, halved[0])
+    assert divergence(model, trained, squares(400, seed=2)) < 3 * before
+
+
+def test_a_users_own_loader(trained, halved):
+    source = squares(96, seed=1)
+    batches = list(source.batches(40))
+    found = []
+    for given in (source, LoaderSource(batches, 96)):
+        model = copy.deepcopy(halved[0])
+        reconstruct(model, trained, given, kept=halved[1], visits=400)
+        found.append(model)
+    assert same_weights(*found)
+
+
+def test_answers_known_beforehand_are_those_of_every_pass(trained, halved, monkeypatch):
+    found = []
+    for memory in (3 << 30, 1000):
+        monkeypatch.setattr("coprune.recovery.reconstruction.MEMORY", memory)
+        model = copy.deepcopy(halved[0])
+        reconstruct(model, trained, squares(160, seed=1), kept=halved[1], visits=600)
+        found.append(model)
+    pairs = zip(*(m.state_dict().values() for m in found), strict=True)
+    assert all(torch.allclose(a.double(), b.double(), atol=1e-3) for a, b in pairs)
+
+
+def test_answers_hold_what_a_pass_says(trained):
+    source = squares(30, seed=1)
+    blocks = ("block", "head.4")
+    batches = [x for x, _ in source.batches(8)]
+    answers = answers_of(trained.eval(), blocks, batches, memory=1 << 20)
+    number = torch.tensor([29, 3, 3, 17])
+    with torch.no_grad(), recorded(trained, blocks) as hidden:
+        logits = trained(source.images[number])
+    said, outputs = answers.to(number)
+    assert torch.allclose(said, logits, atol=1e-5)
+    for block in blocks:
+        assert torch.allclose(outputs[block][0], hidden[block][0], atol=1e-5)
+    size = sum(t.nbytes for t in (answers.logits, *(o for runs in answers.hidden.values() for o in runs)))
+    assert answers_of(trained, blocks, batches, memory=size) is not None
+    assert answers_of(trained, blocks, batches, memory=size - 30) is None
+
+
+def test_numbers_of_samples_are_never_learned_as_labels(trained, halved):
+    source = squares(30, seed=1)
+    answers = answers_of(trained.eval(), (), [source.images], memory=1 << 20)
+    with pytest.raises(ValueError, match="distill must be 1"):
+        fit(
+            copy.deepcopy(halved[0]),
+            source,
+            Recipe(epochs=1, distill=0.9),
+            seed=0,
+            teacher=trained,
+            answers=answers,
+        )
+
+
+def test_without_batch_norms_it_comes_nearer_too():
+    torch.manual_seed(0)
+    layers = (nn.Linear(144, 24), nn.GELU(), nn.Linear(24, 16), nn.GELU(), nn.Linear(16, 4))
+    teacher = nn.Sequential(nn.Flatten(), *layers)
+    fit(teacher, squares(480), Recipe(epochs=6, batch_size=32, optimizer="adamw", lr=3e-3), seed=0)
+    decisions = tuple(tiny.decision(g, range(0, g.size, 4)) for g in find_units(teacher, IMAGE).groups)
+    model, kept = cut(teacher, decisions, IMAGE), kept_outputs(teacher, decisions)
+    least_squares(model, teacher, squares(160, seed=1), kept=kept)
+    before = divergence(model, teacher, squares(400, seed=2))
+    did = reconstruct(model, teacher, squares(800, seed=1), kept=kept, visits=8000)
+    assert did.changed
+    assert divergence(model, teacher, squares(400, seed=2)) < before
+
+
+def test_texts_of_any_length():
+    teacher = tiny_heads.bert()
+    source = TextSource.from_batches(
+        [x for x, _ in tiny_heads.sentences(90).batches(30)], torch.zeros(90, dtype=torch.int64)
+    )
+    example, _ = next(iter(source.batches(1)))
+    groups = [g for g in find_units(teacher, example).groups if g.kind in ("heads", "neurons")]
+    decisions = tuple(tiny.decision(g, range(0, g.size, 2)) for g in groups)
+    model, kept = cut(teacher, decisions, example), kept_outputs(teacher, decisions)
+    least_squares(model, teacher, source, kept=kept)
+    solved = copy.deepcopy(model)
+    did = reconstruct(model, teacher, source, kept=kept, visits=800)
+    assert (did.samples, did.passes) == (79, 10)
+    assert did.changed == (did.after < did.before)
+    assert same_weights(model, solved) != did.changed
+
+
+def test_by_name(trained, halved):
+    source = squares(160, seed=1)
+    model = copy.deepcopy(halved[0])
+    did = recovered(model, trained, source, how="reconstruction", kept=halved[1])
+    assert did.ran
+    assert did.changed
+    assert did.layers
+    assert did.together is not None
+    assert did.together.changed
+    assert did.notes == ()
+    # The unpruned network says already what it should.
+    same = recovered(copy.deepcopy(trained), trained, source, how="reconstruction", kept={})
+    assert ["stayed" in note for note in same.notes] == [True]
+    with pytest.raises(
+        UserError, match="known are least-squares, reconstruction, channel-least-squares, bn, none"
+    ):
+        recovered(model, trained, source, how="magic", kept=halved[1])
+
+
+def test_who_judges_was_not_solved_on_either(trained, halved, monkeypatch):
+    seen = {}
+    least, together = how.least_squares, how.reconstruct
+
+    def solved(model, teacher, source, **rest):
+        seen.setdefault("solved", []).append({tuple(x.flatten().tolist()) for x in source.images})
+        return least(model, teacher, source, **rest)
+
+    def moved(model, teacher, source, *, judging, **rest):
+        seen["learned"], seen["judging"] = (
+            {tuple(x.flatten().tolist()) for x in part.images} for part in (source, judging)
+        )
+        return together(model, teacher, source, judging=judging, **rest)
+
+    monkeypatch.setattr(how, "least_squares", solved)
+    monkeypatch.setattr(how, "reconstruct", moved)
+    recovered(copy.deepcopy(halved[0]), trained, squares(160, seed=1), how="reconstruction", kept=halved[1])
+    assert seen["solved"] == [seen["learned"]]
+    assert (len(seen["learned"]), len(seen["judging"])) == (140, 20)
+    assert not seen["learned"] & seen["judging"]
+
+
+def test_taken_back_it_is_what_least_squares_gives(trained, halved, monkeypatch):
+    spoilt = RECIPE.model_copy(update={"lr": 1e30, "unit_clip": 0.0})
+    monkeypatch.setattr("coprune.recovery.reconstruction.RECIPE", spoilt)
+    found = []
+    for by in ("least-squares", "reconstruction"):
+        model = copy.deepcopy(halved[0])
+        recovered(model, trained, squares(160, seed=1), how=by, kept=halved[1])
+        found.append(model)
+    assert same_weights(*found)
+
+
+def test_from_python(trained, halved):
+    loader = list(squares(160, seed=1).batches(40))
+    unseen = squares(400, seed=2)
+    solved, adjusted = (
+        coprune.recover_model(halved[0], teacher=trained, calibration=loader, recovery=how)
+        for how in ("least-squares", "reconstruction")
+    )
+    assert divergence(adjusted, trained, unseen) < divergence(solved, trained, unseen)

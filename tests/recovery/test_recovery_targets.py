@@ -1,0 +1,58 @@
+"""Targets of least squares that are asked for in several passes are those of one."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+
+import tiny
+from coprune.data import in_memory
+from coprune.groups import find_units
+from coprune.recovery import kept_outputs, least_squares, targets
+from coprune.recovery import sequential_least_squares as sequential
+from coprune.recovery.targets import Targets
+from coprune.surgery import cut
+
+
+@pytest.mark.parametrize("name", ["resnet20", "albert"])
+def test_targets_that_do_not_fit_at_once_are_the_same(monkeypatch, name):
+    if name == "albert":
+        pytest.importorskip("transformers")
+        from tiny_transformers import inputs, transformer, uneven
+
+        teacher, example = transformer(name), inputs(name)
+        decisions = uneven(find_units(teacher, example).groups)
+        source = in_memory([(inputs(name, samples=24), torch.zeros(24, dtype=torch.int64))])
+    else:
+        teacher, example = tiny.randomise(tiny.network(name)), torch.zeros(1, 1, 12, 12)
+        decisions = [tiny.decision(g, range(0, g.size, 2)) for g in find_units(teacher, example).groups]
+        source = tiny.source(40)
+    pruned, kept = cut(teacher, decisions, example), kept_outputs(teacher, decisions)
+    real, found = targets._values, []
+    asked: list[int] = []
+
+    def counted(net, walk, *given):
+        asked.append(len(walk))
+        return real(net, walk, *given)
+
+    monkeypatch.setattr(targets, "_values", counted)
+    for memory in (1 << 30, 10_000, 1):
+        monkeypatch.setattr(sequential, "Targets", partial(Tight, tight=memory))
+        model = copy.deepcopy(pruned)
+        asked.clear()
+        least_squares(model, teacher, source, kept=kept, rows=200)
+        found.append((tiny.state_of(model), list(asked)))
+    (whole, once), (some, often), (one, always) = found
+    assert len(once) == 1
+    assert len(often) > 1
+    assert set(always) == {1}
+    assert tiny.same_state(some, whole)
+    assert tiny.same_state(one, whole)
+
+
+class Tight(Targets):
+    """Targets that have less memory than the samples."""
+
+    def __init__(self, *given, memory, tight):
+        super().__init__(*given, memory=min(memory, tight))

@@ -1,0 +1,81 @@
+"""The walk over texts: padding costs nothing and changes nothing."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+
+import texts
+from coprune.data.text import TextSource
+from coprune.recovery import least_squares
+from coprune.recovery import sequential_least_squares as sequential
+from coprune.recovery.sampling import parts_of
+from coprune.tracing.forward import lengths_of, part_of, samples_in, trimmed
+
+
+def tokens(samples=40, width=14):
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(3, width + 1, (samples,), generator=generator)
+    ids = torch.randint(4, 10, (samples, width), generator=generator)
+    return TextSource.of(ids, lengths, torch.arange(samples) % 3)
+
+
+def test_padding_behind_the_longest_is_cut_off():
+    mask = torch.tensor([[1, 1, 0, 0, 0], [1, 0, 1, 0, 0]])
+    inputs = {"input_ids": torch.arange(10).view(2, 5), "attention_mask": mask, "other": torch.ones(2)}
+    assert lengths_of(inputs).tolist() == [2, 3]
+    found = trimmed(inputs)
+    assert found["input_ids"].tolist() == [[0, 1, 2], [5, 6, 7]]
+    assert found["other"].shape == (2,)
+    image = torch.zeros(2, 3, 4, 4)
+    assert lengths_of(image) is None
+    assert trimmed(image) is image
+
+
+def test_texts_that_pass_by_length_say_what_padded_ones_say(tmp_path, monkeypatch):
+    from transformers import AutoModelForSequenceClassification
+
+    folder = texts.tiny_text_model(tmp_path / "model", classes=3)
+    teacher = AutoModelForSequenceClassification.from_pretrained(folder).double().eval()
+    start = copy.deepcopy(teacher)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in start.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    monkeypatch.setattr(sequential, "BATCH", 7)
+    found = []
+
+    def whole(inputs, *, judging):
+        samples = samples_in(inputs)
+        return torch.arange(samples), [slice(0, samples)]
+
+    # The second time as it is done without a mask: padded, all at once, in the order they are stored in.
+    for cut, parts in ((trimmed, parts_of), (lambda inputs: inputs, whole)):
+        monkeypatch.setattr(sequential, "trimmed", cut)
+        monkeypatch.setattr(sequential, "parts_of", parts)
+        model = copy.deepcopy(start)
+        found.append((least_squares(model, teacher, tokens(), kept={}), model.state_dict()))
+    (short, weights), (padded, others) = found
+    assert any(layer.changed for layer in short)
+    for a, b in zip(short, padded, strict=True):
+        assert (a.layer, a.changed) == (b.layer, b.changed)
+        assert a.after == pytest.approx(b.after, rel=1e-6)
+    for name, value in weights.items():
+        torch.testing.assert_close(value, others[name], rtol=1e-6, atol=1e-8)
+
+
+def test_parts_have_texts_of_about_one_length_and_judges_stay_last():
+    inputs = next(iter(tokens(samples=40).take(torch.randperm(40)).batches(40)))[0]
+    inputs = part_of(inputs, torch.randperm(40))
+    lengths = lengths_of(inputs)
+    order, parts = parts_of(inputs, judging=5)
+    assert sorted(order[:35].tolist()) == list(range(35))
+    assert sorted(order[35:].tolist()) == list(range(35, 40))
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(40))
+    assert parts[-1] == slice(35, 40)
+    solving = [lengths[order[part]] for part in parts[:-1]]
+    assert all(a.max() <= b.min() for a, b in itertools.pairwise(solving))
+    assert len({part.stop - part.start for part in parts[:-2]}) == 1
+    order, parts = parts_of(torch.zeros(8, 1, 2, 2), judging=2)
+    assert (order.tolist(), parts) == (list(range(8)), [slice(0, 8)])
