@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coprune.distributed.world import own_part
 from coprune.errors import UserError
+from coprune.seeding import derived_seed
 from coprune.tracing.forward import Inputs, tensors_of
 
 Batch = tuple[Inputs, Tensor]
@@ -139,8 +140,7 @@ def check_finite_inputs(inputs: Inputs) -> None:
 
 def batch_seed(seed: int, epoch: int, step: int) -> int:
     """A seed for one step of a training, independent of those of all other steps."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{step}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") & (2**63 - 1)
+    return derived_seed(seed, epoch, step) & (2**63 - 1)
 
 
 def steps_of(samples: int, batch_size: int, fraction: float) -> int:

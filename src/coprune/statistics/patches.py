@@ -6,7 +6,6 @@ convolution of images, channel-major like its weight; the features of a linear l
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from coprune.errors import UserError
 from coprune.groups.layers import Convolution, is_convolution
+from coprune.seeding import generator
 
 _CHUNK = 8192
 
@@ -36,9 +36,7 @@ def draw_positions(name: str, *, samples: int, places: int, wanted: int, seed: i
     """
     if wanted >= places:
         return torch.arange(places).expand(samples, places)
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-    return torch.rand(samples, places, generator=generator).topk(wanted, dim=1).indices
+    return torch.rand(samples, places, generator=generator(seed, name)).topk(wanted, dim=1).indices
 
 
 def draw_valid(name: str, valid: Tensor, *, wanted: int, seed: int) -> Tensor:
@@ -53,9 +51,7 @@ def draw_valid(name: str, valid: Tensor, *, wanted: int, seed: int) -> Tensor:
         wanted: places a sample, at most.
         seed: of the draw.
     """
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-    drawn = torch.rand(valid.shape, generator=generator).masked_fill(~valid.cpu(), -1.0)
+    drawn = torch.rand(valid.shape, generator=generator(seed, name)).masked_fill(~valid.cpu(), -1.0)
     order = drawn.argsort(dim=1, descending=True)
     counts = valid.cpu().sum(1, keepdim=True).clamp_min(1)
     most = min(wanted, int(counts.max()))

@@ -9,7 +9,6 @@ is tried in its own precision.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 
@@ -21,6 +20,7 @@ from coprune.errors import UserError
 from coprune.groups import ChannelGroup, Units
 from coprune.models.copies import copied
 from coprune.plan import GroupDecision, Skipped
+from coprune.seeding import generator as seeded
 from coprune.surgery.channels import cut
 from coprune.surgery.mask import masked
 from coprune.tracing.forward import FAILURES, Inputs, logits_of, said
@@ -229,10 +229,9 @@ def _some(group: ChannelGroup, draw: int | None) -> GroupDecision:
 
     Without a number of the draw all but one.
     """
-    digest = hashlib.blake2b(f"{draw}/{group.name}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-    count = group.size - 1 if draw is None else int(torch.randint(1, group.size, (1,), generator=generator))
-    kept = torch.randperm(group.size, generator=generator)[:count]
+    drawing = seeded(draw, group.name)
+    count = group.size - 1 if draw is None else int(torch.randint(1, group.size, (1,), generator=drawing))
+    kept = torch.randperm(group.size, generator=drawing)[:count]
     return GroupDecision(
         name=group.name,
         members=group.members,

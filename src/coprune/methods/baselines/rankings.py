@@ -5,7 +5,6 @@ All scores but the lot are Torch-Pruning's own, see :mod:`coprune.statistics.tor
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from coprune.groups import ChannelGroup
 from coprune.methods.base import GroupChoice, Method, NoSettings, Ranking, Untouched
+from coprune.seeding import generator
 from coprune.statistics import Importance, Profile, Statistic
 from coprune.statistics.requirements import ImportanceKind
 
@@ -34,9 +34,7 @@ def _ranked(
 
 
 def _random(profile: Profile, group: ChannelGroup, seed: int) -> Tensor:
-    digest = hashlib.blake2b(f"{seed}/{group.name}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-    return torch.rand(group.size, generator=generator, dtype=torch.float64)
+    return torch.rand(group.size, generator=generator(seed, group.name), dtype=torch.float64)
 
 
 def _torch_pruning(
