@@ -13,7 +13,7 @@ from coprune.statistics import ConsumerCovariance, gather
 from coprune.statistics import input_covariance as consumers
 from coprune.statistics.fisher import output_sensitivity, reached_places
 from coprune.statistics.input_covariance import consumers_of
-from coprune.statistics.patches import draw_positions, draw_valid
+from coprune.tracing.patches import draw_positions, draw_valid
 
 IMAGE = torch.zeros(1, 1, 12, 12, dtype=torch.float64)
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+
+from coprune.tracing.calls import convolution_of
 
 STANDARDISED = ("StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame")
 """What such layers are called in timm."""
@@ -42,19 +42,6 @@ class PlainConv2d(nn.Conv2d):
         """Pixels that an image of so many lacks for every stride to have a whole kernel."""
         reach = (self.kernel_size[axis] - 1) * self.dilation[axis] + 1
         return max((math.ceil(size / self.stride[axis]) - 1) * self.stride[axis] + reach - size, 0)
-
-
-class _Caught(TorchFunctionMode):
-    """Within the context, notes the weight that a convolution is computed with."""
-
-    weight: Tensor | None = None
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is F.conv2d:
-            self.weight = args[1]
-        return func(*args, **(kwargs or {}))
 
 
 def fold_standardised(model: nn.Module, *, only: Collection[str] | None = None) -> nn.Module:
@@ -88,11 +75,9 @@ def _folded(layer: nn.Conv2d) -> PlainConv2d:
     ).to(layer.weight)
     made.same = bool(getattr(layer, "same_pad", False))
     size = max(k * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True))
-    with _Caught() as caught:
-        layer(layer.weight.new_zeros(1, layer.in_channels, size, size))
-    if caught.weight is None:
-        raise TypeError(f"a {type(layer).__name__} that computes no convolution")
-    made.weight = nn.Parameter(caught.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
+    blank = layer.weight.new_zeros(1, layer.in_channels, size, size)
+    weight = convolution_of(layer, blank)["weight"]
+    made.weight = nn.Parameter(weight.detach().clone(), requires_grad=layer.weight.requires_grad)
     if made.bias is not None and layer.bias is not None:
         made.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=layer.bias.requires_grad)
     return made.train(layer.training)

@@ -35,9 +35,9 @@ from coprune.recovery.ridge import Target, solve
 from coprune.recovery.sampling import BATCH, looked_at, own_samples
 from coprune.recovery.sequential_least_squares import MEMORY, ROWS, LayerRecovery
 from coprune.recovery.targets import side_by_side
-from coprune.statistics.patches import read_rows
 from coprune.tracing.forward import Inputs, copied, logits_of, moved, part_of, samples_in, trimmed
 from coprune.tracing.layer_graph import Site, find_sites
+from coprune.tracing.patches import read_rows
 
 WIDEST = 8192
 """Inputs of a linear layer behind a flattened map that are channels of their own; of a wider one the pixels

@@ -13,9 +13,9 @@ from coprune.errors import UserError, setting
 from coprune.groups import ChannelGroup, channel_indices
 from coprune.groups.layers import channel_count, filters, is_linear
 from coprune.plan import GroupDecision, Member
-from coprune.statistics.patches import draw_positions, pick_outputs
 from coprune.tracing.forward import Inputs, copied, logits_of, part_of
 from coprune.tracing.layer_graph import paired_sites
+from coprune.tracing.patches import draw_positions, pick_outputs
 
 _PLACES = 16
 _ALIKE = 0.5

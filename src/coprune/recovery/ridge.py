@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from coprune.distributed.collectives import joined_rows, summed
-from coprune.statistics.patches import centred_gram
+from coprune.tracing.patches import centred_gram
 
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """λ, relative to the mean diagonal of the Gram matrix; the one that is best on held-back rows is taken."""

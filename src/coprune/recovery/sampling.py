@@ -16,10 +16,10 @@ from coprune.data.subsample import spread
 from coprune.distributed.world import own_range, world
 from coprune.groups.layers import is_convolution
 from coprune.measure.memory import peak_memory
-from coprune.statistics.active_positions import learn_reach
-from coprune.statistics.patches import draw_positions, draw_valid
+from coprune.tracing.active_positions import learn_reach
 from coprune.tracing.forward import Inputs, copied, lengths_of, moved, part_of, samples_in, split
 from coprune.tracing.layer_graph import Site
+from coprune.tracing.patches import draw_positions, draw_valid
 
 BATCH = 125
 """Samples of a pass where nothing asks for all of them at once."""

@@ -36,9 +36,9 @@ from coprune.recovery.layer_walk import visit_sites
 from coprune.recovery.ridge import Solution, Target, solve
 from coprune.recovery.sampling import BATCH, looked_at, own_samples, parts_of, samples_that_fit
 from coprune.recovery.targets import Targets, norm_line, side_by_side
-from coprune.statistics.patches import pick_outputs, read_rows
 from coprune.tracing.forward import Inputs, moved, part_of, samples_in, trimmed
 from coprune.tracing.layer_graph import Site, paired_sites
+from coprune.tracing.patches import pick_outputs, read_rows
 
 ROWS = 24_000
 """Rows of a regression: 24 places of each of 1,000 images. Twice as many gain 2 % of the divergence."""

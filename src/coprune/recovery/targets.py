@@ -14,9 +14,9 @@ from coprune.errors import UserError
 from coprune.groups.layers import filters, is_linear
 from coprune.recovery.layer_walk import visit_sites
 from coprune.recovery.sampling import BATCH
-from coprune.statistics.patches import pick_outputs
 from coprune.tracing.forward import Inputs, part_of, samples_in, trimmed
 from coprune.tracing.layer_graph import Site
+from coprune.tracing.patches import pick_outputs
 
 Step = tuple[Site, Site, Tensor | None]
 """A layer's site in the pruned and in the unpruned model, and which of the latter's channels it has."""

@@ -11,8 +11,8 @@ from torch.utils.hooks import RemovableHandle
 from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
 from coprune.statistics.moments import Moments, batch_moments, to_grid
-from coprune.statistics.patches import pick_channels
 from coprune.statistics.requirements import ClassMoments
+from coprune.tracing.patches import pick_channels
 
 
 class Collector(Protocol):

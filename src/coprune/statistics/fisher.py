@@ -23,7 +23,7 @@ from coprune.distributed.world import own
 from coprune.groups import ChannelGroup
 from coprune.groups.layers import channel_count, is_linear
 from coprune.progress import track
-from coprune.statistics.active_positions import has_tokens, learn_reach
+from coprune.tracing.active_positions import has_tokens, learn_reach
 from coprune.tracing.forward import Inputs, copied, logits_of, moved, part_of, samples_in
 
 SENSITIVE_TEXTS = 250

@@ -17,7 +17,8 @@ from torch.utils.hooks import RemovableHandle
 from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
 from coprune.groups.layers import filters, is_linear
-from coprune.statistics.patches import (
+from coprune.statistics.requirements import ConsumerCovariance
+from coprune.tracing.patches import (
     centred_gram,
     draw_positions,
     draw_valid,
@@ -25,7 +26,6 @@ from coprune.statistics.patches import (
     pick_channels,
     read_rows,
 )
-from coprune.statistics.requirements import ConsumerCovariance
 
 LARGEST = 8192
 """Values a consumer may read at a place (a covariance of half a gigabyte). Of a wider one, which reads

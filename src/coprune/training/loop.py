@@ -41,7 +41,7 @@ from coprune.training.distill import (
     recorded,
 )
 from coprune.training.freezing import thawed
-from coprune.training.no_dropout import Quiet, silence
+from coprune.training.no_dropout import functions_without_dropout, modules_without_dropout
 from coprune.training.recipe import Recipe, optimizer_for, scheduler
 from coprune.user_code import within
 
@@ -176,7 +176,7 @@ def _descend(
     trained.train()
     if recipe.taught:
         # The teacher speaks without dropout; noise that a small model cannot afford would hide what it says.
-        silence(model)
+        modules_without_dropout(model)
     saved_at = time.monotonic()
     total = recipe.epochs * steps
     remembered = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
@@ -300,7 +300,8 @@ def _step(
         weight: of this process's loss in the mean over the processes.
         how: its mixed precision.
     """
-    with taking(model, x), recorded(model, blocks) as ours, Quiet() if recipe.taught else nullcontext():
+    quiet = functions_without_dropout() if recipe.taught else nullcontext()
+    with taking(model, x), recorded(model, blocks) as ours, quiet:
         logits = logits_of(trained, x)
     if classes is not None:
         check_outputs(logits, classes)

@@ -7,15 +7,15 @@ training is about to change (the attention biases of timm's LeViT and TinyViT).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
-_DROPOUTS: tuple[Callable[..., Any], ...] = (
+from coprune.tracing.calls import Function, Intercepted
+
+_DROPOUTS: tuple[Function, ...] = (
     F.dropout,
     F.dropout1d,
     F.dropout2d,
@@ -34,33 +34,27 @@ _SHARE = 4
 """Place of ``dropout_p`` among the arguments of scaled dot-product attention, which has no signature."""
 
 
-class Quiet(TorchFunctionMode):
-    """Within the context, functions with dropout do all but that."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """See :class:`torch.overrides.TorchFunctionMode`."""
-        named = dict(kwargs or {})
-        if func in _DROPOUTS:
-            return args[0] if args else named["input"]
-        if func is F.scaled_dot_product_attention:
-            if len(args) > _SHARE:
-                args = (*args[:_SHARE], 0.0, *args[_SHARE + 1 :])
-            else:
-                named["dropout_p"] = 0.0
-        elif func is F.multi_head_attention_forward:
-            bound = inspect.signature(func).bind(*args, **named)
-            bound.arguments["dropout_p"] = 0.0
-            args, named = bound.args, bound.kwargs
-        return func(*args, **named)
+def _undropped(function: Function, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    if function in _DROPOUTS:
+        return args[0] if args else named["input"]
+    if function is F.scaled_dot_product_attention:
+        if len(args) > _SHARE:
+            args = (*args[:_SHARE], 0.0, *args[_SHARE + 1 :])
+        else:
+            named = {**named, "dropout_p": 0.0}
+    elif function is F.multi_head_attention_forward:
+        bound = inspect.signature(function).bind(*args, **named)
+        bound.arguments["dropout_p"] = 0.0
+        args, named = bound.args, bound.kwargs
+    return function(*args, **named)
 
 
-def silence(model: nn.Module) -> None:
+def functions_without_dropout() -> Intercepted:
+    """A context in which functions with dropout do all but that."""
+    return Intercepted(_undropped)
+
+
+def modules_without_dropout(model: nn.Module) -> None:
     """Evaluation mode for the modules that are named after what they drop: values, paths, patches, residuals.
 
     Modules inside them stay in training mode.

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import texts
-from coprune.statistics.active_positions import _first, _last, learn_reach, reach
-from coprune.statistics.patches import draw_valid
+from coprune.tracing.active_positions import _first, _last, learn_reach, reach
 from coprune.tracing.forward import logits_of
+from coprune.tracing.patches import draw_valid
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from torch import nn
 
 import tiny
 from coprune.training import Recipe, fit
-from coprune.training.no_dropout import Quiet, silence
+from coprune.training.no_dropout import functions_without_dropout, modules_without_dropout
 
 X = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
 
@@ -25,7 +25,7 @@ X = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
     ],
 )
 def test_functions_hand_on_what_they_are_given(call):
-    with Quiet():
+    with functions_without_dropout():
         found = call()
     assert torch.equal(found, X[0] if found.ndim == 3 else X)
     assert not torch.equal(call(), found)
@@ -34,7 +34,7 @@ def test_functions_hand_on_what_they_are_given(call):
 @pytest.mark.parametrize("positional", [True, False])
 def test_attention_kernels(positional):
     wanted = F.scaled_dot_product_attention(X, X, X)
-    with Quiet():
+    with functions_without_dropout():
         if positional:
             found = F.scaled_dot_product_attention(X, X, X, None, 0.9, False)
         else:
@@ -47,7 +47,7 @@ def test_attention_kernels(positional):
 @pytest.mark.parametrize("weights", [True, False])
 def test_pytorchs_attention(weights):
     layer, x = nn.MultiheadAttention(4, 2, dropout=0.9), X[0]
-    with Quiet():
+    with functions_without_dropout():
         found, _ = layer(x, x, x, need_weights=weights)
     torch.testing.assert_close(found, layer.eval()(x, x, x)[0])
 
@@ -83,7 +83,7 @@ class DropResidual(nn.Module):
 
 def test_modules_that_drop_are_silenced_and_what_is_inside_them_is_not():
     net = DropResidual().train()
-    silence(net)
+    modules_without_dropout(net)
     assert not net.training
     assert net.inner.training
     assert not net.inner.drop[1].training

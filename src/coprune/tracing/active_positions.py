@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from coprune.groups.layers import is_convolution
-from coprune.statistics.patches import output_positions
 from coprune.tracing.forward import Inputs, copied, logits_of, samples_in, tensors_of
+from coprune.tracing.patches import output_positions
 
 
 def has_tokens(layer: nn.Module, output: Tensor, *, samples: int) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from coprune.statistics.patches import centred_gram, draw_positions, output_positions, pick_outputs, read_rows
+from coprune.tracing.patches import centred_gram, draw_positions, output_positions, pick_outputs, read_rows
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 

@@ -7,16 +7,14 @@ convolution of images, channel-major like its weight; the features of a linear l
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from coprune.errors import UserError
 from coprune.groups.layers import Convolution, is_convolution
 from coprune.seeding import generator
+from coprune.tracing.calls import convolution_of
 
 _CHUNK = 8192
 
@@ -132,43 +130,20 @@ def _padded(layer: Convolution, inputs: Tensor) -> Tensor:
 
 
 _FORWARDS = (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
-_PRODUCTS = ("conv1d", "conv2d", "conv3d")
-
-
-class _Reached(Exception):  # noqa: N818
-    """A forward pass has come to the product; ``given`` is what it would get."""
-
-    def __init__(self, given: dict[str, Any]) -> None:
-        super().__init__()
-        self.given = given
-
-
-class _UpToTheProduct(TorchFunctionMode):
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if getattr(func, "__name__", "") in _PRODUCTS:
-            names = ("input", "weight", "bias", "stride", "padding")
-            raise _Reached({**dict(zip(names, args, strict=False)), **(kwargs or {})})
-        return func(*args, **(kwargs or {}))
 
 
 def _padded_by_itself(layer: Convolution, inputs: Tensor) -> Tensor:
     """What a layer that pads in a ``forward`` of its own (TensorFlow's ``SAME``) hands to its product."""
-    try:
-        with _UpToTheProduct():
-            layer.forward(inputs)
-    except _Reached as product:
-        padded, padding = product.given["input"], product.given.get("padding", 0)
-        axes = padded.ndim - 2
-        if padding == "same":
-            both = list(layer._reversed_padding_repeated_twice)
-        else:
-            each = (0,) * axes if padding == "valid" else padding
-            each = (each,) * axes if isinstance(each, int) else tuple(each) * (axes // len(each))
-            both = [p for pad in reversed(each) for p in (pad, pad)]
-        return F.pad(padded, both).contiguous() if any(both) else padded.contiguous()
-    raise UserError(f"{type(layer).__name__} is a convolution whose forward convolves nothing")
+    product = convolution_of(layer, inputs)
+    padded, padding = product["input"], product.get("padding", 0)
+    axes = padded.ndim - 2
+    if padding == "same":
+        both = list(layer._reversed_padding_repeated_twice)
+    else:
+        each = (0,) * axes if padding == "valid" else padding
+        each = (each,) * axes if isinstance(each, int) else tuple(each) * (axes // len(each))
+        both = [p for pad in reversed(each) for p in (pad, pad)]
+    return F.pad(padded, both).contiguous() if any(both) else padded.contiguous()
 
 
 def pick_outputs(output: Tensor, positions: Tensor, *, last: bool) -> Tensor:
