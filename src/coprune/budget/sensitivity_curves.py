@@ -26,7 +26,7 @@ from coprune.data import Source
 from coprune.data.subsample import spread_batches
 from coprune.distributed.collectives import gathered
 from coprune.distributed.world import own
-from coprune.groups import ChannelGroup
+from coprune.groups import ChannelGroup, columns_of
 from coprune.groups.layers import filters, is_linear
 from coprune.progress import track
 from coprune.statistics import Consumer
@@ -200,7 +200,7 @@ def _adding(shift: Tensor, *, linear: bool) -> Callable[..., Tensor]:
 def resolved(consumer: Consumer, kept: Tensor, units: int, *, ridge: float = 1e-3) -> tuple[Tensor, Tensor]:
     """Weights of a consumer on the kept units, others 0, ``[O, D]``, and what to add, ``[O]``."""
     each = consumer.weight.shape[1] // units
-    columns = (kept.unsqueeze(1) * each + torch.arange(each)).flatten()
+    columns = columns_of(kept, each)
     system = consumer.covariance[columns][:, columns].clone()
     system.diagonal().add_(ridge * consumer.covariance.diagonal().mean().clamp_min(1e-30))
     solved = torch.zeros_like(consumer.weight)

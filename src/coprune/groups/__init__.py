@@ -1,8 +1,9 @@
 """What can be removed together? Knows nothing of data and methods."""
 
 from coprune.groups.attention import find_transformer_units
+from coprune.groups.columns import channel_indices, columns_of, removed, removed_channels
 from coprune.groups.find import cost_model, find_units
-from coprune.groups.group import ChannelGroup, CostModel, Quantity, Units, channel_indices, unit_axis
+from coprune.groups.group import ChannelGroup, CostModel, Quantity, Units, unit_axis
 from coprune.groups.trace import trace
 
 __all__ = [
@@ -11,9 +12,12 @@ __all__ = [
     "Quantity",
     "Units",
     "channel_indices",
+    "columns_of",
     "cost_model",
     "find_transformer_units",
     "find_units",
+    "removed",
+    "removed_channels",
     "trace",
     "unit_axis",
 ]

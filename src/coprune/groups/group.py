@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from coprune.groups.columns import channel_indices
 from coprune.groups.layers import is_linear
 from coprune.plan import Member, Skipped
 
@@ -71,22 +72,6 @@ class Units:
 
     groups: tuple[ChannelGroup, ...]
     skipped: tuple[Skipped, ...]
-
-
-def channel_indices(member: Member, kept: Tensor) -> Tensor:
-    """The channels of a layer that belong to the given units.
-
-    Args:
-        member: the layer's share in the group.
-        kept: unit indices ``[K]`` int64.
-
-    Returns:
-        Channel indices ``[K · span]`` int64, in the units' order.
-    """
-    if member.channels:
-        return torch.tensor(member.channels).view(-1, member.span)[kept].flatten()
-    within = torch.arange(member.span)
-    return (member.offset + kept.unsqueeze(1) * member.span + within).flatten()
 
 
 def unit_axis(layer: nn.Module) -> int:

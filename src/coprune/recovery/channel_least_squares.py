@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from coprune.data import Source
 from coprune.data.subsample import spread
 from coprune.errors import UserError, setting
-from coprune.groups import channel_indices
+from coprune.groups import channel_indices, removed
 from coprune.groups.layers import filters, is_linear
 from coprune.plan import GroupDecision, Member
 from coprune.progress import track
@@ -152,8 +152,7 @@ def _reading(layer: nn.Module, parts: list[tuple[GroupDecision, Member]]) -> Rea
     width = filters(layer).shape[1]
     alive = torch.ones(width, dtype=torch.bool)
     for decision, member in parts:
-        gone = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)))
-        alive[channel_indices(member, gone)] = False
+        alive[channel_indices(member, removed(decision.kept, decision.size))] = False
     decision, member = parts[0]
     if is_linear(layer) and decision.kind != "heads" and width > WIDEST and len(parts) == 1:
         pixels = channel_indices(member, torch.arange(decision.size)).view(decision.size, -1)

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from coprune.errors import UserError, setting
-from coprune.groups import ChannelGroup, channel_indices
+from coprune.groups import ChannelGroup, channel_indices, removed, removed_channels
 from coprune.groups.layers import channel_count, filters, is_linear
 from coprune.plan import GroupDecision, Member
 from coprune.tracing.forward import Inputs, copied, logits_of, part_of
@@ -29,17 +29,12 @@ def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict
         decisions: what was cut.
     """
     gone: dict[str, list[Tensor]] = {}
-    for decision in decisions:
-        removed = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)), dtype=torch.int64)
-        for member in decision.members:
-            if member.parameter is None and len(removed) and _has_rows(teacher, member):
-                gone.setdefault(member.layer, []).append(channel_indices(member, removed))
-    found = {}
-    for layer, parts in gone.items():
-        alive = torch.ones(len(filters(teacher.get_submodule(layer))), dtype=torch.bool)
-        alive[torch.cat(parts)] = False
-        found[layer] = torch.nonzero(alive).flatten()
-    return found
+    for _, member, channels in removed_channels(decisions):
+        if member.parameter is None and _has_rows(teacher, member):
+            gone.setdefault(member.layer, []).append(channels)
+    had = {layer: len(filters(teacher.get_submodule(layer))) for layer in gone}
+    # What is left of all channels without those that are gone.
+    return {layer: removed(torch.cat(parts), had[layer]) for layer, parts in gone.items()}
 
 
 def _has_rows(model: nn.Module, member: Member) -> bool:

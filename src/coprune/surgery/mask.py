@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from coprune.groups import channel_indices, unit_axis
+from coprune.groups import removed, removed_channels, unit_axis
 from coprune.groups.layers import channel_count, is_channel_norm
 from coprune.plan import GroupDecision
 from coprune.surgery.channels import check_fits
@@ -34,42 +34,38 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
     check_fits(model, decisions)
     silent: dict[nn.Module, list[Tensor]] = {}
     with ExitStack() as hooks:
-        for decision in decisions:
-            removed = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)), dtype=torch.int64)
-            for member in decision.members if len(removed) else ():
-                norm = model.get_submodule(member.layer)
-                if is_channel_norm(norm) and member.parameter is None:
-                    silent.setdefault(norm, []).append(channel_indices(member, removed))
-                if member.role != "consumer":
-                    continue
-                index = channel_indices(member, removed)
-                consumer = model.get_submodule(member.layer)
-                axis = unit_axis(consumer)
-
-                def silence(
-                    _: nn.Module, inputs: tuple[Tensor, ...], index: Tensor = index, axis: int = axis
-                ) -> tuple[Tensor, ...]:
-                    x = inputs[0].index_fill(axis, index.to(inputs[0].device), 0.0)
-                    return (x, *inputs[1:])
-
-                hooks.enter_context(consumer.register_forward_pre_hook(silence))
+        for _, member, channels in removed_channels(decisions):
+            layer = model.get_submodule(member.layer)
+            if is_channel_norm(layer) and member.parameter is None:
+                silent.setdefault(layer, []).append(channels)
+            if member.role == "consumer":
+                hooks.enter_context(layer.register_forward_pre_hook(_silencing(layer, channels)))
         for norm, parts in silent.items():
             hooks.enter_context(norm.register_forward_hook(_normalising(norm, torch.cat(parts))))
         yield model
 
 
+def _silencing(layer: nn.Module, gone: Tensor) -> Callable[..., tuple[Tensor, ...]]:
+    """A hook that lets a layer read 0 from some of its channels, ``[R]``."""
+    axis = unit_axis(layer)
+
+    def silence(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return inputs[0].index_fill(axis, gone.to(inputs[0].device), 0.0), *inputs[1:]
+
+    return silence
+
+
 def _normalising(layer: nn.Module, gone: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     """A hook that normalises without some of the channels, ``[R]``, and puts 0 in their place."""
     count = channel_count(layer, "output") or 0
-    stays = torch.ones(count, dtype=torch.bool)
-    stays[gone] = False
+    stays = removed(gone, count)
     fewer = copy.deepcopy(layer)
     for hooks in (fewer._forward_hooks, fewer._forward_pre_hooks):
         hooks.clear()
     slice_passing(fewer, gone)
 
     def norm(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        kept = stays.nonzero().flatten().to(output.device)
+        kept = stays.to(output.device)
         axis = _normalised_axis(layer, inputs[0], count)
         found = fewer.to(output.device)(inputs[0].index_select(axis, kept))
         return torch.zeros_like(output).index_copy(axis, kept, found)

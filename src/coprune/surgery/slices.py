@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from coprune.errors import UserError
-from coprune.groups import channel_indices
+from coprune.groups import removed, removed_channels
 from coprune.groups.attention import attention_family, transformer_groups
 from coprune.groups.layers import (
     channel_count,
@@ -70,14 +70,11 @@ def slice_units(model: nn.Module, decisions: Sequence[GroupDecision]) -> None:
     """
     shares: dict[tuple[str, str, str | None], list[Tensor]] = defaultdict(list)
     last: dict[str, GroupDecision] = {}
-    for decision in decisions:
-        removed = torch.tensor(sorted(set(range(decision.size)) - set(decision.kept)), dtype=torch.int64)
-        for member in decision.members if len(removed) else ():
-            # A fused projection has a share in queries, in keys and in values; what is read behind a
-            # concatenation has one in every group.
-            key = (member.layer, member.role, member.parameter)
-            shares[key].append(channel_indices(member, removed))
-            last[member.layer] = decision
+    for decision, member, channels in removed_channels(decisions):
+        # A fused projection has a share in queries, in keys and in values; what is read behind a
+        # concatenation has one in every group.
+        shares[member.layer, member.role, member.parameter].append(channels)
+        last[member.layer] = decision
     for (name, role, parameter), parts in shares.items():
         layer, gone = model.get_submodule(name), torch.cat(parts)
         if parameter is not None:
@@ -96,9 +93,7 @@ def _drop(layer: nn.Module, name: str, gone: Tensor, axis: int) -> int:
     tensor = getattr(layer, name)
     if tensor is None:
         return 0
-    stays = torch.ones(tensor.shape[axis], dtype=torch.bool)
-    stays[gone] = False
-    kept = stays.nonzero().flatten().to(tensor.device)
+    kept = removed(gone, tensor.shape[axis]).to(tensor.device)
     fresh = tensor.detach().index_select(axis, kept).contiguous()
     if isinstance(tensor, nn.Parameter):
         fresh = nn.Parameter(fresh, requires_grad=tensor.requires_grad)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from coprune.errors import UserError
+from coprune.groups import columns_of
 
 EXACT = 256
 """Up to this many units each is compared with all others before it goes."""
@@ -90,7 +91,7 @@ def eliminate(readers: Sequence[Reader], units: int, *, ridge: float = 1e-3) -> 
             loss.append(loss[-1] + max(0.0, cost))
         alive[go] = False
         for p, w, b in state:
-            _remove(p, w, _columns(go, b))
+            _remove(p, w, columns_of(go, b))
         if len(ids) > _NARROW and int(alive.sum()) <= SPARE * len(ids):
             # What has gone is all zeros by now, and costs as much as what is left.
             there = torch.nonzero(alive).flatten()
@@ -140,18 +141,14 @@ def _next(state: _State, alive: Tensor, count: int) -> tuple[Tensor, list[float]
         costs.append(float(cost[one]))
         there[one] = False
         for p, w, b in part:
-            _remove(p, w, _columns(one.view(1), b))
+            _remove(p, w, columns_of(one.view(1), b))
     return near[torch.stack(taken)], costs
 
 
 def _narrowed(inverse: Tensor, weight: Tensor, each: int, units: Tensor) -> tuple[Tensor, Tensor, int]:
     """The state of some of the units."""
-    columns = _columns(units, each)
-    return inverse[columns][:, columns], weight[:, columns], each
-
-
-def _columns(units: Tensor, each: int) -> Tensor:
-    return (units.unsqueeze(1) * each + torch.arange(each)).flatten()
+    own = columns_of(units, each)
+    return inverse[own][:, own], weight[:, own], each
 
 
 def _costs(inverse: Tensor, weight: Tensor, each: int, alive: Tensor) -> Tensor:

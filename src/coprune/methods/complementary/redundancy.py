@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from coprune.groups import columns_of, removed
 from coprune.plan import TakeOver
 
 _LISTED = 6
@@ -61,17 +62,15 @@ def took_over(
         An entry a removed unit, in their order. A unit that never varies says nothing: fully explained.
     """
     units = len(covariance) // each
-    gone = torch.ones(units, dtype=torch.bool)
-    gone[kept] = False
-    removed = torch.nonzero(gone).flatten()
-    columns, rows = _channels(kept, each), _channels(removed, each)
+    gone = removed(kept, units)
+    columns, rows = columns_of(kept, each), columns_of(gone, each)
     system = covariance[columns][:, columns].clone()
     system.diagonal().add_(ridge * covariance.diagonal().mean().clamp_min(1e-30))
     cross = covariance[rows][:, columns]  # [R·e, K·e]
     coefficients = torch.linalg.solve(system, cross.T).T
     spread = covariance.diagonal().view(units, each).sum(1)
-    variance = spread[removed]
-    products = (coefficients * cross).view(len(removed), each, len(kept), each).sum((1, 3))
+    variance = spread[gone]
+    products = (coefficients * cross).view(len(gone), each, len(kept), each).sum((1, 3))
     parts = products / variance.clamp_min(1e-30).unsqueeze(1)
     explained = parts.sum(1).clamp(0, 1)
     positive = parts.clamp_min(0)
@@ -79,7 +78,7 @@ def took_over(
     still = variance <= 1e-12 * spread.max()
     shares, index = positive.topk(min(_LISTED, len(kept)), dim=1)
     entries = []
-    for row, unit in enumerate(removed.tolist()):
+    for row, unit in enumerate(gone.tolist()):
         by = [(int(kept[i]), round(float(s), 4)) for s, i in zip(shares[row], index[row], strict=True)]
         entries.append(
             TakeOver(
@@ -89,7 +88,3 @@ def took_over(
             )
         )
     return tuple(entries)
-
-
-def _channels(units: Tensor, each: int) -> Tensor:
-    return (units.unsqueeze(1) * each + torch.arange(each)).flatten()
