@@ -19,7 +19,7 @@ from torch import nn
 
 import coprune
 from coprune.data import ArraySource
-from coprune.data.dataset import drawn_indices
+from coprune.data.subsample import drawn_indices
 from coprune.files import write_json
 from coprune.measure import evaluate
 from coprune.training import Recipe, fit

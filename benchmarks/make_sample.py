@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from coprune.data import fashion_mnist
-from coprune.data.dataset import drawn_indices
 from coprune.data.registry import SAMPLE_FILE
+from coprune.data.subsample import drawn_indices
 
 train, heldout = fashion_mnist.load(None)
 train = train.take(drawn_indices(train.labels, 8500, seed=0))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import tiny
 from coprune.data import ArraySource, LoaderSource, split_source
-from coprune.data.dataset import drawn_indices, split_arrays
+from coprune.data.dataset import split_arrays
 from coprune.data.source import Augmentation, Normalisation, augment
+from coprune.data.subsample import drawn_indices
 from coprune.errors import UserError
 
 

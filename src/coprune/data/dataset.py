@@ -16,6 +16,7 @@ from torch import Tensor
 
 from coprune.data.batch import MOST_CLASSES
 from coprune.data.source import ArraySource, Batch, MemorySource, S, Source
+from coprune.data.subsample import drawn_indices, without
 from coprune.data.text import TextSource
 from coprune.errors import UserError, setting
 from coprune.result import JudgedOn
@@ -61,38 +62,6 @@ class DataSet:
 
 CALIBRATION = 2000
 """Calibration samples unless somebody asks for another number."""
-
-
-SURE = 2
-"""Samples of every class that a draw takes first: fewer have no variance."""
-
-
-def drawn_indices(labels: Tensor, count: int, *, seed: int) -> Tensor:
-    """Draw ``count`` samples that stand for all: the classes in the proportion in which they come.
-
-    Of every class :data:`SURE` are taken first; the others are shared out by Sainte-Laguë's method (the
-    ``r``-th further sample of a class of ``n`` is called at ``(r − 1/2) / n``). Classes that are equally
-    large are drawn as evenly as can be.
-
-    Args:
-        labels: ``[N]`` int64.
-        count: how many to draw, at most ``N``.
-        seed: the draw.
-
-    Returns:
-        Sorted indices ``[count]``.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
-    order = shuffled[torch.argsort(labels[shuffled], stable=True)]
-    per_class = torch.bincount(labels)
-    starts = torch.cumsum(per_class, 0) - per_class
-    # Rank of every sample inside its class.
-    rank = torch.arange(len(labels)) - starts[labels[order]]
-    called = (rank.double() + 0.5) / per_class[labels[order]]
-    called = torch.where(rank < SURE, rank.double() - SURE, called)
-    chosen = order[torch.argsort(called, stable=True)[:count]]
-    return chosen.sort().values
 
 
 def check_arrays(images: Tensor, labels: Tensor, *, where: str) -> None:
@@ -210,12 +179,10 @@ def split_arrays(
     if unseen and calibration:
         shown = ", ".join(map(str, unseen[:5])) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
         notes = (*notes, f"no calibration sample of class {shown}, which held-out samples have")
-    rest = torch.ones(len(train), dtype=torch.bool)
-    rest[index] = False
     parts = train.take(index)
     return DataSet(
         name=name,
-        train=train.take(torch.nonzero(rest).flatten()),
+        train=train.take(without(index, len(train))),
         calibration=parts,
         heldout=heldout,
         classes=classes,
@@ -300,7 +267,5 @@ def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[M
     for share in parts:
         index = drawn_indices(whole.labels[left], round(share * len(whole)), seed=seed)
         out.append(whole.take(left[index]))
-        keep = torch.ones(len(left), dtype=torch.bool)
-        keep[index] = False
-        left = left[keep]
+        left = left[without(index, len(left))]
     return out

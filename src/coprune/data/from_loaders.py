@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, SequentialSampler, Subset
 from coprune.data.dataset import CALIBRATION, DataSet, check_mixed, check_samples, in_memory
 from coprune.data.loader import EMPTY, LoaderSource, length_of, opened
 from coprune.data.source import Batch, MemorySource, Source, name_of
+from coprune.data.subsample import evenly
 from coprune.errors import UserError
 from coprune.tracing.forward import part_of
 from coprune.user_code import within
@@ -110,9 +111,8 @@ def _spread(loader: Iterable[Any], count: int) -> Iterable[Any]:
     samples = len(loader.sampler)
     if loader.batch_size is None or count >= samples:
         return loader
-    index = [i * samples // count for i in range(count)]
     return DataLoader(
-        Subset(loader.dataset, index),
+        Subset(loader.dataset, evenly(samples, count)),
         batch_size=loader.batch_size,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import torch
-
 from coprune.data import cifar, fashion_mnist, glue, hub, imagefolder, npz, tsv
-from coprune.data.dataset import CALIBRATION, DataSet, drawn_indices, split_arrays
+from coprune.data.dataset import CALIBRATION, DataSet, split_arrays
 from coprune.data.imagefolder import FolderSource
 from coprune.data.source import ArraySource, S
+from coprune.data.subsample import drawn_indices, without
 from coprune.data.text import Texts, TextSource, longest_text, open_tokenizer, tokenise
 from coprune.errors import UserError, near_matches, setting, shown
 from coprune.given import kind_of
@@ -171,9 +170,7 @@ def _parted(heldout: S, count: int, *, name: str) -> tuple[S, S]:
             f"between 0 and that, e.g. {len(heldout) // 2}"
         )
     drawn = drawn_indices(heldout.labels, count, seed=0)
-    rest = torch.ones(len(heldout), dtype=torch.bool)
-    rest[drawn] = False
-    return heldout.take(torch.nonzero(rest).flatten()), heldout.take(drawn)
+    return heldout.take(without(drawn, len(heldout))), heldout.take(drawn)
 
 
 def _other_texts(name: str, names: tuple[str, ...]) -> Texts:

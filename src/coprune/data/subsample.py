@@ -1,11 +1,57 @@
-"""A few samples of a source."""
+"""Some of many samples: evenly spread, or drawn with the classes in their proportion.
+
+Shapes: ``N`` samples, ``M`` of them taken.
+"""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from coprune.data.source import Source
 from coprune.tracing.forward import Inputs, joined, part_of, samples_in
+
+MIN_PER_CLASS = 2
+"""Samples of every class that a draw takes first: fewer have no variance."""
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """``count`` of the numbers below ``total``, ascending and evenly spread from 0 on."""
+    return [i * total // count for i in range(count)]
+
+
+def drawn_indices(labels: Tensor, count: int, *, seed: int) -> Tensor:
+    """Draw ``count`` samples that stand for all: the classes in the proportion in which they come.
+
+    Of every class :data:`MIN_PER_CLASS` are taken first; the others are shared out by Sainte-Laguë's method
+    (the ``r``-th further sample of a class of ``n`` is called at ``(r − 1/2) / n``). Classes that are equally
+    large are drawn as evenly as can be.
+
+    Args:
+        labels: ``[N]`` int64.
+        count: how many to draw, at most ``N``.
+        seed: the draw.
+
+    Returns:
+        Sorted indices ``[count]``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator)
+    order = shuffled[torch.argsort(labels[shuffled], stable=True)]
+    per_class = torch.bincount(labels)
+    starts = torch.cumsum(per_class, 0) - per_class
+    # Rank of every sample inside its class.
+    rank = torch.arange(len(labels)) - starts[labels[order]]
+    called = (rank.double() + 0.5) / per_class[labels[order]]
+    called = torch.where(rank < MIN_PER_CLASS, rank.double() - MIN_PER_CLASS, called)
+    return order[torch.argsort(called, stable=True)[:count]].sort().values
+
+
+def without(index: Tensor, total: int) -> Tensor:
+    """The numbers below ``total`` that are not among ``index`` ``[M]``, ascending."""
+    left = torch.ones(total, dtype=torch.bool)
+    left[index] = False
+    return torch.nonzero(left).flatten()
 
 
 def spread(source: Source, count: int, *, seed: int = 0) -> Inputs:
@@ -34,12 +80,11 @@ def spread_batches(source: Source, count: int, *, batch_size: int) -> list[Input
         source, count: as for :func:`spread`.
         batch_size: at most; a user's own loader has its own.
     """
-    count = min(count, len(source))
-    index = torch.tensor([i * len(source) // count for i in range(count)])
+    index = evenly(len(source), min(count, len(source)))
     take = getattr(source, "take", None)
     if take is not None:
-        return [inputs for inputs, _ in take(index).batches(batch_size)]
-    wanted, parts, seen = set(index.tolist()), [], 0
+        return [inputs for inputs, _ in take(torch.tensor(index)).batches(batch_size)]
+    wanted, parts, seen = set(index), [], 0
     for batch, labels in source.batches(batch_size):
         here = [i for i in range(len(labels)) if seen + i in wanted]
         if here:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from coprune.data.subsample import drawn_indices, without
 from coprune.data.text import Texts
 from coprune.errors import UserError, near_matches
 from coprune.files import check_regular, parse_json
@@ -166,8 +167,6 @@ def held_out(parts: Mapping[str, Texts]) -> tuple[Texts, ...]:
     A dev part is for validation where there is a test part, else it is held out. Without either a fifth is
     held out, the classes in their proportion, the same one in every run.
     """
-    from coprune.data.dataset import drawn_indices
-
     train = parts["train"]
     if "test" in parts:
         return train, parts["test"], *([parts["dev"]] if "dev" in parts else [])
@@ -177,9 +176,7 @@ def held_out(parts: Mapping[str, Texts]) -> tuple[Texts, ...]:
     if not count:
         raise UserError(f"{len(train)} texts are too few to hold some of them out; give more, or a split")
     drawn = drawn_indices(train.label, count, seed=_HELDOUT_SEED)
-    rest = torch.ones(len(train), dtype=torch.bool)
-    rest[drawn] = False
-    return train.take(torch.nonzero(rest).flatten()), train.take(drawn)
+    return train.take(without(drawn, len(train))), train.take(drawn)
 
 
 def load(argument: str | None) -> tuple[Texts, ...]:

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.data.sharding import own_batches, own_steps
+from coprune.data.subsample import evenly
 from coprune.distributed.collectives import summed
 from coprune.distributed.world import own
 from coprune.errors import UserError
@@ -109,7 +110,7 @@ def importances(
             _leave_gradients(twin, track(checked, label=f"{label}, {kind}", total=steps), power=1)
         elif kind == "hessian":
             count = min(HESSIAN_SAMPLES, len(source))
-            wanted = own([i * len(source) // count for i in range(count)])
+            wanted = own(evenly(len(source), count))
             single = _spread(_checked(source.batches(batch_size), classes), wanted)
             _leave_gradients(twin, track(single, label=f"{label}, {kind}", total=len(wanted)), power=2)
         scorer = SCORERS[kind]()

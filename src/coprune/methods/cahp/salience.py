@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.data.sharding import own_batches
+from coprune.data.subsample import evenly
 from coprune.distributed.collectives import summed
 from coprune.distributed.world import own
 from coprune.groups import ChannelGroup
@@ -87,7 +88,7 @@ class HeadSalience:
         steps = source.steps(BATCH)
         wanted = max(1, math.ceil(self.share * steps))
         # Evenly spread, since samples may be stored by length or by class.
-        chosen = [i * steps // wanted for i in range(wanted)]
+        chosen = evenly(steps, wanted)
         batches = own_batches(source, BATCH, chosen=chosen)
         for batch in track(batches, label=f"{label}, salience", total=len(own(chosen))):
             labels = batch.labels
