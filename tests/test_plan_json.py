@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 import tiny
 from coprune.errors import UserError
-from coprune.plan import GroupDecision, Knee, Member, Plan, Skipped
+from coprune.plan import GroupDecision, Knee, Member, Plan, Prediction, Skipped
 from coprune.result import HANDED_BACK, TAKEN_BACK, Code, Latency, Note, Result, Stage
 
 DECISION = GroupDecision(
@@ -207,3 +207,17 @@ def test_a_plan_from_before_kinds_and_joint_choices_still_loads(tmp_path):
     old = Plan.load(tmp_path / "old.json")
     assert old == plan()
     assert (old.joint, old.groups[0].kind, [k.k for k in old.knees]) == (False, "", [3])
+
+
+def test_a_plan_of_before_predictions_is_read():
+    """``took_over`` is what older plans call ``predicted``; a reason without a code is one too."""
+    written = plan().model_dump(by_alias=True, mode="json")
+    (group,) = written["groups"]
+    del group["predicted"], group["reason_code"]
+    group["took_over"] = [{"unit": 1, "explained": 0.75, "by": [[0, 0.5], [4, 0.25]]}]
+    (read,) = Plan.model_validate(written).groups
+    assert read.predicted == (Prediction(unit=1, explained=0.75, by=((0, 0.5), (4, 0.25))),)
+    assert read.reason_code is None
+    assert "took_over" not in read.model_dump()
+    with pytest.raises(ValidationError, match="took_over"):
+        Plan.model_validate({**written, "groups": [{**group, "predicted": []}]})

@@ -9,6 +9,7 @@ Shapes: ``U`` units of a group, ``K`` kept units.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,18 @@ SCHEMA = 1
 
 ELSEWHERE = "elsewhere"
 """The method of a plan that was told from a model alone."""
+
+
+class ReasonCode(str, Enum):
+    """What decided how many units of a group stay; a stable word beside the sentence."""
+
+    BUDGET = "budget"
+    UNIFORM = "budget_shared_out_uniformly"  # tried, it lost less than the measured allocation
+    NOT_VALIDATED = "measured_allocation_not_validated"
+    KNEE = "knee"
+    SEARCH = "search"
+    LEFT_WHOLE = "left_whole"
+    ELSEWHERE = "cut_elsewhere"
 
 
 class Member(BaseModel):
@@ -84,11 +97,11 @@ class Knee(BaseModel):
     fallback: str | None = None
 
 
-class TakeOver(BaseModel):
-    """Which kept units say what a removed one said.
+class Prediction(BaseModel):
+    """A removed unit as the kept ones predict it (least squares on calibration samples).
 
     Attributes:
-        unit: the removed unit.
+        unit: the removed one.
         explained: share of the removed unit's variance that a linear mix of the kept ones
             reproduces, 0 … 1 (R²).
         by: pairs (kept unit, its part of ``explained``), the largest first; parts are R²-shares and
@@ -118,7 +131,8 @@ class GroupDecision(BaseModel):
         medoids: the central unit of every cluster.
         position: every unit in two dimensions, ``[U]`` pairs, near means redundant; for the page.
         score: the importance of every unit, ``[U]``, for methods that rank.
-        took_over: for every removed unit, which kept ones say what it said; in unit order.
+        predicted: every removed unit by the kept ones, in unit order; ``took_over`` in older plans.
+        reason_code: what decided; None in older plans.
         kind: what the units are: ``inner`` or ``coupled`` (channels), ``heads``, ``neurons``; empty in
             a plan that does not say.
     """
@@ -137,8 +151,17 @@ class GroupDecision(BaseModel):
     medoids: tuple[Count, ...] = ()
     position: tuple[tuple[float, float], ...] = ()
     score: tuple[float, ...] = ()
-    took_over: tuple[TakeOver, ...] = ()
+    predicted: tuple[Prediction, ...] = ()
     kind: str = ""
+    reason_code: ReasonCode | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: Any) -> Any:
+        """Older plans say ``took_over``."""
+        if isinstance(given, dict) and "took_over" in given and "predicted" not in given:
+            return {("predicted" if key == "took_over" else key): value for key, value in given.items()}
+        return given
 
     @model_validator(mode="after")
     def _indices_fit(self) -> GroupDecision:

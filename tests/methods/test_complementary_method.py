@@ -37,7 +37,7 @@ def test_every_k_is_a_valid_decision(settings):
             assert len(found.kept) == k
             assert set(found.kept) <= kept_before  # nested: one pass gives every k
             kept_before = set(found.kept)
-            assert [e.unit for e in found.took_over] == sorted(set(range(found.size)) - set(found.kept))
+            assert [e.unit for e in found.predicted] == sorted(set(range(found.size)) - set(found.kept))
             assert [i for i, _ in found.curve] == list(range(1, found.size + 1))
 
 

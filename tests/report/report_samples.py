@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-from coprune.plan import GroupDecision, Knee, Member, Plan, Skipped, TakeOver
+from coprune.plan import GroupDecision, Knee, Member, Plan, Prediction, Skipped
 from coprune.result import Latency, Result, Stage
 
 NINE = [(f"layer{1 + i // 3}.{i % 3}.conv1", 16 << (i // 3)) for i in range(9)]
@@ -74,7 +74,7 @@ def complementary(name: str, size: int, *, keep: float = 0.5, listed: int = 5) -
         weights = sorted((rng.random() ** 3 for _ in range(min(listed, len(kept)))), reverse=True)
         by = zip(rng.sample(kept, len(weights)), weights, strict=True)
         parts = tuple((u, explained * w / sum(weights)) for u, w in by)
-        took.append(TakeOver(unit=unit, explained=explained, by=parts))
+        took.append(Prediction(unit=unit, explained=explained, by=parts))
     return GroupDecision(
         name=name,
         members=members(name),
@@ -83,7 +83,7 @@ def complementary(name: str, size: int, *, keep: float = 0.5, listed: int = 5) -
         reason="removed one after the other: always the one the rest says best",
         curve=tuple((k, math.exp(-5 * k / size) - math.exp(-5)) for k in range(size, 0, -1)),
         curve_name="reconstruction error",
-        took_over=tuple(took),
+        predicted=tuple(took),
     )
 
 

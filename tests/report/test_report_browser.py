@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import report_samples as samples
 
-from coprune.plan import TakeOver
+from coprune.plan import Prediction
 from coprune.report import write, write_compare
 
 # What a reader does: next group, last group, the other scale; then it reports what it sees.
@@ -75,10 +75,10 @@ def test_many_groups_and_many_units(folder, chromium):
 
 
 TAKEN = (
-    TakeOver(unit=17, explained=0.94, by=((3, 0.61), (9, 0.33))),
-    TakeOver(unit=5, explained=0.995, by=((9, 0.995),)),
-    TakeOver(unit=6, explained=0.004, by=()),
-    TakeOver(unit=7, explained=0.8, by=((3, 0.3), (9, 0.2), (0, 0.1), (1, 0.02))),
+    Prediction(unit=17, explained=0.94, by=((3, 0.61), (9, 0.33))),
+    Prediction(unit=5, explained=0.995, by=((9, 0.995),)),
+    Prediction(unit=6, explained=0.004, by=()),
+    Prediction(unit=7, explained=0.8, by=((3, 0.3), (9, 0.2), (0, 0.1), (1, 0.02))),
 )
 # Chooses every removed unit in turn, then opens what is folded.
 LISTENER = """
@@ -106,7 +106,7 @@ document.body.dataset.wide = String(document.documentElement.scrollWidth > windo
 def test_who_took_over(folder, chromium, width):
     group = samples.complementary("layer1.0.conv1", 20)
     kept = (0, 1, 2, 3, 9, *range(10, 17), 18, 19)
-    first = group.model_copy(update={"kept": kept, "took_over": TAKEN})
+    first = group.model_copy(update={"kept": kept, "predicted": TAKEN})
     plan = samples.plan(
         [first, samples.complementary("layer2.0.conv1", 64)], method="complementary", budget="max_drop=1"
     )
@@ -137,10 +137,10 @@ def test_who_took_over(folder, chromium, width):
 
 def test_512_units_and_a_foreign_plan(folder, chromium):
     odd = samples.complementary("b", 16).model_copy(
-        update={"took_over": (TakeOver(unit=99, explained=1.0),), "curve": (), "curve_name": ""}
+        update={"predicted": (Prediction(unit=99, explained=1.0),), "curve": (), "curve_name": ""}
     )
     lost = samples.complementary("c", 4, keep=0.25)
-    lost = lost.model_copy(update={"took_over": (TakeOver(unit=lost.took_over[0].unit, explained=0.0),)})
+    lost = lost.model_copy(update={"predicted": (Prediction(unit=lost.predicted[0].unit, explained=0.0),)})
     groups = [samples.complementary("a", 512, listed=40), odd, lost]
     plan = samples.plan(groups, method="complementary")
     page = write(folder(plan, samples.result(plan)))

@@ -14,7 +14,7 @@ import report_samples as samples
 from coprune.methods.cahp import CAHP, CAHPSettings
 from coprune.methods.cahp.distances import together
 from coprune.methods.cahp.signatures import HeadSignatures, signatures_of
-from coprune.plan import GroupDecision, Knee, Plan, TakeOver
+from coprune.plan import GroupDecision, Knee, Plan, Prediction
 from coprune.report import formatting as words
 from coprune.report import heads, pairs, render, write
 from coprune.statistics import Profile, gather
@@ -167,10 +167,10 @@ def test_a_head_given_back_stands_beside_the_chosen_one():
 
 def test_complementary_names_the_foremost_and_pairs_the_largest_part(folder, drawn_from, own):
     took = (
-        TakeOver(unit=1, explained=0.7, by=((0, 0.4), (3, 0.3))),
-        TakeOver(unit=2, explained=0.95, by=((3, 0.9),)),
+        Prediction(unit=1, explained=0.7, by=((0, 0.4), (3, 0.3))),
+        Prediction(unit=2, explained=0.95, by=((3, 0.9),)),
     )
-    groups = [layer(0, kept=(0, 3), took_over=took), layer(1, kept=(0, 1, 2, 3))]
+    groups = [layer(0, kept=(0, 3), predicted=took), layer(1, kept=(0, 1, 2, 3))]
     plan = plan_of(groups, "complementary")
     drawn = drawn_from(render(folder(plan, samples.result(plan))))["heads"]
     assert drawn["layers"][0]["by"] == [None, [0, 0], [0, 3], None]

@@ -8,7 +8,7 @@ import pytest
 import report_samples as samples
 from plotly.offline import get_plotlyjs
 
-from coprune.plan import GroupDecision, TakeOver
+from coprune.plan import GroupDecision, Prediction
 from coprune.report import formatting as words
 from coprune.report import groups, render
 from coprune.report import redundancy as took_over
@@ -16,8 +16,8 @@ from coprune.report import redundancy as took_over
 
 def group(*entries, size=8, kept=(3, 7), name="a") -> GroupDecision:
     """A decision from (unit, explained, parts)."""
-    took = tuple(TakeOver(unit=u, explained=e, by=tuple(parts)) for u, e, parts in entries)
-    return GroupDecision(name=name, members=(), size=size, kept=kept, reason="", took_over=took)
+    took = tuple(Prediction(unit=u, explained=e, by=tuple(parts)) for u, e, parts in entries)
+    return GroupDecision(name=name, members=(), size=size, kept=kept, reason="", predicted=took)
 
 
 HALF = group(
@@ -128,8 +128,8 @@ def test_groups_without_it_keep_their_view(folder, own, drawn_from):
 def test_took_over_replaces_stand_ins():
     both = samples.clustered("a", 16)
     gone = min(set(range(16)) - set(both.kept))
-    took = (TakeOver(unit=gone, explained=0.5),)
-    assert groups.view(both.model_copy(update={"took_over": took}))["stand"] == []
+    took = (Prediction(unit=gone, explained=0.5),)
+    assert groups.view(both.model_copy(update={"predicted": took}))["stand"] == []
 
 
 def test_a_falling_curve_is_put_in_order_and_not_a_number_left_out():

@@ -25,7 +25,7 @@ from coprune.errors import UserError, setting
 from coprune.groups import CostModel
 from coprune.methods.base import GroupChoice, Untouched
 from coprune.methods.joint import JointChoice
-from coprune.plan import GroupDecision
+from coprune.plan import GroupDecision, ReasonCode
 
 Choices = Sequence[GroupChoice] | JointChoice
 """What a method says: a choice a group, or one over all groups."""
@@ -56,16 +56,17 @@ def decide(
     Raises:
         UserError: see :func:`counts`.
     """
+    code = ReasonCode.SEARCH if why else ReasonCode.KNEE if budget.empty else ReasonCode.BUDGET
     if not isinstance(choices, Sequence):
         if round_to > 1:
             raise UserError(
                 f"{setting('round_to')} rounds each group; this method chooses over all groups at once"
             )
         total, said = _joint_count(budget, cost, choices)
-        return choices.keep(total, why=why or said)
+        return _coded(choices.keep(total, why=why or said), code)
     curves = measured.curves if measured else None
     wanted, said = counts(budget, cost, choices, allocation=allocation, curves=curves, round_to=round_to)
-    made = _keep(choices, wanted, why=why or said)
+    made = _coded(_keep(choices, wanted, why=why or said), code)
     if measured is None or curves is None or budget.empty:
         return made
     try:
@@ -77,10 +78,17 @@ def decide(
     evenly = _keep(choices, even, why=f"{why or said}, in an even share: tried, it loses less")
     try:
         at_most = BETTER * measured.trial.divergence(made)
-        return evenly if measured.trial.divergence(evenly) < at_most else made
+        if measured.trial.divergence(evenly) < at_most:
+            return _coded(evenly, ReasonCode.UNIFORM)
+        return made
     except UserError as cause:
         untried = f"{why or said}; not tried against an even share ({cause})"
-        return _keep(choices, wanted, why=untried)
+        return _coded(_keep(choices, wanted, why=untried), ReasonCode.NOT_VALIDATED)
+
+
+def _coded(decisions: Sequence[GroupDecision], code: ReasonCode) -> tuple[GroupDecision, ...]:
+    # A group that its method leaves whole says so already.
+    return tuple(d if d.reason_code else d.model_copy(update={"reason_code": code}) for d in decisions)
 
 
 def _keep(

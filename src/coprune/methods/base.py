@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coprune.groups import ChannelGroup
 from coprune.methods.joint import JointChoice
-from coprune.plan import GroupDecision, Knee
+from coprune.plan import GroupDecision, Knee, ReasonCode
 from coprune.statistics import Profile, Statistic
 
 
@@ -118,4 +118,5 @@ class Untouched:
             size=self.group.size,
             kept=tuple(range(self.group.size)),
             reason=f"all {self.group.size} stay: {self.cause}",
+            reason_code=ReasonCode.LEFT_WHOLE,
         )

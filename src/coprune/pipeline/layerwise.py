@@ -25,7 +25,7 @@ from coprune.methods.base import Method, Untouched
 from coprune.models.copies import copied
 from coprune.pipeline.context import Prepared, gather_for
 from coprune.pipeline.settings import PruneSettings, kinds_of
-from coprune.plan import GroupDecision
+from coprune.plan import GroupDecision, ReasonCode
 from coprune.progress import track
 from coprune.store.model import load, save_model, weights_fingerprint
 from coprune.store.run_folder import RunFolder
@@ -100,10 +100,10 @@ def prune_layer_by_layer(
                 f"{setting('schedule', 'layerwise')} out"
             )
         if fixed is not None:
-            k, why = fixed[name], f"as many as {budget.words} allows"
+            k, why, code = fixed[name], f"as many as {budget.words} allows", ReasonCode.BUDGET
         else:
             k = nearest_allowed(choice.knee.k if choice.knee else group.size, group.size, settings.round_to)
-            why = "the knee of its curve"
+            why, code = "the knee of its curve", ReasonCode.KNEE
         decision = choice.keep(k, why=why)
         current = cut(current, (decision,), prepared.example)
         if settings.between.epochs:
@@ -120,7 +120,9 @@ def prune_layer_by_layer(
             current.cpu()
         check_same(current, weights_fingerprint, what=f"network after {name}")
         # Offsets behind a concatenation are those of the network by then; the plan's, of the full one.
-        decision = decision.model_copy(update={"members": members[name]})
+        decision = decision.model_copy(
+            update={"members": members[name], "reason_code": decision.reason_code or code}
+        )
         decisions.append(decision)
         if place and folder:
             with dispensable("the network after this layer"):

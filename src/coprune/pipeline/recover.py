@@ -30,7 +30,7 @@ from coprune.pipeline.jobs import offered_by, open_both
 from coprune.pipeline.judging import Loss, judging_of
 from coprune.pipeline.outcome import Outcome
 from coprune.pipeline.sanity import check_calibration
-from coprune.plan import ELSEWHERE, GroupDecision, Plan
+from coprune.plan import ELSEWHERE, GroupDecision, Plan, ReasonCode
 from coprune.recovery import (
     LayerRecovery,
     kept_outputs,
@@ -309,6 +309,7 @@ def _cut_elsewhere(groups: Iterable[ChannelGroup], kept: Mapping[str, Tensor]) -
             size=group.size,
             kept=_units_left(group, kept),
             reason="cut elsewhere; told by the channels' behaviour on calibration samples",
+            reason_code=ReasonCode.ELSEWHERE,
             kind=group.kind,
         )
         for group in groups

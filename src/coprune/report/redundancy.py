@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from coprune.plan import GroupDecision, Plan, TakeOver
+from coprune.plan import GroupDecision, Plan, Prediction
 from coprune.report import formatting as words
 
 WELL = 0.9
@@ -18,7 +18,7 @@ _SMALLEST = 0.01
 _MOST = 12
 
 
-def recorded(group: GroupDecision) -> list[TakeOver]:
+def recorded(group: GroupDecision) -> list[Prediction]:
     """The group's entries that can be shown, the best explained unit first.
 
     A foreign plan may name units that do not exist, that stayed or that it named before: such entries
@@ -26,14 +26,14 @@ def recorded(group: GroupDecision) -> list[TakeOver]:
     unit; all of them still count in ``explained``.
     """
     kept = set(group.kept)
-    found: dict[int, TakeOver] = {}
-    for entry in group.took_over:
+    found: dict[int, Prediction] = {}
+    for entry in group.predicted:
         if entry.unit < group.size and entry.unit not in kept:
             found.setdefault(entry.unit, entry.model_copy(update={"by": tuple(_foremost(entry, kept))}))
     return sorted(found.values(), key=lambda e: (-e.explained, e.unit))
 
 
-def _foremost(entry: TakeOver, kept: set[int]) -> list[tuple[int, float]]:
+def _foremost(entry: Prediction, kept: set[int]) -> list[tuple[int, float]]:
     parts = {u: share for u, share in entry.by if u in kept and _SMALLEST <= share <= 1}
     return sorted(parts.items(), key=lambda p: (-p[1], p[0]))[:_MOST]
 

@@ -104,7 +104,7 @@ class ComplementaryChoice:
             curve=tuple((i, float(loss[i])) for i in range(1, size + 1)),
             curve_name="share of the consumers' output lost",
             position=self._position,
-            took_over=took_over(self.covariance, kept, each=self._each) if k < size else (),
+            predicted=took_over(self.covariance, kept, each=self._each) if k < size else (),
         )
 
 

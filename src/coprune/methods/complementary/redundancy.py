@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coprune.groups import columns_of, removed
-from coprune.plan import TakeOver
+from coprune.plan import Prediction
 
 _LISTED = 6
 
@@ -44,7 +44,7 @@ def alike(covariance: Tensor, each: int) -> Tensor:
 
 def took_over(
     covariance: Tensor, kept: Tensor, *, each: int = 1, ridge: float = 1e-3
-) -> tuple[TakeOver, ...]:
+) -> tuple[Prediction, ...]:
     """Regress every removed unit on the kept ones, all channels of the one on all of the others.
 
     A kept unit's part is its coefficient times its covariance with the removed one, over the removed
@@ -81,7 +81,7 @@ def took_over(
     for row, unit in enumerate(gone.tolist()):
         by = [(int(kept[i]), round(float(s), 4)) for s, i in zip(shares[row], index[row], strict=True)]
         entries.append(
-            TakeOver(
+            Prediction(
                 unit=unit,
                 explained=1.0 if still[row] else round(float(explained[row]), 4),
                 by=() if still[row] else tuple((u, s) for u, s in by if s > 0),
