@@ -15,7 +15,7 @@ from coprune.data import load_data
 from coprune.measure.accuracy import evaluate
 from coprune.models.hf import pretrained
 from coprune.training import Checkpoint, Recipe, fit
-from coprune.training.recipe import optimizer_for, scheduler
+from coprune.training.optimizers import optimizer_for, scheduler
 
 
 class OneBatch:

@@ -17,7 +17,7 @@ from coprune.data.source import Augmentation
 from coprune.errors import UserError
 from coprune.training import Checkpoint, DivergedError, Recipe, fit
 from coprune.training.distill import distillation_loss
-from coprune.training.recipe import scheduler
+from coprune.training.optimizers import scheduler
 
 
 class Small(nn.Module):

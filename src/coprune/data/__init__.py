@@ -1,11 +1,20 @@
 """Names such as ``fashion-mnist`` → batches. Knows nothing of methods."""
 
-from coprune.data.dataset import DataSet, in_memory, limited, split_source
-from coprune.data.loader import LoaderSource
-from coprune.data.registry import load_data
-from coprune.data.source import ArraySource, MemorySource, Source
-from coprune.data.subsample import spread, spread_batches
-from coprune.data.text import TextSource
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coprune.lazy import exports
+
+if TYPE_CHECKING:
+    from coprune.data.dataset import DataSet, in_memory, limited, split_source
+    from coprune.data.loader import LoaderSource
+    from coprune.data.registry import load_data
+    from coprune.data.source import ArraySource, MemorySource, Source
+    from coprune.data.subsample import spread, spread_batches
+    from coprune.data.text import TextSource
+
+__getattr__ = exports(__name__)
 
 __all__ = [
     "ArraySource",

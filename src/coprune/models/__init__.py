@@ -1,5 +1,14 @@
 """Model names → modules. Knows nothing of methods."""
 
-from coprune.models.registry import Source, accepted_arguments, build, remember, source_of
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coprune.lazy import exports
+
+if TYPE_CHECKING:
+    from coprune.models.registry import Source, accepted_arguments, build, remember, source_of
+
+__getattr__ = exports(__name__)
 
 __all__ = ["Source", "accepted_arguments", "build", "remember", "source_of"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -13,13 +12,10 @@ from coprune.errors import UserError, setting
 from coprune.plan import GroupDecision
 from coprune.recovery.batchnorm import reestimate_batchnorm
 from coprune.recovery.channel_least_squares import channel_least_squares
+from coprune.recovery.names import RECOVERIES
 from coprune.recovery.reconstruction import Reconstruction, held_back, reconstruct
 from coprune.recovery.sequential_least_squares import LayerRecovery, least_squares
 from coprune.result import TAKEN_BACK, Code, Note
-
-How = Literal["least-squares", "reconstruction", "channel-least-squares", "bn", "none"]
-
-RECOVERIES: tuple[str, ...] = get_args(How)
 
 UNCHANGED = Note(
     Code.UNCHANGED,

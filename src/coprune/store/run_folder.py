@@ -12,18 +12,19 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from coprune.distributed.collectives import on_first
 from coprune.distributed.launch import begin_undoable, end_undoable, keep_undoable
-from coprune.distributed.world import is_first
+from coprune.distributed.world import is_first, world
 from coprune.errors import UnwrittenError, UserError, shown
 from coprune.files import append_line, make_folder, read_json, write_json, writing
 from coprune.folders import check_idle, lock, mend, newcomer, real, replace, unlock
 from coprune.pipeline.inputs import check_apart
+
+T = TypeVar("T")
 
 COMMANDS = ("train", "prune", "recover", "compare")
 
@@ -132,7 +133,15 @@ def check_out(out: Path, job: Any, *, resume: bool, overwrite: bool) -> None:
                 check_apart(out, job)
             _destination(out, None, resume=resume, overwrite=overwrite)
 
-    on_first(check)
+    _on_first(check)
+
+
+def _on_first(act: Callable[[], T]) -> T:
+    if world() == 1:  # torch is not needed, and need not be loaded to refuse a folder
+        return act()
+    from coprune.distributed.collectives import on_first
+
+    return on_first(act)
 
 
 def claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -> RunFolder:
@@ -154,7 +163,7 @@ def claim(out: Path, *, job: Mapping[str, Any], resume: bool, overwrite: bool) -
         with writing(out):
             return _claim(out, json.loads(json.dumps(dict(job))), resume=resume, overwrite=overwrite)
 
-    return on_first(take)
+    return _on_first(take)
 
 
 def _claim(out: Path, asked: Any, *, resume: bool, overwrite: bool) -> RunFolder:

@@ -6,11 +6,12 @@ Convolutional networks are trained with SGD as the pruning papers do; attention 
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from coprune.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TRANSFORMER: dict[str, Any] = {
     "optimizer": "adamw", "schedule": "linear", "warmup": 0.1, "weight_decay": 0.01, "clip": 1.0,
@@ -90,6 +91,8 @@ def suited(recipe: Recipe, model: nn.Module, *, trained: bool) -> Recipe:
 
 def is_transformer(model: nn.Module) -> bool:
     """Whether a model has attention between tokens: a module of that name with weights that are matrices."""
+    from torch import nn
+
     return any(
         isinstance(module, nn.MultiheadAttention)
         or (

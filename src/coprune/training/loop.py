@@ -42,7 +42,8 @@ from coprune.training.distill import (
 )
 from coprune.training.freezing import thawed
 from coprune.training.no_dropout import functions_without_dropout, modules_without_dropout
-from coprune.training.recipe import Recipe, optimizer_for, scheduler
+from coprune.training.optimizers import optimizer_for, scheduler
+from coprune.training.recipe import Recipe
 from coprune.user_code import within
 
 

@@ -1,0 +1,82 @@
+"""Imports that wait until something is used, so that names, options and help answer before torch is loaded."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from coprune.errors import UserError, near_matches
+
+T = TypeVar("T")
+
+
+def imported(place: str) -> Any:
+    """What ``package.module:name`` stands for."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def deferred(place: str) -> Callable[..., Any]:
+    """The function ``package.module:name``, imported when it is first called."""
+
+    def call(*values: Any, **named: Any) -> Any:
+        return imported(place)(*values, **named)
+
+    return call
+
+
+def exports(package: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package that imports a name when it is first used.
+
+    Args:
+        package: its ``__name__``. What it offers is what stands under its ``if TYPE_CHECKING:``, so that
+            type checkers and Python read the same lines.
+    """
+
+    def load(name: str) -> Any:
+        spec = importlib.util.find_spec(package)
+        source = spec.loader.get_source(package) if spec and spec.loader else ""  # type: ignore[attr-defined]
+        for line in ast.walk(ast.parse(source or "")):
+            if isinstance(line, ast.ImportFrom) and any(name == alias.name for alias in line.names):
+                value = imported(f"{line.module}:{name}")
+                setattr(sys.modules[package], name, value)
+                return value
+        raise AttributeError(f"module '{package}' has no attribute '{name}'")
+
+    return load
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Things by name, each imported when it is asked for.
+
+    Args:
+        kind: what they are, for messages: ``method``.
+        places: name → ``package.module:attribute``.
+    """
+
+    def __init__(self, kind: str, places: Mapping[str, str]) -> None:
+        self._kind, self._places = kind, places
+
+    def __getitem__(self, name: str) -> T:
+        found: T = imported(self._places[name])
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def find(self, name: str) -> T:
+        """The thing of that name.
+
+        Raises:
+            UserError: unknown, with near matches.
+        """
+        if name not in self:
+            raise UserError(f"unknown {self._kind} '{name}'; {near_matches(name, self)}")
+        return self[name]
