@@ -1,4 +1,4 @@
-"""Imports that wait until something is used, so that names, options and help answer before torch is loaded."""
+"""Imports that wait until something is used: names, options and help answer before torch is loaded."""
 
 from __future__ import annotations
 
