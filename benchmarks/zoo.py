@@ -33,9 +33,10 @@ from coprune.errors import UserError
 from coprune.files import write_json
 from coprune.measure import count_macs, count_params
 from coprune.methods.registry import find_method
-from coprune.models import Source, build
 from coprune.models.canonicalize import made_ready
 from coprune.models.hubs import known_names
+from coprune.models.names import ModelSource
+from coprune.models.registry import build
 from coprune.pipeline.context import KINDS, Prepared, gather_for, prepare
 from coprune.pipeline.environment import versions
 from coprune.recovery import reestimate_batchnorm
@@ -92,9 +93,9 @@ def looked_at(name: str) -> tuple[int, frozenset[str]]:
     """
     try:
         with torch.device("meta"):
-            model = build(Source(name, {}))
+            model = build(ModelSource(name, {}))
     except UserError:
-        model = build(Source(name, {}))
+        model = build(ModelSource(name, {}))
     return count_params(model), frozenset(type(module).__name__ for module in model.modules())
 
 
@@ -161,7 +162,7 @@ def one(name: str, folder: Path) -> dict:
     if size > LARGEST:
         raise UserError(f"not tried: {size / 1e6:.0f} M parameters")
     torch.manual_seed(0)
-    model = made_ready(build(Source(name, {})))
+    model = made_ready(build(ModelSource(name, {})))
     size = smallest(model)
     with torch.no_grad():
         made = logits_of(model, torch.zeros(1, 3, size, size))

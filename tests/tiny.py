@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import coprune
 from coprune.data import ArraySource
 from coprune.groups import ChannelGroup, CostModel
-from coprune.models import Source, build
+from coprune.models.names import ModelSource
+from coprune.models.registry import build
 from coprune.plan import GroupDecision, Member
 from coprune.statistics.moments import Moments
 
@@ -40,7 +41,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 
 def network(name: str, *, width: int = 4, classes: int = 3, seed: int = 0) -> nn.Module:
     """One of the project's networks for one-channel images, randomised."""
-    source = Source(f"coprune:{name}", {"in_channels": 1, "num_classes": classes, "width": width})
+    source = ModelSource(f"coprune:{name}", {"in_channels": 1, "num_classes": classes, "width": width})
     return randomise(build(source), seed)
 
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 
 from coprune.methods.cosep import CoSePSettings
+from coprune.models.names import BUNDLED, bundled_names
 from coprune.report import summarise
 from coprune.store.model import describe
-from coprune.store.names import BUNDLED, bundled_names
 from tables.shared import load, points, table, versions
 
 GROUPS = {"resnet20": 9, "resnet56": 27, "vgg16_bn": 12}

@@ -106,6 +106,11 @@ def shown(value: object, *, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
 
 
+def first_line(cause: BaseException) -> str:
+    """The first line of an error's message that says something; its type where none does."""
+    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python or PyTorch says that memory ran out."""
     said = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")

@@ -11,7 +11,8 @@ import torch
 from attack import Attack, World
 from safetensors.torch import load_file, save_file
 
-from coprune.models import Source, build
+from coprune.models.names import ModelSource
+from coprune.models.registry import build
 from coprune.store import save_model
 
 
@@ -73,7 +74,7 @@ def of_library(name: str, **arguments: object) -> Callable[[World], None]:
     """A folder ``other`` whose model.json asks a library for more than a shape."""
 
     def make(world: World) -> None:
-        save_model(world.folder / "other", build(Source(name, {"num_classes": 4})))
+        save_model(world.folder / "other", build(ModelSource(name, {"num_classes": 4})))
         edited("other/model.json", lambda d: d["source"]["arguments"].update(arguments))(world)
 
     return make

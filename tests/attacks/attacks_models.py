@@ -145,7 +145,7 @@ ATTACKS: list[Attack] = [
     weights("w.h5", "coprune: w.h5: an HDF5 file, of Keras", written("w.h5", b"\x89HDF\r\n\x1a\n")),
     weights(
         "net.pt",
-        OBJECTS.format("net.pt", "coprune.models.resnet.SmallImageResNet"),
+        OBJECTS.format("net.pt", "coprune.models.small_images.SmallImageResNet"),
         saved("net.pt", lambda net: net),
         "a whole model",
     ),

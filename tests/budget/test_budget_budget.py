@@ -20,12 +20,13 @@ from coprune.errors import UserError
 from coprune.groups import cost_model, find_units
 from coprune.groups.group import CostModel, LayerShare, Share
 from coprune.measure import count_macs, count_params
-from coprune.models import Source, build
+from coprune.models.names import ModelSource
+from coprune.models.registry import build
 from coprune.surgery import cut
 
 
 def real(name, width):
-    net = build(Source(f"coprune:{name}", {"in_channels": 1, "width": width}))
+    net = build(ModelSource(f"coprune:{name}", {"in_channels": 1, "width": width}))
     example = torch.zeros(1, 1, 28, 28)
     return cost_model(net, example, find_units(net, example).groups)
 

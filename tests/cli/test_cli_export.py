@@ -12,7 +12,8 @@ import torch
 import coprune as package
 import texts
 from coprune.export import check
-from coprune.models import Source, build, source_of
+from coprune.models.names import ModelSource
+from coprune.models.registry import build, source_of
 from coprune.store.model import save_model
 from coprune.tracing.forward import logits_of
 from digits import write_digits
@@ -110,7 +111,7 @@ def test_bad_input_is_one_line(coprune, run, typed, words):
 
 
 def test_a_model_of_which_nothing_is_known(coprune, tmp_path):
-    save_model(tmp_path, build(Source("coprune:resnet20", {"width": 2})))
+    save_model(tmp_path, build(ModelSource("coprune:resnet20", {"width": 2})))
     ended = coprune("export", tmp_path, "--torch-export")
     assert ended.code == 2
     assert "give --data or --input-shape" in ended.err

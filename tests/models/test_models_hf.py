@@ -10,8 +10,9 @@ from torch import nn
 
 import texts
 from coprune.errors import UserError
-from coprune.models import Source, accepted_arguments, build, source_of
 from coprune.models.hf import config_of, fresh_parameters, label_names, pretrained, reads_images, tokenizer_of
+from coprune.models.names import ModelSource
+from coprune.models.registry import accepted_arguments, build, source_of
 from coprune.pipeline.jobs import open_both
 from coprune.store import open_model
 
@@ -62,7 +63,7 @@ def test_trained_weights_come_as_they_are(folder):
     saved = weights(folder)
     assert fresh_parameters(model) == ()
     assert not model.training
-    assert source_of(model) == Source(f"hf:{folder}", {"num_labels": 3})
+    assert source_of(model) == ModelSource(f"hf:{folder}", {"num_labels": 3})
     state = model.state_dict()
     assert state.keys() == saved.keys()
     assert all(torch.equal(state[key], saved[key]) for key in saved)
@@ -113,11 +114,11 @@ def test_image_models_are_told_by_their_configuration(vision, folder):
 
 def test_build_needs_no_weights(folder, tmp_path):
     shutil.copy(folder / "config.json", tmp_path)
-    model = build(Source(f"hf:{tmp_path}", {"num_labels": 5}))
+    model = build(ModelSource(f"hf:{tmp_path}", {"num_labels": 5}))
     assert isinstance(model, nn.Module)
     assert model.classifier.weight.shape == (5, 32)
     assert not model.training
-    assert build(Source(f"hf:{tmp_path}")).config.num_labels == 3
+    assert build(ModelSource(f"hf:{tmp_path}")).config.num_labels == 3
     assert accepted_arguments(f"hf:{tmp_path}", {"num_labels": 5, "in_channels": 1}) == {"num_labels": 5}
 
 
@@ -219,7 +220,7 @@ def test_a_model_that_makes_no_classifier(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
     one_line(f"hf:{tmp_path}", "weights cannot be loaded")
     with pytest.raises(UserError, match="makes no classifier"):
-        build(Source(f"hf:{tmp_path}"))
+        build(ModelSource(f"hf:{tmp_path}"))
 
 
 def test_code_of_a_checkpoint_is_not_run(copy, tmp_path):

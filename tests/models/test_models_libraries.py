@@ -11,10 +11,11 @@ from torch import nn
 
 import coprune
 from coprune.errors import UserError
-from coprune.models import Source, accepted_arguments, build, source_of
 from coprune.models.hubs import LIBRARIES, split_tag
+from coprune.models.names import ModelSource
+from coprune.models.registry import accepted_arguments, build, source_of
+from coprune.store import open_model
 from coprune.store.model import save_model
-from coprune.store.names import open_model
 
 OFFERED = {"in_channels": 3, "num_classes": 5}
 
@@ -56,7 +57,7 @@ def opened(name, **offered):
 def test_a_network_takes_what_the_data_offers(zoo):
     model = opened("pytorchcv:tiny_cifar10", in_channels=1, num_classes=5)
     assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 5)
-    assert source_of(model) == Source("pytorchcv:tiny_cifar10", {"in_channels": 1, "num_classes": 5})
+    assert source_of(model) == ModelSource("pytorchcv:tiny_cifar10", {"in_channels": 1, "num_classes": 5})
     assert not model.training
 
 
@@ -107,7 +108,7 @@ def test_weights_of_another_network(zoo):
 def test_a_library_that_is_not_installed(monkeypatch, scheme):
     monkeypatch.setitem(sys.modules, scheme, None)
     with pytest.raises(UserError, match=r"pip install coprune\[vision\]") as caught:
-        build(Source(f"{scheme}:resnet18"))
+        build(ModelSource(f"{scheme}:resnet18"))
     assert "\n" not in str(caught.value)
 
 
@@ -142,7 +143,7 @@ def test_torchvision(name, tmp_path):
     model = opened(f"torchvision:{name}")
     x = torch.rand(1, 3, 64, 64)
     assert model(x).shape == (1, 5)
-    assert source_of(model) == Source(f"torchvision:{name}", {"num_classes": 5})
+    assert source_of(model) == ModelSource(f"torchvision:{name}", {"num_classes": 5})
     save_model(tmp_path, model)
     assert torch.equal(coprune.load(tmp_path)(x), model(x))
 
@@ -152,9 +153,9 @@ def test_every_classifier_of_torchvision_is_known():
     for name in models.list_models(module=models):
         assert accepted_arguments(f"torchvision:{name}", OFFERED) == {"num_classes": 5}
     with pytest.raises(UserError, match="did you mean resnet50"):
-        build(Source("torchvision:resnet5"))
+        build(ModelSource("torchvision:resnet5"))
     with pytest.raises(UserError, match="unknown model"):
-        build(Source("torchvision:fcn_resnet50"))  # segmentation
+        build(ModelSource("torchvision:fcn_resnet50"))  # segmentation
 
 
 def test_torchvision_weights_by_tag(monkeypatch):
@@ -183,7 +184,9 @@ def test_timm(tmp_path):
     assert model(x).shape == (1, 4)
     save_model(tmp_path, model)
     assert torch.equal(coprune.load(tmp_path)(x), model(x))
-    assert build(Source("timm:resnet10t.c3_in1k", {"num_classes": 3}))(torch.rand(1, 3, 64, 64)).shape == (
+    assert build(ModelSource("timm:resnet10t.c3_in1k", {"num_classes": 3}))(
+        torch.rand(1, 3, 64, 64)
+    ).shape == (
         1,
         3,
     )

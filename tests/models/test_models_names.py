@@ -7,7 +7,8 @@ from torch import nn
 import tiny
 from coprune.errors import UserError
 from coprune.measure import count_macs, count_params
-from coprune.models import Source, accepted_arguments, build, remember, source_of
+from coprune.models.names import ModelSource
+from coprune.models.registry import accepted_arguments, build, remember, source_of
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ from coprune.models import Source, accepted_arguments, build, remember, source_o
 )
 @pytest.mark.parametrize("size", [28, 32])
 def test_networks_have_their_layers_and_classes(name, depth, size):
-    net = build(Source(f"coprune:{name}", {"in_channels": 2, "num_classes": 7, "width": 2}))
+    net = build(ModelSource(f"coprune:{name}", {"in_channels": 2, "num_classes": 7, "width": 2}))
     # Layers on the main path; the two 1×1 skips are not counted in a ResNet's name. VGG-16's three
     # linear layers are one here, as in the pruning papers.
     dense = [
@@ -53,14 +54,14 @@ def test_networks_have_their_layers_and_classes(name, depth, size):
     ],
 )
 def test_published_sizes(name, params, macs):
-    net = build(Source(f"coprune:{name}"))
+    net = build(ModelSource(f"coprune:{name}"))
     assert count_params(net) == pytest.approx(params, rel=0.01)
     assert count_macs(net, torch.zeros(1, 3, 32, 32)) == pytest.approx(macs, rel=0.015)
 
 
 def test_a_mobile_net_has_the_published_size_but_for_its_strides():
     models = pytest.importorskip("torchvision.models")
-    ours, theirs = build(Source("coprune:mobilenet_v2")), models.mobilenet_v2(num_classes=10)
+    ours, theirs = build(ModelSource("coprune:mobilenet_v2")), models.mobilenet_v2(num_classes=10)
     assert sorted(map(tuple, (p.shape for p in ours.parameters()))) == sorted(
         map(tuple, (p.shape for p in theirs.parameters()))
     )
@@ -69,7 +70,7 @@ def test_a_mobile_net_has_the_published_size_but_for_its_strides():
 
 
 def test_a_network_remembers_its_source():
-    source = Source("coprune:resnet20", {"width": 4})
+    source = ModelSource("coprune:resnet20", {"width": 4})
     assert source_of(build(source)) == source
     assert source_of(nn.Linear(1, 1)) is None
     net = nn.Linear(1, 1)
@@ -79,7 +80,7 @@ def test_a_network_remembers_its_source():
 
 
 def test_a_users_factory():
-    net = build(Source("python:tiny:Flattened", {"classes": 5}))
+    net = build(ModelSource("python:tiny:Flattened", {"classes": 5}))
     assert isinstance(net, tiny.Flattened)
     assert net(torch.zeros(2, 1, 12, 12)).shape == (2, 5)
 
@@ -104,15 +105,15 @@ def test_only_arguments_that_a_factory_takes_are_offered():
 )
 def test_unknown_names_are_one_line(name, words):
     with pytest.raises(UserError, match=words) as caught:
-        build(Source(name))
+        build(ModelSource(name))
     assert "\n" not in str(caught.value)
 
 
 def test_refused_arguments_and_foreign_results():
     with pytest.raises(UserError, match="refused"):
-        build(Source("coprune:resnet20", {"colour": "red"}))
+        build(ModelSource("coprune:resnet20", {"colour": "red"}))
     with pytest.raises(UserError, match="not a torch"):
-        build(Source("python:tiny:group", {"size": 3}))
+        build(ModelSource("python:tiny:group", {"size": 3}))
 
 
 def test_a_factory_that_fails_is_one_line(tmp_path, monkeypatch):
@@ -120,11 +121,11 @@ def test_a_factory_that_fails_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "failing_nets.py").write_text("def make():\n    return {}['depth']\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError, match=r"fails in .*failing_nets.py, line 2: KeyError: .depth."):
-        build(Source("python:failing_nets:make"))
+        build(ModelSource("python:failing_nets:make"))
 
 
 @pytest.mark.parametrize("width", [0, -1])
 def test_an_impossible_width_is_one_line(width):
     # Once a bug: −1 is a RuntimeError of PyTorch; 0 gives a network without channels.
     with pytest.raises(UserError):
-        build(Source("coprune:resnet20", {"width": width}))
+        build(ModelSource("coprune:resnet20", {"width": width}))

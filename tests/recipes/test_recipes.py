@@ -16,9 +16,9 @@ from coprune.data.registry import LOADERS, TEXT_LOADERS
 from coprune.errors import UserError
 from coprune.measure import Score
 from coprune.methods.registry import find_method, method_settings
-from coprune.models import accepted_arguments
 from coprune.models.hf import place_of
 from coprune.models.hubs import split_tag
+from coprune.models.registry import accepted_arguments
 from coprune.pipeline.jobs import open_both
 from coprune.pipeline.settings import check_settings
 from coprune.tracing.forward import check_takes

@@ -13,11 +13,11 @@ from torch import nn
 
 import tiny
 from coprune.errors import UserError
-from coprune.models import Source, build, source_of
+from coprune.models.names import ModelSource, bundled_names
+from coprune.models.registry import build, source_of
 from coprune.store import load, open_model, save_model
 from coprune.store.checkpoints import read_checkpoint
 from coprune.store.model import weights_fingerprint
-from coprune.store.names import bundled_names
 from coprune.store.tensors import tensor_file_size
 from coprune.surgery import cut
 
@@ -286,7 +286,9 @@ def test_open_model_by_folder_name_and_bundle(saved, smaller):
     fresh = open_model(
         "coprune:resnet20", arguments={"width": 4}, offered={"in_channels": 1, "num_classes": 7}
     )
-    assert source_of(fresh) == Source("coprune:resnet20", {"in_channels": 1, "num_classes": 7, "width": 4})
+    assert source_of(fresh) == ModelSource(
+        "coprune:resnet20", {"in_channels": 1, "num_classes": 7, "width": 4}
+    )
     for name in bundled_names():
         assert open_model(name, arguments={}, offered={})(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
     with pytest.raises(UserError, match="no such run folder"):

@@ -9,7 +9,7 @@ from torch import nn
 import tiny
 from coprune.errors import UserError
 from coprune.groups import find_units
-from coprune.models import source_of
+from coprune.models.registry import source_of
 from coprune.plan import Plan
 from coprune.surgery import apply_plan, check_fits, cut, masked
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from coprune.lazy import exports
 
 if TYPE_CHECKING:
-    from coprune.models.registry import Source, accepted_arguments, build, remember, source_of
+    from coprune.models.names import ModelSource
+    from coprune.models.registry import accepted_arguments, build, remember, source_of
 
 __getattr__ = exports(__name__)
 
-__all__ = ["Source", "accepted_arguments", "build", "remember", "source_of"]
+__all__ = ["ModelSource", "accepted_arguments", "build", "remember", "source_of"]

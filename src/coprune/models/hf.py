@@ -18,9 +18,8 @@ from torch import nn
 from coprune.errors import UserError, shown
 from coprune.files import read_json
 from coprune.models.hubs import quiet_hub
-from coprune.models.registry import Source, check_arguments, remember
-
-SCHEME = "hf:"
+from coprune.models.names import HF, ModelSource
+from coprune.models.registry import check_arguments, remember
 
 CONFIG = "config.json"
 
@@ -76,7 +75,7 @@ def place_of(name: str) -> str:
         UserError: nothing named, a folder that is not there or holds no ``config.json`` (naming one
             inside it that does).
     """
-    where = name.removeprefix(SCHEME)
+    where = name.removeprefix(HF)
     if not where:
         raise UserError("hf: names no model; write hf:DIR or hf:ID")
     folder = Path(where).expanduser()
@@ -156,7 +155,7 @@ def _inside(part: Any, *, where: Path) -> Any:
         if most is not None and isinstance(value, int) and value > most:
             raise UserError(f"{where}: {shown(key)} = {shown(value)} is more than {most:,}")
         if key in ("model_args", "backbone_kwargs") and isinstance(value, dict):
-            check_arguments(Source(f"{SCHEME}{where.parent}", value))
+            check_arguments(ModelSource(f"{HF}{where.parent}", value))
         place = key.startswith("_") or key in _ELSEWHERE
         place = place or (isinstance(value, str) and bool(re.search(r"[/\\:]", value)))
         if not place:
@@ -289,7 +288,7 @@ def pretrained(name: str, *, num_classes: int | None, seed: int | None = None) -
         )
     model._coprune_fresh = tuple(sorted(fresh))
     model._coprune_tokenizer = _files_of(name)
-    return remember(model.eval(), Source(name, {"num_labels": classes}))
+    return remember(model.eval(), ModelSource(name, {"num_labels": classes}))
 
 
 def _files_of(name: str) -> str:
@@ -320,10 +319,10 @@ def tokenizer_of(name: str) -> str | None:
     Raises:
         UserError: ``hf:`` and no such model, see :func:`config_of`.
     """
-    where = place_of(name) if name.startswith(SCHEME) else name
+    where = place_of(name) if name.startswith(HF) else name
     if Path(where).is_dir():
         return where if any((Path(where) / file).is_file() for file in TOKENIZER_FILES) else None
-    if not name.startswith(SCHEME) or reads_images(config_of(name)):
+    if not name.startswith(HF) or reads_images(config_of(name)):
         return None
     return where
 
@@ -334,9 +333,9 @@ def label_names(name: str) -> tuple[str, ...] | None:
     Args:
         name: as for :func:`tokenizer_of`.
     """
-    if not name.startswith(SCHEME) and not (Path(name) / CONFIG).is_file():
+    if not name.startswith(HF) and not (Path(name) / CONFIG).is_file():
         return None
-    config = config_of(name if name.startswith(SCHEME) else SCHEME + name)
+    config = config_of(name if name.startswith(HF) else HF + name)
     names = tuple(str(config.id2label[place]) for place in sorted(config.id2label))
     unnamed = all(label == f"LABEL_{place}" for place, label in enumerate(names))
     return None if unnamed else names

@@ -7,6 +7,7 @@ without them, so that a run folder needs no network.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import re
@@ -19,49 +20,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coprune.errors import UserError, near_matches
+from coprune.errors import UserError, first_line, near_matches
+from coprune.models.names import HUBS
+from coprune.tracing.forward import FAILURES
 
 PRETRAINED = "pretrained"
 """The tag of the weights that a library itself recommends."""
 
-_FAILURES = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    UnpicklingError,
-)
-
 
 @dataclass(frozen=True)
-class Library:
-    """How a library is asked.
+class Hub:
+    """How a library is asked; its ``module`` is what every function is given first.
 
     Attributes:
-        load: imports it.
+        module: what is imported.
         names: its classifiers.
-        make: (library, name, keyword arguments) → a fresh network.
+        make: (module, name, keyword arguments) → a fresh network.
+        weights: (module, name, tag) → a state dict.
         channels: what its networks call the number of image channels; None where it is fixed.
-        weights: (library, name, tag) → a state dict.
     """
 
-    load: Callable[[], Any]
+    module: str
     names: Callable[[Any], Iterable[str]]
-    make: Callable[[Any, str, dict[str, Any]], nn.Module]
-    channels: str | None
+    make: Callable[..., nn.Module]
     weights: Callable[[Any, str, str], dict[str, Tensor]]
+    channels: str | None = None
 
 
-def _torchvision() -> Any:
-    from torchvision import models
-
-    return models
-
-
-def _torchvision_make(models: Any, name: str, arguments: dict[str, Any]) -> nn.Module:
+def _torchvision_make(models: Any, name: str, **arguments: Any) -> nn.Module:
     if name in ("googlenet", "inception_v3"):
         # Their second outputs exist in training only; pruning would carry them along unseen.
         arguments = {"aux_logits": False, "init_weights": False, **arguments}
@@ -72,29 +58,15 @@ def _torchvision_weights(models: Any, name: str, tag: str) -> dict[str, Tensor]:
     published = models.get_model_weights(name)
     key = "DEFAULT" if tag == PRETRAINED else tag
     if key not in published.__members__:
-        raise UserError(
-            f"torchvision:{name}@{tag}: no such weights; "
-            f"{near_matches(tag, [PRETRAINED, *published.__members__])}"
-        )
+        near = near_matches(tag, [PRETRAINED, *published.__members__])
+        raise UserError(f"torchvision:{name}@{tag}: no such weights; {near}")
     return published[key].get_state_dict(progress=False, check_hash=True, weights_only=True)
-
-
-def _timm() -> Any:
-    import timm
-
-    return timm
 
 
 def _timm_weights(timm: Any, name: str, tag: str) -> dict[str, Tensor]:
     if tag != PRETRAINED:
         raise UserError(f"timm:{name}@{tag}: write timm:{name}@{PRETRAINED}, or the tag as timm:{name}.{tag}")
     return timm.create_model(name, pretrained=True).state_dict()
-
-
-def _pytorchcv() -> Any:
-    from pytorchcv import model_provider
-
-    return model_provider
 
 
 def _pytorchcv_weights(_: Any, name: str, tag: str) -> dict[str, Tensor]:
@@ -106,34 +78,34 @@ def _pytorchcv_weights(_: Any, name: str, tag: str) -> dict[str, Tensor]:
     return torch.load(get_model_file(name), map_location="cpu", weights_only=True)
 
 
-LIBRARIES: dict[str, Library] = {
-    "torchvision": Library(
-        load=_torchvision,
-        names=lambda models: models.list_models(module=models),
-        make=_torchvision_make,
-        channels=None,
-        weights=_torchvision_weights,
+_HUBS = (
+    Hub(
+        "torchvision.models",
+        lambda models: models.list_models(module=models),
+        _torchvision_make,
+        _torchvision_weights,
     ),
-    "timm": Library(
-        load=_timm,
-        names=lambda timm: timm.list_models(),
-        make=lambda timm, name, arguments: timm.create_model(name, pretrained=False, **arguments),
+    Hub(
+        "timm",
+        lambda timm: timm.list_models(),
+        lambda timm, name, **arguments: timm.create_model(name, pretrained=False, **arguments),
+        _timm_weights,
         channels="in_chans",
-        weights=_timm_weights,
     ),
-    "pytorchcv": Library(
-        load=_pytorchcv,
-        names=lambda provider: getattr(provider, "_models", ()),
-        make=lambda provider, name, arguments: provider.get_model(name, **arguments),
+    Hub(
+        "pytorchcv.model_provider",
+        lambda provider: getattr(provider, "_models", ()),
+        lambda provider, name, **arguments: provider.get_model(name, **arguments),
+        _pytorchcv_weights,
         channels="in_channels",
-        weights=_pytorchcv_weights,
     ),
-}
+)
+LIBRARIES: dict[str, Hub] = dict(zip(HUBS, _HUBS, strict=True))
 
 
 def _opened(scheme: str) -> Any:
     try:
-        return LIBRARIES[scheme].load()
+        return importlib.import_module(LIBRARIES[scheme].module)
     except ImportError as cause:
         raise UserError(f"{scheme}: models need {scheme}: pip install coprune[vision]") from cause
 
@@ -147,7 +119,7 @@ def known_names(scheme: str) -> list[str]:
     return list(LIBRARIES[scheme].names(_opened(scheme)))
 
 
-def library_factory(scheme: str, name: str) -> Callable[..., nn.Module]:
+def hub_factory(scheme: str, name: str) -> Callable[..., nn.Module]:
     """What makes a fresh network of a library, by keyword arguments.
 
     Args:
@@ -165,27 +137,22 @@ def library_factory(scheme: str, name: str) -> Callable[..., nn.Module]:
             f"unknown model '{scheme}:{name}'; {near_matches(name, known) if name else 'write a name'}"
         )
 
-    def make(*, num_classes: int | None = None, **arguments: Any) -> nn.Module:
-        given = {} if num_classes is None else {"num_classes": num_classes}
-        channels = arguments.pop("in_channels", None)
-        if channels is not None and library.channels is not None:
-            given[library.channels] = channels
-        return library.make(opened, name, {**given, **arguments})
+    def make(*, num_classes: int | None = None, in_channels: int | None = None, **rest: Any) -> nn.Module:
+        offered = {"num_classes": num_classes, library.channels: in_channels}
+        return library.make(opened, name, **{k: v for k, v in offered.items() if k and v is not None} | rest)
 
-    # The arguments that the data offers to a network (coprune.models.accepted_arguments).
-    taken = [inspect.Parameter("num_classes", inspect.Parameter.KEYWORD_ONLY, default=None)]
-    if library.channels is not None:
-        taken.append(inspect.Parameter("in_channels", inspect.Parameter.KEYWORD_ONLY, default=None))
-    make.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+    # The arguments that the data offers to a network (coprune.models.registry.accepted_arguments).
+    taken = ("num_classes", "in_channels") if library.channels else ("num_classes",)
+    make.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(argument, inspect.Parameter.KEYWORD_ONLY, default=None) for argument in taken]
+    )
     return make
 
 
 def split_tag(name: str) -> tuple[str, str | None]:
     """``torchvision:resnet50@pretrained`` → the name, and the tag of the published weights if any."""
-    if name.partition(":")[0] not in LIBRARIES:
-        return name, None
     plain, _, tag = name.partition("@")
-    return plain, tag or None
+    return (plain, tag or None) if name.partition(":")[0] in HUBS else (name, None)
 
 
 @contextmanager
@@ -219,11 +186,10 @@ def load_published(model: nn.Module, name: str, tag: str) -> None:
             state = LIBRARIES[scheme].weights(_opened(scheme), rest, tag)
     except UserError:
         raise
-    except _FAILURES as cause:
-        said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    except (*FAILURES, OSError, ImportError, UnpicklingError) as cause:
         raise UserError(
-            f"model '{name}@{tag}': its weights cannot be fetched ({said}); check the network, or download "
-            f"them elsewhere and use --model {name} --weights FILE"
+            f"model '{name}@{tag}': its weights cannot be fetched ({first_line(cause)}); check the network, "
+            f"or download them elsewhere and use --model {name} --weights FILE"
         ) from cause
     due = model.state_dict()
     # Checkpoints may hold second classifiers for training; what the model lacks is not needed.

@@ -10,42 +10,21 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from coprune.errors import UserError, near_matches, setting, shown
+from coprune.errors import UserError, setting, shown
 from coprune.memory import check_free
-from coprune.models.densenet import SmallImageDenseNet
-from coprune.models.hubs import LIBRARIES, library_factory
-from coprune.models.mobilenet import SmallImageMobileNetV2
-from coprune.models.own import SCHEME, own_code, own_object
-from coprune.models.resnet import SmallImageResNet
-from coprune.models.vgg import SmallImageVGG
+from coprune.models import small_images
+from coprune.models.hubs import hub_factory
+from coprune.models.names import HF, HUBS, NETWORKS, PYTHON, ModelSource, unknown
+from coprune.models.user_factory import user_code, user_factory
 from coprune.tracing.forward import FAILURES
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "resnet20": functools.partial(SmallImageResNet, 3),
-    "resnet56": functools.partial(SmallImageResNet, 9),
-    "resnet110": functools.partial(SmallImageResNet, 18),
-    "vgg16_bn": functools.partial(SmallImageVGG, 3),
-    "vgg19_bn": functools.partial(SmallImageVGG, 4),
-    "mobilenet_v2": SmallImageMobileNetV2,
-    "densenet40": SmallImageDenseNet,
-}
-"""The project's own small-image networks; each takes ``in_channels``, ``num_classes``, ``width``."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """What builds a model: a name and keyword arguments (JSON values only)."""
-
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
+BUILD_FAILURES = (*FAILURES, OSError, ImportError)
+"""What a library may raise that is asked for a network."""
 
 _SHAPING = """
     num_classes num_labels in_channels in_chans in_size img_size image_size patch_size spatial_size
@@ -65,17 +44,15 @@ SHAPING = frozenset(_SHAPING.split())
 """Arguments that say what shape a network has. Others of a library's may name files, addresses or code."""
 
 
-def check_arguments(source: Source) -> None:
+def check_arguments(source: ModelSource) -> None:
     """Refuse arguments that do more than shape a network, whatever version of a library would take them.
 
-    Those of the project's own networks and of a user's own factory are the factory's business.
+    Those of the project's own networks are the factory's business.
 
     Raises:
         UserError: names the first.
     """
-    if source.name.partition(":")[0] in ("coprune", "python"):
-        return
-    for name, value in source.arguments.items():
+    for name, value in () if source.name.startswith("coprune:") else source.arguments.items():
         if name not in SHAPING:
             raise UserError(
                 f"model '{source.name}' takes no {shown(name)} here; only what shapes the network can be "
@@ -94,32 +71,18 @@ def _is_plain(value: object) -> bool:
 
 def _factory(name: str) -> Callable[..., nn.Module]:
     scheme, _, rest = name.partition(":")
-    if scheme == "coprune":
-        if rest not in NETWORKS:
-            known = [f"coprune:{n}" for n in NETWORKS]
-            raise UserError(f"unknown model '{name}'; {near_matches(name, known)}")
-        return NETWORKS[rest]
-    if scheme in LIBRARIES:
-        return library_factory(scheme, rest)
-    if scheme == "hf":
+    if scheme == "coprune" and rest in NETWORKS:
+        kind, sizes = NETWORKS[rest]
+        return functools.partial(getattr(small_images, kind), *sizes)
+    if scheme in HUBS:
+        return hub_factory(scheme, rest)
+    if name.startswith(HF):
         from coprune.models.hf import from_config
 
         return functools.partial(from_config, name)
-    if scheme == "python":
-        factory = own_object(name)
-        if not callable(factory):
-            raise UserError(
-                f"model '{name}' is no function but {shown(factory)}; give one that makes a network"
-            )
-        return factory
-    known = [
-        *(f"coprune:{n}" for n in NETWORKS),
-        *(f"{library}:NAME" for library in LIBRARIES),
-        "python:package.module:factory",
-        "hf:DIR",
-        "a run folder",
-    ]
-    raise UserError(f"unknown model '{name}'; {near_matches(name, known)}")
+    if name.startswith(PYTHON):
+        return user_factory(name)
+    raise unknown(name)
 
 
 def accepted_arguments(name: str, offered: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +99,7 @@ def accepted_arguments(name: str, offered: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in offered.items() if takes_any or k in parameters}
 
 
-def build(source: Source) -> nn.Module:
+def build(source: ModelSource) -> nn.Module:
     """Build the model that a source describes, with fresh weights, in evaluation mode.
 
     Raises:
@@ -144,20 +107,22 @@ def build(source: Source) -> nn.Module:
             refuses the arguments, fails, or returns something else than a module.
     """
     factory = _factory(source.name)
-    check_arguments(source)
-    _check_size(source, factory)
-    own = source.name.startswith(SCHEME)
-    try:
-        with own_code(source.name) if own else nullcontext():
+    if source.name.startswith(PYTHON):
+        with user_code(source.name):
             model = factory(**source.arguments)
-    except UserError:
-        raise
-    except (*FAILURES, OSError, ImportError) as cause:
-        why = str(cause) or f"a {type(cause).__name__} without words"
-        if isinstance(cause, (LookupError, AttributeError)):  # the key alone says little
-            why = f"{type(cause).__name__}: {cause}"
-        given = shown(dict(source.arguments), most=200)
-        raise UserError(f"model '{source.name}' refused {given}: {shown(why, most=300)}") from cause
+    else:
+        check_arguments(source)
+        _check_size(source, factory)
+        try:
+            model = factory(**source.arguments)
+        except UserError:
+            raise
+        except BUILD_FAILURES as cause:
+            why = str(cause) or f"a {type(cause).__name__} without words"
+            if isinstance(cause, (LookupError, AttributeError)):  # the key alone says little
+                why = f"{type(cause).__name__}: {cause}"
+            given = shown(dict(source.arguments), most=200)
+            raise UserError(f"model '{source.name}' refused {given}: {shown(why, most=300)}") from cause
     if not isinstance(model, nn.Module):
         raise UserError(f"model '{source.name}' returned a {type(model).__name__}, not a torch.nn.Module")
     return remember(model.eval(), source)
@@ -167,31 +132,31 @@ LARGE = 2048
 """An argument beyond may make a network that no memory holds."""
 
 
-def _check_size(source: Source, factory: Callable[..., nn.Module]) -> None:
+def _check_size(source: ModelSource, factory: Callable[..., nn.Module]) -> None:
     """Refuse a network that is larger than the memory, before any of it is made.
 
     Raises:
         UserError: names its largest argument.
     """
     sizes = {k: v for k, v in source.arguments.items() if isinstance(v, int) and v > LARGE}
-    if not sizes or source.name.startswith(SCHEME):
+    if not sizes:
         return
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             parameters = sum(p.numel() for p in factory(**source.arguments).parameters())
-    except (*FAILURES, OSError, ImportError):
+    except BUILD_FAILURES:
         return  # what refuses them says so when it is made
     name = max(sizes, key=lambda k: sizes[k])
     check_free(4 * parameters, what=setting(name, sizes[name]))
 
 
-def remember(model: nn.Module, source: Source) -> nn.Module:
+def remember(model: nn.Module, source: ModelSource) -> nn.Module:
     """Note on a model what it was built from; returns the same model."""
     model._coprune_source = source  # type: ignore[assignment]
     return model
 
 
-def source_of(model: nn.Module) -> Source | None:
+def source_of(model: nn.Module) -> ModelSource | None:
     """What a model was built from, or None when it was not built here."""
     source = getattr(model, "_coprune_source", None)
-    return source if isinstance(source, Source) else None
+    return source if isinstance(source, ModelSource) else None

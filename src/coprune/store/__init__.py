@@ -8,7 +8,7 @@ from coprune.lazy import exports
 
 if TYPE_CHECKING:
     from coprune.store.model import load, save_model
-    from coprune.store.names import open_model
+    from coprune.store.open_named import open_model
 
 __getattr__ = exports(__name__)
 

@@ -1,7 +1,7 @@
 """A model on disk: ``model.safetensors`` + ``model.json``, and nothing that could run.
 
-``model.json`` names what builds the model (:class:`coprune.models.Source`) and the sizes its layers
-have after surgery. Loading builds the full-size model, resizes the layers, loads the weights. A model of
+``model.json`` names what builds the model (:class:`coprune.models.names.ModelSource`) and the sizes its
+layers have after surgery. Loading builds the full-size model, resizes the layers, loads the weights. A model of
 🤗 transformers is built from its ``config.json`` instead (:mod:`coprune.store.transformers`).
 """
 
@@ -23,10 +23,11 @@ from coprune import given
 from coprune.errors import UserError, shown
 from coprune.files import read_document, write_json
 from coprune.folders import mend
-from coprune.models import Source, build, remember, source_of
 from coprune.models.attention import separate_attention, separated_in
 from coprune.models.memory_format import as_given, is_channels_last, laid_out, noted
+from coprune.models.names import ModelSource
 from coprune.models.parametrizations import fold_reparametrised
+from coprune.models.registry import build, remember, source_of
 from coprune.models.weight_standardization import fold_standardised, folded_in
 from coprune.store.guard import built_within
 from coprune.store.sizes import Size, check_same_weights, layer_sizes, resize
@@ -53,7 +54,7 @@ def weights_fingerprint(model: nn.Module) -> str:
 
 
 class StoredSource(BaseModel):
-    """What builds the model, see :class:`coprune.models.Source`."""
+    """What builds the model, see :class:`coprune.models.names.ModelSource`."""
 
     name: str
     arguments: dict[str, Any] = {}
@@ -92,7 +93,7 @@ def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None =
 
     Args:
         folder: made when missing.
-        model: its source is stored when it is known (see :func:`coprune.models.source_of`).
+        model: its source is stored when it is known (see :func:`coprune.models.registry.source_of`).
         notes: JSON values stored beside it, e.g. how it was trained.
 
     Returns:
@@ -187,8 +188,8 @@ def full_size(run: Path, *, trust: bool = False) -> nn.Module | None:
     return _full_size(run, described, read_header(run / WEIGHTS, what="weights file"), trust=trust)
 
 
-def _source(described: Description) -> Source | None:
-    return Source(described.source.name, described.source.arguments) if described.source else None
+def _source(described: Description) -> ModelSource | None:
+    return ModelSource(described.source.name, described.source.arguments) if described.source else None
 
 
 def _full_size(

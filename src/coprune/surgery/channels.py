@@ -16,10 +16,10 @@ from coprune.errors import UserError, shown
 from coprune.groups import trace
 from coprune.groups.layers import Side, channel_count
 from coprune.groups.trace import pruning_group
-from coprune.models import remember, source_of
 from coprune.models.canonicalize import ready
 from coprune.models.copies import copied
 from coprune.models.memory_format import as_given
+from coprune.models.registry import remember, source_of
 from coprune.plan import GroupDecision, Member, Plan
 from coprune.surgery.slices import is_sliced, slice_units
 from coprune.tracing.forward import FAILURES, Inputs, check_takes

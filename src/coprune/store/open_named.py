@@ -9,24 +9,13 @@ from typing import Any
 from torch import nn
 
 from coprune.errors import UserError, setting
-from coprune.models import Source, accepted_arguments, build
 from coprune.models.attention import separate_attention
-from coprune.models.hf import SCHEME, pretrained
+from coprune.models.hf import pretrained
 from coprune.models.hubs import load_published, split_tag
+from coprune.models.names import BUNDLED, HF, ModelSource, bundled_names, unknown
+from coprune.models.registry import accepted_arguments, build
 from coprune.store.checkpoints import fitting, read_checkpoint
-from coprune.store.model import DESCRIPTION, check_finite, load, load_weights
-
-BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
-
-
-def bundled_names() -> list[str]:
-    """Names of the trained models that come with the package, as ``coprune:NET@DATA``."""
-    return sorted(f"coprune:{p.parent.name}" for p in BUNDLED.glob(f"*/{DESCRIPTION}"))
-
-
-def brings_weights(name: str, weights: str | None) -> bool:
-    """Whether a named model, or what is loaded into it, has been trained."""
-    return bool(weights) or "@" in name or name.startswith(SCHEME) or Path(name).is_dir()
+from coprune.store.model import check_finite, load, load_weights
 
 
 def open_model(
@@ -64,7 +53,7 @@ def open_model(
         model = load(BUNDLED / name.removeprefix("coprune:"))
     elif Path(name).is_dir():
         model = load(name, trust=trust)
-    elif name.startswith(SCHEME):
+    elif name.startswith(HF):
         chosen = {**{k: offered[k] for k in ("num_classes",) if k in offered}, **arguments}
         if chosen.keys() - {"num_classes"}:
             wrong = setting(sorted(chosen.keys() - {"num_classes"})[0])
@@ -73,7 +62,7 @@ def open_model(
             )
         model = pretrained(name, num_classes=chosen.get("num_classes"), seed=seed)
     elif "/" in name and ":" not in name:
-        raise UserError(f"model '{name}': no such run folder")
+        raise unknown(name)
     else:
         plain, tag = split_tag(name)
         for argument in arguments.keys() - accepted_arguments(plain, arguments).keys():
@@ -81,7 +70,7 @@ def open_model(
                 f"{setting(argument, arguments[argument])}: {plain} takes no {argument}; leave it out"
             )
         chosen = {**accepted_arguments(plain, offered), **arguments}
-        model = build(Source(plain, chosen))
+        model = build(ModelSource(plain, chosen))
         if tag is not None:
             load_published(model, plain, tag)
     if weights is not None:

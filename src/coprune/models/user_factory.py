@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from coprune.errors import UserError, near_matches, shown
+from coprune.models.names import PYTHON
 from coprune.user_code import place_of, said_by
 
-SCHEME = "python:"
 
-
-def own_object(name: str) -> Any:
+def user_factory(name: str) -> Callable[..., Any]:
     """What a name stands for; the current folder counts, before all others.
 
     Args:
         name: ``python:package.module:name``.
 
     Raises:
-        UserError: another form of name, a module that is not there or fails, no such name in it.
+        UserError: another form of name, a module that is not there or fails, no such function in it.
     """
-    module_name, _, attribute = name.removeprefix(SCHEME).partition(":")
+    module_name, _, attribute = name.removeprefix(PYTHON).partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")) or not attribute.isidentifier():
         stem = Path(module_name).name.removesuffix(".py")
-        meant = f"{SCHEME}{stem}:{attribute or 'factory'}"
-        hint = (
-            f"; did you mean {meant}, in that folder?" if stem.isidentifier() and stem != module_name else ""
-        )
-        raise UserError(f"model '{shown(name)}': write {SCHEME}package.module:factory{hint}")
-    with own_code(name):
+        file = stem.isidentifier() and stem != module_name
+        hint = f"; did you mean {PYTHON}{stem}:{attribute or 'factory'}, in that folder?" if file else ""
+        raise UserError(f"model '{shown(name)}': write {PYTHON}package.module:factory{hint}")
+    with user_code(name):
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as cause:
@@ -44,15 +41,16 @@ def own_object(name: str) -> Any:
             ) from cause
         if not hasattr(module, attribute):
             names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-            raise UserError(
-                f"model '{name}': {module_name} has no callable '{attribute}'; "
-                f"{near_matches(attribute, names)}"
-            )
-        return getattr(module, attribute)
+            near = near_matches(attribute, names)
+            raise UserError(f"model '{name}': {module_name} has no callable '{attribute}'; {near}")
+        found = getattr(module, attribute)
+    if not callable(found):
+        raise UserError(f"model '{name}' is no function but {shown(found)}; give one that makes a network")
+    return found
 
 
 @contextmanager
-def own_code(name: str) -> Iterator[None]:
+def user_code(name: str) -> Iterator[None]:
     """Within the context the current folder's modules can be imported, and whatever is raised is one line.
 
     Args:
