@@ -105,6 +105,7 @@ LIBRARIES: dict[str, Hub] = dict(zip(HUBS, _HUBS, strict=True))
 
 def _opened(scheme: str) -> Any:
     try:
+        importlib.import_module(scheme)
         return importlib.import_module(LIBRARIES[scheme].module)
     except ImportError as cause:
         raise UserError(f"{scheme}: models need {scheme}: pip install coprune[vision]") from cause

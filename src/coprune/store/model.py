@@ -1,8 +1,8 @@
 """A model on disk: ``model.safetensors`` + ``model.json``, and nothing that could run.
 
 ``model.json`` names what builds the model (:class:`coprune.models.names.ModelSource`) and the sizes its
-layers have after surgery. Loading builds the full-size model, resizes the layers, loads the weights. A model of
-🤗 transformers is built from its ``config.json`` instead (:mod:`coprune.store.transformers`).
+layers have after surgery. Loading builds the full-size model, resizes the layers, loads the weights. A model
+of 🤗 transformers is built from its ``config.json`` instead (:mod:`coprune.store.transformers`).
 """
 
 from __future__ import annotations
