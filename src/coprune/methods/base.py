@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor
-
-from coprune.groups import ChannelGroup
-from coprune.methods.joint import JointChoice
+from coprune.options import Options
 from coprune.plan import GroupDecision, Knee, ReasonCode
-from coprune.statistics import Profile, Statistic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from coprune.groups import ChannelGroup
+    from coprune.methods.joint import JointChoice
+    from coprune.statistics import Profile, Statistic
 
 
 class GroupChoice(Protocol):
@@ -37,10 +39,8 @@ class GroupChoice(Protocol):
         ...
 
 
-class NoSettings(BaseModel):
+class NoSettings(Options):
     """Settings of a method that has none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Method:
 
     name: str
     summary: str
-    settings: type[BaseModel]
+    settings: type[Options]
     needs: Callable[[Any], tuple[Statistic, ...]]
     choose: Callable[[Profile, Any, int], Sequence[GroupChoice] | JointChoice]
     has_knee: bool = False

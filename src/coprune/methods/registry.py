@@ -5,29 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from coprune.errors import UserError, near_matches, refused, setting
+from coprune.lazy import Registry
 from coprune.methods.base import Method
-from coprune.methods.baselines import RIVALS
-from coprune.methods.baselines.heads import HEAD_RIVALS
-from coprune.methods.cahp import CAHP
-from coprune.methods.complementary import COMPLEMENTARY
-from coprune.methods.cosep import COSEP
+from coprune.options import Options
 
-METHODS: dict[str, Method] = {m.name: m for m in (COMPLEMENTARY, COSEP, CAHP, *RIVALS, *HEAD_RIVALS)}
+METHODS: Registry[Method] = Registry(
+    "method",
+    {
+        "complementary": "coprune.methods.complementary.settings:COMPLEMENTARY",
+        "cosep": "coprune.methods.cosep.settings:COSEP",
+        "cahp": "coprune.methods.cahp.settings:CAHP",
+        "random": "coprune.methods.baselines.entries:RANDOM",
+        "magnitude": "coprune.methods.baselines.entries:MAGNITUDE",
+        "magnitude_l2": "coprune.methods.baselines.entries:MAGNITUDE_L2",
+        "bn_scale": "coprune.methods.baselines.entries:BN_SCALE",
+        "fpgm": "coprune.methods.baselines.entries:FPGM",
+        "lamp": "coprune.methods.baselines.entries:LAMP",
+        "taylor": "coprune.methods.baselines.entries:TAYLOR",
+        "hessian": "coprune.methods.baselines.entries:HESSIAN",
+        "michel": "coprune.methods.baselines.entries:MICHEL",
+        "medoid": "coprune.methods.baselines.entries:MEDOID",
+        "last_layers": "coprune.methods.baselines.entries:LAST_LAYERS",
+        "head_magnitude": "coprune.methods.baselines.entries:HEAD_MAGNITUDE",
+    },
+)
 
-
-def find_method(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-        UserError: unknown, with near matches.
-    """
-    if name not in METHODS:
-        raise UserError(f"unknown method '{name}'; {near_matches(name, METHODS)}")
-    return METHODS[name]
-
+find_method = METHODS.find
 
 ELSEWHERE = {
     **dict.fromkeys(("pruning_ratio", "ratio", "sparsity", "amount", "keep"), "keep_macs or keep_units"),
@@ -43,7 +49,7 @@ ELSEWHERE = {
 """What other libraries call it → what it is called here."""
 
 
-def method_settings(method: Method, given: Mapping[str, Any], *, others: Iterable[str] = ()) -> BaseModel:
+def method_settings(method: Method, given: Mapping[str, Any], *, others: Iterable[str] = ()) -> Options:
     """A method's settings from named options.
 
     Args:

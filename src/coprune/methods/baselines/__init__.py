@@ -1,5 +1,1 @@
-"""Rival methods behind the same signature."""
-
-from coprune.methods.baselines.rankings import RIVALS
-
-__all__ = ["RIVALS"]
+"""Baselines behind the same signature."""

@@ -9,48 +9,35 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from coprune.bounds import Share
 from coprune.data import Source
 from coprune.groups import ChannelGroup, channel_indices
 from coprune.groups.layers import filters
-from coprune.methods.base import Method, NoSettings
-from coprune.methods.cahp.method import ClusterSettings, HeadClusters, cluster_heads, head_groups
+from coprune.methods.base import NoSettings
+from coprune.methods.baselines.entries import MichelSettings
+from coprune.methods.cahp.method import HeadClusters, cluster_heads, head_groups
 from coprune.methods.cahp.salience import HeadSalience, sensitivity_of
-from coprune.methods.cahp.signatures import HeadSignatures, heads_of
+from coprune.methods.cahp.settings import ClusterSettings
+from coprune.methods.cahp.signatures import heads_of
 from coprune.methods.joint import JointRanking
-from coprune.statistics import Profile, Statistic
+from coprune.statistics import Profile
 
 
-class MichelSettings(BaseModel):
-    """Settings of ``michel``.
-
-    Attributes:
-        share: of the batches that gradients are taken on; the paper takes all.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    share: Share = 1.0
-
-
-def _michel(profile: Profile, settings: MichelSettings, seed: int) -> JointRanking:
+def michel(profile: Profile, settings: MichelSettings, seed: int) -> JointRanking:
+    """Heads by the expected sensitivity of the loss."""
     groups = head_groups(profile, "michel")
     scores = sensitivity_of(profile, HeadSalience(settings.share), groups)
     return JointRanking(groups, tuple(scores), "expected sensitivity of the loss")
 
 
-def _medoid_needs(settings: ClusterSettings) -> tuple[Statistic, ...]:
-    return (HeadSignatures(settings.grid),)
-
-
-def _medoid(profile: Profile, settings: ClusterSettings, seed: int) -> HeadClusters:
+def medoid(profile: Profile, settings: ClusterSettings, seed: int) -> HeadClusters:
+    """The medoids of CAHP's clusters."""
     return cluster_heads(profile, head_groups(profile, "medoid"), settings, seed=seed, salience=None)
 
 
-def _last_layers(profile: Profile, settings: NoSettings, seed: int) -> JointRanking:
+def last_layers(profile: Profile, settings: NoSettings, seed: int) -> JointRanking:
+    """Heads by their layer; the last layers' go first."""
     groups = head_groups(profile, "last_layers")
     behind = torch.arange(len(groups), dtype=torch.float64).flip(0)
     scores = [count.expand(group.size) for group, count in zip(groups, behind, strict=True)]
@@ -92,44 +79,8 @@ def _slice_norms(model: nn.Module, group: ChannelGroup) -> Tensor:
     return square.sqrt()
 
 
-def _head_magnitude(profile: Profile, settings: NoSettings, seed: int) -> JointRanking:
+def head_magnitude(profile: Profile, settings: NoSettings, seed: int) -> JointRanking:
+    """Heads by the norm of the weights that read them."""
     groups = head_groups(profile, "head_magnitude")
     norms = profile.tensors[HeadMagnitude().key]
     return JointRanking(groups, tuple(norms[g.name] for g in groups), "norm of the weights that read it")
-
-
-HEAD_RIVALS: tuple[Method, ...] = (
-    Method(
-        name="michel",
-        summary="heads that the loss is most sensitive to (arXiv 1905.10650)",
-        settings=MichelSettings,
-        needs=lambda settings: (HeadSalience(settings.share),),
-        choose=_michel,
-        units=("heads",),
-    ),
-    Method(
-        name="medoid",
-        summary="the central head of each of CAHP's clusters",
-        settings=ClusterSettings,
-        needs=_medoid_needs,
-        choose=_medoid,
-        has_knee=True,
-        units=("heads",),
-    ),
-    Method(
-        name="last_layers",
-        summary="heads of the first layers; the last layers' go first",
-        settings=NoSettings,
-        needs=lambda _: (),
-        choose=_last_layers,
-        units=("heads",),
-    ),
-    Method(
-        name="head_magnitude",
-        summary="heads whose part of the output projection has the largest L2 norm",
-        settings=NoSettings,
-        needs=lambda _: (HeadMagnitude(),),
-        choose=_head_magnitude,
-        units=("heads",),
-    ),
-)

@@ -1,98 +1,47 @@
-"""Rivals that score every unit on its own and keep the highest, behind the signature of all methods.
+"""Baselines that score every unit on its own and keep the highest, behind the signature of all methods.
 
-All scores but the lot are Torch-Pruning's own, see :mod:`coprune.statistics.torch_pruning_scores`.
+All scores but the random draw are Torch-Pruning's own, see :mod:`coprune.statistics.torch_pruning_scores`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from coprune.groups import ChannelGroup
-from coprune.methods.base import GroupChoice, Method, NoSettings, Ranking, Untouched
+from coprune.methods.base import GroupChoice, NoSettings, Ranking, Untouched
 from coprune.seeding import generator
-from coprune.statistics import Importance, Profile, Statistic
+from coprune.statistics import Importance, Profile
 from coprune.statistics.requirements import ImportanceKind
 
-Score = Callable[[Profile, ChannelGroup, int], Tensor]
 
-
-def _ranked(
-    name: str, summary: str, meaning: str, needs: tuple[Statistic, ...], score: Score, missing: str = ""
-) -> Method:
-    def choose(profile: Profile, settings: NoSettings, seed: int) -> Sequence[GroupChoice]:
-        choices: list[GroupChoice] = []
-        for group in profile.groups:
-            values = score(profile, group, seed)
-            choices.append(Ranking(group, values, meaning) if len(values) else Untouched(group, missing))
-        return choices
-
-    return Method(name, summary, NoSettings, lambda _: needs, choose)
-
-
-def _random(profile: Profile, group: ChannelGroup, seed: int) -> Tensor:
-    return torch.rand(group.size, generator=generator(seed, group.name), dtype=torch.float64)
-
-
-def _torch_pruning(
-    kind: ImportanceKind,
-    summary: str,
-    meaning: str,
+def choose(
+    profile: Profile,
+    settings: NoSettings,
+    seed: int,
     *,
-    missing: str = "Torch-Pruning reads no weights of these channels",
-) -> Method:
-    wanted = Importance(kind)
+    kind: ImportanceKind | None,
+    meaning: str,
+    missing: str,
+) -> Sequence[GroupChoice]:
+    """The units of every group by their scores.
 
-    def score(profile: Profile, group: ChannelGroup, seed: int) -> Tensor:
-        return profile.importance(wanted, group)
+    Args:
+        profile: holds the scores.
+        settings: none.
+        seed: of the random draw.
+        kind: which of Torch-Pruning's scores; None: a random draw.
+        meaning: what a high score means, for the reason in the plan.
+        missing: why a group without scores stays whole.
+    """
+    choices: list[GroupChoice] = []
+    for group in profile.groups:
+        scores = _drawn(group, seed) if kind is None else profile.importance(Importance(kind), group)
+        choices.append(Ranking(group, scores, meaning) if len(scores) else Untouched(group, missing))
+    return choices
 
-    return _ranked(kind, summary, meaning, (wanted,), score, missing)
 
-
-_CHANNELS_ONLY = ("bn_scale", "fpgm", "lamp", "hessian")
-"""What these read, heads and neurons have not, or not in a form that Torch-Pruning would see."""
-
-_RANKINGS: tuple[Method, ...] = (
-    _ranked("random", "any channels", "lot", (), _random),
-    _torch_pruning(
-        "magnitude",
-        "largest L1 norm of all weights that belong to a channel (after arXiv 1608.08710)",
-        "L1 norm of its weights",
-    ),
-    _torch_pruning(
-        "magnitude_l2",
-        "largest L2 norm of all weights that belong to a channel (arXiv 2301.12900)",
-        "L2 norm of its weights",
-    ),
-    _torch_pruning(
-        "bn_scale",
-        "largest scale of the batch norm behind it (arXiv 1708.06519)",
-        "batch-norm scale",
-        missing="no batch norm with a scale behind these channels",
-    ),
-    _torch_pruning(
-        "fpgm",
-        "farthest from all other channels' weights (after arXiv 1811.00250)",
-        "distance from the other channels' weights",
-    ),
-    _torch_pruning(
-        "lamp",
-        "largest L2 norm in proportion to those that are no smaller (after arXiv 2010.07611)",
-        "layer-adaptive magnitude",
-    ),
-    _torch_pruning(
-        "taylor",
-        "largest first-order effect of its weights on the loss (after arXiv 1906.10771)",
-        "first-order effect on the loss",
-    ),
-    _torch_pruning(
-        "hessian",
-        "largest second-order effect of its weights on the loss (Optimal Brain Damage, NeurIPS 1989)",
-        "second-order effect on the loss",
-    ),
-)
-
-RIVALS = tuple(replace(m, units=("inner", "coupled")) if m.name in _CHANNELS_ONLY else m for m in _RANKINGS)
+def _drawn(group: ChannelGroup, seed: int) -> Tensor:
+    return torch.rand(group.size, generator=generator(seed, group.name), dtype=torch.float64)

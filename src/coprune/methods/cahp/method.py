@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from coprune.bounds import Bounds, Share
 from coprune.clustering.assignment import Clustering, assign
 from coprune.clustering.embedding import tsne
 from coprune.clustering.kmedoids import cluster_every_k
@@ -26,44 +23,16 @@ from coprune.clustering.knee import find_knee
 from coprune.clustering.silhouette import mean_simplified_silhouette
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup
-from coprune.methods.base import Method
 from coprune.methods.cahp.distances import head_distances
 from coprune.methods.cahp.salience import HeadSalience, salience_of
+from coprune.methods.cahp.settings import CAHPSettings, ClusterSettings
 from coprune.methods.cahp.signatures import HeadSignatures, heads_of, signatures_of
 from coprune.methods.cosep.method import representatives
 from coprune.plan import GroupDecision, Knee
-from coprune.statistics import Profile, Statistic
+from coprune.statistics import Profile
 
 PERPLEXITY = 10.0
 """CAHP's, of its t-SNE."""
-
-
-class ClusterSettings(BaseModel):
-    """How heads are clustered.
-
-    Attributes:
-        grid: cells a side of the resized attention map: 32, or 48 for long pairs of sentences.
-        space: cluster in the 2-D ``tsne`` (CAHP) or in the ``full`` space of the distances.
-        mss: ``paper``: mean distance to the other medoids; ``nearest``: the usual silhouette.
-        knee_degree: of Kneedle's polynomial; CAHP's 6, it also tried 2 to 5.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    grid: Annotated[int, Bounds(1, 512)] = 32
-    space: Literal["tsne", "full"] = "tsne"
-    mss: Literal["paper", "nearest"] = "paper"
-    knee_degree: Annotated[int, Bounds(1, 12)] = 6
-
-
-class CAHPSettings(ClusterSettings):
-    """How heads are clustered and ranked.
-
-    Attributes:
-        share: of the batches that the salience is measured on.
-    """
-
-    share: Share = 0.25
 
 
 @dataclass(frozen=True)
@@ -248,23 +217,8 @@ def cluster_heads(
     )
 
 
-def _needs(settings: CAHPSettings) -> tuple[Statistic, ...]:
-    return (HeadSignatures(settings.grid), HeadSalience(settings.share))
-
-
-def _choose(profile: Profile, settings: CAHPSettings, seed: int) -> HeadClusters:
+def choose(profile: Profile, settings: CAHPSettings, seed: int) -> HeadClusters:
+    """All heads clustered; of a cluster the most salient stays."""
     groups = head_groups(profile, "cahp")
     salience = torch.cat(salience_of(profile, HeadSalience(settings.share), groups))
     return cluster_heads(profile, groups, settings, seed=seed, salience=salience)
-
-
-CAHP = Method(
-    name="cahp",
-    summary="the most salient head of each cluster that looks at the classes alike (arXiv 2606.19150)",
-    settings=CAHPSettings,
-    needs=_needs,
-    choose=_choose,
-    has_knee=True,
-    recovery="none",  # the paper trains, and recovers nothing before
-    units=("heads",),
-)

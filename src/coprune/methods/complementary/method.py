@@ -11,45 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from coprune.bounds import Block, NotNegative, Positive
 from coprune.clustering.embedding import classical_scaling
 from coprune.groups import ChannelGroup
-from coprune.methods.base import GroupChoice, Method
+from coprune.methods.base import GroupChoice
 from coprune.methods.complementary.elimination import Elimination, Reader, eliminate
 from coprune.methods.complementary.redundancy import alike, took_over, unit_covariance
+from coprune.methods.complementary.settings import ComplementarySettings
 from coprune.plan import GroupDecision
 from coprune.progress import track
-from coprune.statistics import Consumer, ConsumerCovariance, Profile, Statistic
-
-
-class ComplementarySettings(BaseModel):
-    """What the ablation takes apart.
-
-    Attributes:
-        weighting: of a consumer's output errors: by ``sensitivity`` of the prediction, or ``none``.
-        scatter: how much the spread between class means counts beside the covariance; its trace in
-            proportion to the covariance's. 0 reads no labels.
-        ridge: λ of the elimination, relative to the mean diagonal.
-        places: where each consumer is looked at, a sample.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weighting: Literal["sensitivity", "none"] = "sensitivity"
-    scatter: NotNegative = 0.0
-    ridge: Positive = 1e-3
-    places: Block = 24
-
-    @property
-    def statistic(self) -> ConsumerCovariance:
-        """What these settings read."""
-        return ConsumerCovariance(places=self.places, classes=self.scatter > 0)
+from coprune.statistics import Consumer, Profile
 
 
 @dataclass(frozen=True)
@@ -141,23 +115,7 @@ def choose_group(
     )
 
 
-def _needs(settings: ComplementarySettings) -> tuple[Statistic, ...]:
-    return (settings.statistic,)
-
-
-def _choose(profile: Profile, settings: ComplementarySettings, seed: int) -> Sequence[GroupChoice]:
+def choose(profile: Profile, settings: ComplementarySettings, seed: int) -> Sequence[GroupChoice]:
+    """The eliminations of all groups."""
     groups = track(profile.groups, label="elimination", total=len(profile.groups))
     return [choose_group(profile.consumers(settings.statistic, g), g, settings) for g in groups]
-
-
-COMPLEMENTARY = Method(
-    name="complementary",
-    summary="the channels whose part the others could take over least",
-    settings=ComplementarySettings,
-    needs=_needs,
-    choose=_choose,
-    knee_of_curve=True,
-    allocation="measured",
-    recovery="least-squares",
-    units=("inner", "heads", "neurons", "coupled"),
-)

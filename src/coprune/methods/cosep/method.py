@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from coprune.bounds import Bounds, NotNegative, Positive
 from coprune.clustering.assignment import Clustering, assign
 from coprune.clustering.distances import exact_work, profile_distances
 from coprune.clustering.distances_lowrank import LARGE, sketched_distances
@@ -25,54 +22,12 @@ from coprune.clustering.kmedoids import cluster_every_k
 from coprune.clustering.knee import find_knee
 from coprune.clustering.silhouette import silhouette_curve
 from coprune.groups import ChannelGroup
-from coprune.methods.base import GroupChoice, Method
+from coprune.methods.base import GroupChoice
+from coprune.methods.cosep.settings import CoSePSettings
 from coprune.plan import GroupDecision, Knee
 from coprune.progress import track
-from coprune.statistics import ClassMoments, Profile, Statistic, WeightScore
+from coprune.statistics import Profile, WeightScore
 from coprune.statistics.moments import Moments
-
-
-class CoSePSettings(BaseModel):
-    """The points that the papers leave open.
-
-    Attributes:
-        grid: cells a side of the pixel grid; 1 averages all pixels, 0 keeps every pixel.
-        at: activations are read where the ``consumer`` reads them (behind batch norm and
-            activation) or where the ``producer`` puts them out.
-        space: cluster in the ``profile`` space, or in its 2-D ``tsne`` (GB-AFS, CAHP).
-        mss: ``paper``: mean distance to the other medoids; ``nearest``: the usual silhouette.
-        knee: ``interpolate`` (GB-AFS) or ``polynomial`` (CoSeP, CAHP).
-        knee_degree: of the polynomial: 2 in CoSeP's first version, 6 in CAHP.
-        sensitivity: Kneedle's S.
-        representative: unit kept of a cluster: largest L1 ``weight`` (the papers) or the ``medoid``.
-        start: where k-medoids starts: from the ``previous`` k, at ``random``, or the ``best`` of both
-            neighbours of k; ``auto``: ``best`` above 128 units, else ``previous``.
-        pairs: whether all class pairs are compared (``exact``) or low-rank factors of them (``sketch``);
-            ``auto``: a sketch where the exact way takes more than
-            :data:`coprune.clustering.distances_lowrank.LARGE` multiply-adds.
-        tolerance: largest error of a sketched distance, in JM a class pair.
-        variance_eps: floor of a class variance, relative to the unit's mean square.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    grid: Annotated[int, Bounds(0, 1024)] = 1
-    at: Literal["consumer", "producer"] = "producer"
-    space: Literal["profile", "tsne"] = "profile"
-    mss: Literal["paper", "nearest"] = "paper"
-    knee: Literal["interpolate", "polynomial"] = "polynomial"
-    knee_degree: Annotated[int, Bounds(1, 12)] = 2
-    sensitivity: NotNegative = 1.0
-    representative: Literal["weight", "medoid"] = "weight"
-    start: Literal["auto", "previous", "random", "best"] = "auto"
-    pairs: Literal["auto", "exact", "sketch"] = "auto"
-    tolerance: Annotated[float, Bounds(1e-3, 2)] = 0.03
-    variance_eps: Positive = 1e-6
-
-    @property
-    def moments(self) -> ClassMoments:
-        """The statistic these settings read."""
-        return ClassMoments(grid=self.grid, at=self.at)
 
 
 @dataclass(frozen=True)
@@ -199,22 +154,7 @@ def _distances(moments: Moments, settings: CoSePSettings, device: str) -> tuple[
     return sketch.distance, said
 
 
-def _needs(settings: CoSePSettings) -> tuple[Statistic, ...]:
-    return (settings.moments, WeightScore("l1_norm"))
-
-
-def _choose(profile: Profile, settings: CoSePSettings, seed: int) -> Sequence[GroupChoice]:
+def choose(profile: Profile, settings: CoSePSettings, seed: int) -> Sequence[GroupChoice]:
+    """The clusterings of all groups."""
     groups = track(profile.groups, label="clusters", total=len(profile.groups))
     return [choose_group(profile, group, settings, seed) for group in groups]
-
-
-COSEP = Method(
-    name="cosep",
-    summary="one channel of each cluster that separates the same classes (arXiv 2505.13225)",
-    settings=CoSePSettings,
-    needs=_needs,
-    choose=_choose,
-    has_knee=True,
-    recovery="bn",
-    units=("inner", "coupled"),
-)

@@ -1,0 +1,122 @@
+"""The baselines' entries in the registry."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from coprune.bounds import Share
+from coprune.lazy import deferred
+from coprune.methods.base import Method, NoSettings
+from coprune.methods.cahp.settings import ClusterSettings
+from coprune.options import Options
+
+if TYPE_CHECKING:
+    from coprune.statistics import Statistic
+
+_UNSEEN = "Torch-Pruning reads no weights of these channels"
+_CHANNELS = ("inner", "coupled")
+"""What heads and neurons have not, or not in a form that Torch-Pruning would see, ranks these only."""
+
+
+def _ranking(name: str, summary: str, meaning: str, *, missing: str = _UNSEEN, **more: Any) -> Method:
+    kind = None if name == "random" else name
+
+    def needs(_: NoSettings) -> tuple[Statistic, ...]:
+        from coprune.statistics import Importance
+
+        return () if kind is None else (Importance(kind),)  # type: ignore[arg-type]
+
+    choose = deferred("coprune.methods.baselines.rankings:choose")
+    return Method(
+        name, summary, NoSettings, needs, partial(choose, kind=kind, meaning=meaning, missing=missing), **more
+    )
+
+
+def _heads(name: str, summary: str, needs: Any, settings: type[Options] = NoSettings, **more: Any) -> Method:
+    choose = deferred(f"coprune.methods.baselines.heads:{name}")
+    return Method(name, summary, settings, needs, choose, units=("heads",), **more)
+
+
+class MichelSettings(Options):
+    """Settings of ``michel``."""
+
+    share: Share = Field(
+        1.0, description="Share of the batches that gradients are taken on; the paper: all."
+    )
+
+
+def _sensitivity(settings: MichelSettings) -> tuple[Statistic, ...]:
+    from coprune.methods.cahp.salience import HeadSalience
+
+    return (HeadSalience(settings.share),)
+
+
+def _signatures(settings: ClusterSettings) -> tuple[Statistic, ...]:
+    from coprune.methods.cahp.signatures import HeadSignatures
+
+    return (HeadSignatures(settings.grid),)
+
+
+def _magnitude(_: NoSettings) -> tuple[Statistic, ...]:
+    from coprune.methods.baselines.heads import HeadMagnitude
+
+    return (HeadMagnitude(),)
+
+
+RANDOM = _ranking("random", "any channels", "random draw")
+MAGNITUDE = _ranking(
+    "magnitude",
+    "largest L1 norm of all weights that belong to a channel (after arXiv 1608.08710)",
+    "L1 norm of its weights",
+)
+MAGNITUDE_L2 = _ranking(
+    "magnitude_l2",
+    "largest L2 norm of all weights that belong to a channel (arXiv 2301.12900)",
+    "L2 norm of its weights",
+)
+BN_SCALE = _ranking(
+    "bn_scale",
+    "largest scale of the batch norm behind it (arXiv 1708.06519)",
+    "batch-norm scale",
+    missing="no batch norm with a scale behind these channels",
+    units=_CHANNELS,
+)
+FPGM = _ranking(
+    "fpgm",
+    "farthest from all other channels' weights (after arXiv 1811.00250)",
+    "distance from the other channels' weights",
+    units=_CHANNELS,
+)
+LAMP = _ranking(
+    "lamp",
+    "largest L2 norm in proportion to those that are no smaller (after arXiv 2010.07611)",
+    "layer-adaptive magnitude",
+    units=_CHANNELS,
+)
+TAYLOR = _ranking(
+    "taylor",
+    "largest first-order effect of its weights on the loss (after arXiv 1906.10771)",
+    "first-order effect on the loss",
+)
+HESSIAN = _ranking(
+    "hessian",
+    "largest second-order effect of its weights on the loss (Optimal Brain Damage, NeurIPS 1989)",
+    "second-order effect on the loss",
+    units=_CHANNELS,
+)
+MICHEL = _heads(
+    "michel",
+    "heads that the loss is most sensitive to (arXiv 1905.10650)",
+    _sensitivity,
+    MichelSettings,
+)
+MEDOID = _heads(
+    "medoid", "the central head of each of CAHP's clusters", _signatures, ClusterSettings, has_knee=True
+)
+LAST_LAYERS = _heads("last_layers", "heads of the first layers; the last layers' go first", lambda _: ())
+HEAD_MAGNITUDE = _heads(
+    "head_magnitude", "heads whose part of the output projection has the largest L2 norm", _magnitude
+)

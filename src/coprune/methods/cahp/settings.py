@@ -1,0 +1,58 @@
+"""What can be set of ``cahp`` and of the baseline that clusters as it does; the entry of ``cahp``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from coprune.bounds import Bounds, Share
+from coprune.lazy import deferred
+from coprune.methods.base import Method
+from coprune.options import Options
+
+if TYPE_CHECKING:
+    from coprune.statistics import Statistic
+
+
+class ClusterSettings(Options):
+    """How heads are clustered."""
+
+    grid: Annotated[int, Bounds(1, 512)] = Field(
+        32, description="Cells a side of the resized attention map; 48 for long pairs of sentences."
+    )
+    space: Literal["tsne", "full"] = Field(
+        "tsne", description="Cluster in the 2-D tsne, or in the full space of the distances."
+    )
+    mss: Literal["paper", "nearest"] = Field(
+        "paper",
+        description="Silhouette: paper, mean distance to the other medoids, or nearest, the usual one.",
+    )
+    knee_degree: Annotated[int, Bounds(1, 12)] = Field(
+        6, description="Degree of Kneedle's polynomial; CAHP's 6, it also tried 2 to 5."
+    )
+
+
+class CAHPSettings(ClusterSettings):
+    """How heads are clustered and ranked."""
+
+    share: Share = Field(0.25, description="Share of the batches that the salience is read from.")
+
+
+def _needs(settings: CAHPSettings) -> tuple[Statistic, ...]:
+    from coprune.methods.cahp.salience import HeadSalience
+    from coprune.methods.cahp.signatures import HeadSignatures
+
+    return (HeadSignatures(settings.grid), HeadSalience(settings.share))
+
+
+CAHP = Method(
+    name="cahp",
+    summary="the most salient head of each cluster that looks at the classes alike (arXiv 2606.19150)",
+    settings=CAHPSettings,
+    needs=_needs,
+    choose=deferred("coprune.methods.cahp.method:choose"),
+    has_knee=True,
+    recovery="none",  # the paper trains, and recovers nothing before
+    units=("heads",),
+)

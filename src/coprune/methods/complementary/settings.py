@@ -1,0 +1,46 @@
+"""What can be set of ``complementary``, and its entry in the registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from coprune.bounds import Block, NotNegative, Positive
+from coprune.lazy import deferred
+from coprune.methods.base import Method
+from coprune.options import Options
+
+if TYPE_CHECKING:
+    from coprune.statistics import ConsumerCovariance
+
+
+class ComplementarySettings(Options):
+    """What the ablation takes apart."""
+
+    weighting: Literal["sensitivity", "none"] = Field(
+        "sensitivity", description="Weigh output errors by sensitivity, or none."
+    )
+    scatter: NotNegative = Field(0.0, description="Weight of the spread between class means; 0: no labels.")
+    ridge: Positive = Field(1e-3, description="Ridge of the elimination, relative to the mean diagonal.")
+    places: Block = Field(24, description="Pixels sampled, a sample and layer.")
+
+    @property
+    def statistic(self) -> ConsumerCovariance:
+        """What these settings read; the spread counts by its trace in proportion to the covariance's."""
+        from coprune.statistics import ConsumerCovariance
+
+        return ConsumerCovariance(places=self.places, classes=self.scatter > 0)
+
+
+COMPLEMENTARY = Method(
+    name="complementary",
+    summary="the channels whose part the others could take over least",
+    settings=ComplementarySettings,
+    needs=lambda settings: (settings.statistic,),
+    choose=deferred("coprune.methods.complementary.method:choose"),
+    knee_of_curve=True,
+    allocation="measured",
+    recovery="least-squares",
+    units=("inner", "heads", "neurons", "coupled"),
+)
