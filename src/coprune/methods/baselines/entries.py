@@ -43,9 +43,7 @@ def _heads(name: str, summary: str, needs: Any, settings: type[Options] = NoSett
 class MichelSettings(Options):
     """Settings of ``michel``."""
 
-    share: Share = Field(
-        1.0, description="Share of the batches that gradients are taken on; the paper: all."
-    )
+    share: Share = Field(1.0, description="Share of the batches that gradients are taken on; the paper: all.")
 
 
 def _sensitivity(settings: MichelSettings) -> tuple[Statistic, ...]:
