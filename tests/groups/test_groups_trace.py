@@ -10,8 +10,8 @@ from torch import nn
 import tiny
 import tiny_coupled
 from coprune.groups import channel_indices, find_units
-from coprune.groups.layers import is_grouped
 from coprune.groups.trace import pruning_group, trace, whole_group
+from coprune.layers import is_grouped
 from coprune.surgery import sound
 
 IMAGE = torch.zeros(1, 1, 12, 12)

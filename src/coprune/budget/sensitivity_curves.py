@@ -27,7 +27,7 @@ from coprune.data.subsample import spread_batches
 from coprune.distributed.collectives import gathered
 from coprune.distributed.world import own
 from coprune.groups import ChannelGroup, columns_of
-from coprune.groups.layers import filters, is_linear
+from coprune.layers import filters, is_linear
 from coprune.progress import track
 from coprune.statistics import Consumer
 from coprune.tracing.forward import moved

@@ -23,7 +23,7 @@ from coprune.groups.families import (
     Refusal,
 )
 from coprune.groups.group import ChannelGroup, Units
-from coprune.groups.layers import is_convolution, is_linear
+from coprune.layers import is_convolution, is_linear
 from coprune.plan import Member, Skipped
 
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "num_key_value_groups")

@@ -14,7 +14,8 @@ from coprune.errors import UserError
 from coprune.groups.attention import within
 from coprune.groups.coupled import Coupled, coupled_groups
 from coprune.groups.group import ChannelGroup, Units
-from coprune.groups.layers import (
+from coprune.groups.trace import trace, whole_group
+from coprune.layers import (
     has_channels,
     is_channelwise,
     is_convolution,
@@ -23,7 +24,6 @@ from coprune.groups.layers import (
     is_mixing,
     tied_layers,
 )
-from coprune.groups.trace import trace, whole_group
 from coprune.plan import Member, Skipped
 from coprune.tracing.forward import FAILURES, Inputs
 

@@ -22,7 +22,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from coprune.groups.group import ChannelGroup
-from coprune.groups.layers import (
+from coprune.groups.trace import whole_group
+from coprune.layers import (
     Side,
     channel_count,
     grouping,
@@ -33,7 +34,6 @@ from coprune.groups.layers import (
     is_grouped,
     is_mixing,
 )
-from coprune.groups.trace import whole_group
 from coprune.plan import Member
 
 _OUTPUT = tp.ops.OPTYPE.OUTPUT

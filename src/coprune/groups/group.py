@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coprune.groups.columns import channel_indices
-from coprune.groups.layers import is_linear
+from coprune.layers import is_linear
 from coprune.plan import Member, Skipped
 
 Quantity = Literal["macs", "params"]

@@ -20,7 +20,7 @@ from torch_pruning.dependency import index_mapping
 
 from coprune.compat.checkpointing import unchecked
 from coprune.errors import UserError
-from coprune.groups.layers import Side, channel_count, grouping, has_channels, is_frozen_norm
+from coprune.layers import FROZEN, Side, channel_count, grouping, has_channels, norm_of
 from coprune.tracing.forward import FAILURES, Inputs, said
 
 
@@ -130,7 +130,7 @@ def unknown_parts() -> Iterator[None]:
 def _plain_norms(model: nn.Module) -> Iterator[None]:
     """Within the context, norms over groups of channels that are no PyTorch layer weigh channels and no more.
 
-    Which channels form a group is known (:func:`coprune.groups.layers.grouping`); how the norm reshapes
+    Which channels form a group is known (:func:`coprune.layers.grouping`); how the norm reshapes
     its maps would only mislead Torch-Pruning.
     """
     changed = [m for m in model.modules() if grouping(m) is not None and not isinstance(m, nn.GroupNorm)]
@@ -213,7 +213,7 @@ def trace(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
                 model.eval(),
                 example_inputs=example,
                 output_transform=_tensors,
-                customized_pruners={type(m): _ByChannel() for m in model.modules() if is_frozen_norm(m)},
+                customized_pruners={type(m): _ByChannel() for m in model.modules() if norm_of(m) is FROZEN},
             )
             _tell_paths(graph)
             return graph

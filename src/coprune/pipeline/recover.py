@@ -19,7 +19,7 @@ from coprune.distributed.collectives import check_same, first_goes_ahead, on_fir
 from coprune.distributed.world import world
 from coprune.errors import UserError, setting
 from coprune.groups import ChannelGroup, find_units
-from coprune.groups.layers import channel_count
+from coprune.layers import channel_count
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.measure.memory import check_batches
 from coprune.models.canonicalize import made_ready

@@ -28,7 +28,7 @@ from coprune.data import Source
 from coprune.data.subsample import spread
 from coprune.errors import UserError, setting
 from coprune.groups import channel_indices, removed
-from coprune.groups.layers import filters, is_linear
+from coprune.layers import filters, is_linear
 from coprune.plan import GroupDecision, Member
 from coprune.progress import track
 from coprune.recovery.ridge import Target, solve

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError, setting
 from coprune.groups import ChannelGroup, channel_indices, removed, removed_channels
-from coprune.groups.layers import channel_count, filters, is_linear
+from coprune.layers import channel_count, filters, is_linear
 from coprune.plan import GroupDecision, Member
 from coprune.tracing.forward import Inputs, copied, logits_of, part_of
 from coprune.tracing.layer_graph import paired_sites

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from coprune.data import Source
 from coprune.data.subsample import spread
 from coprune.distributed.world import own_range, world
-from coprune.groups.layers import is_convolution
+from coprune.layers import is_convolution
 from coprune.measure.memory import peak_memory
 from coprune.tracing.active_positions import learn_reach
 from coprune.tracing.forward import Inputs, copied, lengths_of, moved, part_of, samples_in, split

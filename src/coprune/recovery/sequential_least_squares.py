@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.errors import UserError
-from coprune.groups.layers import filters, is_linear
+from coprune.layers import filters, is_linear
 from coprune.progress import track
 from coprune.recovery.layer_walk import visit_sites
 from coprune.recovery.ridge import Solution, Target, solve

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from coprune.errors import UserError
-from coprune.groups.layers import filters, is_linear
+from coprune.layers import filters, is_linear
 from coprune.recovery.layer_walk import visit_sites
 from coprune.recovery.sampling import BATCH
 from coprune.tracing.forward import Inputs, part_of, samples_in, trimmed

@@ -21,7 +21,7 @@ from coprune.data.subsample import spread_batches
 from coprune.distributed.collectives import Parts, merged
 from coprune.distributed.world import own
 from coprune.groups import ChannelGroup
-from coprune.groups.layers import channel_count, is_linear
+from coprune.layers import channel_count, is_linear
 from coprune.progress import track
 from coprune.tracing.active_positions import has_tokens, learn_reach
 from coprune.tracing.forward import Inputs, copied, logits_of, moved, part_of, samples_in

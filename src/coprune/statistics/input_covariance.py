@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
-from coprune.groups.layers import filters, is_linear
+from coprune.layers import filters, is_linear
 from coprune.statistics.requirements import ConsumerCovariance
 from coprune.tracing.patches import (
     centred_gram,

@@ -39,8 +39,8 @@ from coprune.distributed.collectives import summed
 from coprune.distributed.world import own
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup, channel_indices, trace
-from coprune.groups.layers import is_linear, is_transposed
 from coprune.groups.trace import pruning_group
+from coprune.layers import is_linear, is_transposed
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.models.copies import copied
 from coprune.progress import track

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from coprune.groups import ChannelGroup
-from coprune.groups.layers import filters
+from coprune.layers import filters
 
 
 def _filters(model: nn.Module, group: ChannelGroup) -> list[Tensor]:

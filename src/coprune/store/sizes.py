@@ -12,31 +12,12 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from coprune.errors import UserError, shown
 from coprune.groups.attention import attention_family, channels_of, relative
-from coprune.groups.layers import has_channels, is_transposed
+from coprune.layers import has_channels, is_transposed, norm_of, size_attributes
 from coprune.store.transformers import attention_counts
-
-# The attributes of a layer that say how large it is; everything else is the factory's business.
-_SIZES = (
-    "in_channels",
-    "out_channels",
-    "groups",
-    "in_features",
-    "out_features",
-    "num_features",
-    "num_channels",
-    "num_groups",
-    "num_parameters",
-    "normalized_shape",
-    "embedding_dim",
-    "nf",
-    "nx",
-)
-
 
 _Positive = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 
@@ -47,8 +28,11 @@ Size = _Positive | tuple[_Positive, ...]
 def layer_sizes(model: nn.Module) -> dict[str, dict[str, Size]]:
     """Module name → the size attributes it has, for every layer with weights and every attention."""
     sizes: dict[str, dict[str, Size]] = {}
+    attributes = size_attributes()
     for name, module in model.named_modules():
-        found = {a: getattr(module, a) for a in _SIZES if isinstance(getattr(module, a, None), int | tuple)}
+        found = {
+            a: getattr(module, a) for a in attributes if isinstance(getattr(module, a, None), int | tuple)
+        }
         if found and has_channels(module):
             sizes[name] = found
     for name, counts in attention_counts(model).items():
@@ -150,6 +134,7 @@ def numbers_of(tensor: Tensor) -> str:
 def _due(module: nn.Module) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """The shapes that a layer of PyTorch has by its size attributes, parameter by parameter."""
     size: Any = module
+    norm = norm_of(module)
     if isinstance(module, _ConvNd):
         read, made, groups = size.in_channels, size.out_channels, size.groups
         fits = not (read % groups or made % groups)
@@ -162,15 +147,11 @@ def _due(module: nn.Module) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "bias", (made,)
     elif isinstance(module, nn.Embedding):
         yield "weight", (module.num_embeddings, module.embedding_dim)
-    elif isinstance(getattr(module, "normalized_shape", None), tuple):
-        yield from ((key, tuple(size.normalized_shape)) for key in ("weight", "bias"))
-    elif isinstance(module, nn.PReLU):
-        yield "weight", (module.num_parameters,)
-    elif isinstance(module, nn.GroupNorm):
-        fits = module.num_channels % module.num_groups == 0
-        yield from ((key, (module.num_channels if fits else -1,)) for key in ("weight", "bias"))
-    elif isinstance(module, _NormBase):
-        yield from ((k, (module.num_features,)) for k in ("weight", "bias", "running_mean", "running_var"))
+    elif norm is not None and hasattr(module, norm.count):
+        count = getattr(size, norm.count)
+        fits = not norm.groups or count % getattr(size, norm.groups) == 0
+        shape = (count,) if isinstance(count, int) else tuple(count)
+        yield from ((vector, shape if fits else (-1,)) for vector in norm.vectors)
 
 
 def _heads_fit(

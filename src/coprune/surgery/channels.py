@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from coprune import given
 from coprune.errors import UserError, shown
 from coprune.groups import trace
-from coprune.groups.layers import Side, channel_count
 from coprune.groups.trace import pruning_group
+from coprune.layers import Side, channel_count
 from coprune.models.canonicalize import ready
 from coprune.models.copies import copied
 from coprune.models.memory_format import as_given

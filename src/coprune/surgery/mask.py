@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coprune.groups import removed, removed_channels, unit_axis
-from coprune.groups.layers import channel_count, is_channel_norm
+from coprune.layers import channel_count, is_channel_norm
 from coprune.plan import GroupDecision
 from coprune.surgery.channels import check_fits
 from coprune.surgery.slices import slice_passing

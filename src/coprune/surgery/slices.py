@@ -16,14 +16,12 @@ from torch import Tensor, nn
 from coprune.errors import UserError
 from coprune.groups import removed, removed_channels
 from coprune.groups.attention import attention_family, transformer_groups
-from coprune.groups.layers import (
-    channel_count,
-    grouping,
-    is_channelwise,
+from coprune.layers import (
+    FROZEN,
     is_convolution,
-    is_frozen_norm,
     is_mixing,
     is_transposed,
+    norm_of,
 )
 from coprune.plan import GroupDecision
 
@@ -55,7 +53,7 @@ def _is_coupled(decision: GroupDecision, model: nn.Module) -> bool:
 
 def _is_unknown(layer: nn.Module) -> bool:
     """Whether Torch-Pruning cannot cut a layer between others, or not as it should be."""
-    return is_mixing(layer) or is_frozen_norm(layer)
+    return is_mixing(layer) or norm_of(layer) is FROZEN
 
 
 def slice_units(model: nn.Module, decisions: Sequence[GroupDecision]) -> None:
@@ -140,27 +138,19 @@ def slice_passing(layer: nn.Module, gone: Tensor) -> bool:
         layer.out_channels = _drop(layer, "weight", gone, 0)
         layer.groups, layer.in_channels = blocks, blocks * each
         _drop(layer, "bias", gone, 0)
-    elif is_channelwise(layer) or is_mixing(layer):
-        if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
-            return True  # one slope for all
-        count = channel_count(layer, "output") or 0
-        for tensor in ("weight", "bias", "v", "running_mean", "running_var"):
-            if getattr(layer, tensor, None) is not None:
-                _drop(layer, tensor, gone, 0)
-        left, groups = count - len(gone), grouping(layer)
-        if groups is not None:
-            setattr(layer, groups, left * getattr(layer, groups) // count)
-        if isinstance(layer, nn.GroupNorm):
-            layer.num_channels = left
-        elif isinstance(layer, nn.PReLU):
-            layer.num_parameters = left
-        elif hasattr(layer, "num_features"):
-            layer.num_features = left  # type: ignore[assignment]
-        elif hasattr(layer, "normalized_shape"):
-            layer.normalized_shape = (left,)  # type: ignore[assignment]
-    else:
-        return False
-    return True
+        return True
+    norm = norm_of(layer)
+    count = norm.channels(layer) if norm else None
+    if norm is not None and count is not None:  # of a PReLU with one slope for all there is nothing to take
+        left = count - len(gone)
+        for vector in norm.vectors:
+            if getattr(layer, vector, None) is not None:
+                _drop(layer, vector, gone, 0)
+        if norm.groups:
+            setattr(layer, norm.groups, left * getattr(layer, norm.groups) // count)
+        if hasattr(layer, norm.count):
+            setattr(layer, norm.count, left if isinstance(getattr(layer, norm.count), int) else (left,))
+    return norm is not None
 
 
 def _slice_carrier(name: str, layer: nn.Module, gone: Tensor, decision: GroupDecision) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from coprune.groups.layers import is_convolution
+from coprune.layers import is_convolution
 from coprune.tracing.forward import Inputs, copied, logits_of, samples_in, tensors_of
 from coprune.tracing.patches import output_positions
 

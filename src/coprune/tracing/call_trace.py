@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from coprune.groups.layers import is_convolution, is_linear
+from coprune.layers import is_convolution, is_linear
 
 Number = tuple[int, int]
 """(dense layers that were entered before, running number of the call since)."""

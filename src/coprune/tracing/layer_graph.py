@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from coprune import layers
 from coprune.errors import UserError
-from coprune.groups import layers
-from coprune.groups.layers import is_convolution, is_linear
+from coprune.layers import is_convolution, is_linear
 from coprune.tracing.call_trace import Call, Place, Record
 from coprune.tracing.forward import Inputs, copied, logits_of, part_of, samples_in
 from coprune.tracing.patches import output_positions

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coprune.groups.layers import Convolution, is_convolution
+from coprune.layers import Convolution, is_convolution
 from coprune.seeding import generator
 from coprune.tracing.calls import convolution_of
 

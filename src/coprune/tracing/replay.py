@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from coprune.groups.layers import is_convolution, is_linear
+from coprune.layers import is_convolution, is_linear
 from coprune.tracing.forward import Inputs, copied, logits_of
 
 MEMORY = 1 << 30

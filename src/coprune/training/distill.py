@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from coprune.distributed.collectives import gathered_tensors
 from coprune.distributed.world import world
-from coprune.groups.layers import channel_count, is_convolution, is_dense, is_transposed
+from coprune.layers import channel_count, is_convolution, is_dense, is_transposed
 from coprune.tracing.forward import Inputs, logits_of
 
 Recorded = dict[str, list[Tensor]]

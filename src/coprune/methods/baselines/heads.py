@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.groups import ChannelGroup, channel_indices
-from coprune.groups.layers import filters
+from coprune.layers import filters
 from coprune.methods.base import NoSettings
 from coprune.methods.baselines.entries import MichelSettings
 from coprune.methods.cahp.method import HeadClusters, cluster_heads, head_groups
