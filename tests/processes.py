@@ -108,5 +108,6 @@ def _main(words: tuple[str, ...], before: Callable[[], None] | None) -> int:
     try:
         main()
     except SystemExit as ended:
-        return int(ended.code or 0)
+        if ended.code:
+            raise
     return 0

@@ -105,7 +105,7 @@ def main() -> None:
     except BaseException:
         if not _Stopped.number:
             raise
-        leave(interrupted(), code=128 + _Stopped.number, everybodys=True)
+        leave(interrupted(_Stopped.number), code=128 + _Stopped.number)
 
 
 def _run() -> None:
@@ -116,12 +116,12 @@ def _run() -> None:
         if code == 128 + signal.SIGINT:
             raise KeyboardInterrupt  # typer has made an exit of it
     except UserError as mistake:
-        _refuse(str(mistake))
+        _refuse(str(mistake), mistake)
     except UsageMistake as mistake:
         # Unknown and missing options: click's own text would be four lines.
         _refuse(f"{mistake.format_message()} (coprune --help shows what there is)")
     except (KeyboardInterrupt, typer.Abort):
-        leave(interrupted(), code=128 + signal.SIGINT, everybodys=True)
+        leave(interrupted(), code=128 + signal.SIGINT)
     except RuntimeError as cause:
         if not is_loss(cause):
             raise
@@ -130,7 +130,7 @@ def _run() -> None:
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _refuse(message: str) -> NoReturn:
+def _refuse(message: str, cause: BaseException | None = None) -> NoReturn:
     if _Stopped.number:
         raise _Stopped
-    leave(visible(" ".join(message.split())), code=2, everybodys=True)
+    leave(visible(" ".join(message.split())), code=2, cause=cause)

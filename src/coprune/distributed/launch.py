@@ -1,7 +1,8 @@
 """How the processes of a run find each other, and how they end when one of them does.
 
 The launcher (``torchrun``, ``accelerate launch``) says in the environment who is who, and ends all
-processes when one has ended. Whoever is first to know why says so, once; the others are silent.
+processes when one has ended. Why one did is recorded in the error file that torch elastic gives it; whoever
+is first to know says so, once, and the others are silent.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import NoReturn
 
 from coprune.distributed.world import Place, is_first, rank, settle, world
 from coprune.errors import UnwrittenError, UserError
-
-if TYPE_CHECKING:
-    from torch.distributed import Store
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: the first one measures and writes alone."""
@@ -30,9 +29,6 @@ _LOST = "stopped: another process of this run has ended, or the launcher was sto
 _COURTESY_S = 0.5
 """What is wrong with the command every process finds; the first one is to say it."""
 
-_MISTAKE = "coprune/mistake"
-
-_board: Store | None = None
 _undoable: list[Callable[[], None]] = []
 _left = ""
 
@@ -42,7 +38,7 @@ def joined() -> Iterator[None]:
     """Within the context the processes that the launcher started are one run.
 
     Without a launcher there is one process, and nothing is done. Only the first process prints; see
-    :func:`say` for errors. A process group that is there already is used and left.
+    :func:`leave` for errors. A process group that is there already is used and left.
 
     Raises:
         UserError: the launcher's variables are incomplete, or the others cannot be reached.
@@ -67,14 +63,12 @@ def joined() -> Iterator[None]:
                 "start them with torchrun or accelerate launch"
             ) from cause
     settle(Place(dist.get_rank(), dist.get_world_size()))
-    _hang_up_board()
-    _listen()
     if is_first():
         yield
     else:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             yield
-    # After an error the process ends with its place known; see say().
+    # After an error the process ends with its place known; see leave().
     settle(Place())
     if made:
         dist.destroy_process_group()
@@ -88,35 +82,28 @@ def _launched() -> int:
         return 1
 
 
-def _hang_up_board() -> None:
-    """A connection of our own to the launcher's store: the group's may be waiting for something."""
-    from torch.distributed import TCPStore
+def _logs() -> Path | None:
+    """Where torch elastic keeps a folder for each process of this machine; None of another launcher."""
+    own = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    return Path(own).parent.parent if own else None
 
-    global _board
+
+def _is_mistake_elsewhere() -> bool:
+    """Whether another process has recorded that the user must change something."""
+    logs = _logs()
+    return logs is not None and any(logs.glob("*/error.json"))
+
+
+def _is_first_to_speak() -> bool:
+    logs = _logs()
     try:
-        _board = TCPStore(
-            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False,
-            wait_for_workers=False, timeout=timedelta(seconds=10),
-        )  # fmt: skip
-    except (KeyError, ValueError, RuntimeError):
-        _board = None  # every process will then speak for itself
-
-
-def say(line: str) -> None:
-    """Print a line on standard error, unless another process of the run has said why it ends.
-
-    Args:
-        line: of the first process as it is; of another with its rank.
-    """
-    if world() > 1:
-        if not is_first():
-            line = f"process {rank()}: {line}"
-        try:
-            if _board is not None and _board.add("coprune/said", 1) > 1:
-                return
-        except RuntimeError:
-            pass  # the store went with the process that kept it
-    print(f"coprune: {line}", file=sys.__stderr__, flush=True)
+        if logs is not None:
+            (logs / "said").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        pass  # then every process speaks for itself
+    return True
 
 
 def begin_undoable(undo: Callable[[], None], *, left: str) -> None:
@@ -140,53 +127,58 @@ def keep_undoable(undo: Callable[[], None]) -> None:
 def end_undoable(undo: Callable[[], None], error: BaseException | None) -> None:
     """It is done, or ended with an error: a mistake undoes it, any other end leaves what can be resumed."""
     global _left
-    mistaken = isinstance(error, UserError) and not isinstance(error, UnwrittenError)
+    mistaken = is_mistake(error)
     if error is None or mistaken:
         _left = ""
-    if undo not in _undoable:
-        return
-    if is_first() and (mistaken or (error is not None and is_loss(error) and _is_mistake_elsewhere())):
-        undo()
-    elif mistaken and _board is not None:
-        _board.set(_MISTAKE, "")  # for the first process to know when it is ended
-    # Not before: the launcher may end this process in the middle, and the listening thread then finishes it.
-    _undoable.remove(undo)
+    if undo in _undoable:
+        _undoable.remove(undo)
+        if is_first() and (mistaken or (error is not None and world() > 1 and _is_mistake_elsewhere())):
+            undo()
 
 
-def _is_mistake_elsewhere() -> bool:
-    try:
-        return _board is not None and _board.check([_MISTAKE])
-    except RuntimeError:
-        return False
+def is_mistake(error: BaseException | None) -> bool:
+    """Whether the user must change something before it can go on."""
+    return isinstance(error, UserError) and not isinstance(error, UnwrittenError)
 
 
-def leave(line: str, *, code: int, everybodys: bool = False) -> NoReturn:
-    """End this process with a line that says why.
+def leave(line: str, *, code: int, cause: BaseException | None = None) -> NoReturn:
+    """End this process with a line on standard error that says why.
 
     Args:
-        line: cause and way out.
+        line: cause and way out; of a process that is not the first one its rank is put before it.
         code: exit status.
-        everybodys: whether the other processes most likely found the same.
+        cause: a mistake of the user's; the other processes most likely find the same.
     """
     if world() == 1:
         print(f"coprune: {line}", file=sys.stderr)
         sys.exit(code)
-    if everybodys and not is_first():
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, while the line is being said
+    if cause is not None and is_mistake(cause):
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(cause)
+    if not is_first():
         time.sleep(_COURTESY_S)
-    say(line)
-    # At once: threads of the process group would wait for processes that are no more.
-    sys.stdout.flush()
-    os._exit(code)
+        line = f"process {rank()}: {line}"
+    if _is_first_to_speak():
+        print(f"coprune: {line}", file=sys.__stderr__, flush=True)
+    sys.exit(code)
 
 
-def interrupted() -> str:
-    """Why a run ends that the user stops, what it leaves, and the way on."""
-    return f"interrupted; {_left}" if _left else "interrupted"
+def interrupted(number: int = signal.SIGINT) -> str:
+    """Why a run ends that a signal stops, what it leaves, and the way on.
+
+    Args:
+        number: of the signal; of several processes SIGTERM is the launcher's.
+    """
+    why = _LOST if world() > 1 and number == signal.SIGTERM else "interrupted"
+    return f"{why}; {_left}" if _left else why
 
 
 def lost() -> str:
-    """The same of one whose other processes cannot be reached, or whose launcher stops it."""
-    return f"{_LOST}; {_left}" if _left else _LOST
+    """The same of one whose other processes cannot be reached."""
+    return interrupted(signal.SIGTERM)
 
 
 def is_loss(error: BaseException) -> bool:
@@ -196,31 +188,3 @@ def is_loss(error: BaseException) -> bool:
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or "gloo" in str(error)
-
-
-def _listen() -> None:
-    """End when the launcher says so, also in the midst of waiting for a process that is no more.
-
-    Python runs signal handlers between two instructions of its own; a thread reads the signal where the
-    interpreter leaves its number at once.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-
-    def wait() -> None:
-        while True:
-            seen = os.read(reader, 64)
-            if signal.SIGTERM in seen:
-                if is_first() and _is_mistake_elsewhere():
-                    for undo in tuple(_undoable):
-                        undo()
-                leave(lost(), code=128 + signal.SIGTERM, everybodys=True)
-            if signal.SIGINT in seen:
-                leave(interrupted(), code=128 + signal.SIGINT, everybodys=True)
-
-    threading.Thread(target=wait, name="coprune-launcher", daemon=True).start()
