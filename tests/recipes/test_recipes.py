@@ -12,7 +12,7 @@ import pytest
 import texts
 from coprune.cli.run import arguments_of
 from coprune.data.glue import ENTAILMENTS
-from coprune.data.registry import LOADERS, TEXT_LOADERS
+from coprune.data.names import LOADERS, TEXT_LOADERS
 from coprune.errors import UserError
 from coprune.measure import Score
 from coprune.methods.registry import find_method, method_settings

@@ -2,63 +2,36 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from coprune.data import cifar, fashion_mnist, glue, hub, imagefolder, npz, tsv
+from coprune.data import fashion_mnist, npz, tsv
 from coprune.data.dataset import CALIBRATION, DataSet, split_arrays
 from coprune.data.imagefolder import FolderSource
+from coprune.data.names import LOADERS, TEXT_LOADERS, check_known
 from coprune.data.source import ArraySource, S
 from coprune.data.subsample import drawn_indices, without
 from coprune.data.text import Texts, TextSource, longest_text, open_tokenizer, tokenise
-from coprune.errors import UserError, near_matches, setting, shown
-from coprune.given import kind_of
+from coprune.errors import UserError, setting
 
 SAMPLE_FILE = Path(__file__).parent / "fashion-mnist-sample.npz"
 """8,500 training and 2,000 held-out images, balanced, drawn from Fashion-MNIST by
 ``benchmarks/make_sample.py``."""
 
-Loader = Callable[[str | None], tuple[ArraySource, ...] | tuple[FolderSource, ...]]
-"""Training and held-out samples, and perhaps those for validation."""
 
-TextLoader = Callable[[str | None], tuple[Texts, ...]]
-
-
-def _sample(argument: str | None) -> tuple[ArraySource, ...]:
+def sample(argument: str | None) -> tuple[ArraySource, ...]:
+    """The bundled sample of Fashion-MNIST."""
     if argument:
         raise UserError("fashion-mnist-sample takes no argument; it is part of the package")
     return npz.load(SAMPLE_FILE, name="fashion-mnist-sample", augmentation=fashion_mnist.AUGMENTATION)
 
 
-def _npz(argument: str | None) -> tuple[ArraySource, ...]:
+def archive(argument: str | None) -> tuple[ArraySource, ...]:
+    """Arrays of a user's own."""
     if not argument:
         raise UserError("npz: names no file; write npz:FILE")
     return npz.load(Path(argument).expanduser(), name=f"npz:{argument}")
-
-
-LOADERS: dict[str, Loader] = {
-    "fashion-mnist": fashion_mnist.load,
-    "fashion-mnist-sample": _sample,
-    "cifar10": cifar.load_cifar10,
-    "cifar100": cifar.load_cifar100,
-    "imagefolder": imagefolder.load,
-    "npz": _npz,
-}
-
-TEXT_LOADERS: dict[str, TextLoader] = {
-    "tsv": tsv.load,
-    "sst5": glue.load_sst5,
-    "mnli": glue.load_mnli,
-    "mnli-mm": glue.load_mnli_mismatched,
-    "hf": hub.load,
-}
-
-
-def is_text(name: str) -> bool:
-    """Whether a data name stands for texts."""
-    return name.partition(":")[0] in TEXT_LOADERS
 
 
 def load_data(
@@ -88,7 +61,7 @@ def load_data(
     Raises:
         UserError: an unknown name (with near matches), unusable data, texts without a tokenizer.
     """
-    _check_known(name)
+    check_known(name)
     head, _, argument = name.partition(":")
     if calibration < 0:
         raise UserError(f"{setting('calibration_samples', calibration)}: a number of samples, 0 or more")
@@ -101,26 +74,11 @@ def load_data(
         return _divided(texts, validation, names, notes, name=name, calibration=calibration, seed=seed)
     parts: tuple[Any, ...] = LOADERS[head](argument or None)
     if _is_name(validation):
-        _check_known(validation, of_texts=False)
+        check_known(validation, of_texts=False)
         other, _, where = validation.partition(":")
         parts = (*parts[:2], LOADERS[other](where or None)[-1])
     names = parts[0].names if isinstance(parts[0], FolderSource) else ()
     return _divided(parts, validation, names, (), name=name, calibration=calibration, seed=seed)
-
-
-def _check_known(name: str, *, of_texts: bool | None = None) -> None:
-    """Refuse what is no name of data, or not of the kind of data that is asked for."""
-    known = {**LOADERS, **TEXT_LOADERS}
-    if not isinstance(name, str):
-        raise UserError(f"{kind_of(name)} is no name of data; known: {', '.join(sorted(known))}")
-    head, _, argument = name.partition(":")
-    if head not in known:
-        raise UserError(f"unknown data '{shown(name)}'; {near_matches(head, known)}")
-    if "\0" in argument or max(len(os.fsencode(part)) for part in argument.split("/")) > 255:
-        raise UserError(f"data {shown(name)}: no such file or folder")
-    if of_texts is not None and of_texts != (head in TEXT_LOADERS):
-        what = "texts" if of_texts else "images"
-        raise UserError(f"{setting('validation', name)}: the data are {what}, and so must these be")
 
 
 def _is_name(validation: str | None) -> TypeGuard[str]:
@@ -175,7 +133,7 @@ def _parted(heldout: S, count: int, *, name: str) -> tuple[S, S]:
 
 def _other_texts(name: str, names: tuple[str, ...]) -> Texts:
     """The held-out texts of other data, or all of a table without parts, labelled as these classes are."""
-    _check_known(name, of_texts=True)
+    check_known(name, of_texts=True)
     head, _, argument = name.partition(":")
     if head == "tsv":
         parts = tsv.parts_of(argument or None)

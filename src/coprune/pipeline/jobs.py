@@ -11,7 +11,7 @@ from torch import nn
 
 from coprune.bounds import Calibration
 from coprune.data import DataSet, load_data
-from coprune.data.registry import is_text
+from coprune.data.names import is_text
 from coprune.distributed.collectives import check_same, first_goes_ahead, on_first
 from coprune.errors import UserError, setting
 from coprune.measure.memory import check_batches

@@ -1,0 +1,65 @@
+"""Which data names there are. Knows nothing of torch, so that a mistyped one is answered at once.
+
+A name is ``kind`` or ``kind:where``, such as ``fashion-mnist`` or ``npz:digits.npz``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from coprune.errors import UserError, near_matches, setting, shown
+from coprune.lazy import Registry
+
+Loader = Callable[[str | None], tuple[Any, ...]]
+"""From what stands behind the colon to training and held-out samples, and perhaps those for validation."""
+
+LOADERS: Registry[Loader] = Registry(
+    "data",
+    {
+        "fashion-mnist": "coprune.data.fashion_mnist:load",
+        "fashion-mnist-sample": "coprune.data.registry:sample",
+        "cifar10": "coprune.data.cifar:load_cifar10",
+        "cifar100": "coprune.data.cifar:load_cifar100",
+        "imagefolder": "coprune.data.imagefolder:load",
+        "npz": "coprune.data.registry:archive",
+    },
+)
+
+TEXT_LOADERS: Registry[Loader] = Registry(
+    "data",
+    {
+        "tsv": "coprune.data.tsv:load",
+        "sst5": "coprune.data.glue:load_sst5",
+        "mnli": "coprune.data.glue:load_mnli",
+        "mnli-mm": "coprune.data.glue:load_mnli_mismatched",
+        "hf": "coprune.data.hub:load",
+    },
+)
+
+
+def is_text(name: str) -> bool:
+    """Whether a data name stands for texts."""
+    return name.partition(":")[0] in TEXT_LOADERS
+
+
+def check_known(name: str, *, of_texts: bool | None = None) -> None:
+    """Refuse what is no name of data, or not of the kind of data that is asked for.
+
+    Raises:
+        UserError: with near matches.
+    """
+    known = [*LOADERS, *TEXT_LOADERS]
+    if not isinstance(name, str):
+        from coprune.given import kind_of
+
+        raise UserError(f"{kind_of(name)} is no name of data; known: {', '.join(sorted(known))}")
+    head, _, argument = name.partition(":")
+    if head not in known:
+        raise UserError(f"unknown data '{shown(name)}'; {near_matches(head, known)}")
+    if "\0" in argument or max(len(os.fsencode(part)) for part in argument.split("/")) > 255:
+        raise UserError(f"data {shown(name)}: no such file or folder")
+    if of_texts is not None and of_texts != (head in TEXT_LOADERS):
+        what = "texts" if of_texts else "images"
+        raise UserError(f"{setting('validation', name)}: the data are {what}, and so must these be")
