@@ -27,7 +27,7 @@ from coprune.measure.accuracy import check_outputs
 from coprune.measure.memory import check_batches
 from coprune.plan import GroupDecision, Skipped
 from coprune.recovery import Recovered, kept_outputs, recovered
-from coprune.statistics import Profile, Statistic, gather
+from coprune.statistics import Calibration, Profile, Statistic, collect
 from coprune.surgery import sound
 from coprune.tracing.forward import FAILURES, Inputs, check_takes, moved, part_of, taking
 from coprune.training import Recipe
@@ -246,7 +246,8 @@ def gather_for(
     if isinstance(source, MemorySource) and any(s.per_class for s in missing.values()):
         check_classes(source.labels, classes, where="calibration samples")
     try:
-        found = gather(model, prepared.units.groups, source, missing.values(), classes=classes, device=device)
+        calibration = Calibration(model, prepared.units.groups, source, classes, device=device)
+        found = collect(calibration, missing.values())
     except UserError:
         raise
     except FAILURES:
@@ -256,7 +257,7 @@ def gather_for(
             with within(name_of(source)):
                 check_takes(model, moved(batch.inputs, device))
         raise
-    return Profile(prepared.units.groups, prepared.cost, {**have, **found}, device)
+    return Profile(prepared.units.groups, {**have, **found}, device)
 
 
 def gather_few(
@@ -272,7 +273,7 @@ def gather_few(
     few = in_memory([next(iter(source.batches(max(2, world()))))])
     # A batch a sample: every process has one.
     groups = prepared.units.groups
-    return gather(model, groups, few, statistics, classes=classes, batch_size=1, device=device)
+    return collect(Calibration(model, groups, few, classes, batch_size=1, device=device), statistics)
 
 
 def measured_for(

@@ -1,22 +1,20 @@
-"""Statistics of behaviour: streamed, mergeable, each gathered once. Knows nothing of methods."""
+"""Statistics of behaviour: streamed, mergeable, each collected once. Knows nothing of methods."""
 
-from coprune.statistics.collect import Profile, gather
-from coprune.statistics.input_covariance import Consumer
-from coprune.statistics.requirements import (
-    ClassMoments,
-    ConsumerCovariance,
-    Importance,
-    Statistic,
-    WeightScore,
-)
+from coprune.statistics.class_moments import ClassMoments
+from coprune.statistics.collect import Calibration, Collector, Profile, Statistic, collect
+from coprune.statistics.input_covariance import Consumer, ConsumerCovariance
+from coprune.statistics.torch_pruning_scores import Importance
+from coprune.statistics.weights import L1Norm
 
 __all__ = [
+    "Calibration",
     "ClassMoments",
+    "Collector",
     "Consumer",
     "ConsumerCovariance",
     "Importance",
+    "L1Norm",
     "Profile",
     "Statistic",
-    "WeightScore",
-    "gather",
+    "collect",
 ]

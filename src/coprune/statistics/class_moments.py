@@ -1,44 +1,57 @@
-"""Collectors: hooks that turn activations into statistics while a batch passes, and keep nothing else."""
+"""Class-conditional moments of every unit, gathered by hooks while the batches pass."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
-from coprune.statistics.moments import Moments, batch_moments, to_grid
-from coprune.statistics.requirements import ClassMoments
+from coprune.statistics.collect import Calibration
+from coprune.statistics.moments import Moments, batch_moments, merge, to_grid
+from coprune.tracing.hooks import Hook, hooked
 from coprune.tracing.patches import pick_channels
 
-
-class Collector(Protocol):
-    """Gathers one statistic over the batches of a pass."""
-
-    def attach(self, model: nn.Module) -> list[RemovableHandle]:
-        """Put hooks on the model."""
-        ...
-
-    def start_batch(self, labels: Tensor, *, start: int) -> None:
-        """Told before every batch.
-
-        Args:
-            labels: ``[N]``, on the model's device.
-            start: number of the batch's first sample among all; other processes may have those before it.
-        """
-        ...
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What was gathered by all processes, by name, on the CPU; every process must ask."""
-        ...
-
+Where = Literal["consumer", "producer"]
+"""Where activations are read: ``consumer``, what the next layer reads (behind batch norm, activation
+and pooling); ``producer``, what the layer itself puts out. *Open* in CoSeP."""
 
 NARROW = 4096
 """Values a sample of a group up to which it waits for the other groups of the batch: a few hundred small
 operations a batch cost more than the same sums in one piece."""
+
+
+@dataclass(frozen=True)
+class ClassMoments:
+    """Class-conditional means and variances of every unit.
+
+    Attributes:
+        grid: cells a side of the pixel grid; 1 is the average over all pixels, 0 every pixel.
+        at: where the activation is read.
+    """
+
+    grid: int = 1
+    at: Where = "consumer"
+    per_class: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        """Name of the statistic's file."""
+        return f"class_moments-{self.at}-grid{self.grid}"
+
+    def collect(self, calibration: Calibration) -> MomentsCollector:
+        """See :class:`coprune.statistics.Statistic`."""
+        return MomentsCollector(self, calibration.groups, classes=calibration.classes)
+
+    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Moments:
+        """Moments ``[C, U, G]`` of a group."""
+        return Moments.named(tensors, group.name)
 
 
 class GroupMoments:
@@ -52,12 +65,12 @@ class GroupMoments:
         self._found: dict[tuple[str, ...], Moments] = {}
 
     def start_batch(self, labels: Tensor, *, start: int) -> None:
-        """See :class:`Collector`."""
+        """See :class:`coprune.statistics.collect.Collector`."""
         self._take_waiting()
         # Only classes of the batch are touched, so that a batch costs the same however many there are.
         self._present, self._labels = labels.unique(return_inverse=True)
 
-    def merge(self, group: ChannelGroup, values: Tensor) -> None:
+    def add(self, group: ChannelGroup, values: Tensor) -> None:
         """Take in the values of a batch, ``[N, U, cells]``; of every group once."""
         self._shapes[group.name] = values.shape[1:]
         if values[0].numel() > NARROW:
@@ -83,66 +96,47 @@ class GroupMoments:
         mine: dict[str, Parts] = {}
         for names, moments in self._found.items():
             sizes = [self._shapes[name].numel() for name in names]
-            mean, m2 = (t.flatten(1).split(sizes, 1) for t in (moments.mean, moments.m2))
-            for name, *parts in zip(names, mean, m2, strict=True):
+            parts = (t.flatten(1).split(sizes, 1) for t in (moments.mean, moments.m2))
+            for name, mean, m2 in zip(names, *parts, strict=True):
                 shape = (self._classes, *self._shapes[name])
-                mine[name] = {"count": moments.count} | {
-                    key: part.reshape(shape) for key, part in zip(("mean", "m2"), parts, strict=True)
-                }
-        found = merged(mine, _both)
+                mine[name] = {"count": moments.count, "mean": mean.reshape(shape), "m2": m2.reshape(shape)}
+        found = merged(mine, merge)
         return {f"{name}/{part}": t.cpu() for name, parts in found.items() for part, t in parts.items()}
-
-
-def _both(a: Parts, b: Parts) -> Parts:
-    return vars(Moments(**a).merge(Moments(**b)))
 
 
 class MomentsCollector(GroupMoments):
     """Class-conditional moments of every group, see :class:`coprune.statistics.moments.Moments`.
 
-    Coupled groups have no one producer whose output were theirs: they are looked at where they are read.
+    Coupled groups have no one producer whose output were theirs: they are described where they are read.
     """
 
     def __init__(self, wanted: ClassMoments, groups: tuple[ChannelGroup, ...], *, classes: int) -> None:
         super().__init__(classes=classes)
         self._wanted, self._groups = wanted, groups
 
-    def attach(self, model: nn.Module) -> list[RemovableHandle]:
-        handles = []
+    @contextmanager
+    def attached(self, model: nn.Module) -> Iterator[None]:
+        """See :class:`coprune.statistics.collect.Collector`."""
+        read: list[tuple[str, Hook]] = []
+        put_out: list[tuple[str, Hook]] = []
         for group in self._groups:
             coupled = group.kind == "coupled"
             if self._wanted.at == "consumer" or coupled:
                 # A group that several layers read is described by what the first of them reads; a
                 # stream by what the last reads, which has everything that was added to it.
                 name, channels = list(group.channels("consumer").items())[-1 if coupled else 0]
-
-                def read(
-                    layer: nn.Module,
-                    inputs: tuple[Tensor, ...],
-                    group: ChannelGroup = group,
-                    channels: Tensor = channels,
-                ) -> None:
-                    self._add(group, layer, inputs[0].detach(), channels)
-
-                handles.append(model.get_submodule(name).register_forward_pre_hook(read))
+                read.append((name, partial(self._see, group, channels.flatten())))
             else:
                 channels = group.channels("producer")[group.name]
+                put_out.append((group.name, partial(self._see, group, channels.flatten())))
+        with hooked(model, read, before=True), hooked(model, put_out):
+            yield
 
-                def made(
-                    layer: nn.Module,
-                    inputs: tuple[Tensor, ...],
-                    output: Tensor,
-                    group: ChannelGroup = group,
-                    channels: Tensor = channels,
-                ) -> None:
-                    self._add(group, layer, output.detach(), channels)
-
-                handles.append(model.get_submodule(group.name).register_forward_hook(made))
-        return handles
-
-    def _add(self, group: ChannelGroup, layer: nn.Module, activation: Tensor, channels: Tensor) -> None:
+    def _see(self, group: ChannelGroup, channels: Tensor, layer: nn.Module, *passed: Any) -> None:
+        """``passed``: the layer's inputs and, behind it, its output."""
+        activation = passed[-1] if isinstance(passed[-1], Tensor) else passed[-1][0]
         axis = unit_axis(layer)
-        own = pick_channels(activation, channels.flatten(), axis=axis)
+        own = pick_channels(activation.detach(), channels, axis=axis)
         cells = to_grid(own, units=group.size, grid=self._wanted.grid or None, last=axis == -1)
         # The channels of a block are so many more cells of one unit.
-        self.merge(group, cells.reshape(len(cells), group.size, -1))
+        self.add(group, cells.reshape(len(cells), group.size, -1))

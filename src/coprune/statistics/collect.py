@@ -1,34 +1,133 @@
-"""Gather every declared statistic, each once: one pass for all activations, one for each gradient."""
+"""Collect every declared statistic of a model's groups, each once, in one pass over the samples.
+
+A statistic is a value: the method that needs it declares it, and it says itself how it is collected and
+what it says of a group (:class:`Statistic`). A new one is one file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from coprune.data import Source
-from coprune.data.sharding import own_batches, own_steps
-from coprune.groups import ChannelGroup, CostModel
+from coprune.data.sharding import OwnBatch, own_batches, own_steps
+from coprune.distributed.world import own
+from coprune.groups import ChannelGroup
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.progress import track
-from coprune.statistics.class_moments import Collector, MomentsCollector
-from coprune.statistics.fisher import output_sensitivity, reached_places
-from coprune.statistics.input_covariance import Consumer, ConsumerCollector, consumers_of
-from coprune.statistics.moments import Moments
-from coprune.statistics.requirements import (
-    ClassMoments,
-    ConsumerCovariance,
-    Importance,
-    Statistic,
-    Streamed,
-    WeightScore,
-)
-from coprune.statistics.torch_pruning_scores import importances
-from coprune.statistics.weights import SCORES
 from coprune.tracing.forward import logits_of, moved
+
+T = TypeVar("T")
+S = TypeVar("S", covariant=True)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A model, its groups and the samples that describe them: all that a statistic is collected from.
+
+    Attributes:
+        model: unpruned.
+        groups: the units to describe.
+        source: calibration samples.
+        classes: number of classes ``C`` of the data.
+        batch_size: samples of a pass, forward or backward.
+        device: where to compute.
+        label: of the progress bars.
+    """
+
+    model: nn.Module
+    groups: tuple[ChannelGroup, ...]
+    source: Source
+    classes: int
+    batch_size: int = 250
+    device: str = "cpu"
+    label: str = "profile"
+    _made: dict[Callable[[Calibration], Any], Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def ready(self) -> nn.Module:
+        """The model on its device, in evaluation mode."""
+        return self.model.to(self.device).eval()
+
+    def batches(
+        self, what: str = "", *, size: int = 0, chosen: Sequence[int] | None = None
+    ) -> Iterator[OwnBatch]:
+        """One pass: the batches of this process, on the device, with progress.
+
+        Args:
+            what: the pass is for, behind the label.
+            size: samples of a batch; 0: ``batch_size``.
+            chosen: numbers of the batches to take, ascending; None: all.
+
+        Raises:
+            UserError: labels outside the classes of the data.
+        """
+        size = size or self.batch_size
+        steps = own_steps(self.source, size) if chosen is None else len(own(chosen))
+        own_ones = own_batches(self.source, size, chosen=chosen)
+        for batch in track(own_ones, label=", ".join(filter(None, (self.label, what))), total=steps):
+            check_labels(batch.labels, self.classes)
+            yield batch._replace(inputs=moved(batch.inputs, self.device), labels=batch.labels.to(self.device))
+
+    def once(self, make: Callable[[Calibration], T]) -> T:
+        """What several statistics need, made by the first that asks."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return self._made[make]
+
+
+class Collector(Protocol):
+    """Gathers one statistic over the batches of the common pass."""
+
+    def attached(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Within the context, hooks on the model see what passes."""
+        ...
+
+    def start_batch(self, labels: Tensor, *, start: int) -> None:
+        """Called before every batch.
+
+        Args:
+            labels: ``[N]``, on the model's device.
+            start: number of the batch's first sample among all; other processes may have those before it.
+        """
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What all processes gathered, by name, on the CPU; every process must ask."""
+        ...
+
+
+class Statistic(Protocol):
+    """What a method may ask to see of every group."""
+
+    @property
+    def key(self) -> str:
+        """Name of the statistic's file."""
+        ...
+
+    @property
+    def per_class(self) -> bool:
+        """Whether every class must have samples."""
+        ...
+
+    def collect(self, calibration: Calibration) -> Mapping[str, Tensor] | Collector:
+        """The statistic, name → tensor on the CPU, or what gathers it while the samples pass."""
+        ...
+
+    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Any:
+        """What was collected of one group."""
+        ...
+
+
+class _Readable(Protocol[S]):
+    @property
+    def key(self) -> str: ...
+
+    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> S: ...
 
 
 @dataclass(frozen=True)
@@ -37,117 +136,42 @@ class Profile:
 
     Attributes:
         groups: what can be removed.
-        cost: what the groups cost.
         tensors: statistic key → name → tensor.
         device: where a method that computes much may compute.
     """
 
     groups: tuple[ChannelGroup, ...]
-    cost: CostModel
     tensors: Mapping[str, Mapping[str, Tensor]]
     device: str = "cpu"
 
-    def moments(self, wanted: ClassMoments, group: ChannelGroup) -> Moments:
-        """Class-conditional moments of a group."""
-        found = self.tensors[wanted.key]
-        count, mean, m2 = (found[f"{group.name}/{part}"] for part in ("count", "mean", "m2"))
-        return Moments(count, mean, m2)
-
-    def weight_score(self, wanted: WeightScore, group: ChannelGroup) -> Tensor:
-        """A score read off the weights, ``[U]`` float64; empty when the group has none."""
-        return self.tensors[wanted.key][group.name]
-
-    def importance(self, wanted: Importance, group: ChannelGroup) -> Tensor:
-        """An importance by Torch-Pruning, ``[U]`` float64; empty when the group has none."""
-        return self.tensors[wanted.key][group.name]
-
-    def consumers(self, wanted: ConsumerCovariance, group: ChannelGroup) -> tuple[Consumer, ...]:
-        """What the group's consumers read, and what their errors cost."""
-        return consumers_of(dict(self.tensors[wanted.key]), group)
+    def of(self, wanted: _Readable[T], group: ChannelGroup) -> T:
+        """What a statistic says of a group."""
+        return wanted.of_group(self.tensors[wanted.key], group)
 
 
-def gather(
-    model: nn.Module,
-    groups: tuple[ChannelGroup, ...],
-    source: Source,
-    statistics: Iterable[Statistic],
-    *,
-    classes: int,
-    batch_size: int = 250,
-    device: str = "cpu",
-    label: str = "profile",
-) -> dict[str, dict[str, Tensor]]:
-    """Gather statistics of a model over a source; each process over its share, merged exactly.
+def collect(calibration: Calibration, statistics: Iterable[Statistic]) -> dict[str, dict[str, Tensor]]:
+    """Collect statistics; each process over its share of the samples, merged exactly.
 
     Args:
-        model: evaluated in evaluation mode.
-        groups: the units to describe.
-        source: calibration samples.
-        statistics: what to gather; several methods may ask for the same.
-        classes: number of classes ``C`` of the data.
-        batch_size: samples of a forward pass.
-        device: where to compute.
-        label: of the progress bar.
+        calibration: what they are collected from; read only as far as a statistic needs it.
+        statistics: several methods may ask for the same.
 
     Returns:
-        Statistic key → name → tensor on the CPU, float64. For weight scores alone the source is not
-        read; importances that need no gradients read one sample of it.
+        Statistic key → name → tensor on the CPU, float64.
 
     Raises:
         UserError: labels outside the classes of data or model, NaN or Inf in the model's output, or
             importances of a model that cannot be traced.
     """
-    found: dict[str, dict[str, Tensor]] = {}
-    collectors: dict[str, Collector] = {}
-    ranked: dict[str, Importance] = {}
-    sensitive: list[ConsumerCovariance] = []
-    for wanted in statistics:
-        if isinstance(wanted, WeightScore):
-            score = SCORES[wanted.kind]
-            found[wanted.key] = {g.name: score(model, g) for g in groups}
-        elif isinstance(wanted, ClassMoments):
-            collectors[wanted.key] = MomentsCollector(wanted, groups, classes=classes)
-        elif isinstance(wanted, ConsumerCovariance):
-            sensitive.append(wanted)
-        elif isinstance(wanted, Importance):
-            ranked[wanted.key] = wanted
-        elif isinstance(wanted, Streamed):
-            collectors[wanted.key] = wanted.collector(groups, classes=classes)
-        else:
-            measured = wanted.measure(model, groups, source, classes=classes, device=device, label=label)
-            found[wanted.key] = dict(measured)
-    if ranked:
-        kinds = [wanted.kind for wanted in ranked.values()]
-        by_kind = importances(
-            model, groups, source, kinds, classes=classes, batch_size=batch_size, device=device, label=label
-        )
-        found.update({key: by_kind[wanted.kind] for key, wanted in ranked.items()})
-    costs: dict[str, Tensor] = {}
-    if sensitive:
-        costs = output_sensitivity(
-            model, groups, source, batch_size=batch_size, device=device, label=f"{label}, sensitivity"
-        )
-        reached = reached_places(model, groups, source, batch_size=batch_size, device=device)
-        for covariance in sensitive:
-            collectors[covariance.key] = ConsumerCollector(
-                covariance, groups, samples=len(source), classes=classes, reached=reached
-            )
-    if not collectors:
-        return found
-    model.to(device).eval()
-    with ExitStack() as hooks:
-        for collector in collectors.values():
-            for handle in collector.attach(model):
-                hooks.enter_context(handle)
-        with torch.no_grad():
-            steps = own_steps(source, batch_size)
-            for batch in track(own_batches(source, batch_size), label=label, total=steps):
-                check_labels(batch.labels, classes)
-                labels = batch.labels.to(device)
+    started = {wanted.key: wanted.collect(calibration) for wanted in statistics}
+    collectors = {key: c for key, c in started.items() if not isinstance(c, Mapping)}
+    if collectors:
+        model = calibration.ready()
+        with ExitStack() as hooks, torch.no_grad():
+            for collector in collectors.values():
+                hooks.enter_context(collector.attached(model))
+            for batch in calibration.batches():
                 for collector in collectors.values():
-                    collector.start_batch(labels, start=batch.start)
-                check_logits(logits_of(model, moved(batch.inputs, device)), labels)
-    found.update({key: collector.tensors() for key, collector in collectors.items()})
-    for covariance in sensitive:
-        found[covariance.key] |= costs
-    return found
+                    collector.start_batch(batch.labels, start=batch.start)
+                check_logits(logits_of(model, batch.inputs), batch.labels)
+    return {key: dict(c) if isinstance(c, Mapping) else c.tensors() for key, c in started.items()}

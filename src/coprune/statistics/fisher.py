@@ -1,12 +1,12 @@
-"""What an error of a consumer's output costs, and which places of it have a say at all.
+"""What an error of a consumer's output costs, and which positions of it can reach the prediction at all.
 
 Shapes: ``O`` outputs of a consumer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import TypeGuard
 
@@ -15,16 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from coprune.data import Source
-from coprune.data.sharding import own_batches, own_steps
 from coprune.data.subsample import spread_batches
 from coprune.distributed.collectives import Parts, merged
 from coprune.distributed.world import own
 from coprune.groups import ChannelGroup
 from coprune.layers import channel_count, is_linear
 from coprune.progress import track
+from coprune.statistics.collect import Calibration
+from coprune.statistics.moments import merge
 from coprune.tracing.active_positions import has_tokens, learn_reach
 from coprune.tracing.forward import Inputs, copied, logits_of, moved, part_of, samples_in
+from coprune.tracing.hooks import hooked
 
 SENSITIVE_TEXTS = 250
 """Texts whose gradients are taken: a mean square needs fewer than a covariance, and a backward pass is
@@ -33,44 +34,84 @@ dear. Of images all are."""
 _PROBES = 16
 
 
-def output_sensitivity(
-    model: nn.Module,
-    groups: Iterable[ChannelGroup],
-    source: Source,
-    *,
-    batch_size: int,
-    device: str,
-    label: str,
-) -> dict[str, Tensor]:
+def output_sensitivity(calibration: Calibration) -> dict[str, Tensor]:
     """Mean square gradient by every output of every consumer.
 
     The loss is the model's own log-likelihood: classes are drawn from what it predicts (Fisher
-    information, not the empirical one), so no label is read.
+    information, not the empirical one), so no label counts.
 
     Args:
-        model: in evaluation mode; its parameters' gradients are left alone.
-        groups: whose consumers to look at.
-        source: calibration samples, floating-point.
-        batch_size: samples of a backward pass.
-        device: where to compute.
-        label: of the progress bar.
+        calibration: the parameters' gradients are left alone; of texts, a part of the samples is taken.
 
     Returns:
-        ``group/layer/sensitivity`` → ``[O]``: the mean over samples and places of a convolution; over
+        ``group/layer/sensitivity`` → ``[O]``: the mean over samples and positions of a convolution; over
         samples the sum of all tokens, of which only some count. Of a layer that runs several times, the
         sum of its runs.
     """
-    model.to(device).eval()
-    keys = _keys(groups)
-    sums: dict[str, Parts] = {}
-    roots: list[GradientEdge] = []
-    samples, ran = 0, set[str]()
+    model = calibration.ready()
+    keys = _keys(calibration.groups)
+    first = moved(next(iter(calibration.source.batches(1)))[0], calibration.device)
+    squares = _SquaredGradients(_apart_from_input(model, keys, first))
+    drawing = _Drawing(calibration.batch_size)
+    with hooked(model, {name: partial(squares.watch, name) for name in keys}):
+        for start, inputs in _passed(calibration, images=isinstance(first, Tensor)):
+            squares.start_batch(samples_in(inputs))
+            # The loader's own tensor is not to be marked; the first layer may work in place.
+            end = inputs.detach().requires_grad_() if _differentiable(inputs) else None
+            with torch.enable_grad():
+                logits = logits_of(model, copied(inputs if end is None else end))
+                drawn = drawing.classes(logits.detach().softmax(1).cpu(), start=start)
+                loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
+                # All gradients on the way to the input, and to layers that do not depend on it.
+                ends = squares.roots if end is None else [get_gradient_edge(end), *squares.roots]
+                torch.autograd.grad(loss, ends, allow_unused=bool(squares.apart))
+    means = squares.means()
+    for name in keys.keys() - means.keys():  # the model's output does not depend on it
+        count = channel_count(model.get_submodule(name), "output") or 0
+        means[name] = torch.zeros(count, dtype=torch.float64)
+    return {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}
 
-    def watch(layer: nn.Module, _: Sequence[Tensor], output: Tensor, name: str) -> Tensor | None:
+
+def _passed(calibration: Calibration, *, images: bool) -> Iterator[tuple[int, Inputs]]:
+    """The batches whose gradients are taken, each with the number of its first sample."""
+    if images:
+        for batch in calibration.batches("sensitivity"):
+            yield batch.start, batch.inputs
+        return
+    texts = spread_batches(calibration.source, SENSITIVE_TEXTS, batch_size=calibration.batch_size)
+    starts = accumulate((samples_in(inputs) for inputs in texts), initial=0)
+    mine = own(list(zip(starts, texts, strict=False)))
+    for start, inputs in track(mine, label=f"{calibration.label}, sensitivity", total=len(mine)):
+        yield start, moved(inputs, calibration.device)
+
+
+class _SquaredGradients:
+    """Sums of squared gradients by the outputs of layers.
+
+    Attributes:
+        apart: layers that gradients on the way to the input pass by.
+        roots: of these, where to take the gradients of this batch to.
+    """
+
+    def __init__(self, apart: set[str]) -> None:
+        self.apart = apart
+        self.roots: list[GradientEdge] = []
+        self._sums: dict[str, Parts] = {}
+        self._samples, self._ran = 0, set[str]()
+
+    def start_batch(self, samples: int) -> None:
+        """Called before every batch."""
+        self._samples = samples
+        self._ran.clear()
+        self.roots.clear()
+
+    def watch(self, name: str, layer: nn.Module, _: Sequence[Tensor], output: Tensor) -> Tensor | None:
+        """A hook behind a layer."""
         axis = output.ndim - 1 if is_linear(layer) else 1
         # An error of a layer that runs several times is made, and costs, in all of its runs.
-        first = name not in ran
-        ran.add(name)
+        first = name not in self._ran
+        self._ran.add(name)
+        samples = self._samples
         tokens = has_tokens(layer, output, samples=samples)
 
         def add(gradient: Tensor) -> None:
@@ -78,74 +119,41 @@ def output_sensitivity(
             total = rows.square().sum(0, dtype=torch.float64)
             count = (samples if tokens else len(rows)) if first else 0
             part = {"sum": total, "count": total.new_tensor(count)}
-            sums[name] = _added(sums[name], part) if name in sums else part
+            self._sums[name] = merge(self._sums[name], part) if name in self._sums else part
 
         frozen = not output.requires_grad
         if frozen:  # and no floating-point input before it; what follows may work in place
             output = output.requires_grad_().clone()
-        if name in apart:
-            roots.append(get_gradient_edge(output))
+        if name in self.apart:
+            self.roots.append(get_gradient_edge(output))
         # On the tensor, so that an activation that works in place afterwards does no harm.
         output.register_hook(add)
         return output if frozen else None
 
-    first, _ = next(iter(source.batches(1)))
-    apart = _apart_from_input(model, keys, moved(first, device))
-    batches: Iterable[tuple[int, Inputs]] = ((b.start, b.inputs) for b in own_batches(source, batch_size))
-    steps = own_steps(source, batch_size)
-    if not isinstance(first, Tensor):
-        texts = spread_batches(source, SENSITIVE_TEXTS, batch_size=batch_size)
-        starts = accumulate((samples_in(inputs) for inputs in texts), initial=0)
-        batches = own(list(zip(starts, texts, strict=False)))
-        steps = len(own(texts))
-    drawing = _Drawing(batch_size)
-    with ExitStack() as hooks:
-        for name in keys:
-            layer = model.get_submodule(name)
-            hooks.enter_context(layer.register_forward_hook(lambda m, i, o, name=name: watch(m, i, o, name)))
-        for start, inputs in track(batches, label=label, total=steps):
-            with torch.enable_grad():
-                # The loader's own tensor is not to be marked; the first layer may work in place.
-                x = moved(inputs, device)
-                roots.clear()
-                ran.clear()
-                samples = samples_in(x)
-                end = x.detach().requires_grad_() if _differentiable(x) else None
-                x = x if end is None else end
-                logits = logits_of(model, copied(x))
-                drawn = drawing.classes(logits.detach().softmax(1).cpu(), start=start)
-                loss = F.cross_entropy(logits, drawn.to(device), reduction="sum")
-                # All gradients on the way to the input, and to layers that do not depend on it.
-                ends = roots if end is None else [get_gradient_edge(end), *roots]
-                torch.autograd.grad(loss, ends, allow_unused=bool(apart))
-    whole = merged(sums, _added)
-    means = {name: (parts["sum"] / parts["count"]).cpu() for name, parts in whole.items()}
-    for name in keys.keys() - means.keys():  # the model's output does not depend on it
-        count = channel_count(model.get_submodule(name), "output") or 0
-        means[name] = torch.zeros(count, dtype=torch.float64)
-    return {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}
+    def means(self) -> dict[str, Tensor]:
+        """Mean squares of all processes, ``[O]`` on the CPU, by layer."""
+        whole = merged(self._sums, merge)
+        return {name: (parts["sum"] / parts["count"]).cpu() for name, parts in whole.items()}
 
 
 def _apart_from_input(model: nn.Module, names: Iterable[str], inputs: Inputs) -> set[str]:
-    """Layers that gradients on the way to the input pass by: all of them, where it has no gradient.
+    """Layers that gradients on the way to the input pass by: all of them where the input has none.
 
     Others run on a learned query or a fixed time step.
     """
     found = set(names)
     if not _differentiable(inputs):
         return found
+
+    def note(name: str, _: nn.Module, __: object, output: Tensor) -> None:
+        if output.requires_grad:
+            found.discard(name)
+
     trained = [p for p in model.parameters() if p.requires_grad]
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        with ExitStack() as hooks, torch.enable_grad():
-            for name in names:
-
-                def note(_: nn.Module, __: object, output: Tensor, name: str = name) -> None:
-                    if output.requires_grad:
-                        found.discard(name)
-
-                hooks.enter_context(model.get_submodule(name).register_forward_hook(note))
+        with hooked(model, {name: partial(note, name) for name in names}), torch.enable_grad():
             logits_of(model, copied(inputs.detach().requires_grad_()))
     finally:
         for parameter in trained:
@@ -156,10 +164,6 @@ def _apart_from_input(model: nn.Module, names: Iterable[str], inputs: Inputs) ->
 def _differentiable(inputs: Inputs) -> TypeGuard[Tensor]:
     """Whether there is a gradient by the input: images have one, tokens have none."""
     return isinstance(inputs, Tensor) and inputs.is_floating_point()
-
-
-def _added(a: Parts, b: Parts) -> Parts:
-    return {key: a[key] + b[key] for key in a}
 
 
 class _Drawing:
@@ -184,32 +188,25 @@ class _Drawing:
         return torch.multinomial(shares, 1, generator=self._generator)[:, 0]
 
 
-def reached_places(
-    model: nn.Module, groups: Iterable[ChannelGroup], source: Source, *, batch_size: int, device: str
-) -> dict[str, list[Tensor]]:
-    """Which places of what the consumers put out have a say, of layers that are applied to tokens.
+def active_positions(calibration: Calibration) -> dict[str, list[Tensor]]:
+    """Which positions of what the consumers put out can reach the logits, of layers applied to tokens.
 
     Args:
-        model: in evaluation mode; its parameters' gradients are left alone.
-        groups: whose consumers to look at.
-        source: calibration samples; read only where there are tokens.
-        batch_size: as that of the pass in which the places are looked at.
-        device: where to compute.
+        calibration: read only where there are tokens; the batches are those of the common pass.
 
     Returns:
-        ``group/layer`` → a batch's ``[B, places]`` bool, batch by batch of this process.
+        ``group/layer`` → a batch's ``[B, positions]`` bool, batch by batch of this process.
     """
-    model.to(device).eval()
-    keys = _keys(groups)
-    first, _ = next(iter(source.batches(_PROBES)))
+    model, device = calibration.ready(), calibration.device
+    keys = _keys(calibration.groups)
+    first, _ = next(iter(calibration.source.batches(_PROBES)))
     rule = learn_reach(model, moved(part_of(first, slice(_PROBES)), device), list(keys))
-    if not rule.patterns:
-        return {}
     found: dict[str, list[Tensor]] = {}
-    for batch in own_batches(source, batch_size):
-        for name, places in rule.of(moved(batch.inputs, device)).items():
-            for key in keys[name]:
-                found.setdefault(key, []).append(places)
+    if rule.patterns:
+        for batch in calibration.batches("positions"):
+            for name, positions in rule.of(batch.inputs).items():
+                for key in keys[name]:
+                    found.setdefault(key, []).append(positions)
     return found
 
 

@@ -6,18 +6,22 @@ of a flattened map), ``D = U·b``, ``O`` outputs of the consumer, ``C`` classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
 from coprune.layers import filters, is_linear
-from coprune.statistics.requirements import ConsumerCovariance
+from coprune.statistics.collect import Calibration
+from coprune.statistics.fisher import active_positions, output_sensitivity
+from coprune.statistics.moments import merge
+from coprune.tracing.hooks import hooked
 from coprune.tracing.patches import (
     centred_gram,
     draw_positions,
@@ -56,109 +60,144 @@ class Consumer:
     channels: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class ConsumerCovariance:
+    """What the consumers of every group read: mean, covariance, weights, and what their errors cost.
+
+    Attributes:
+        places: positions of a sample that are drawn of each consumer.
+        classes: whether class means are kept too.
+    """
+
+    places: int = 24
+    classes: bool = False
+
+    @property
+    def per_class(self) -> bool:
+        """Whether every class must have samples."""
+        return self.classes
+
+    @property
+    def key(self) -> str:
+        """Name of the statistic's file."""
+        return f"consumer_covariance-{self.places}{'-classes' if self.classes else ''}"
+
+    def collect(self, calibration: Calibration) -> ConsumerCollector:
+        """See :class:`coprune.statistics.Statistic`."""
+        sensitivity = calibration.once(output_sensitivity)
+        return ConsumerCollector(self, calibration, sensitivity, calibration.once(active_positions))
+
+    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> tuple[Consumer, ...]:
+        """The consumers of a group."""
+        return tuple(_consumer(tensors, group, *item) for item in group.channels("consumer").items())
+
+
+def _consumer(tensors: Mapping[str, Tensor], group: ChannelGroup, layer: str, channels: Tensor) -> Consumer:
+    def part(name: str) -> Tensor:
+        return tensors[f"{group.name}/{layer}/{name}"]
+
+    between = None
+    if f"{group.name}/{layer}/class_sum" in tensors:
+        # Classes count the same, however many samples they have.
+        there = part("class_count")
+        means = (part("class_sum") / there.clamp_min(1).unsqueeze(1))[there > 0]
+        means = means - means.mean(0)
+        between = means.T @ means / len(means)
+    covariance = part("m2") / part("count")
+    return Consumer(layer, part("weight"), part("mean"), covariance, between, part("sensitivity"), channels)
+
+
 class ConsumerCollector:
-    """Mean and covariance of what every consumer reads of the group at some places of every sample.
+    """Mean and covariance of what every consumer reads of the group at some positions of every sample.
 
     Every layer that reads a group is one consumer, wherever in its input the group lies; what it reads of
-    other groups (behind a concatenation) is left out.
+    other groups (behind a concatenation) is left out. Streamed, float64.
 
-    Streamed as (count, mean, M2) and merged as Chan et al. (1983) do, float64.
+    Args:
+        wanted: the statistic.
+        calibration: model, groups and samples.
+        sensitivity: see :func:`coprune.statistics.fisher.output_sensitivity`.
+        active: see :func:`coprune.statistics.fisher.active_positions`.
     """
 
     def __init__(
         self,
         wanted: ConsumerCovariance,
-        groups: tuple[ChannelGroup, ...],
-        *,
-        samples: int,
-        classes: int,
-        reached: Mapping[str, Sequence[Tensor]],
+        calibration: Calibration,
+        sensitivity: Mapping[str, Tensor],
+        active: Mapping[str, Sequence[Tensor]],
     ) -> None:
-        self._wanted, self._groups, self._samples, self._classes = wanted, groups, samples, classes
-        self._reached = reached
+        self._wanted, self._calibration = wanted, calibration
+        self._sensitivity, self._active = sensitivity, active
         self._labels = torch.empty(0, dtype=torch.int64)
         self._start, self._batch = 0, -1
-        self._places: dict[str, Tensor] = {}  # of all samples; drawing them costs more than a batch
+        self._positions: dict[str, Tensor] = {}  # of all samples; drawing them costs more than a batch
         self._weights: dict[str, Tensor] = {}
         self._found: dict[str, Parts] = {}
 
-    def attach(self, model: nn.Module) -> list[RemovableHandle]:
-        handles = []
-        for group in self._groups:
+    @contextmanager
+    def attached(self, model: nn.Module) -> Iterator[None]:
+        """See :class:`coprune.statistics.collect.Collector`."""
+        hooks = []
+        for group in self._calibration.groups:
             for name, channels in group.channels("consumer").items():
-                layer = model.get_submodule(name)
-                columns = channels.flatten()
-                key = f"{group.name}/{name}"
-
-                def read(
-                    layer: nn.Module,
-                    inputs: tuple[Tensor, ...],
-                    output: Tensor,
-                    key: str = key,
-                    columns: Tensor = columns,
-                    group: ChannelGroup = group,
-                ) -> None:
-                    self._add(key, layer, inputs[0].detach(), output, columns, group.size)
-
-                handles.append(layer.register_forward_hook(read))
-                weight = filters(layer).detach()[:, columns].double().flatten(1)
+                key, columns = f"{group.name}/{name}", channels.flatten()
+                weight = filters(model.get_submodule(name)).detach()[:, columns].double().flatten(1)
                 self._weights[key] = _narrow(weight, group.size, total=True).cpu()
-        return handles
+                hooks.append((name, partial(self._add, key, columns, group.size)))
+        with hooked(model, hooks):
+            yield
 
     def start_batch(self, labels: Tensor, *, start: int) -> None:
+        """See :class:`coprune.statistics.collect.Collector`."""
         self._labels, self._start = labels, start
         self._batch += 1
 
     def _add(
-        self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor, columns: Tensor, units: int
+        self,
+        key: str,
+        columns: Tensor,
+        units: int,
+        layer: nn.Module,
+        inputs: Sequence[Tensor],
+        output: Tensor,
     ) -> None:
-        at = self._at(key, layer, inputs, output).to(inputs.device)
-        part = pick_channels(inputs, columns, axis=unit_axis(layer))
-        rows = _narrow(read_rows(layer, part, at), units, total=False)
+        read = inputs[0].detach()
+        at = self._at(key, layer, read, output).to(read.device)
+        rows = _narrow(
+            read_rows(layer, pick_channels(read, columns, axis=unit_axis(layer)), at), units, total=False
+        )
         mean = rows.mean(0, dtype=torch.float64)
-        batch = {
-            "count": mean.new_tensor(float(len(rows))),
-            "mean": mean,
-            "m2": centred_gram(rows, mean),
-        }
+        batch = {"count": mean.new_tensor(float(len(rows))), "mean": mean, "m2": centred_gram(rows, mean)}
         if self._wanted.classes:
             each = at.numel() // len(self._labels)
-            labels = F.one_hot(self._labels.repeat_interleave(each), self._classes).double()
-            batch["class_count"], batch["class_sum"] = labels.sum(0), labels.T @ rows.double()
-        self._found[key] = _both(self._found[key], batch) if key in self._found else batch
+            labels = F.one_hot(self._labels.repeat_interleave(each), self._calibration.classes).double()
+            batch |= {"class_count": labels.sum(0), "class_sum": labels.T @ rows.double()}
+        self._found[key] = merge(self._found[key], batch) if key in self._found else batch
 
     def _at(self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
-        """Where to look at this batch, ``[B, P]``."""
-        if key in self._reached:
+        """The positions of this batch, ``[B, P]``."""
+        if key in self._active:
             # Batches of texts are of different widths, so each draws its own.
-            valid = self._reached[key][self._batch]
+            valid = self._active[key][self._batch]
             return draw_valid(f"{key}/{self._start}", valid, wanted=self._wanted.places, seed=0)
         # To a convolution, a window of a sample is a sample.
         each = 1 if is_linear(layer) else len(inputs) // len(self._labels)
         rows = each * len(self._labels)
-        if key not in self._places:
+        if key not in self._positions:
+            samples = each * len(self._calibration.source)
             places = output_positions(layer, output, samples=rows)
-            self._places[key] = draw_positions(
-                key, samples=each * self._samples, places=places, wanted=self._wanted.places, seed=0
+            self._positions[key] = draw_positions(
+                key, samples=samples, places=places, wanted=self._wanted.places, seed=0
             )
-        return self._places[key][each * self._start :][:rows]
+        return self._positions[key][each * self._start :][:rows]
 
     def tensors(self) -> dict[str, Tensor]:
+        """See :class:`coprune.statistics.collect.Collector`."""
         found = {f"{key}/weight": weight for key, weight in self._weights.items()}
-        for key, parts in merged(self._found, _both).items():
+        for key, parts in merged(self._found, merge).items():
             found |= {f"{key}/{part}": t.cpu() for part, t in parts.items()}
-        return found
-
-
-def _both(a: Parts, b: Parts) -> Parts:
-    count = a["count"] + b["count"]
-    delta = b["mean"] - a["mean"]
-    moments = {
-        "count": count,
-        "mean": a["mean"] + delta * (b["count"] / count),
-        "m2": a["m2"] + b["m2"] + delta.outer(delta) * (a["count"] * b["count"] / count),
-    }
-    return moments | {k: a[k] + b[k] for k in ("class_count", "class_sum") if k in b}
+        return {**found, **self._sensitivity}
 
 
 def _narrow(values: Tensor, units: int, *, total: bool) -> Tensor:
@@ -169,30 +208,3 @@ def _narrow(values: Tensor, units: int, *, total: bool) -> Tensor:
         return values
     parts = values.unflatten(-1, (units, cells, each // cells))
     return (parts.sum(-1) if total else parts.mean(-1)).flatten(-2)
-
-
-def consumers_of(tensors: dict[str, Tensor], group: ChannelGroup) -> tuple[Consumer, ...]:
-    """The consumers of a group, from what :class:`ConsumerCollector` and the gradients left."""
-    found = []
-    for layer, channels in group.channels("consumer").items():
-        key = f"{group.name}/{layer}"
-        count, mean = tensors[f"{key}/count"], tensors[f"{key}/mean"]
-        between = None
-        if f"{key}/class_sum" in tensors:
-            # Classes count the same, however many samples they have.
-            there = tensors[f"{key}/class_count"]
-            means = (tensors[f"{key}/class_sum"] / there.clamp_min(1).unsqueeze(1))[there > 0]
-            means = means - means.mean(0)
-            between = means.T @ means / len(means)
-        found.append(
-            Consumer(
-                layer=layer,
-                weight=tensors[f"{key}/weight"],
-                mean=mean,
-                covariance=tensors[f"{key}/m2"] / count,
-                between=between,
-                sensitivity=tensors[f"{key}/sensitivity"],
-                channels=channels,
-            )
-        )
-    return tuple(found)

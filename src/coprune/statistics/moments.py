@@ -11,12 +11,14 @@ Shapes: ``N`` samples of a batch, ``U`` units, ``G`` cells of the pixel grid, ``
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from coprune.distributed.collectives import Parts
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,35 @@ class Moments:
             mine.index_copy_(0, index, found)
 
     def merge(self, other: Moments) -> Moments:
-        """The moments of both sets of samples together (Chan et al. 1983, eq. 2.1)."""
-        n = self.count + other.count
-        share = (other.count / n.clamp_min(1)).view(-1, 1, 1)
-        delta = other.mean - self.mean
-        return Moments(
-            n,
-            self.mean + delta * share,
-            self.m2 + other.m2 + delta.square() * share * self.count.view(-1, 1, 1),
-        )
+        """The moments of both sets of samples together; see :func:`merge`."""
+        return Moments(**merge(vars(self), vars(other)))
+
+    @staticmethod
+    def named(tensors: Mapping[str, Tensor], name: str) -> Moments:
+        """Those stored as ``name/count``, ``name/mean`` and ``name/m2``."""
+        return Moments(*(tensors[f"{name}/{part}"] for part in ("count", "mean", "m2")))
+
+
+def merge(a: Parts, b: Parts) -> dict[str, Tensor]:
+    """What was gathered of two sets of samples, together (Chan et al. 1983, eq. 2.1).
+
+    ``mean`` and ``m2``, if there, are merged as moments of ``count`` samples; all other parts are sums.
+
+    Args:
+        a: ``count`` ``[…]``, ``mean`` ``[…, D]``, ``m2`` ``[…, D]`` or, of outer products, ``[…, D, D]``;
+            ``…`` are classes, or nothing.
+        b: the same parts of other samples.
+    """
+    found = {key: a[key] + b[key] for key in a if key not in ("mean", "m2")}
+    if "mean" in a:
+        delta = b["mean"] - a["mean"]
+        share = (b["count"] / found["count"].clamp_min(1)).view(-1, *[1] * (delta.ndim - 1))
+        weight = share * a["count"].view(share.shape)
+        outer = a["m2"].ndim > delta.ndim
+        square = weight * delta.outer(delta) if outer else weight * delta.square()
+        found["mean"] = a["mean"] + delta * share
+        found["m2"] = a["m2"] + b["m2"] + square
+    return found
 
 
 def to_grid(activation: Tensor, *, units: int, grid: int | None, last: bool = False) -> Tensor:

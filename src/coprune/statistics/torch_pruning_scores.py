@@ -24,16 +24,16 @@ together, which Torch-Pruning's own groups do not know); its classes sum over th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from coprune.data import Source
-from coprune.data.sharding import own_batches, own_steps
 from coprune.data.subsample import evenly
 from coprune.distributed.collectives import summed
 from coprune.distributed.world import own
@@ -44,8 +44,11 @@ from coprune.layers import is_linear, is_transposed
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.models.copies import copied
 from coprune.progress import track
-from coprune.statistics.requirements import ImportanceKind
+from coprune.statistics.collect import Calibration
 from coprune.tracing.forward import Inputs, logits_of, moved, part_of
+
+ImportanceKind = Literal["magnitude", "magnitude_l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"]
+"""One class of Torch-Pruning each."""
 
 SLICED = ("heads", "neurons")
 """Kinds of groups that are slices of linear layers, and no nodes of a dependency graph."""
@@ -64,62 +67,78 @@ SCORERS: Mapping[ImportanceKind, Callable[[], Callable[[tp.dependency.Group], Te
 }
 
 
-def importances(
-    model: nn.Module,
-    groups: Sequence[ChannelGroup],
-    source: Source,
-    kinds: Iterable[ImportanceKind],
-    *,
-    classes: int,
-    batch_size: int,
-    device: str,
-    label: str,
-) -> dict[ImportanceKind, dict[str, Tensor]]:
-    """Importance of every unit; ``taylor`` and ``hessian`` pass over the source once each.
+@dataclass(frozen=True)
+class Importance:
+    """Torch-Pruning's importance of every unit.
 
-    Args:
-        model: unpruned; not touched: gradients are taken on a twin, in evaluation mode.
-        groups: the units to describe.
-        source: one sample is traced with; gradients are those of the cross-entropy.
-        kinds: what to compute.
-        classes: number of classes of the data.
-        batch_size: samples of a backward pass of ``taylor``; the result does not depend on it.
-        device: where to compute.
-        label: of the progress bars.
-
-    Returns:
-        Kind → group name → ``[U]`` float64 (computed in float32) on the CPU, in the order of the
-        units; empty where a class has nothing to read, such as batch norms that are not there.
-
-    Raises:
-        UserError: the model cannot be traced, labels outside the classes of data or model, NaN or
-            Inf in the model's output.
+    Attributes:
+        kind: which of its classes.
     """
-    twin = copied(model).to(device).eval()
+
+    kind: ImportanceKind
+    per_class: ClassVar[bool] = False
+
+    @property
+    def key(self) -> str:
+        """Name of the statistic's file."""
+        return f"importance-{self.kind}"
+
+    def collect(self, calibration: Calibration) -> dict[str, Tensor]:
+        """Importances in float64 (computed in float32); ``taylor`` and ``hessian`` pass over the samples.
+
+        Gradients are those of the cross-entropy, taken on a twin; one sample is traced with.
+
+        Raises:
+            UserError: the model cannot be traced, labels outside the classes of data or model, NaN or
+                Inf in the model's output.
+        """
+        twin, graph = calibration.once(_traced)
+        if self.kind == "taylor":
+            _leave_gradients(twin, ((b.inputs, b.labels) for b in calibration.batches(self.kind)), power=1)
+        elif self.kind == "hessian":
+            _leave_gradients(twin, _singles(calibration, self.kind), power=2)
+        scorer = SCORERS[self.kind]()
+        found = {}
+        for group in calibration.groups:
+            if group.kind in SLICED:
+                found[group.name] = _of_slices(self.kind, twin, group)
+            elif graph is not None:
+                found[group.name] = _of_group(scorer, graph, twin, group)
+        return found
+
+    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Tensor:
+        """``[U]``; empty where the class has nothing to read, such as batch norms that are not there."""
+        return tensors[group.name]
+
+
+def _traced(calibration: Calibration) -> tuple[nn.Module, tp.DependencyGraph | None]:
+    """A twin of the model in evaluation mode, all of whose parameters have gradients, and its graph."""
+    twin = copied(calibration.model).to(calibration.device).eval()
     for parameter in twin.parameters():
         parameter.requires_grad_(True)
-    graph = None
-    if any(g.kind not in SLICED for g in groups):
-        example, _ = next(iter(source.batches(1)))
-        graph = trace(twin, moved(part_of(example, [0]), device))
-    found: dict[ImportanceKind, dict[str, Tensor]] = {}
-    for kind in kinds:
-        if kind == "taylor":
-            batches = ((b.inputs, b.labels) for b in own_batches(source, batch_size))
-            checked, steps = _checked(batches, classes), own_steps(source, batch_size)
-            _leave_gradients(twin, track(checked, label=f"{label}, {kind}", total=steps), power=1)
-        elif kind == "hessian":
-            count = min(HESSIAN_SAMPLES, len(source))
-            wanted = own(evenly(len(source), count))
-            single = _spread(_checked(source.batches(batch_size), classes), wanted)
-            _leave_gradients(twin, track(single, label=f"{label}, {kind}", total=len(wanted)), power=2)
-        scorer = SCORERS[kind]()
-        sliced = {g.name: _of_slices(kind, twin, g) for g in groups if g.kind in SLICED}
-        traced = [g for g in groups if g.kind not in SLICED]
-        found[kind] = sliced | {
-            g.name: _of_group(scorer, graph, twin, g) for g in traced if graph is not None
-        }
-    return found
+    if all(g.kind in SLICED for g in calibration.groups):
+        return twin, None
+    example, _ = next(iter(calibration.source.batches(1)))
+    return twin, trace(twin, moved(part_of(example, [0]), calibration.device))
+
+
+def _singles(calibration: Calibration, what: str) -> Iterator[tuple[Inputs, Tensor]]:
+    """Evenly spread samples of this process, one by one."""
+    count = min(HESSIAN_SAMPLES, len(calibration.source))
+    wanted = own(evenly(len(calibration.source), count))
+    single = _spread(calibration, set(wanted))
+    yield from track(single, label=f"{calibration.label}, {what}", total=len(wanted))
+
+
+def _spread(calibration: Calibration, wanted: set[int]) -> Iterator[tuple[Inputs, Tensor]]:
+    """The samples with the given numbers, one by one."""
+    seen = 0
+    for inputs, labels in calibration.source.batches(calibration.batch_size):
+        check_labels(labels, calibration.classes)
+        for i in range(len(labels)):
+            if seen + i in wanted:
+                yield part_of(inputs, [i]), labels[i : i + 1]
+        seen += len(labels)
 
 
 def _of_slices(kind: ImportanceKind, model: nn.Module, group: ChannelGroup) -> Tensor:
@@ -188,25 +207,6 @@ def _as_group(graph: tp.DependencyGraph, model: nn.Module, group: ChannelGroup) 
             units = torch.arange(group.size).repeat_interleave(channels.shape[1])
             found[len(found) - 1].root_idxs = units.tolist()
     return found
-
-
-def _checked(batches: Iterable[tuple[Inputs, Tensor]], classes: int) -> Iterator[tuple[Inputs, Tensor]]:
-    for inputs, labels in batches:
-        check_labels(labels, classes)
-        yield inputs, labels
-
-
-def _spread(
-    batches: Iterable[tuple[Inputs, Tensor]], numbers: Sequence[int]
-) -> Iterator[tuple[Inputs, Tensor]]:
-    """The samples with the given numbers, one by one."""
-    wanted = set(numbers)
-    seen = 0
-    for inputs, labels in batches:
-        for i in range(len(labels)):
-            if seen + i in wanted:
-                yield part_of(inputs, [i]), labels[i : i + 1]
-        seen += len(labels)
 
 
 def _leave_gradients(model: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], *, power: int) -> None:

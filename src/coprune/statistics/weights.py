@@ -1,31 +1,37 @@
-"""Scores of units that are read off the weights alone.
-
-Where a group has several producers, a unit's score is the sum over them.
-"""
+"""Norms of units that are read off the weights alone; they need no data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from coprune.groups import ChannelGroup
 from coprune.layers import filters
+from coprune.statistics.collect import Calibration
 
 
-def _filters(model: nn.Module, group: ChannelGroup) -> list[Tensor]:
-    """The producers' weights, a row a unit: ``[U, …]`` float64 each."""
-    rows = []
-    for layer, channels in group.channels("producer").items():
-        weight = filters(model.get_submodule(layer)).detach().double().cpu()
-        rows.append(weight[channels.flatten()].reshape(group.size, -1))
-    return rows
+@dataclass(frozen=True)
+class L1Norm:
+    """Sum of the absolute weights of every unit (Li et al. 2017, arXiv 1608.08710), over all producers."""
 
+    key: ClassVar[str] = "weights-l1_norm"
+    per_class: ClassVar[bool] = False
 
-def l1_norm(model: nn.Module, group: ChannelGroup) -> Tensor:
-    """Sum of the absolute weights of every unit, ``[U]`` (Li et al. 2017, arXiv 1608.08710)."""
-    return torch.stack([w.abs().sum(1) for w in _filters(model, group)]).sum(0)
+    def collect(self, calibration: Calibration) -> dict[str, Tensor]:
+        """See :class:`coprune.statistics.Statistic`."""
+        found = {}
+        for group in calibration.groups:
+            norm = torch.zeros(group.size, dtype=torch.float64)
+            for layer, channels in group.channels("producer").items():
+                weight = filters(calibration.model.get_submodule(layer)).detach().double().cpu()
+                norm += weight[channels.flatten()].reshape(group.size, -1).abs().sum(1)
+            found[group.name] = norm
+        return found
 
-
-SCORES: dict[str, Callable[[nn.Module, ChannelGroup], Tensor]] = {"l1_norm": l1_norm}
+    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Tensor:
+        """``[U]`` float64."""
+        return tensors[group.name]

@@ -5,13 +5,13 @@ Shapes: ``H`` heads of a layer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from coprune.data import Source
 from coprune.groups import ChannelGroup, channel_indices
 from coprune.layers import filters
 from coprune.methods.base import NoSettings
@@ -21,7 +21,7 @@ from coprune.methods.cahp.salience import HeadSalience, sensitivity_of
 from coprune.methods.cahp.settings import ClusterSettings
 from coprune.methods.cahp.signatures import heads_of
 from coprune.methods.joint import JointRanking
-from coprune.statistics import Profile
+from coprune.statistics import Calibration, Profile
 
 
 def michel(profile: Profile, settings: MichelSettings, seed: int) -> JointRanking:
@@ -48,25 +48,16 @@ def last_layers(profile: Profile, settings: NoSettings, seed: int) -> JointRanki
 class HeadMagnitude:
     """Euclidean norm of the output projection's weights that read a head; needs no data."""
 
+    key: ClassVar[str] = "head_magnitude"
     per_class: ClassVar[bool] = False
 
-    @property
-    def key(self) -> str:
-        """Name of the statistic's file."""
-        return "head_magnitude"
+    def collect(self, calibration: Calibration) -> dict[str, Tensor]:
+        """See :class:`coprune.statistics.Statistic`."""
+        return {g.name: _slice_norms(calibration.model, g) for g in heads_of(calibration.groups)}
 
-    def measure(
-        self,
-        model: nn.Module,
-        groups: tuple[ChannelGroup, ...],
-        source: Source,
-        *,
-        classes: int,
-        device: str,
-        label: str,
-    ) -> dict[str, Tensor]:
-        """``[H]`` float64 for every group of heads; see :class:`coprune.statistics.requirements.OwnPass`."""
-        return {g.name: _slice_norms(model, g) for g in heads_of(groups)}
+    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Tensor:
+        """``[H]`` float64."""
+        return tensors[group.name]
 
 
 def _slice_norms(model: nn.Module, group: ChannelGroup) -> Tensor:
@@ -82,5 +73,5 @@ def _slice_norms(model: nn.Module, group: ChannelGroup) -> Tensor:
 def head_magnitude(profile: Profile, settings: NoSettings, seed: int) -> JointRanking:
     """Heads by the norm of the weights that read them."""
     groups = head_groups(profile, "head_magnitude")
-    norms = profile.tensors[HeadMagnitude().key]
-    return JointRanking(groups, tuple(norms[g.name] for g in groups), "norm of the weights that read it")
+    norms = tuple(profile.of(HeadMagnitude(), group) for group in groups)
+    return JointRanking(groups, norms, "norm of the weights that read it")

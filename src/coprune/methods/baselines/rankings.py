@@ -14,7 +14,7 @@ from coprune.groups import ChannelGroup
 from coprune.methods.base import GroupChoice, NoSettings, Ranking, Untouched
 from coprune.seeding import generator
 from coprune.statistics import Importance, Profile
-from coprune.statistics.requirements import ImportanceKind
+from coprune.statistics.torch_pruning_scores import ImportanceKind
 
 
 def choose(
@@ -38,7 +38,7 @@ def choose(
     """
     choices: list[GroupChoice] = []
     for group in profile.groups:
-        scores = _drawn(group, seed) if kind is None else profile.importance(Importance(kind), group)
+        scores = _drawn(group, seed) if kind is None else profile.of(Importance(kind), group)
         choices.append(Ranking(group, scores, meaning) if len(scores) else Untouched(group, missing))
     return choices
 

@@ -26,7 +26,7 @@ from coprune.groups import ChannelGroup
 from coprune.methods.cahp.distances import head_distances
 from coprune.methods.cahp.salience import HeadSalience, salience_of
 from coprune.methods.cahp.settings import CAHPSettings, ClusterSettings
-from coprune.methods.cahp.signatures import HeadSignatures, heads_of, signatures_of
+from coprune.methods.cahp.signatures import HeadSignatures, heads_of
 from coprune.methods.cosep.method import representatives
 from coprune.plan import GroupDecision, Knee
 from coprune.statistics import Profile
@@ -181,7 +181,7 @@ def cluster_heads(
         salience: ``[A]``; None keeps medoids.
     """
     wanted = HeadSignatures(settings.grid)
-    distance = head_distances([signatures_of(profile, wanted, g) for g in groups])
+    distance = head_distances([profile.of(wanted, g) for g in groups])
     position = tsne(distance, seed=seed, perplexity=PERPLEXITY)
     if settings.space == "tsne":
         distance = torch.cdist(position, position, compute_mode="donot_use_mm_for_euclid_dist")

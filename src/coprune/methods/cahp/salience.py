@@ -15,30 +15,39 @@ Shapes: ``N`` samples of a batch, ``H`` heads of a layer, ``A`` heads of all lay
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coprune.data import Source
-from coprune.data.sharding import own_batches
 from coprune.data.subsample import evenly
 from coprune.distributed.collectives import summed
-from coprune.distributed.world import own
 from coprune.groups import ChannelGroup
-from coprune.measure.accuracy import check_labels, check_logits
+from coprune.measure.accuracy import check_logits
 from coprune.methods.cahp.signatures import heads_of
 from coprune.plan import Member
-from coprune.progress import track
-from coprune.statistics import Profile
-from coprune.tracing.forward import Inputs, logits_of, moved
+from coprune.statistics import Calibration, Profile
+from coprune.tracing.forward import Inputs, logits_of
+from coprune.tracing.hooks import hooked
 
 BATCH = 32
 """Samples of a batch. The mean over batches depends on it, so it is no matter of memory or speed."""
+
+
+class Salience(NamedTuple):
+    """Of the heads of a layer, ``[H]`` float64 each.
+
+    Attributes:
+        of_batches: mean over batches of the absolute gradient of the batch's mean loss.
+        of_samples: mean over samples of the absolute gradient of the sample's loss.
+    """
+
+    of_batches: Tensor
+    of_samples: Tensor
 
 
 @dataclass(frozen=True)
@@ -57,17 +66,8 @@ class HeadSalience:
         """Name of the statistic's file."""
         return f"head_salience-{self.share:g}"
 
-    def measure(
-        self,
-        model: nn.Module,
-        groups: tuple[ChannelGroup, ...],
-        source: Source,
-        *,
-        classes: int,
-        device: str,
-        label: str,
-    ) -> dict[str, Tensor]:
-        """Sums of absolute gradients; see :class:`coprune.statistics.requirements.OwnPass`.
+    def collect(self, calibration: Calibration) -> dict[str, Tensor]:
+        """Sums of absolute gradients; see :class:`coprune.statistics.Statistic`.
 
         Returns:
             ``NAME/batch`` and ``NAME/sample``, ``[H]`` float64 each, for every group of heads: sums
@@ -77,29 +77,28 @@ class HeadSalience:
         Raises:
             UserError: labels outside the classes of data or model, NaN or Inf in the model's output.
         """
-        groups = heads_of(groups)
-        model.to(device).eval()
-        found = {
-            f"{g.name}/{over}": torch.zeros(g.size, dtype=torch.float64)
-            for g in groups
-            for over in ("batch", "sample")
-        }
-        seen = torch.zeros(2, dtype=torch.float64)
-        steps = source.steps(BATCH)
+        groups, model = heads_of(calibration.groups), calibration.ready()
+        found = {"seen": torch.zeros(2, dtype=torch.float64)}
+        for group in groups:
+            for over in ("batch", "sample"):
+                found[f"{group.name}/{over}"] = torch.zeros(group.size, dtype=torch.float64)
+        steps = calibration.source.steps(BATCH)
         wanted = max(1, math.ceil(self.share * steps))
         # Evenly spread, since samples may be stored by length or by class.
         chosen = evenly(steps, wanted)
-        batches = own_batches(source, BATCH, chosen=chosen)
-        for batch in track(batches, label=f"{label}, salience", total=len(own(chosen))):
-            labels = batch.labels
-            check_labels(labels, classes)
-            gradients = gate_gradients(model, groups, moved(batch.inputs, device), labels.to(device))
+        for batch in calibration.batches("salience", size=BATCH, chosen=chosen):
+            gradients = gate_gradients(model, groups, batch.inputs, batch.labels)
             for group, gradient in zip(groups, gradients, strict=True):
                 gradient = gradient.double().cpu()
                 found[f"{group.name}/batch"] += gradient.mean(0).abs()
                 found[f"{group.name}/sample"] += gradient.abs().sum(0)
-            seen += torch.tensor([1.0, len(labels)])
-        return {name: summed(part) for name, part in (found | {"seen": seen}).items()}
+            found["seen"] += torch.tensor([1.0, len(batch.labels)])
+        return {name: summed(part) for name, part in found.items()}
+
+    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Salience:
+        """Means over batches and over samples."""
+        batches, samples = tensors["seen"]
+        return Salience(tensors[f"{group.name}/batch"] / batches, tensors[f"{group.name}/sample"] / samples)
 
 
 def gate_gradients(
@@ -121,11 +120,12 @@ def gate_gradients(
         UserError: NaN or Inf in the model's output, labels outside its classes.
     """
     gates: list[list[Tensor]] = [[] for _ in groups]
-    with ExitStack() as hooks, torch.enable_grad():
-        for group, placed in zip(groups, gates, strict=True):
-            for consumer in group.of_role("consumer"):
-                layer = model.get_submodule(consumer.layer)
-                hooks.enter_context(layer.register_forward_pre_hook(_gate(consumer, group.size, placed)))
+    hooks = [
+        (consumer.layer, partial(_gate, consumer, group.size, placed))
+        for group, placed in zip(groups, gates, strict=True)
+        for consumer in group.of_role("consumer")
+    ]
+    with hooked(model, hooks, before=True), torch.enable_grad():
         logits = logits_of(model, inputs)
         check_logits(logits.detach(), labels)
         loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -139,19 +139,17 @@ def gate_gradients(
     ]
 
 
-def _gate(consumer: Member, heads: int, placed: list[Tensor]) -> Any:
+def _gate(
+    consumer: Member, heads: int, placed: list[Tensor], _: nn.Module, inputs: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
     """A hook that multiplies each head's channels by a new gate of each sample, and notes the gates."""
-
-    def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x = inputs[0]
-        gate = torch.ones(len(x), heads, dtype=x.dtype, device=x.device, requires_grad=True)
-        placed.append(gate)
-        channels = gate.repeat_interleave(consumer.span, 1)
-        behind = x.shape[-1] - consumer.offset - channels.shape[1]
-        factor = F.pad(channels, (consumer.offset, behind), value=1.0)
-        return (x * factor.view(len(x), *[1] * (x.ndim - 2), -1), *inputs[1:])
-
-    return hook
+    x = inputs[0]
+    gate = torch.ones(len(x), heads, dtype=x.dtype, device=x.device, requires_grad=True)
+    placed.append(gate)
+    channels = gate.repeat_interleave(consumer.span, 1)
+    behind = x.shape[-1] - consumer.offset - channels.shape[1]
+    factor = F.pad(channels, (consumer.offset, behind), value=1.0)
+    return (x * factor.view(len(x), *[1] * (x.ndim - 2), -1), *inputs[1:])
 
 
 def salience_of(profile: Profile, wanted: HeadSalience, groups: Sequence[ChannelGroup]) -> list[Tensor]:
@@ -159,8 +157,7 @@ def salience_of(profile: Profile, wanted: HeadSalience, groups: Sequence[Channel
 
     All 0 when no head differs from another.
     """
-    found = profile.tensors[wanted.key]
-    raw = torch.cat([found[f"{g.name}/batch"] for g in groups]) / found["seen"][0]
+    raw = torch.cat([profile.of(wanted, group).of_batches for group in groups])
     low, high = raw.min(), raw.max()
     scaled = (raw - low) / torch.where(high > low, high - low, torch.ones_like(high))
     return list(scaled.split([g.size for g in groups]))
@@ -171,6 +168,4 @@ def sensitivity_of(profile: Profile, wanted: HeadSalience, groups: Sequence[Chan
 
     The normalisation is the paper's, after Molchanov et al. (2017).
     """
-    found = profile.tensors[wanted.key]
-    layers = [found[f"{g.name}/sample"] / found["seen"][1] for g in groups]
-    return [F.normalize(layer, dim=0, eps=1e-300) for layer in layers]
+    return [F.normalize(profile.of(wanted, group).of_samples, dim=0, eps=1e-300) for group in groups]

@@ -11,18 +11,21 @@ Shapes: ``N`` samples, ``H`` heads of a layer, ``T`` tokens of a batch, ``B`` ce
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup
-from coprune.statistics import Profile
+from coprune.statistics import Calibration
 from coprune.statistics.class_moments import GroupMoments
 from coprune.statistics.moments import Moments
+from coprune.tracing.hooks import Hook, hooked
 
 VARIANCE_FLOOR = 1e-6
 """CAHP's: of every class variance, and the variance of a class with fewer than two samples."""
@@ -49,21 +52,18 @@ class HeadSignatures:
         """Name of the statistic's file."""
         return f"head_signatures-grid{self.grid}"
 
-    def collector(self, groups: tuple[ChannelGroup, ...], *, classes: int) -> SignatureCollector:
-        """See :class:`coprune.statistics.requirements.Streamed`."""
-        return SignatureCollector(self, heads_of(groups), classes=classes)
+    def collect(self, calibration: Calibration) -> SignatureCollector:
+        """See :class:`coprune.statistics.Statistic`."""
+        return SignatureCollector(self, heads_of(calibration.groups), classes=calibration.classes)
+
+    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Moments:
+        """Moments ``[C, H, B²]`` of a layer's maps."""
+        return Moments.named(tensors, group.name)
 
 
 def heads_of(groups: tuple[ChannelGroup, ...]) -> tuple[ChannelGroup, ...]:
     """Those groups whose units are attention heads."""
     return tuple(g for g in groups if g.kind == "heads")
-
-
-def signatures_of(profile: Profile, wanted: HeadSignatures, group: ChannelGroup) -> Moments:
-    """What was gathered of one group; means and squares are ``[C, H, B²]``."""
-    found = profile.tensors[wanted.key]
-    count, mean, m2 = (found[f"{group.name}/{part}"] for part in ("count", "mean", "m2"))
-    return Moments(count, mean, m2)
 
 
 def resize_matrices(lengths: Tensor, tokens: int, grid: int, *, dtype: torch.dtype) -> Tensor:
@@ -154,49 +154,40 @@ class SignatureCollector(GroupMoments):
         self._lengths: Tensor | None = None
         self._fused: list[tuple[Any, str, Any]] = []
 
-    def attach(self, model: nn.Module) -> list[RemovableHandle]:
-        """See :class:`coprune.statistics.class_moments.Collector`."""
-
-        def before(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            mask = named.get("attention_mask")
-            self._lengths = None if mask is None else real_tokens(mask)
-            self._fused = _compute_plainly(module)
-
-        def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            for holder, attribute, value in self._fused:
-                setattr(holder, attribute, value)
-
-        handles = [
-            model.register_forward_pre_hook(before, with_kwargs=True),
-            model.register_forward_hook(after, always_call=True),
-        ]
+    @contextmanager
+    def attached(self, model: nn.Module) -> Iterator[None]:
+        """See :class:`coprune.statistics.collect.Collector`."""
+        behind: list[tuple[str, Hook]] = []
         for group in self._groups:
-            module = model.get_submodule(group.name)
-            noted: list[Tensor] = []
-
-            def passed(
-                part: nn.Module, inputs: tuple[Any, ...], output: Any, noted: list[Tensor] = noted
-            ) -> None:
-                noted.append(output)
-
-            def drawn(
-                module: nn.Module,
-                inputs: tuple[Any, ...],
-                output: Any,
-                group: ChannelGroup = group,
-                noted: list[Tensor] = noted,
-            ) -> None:
-                handed_out = output if isinstance(output, tuple) else (output,)
-                maps = _map_among((*handed_out, *noted), group)
-                noted.clear()
-                self._add(group, maps)
-
             # timm, MPNet and DeBERTa keep their maps to themselves, but pass them through a dropout
             # of the attention module's own, which changes nothing in evaluation mode.
-            inner = [part for part in module.children() if isinstance(part, nn.Dropout)]
-            handles += [part.register_forward_hook(passed) for part in inner]
-            handles.append(module.register_forward_hook(drawn))
-        return handles
+            dropped: list[Tensor] = []
+            for name, part in model.get_submodule(group.name).named_children():
+                if isinstance(part, nn.Dropout):
+                    path = f"{group.name}.{name}".removeprefix(".")
+                    behind.append((path, lambda _, __, output, dropped=dropped: dropped.append(output)))
+            behind.append((group.name, partial(self._see, group, dropped)))
+        with (
+            hooked(model, {"": self._start}, before=True, named=True),
+            hooked(model, behind),
+            hooked(model, {"": self._end}, always=True),
+        ):
+            yield
+
+    def _start(self, model: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
+        mask = named.get("attention_mask")
+        self._lengths = None if mask is None else real_tokens(mask)
+        self._fused = _compute_plainly(model)
+
+    def _end(self, *_: Any) -> None:
+        for holder, attribute, value in self._fused:
+            setattr(holder, attribute, value)
+
+    def _see(self, group: ChannelGroup, dropped: list[Tensor], _: nn.Module, __: Any, output: Any) -> None:
+        handed_out = output if isinstance(output, tuple) else (output,)
+        maps = _map_among((*handed_out, *dropped), group)
+        dropped.clear()
+        self._add(group, maps)
 
     def _add(self, group: ChannelGroup, maps: Tensor) -> None:
         n, tokens = len(self._labels), maps.shape[-1]
@@ -213,7 +204,7 @@ class SignatureCollector(GroupMoments):
         wide = head_maps(maps.detach().to(torch.promote_types(maps.dtype, torch.float32)), group.size)
         if windows > 1:
             wide = wide.unflatten(0, (n, windows)).mean(1)
-        self.merge(group, resized(wide, lengths, self._wanted.grid).flatten(2))
+        self.add(group, resized(wide, lengths, self._wanted.grid).flatten(2))
 
 
 def _compute_plainly(model: nn.Module) -> list[tuple[Any, str, Any]]:

@@ -118,4 +118,4 @@ def choose_group(
 def choose(profile: Profile, settings: ComplementarySettings, seed: int) -> Sequence[GroupChoice]:
     """The eliminations of all groups."""
     groups = track(profile.groups, label="elimination", total=len(profile.groups))
-    return [choose_group(profile.consumers(settings.statistic, g), g, settings) for g in groups]
+    return [choose_group(profile.of(settings.statistic, g), g, settings) for g in groups]

@@ -26,7 +26,7 @@ from coprune.methods.base import GroupChoice
 from coprune.methods.cosep.settings import CoSePSettings
 from coprune.plan import GroupDecision, Knee
 from coprune.progress import track
-from coprune.statistics import Profile, WeightScore
+from coprune.statistics import L1Norm, Profile
 from coprune.statistics.moments import Moments
 
 
@@ -117,7 +117,7 @@ def choose_group(profile: Profile, group: ChannelGroup, settings: CoSePSettings,
         settings: of the method.
         seed: of the clustering's start, and of t-SNE.
     """
-    moments = profile.moments(settings.moments, group)
+    moments = profile.of(settings.moments, group)
     distance, said = _distances(moments, settings, profile.device)
     if settings.space == "tsne":
         points = tsne(distance, seed=seed)
@@ -135,7 +135,7 @@ def choose_group(profile: Profile, group: ChannelGroup, settings: CoSePSettings,
     return CoSePChoice(
         group=group,
         distance=distance,
-        weight=profile.weight_score(WeightScore("l1_norm"), group),
+        weight=profile.of(L1Norm(), group),
         clusterings=clusterings,
         curve=tuple(enumerate(values, start=2)),
         knee=knee,

@@ -64,9 +64,9 @@ class CoSePSettings(Options):
 
 
 def _needs(settings: CoSePSettings) -> tuple[Statistic, ...]:
-    from coprune.statistics import WeightScore
+    from coprune.statistics import L1Norm
 
-    return (settings.moments, WeightScore("l1_norm"))
+    return (settings.moments, L1Norm())
 
 
 COSEP = Method(
