@@ -14,7 +14,7 @@ from coprune.data import LoaderSource, Source, load_data
 from coprune.groups import ChannelGroup, find_units
 from coprune.measure import evaluate
 from coprune.pipeline.context import prepare
-from coprune.statistics import ClassMoments, gather
+from coprune.statistics import Calibration, ClassMoments, collect
 from coprune.store import open_model
 
 HELP = "import sys; sys.argv = ['coprune', '--help']; from coprune.cli.main import main; main()"
@@ -41,7 +41,7 @@ def _against_plain(
         evaluate(model, source, batch_size=batch)
 
     def profile() -> None:
-        gather(model, groups, source, [ClassMoments(grid=grid)], classes=classes, batch_size=batch)
+        collect(Calibration(model, groups, source, classes, batch_size=batch), [ClassMoments(grid=grid)])
 
     plain(), profile()
     pairs = [(timed(plain), timed(profile)) for _ in range(repeats)]
@@ -95,7 +95,7 @@ def growth_with_images(counts: list[int], *, repeats: int) -> list[dict]:
     for images in counts:
         model, groups, source = _resnet20(images)
         wanted = [ClassMoments(grid=1)]
-        run = [timed(lambda: gather(model, groups, source, wanted, classes=10)) for _ in range(repeats)]  # noqa: B023
+        run = [timed(lambda: collect(Calibration(model, groups, source, 10), wanted)) for _ in range(repeats)]  # noqa: B023
         rows.append({"x": images, "seconds": statistics.median(run)})
     return rows
 

@@ -12,7 +12,7 @@ from coprune.budget.lagrangian import spend
 from coprune.budget.sensitivity_curves import measured_curves, pruned_alone, resolved, through
 from coprune.groups import cost_model, find_units
 from coprune.methods.complementary import COMPLEMENTARY, ComplementarySettings
-from coprune.statistics import Profile, gather
+from coprune.statistics import Calibration, Profile, collect
 from tiny import network, source
 
 SAMPLES = source(90)
@@ -24,8 +24,8 @@ def chosen(name: str = "resnet20"):
     groups = find_units(model, X[:1]).groups
     cost = cost_model(model, X[:1], groups)
     settings = ComplementarySettings()
-    tensors = gather(model, groups, SAMPLES, COMPLEMENTARY.needs(settings), classes=3)
-    return model, cost, COMPLEMENTARY.choose(Profile(groups, cost, tensors), settings, 0)
+    tensors = collect(Calibration(model, groups, SAMPLES, 3), COMPLEMENTARY.needs(settings))
+    return model, cost, COMPLEMENTARY.choose(Profile(groups, tensors), settings, 0)
 
 
 def falling(*steps: float) -> torch.Tensor:

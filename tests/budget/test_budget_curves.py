@@ -18,9 +18,9 @@ from coprune.budget.sensitivity_curves import (
     through,
 )
 from coprune.data import ArraySource, LoaderSource
-from coprune.groups import cost_model, find_units
+from coprune.groups import find_units
 from coprune.methods.complementary import COMPLEMENTARY, ComplementarySettings
-from coprune.statistics import ConsumerCovariance, Profile, gather
+from coprune.statistics import Calibration, ConsumerCovariance, Profile, collect
 from coprune.statistics import input_covariance as consumers
 from coprune.tracing.replay import Replay
 
@@ -35,8 +35,8 @@ def noise(n=80, seed=0):
 def choices_of(net, source=None):
     settings = ComplementarySettings()
     groups = find_units(net, IMAGE.clone()).groups
-    tensors = gather(net, groups, source or noise(), [settings.statistic], classes=3)
-    profile = Profile(groups, cost_model(net, IMAGE.clone(), groups), tensors)
+    tensors = collect(Calibration(net, groups, source or noise(), 3), [settings.statistic])
+    profile = Profile(groups, tensors)
     return COMPLEMENTARY.choose(profile, settings, 0)
 
 

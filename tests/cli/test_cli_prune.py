@@ -14,7 +14,7 @@ import torch
 import coprune as package
 from coprune.plan import Plan
 from coprune.result import Result
-from coprune.statistics import gather
+from coprune.statistics import collect
 
 CONTRACT = {
     "job.json",
@@ -169,13 +169,13 @@ def test_statistics_are_reused_for_another_budget(coprune, base, digits, tmp_pat
     common = ["prune", "--method", method, "--model", base, "--data", digits, "--latency-batches", 1]
     assert coprune(*common, "--keep-macs", 0.5, "--out", first).code == 0
 
-    def of_a_few_only(model, groups, source, statistics, **kwargs):
+    def of_a_few_only(calibration, statistics):
         # Two samples show which shapes are due.
-        if statistics and len(source) > 2:
+        if statistics and len(calibration.source) > 2:
             raise AssertionError("gathered anew")
-        return gather(model, groups, source, statistics, **kwargs)
+        return collect(calibration, statistics)
 
-    monkeypatch.setattr("coprune.pipeline.context.gather", of_a_few_only)
+    monkeypatch.setattr("coprune.pipeline.context.collect", of_a_few_only)
     with pytest.raises(AssertionError, match="gathered anew"):
         coprune(*common, "--keep-macs", 0.3, "--out", tmp_path / "anew")
     again = coprune(*common, "--keep-macs", 0.3, "--profile", first / "profile", "--out", second)

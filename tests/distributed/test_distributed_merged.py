@@ -16,7 +16,7 @@ from coprune.data import ArraySource
 from coprune.data.source import drawn_order
 from coprune.distributed.collectives import joined_rows, merged, summed
 from coprune.distributed.world import own_range, rank, world
-from coprune.groups import cost_model, find_units
+from coprune.groups import find_units
 from coprune.measure import correctness, evaluate
 from coprune.methods.cahp.salience import HeadSalience
 from coprune.methods.cahp.signatures import HeadSignatures
@@ -24,8 +24,7 @@ from coprune.methods.complementary import COMPLEMENTARY, ComplementarySettings
 from coprune.recovery import kept_outputs, least_squares, reconstruct, reestimate_batchnorm
 from coprune.recovery.channel_least_squares import channel_least_squares
 from coprune.recovery.ridge import Target, solve
-from coprune.statistics import ClassMoments, Importance, Profile, gather
-from coprune.statistics.requirements import ConsumerCovariance
+from coprune.statistics import Calibration, ClassMoments, ConsumerCovariance, Importance, Profile, collect
 from coprune.surgery import cut
 from coprune.training import DivergedError, Recipe, fit
 from processes import together
@@ -45,10 +44,10 @@ def statistics():
         Importance("taylor"),
         Importance("hessian"),
     )
-    found = gather(net, groups, SAMPLES, wanted, classes=3, batch_size=SIZE)
+    found = collect(Calibration(net, groups, SAMPLES, 3, batch_size=SIZE), wanted)
     texts = bert()
     wanted = (HeadSignatures(4), HeadSalience(0.5), ConsumerCovariance(3))
-    of_texts = gather(texts, bert_groups(texts), sentences(50), wanted, classes=3, batch_size=8)
+    of_texts = collect(Calibration(texts, bert_groups(texts), sentences(50), 3, batch_size=8), wanted)
     return {f"{of}/{key}": dict(t) for of, kind in (("i", found), ("t", of_texts)) for key, t in kind.items()}
 
 
@@ -65,8 +64,8 @@ def chosen():
     net = tiny.network("resnet20")
     groups = find_units(net, IMAGE).groups[:3]
     settings = ComplementarySettings()
-    tensors = gather(net, groups, SAMPLES, COMPLEMENTARY.needs(settings), classes=3, batch_size=SIZE)
-    choices = COMPLEMENTARY.choose(Profile(groups, cost_model(net, IMAGE, groups), tensors), settings, 0)
+    tensors = collect(Calibration(net, groups, SAMPLES, 3, batch_size=SIZE), COMPLEMENTARY.needs(settings))
+    choices = COMPLEMENTARY.choose(Profile(groups, tensors), settings, 0)
     curves = measured_curves(net, choices, SAMPLES)
     decisions = tuple(choice.keep(choice.group.size // 2, why="asked") for choice in choices)
     small = cut(net, decisions, IMAGE)

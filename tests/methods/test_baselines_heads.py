@@ -14,8 +14,7 @@ from coprune.methods.cahp import CAHP, CAHPSettings
 from coprune.methods.cahp.method import ClusterSettings
 from coprune.methods.registry import METHODS, method_settings
 from coprune.plan import Member
-from coprune.statistics import Profile, gather
-from tiny import NoCost
+from coprune.statistics import Calibration, Profile, collect
 from tiny_heads import CLASSES, bert, bert_groups, sentences
 
 RIVALS = ["michel", "medoid", "last_layers", "head_magnitude"]
@@ -29,8 +28,8 @@ def settings_of(name):
 def profile_of(model, source, *methods):
     needs = {s.key: s for name, settings in methods for s in METHODS[name].needs(settings)}
     groups = bert_groups(model)
-    tensors = gather(model, groups, source, needs.values(), classes=CLASSES)
-    return Profile(groups, NoCost(), tensors)
+    tensors = collect(Calibration(model, groups, source, CLASSES), needs.values())
+    return Profile(groups, tensors)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +100,7 @@ def test_head_magnitude_adds_up_over_layers_that_lose_the_same_heads():
     layers = torch.nn.ModuleList([torch.nn.Linear(6, 4), torch.nn.Linear(8, 5)])
     members = (Member(layer="0", role="consumer", span=3), Member(layer="1", role="consumer", span=4))
     group = ChannelGroup("0", 2, members, kind="heads")
-    found = HeadMagnitude().measure(layers, (group,), None, classes=2, device="cpu", label="")["0"]
+    found = HeadMagnitude().collect(Calibration(layers, (group,), sentences(2), 2))["0"]
     for h in range(2):
         parts = layers[0].weight[:, 3 * h : 3 * h + 3], layers[1].weight[:, 4 * h : 4 * h + 4]
         both = torch.cat([p.detach().double().flatten() for p in parts])
@@ -113,7 +112,7 @@ def test_head_magnitude_reads_transposed_weights():
 
     layer = torch.nn.Sequential(Conv1D(5, 6))  # 6 inputs, two heads of three channels
     group = ChannelGroup("0", 2, (Member(layer="0", role="consumer", span=3),), kind="heads")
-    found = HeadMagnitude().measure(layer, (group,), None, classes=2, device="cpu", label="")
+    found = HeadMagnitude().collect(Calibration(layer, (group,), sentences(2), 2))
     weight = layer[0].weight.detach().double()
     torch.testing.assert_close(found["0"], torch.stack([weight[:3].norm(), weight[3:].norm()]))
 
@@ -141,4 +140,4 @@ def test_medoid_has_the_clusters_of_cahp_and_keeps_their_centres(profile):
 def test_a_model_without_heads_is_refused(rival):
     group = ChannelGroup("conv", 4, (Member(layer="conv", role="producer"),), "inner")
     with pytest.raises(UserError, match=f"'{rival}' prunes attention heads"):
-        METHODS[rival].choose(Profile((group,), NoCost(), {}), settings_of(rival), 0)
+        METHODS[rival].choose(Profile((group,), {}), settings_of(rival), 0)

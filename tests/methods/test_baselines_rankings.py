@@ -7,10 +7,10 @@ import torch
 
 import coprune
 import tiny
-from coprune.groups import cost_model, find_units
+from coprune.groups import find_units
 from coprune.methods.base import NoSettings
 from coprune.methods.registry import METHODS
-from coprune.statistics import Profile, gather
+from coprune.statistics import Calibration, Profile, collect
 
 RIVALS = ["random", "magnitude", "magnitude_l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"]
 
@@ -22,8 +22,8 @@ def profiled(traced, example):
     for name in ("resnet20", "perceptron"):
         net, units = traced[name]
         needs = {s.key: s for m in RIVALS for s in METHODS[m].needs(NoSettings())}
-        tensors = gather(net, units.groups, tiny.source(30), needs.values(), classes=3)
-        found[name] = Profile(units.groups, cost_model(net, example, units.groups), tensors)
+        tensors = collect(Calibration(net, units.groups, tiny.source(30), 3), needs.values())
+        found[name] = Profile(units.groups, tensors)
     return found
 
 
@@ -77,8 +77,8 @@ def test_fpgm_drops_a_filter_in_the_middle_of_the_others():
     net.add_module("conv", torch.nn.Conv2d(1, 3, 1, bias=False))
     with torch.no_grad():
         net.conv.weight.copy_(torch.tensor([4.0, 5.0, 6.0]).view(3, 1, 1, 1))
-    tensors = gather(net, (group,), tiny.source(3), METHODS["fpgm"].needs(NoSettings()), classes=3)
-    choice = METHODS["fpgm"].choose(Profile((group,), tiny.NoCost(), tensors), NoSettings(), 0)[0]
+    tensors = collect(Calibration(net, (group,), tiny.source(3), 3), METHODS["fpgm"].needs(NoSettings()))
+    choice = METHODS["fpgm"].choose(Profile((group,), tensors), NoSettings(), 0)[0]
     assert choice.keep(2, why="").kept == (0, 2)
 
 
@@ -89,8 +89,8 @@ def test_gradients_drop_a_unit_that_nobody_listens_to(rival):
         net.fc1.weight.view(10, 6, 4)[:, 3] = 0  # unit 3 of conv2 spans four inputs
         net.bn.bias.fill_(5)  # all units alive, so that no other one has no effect
     groups = find_units(net, torch.zeros(1, 1, 12, 12)).groups
-    tensors = gather(net, groups, tiny.source(12), METHODS[rival].needs(NoSettings()), classes=3)
-    choices = METHODS[rival].choose(Profile(groups, tiny.NoCost(), tensors), NoSettings(), 0)
+    tensors = collect(Calibration(net, groups, tiny.source(12), 3), METHODS[rival].needs(NoSettings()))
+    choices = METHODS[rival].choose(Profile(groups, tensors), NoSettings(), 0)
     conv = next(c for c in choices if c.group.name == "conv2")
     assert conv.keep(5, why="").kept == (0, 1, 2, 4, 5)
 
@@ -113,7 +113,7 @@ def test_random_depends_on_seed_and_group_only(profiled):
     profile = profiled["resnet20"]
 
     def kept(seed, groups=profile.groups):
-        part = Profile(groups, profile.cost, {})
+        part = Profile(groups, {})
         return {
             c.group.name: c.keep(3, why="").kept for c in METHODS["random"].choose(part, NoSettings(), seed)
         }

@@ -12,8 +12,7 @@ from coprune.groups import ChannelGroup
 from coprune.methods.cahp import CAHP, CAHPSettings
 from coprune.methods.cahp.method import HeadClusters, cluster_heads
 from coprune.plan import Knee, Member
-from coprune.statistics import Profile, gather
-from tiny import NoCost
+from coprune.statistics import Calibration, Profile, collect
 from tiny_heads import CLASSES, bert, bert_groups, sentences
 
 KNEE = Knee(k=3, rule="by hand")
@@ -77,10 +76,10 @@ def test_without_salience_the_medoids_stay_and_an_emptied_layer_keeps_its_most_c
 def profile():
     model = bert(layers=3)
     groups = bert_groups(model)
-    tensors = gather(
-        model, groups, sentences(60, longest=8), CAHP.needs(CAHPSettings(grid=4)), classes=CLASSES
+    tensors = collect(
+        Calibration(model, groups, sentences(60, longest=8), CLASSES), CAHP.needs(CAHPSettings(grid=4))
     )
-    return Profile(groups, NoCost(), tensors)
+    return Profile(groups, tensors)
 
 
 @pytest.mark.parametrize("space", ["tsne", "full"])
@@ -136,7 +135,7 @@ def with_kinds(profile, kinds):
     parts = list(zip(groups, torch.as_tensor(kinds).split(4), strict=True))
     tensors = {f"{g.name}/{p}": one[p][:, part] for g, part in parts for p in one}
     tensors |= {f"{g.name}/count": profile.tensors[KEY][f"{g.name}/count"] for g in groups}
-    return Profile(groups, NoCost(), {**profile.tensors, KEY: tensors})
+    return Profile(groups, {**profile.tensors, KEY: tensors})
 
 
 @pytest.mark.parametrize("kinds", [2, 3, 4])
@@ -168,7 +167,7 @@ def test_a_duplicate_is_not_kept_while_a_distinct_head_goes(profile, seed):
 def test_a_model_without_heads_is_refused():
     group = ChannelGroup("conv", 4, (Member(layer="conv", role="producer"),), "inner")
     with pytest.raises(UserError, match="attention heads"):
-        CAHP.choose(Profile((group,), NoCost(), {}), CAHPSettings(), 0)
+        CAHP.choose(Profile((group,), {}), CAHPSettings(), 0)
 
 
 def test_the_method_declares_what_it_reads_and_refuses_odd_settings():

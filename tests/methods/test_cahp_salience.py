@@ -9,8 +9,7 @@ from coprune.errors import UserError
 from coprune.groups import ChannelGroup
 from coprune.methods.cahp.salience import BATCH, HeadSalience, gate_gradients, salience_of, sensitivity_of
 from coprune.plan import Member
-from coprune.statistics import Profile, gather
-from tiny import NoCost
+from coprune.statistics import Calibration, Profile, collect
 from tiny_heads import CLASSES, bert, bert_groups, sentences
 
 
@@ -97,8 +96,8 @@ def test_windows_of_an_image_share_their_gates():
 def test_salience_is_the_mean_over_batches_and_sensitivity_the_mean_over_samples(model):
     source = sentences(70)  # three batches, the last a small one
     wanted = HeadSalience(1.0)
-    tensors = gather(model, bert_groups(model), source, [wanted], classes=CLASSES)
-    profile, groups = Profile(bert_groups(model), NoCost(), tensors), heads(model)
+    tensors = collect(Calibration(model, bert_groups(model), source, CLASSES), [wanted])
+    profile, groups = Profile(bert_groups(model), tensors), heads(model)
     batches = [differences(model, groups, x, y) for x, y in source.batches(BATCH)]
     assert len(batches) == 3
     raw = torch.cat([torch.stack([b[i].mean(0).abs() for b in batches]).mean(0) for i in range(2)])
@@ -115,7 +114,7 @@ def test_salience_is_the_mean_over_batches_and_sensitivity_the_mean_over_samples
 @pytest.mark.parametrize(("share", "seen"), [(0.25, 2), (0.01, 1), (0.5, 4), (1.0, 7)])
 def test_a_share_of_the_batches_is_read(model, share, seen):
     source = sentences(7 * BATCH - 5, longest=5)
-    tensors = gather(model, bert_groups(model), source, [HeadSalience(share)], classes=CLASSES)
+    tensors = collect(Calibration(model, bert_groups(model), source, CLASSES), [HeadSalience(share)])
     assert int(tensors[HeadSalience(share).key]["seen"][0]) == seen
 
 
@@ -124,8 +123,8 @@ def test_a_head_that_nobody_reads_is_the_least_salient():
     with torch.no_grad():
         model.bert.encoder.layer[1].attention.output.dense.weight[:, 16:24] = 0
     wanted = HeadSalience(1.0)
-    tensors = gather(model, bert_groups(model), sentences(20), [wanted], classes=CLASSES)
-    profile = Profile(bert_groups(model), NoCost(), tensors)
+    tensors = collect(Calibration(model, bert_groups(model), sentences(20), CLASSES), [wanted])
+    profile = Profile(bert_groups(model), tensors)
     assert salience_of(profile, wanted, heads(model))[1][2] == 0
     assert sensitivity_of(profile, wanted, heads(model))[1][2] == 0
 
@@ -136,8 +135,8 @@ def test_nothing_is_left_behind_and_frozen_models_are_served():
         parameter.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     wanted = HeadSalience()
-    first = gather(model, bert_groups(model), sentences(20), [wanted], classes=CLASSES)[wanted.key]
-    again = gather(model, bert_groups(model), sentences(20), [wanted], classes=CLASSES)[wanted.key]
+    first = collect(Calibration(model, bert_groups(model), sentences(20), CLASSES), [wanted])[wanted.key]
+    again = collect(Calibration(model, bert_groups(model), sentences(20), CLASSES), [wanted])[wanted.key]
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert float(first["bert.encoder.layer.0.attention.self/batch"].min()) > 0
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -147,4 +146,4 @@ def test_nothing_is_left_behind_and_frozen_models_are_served():
 
 def test_labels_outside_the_model_are_refused(model):
     with pytest.raises(UserError, match="outside the model's 3 classes"):
-        gather(model, bert_groups(model), sentences(20, classes=5), [HeadSalience()], classes=5)
+        collect(Calibration(model, bert_groups(model), sentences(20, classes=5), 5), [HeadSalience()])

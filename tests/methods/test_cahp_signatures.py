@@ -14,14 +14,13 @@ from coprune.methods.cahp.signatures import (
     HeadSignatures,
     SignatureCollector,
     head_maps,
+    heads_of,
     real_tokens,
     resized,
-    signatures_of,
 )
 from coprune.plan import Member
-from coprune.statistics import Profile, gather
+from coprune.statistics import Calibration, Profile, collect
 from coprune.tracing.forward import logits_of
-from tiny import NoCost
 from tiny_heads import CLASSES, bert, bert_groups, sentences
 
 
@@ -36,8 +35,8 @@ def cropped_and_interpolated(one, n, grid):
 def gathered():
     model, source = bert(), sentences(40)
     groups = bert_groups(model)
-    tensors = gather(model, groups, source, [HeadSignatures(8)], classes=CLASSES, batch_size=7)
-    return model, source, groups, Profile(groups, NoCost(), tensors)
+    tensors = collect(Calibration(model, groups, source, CLASSES, batch_size=7), [HeadSignatures(8)])
+    return model, source, groups, Profile(groups, tensors)
 
 
 @given(
@@ -70,7 +69,7 @@ def test_signatures_equal_a_twin_that_goes_sentence_by_sentence(gathered):
     for group in groups:
         if group.kind != "heads":
             continue
-        moments = signatures_of(profile, HeadSignatures(8), group)
+        moments = profile.of(HeadSignatures(8), group)
         for c in range(CLASSES):
             rows = np.stack(seen[group.name, c])
             assert moments.count[c] == len(rows)
@@ -88,7 +87,7 @@ def test_only_heads_are_looked_at_and_everything_is_float64(gathered):
 @pytest.mark.parametrize("batch_size", [1, 16, 40])
 def test_batches_and_padding_do_not_matter(gathered, batch_size):
     model, source, groups, profile = gathered
-    again = gather(model, groups, source, [HeadSignatures(8)], classes=CLASSES, batch_size=batch_size)
+    again = collect(Calibration(model, groups, source, CLASSES, batch_size=batch_size), [HeadSignatures(8)])
     for name, tensor in profile.tensors["head_signatures-grid8"].items():
         torch.testing.assert_close(again["head_signatures-grid8"][name], tensor, rtol=1e-5, atol=1e-6)
 
@@ -98,18 +97,15 @@ def test_parts_of_the_data_merge_into_the_whole(gathered):
     heads, wanted = [g for g in groups if g.kind == "heads"], HeadSignatures(8)
     halves = []
     for part in (slice(0, 21), slice(21, 40)):
-        collector = wanted.collector(groups, classes=CLASSES)
-        handles = collector.attach(model)
-        for inputs, labels in list(source.batches(1))[part]:
-            collector.start_batch(labels, start=0)
-            with torch.no_grad():
+        collector = SignatureCollector(wanted, tuple(heads), classes=CLASSES)
+        with collector.attached(model), torch.no_grad():
+            for inputs, labels in list(source.batches(1))[part]:
+                collector.start_batch(labels, start=0)
                 logits_of(model, inputs)
-        for handle in handles:
-            handle.remove()
-        halves.append(Profile(groups, NoCost(), {wanted.key: collector.tensors()}))
+        halves.append(Profile(groups, {wanted.key: collector.tensors()}))
     for group in heads:
-        whole = signatures_of(profile, wanted, group)
-        merged = signatures_of(halves[0], wanted, group).merge(signatures_of(halves[1], wanted, group))
+        whole = profile.of(wanted, group)
+        merged = halves[0].of(wanted, group).merge(halves[1].of(wanted, group))
         torch.testing.assert_close(merged.mean, whole.mean, rtol=0, atol=1e-6)
         torch.testing.assert_close(merged.variance, whole.variance, rtol=0, atol=1e-6)
 
@@ -117,14 +113,12 @@ def test_parts_of_the_data_merge_into_the_whole(gathered):
 def test_the_model_is_left_as_it_was_also_after_an_error():
     model = bert()
     groups, source = bert_groups(model), sentences(4)
-    gather(model, groups, source, [HeadSignatures(4)], classes=CLASSES)
+    collect(Calibration(model, groups, source, CLASSES), [HeadSignatures(4)])
     assert model.config._attn_implementation == "sdpa"
-    collector = HeadSignatures(4).collector(groups, classes=CLASSES)
-    handles = collector.attach(model)
-    with pytest.raises(IndexError):  # token 1000 is not in the vocabulary
+    collector = SignatureCollector(HeadSignatures(4), heads_of(groups), classes=CLASSES)
+    # Token 1000 is not in the vocabulary.
+    with collector.attached(model), pytest.raises(IndexError):
         model(input_ids=torch.tensor([[1000]]), attention_mask=torch.ones(1, 1, dtype=torch.int64))
-    for handle in handles:
-        handle.remove()
     assert model.config._attn_implementation == "sdpa"
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
@@ -149,26 +143,22 @@ def test_a_module_without_maps_is_refused():
     collector = SignatureCollector(
         HeadSignatures(2), (ChannelGroup("", 2, members, kind="heads"),), classes=2
     )
-    collector.attach(layer)
     collector.start_batch(torch.tensor([0]), start=0)
-    with pytest.raises(UserError, match="no attention maps of its 2 heads"):
+    with collector.attached(layer), pytest.raises(UserError, match="no attention maps of its 2 heads"):
         layer(torch.zeros(1, 4))
 
 
 def check_images(model, groups, maps_of):
     """All tokens of an image count; ``maps_of`` gives the maps of each layer, ``[N, H, T, T]``."""
     images, labels = torch.rand(6, 3, 16, 16), torch.tensor([0, 1, 0, 1, 0, 1])
-    collector = HeadSignatures(4).collector(groups, classes=2)
-    handles = collector.attach(model)
+    collector = SignatureCollector(HeadSignatures(4), heads_of(groups), classes=2)
     collector.start_batch(labels, start=0)
-    with torch.no_grad():
+    with collector.attached(model), torch.no_grad():
         model(images)
-    for handle in handles:
-        handle.remove()
-    profile = Profile(groups, NoCost(), {HeadSignatures(4).key: collector.tensors()})
+    profile = Profile(groups, {HeadSignatures(4).key: collector.tensors()})
     for group, maps in zip(groups, maps_of(images), strict=True):
         small = F.interpolate(maps, size=(4, 4), mode="bilinear", align_corners=False).flatten(2).double()
-        found = signatures_of(profile, HeadSignatures(4), group)
+        found = profile.of(HeadSignatures(4), group)
         torch.testing.assert_close(found.mean[0], small[labels == 0].mean(0), rtol=0, atol=1e-6)
         torch.testing.assert_close(found.variance[1], small[labels == 1].var(0), rtol=0, atol=1e-6)
 
@@ -238,8 +228,8 @@ def test_maps_that_a_module_keeps_to_itself_are_read_off_its_dropout():
     model, source = mpnet(), sentences(12, longest=6)
     group = ChannelGroup("mpnet.encoder.layer.0.attention.attn", 2, (), "heads")
     wanted = HeadSignatures(4)
-    tensors = gather(model, (group,), source, [wanted], classes=CLASSES, batch_size=1)
-    found = signatures_of(Profile((group,), NoCost(), tensors), wanted, group)
+    tensors = collect(Calibration(model, (group,), source, CLASSES, batch_size=1), [wanted])
+    found = Profile((group,), tensors).of(wanted, group)
     rows = {c: [] for c in range(CLASSES)}
     for inputs, labels in source.batches(1):
         with torch.no_grad():
@@ -257,30 +247,29 @@ def test_windows_of_an_image_are_averaged():
     attention, labels = nn.Identity(), torch.tensor([0, 1, 1])
     group = ChannelGroup("", 2, (), "heads")
     collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
-    collector.attach(attention)
     collector.start_batch(labels, start=0)
     maps = torch.rand(3 * 4, 2, 5, 5, dtype=torch.float64).softmax(-1)  # four windows an image
-    attention(maps)
-    found = Profile((group,), NoCost(), {"head_signatures-grid3": collector.tensors()})
+    with collector.attached(attention):
+        attention(maps)
+    found = Profile((group,), {"head_signatures-grid3": collector.tensors()})
     mean = resized(maps.view(3, 4, 2, 5, 5).mean(1), torch.full((3,), 5), 3).flatten(2)
-    torch.testing.assert_close(signatures_of(found, HeadSignatures(3), group).mean[1], mean[1:].mean(0))
+    torch.testing.assert_close(found.of(HeadSignatures(3), group).mean[1], mean[1:].mean(0))
 
 
 def test_maps_of_other_samples_are_refused():
     attention, group = nn.Identity(), ChannelGroup("", 2, (), "heads")
     collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
-    collector.attach(attention)
     collector.start_batch(torch.tensor([0, 1, 1]), start=0)
-    with pytest.raises(UserError, match="do not cover the 3 samples"):
+    with collector.attached(attention), pytest.raises(UserError, match="do not cover the 3 samples"):
         attention(torch.rand(4, 2, 5, 5).softmax(-1))
 
 
 def test_other_values_of_that_shape_are_no_maps():
     attention, group = nn.Identity(), ChannelGroup("", 2, (), "heads")
     collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
-    collector.attach(attention)
     collector.start_batch(torch.tensor([0, 1]), start=0)
-    with pytest.raises(UserError, match="no attention maps"):
+    with collector.attached(attention), pytest.raises(UserError, match="no attention maps"):
         attention(torch.randn(2, 2, 5, 5))
-    attention((torch.zeros(2, 5, 8), torch.randn(2, 2, 5, 5), torch.eye(5).expand(2, 2, 5, 5)))
+    with collector.attached(attention):
+        attention((torch.zeros(2, 5, 8), torch.randn(2, 2, 5, 5), torch.eye(5).expand(2, 2, 5, 5)))
     assert float(collector.tensors()["/mean"][0].sum()) > 0

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coprune.groups import ChannelGroup, cost_model, find_units
+from coprune.groups import ChannelGroup, find_units
 from coprune.methods.complementary import COMPLEMENTARY, ComplementarySettings
 from coprune.methods.complementary.method import choose_group
 from coprune.methods.complementary.redundancy import took_over, unit_covariance
 from coprune.plan import Member
-from coprune.statistics import Consumer, Profile, gather
+from coprune.statistics import Calibration, Consumer, ConsumerCovariance, Profile, collect
 from coprune.statistics.fisher import output_sensitivity
-from coprune.statistics.requirements import ConsumerCovariance
 from tiny import Flattened, network, randomise, source
 
 SAMPLES = source(60)
@@ -22,8 +21,10 @@ X = next(iter(SAMPLES.batches(60)))[0]
 def profile_of(model, settings=None, batch_size=250):
     groups = find_units(model, X[:1]).groups
     settings = settings or ComplementarySettings()
-    tensors = gather(model, groups, SAMPLES, COMPLEMENTARY.needs(settings), classes=3, batch_size=batch_size)
-    return Profile(groups, cost_model(model, X[:1], groups), tensors)
+    tensors = collect(
+        Calibration(model, groups, SAMPLES, 3, batch_size=batch_size), COMPLEMENTARY.needs(settings)
+    )
+    return Profile(groups, tensors)
 
 
 @pytest.mark.parametrize("settings", [{}, {"weighting": "none"}, {"scatter": 1.0}])
@@ -73,7 +74,7 @@ def test_statistics_do_not_depend_on_the_batches():
     one, many = profile_of(model), profile_of(model, batch_size=7)
     for group in one.groups:
         wanted = ConsumerCovariance()
-        for a, b in zip(one.consumers(wanted, group), many.consumers(wanted, group), strict=True):
+        for a, b in zip(one.of(wanted, group), many.of(wanted, group), strict=True):
             torch.testing.assert_close(a.mean, b.mean, rtol=1e-5, atol=1e-7)
             # Products are made in float32; what they are small differences of decides how exact they are.
             near = 5e-6 * float(a.covariance.abs().max())
@@ -84,7 +85,7 @@ def test_covariance_of_a_linear_consumer_is_that_of_its_inputs():
     model = randomise(Flattened())
     profile = profile_of(model)
     group = next(g for g in profile.groups if g.name == "fc1")
-    (consumer,) = profile.consumers(ConsumerCovariance(), group)
+    (consumer,) = profile.of(ConsumerCovariance(), group)
     read = []
     handle = model.fc2.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     with torch.no_grad():
@@ -99,7 +100,7 @@ def test_covariance_of_a_linear_consumer_is_that_of_its_inputs():
 def test_sensitivity_is_the_mean_square_gradient_of_drawn_classes():
     model = randomise(Flattened())
     groups = find_units(model, X[:1]).groups
-    found = output_sensitivity(model, groups, SAMPLES, batch_size=60, device="cpu", label="t")
+    found = output_sensitivity(Calibration(model, groups, SAMPLES, 3, batch_size=60))
     with torch.no_grad():
         chances = model(X).softmax(1)
     drawn = torch.multinomial(chances, 1, generator=torch.Generator().manual_seed(0))[:, 0]

@@ -10,7 +10,7 @@ import tiny
 from coprune.clustering.assignment import Clustering
 from coprune.methods.cosep import COSEP, CoSePSettings
 from coprune.methods.cosep.method import choose_group, representatives
-from coprune.statistics import Profile, WeightScore
+from coprune.statistics import L1Norm, Profile
 from coprune.statistics.moments import Moments
 
 
@@ -19,9 +19,9 @@ def profile_of(moments, weight, settings):
     group = tiny.group(moments.mean.shape[1])
     tensors = {
         settings.moments.key: {f"conv/{part}": getattr(moments, part) for part in ("count", "mean", "m2")},
-        WeightScore("l1_norm").key: {"conv": weight},
+        L1Norm().key: {"conv": weight},
     }
-    return Profile((group,), tiny.NoCost(), tensors)
+    return Profile((group,), tensors)
 
 
 def choose(moments, weight, settings=None, seed=0):

@@ -15,6 +15,7 @@ import coprune
 from coprune.errors import UserError
 from coprune.groups import find_units
 from coprune.recovery.batchnorm import reestimate_batchnorm
+from coprune.statistics import Calibration
 from coprune.statistics.fisher import output_sensitivity
 from coprune.surgery import sound
 
@@ -171,7 +172,7 @@ def test_the_sensitivity_of_a_layer_that_never_runs_is_0():
     (group, *_) = find_units(net, batches()[0][0][:1]).groups
     idle = [m.model_copy(update={"layer": "idle"}) for m in group.of_role("consumer")]
     groups = (group, replace(group, members=(*group.of_role("producer"), *idle)))
-    costs = output_sensitivity(net, groups, outcome_source(), batch_size=2, device="cpu", label="")
+    costs = output_sensitivity(Calibration(net, groups, outcome_source(), 3, batch_size=2))
     assert costs["b/idle/sensitivity"].tolist() == [0.0] * 5
     assert float(costs["b/c/sensitivity"].max()) > 0
 

@@ -13,13 +13,12 @@ import report_samples as samples
 
 from coprune.methods.cahp import CAHP, CAHPSettings
 from coprune.methods.cahp.distances import together
-from coprune.methods.cahp.signatures import HeadSignatures, signatures_of
+from coprune.methods.cahp.signatures import HeadSignatures
 from coprune.plan import GroupDecision, Knee, Plan, Prediction
 from coprune.report import formatting as words
 from coprune.report import heads, pairs, render, write
-from coprune.statistics import Profile, gather
+from coprune.statistics import Calibration, Profile, collect
 from coprune.store.profile import save_profile
-from tiny import NoCost
 from tiny_heads import CLASSES, bert, bert_groups, sentences
 
 SEEN = {"name": "tsv:x", "fingerprint": "f", "statistics": "f"}
@@ -30,8 +29,8 @@ def profile():
     model = bert(layers=3)
     groups = bert_groups(model)
     wanted = CAHP.needs(CAHPSettings(grid=4))
-    tensors = gather(model, groups, sentences(60, longest=8), wanted, classes=CLASSES)
-    return Profile(groups, NoCost(), tensors)
+    tensors = collect(Calibration(model, groups, sentences(60, longest=8), CLASSES), wanted)
+    return Profile(groups, tensors)
 
 
 def plan_of(groups, method="cahp", **changes) -> Plan:
@@ -119,7 +118,7 @@ def test_partners_and_pairs_against_brute_force(profile, k):
 def test_maps_are_the_mean_over_all_samples(run, decided, profile):
     shown = pairs.view(decided, run)
     gathered = [g for g in profile.groups if g.kind == "heads"]
-    moments = together([signatures_of(profile, HeadSignatures(4), g) for g in gathered])
+    moments = together([profile.of(HeadSignatures(4), g) for g in gathered])
     mean = ((moments.count.view(-1, 1, 1) * moments.mean).sum(0) / moments.count.sum()).numpy()
     every = np.corrcoef(mean)
     assert shown["typical"] == pytest.approx(

@@ -9,10 +9,9 @@ from torch import nn
 import tiny
 from coprune.data import LoaderSource
 from coprune.groups import find_units
-from coprune.statistics import ConsumerCovariance, gather
+from coprune.statistics import Calibration, ConsumerCovariance, collect
 from coprune.statistics import input_covariance as consumers
-from coprune.statistics.fisher import output_sensitivity, reached_places
-from coprune.statistics.input_covariance import consumers_of
+from coprune.statistics.fisher import active_positions, output_sensitivity
 from coprune.tracing.patches import draw_positions, draw_valid
 
 IMAGE = torch.zeros(1, 1, 12, 12, dtype=torch.float64)
@@ -92,7 +91,9 @@ def samples(n=24):
 
 
 def gathered(net, groups, wanted, source=None, batch_size=7):
-    return gather(net, groups, source or samples(), [wanted], classes=3, batch_size=batch_size)[wanted.key]
+    return collect(Calibration(net, groups, source or samples(), 3, batch_size=batch_size), [wanted])[
+        wanted.key
+    ]
 
 
 @torch.no_grad()
@@ -138,7 +139,7 @@ def test_mean_covariance_and_class_means_equal_numpy(name, places):
     labels = source.labels.numpy()
     looked_at = 0
     for group in groups:
-        for consumer in consumers_of(tensors, group):
+        for consumer in ConsumerCovariance().of_group(tensors, group):
             layer = net.get_submodule(consumer.layer)
             rows = rows_twin(net, layer, f"{group.name}/{consumer.layer}", places, source)
             flat = rows.reshape(-1, rows.shape[-1])
@@ -157,7 +158,7 @@ def test_mean_covariance_and_class_means_equal_numpy(name, places):
 def test_every_consumer_of_a_group_is_there():
     net, groups = made("forked")
     group = next(g for g in groups if g.name == "conv")
-    found = consumers_of(gathered(net, groups, ConsumerCovariance()), group)
+    found = ConsumerCovariance().of_group(gathered(net, groups, ConsumerCovariance()), group)
     assert {c.layer: tuple(c.weight.shape) for c in found} == {"wide": (4, 45), "point": (6, 5)}
     assert all(c.between is None for c in found)
 
@@ -182,7 +183,7 @@ def test_a_class_without_samples_has_no_say():
     source = LoaderSource([(x[there], y[there])], int(there.sum()))
     wanted = ConsumerCovariance(places=100, classes=True)
     for group in groups:
-        for consumer in consumers_of(gathered(net, groups, wanted, source), group):
+        for consumer in ConsumerCovariance().of_group(gathered(net, groups, wanted, source), group):
             rows = rows_twin(net, net.get_submodule(consumer.layer), "any", 100, source)
             means = np.stack([rows[y[there] == c].mean((0, 1)) for c in (0, 2)])
             np.testing.assert_allclose(consumer.between, np.cov(means.T, bias=True), atol=1e-9)
@@ -192,8 +193,8 @@ def test_a_class_without_samples_has_no_say():
 def test_sensitivity_equals_the_gradients_of_single_samples(name):
     net, groups = made(name)
     source = samples()
-    found = output_sensitivity(net, groups, source, batch_size=7, device="cpu", label="test")
-    reached = reached_places(net, groups, source, batch_size=7, device="cpu")
+    found = output_sensitivity(Calibration(net, groups, source, 3, batch_size=7))
+    reached = active_positions(Calibration(net, groups, source, 3, batch_size=7))
     whole = name in TOKENS  # what a sample's tokens cost together; some may not count
     assert bool(reached) == whole
     generator = torch.Generator().manual_seed(0)
@@ -262,7 +263,7 @@ def test_a_first_layer_that_works_in_place():
     source = samples()
     shifted = LoaderSource([(x - 0.5, y) for x, y in source.batches(24)], 24)
     found, wanted = (
-        output_sensitivity(m, groups, s, batch_size=24, device="cpu", label="test")
+        output_sensitivity(Calibration(m, groups, s, 3, batch_size=24))
         for m, s in ((net, source), (plain, shifted))
     )
     for key, tensor in wanted.items():
@@ -276,8 +277,8 @@ def test_of_a_wide_consumer_neighbouring_pixels_are_averaged(monkeypatch, larges
     whole = gathered(net, groups, ConsumerCovariance())
     monkeypatch.setattr(consumers, "LARGEST", largest)
     group = next(g for g in groups if g.name == "conv2")
-    (found,) = consumers_of(gathered(net, groups, ConsumerCovariance(), source), group)
-    (full,) = consumers_of(whole, group)
+    (found,) = ConsumerCovariance().of_group(gathered(net, groups, ConsumerCovariance(), source), group)
+    (full,) = ConsumerCovariance().of_group(whole, group)
     assert found.weight.shape == (10, 6 * cells)
     assert found.covariance.shape == (6 * cells, 6 * cells)
     # A map that is the same at every pixel says the same through either weight.

@@ -7,8 +7,7 @@ import tiny
 import tiny_coupled
 from coprune.budget.sensitivity_curves import pruned_alone
 from coprune.groups import find_units
-from coprune.statistics import ClassMoments, ConsumerCovariance, Importance, WeightScore, gather
-from coprune.statistics.input_covariance import consumers_of
+from coprune.statistics import Calibration, ClassMoments, ConsumerCovariance, Importance, L1Norm, collect
 from coprune.surgery import masked
 
 IMAGE = torch.zeros(1, 1, 12, 12)
@@ -18,7 +17,7 @@ def gathered(net, *wanted, n=30):
     source = tiny.source(n, kind=tiny.DoubleSource)
     groups = find_units(net, IMAGE, coupled=True).groups
     net = net.double()
-    return {g.name: g for g in groups}, gather(net, groups, source, wanted, classes=3), source
+    return {g.name: g for g in groups}, collect(Calibration(net, groups, source, 3), wanted), source
 
 
 def reads(net, layer, source):
@@ -36,7 +35,7 @@ def test_a_consumer_behind_a_concatenation_is_described_by_its_part():
     net = tiny_coupled.networks()["dense"]
     wanted = ConsumerCovariance(places=1)
     groups, found, source = gathered(net, wanted)
-    consumers = consumers_of(dict(found[wanted.key]), groups["convs.0"])
+    consumers = wanted.of_group(found[wanted.key], groups["convs.0"])
     assert [c.layer for c in consumers] == ["convs.1", "fc"]
     fc = consumers[1]
     assert fc.channels.tolist() == [[4], [5], [6]]
@@ -70,7 +69,7 @@ def test_the_channels_of_a_block_are_cells_of_its_unit():
 
 def test_the_magnitude_of_a_unit_counts_all_of_its_members():
     net = tiny_coupled.networks()["plain"]
-    wanted, weight = Importance("magnitude"), WeightScore("l1_norm")
+    wanted, weight = Importance("magnitude"), L1Norm()
     _, found, _ = gathered(net, wanted, weight)
     stem, same, fc = (m.weight.detach().abs() for m in (net.stem, net.same, net.fc))
     made = stem.flatten(1).sum(1) + same.flatten(1).sum(1)
@@ -99,7 +98,7 @@ def test_a_group_pruned_alone_is_the_masked_network_with_other_consumers(name):
     groups, found, source = gathered(net, wanted)
     net = net.double()
     for group in groups.values():
-        consumers = consumers_of(dict(found[wanted.key]), group)
+        consumers = wanted.of_group(found[wanted.key], group)
         kept = torch.arange(0, group.size, 2)
         before = tiny.state_of(net)
         with pruned_alone(net, consumers, kept, group.size):

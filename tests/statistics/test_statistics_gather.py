@@ -10,12 +10,12 @@ import tiny
 from coprune.data import LoaderSource
 from coprune.errors import UserError
 from coprune.groups import find_units
-from coprune.statistics import ClassMoments, Importance, WeightScore, gather
+from coprune.statistics import Calibration, ClassMoments, Importance, L1Norm, collect
 
 ALL = (
     ClassMoments(grid=0),
     ClassMoments(grid=1, at="producer"),
-    WeightScore("l1_norm"),
+    L1Norm(),
 )
 
 
@@ -81,7 +81,7 @@ def cells_loop(activation, units, grid):
 def test_moments_equal_a_direct_computation(resnet, at, grid):
     net, groups = resnet
     source, wanted = samples(), ClassMoments(grid=grid, at=at)
-    found = gather(net, groups, source, [wanted], classes=3, batch_size=7)[wanted.key]
+    found = collect(Calibration(net, groups, source, 3, batch_size=7), [wanted])[wanted.key]
     labels = source.labels.numpy()
     for group in groups:
         values = cells_loop(activations(net, group, at, source), group.size, grid)
@@ -100,7 +100,7 @@ def test_moments_of_a_flattened_map_are_those_of_the_map(flattened, grid):
     net, groups = flattened
     conv = next(g for g in groups if g.name == "conv2")
     source, wanted = samples(), ClassMoments(grid=grid)
-    found = gather(net, groups, source, [wanted], classes=3)[wanted.key]
+    found = collect(Calibration(net, groups, source, 3), [wanted])[wanted.key]
     # fc1 reads the pooled 2×2 maps of conv2's six units in one row.
     maps = activations(net, conv, "consumer", source).reshape(24, 6, 2, 2)
     values = cells_loop(maps, 6, grid)
@@ -111,9 +111,9 @@ def test_moments_of_a_flattened_map_are_those_of_the_map(flattened, grid):
 
 def test_the_size_of_a_batch_does_not_matter(resnet):
     net, groups = resnet
-    once = gather(net, groups, samples(), ALL, classes=3, batch_size=24)
+    once = collect(Calibration(net, groups, samples(), 3, batch_size=24), ALL)
     for batch_size in (1, 5, 23):
-        again = gather(net, groups, samples(), ALL, classes=3, batch_size=batch_size)
+        again = collect(Calibration(net, groups, samples(), 3, batch_size=batch_size), ALL)
         assert once.keys() == again.keys()
         for key, tensors in once.items():
             assert tensors.keys() == again[key].keys()
@@ -125,9 +125,9 @@ def test_the_size_of_a_batch_does_not_matter(resnet):
 
 def test_what_is_gathered_beside_it_does_not_matter(resnet):
     net, groups = resnet
-    together = gather(net, groups, samples(), ALL, classes=3)
+    together = collect(Calibration(net, groups, samples(), 3), ALL)
     for wanted in ALL:
-        alone = gather(net, groups, samples(), [wanted], classes=3)
+        alone = collect(Calibration(net, groups, samples(), 3), [wanted])
         assert list(alone) == [wanted.key]
         assert tiny.same_state(alone[wanted.key], together[wanted.key])
 
@@ -135,7 +135,7 @@ def test_what_is_gathered_beside_it_does_not_matter(resnet):
 @pytest.mark.parametrize("which", ["resnet20", "flattened", "perceptron"])
 def test_l1_norms_equal_loops(traced, which):
     net, units = traced[which]
-    found = gather(net, units.groups, samples(), [WeightScore("l1_norm")], classes=3)["weights-l1_norm"]
+    found = collect(Calibration(net, units.groups, samples(), 3), [L1Norm()])["weights-l1_norm"]
     for group in units.groups:
         rows = net.get_submodule(group.name).weight.detach().double().flatten(1).tolist()
         np.testing.assert_allclose(found[group.name], [sum(abs(v) for v in r) for r in rows], rtol=1e-9)
@@ -154,14 +154,14 @@ class Unread:
 
 def test_weight_scores_do_not_read_the_samples(traced):
     net, units = traced["perceptron"]
-    assert gather(net, units.groups, Unread(), [WeightScore("l1_norm")], classes=3)
+    assert collect(Calibration(net, units.groups, Unread(), 3), [L1Norm()])
 
 
 def test_nothing_is_left_behind():
     net = tiny.network("resnet20").double()
     groups = find_units(net, torch.zeros(1, 1, 12, 12, dtype=torch.float64)).groups
     before, hooks = tiny.state_of(net), hooks_on(net)
-    gather(net, groups, samples(), ALL, classes=3)
+    collect(Calibration(net, groups, samples(), 3), ALL)
     assert hooks_on(net) == hooks == 0
     assert all(p.grad is None for p in net.parameters())
     assert tiny.same_state(before, tiny.state_of(net))  # running statistics too
@@ -178,7 +178,7 @@ def test_hooks_go_away_when_a_pass_is_broken_off(cause):
             raise cause("in the middle")
 
     with pytest.raises(cause, match="in the middle"):
-        gather(net, groups, tiny.source(24, kind=Broken), ALL, classes=3, batch_size=8)
+        collect(Calibration(net, groups, tiny.source(24, kind=Broken), 3, batch_size=8), ALL)
     assert hooks_on(net) == 0
 
 
@@ -188,7 +188,7 @@ def test_the_users_own_tensors_are_left_as_they_were():
     net = tiny.randomise(tiny.Flattened()).double()
     groups = find_units(net, torch.zeros(1, 1, 12, 12, dtype=torch.float64)).groups
     batches = list(samples().batches(8))
-    gather(net, groups, LoaderSource(batches, 24), [ClassMoments(), Importance("taylor")], classes=3)
+    collect(Calibration(net, groups, LoaderSource(batches, 24), 3), [ClassMoments(), Importance("taylor")])
     assert [x.requires_grad for x, _ in batches] == [False] * 3
     assert [x.grad for x, _ in batches] == [None] * 3
 
@@ -196,7 +196,7 @@ def test_the_users_own_tensors_are_left_as_they_were():
 def test_labels_outside_the_models_classes_are_refused(resnet):
     net, groups = resnet
     with pytest.raises(UserError, match="outside the model's 3 classes"):
-        gather(net, groups, samples(24, classes=4), [ClassMoments()], classes=4)
+        collect(Calibration(net, groups, samples(24, classes=4), 4), [ClassMoments()])
 
 
 @pytest.mark.parametrize("wanted", [ClassMoments(), Importance("taylor"), Importance("hessian")])
@@ -210,7 +210,7 @@ def test_labels_outside_the_datas_classes_are_refused(resnet, wanted, label):
     y = y.clone()
     y[2] = label
     with pytest.raises(UserError, match="label"):
-        gather(net, groups, LoaderSource([(x, y)], 6), [wanted], classes=3)
+        collect(Calibration(net, groups, LoaderSource([(x, y)], 6), 3), [wanted])
 
 
 @pytest.mark.parametrize("wanted", [ClassMoments(), Importance("taylor"), Importance("hessian")])
@@ -220,18 +220,18 @@ def test_nan_is_refused_and_named(wanted):
     with torch.no_grad():
         net.fc2.bias[0] = float("nan")
     with pytest.raises(UserError, match="NaN"):
-        gather(net, groups, samples(), [wanted], classes=3)
+        collect(Calibration(net, groups, samples(), 3), [wanted])
     assert hooks_on(net) == 0
 
 
 def test_groups_that_wait_for_each_other_give_what_each_gives_alone(resnet, monkeypatch):
-    from coprune.statistics import class_moments as collect
+    from coprune.statistics import class_moments
 
     (net, groups), source = resnet, samples()
     wanted = [ClassMoments(grid=2)]
-    together = gather(net, groups, source, wanted, classes=3, batch_size=7)[wanted[0].key]
-    monkeypatch.setattr(collect, "NARROW", 0)
-    alone = gather(net, groups, source, wanted, classes=3, batch_size=7)[wanted[0].key]
+    together = collect(Calibration(net, groups, source, 3, batch_size=7), wanted)[wanted[0].key]
+    monkeypatch.setattr(class_moments, "NARROW", 0)
+    alone = collect(Calibration(net, groups, source, 3, batch_size=7), wanted)[wanted[0].key]
     assert together.keys() == alone.keys()
     for name, tensor in together.items():
         np.testing.assert_allclose(tensor, alone[name], rtol=1e-9, atol=1e-9, err_msg=name)

@@ -14,9 +14,8 @@ import tiny
 from coprune.data import ArraySource, LoaderSource
 from coprune.errors import UserError
 from coprune.groups import find_units
-from coprune.statistics import ClassMoments, Importance, Profile, gather
-from coprune.statistics.requirements import ImportanceKind
-from coprune.statistics.torch_pruning_scores import HESSIAN_SAMPLES
+from coprune.statistics import Calibration, ClassMoments, Importance, Profile, collect
+from coprune.statistics.torch_pruning_scores import HESSIAN_SAMPLES, ImportanceKind
 
 KINDS = get_args(ImportanceKind)
 WITH_GRADIENTS = ("taylor", "hessian")
@@ -26,7 +25,7 @@ SAMPLES = 24
 
 def importance(net, groups, kind, source=None, **options):
     source = source or tiny.source(SAMPLES)
-    found = gather(net, groups, source, [Importance(kind)], classes=3, **options)
+    found = collect(Calibration(net, groups, source, 3, **options), [Importance(kind)])
     return found[f"importance-{kind}"]
 
 
@@ -194,13 +193,13 @@ def test_a_dead_layer_has_importance_0_and_not_nan(kind):
 def test_what_is_gathered_beside_it_does_not_matter(traced):
     net, units = traced["flattened"]
     wanted = [ClassMoments(), *map(Importance, KINDS)]
-    together = gather(net, units.groups, tiny.source(SAMPLES), wanted, classes=3)
+    together = collect(Calibration(net, units.groups, tiny.source(SAMPLES), 3), wanted)
     assert set(together) == {s.key for s in wanted}
     for kind in KINDS:
         assert tiny.same_state(together[f"importance-{kind}"], importance(net, units.groups, kind))
-    profile = Profile(units.groups, tiny.NoCost(), together)
+    profile = Profile(units.groups, together)
     group = units.groups[0]
-    assert profile.importance(Importance("lamp"), group) is together["importance-lamp"][group.name]
+    assert profile.of(Importance("lamp"), group) is together["importance-lamp"][group.name]
 
 
 def test_without_gradients_one_sample_is_read(traced):
@@ -219,4 +218,4 @@ def test_labels_outside_the_models_classes_are_refused(traced, kind):
     net, units = traced["perceptron"]
     x, y = next(tiny.source(6, classes=4).batches(6))
     with pytest.raises(UserError, match="outside the model's 3 classes"):
-        gather(net, units.groups, LoaderSource([(x, y)], 6), [Importance(kind)], classes=4)
+        collect(Calibration(net, units.groups, LoaderSource([(x, y)], 6), 4), [Importance(kind)])
