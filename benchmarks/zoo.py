@@ -33,7 +33,7 @@ from coprune.errors import UserError
 from coprune.files import write_json
 from coprune.measure import count_macs, count_params
 from coprune.methods.registry import find_method
-from coprune.models.canonicalize import made_ready
+from coprune.models.canonicalize import canonicalize
 from coprune.models.hubs import known_names
 from coprune.models.names import ModelSource
 from coprune.models.registry import build
@@ -162,7 +162,7 @@ def one(name: str, folder: Path) -> dict:
     if size > LARGEST:
         raise UserError(f"not tried: {size / 1e6:.0f} M parameters")
     torch.manual_seed(0)
-    model = made_ready(build(ModelSource(name, {})))
+    model = canonicalize(build(ModelSource(name, {})))
     size = smallest(model)
     with torch.no_grad():
         made = logits_of(model, torch.zeros(1, 3, size, size))

@@ -18,8 +18,7 @@ from coprune.bounds import Samples, Seed
 from coprune.budget.counts import Budget
 from coprune.data.from_loaders import from_loaders, take
 from coprune.errors import UserError, refused
-from coprune.models.canonicalize import ready
-from coprune.models.memory_format import as_given
+from coprune.models.canonicalize import canonical_copy, restore_format
 from coprune.pipeline.environment import pick_device
 from coprune.pipeline.outcome import Outcome
 from coprune.pipeline.prune import prune_model
@@ -213,7 +212,7 @@ def recover_model(
         samples = take(calibration, calibration_samples, name="calibration=")
         for note in check_calibration(samples):
             warnings.warn(note, stacklevel=2)
-        candidate, full = ready(model), ready(teacher)
+        candidate, full = canonical_copy(model), canonical_copy(teacher)
         with within("calibration="):
             for network in (full, candidate):
                 check_takes(network, part_of(next(samples.batches(1))[0], [0]))
@@ -232,7 +231,7 @@ def recover_model(
             seed=seed,
             device=where,
         )
-    return as_given(candidate.cpu().eval())
+    return restore_format(candidate.cpu().eval())
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from coprune.models.attention import (
     separated,
     separated_in,
 )
-from coprune.models.canonicalize import ready
+from coprune.models.canonicalize import canonical_copy
 
 N, L, S, E, H = 3, 5, 6, 16, 4
 
@@ -146,7 +146,7 @@ def test_pytorchs_own_layers_work_with_it(norm_first, nested):
 def test_a_users_model_is_left_as_it_is():
     net = nn.TransformerEncoderLayer(E, H, 24, dropout=0.0)
     net.self_attn.out_proj.weight.requires_grad_(False)
-    copied = ready(net)
+    copied = canonical_copy(net)
     assert type(net.self_attn) is nn.MultiheadAttention
     assert net.training
     assert not copied.training

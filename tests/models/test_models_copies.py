@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, prune
 
 import coprune
 from coprune.errors import UserError
-from coprune.models.canonicalize import ready
+from coprune.models.canonicalize import canonical_copy
 from coprune.models.copies import copied, unwrapped
 from coprune.tracing.forward import check_takes
 
@@ -88,7 +88,7 @@ def test_wrappers_are_taken_off_at_all_depths(name):
     plain, x = copy.deepcopy(net), torch.rand(4, 1, 8, 8)
     wrapped = WRAPS[name](net)
     inside = wrapped.b if name.startswith("a layer") else None
-    made = ready(wrapped)
+    made = canonical_copy(wrapped)
     assert made.state_dict().keys() == plain.state_dict().keys()
     assert [type(m) for m in made.modules()] == [type(m) for m in plain.modules()]
     assert torch.equal(made(x), plain(x))
@@ -145,7 +145,7 @@ def test_masks_are_multiplied_in(name):
     MASKS[name](net)
     net(x).sum().backward()  # leaves weights with a graph behind them
     before, said = {k: v.clone() for k, v in net.state_dict().items()}, net(x)
-    made = ready(net)
+    made = canonical_copy(net)
     assert made.state_dict().keys() == Net().state_dict().keys()
     assert torch.equal(made(x), said)
     assert {k for k in before if k.endswith("_mask")} or name == "beside weight norm"
@@ -158,7 +158,7 @@ def test_masks_are_multiplied_in(name):
 def test_zeros_of_a_mask_are_weights_like_others():
     net = Net()
     prune.l1_unstructured(net.b, "weight", 0.5)
-    made = ready(net)
+    made = canonical_copy(net)
     assert float((made.b.weight == 0).float().mean()) == 0.5
     assert isinstance(made.b.weight, nn.Parameter)
 
@@ -204,7 +204,7 @@ def test_a_hook_that_fails_is_named():
 
     net.b.register_forward_pre_hook(asks)
     with pytest.raises(UserError, match=r"in the hook 'asks' on 'b' \(.*test_models_copies.py, line"):
-        check_takes(ready(net), torch.rand(1, 1, 8, 8))
+        check_takes(canonical_copy(net), torch.rand(1, 1, 8, 8))
 
 
 class Slotted(Net):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import tiny
-from coprune.models.canonicalize import ready
+from coprune.models.canonicalize import canonical_copy
 
 
 @dataclass
@@ -46,7 +46,7 @@ def test_a_model_that_keeps_an_activation_can_be_copied(kind):
     model, x = Net(kind).train(), torch.randn(4, 6)
     loss = model(x).sum()
     kept, view = model.kept, model.body.view
-    copied = ready(model)
+    copied = canonical_copy(model)
     assert model.kept is kept
     assert model.body.view is view
     assert view.grad_fn is not None

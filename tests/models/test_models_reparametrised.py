@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import coprune
 import tiny
-from coprune.models.canonicalize import made_ready, ready
+from coprune.models.canonicalize import canonical_copy, canonicalize
 from coprune.models.parametrizations import fold_reparametrised
 from coprune.store import load, save_model
 
@@ -109,7 +109,7 @@ def test_the_users_own_model_is_not_touched(kind):
     model = Net(kind).eval()
     x = batches()[0][0]
     wanted, state = model(x), copy.deepcopy(model.state_dict())
-    ready(model)
+    canonical_copy(model)
     assert list(model.state_dict()) == list(state)
     assert torch.equal(model(x), wanted)
     model(x).sum().backward()
@@ -138,4 +138,4 @@ def test_a_model_that_is_not_made_ready_is_saved_as_it_is(tmp_path):
     x = batches()[0][0]
     assert torch.equal(loaded(x), model(x))
     assert parametrize.is_parametrized(loaded.a)
-    torch.testing.assert_close(made_ready(loaded)(x), model(x))
+    torch.testing.assert_close(canonicalize(loaded)(x), model(x))

@@ -9,7 +9,7 @@ from torch import nn
 import coprune
 import tiny
 from coprune.groups import find_units
-from coprune.models.canonicalize import made_ready, ready
+from coprune.models.canonicalize import canonical_copy, canonicalize
 from coprune.models.weight_standardization import STANDARDISED, PlainConv2d, fold_standardised, folded_in
 from coprune.store import load, save_model
 from coprune.surgery import cut, masked
@@ -89,13 +89,13 @@ def test_only_the_named_ones_are_folded_and_named():
 def test_a_users_model_is_left_as_it_is():
     model = Standardised().eval()
     before = copy.deepcopy(model.state_dict())
-    assert len(folded_in(ready(model))) == 4
+    assert len(folded_in(canonical_copy(model))) == 4
     assert not folded_in(model)
     assert tiny.same_state(before, model.state_dict())
 
 
 def test_cut_masked_and_stored_ones_agree(tmp_path):
-    net = made_ready(tiny.randomise(Standardised()))
+    net = canonicalize(tiny.randomise(Standardised()))
     x = torch.randn(4, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     units = find_units(net, x[:1], coupled=True)
     assert {g.name for g in units.groups} >= {"up", "same"}

@@ -83,16 +83,11 @@ class SeparateAttention(nn.Module):
         if is_causal and attn_mask is None:
             raise RuntimeError("is_causal says what attn_mask is, so attn_mask must be given")
         single = query.ndim == 2
-        if single:
-            query, key, value = query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)
-            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
-        elif not self.batch_first:
-            query, key, value = (t.transpose(0, 1) for t in (query, key, value))
-        q, k, v = (
-            self._heads(self.q_proj(query)),
-            self._heads(self.k_proj(key)),
-            self._heads(self.v_proj(value)),
-        )
+        projected = []
+        for layer, tensor in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value)):
+            rows = layer(tensor[None] if single else tensor if self.batch_first else tensor.transpose(0, 1))
+            projected.append(rows.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2))
+        q, k, v = projected
         mask = self._mask(attn_mask, key_padding_mask, q)
         maps = None
         if need_weights or not self.fused_attn:
@@ -103,34 +98,26 @@ class SeparateAttention(nn.Module):
             dropout = self.attn_drop.p if self.training else 0.0
             mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout)
         output = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        if not need_weights:
-            maps = None
-        elif maps is not None and average_attn_weights:
-            maps = maps.mean(1)
+        if maps is not None:
+            maps = (maps.mean(1) if average_attn_weights else maps) if need_weights else None
         if single:
-            return output.squeeze(0), None if maps is None else maps.squeeze(0)
+            return output[0], None if maps is None else maps[0]
         return output if self.batch_first else output.transpose(0, 1), maps
-
-    def _heads(self, values: Tensor) -> Tensor:
-        """``[N, T, H·D]`` as ``[N, H, T, D]``."""
-        return values.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
 
     def _mask(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor) -> Tensor | None:
         """Both masks as one that is added to the scores, ``[N or 1, H or 1, L or 1, S]``."""
         found: Tensor | None = None
         if attn_mask is not None:
-            found = _added(attn_mask, q.dtype)
+            found = _added(attn_mask, q.dtype)[None]
             if attn_mask.ndim == 3:
                 if len(attn_mask) != len(q) * self.num_heads:
                     raise RuntimeError(
                         f"attn_mask has {len(attn_mask)} maps for {len(q)} samples of {self.num_heads} "
                         "heads; give one of [queries, keys]"
                     )
-                found = found.unflatten(0, (len(q), self.num_heads))
-            else:
-                found = found.view(1, 1, *attn_mask.shape)
+                found = found.view(len(q), self.num_heads, *attn_mask.shape[1:])
         if key_padding_mask is not None:
-            hidden = _added(key_padding_mask, q.dtype)[:, None, None]
+            hidden = _added(key_padding_mask, q.dtype).view(-1, 1, 1, key_padding_mask.shape[-1])
             found = hidden if found is None else found + hidden
         return found
 
@@ -175,9 +162,8 @@ def separate_attention(model: nn.Module, *, only: Collection[str] | None = None)
 @torch.no_grad()
 def separated(attention: nn.MultiheadAttention) -> SeparateAttention:
     """A module that computes the same; its parameters are copies."""
-    width = attention.embed_dim
     made = SeparateAttention(
-        embed_dim=width,
+        embed_dim=attention.embed_dim,
         num_heads=attention.num_heads,
         kdim=attention.kdim,
         vdim=attention.vdim,
@@ -192,10 +178,11 @@ def separated(attention: nn.MultiheadAttention) -> SeparateAttention:
     biases = (None,) * 3 if attention.in_proj_bias is None else attention.in_proj_bias.chunk(3)
     out = attention.out_proj
     layers = (made.q_proj, made.k_proj, made.v_proj, made.out_proj)
-    for layer, weight, bias in zip(layers, (*weights, out.weight), (*biases, out.bias), strict=True):
-        layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=out.weight.requires_grad)
-        if bias is not None:
-            layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=out.weight.requires_grad)
+    for layer, *tensors in zip(layers, (*weights, out.weight), (*biases, out.bias), strict=True):
+        for name, tensor in zip(("weight", "bias"), tensors, strict=True):
+            if tensor is not None:
+                copy = nn.Parameter(tensor.detach().clone(), requires_grad=out.weight.requires_grad)
+                setattr(layer, name, copy)
     return made.train(attention.training)
 
 

@@ -26,7 +26,7 @@ from coprune.errors import UserError
 from coprune.files import read_document, write_json
 from coprune.measure import NotFiniteError, count_macs, count_params, evaluate
 from coprune.methods.base import Method
-from coprune.models.canonicalize import made_ready
+from coprune.models.canonicalize import canonicalize
 from coprune.models.copies import copied
 from coprune.pipeline.compare_job import (
     KNEE,
@@ -144,7 +144,7 @@ def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
         tokenizer=job.tokenizer,
         validation=job.validation,
     )
-    return made_ready(model), data
+    return canonicalize(model), data
 
 
 def _rows(

@@ -16,7 +16,7 @@ from coprune.distributed.collectives import check_same, first_goes_ahead, on_fir
 from coprune.errors import UserError, setting
 from coprune.measure.memory import check_batches
 from coprune.methods.registry import find_method, method_settings
-from coprune.models.canonicalize import made_ready
+from coprune.models.canonicalize import canonicalize
 from coprune.models.hf import label_names, tokenizer_of
 from coprune.pipeline.context import check_trainings
 from coprune.pipeline.environment import pick_device
@@ -161,7 +161,7 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
     )
     settings = trained_as_suits(settings, model)
     job = job.model_copy(update={"settings": settings})
-    prepared = prepare_for(made_ready(model), data, settings, method)
+    prepared = prepare_for(canonicalize(model), data, settings, method)
     device = pick_device(settings.device)
     check_batches(model, prepared.example, settings.latency_batches, name="latency_batches", device=device)
     check_trainings(model, data, prepared.example, trainings(settings), device=device)

@@ -24,9 +24,8 @@ from coprune.files import dispensable
 from coprune.measure import LatencyPlan, Score, evaluate, measure_latency, measure_stage
 from coprune.methods.base import Method
 from coprune.methods.registry import find_method, method_settings
-from coprune.models.canonicalize import ready
+from coprune.models.canonicalize import canonical_copy, restore_format
 from coprune.models.hf import fresh_parameters
-from coprune.models.memory_format import as_given
 from coprune.pipeline.context import (
     Prepared,
     check_trainings,
@@ -116,7 +115,7 @@ def prune_model(
     settings = resolved(settings, method)
     watch, passed = Stopwatch(), passed_over()
     check_finite(model.state_dict(), model=model, where=f"this {type(model).__name__}")
-    model = ready(model)
+    model = canonical_copy(model)
     settings = trained_as_suits(settings, model)
     prepared = prepared or prepare_for(model, data, settings, method)
     check_trainings(model, data, prepared.example, trainings(settings), device=device)
@@ -268,8 +267,8 @@ def prune_model(
             stages.append(staged("finetuned", pruned))
     with watch.measure("measure"):
         times = LatencyPlan(batches=settings.latency_batches, seconds=settings.latency_seconds)
-        as_given(model)
-        as_given(pruned)
+        restore_format(model)
+        restore_format(pruned)
         # The other processes keep still.
         latency = on_first(lambda: measure_latency(model, pruned, prepared.example, times, device=device))
     if isinstance(data.train, LoaderSource):

@@ -22,7 +22,7 @@ from coprune.groups import ChannelGroup, find_units
 from coprune.layers import channel_count
 from coprune.measure import LatencyPlan, measure_latency, measure_stage
 from coprune.measure.memory import check_batches
-from coprune.models.canonicalize import made_ready
+from coprune.models.canonicalize import canonicalize
 from coprune.models.copies import copied
 from coprune.pipeline.context import Prepared, prepare
 from coprune.pipeline.environment import pick_device, set_up, versions
@@ -131,7 +131,7 @@ def check_made_of(plan: Plan | None, teacher: nn.Module) -> None:
 
     Args:
         plan: what was cut, where that is known.
-        teacher: as it is worked with, see :func:`coprune.models.canonicalize.ready`.
+        teacher: as it is worked with, see :func:`coprune.models.canonicalize.canonical_copy`.
 
     Raises:
         UserError: its weights are not those that the plan was made of.
@@ -173,7 +173,7 @@ def run_recover(
             trust=job.trust,
         )
     check_same(model, weights_fingerprint, what="pruned model")
-    model, teacher = made_ready(model), made_ready(teacher)
+    model, teacher = canonicalize(model), canonicalize(teacher)
     prepared = prepare(teacher, data)
     check_takes(model, prepared.example)
     own = Path(job.model) / "plan.json"

@@ -23,12 +23,9 @@ from coprune import given
 from coprune.errors import UserError, shown
 from coprune.files import read_document, write_json
 from coprune.folders import mend
-from coprune.models.attention import separate_attention, separated_in
-from coprune.models.memory_format import as_given, is_channels_last, laid_out, noted
+from coprune.models.canonicalize import canonicalize, replaced_in, restore_format
 from coprune.models.names import ModelSource
-from coprune.models.parametrizations import fold_reparametrised
 from coprune.models.registry import build, remember, source_of
-from coprune.models.weight_standardization import fold_standardised, folded_in
 from coprune.store.guard import built_within
 from coprune.store.sizes import Size, check_same_weights, layer_sizes, resize
 from coprune.store.tensors import read_header, read_tensors, write_tensors
@@ -107,9 +104,7 @@ def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None =
         "source": {"name": source.name, "arguments": dict(source.arguments)} if source else None,
         "class": f"{type(model).__module__}:{type(model).__qualname__}",
         "layers": layer_sizes(model),
-        **({"separated": apart} if (apart := separated_in(model)) else {}),
-        **({"folded": folded} if (folded := folded_in(model)) else {}),
-        **({"channels_last": True} if is_channels_last(model) else {}),
+        **replaced_in(model),
         **({"transformers": architecture.model_dump()} if architecture else {}),
         "fingerprint": weights_fingerprint(model),
         "notes": notes or {},
@@ -161,17 +156,14 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
     header = read_header(folder / WEIGHTS, what="weights file")
     if model is None:
         model = _full_size(folder, described, header, trust=trust)
-    fold_reparametrised(model, only=header)
-    fold_standardised(separate_attention(model, only=described.separated), only=described.folded)
+    replaced = {"separated": described.separated, "folded": described.folded}
+    canonicalize(model, only={"parametrizations": header, **replaced})
     resize(model, described.layers, header, where=folder / WEIGHTS)
     tie_weights(model)
-    load_weights(
-        laid_out(model), read_tensors(folder / WEIGHTS, what="weights file"), where=str(folder / WEIGHTS)
-    )
+    load_weights(model, read_tensors(folder / WEIGHTS, what="weights file"), where=str(folder / WEIGHTS))
     if weights_fingerprint(model) != described.fingerprint:
         raise UserError(f"{folder}: {WEIGHTS} is damaged or not the one that {DESCRIPTION} describes")
-    if described.channels_last:
-        as_given(noted(model, channels_last=True))
+    restore_format(model, channels_last=described.channels_last)
     source = _source(described)
     return (remember(model, source) if source else model).eval()
 

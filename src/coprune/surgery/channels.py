@@ -16,9 +16,8 @@ from coprune.errors import UserError, shown
 from coprune.groups import trace
 from coprune.groups.trace import pruning_group
 from coprune.layers import Side, channel_count
-from coprune.models.canonicalize import ready
+from coprune.models.canonicalize import canonical_copy, restore_format
 from coprune.models.copies import copied
-from coprune.models.memory_format import as_given
 from coprune.models.registry import remember, source_of
 from coprune.plan import GroupDecision, Member, Plan
 from coprune.surgery.slices import is_sliced, slice_units
@@ -123,7 +122,7 @@ def apply_plan(model: nn.Module, plan: Plan | str | Path, example: Inputs) -> nn
     source, read = source_of(given.module(model, "model")), given.plan(plan)
     if read is None:
         raise UserError("plan is None; give a Plan, or its file")
-    whole = ready(model)
+    whole = canonical_copy(model)
     if isinstance(example, Tensor):
         check_takes(whole, example)
     try:
@@ -139,7 +138,7 @@ def apply_plan(model: nn.Module, plan: Plan | str | Path, example: Inputs) -> nn
             check_takes(pruned, example)
         except UserError as cause:
             raise UserError(f"plan for another model: what it leaves does not run ({cause})") from cause
-    return as_given(pruned)
+    return restore_format(pruned)
 
 
 __all__ = ["apply_plan", "check_fits", "cut"]
