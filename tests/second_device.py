@@ -157,7 +157,7 @@ def register() -> None:
     import coprune.api
     import coprune.pipeline.compare
     import coprune.pipeline.measure
-    import coprune.pipeline.prune
+    import coprune.pipeline.pruning
     import coprune.pipeline.recover
     import coprune.pipeline.train
 
@@ -172,7 +172,7 @@ def register() -> None:
     copies.impl("_copy_from", _copied, "PrivateUse1")
     _registered.extend((library, copies))
     run = coprune.pipeline
-    for module in (coprune.api, coprune.pipeline.compare, run.measure, run.prune, run.recover, run.train):
+    for module in (coprune.api, coprune.pipeline.compare, run.measure, run.pruning, run.recover, run.train):
         module.pick_device = lambda asked: "cpu" if asked == "cpu" else NAME
 
 

@@ -19,12 +19,12 @@ from coprune.budget.counts import Budget
 from coprune.data.from_loaders import from_loaders, take
 from coprune.errors import UserError, refused
 from coprune.models.canonicalize import canonical_copy, restore_format
+from coprune.pipeline.checks import check_calibration
 from coprune.pipeline.environment import pick_device
 from coprune.pipeline.outcome import Outcome
 from coprune.pipeline.prune import prune_model
-from coprune.pipeline.recover import Surviving, check_made_of, surviving
-from coprune.pipeline.sanity import check_calibration
 from coprune.pipeline.settings import PruneSettings, between_recipe, check_settings, finetune_recipe
+from coprune.pipeline.surviving import Surviving, check_made_of, surviving
 from coprune.plan import Plan
 from coprune.recovery import How, recovered
 from coprune.store.model import check_finite

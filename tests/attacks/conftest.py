@@ -19,7 +19,8 @@ from digits import write_digits
 def pruned_run(base: Path, digits: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of half of the base."""
     from coprune.budget.counts import Budget
-    from coprune.pipeline.jobs import PruneJob, run_prune
+    from coprune.pipeline.jobs import PruneJob
+    from coprune.pipeline.prune import run_prune
     from coprune.pipeline.settings import PruneSettings
 
     out = tmp_path_factory.mktemp("pruned") / "run"

@@ -20,20 +20,20 @@ import torch
 from mutate import mutated, tensors_mutated, text_mutated
 
 import coprune
-from coprune.budget.search_cache import searched_once
 from coprune.cli.inspect import inspect
 from coprune.cli.run import arguments_of
 from coprune.errors import UserError
 from coprune.methods.registry import find_method, method_settings
 from coprune.pipeline.comparison import BaseFigures, Comparison, Row
-from coprune.pipeline.context import gather_few, prepare
+from coprune.pipeline.context import Context
 from coprune.pipeline.measure import note_latency, promise_note
+from coprune.pipeline.run_folder import claim
+from coprune.pipeline.search import Searched, searched_once
 from coprune.plan import Plan
 from coprune.report import write, write_compare
 from coprune.statistics import Profile
 from coprune.store import save_model
 from coprune.store.profile import check_profile, load_profile
-from coprune.store.run_folder import claim
 
 SECONDS, GIGABYTE = 5.0, 1 << 30  # of the processor: a busy machine takes longer
 EXAMPLE = torch.zeros(1, 1, 12, 12)
@@ -58,7 +58,7 @@ def folder(pruned_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         'command = "prune"\nmodel = "base"\ndata = "npz:x.npz"\nskip = ["a"]\nresume = true\n'
     )
     decisions = Plan.load(place / "plan.json").groups
-    searched_once(place / "search.json", lambda: (decisions, None, ["said"]))
+    searched_once(place / "search.json", lambda: Searched.of(decisions, None, "said"))
     save_model(place / "text", tiny_text())
     return place
 
@@ -77,11 +77,11 @@ def cases(folder: Path, base: Path, digits: str) -> list[Case]:
     """Every document with its readers."""
     net = coprune.load(base)
     data = coprune.load_data(digits, calibration=20, seed=0)
-    prepared = prepare(net, data)
+    context = Context.of(net, data, device="cpu")
     complementary = find_method("complementary")
     options = method_settings(complementary, {})
-    sizes = {g.name: g.size for g in prepared.units.groups}
-    few = gather_few(net, prepared, data.calibration, complementary.needs(options), classes=4, device="cpu")
+    sizes = {g.name: g.size for g in context.units.groups}
+    few = context.statistics(complementary.needs(options)).tensors
     key = next(iter(few))
     index = folder / "profile" / "profile.json"
     stated = coprune.files.read_json(index, what="profile")
@@ -97,7 +97,7 @@ def cases(folder: Path, base: Path, digits: str) -> list[Case]:
         known = load_profile(index.parent, model=stated["model"], data=stated["data"], groups=sizes)
         check_profile(known, {k: few[k] for k in few if k in known}, where="profile")
         if key in known:
-            complementary.choose(Profile(prepared.units.groups, known, "cpu"), options, 0)
+            complementary.choose(Profile(context.units.groups, context.cost, known, "cpu"), options, 0)
 
     def resumed(file: Path) -> None:
         claim(file.parent, job={"prune": {}}, resume=True, overwrite=False)
@@ -116,7 +116,7 @@ def cases(folder: Path, base: Path, digits: str) -> list[Case]:
         (f"profile/{key}.safetensors", tensors_mutated, profile),
         ("job.toml", text_mutated, arguments_of),
         ("job.json", mutated, resumed),
-        ("search.json", mutated, lambda file: searched_once(file, lambda: ((), None, []))),
+        ("search.json", mutated, lambda file: searched_once(file, lambda: Searched.of((), None))),
         ("text/model.json", mutated, lambda file: coprune.load(file.parent)),
         ("text/config.json", mutated, lambda file: coprune.load(file.parent)),
     ]

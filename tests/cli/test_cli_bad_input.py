@@ -231,7 +231,7 @@ def test_an_occupied_folder_is_left_alone(coprune, base, digits, tmp_path):
 
 def test_resume_with_other_options(coprune, base, digits, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    monkeypatch.setattr("coprune.pipeline.prune.cut", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("coprune.pipeline.context.cut", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     assert coprune("prune", "--model", base, "--data", digits, "--out", out).code == 130
     refused(coprune("prune", "--model", base, "--data", digits, "--out", out), "--resume")
     ended = coprune("prune", "--model", base, "--data", digits, "--seed", 1, "--out", out, "--resume")

@@ -25,7 +25,8 @@ ort = pytest.importorskip("onnxruntime")
 def world(tmp_path_factory):
     """A network for a tiny archive whose layers are of uneven sizes, and the archive."""
     from coprune.budget.counts import Budget
-    from coprune.pipeline.jobs import PruneJob, run_prune
+    from coprune.pipeline.jobs import PruneJob
+    from coprune.pipeline.prune import run_prune
     from coprune.pipeline.settings import PruneSettings
 
     folder = tmp_path_factory.mktemp("world")

@@ -313,7 +313,7 @@ def test_the_command_that_the_demo_prints_is_the_run_it_does(monkeypatch, coprun
         jobs.append(job)
         raise package.UserError("noted")
 
-    monkeypatch.setattr("coprune.pipeline.jobs.run_prune", noted)
+    monkeypatch.setattr("coprune.pipeline.prune.run_prune", noted)
     from coprune.cli.demo import TYPED
 
     coprune("demo", "--out", tmp_path / "demo")
@@ -329,7 +329,7 @@ def test_the_command_that_the_demo_prints_is_the_run_it_does(monkeypatch, coprun
 @pytest.mark.parametrize("budget", [("--latency-ms", 1e3), ("--max-drop", 20)])
 def test_a_search_is_not_made_again(coprune, base, digits, tmp_path, monkeypatch, budget):
     # Once a bug: milliseconds measured anew made another plan, which the training's checkpoint did not fit.
-    prune, trials = import_module("coprune.pipeline.prune"), import_module("coprune.budget.objective")
+    prune, search = import_module("coprune.pipeline.prune"), import_module("coprune.pipeline.search")
     typed = ["prune", "--model", base, "--data", digits, *budget, "--finetune-epochs", 1,
              "--latency-batches", 1, "--out", tmp_path / "run"]  # fmt: skip
 
@@ -337,12 +337,12 @@ def test_a_search_is_not_made_again(coprune, base, digits, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     ms = iter([1e9, *[10.0] * 20])  # the whole network is too slow, any smaller one is not
-    monkeypatch.setattr(trials, "median_ms", lambda *_, **__: next(ms))
+    monkeypatch.setattr(search, "median_ms", lambda *_, **__: next(ms))
     with monkeypatch.context() as patch:
-        patch.setattr(prune, "cut", dies)
+        patch.setattr(prune, "Selection", dies)
         assert coprune(*typed).code == 130
     searched = json.loads((tmp_path / "run" / "work" / "search.json").read_text())
-    monkeypatch.setattr(trials.Trials, "run", dies)
+    monkeypatch.setattr(search.Objective, "search", dies)
     monkeypatch.setattr(prune, "measured_for", dies)  # what only a search needs is not measured again either
     ended = coprune(*typed, "--resume")
     assert ended.code == 0, ended.err

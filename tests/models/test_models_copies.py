@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 @pytest.fixture(autouse=True)
 def no_latency(monkeypatch):
-    monkeypatch.setattr(import_module("coprune.pipeline.prune"), "measure_latency", lambda *_, **__: ())
+    monkeypatch.setattr(import_module("coprune.pipeline.context"), "measure_latency", lambda *_, **__: ())
 
 
 def batches() -> list:

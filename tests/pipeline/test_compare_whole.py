@@ -112,9 +112,9 @@ def test_every_recovery_of_every_method_and_a_resumed_table_is_the_same(
             same["kept"],
         )
         assert 0 <= row["pruned"] <= 1
-    import coprune.pipeline.compare as module
+    import coprune.pipeline.context as module
 
-    real, calls = module.recover, []
+    real, calls = module.recovered, []
 
     def dies(*args, **kwargs):
         calls.append(kwargs["how"])
@@ -122,7 +122,7 @@ def test_every_recovery_of_every_method_and_a_resumed_table_is_the_same(
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(module, "recover", dies)
+    monkeypatch.setattr(module, "recovered", dies)
     assert coprune(*typed, "--out", tmp_path / "torn").code == 130
     assert not (tmp_path / "torn" / "compare.json").exists()
     assert coprune(*typed, "--out", tmp_path / "torn", "--resume").code == 0
@@ -172,21 +172,19 @@ def test_a_rate_that_diverges_is_the_worst_and_costs_no_row(coprune, base, digit
     assert (said in (tmp_path / "cmp" / "compare.html").read_text()) == (rate is None)
 
 
-@pytest.mark.parametrize("looked_at", ["calibration", "accuracy, fine-tuned"])
+@pytest.mark.parametrize("judged_on", ["calibration", "accuracy, fine-tuned"])
 def test_logits_that_are_nan_after_a_training_cost_no_row(
-    coprune, base, digits, tmp_path, monkeypatch, looked_at
+    coprune, base, digits, tmp_path, monkeypatch, judged_on
 ):
-    import coprune.pipeline.compare as module
-    from coprune.measure import NotFiniteError
-
-    real = module.evaluate
+    from coprune.measure import NotFiniteError, evaluate
 
     def measured(*args, label, **named):
-        if label == looked_at:
+        if label == judged_on:
             raise NotFiniteError("test")
-        return real(*args, label=label, **named)
+        return evaluate(*args, label=label, **named)
 
-    monkeypatch.setattr(module, "evaluate", measured)
+    for module in ("compare", "context"):
+        monkeypatch.setattr(f"coprune.pipeline.{module}.evaluate", measured)
     ended = coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.5",
                     "--seeds", 1, "--recovery", "none", "--finetune-epochs", 1, "--finetune-images", 32,
                     "--finetune-lr", "0.01,0.02", "--out", tmp_path / "cmp")  # fmt: skip
@@ -214,7 +212,7 @@ def test_a_reconstruction_that_was_taken_back_is_said(coprune, base, digits, tmp
 
 
 def test_a_mistake_that_shows_late_leaves_finished_rows(coprune, base, digits, tmp_path, monkeypatch):
-    import coprune.pipeline.compare as module
+    import coprune.pipeline.context as module
 
     real, calls = module.cut, []
 

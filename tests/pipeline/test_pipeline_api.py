@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import coprune as package
 import tiny
 from coprune.api import from_loaders
-from coprune.budget.search import Found, Probe
+from coprune.budget.search import Found, Loss, Probe
 from coprune.data import LoaderSource
 from coprune.measure import evaluate
 from coprune.pipeline.measure import measure_run
@@ -409,9 +409,9 @@ def test_none_is_no_name():
 @pytest.mark.parametrize("allowed", [True, False])
 def test_with_a_limit_a_training_must_be_as_sure_as_a_probe(monkeypatch, allowed):
     # Once a bug: what it was seen to lose counted, not what it may have lost.
-    trials, judging = (import_module(f"coprune.pipeline.{name}") for name in ("trials", "judging"))
-    monkeypatch.setattr(trials, "search_drop", cut_to_half)
-    monkeypatch.setattr(judging, "paired_drop", lambda *_, **__: (0.5, 0.4, 1.0 if allowed else 1.1))
+    search, judging = (import_module(f"coprune.pipeline.{name}") for name in ("search", "judging"))
+    monkeypatch.setattr(search, "search_drop", cut_to_half)
+    monkeypatch.setattr(judging, "paired_drop", lambda *_, **__: Loss(0.5, 0.4, 1.0 if allowed else 1.1))
     given = {"train": loader(), "eval": loader(), "max_drop": 1.0, "finetune_epochs": 1}
     outcome = tiny.prune(Net(), calibration=loader(seed=2), **given)
     said = "no longer show a loss of at most 1 points" in " ".join(outcome.result.notes)

@@ -14,8 +14,8 @@ from coprune import files
 from coprune.errors import UnwrittenError, UserError
 from coprune.files import write_text
 from coprune.folders import check_idle, lock, newcomer, unlock
+from coprune.pipeline.run_folder import claim
 from coprune.store import save_model
-from coprune.store.run_folder import claim
 
 JOB = {"prune": {"seed": 0}}
 
@@ -41,7 +41,7 @@ def test_a_kill_amid_closing_leaves_a_finished_run(tmp_path, monkeypatch):
     folder = claim(tmp_path / "run", job=JOB, resume=False, overwrite=False)
     (folder.work / "big").write_text("state")
     with monkeypatch.context() as patch:
-        patch.setattr("coprune.store.run_folder.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("coprune.pipeline.run_folder.shutil.rmtree", lambda *_, **__: None)
         folder.close()
     again = claim(tmp_path / "run", job=JOB, resume=True, overwrite=False)
     assert again.finished
@@ -209,7 +209,7 @@ def test_an_end_inside_every_write_is_gone_on_with(tmp_path, before, way, raisin
 def test_one_process_a_folder_and_a_dead_one_locks_nobody_out(tmp_path):
     out = tmp_path / "run"
     hold = (
-        "import sys, time; from pathlib import Path; from coprune.store.run_folder import claim\n"
+        "import sys, time; from pathlib import Path; from coprune.pipeline.run_folder import claim\n"
         "claim(Path(sys.argv[1]), job={'prune': {'seed': 0}}, resume=False, overwrite=False)\n"
         "print('here', flush=True); time.sleep(60)"
     )

@@ -20,8 +20,8 @@ from coprune.errors import UserError
 from coprune.measure import Score
 from coprune.measure.accuracy import wilson
 from coprune.measure.latency import median_interval
+from coprune.pipeline.checks import check_base, check_calibration
 from coprune.pipeline.judging import SEEN, Judging, judging_of, more_lost, notes_on, parts_for
-from coprune.pipeline.sanity import check_base, check_calibration
 from coprune.pipeline.settings import PruneSettings
 from coprune.report import formatting as words
 from coprune.result import Code, Judged, Latency, Result
@@ -50,11 +50,11 @@ def test_the_data_s_own_validation_part_judges_and_statistics_use_all_calibratio
     plain, data = load_data(archive("p.npz")), load_data(archive(**drawn(50)))
     # The other parts are what they are without it.
     assert (data.fingerprint, len(data.train)) == (plain.fingerprint, len(plain.train))
-    statistics, judging = parts_for(data, LIMIT, searched=True)
+    statistics, judging = parts_for(data, seed=LIMIT.seed, searched=True)
     assert statistics is data.calibration
     assert (judging.source, judging.on) == (data.validation, "validation")
     assert judging.z == pytest.approx(SEEN * math.sqrt(1 + 50 / 120))
-    statistics, judging = parts_for(plain, LIMIT, searched=True)
+    statistics, judging = parts_for(plain, seed=LIMIT.seed, searched=True)
     assert (len(statistics), len(judging.source), judging.z) == (30, 30, SURE)
     assert judging.on == "training samples set aside"
     assert load_data(archive(**drawn(50)), validation="none").validation is None
@@ -259,7 +259,7 @@ def test_few_calibration_samples_and_copies_are_said():
     (note,) = check_calibration(source.take(torch.arange(29)))
     assert (note.code, note.split(" are")[0]) == (Code.FEW_SAMPLES, "29 calibration samples")
     (note,) = check_calibration(source.take(torch.arange(200) % 20))
-    assert note.startswith("of 128 calibration samples looked at 20 differ")
+    assert note.startswith("of 128 calibration samples 20 differ")
 
 
 def timed(low, ratio, high, *, base=(2.0, 2.4), pruned=(1.0, 1.2)):

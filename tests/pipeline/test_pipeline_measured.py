@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +11,12 @@ from torch import nn
 import tiny
 from coprune.budget.counts import Budget
 from coprune.budget.decide import decide
-from coprune.budget.validation import Measured, Trial
+from coprune.budget.validation import Measured
 from coprune.data import DataSet
 from coprune.errors import UserError
 from coprune.methods.registry import find_method, method_settings
-from coprune.pipeline.context import gather_for, prepare
+from coprune.pipeline.allocation import Divergence
+from coprune.pipeline.context import Context
 
 
 def chain():
@@ -31,15 +32,14 @@ def chain():
 
 
 @pytest.fixture(scope="module")
-def looked_at():
+def choosing():
     model, source = chain(), tiny.source(120)
     data = DataSet("test", source, source, source, 3, source.input_shape, "test")
-    prepared = prepare(model, data)
+    context = Context.of(model, data, device="cpu")
     method = find_method("complementary")
     options = method_settings(method, {})
-    profile = gather_for(model, prepared, source, method.needs(options), classes=3, device="cpu")
-    choices = method.choose(profile, options, 0)
-    return model, source, prepared, choices
+    choices = method.choose(context.statistics(method.needs(options)), options, 0)
+    return context, choices
 
 
 def straight(choices, weights):
@@ -54,29 +54,28 @@ def sizes(decisions):
     return [len(d.kept) for d in decisions]
 
 
-def test_a_bottleneck_that_the_curves_do_not_see_is_found_out(looked_at):
+def test_a_bottleneck_that_the_curves_do_not_see_is_found_out(choosing):
     # Once a bug: on 8 × 8 digits a group of 24 was left with 2 channels, 67 % where an even share has 96 %.
-    model, source, prepared, choices = looked_at
-    trial = Trial(model, prepared.example, source, seed=0, device="cpu")
+    context, choices = choosing
+    divergence = Divergence(context).of
     given = {
         "allocation": "measured",
         "budget": Budget(keep_macs=0.4),
-        "cost": prepared.cost,
+        "cost": context.cost,
         "choices": choices,
     }
-    none = SimpleNamespace(divergence=lambda _: 1.0)
-    blind = decide(**given, measured=Measured(straight(choices, (1, 0.01, 1)), none))
+    blind = decide(**given, measured=Measured(straight(choices, (1, 0.01, 1)), lambda _: 1.0))
     assert sizes(blind)[1] == 1
-    seeing = decide(**given, measured=Measured(straight(choices, (1, 0.01, 1)), trial))
+    seeing = decide(**given, measured=Measured(straight(choices, (1, 0.01, 1)), divergence))
     assert min(sizes(seeing)) > 4
-    assert trial.divergence(seeing) < 0.9 * trial.divergence(blind)
+    assert divergence(seeing) < 0.9 * divergence(blind)
     assert all("in an even share: tried, it loses less" in d.reason for d in seeing)
-    assert prepared.cost.ratio(dict(zip([c.group.name for c in choices], sizes(seeing), strict=True))) <= 0.4
+    assert context.cost.ratio(dict(zip([c.group.name for c in choices], sizes(seeing), strict=True))) <= 0.4
 
 
 @pytest.mark.parametrize(("even", "taken"), [(0.89, True), (0.91, False), (2.0, False), (None, False)])
-def test_the_even_share_must_lose_clearly_less(looked_at, even, taken):
-    _, _, prepared, choices = looked_at
+def test_the_even_share_must_lose_clearly_less(choosing, even, taken):
+    context, choices = choosing
     asked = []
 
     def divergence(decisions):
@@ -85,29 +84,28 @@ def test_the_even_share_must_lose_clearly_less(looked_at, even, taken):
             raise UserError("nothing can be solved here")
         return 1.0 if len(asked) == 1 else even
 
-    measured = Measured(straight(choices, (1, 0.2, 1)), SimpleNamespace(divergence=divergence))
-    found = decide(Budget(keep_macs=0.5), prepared.cost, choices, allocation="measured", measured=measured)
+    measured = Measured(straight(choices, (1, 0.2, 1)), divergence)
+    found = decide(Budget(keep_macs=0.5), context.cost, choices, allocation="measured", measured=measured)
     assert (sizes(found) == asked[-1]) == taken or even is None
     assert any("tried, it loses less" in d.reason for d in found) == taken
     said = "not tried against an even share (nothing can be solved here)"
     assert all((said in d.reason) == (even is None) for d in found)
 
 
-def test_what_is_even_anyway_is_not_tried(looked_at):
-    _, _, prepared, choices = looked_at
-    never = SimpleNamespace(divergence=lambda _: pytest.fail("tried"))
-    measured = Measured(straight(choices, (1, 0.2, 1)), never)
-    found = decide(Budget(keep_macs=1.0), prepared.cost, choices, allocation="measured", measured=measured)
+def test_what_is_even_anyway_is_not_tried(choosing):
+    context, choices = choosing
+    measured = Measured(straight(choices, (1, 0.2, 1)), lambda _: pytest.fail("tried"))
+    found = decide(Budget(keep_macs=1.0), context.cost, choices, allocation="measured", measured=measured)
     assert all(len(d.kept) == d.size for d in found)
 
 
-def test_a_trial_leaves_the_model_as_it_was_and_says_the_same_again(looked_at):
-    model, source, prepared, choices = looked_at
-    before = tiny.state_of(model)
-    trials = [Trial(model, prepared.example, source, seed=3, device="cpu") for _ in range(2)]
+def test_a_trial_leaves_the_model_as_it_was_and_says_the_same_again(choosing):
+    context, choices = choosing
+    before = tiny.state_of(context.model)
+    trials = [Divergence(replace(context, seed=3)) for _ in range(2)]
     decisions = [c.keep(4, why="test") for c in choices]
-    found = [trial.divergence(decisions) for trial in trials]
-    assert found[0] == found[1] == trials[0].divergence(decisions) > 0
-    assert tiny.same_state(before, tiny.state_of(model))
+    found = [trial.of(decisions) for trial in trials]
+    assert found[0] == found[1] == trials[0].of(decisions) > 0
+    assert tiny.same_state(before, tiny.state_of(context.model))
     everything = [c.keep(c.group.size, why="test") for c in choices]
-    assert trials[0].divergence(everything) == pytest.approx(0, abs=1e-9)
+    assert trials[0].of(everything) == pytest.approx(0, abs=1e-9)

@@ -22,7 +22,7 @@ from coprune.surgery import sound
 
 @pytest.fixture(autouse=True)
 def no_latency(monkeypatch):
-    monkeypatch.setattr(import_module("coprune.pipeline.prune"), "measure_latency", lambda *_, **__: ())
+    monkeypatch.setattr(import_module("coprune.pipeline.context"), "measure_latency", lambda *_, **__: ())
 
 
 class OwnFrozen(nn.Module):

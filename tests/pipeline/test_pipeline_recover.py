@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import coprune as package
 import tiny
 from coprune.groups import ChannelGroup, find_units
-from coprune.pipeline.recover import _units_left
+from coprune.pipeline.surviving import _units_left
 from coprune.plan import GroupDecision, Member
 from coprune.recovery import Recovered, reestimate_batchnorm
 from coprune.surgery import cut
@@ -79,7 +79,7 @@ def test_a_model_that_recovery_would_make_worse_comes_back_as_it_came(
             weight.data.zero_()
         return Recovered(True, True)
 
-    monkeypatch.setattr(import_module("coprune.pipeline.recover"), "recovered", harmed)
+    monkeypatch.setattr(import_module("coprune.pipeline.context"), "recovered", harmed)
     assert coprune("recover", "--model", cut_run, "--teacher", base, "--data", digits, "--out", out).code == 0
     result = json.loads((out / "result.json").read_text())
     pruned, recovered = (next(s for s in result["stages"] if s["name"] == n) for n in ("pruned", "recovered"))

@@ -42,7 +42,7 @@ def asked(monkeypatch, coprune):
             return Score(0.5, 1.0, 10)
 
         monkeypatch.setattr("coprune.pipeline.train.train", take)
-        monkeypatch.setattr("coprune.pipeline.jobs.run_prune", take)
+        monkeypatch.setattr("coprune.pipeline.prune.run_prune", take)
         monkeypatch.setattr("coprune.cli.prune.summarise", lambda *_: None)
         ended = coprune("run", path, *more)
         assert ended.code == 0, ended.err

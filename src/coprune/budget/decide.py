@@ -48,7 +48,7 @@ def decide(
         cost: the cost model.
         choices: what the method says.
         allocation: see :func:`counts`; a joint choice shares out by itself.
-        measured: see :func:`coprune.pipeline.context.measured_for`. What its curves say is tried
+        measured: see :func:`coprune.pipeline.allocation.measured_for`. What its curves say is tried
             against a uniform allocation.
         round_to: see :func:`coprune.budget.counts.allowed_counts`.
         why: who asked for that many, in words; by default the budget.
@@ -77,8 +77,8 @@ def decide(
         return made
     evenly = _keep(choices, even, why=f"{why or said}, in an even share: tried, it loses less")
     try:
-        at_most = BETTER * measured.trial.divergence(made)
-        if measured.trial.divergence(evenly) < at_most:
+        at_most = BETTER * measured.divergence(made)
+        if measured.divergence(evenly) < at_most:
             return _coded(evenly, ReasonCode.UNIFORM)
         return made
     except UserError as cause:

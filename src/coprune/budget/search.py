@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 import torch
 from scipy.optimize import brentq
@@ -58,15 +59,8 @@ class Probe:
 
     def as_json(self) -> dict[str, float | bool]:
         """For ``result.json``."""
-        return {
-            "macs": round(self.macs, 6),
-            "value": self.value,
-            "drop": round(self.drop, 4),
-            "low": round(self.low, 4),
-            "high": round(self.high, 4),
-            "ok": self.ok,
-            "chosen": self.chosen,
-        }
+        places = {"macs": 6, "drop": 4, "low": 4, "high": 4}
+        return {k: round(v, places[k]) if k in places else v for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,19 @@ class Found:
     probes: tuple[Probe, ...]
 
 
-def paired_drop(base: Tensor, pruned: Tensor, *, z: float = SURE) -> tuple[float, float, float]:
+class Loss(NamedTuple):
+    """Points lost on judging samples, and both ends of an interval of the true loss."""
+
+    found: float
+    low: float
+    high: float
+
+    def within(self, limit: float) -> bool:
+        """Whether at most ``limit`` points are lost, with the probability of the interval's end."""
+        return self.high <= limit + 1e-9
+
+
+def paired_drop(base: Tensor, pruned: Tensor, *, z: float = SURE) -> Loss:
     """Points lost on the same samples, and an interval of the true loss.
 
     Pairs agree on most samples, so the difference is known far better than either accuracy. The interval
@@ -89,11 +95,11 @@ def paired_drop(base: Tensor, pruned: Tensor, *, z: float = SURE) -> tuple[float
         z: normal quantile of the ends.
 
     Returns:
-        The loss, and both ends of its two-sided interval (80 % with ``SURE``), in points.
+        The loss, and its two-sided interval (80 % with ``SURE``).
     """
     lost, gained = int((base & ~pruned).sum()), int((pruned & ~base).sum())
     low, high = tango_interval(lost, gained, len(base), z=z)
-    return 100 * (lost - gained) / len(base), 100 * low, 100 * high
+    return Loss(100 * (lost - gained) / len(base), 100 * low, 100 * high)
 
 
 def tango_interval(lost: int, gained: int, samples: int, *, z: float) -> tuple[float, float]:
@@ -130,20 +136,8 @@ def least_provable(samples: int, *, z: float = SURE) -> float:
 
 
 def _probe(macs: float, base: Tensor, pruned: Tensor, limit: float, *, z: float) -> Probe:
-    drop, low, high = paired_drop(base, pruned, z=z)
-    return Probe(
-        macs=macs,
-        value=float(pruned.double().mean()),
-        drop=drop,
-        low=low,
-        high=high,
-        ok=within(limit, (drop, low, high)),
-    )
-
-
-def within(limit: float, loss: tuple[float, float, float]) -> bool:
-    """Whether a loss with its interval, as from :func:`paired_drop`, is surely at most ``limit`` points."""
-    return loss[2] <= limit + 1e-9
+    loss = paired_drop(base, pruned, z=z)
+    return Probe(macs, float(pruned.double().mean()), *loss, ok=loss.within(limit))
 
 
 def search_drop(

@@ -27,9 +27,10 @@ def demo(
     from coprune.budget.counts import Budget
     from coprune.cli.parsing import validated
     from coprune.cli.prune import summarise
-    from coprune.pipeline.jobs import PruneJob, run_prune
+    from coprune.pipeline.jobs import PruneJob
+    from coprune.pipeline.prune import run_prune
+    from coprune.pipeline.run_folder import check_out
     from coprune.pipeline.settings import PruneSettings
-    from coprune.store.run_folder import check_out
     from coprune.training import finetuning
 
     settings = validated(

@@ -88,7 +88,8 @@ def prune(
     from coprune.bounds import Batch
     from coprune.budget.counts import Budget
     from coprune.cli.parsing import given, model_arguments, numbers, validated, words
-    from coprune.pipeline.jobs import PruneJob, run_prune
+    from coprune.pipeline.jobs import PruneJob
+    from coprune.pipeline.prune import run_prune
     from coprune.pipeline.settings import PruneSettings, between_recipe, finetune_recipe
 
     options = given(

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from coprune.measure.mode import evaluating
 from coprune.tracing.forward import Inputs, logits_of
+from coprune.tracing.hooks import hooked
 
 
 @dataclass(frozen=True)
@@ -91,31 +91,24 @@ def _by_module(model: nn.Module, counter: FlopCounterMode) -> Iterator[Counter[s
     names = {module: name for name, module in model.named_modules()}
     own: Counter[str] = Counter()
     running = [""]  # What is computed outside of all modules is the whole network's.
-    noted = 0
 
-    def note() -> None:
+    def note(*_: object) -> None:
         # Nothing but the innermost module has computed since the last call.
-        nonlocal noted
-        total = counter.get_total_flops()
-        own[running[-1]] += total - noted
-        noted = total
+        own[running[-1]] += counter.get_total_flops() - own.total()
 
     def enter(module: nn.Module, _: object) -> None:
-        if module in names:
-            note()
-            running.append(names[module])
+        note()
+        running.append(names[module])
 
-    def leave(module: nn.Module, *_: object) -> None:
-        if module in names:
-            note()
-            running.pop()
+    def leave(*_: object) -> None:
+        note()
+        running.pop()
 
     # A network may catch what one of its modules raises and go on.
-    with register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True):
-        try:
-            yield own
-        finally:
-            note()
+    before, behind = dict.fromkeys(names.values(), enter), dict.fromkeys(names.values(), leave)
+    with hooked(model, before, before=True), hooked(model, behind, always=True):
+        yield own
+    note()
 
 
 @torch.no_grad()

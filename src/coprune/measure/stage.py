@@ -4,37 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from coprune.data import DataSet
-from coprune.measure.accuracy import Score, evaluate
+from coprune.measure.accuracy import Score
 from coprune.measure.macs import count_macs, count_params
 from coprune.measure.memory import peak_memory
 from coprune.result import Stage, StageName
 from coprune.store.tensors import tensor_file_size
 from coprune.tracing.forward import Inputs
-
-
-def measure_stage(
-    name: StageName,
-    model: nn.Module,
-    data: DataSet,
-    example: Inputs,
-    *,
-    device: str = "cpu",
-    score: Score | None = None,
-) -> Stage:
-    """Held-out accuracy and size of a model.
-
-    Args:
-        name: of the stage.
-        model: to measure.
-        data: its held-out part gives the value; the calibration figure stands beside it.
-        example: one sample ``[1, …]``.
-        device: where accuracy is computed.
-        score: held-out, where it is measured already.
-    """
-    score = score or evaluate(model, data.heldout, device=device, label=f"accuracy, {name}")
-    calibration = evaluate(model, data.calibration, device=device, label=f"calibration, {name}")
-    return stage_of(name, model, score, example, calibration=calibration.top1)
 
 
 def stage_of(

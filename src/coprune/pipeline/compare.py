@@ -8,18 +8,18 @@ Every row is written when it is done; ``--resume`` continues behind the last one
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 from torch import nn
 
 from coprune.budget.counts import Budget, OutOfReachError, check_reachable
-from coprune.budget.decide import Choices, decide, kept_ratio
-from coprune.budget.validation import Measured
+from coprune.budget.decide import decide, kept_ratio
 from coprune.data import DataSet
 from coprune.distributed.collectives import on_first
 from coprune.errors import UserError
@@ -28,6 +28,8 @@ from coprune.measure import NotFiniteError, count_macs, count_params, evaluate
 from coprune.methods.base import Method
 from coprune.models.canonicalize import canonicalize
 from coprune.models.copies import copied
+from coprune.pipeline.allocation import measured_for
+from coprune.pipeline.checks import check_base, check_calibration, check_trainings
 from coprune.pipeline.compare_job import (
     KNEE,
     CompareJob,
@@ -37,17 +39,21 @@ from coprune.pipeline.compare_job import (
     trained_as_suits,
 )
 from coprune.pipeline.comparison import BaseFigures, Comparison, Row
-from coprune.pipeline.context import Prepared, check_trainings, gather_for, measured_for, prepare, recover
+from coprune.pipeline.context import Context
 from coprune.pipeline.environment import pick_device, set_up, versions
 from coprune.pipeline.jobs import open_both
-from coprune.pipeline.sanity import check_base, check_calibration
+from coprune.pipeline.removable import Scope
+from coprune.pipeline.run import Begun, run
+from coprune.pipeline.run_folder import RunFolder
 from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.recovery import kept_outputs
 from coprune.report import write_compare
-from coprune.store.run_folder import RunFolder, check_out, claim
-from coprune.surgery import cut
 from coprune.training import DivergedError, fit
+
+Methods = Mapping[str, tuple[Method, BaseModel]]
+Key = tuple[float | str, str, str]
+"""Budget, method and recovery of a row."""
 
 
 @dataclass(frozen=True)
@@ -59,77 +65,28 @@ class _LeftOut:
 
 
 def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Comparison:
-    """Compare and write ``compare.json`` and ``compare.html``.
+    """Compare and write ``compare.json`` and ``compare.html``; see :func:`coprune.pipeline.run.run`."""
 
-    Args:
-        job: what to compare.
-        out: the folder.
-        resume: continue an interrupted comparison.
-        overwrite: replace an earlier one.
-
-    Returns:
-        The comparison.
-    """
-    check_out(out, job, resume=resume, overwrite=overwrite)
-    methods = check_job(job)
-    device = pick_device(job.device)
-    set_up(threads=job.threads, seed=0)
-    model, data = _open(job, seed=0)
-    job = trained_as_suits(job, model)
-    kinds = common_kinds(job, methods)
-    prepared = prepare(
-        model, data, skip=job.skip, only=job.only, kinds=kinds, offered=offered_kinds(job, methods)
-    )
-    # Before hours have gone into the budgets that are within reach.
-    for share in (float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"):
-        with prepared.within_reach():
-            check_reachable(prepared.cost, share, quantity="macs", round_to=job.round_to)
-    if job.finetune.epochs:
-        check_trainings(model, data, prepared.example, [job.finetune], device=device)
-    folder = claim(out, job={"compare": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
-    if folder.finished:
-        return Comparison.load(out / "compare.json")
-    with folder:
-        score = evaluate(model, data.heldout, device=device, label="accuracy, base")
-        model.cpu()
-        seen = check_calibration(data.calibration, force=job.force)
-        notes = [*data.notes, *check_base(score, force=job.force), *seen]
-        base = BaseFigures(
-            value=score.top1,
-            macs=count_macs(model, prepared.example),
-            params=count_params(model),
-            samples=score.samples,
-            constant=score.constant,
+    def begin(job: CompareJob) -> Begun[Comparison]:
+        methods = check_job(job)
+        device = pick_device(job.device)
+        set_up(threads=job.threads, seed=0)
+        model, data = _open(job, seed=0)
+        job = trained_as_suits(job, model)
+        scope = Scope(common_kinds(job, methods), offered_kinds(job, methods), job.skip, job.only)
+        context = Context.of(model, data, scope, device=device)
+        # Before hours have gone into the budgets that are within reach.
+        for share in (float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"):
+            with context.within_reach():
+                check_reachable(context.cost, share, quantity="macs", round_to=job.round_to)
+        check_trainings(model, data, context.example, [job.finetune], device=device)
+        return Begun(
+            job,
+            lambda folder: _compare(job, methods, context, folder),
+            lambda: Comparison.load(out / "compare.json"),
         )
-        rows: list[Row] = []
-        left_out: dict[_LeftOut, None] = {}
-        total = job.seeds * len(job.budgets) * len(methods) * len(job.recoveries)
-        for row in track(
-            _rows(job, methods, model, prepared, folder, base=base, device=device), label="rows", total=total
-        ):
-            if isinstance(row, Row):
-                rows.append(row)
-            else:
-                left_out[row] = None
-        if not rows:
-            raise UserError(next(iter(left_out)).why)
-        comparison = Comparison(
-            schema=1,
-            base=base,
-            rows=tuple(rows),
-            notes=tuple(str(note) for note in notes),
-            left_out=tuple(f"{one.method} is left out: {one.why}" for one in left_out),
-            job=job.model_dump(mode="json"),
-            versions=versions(),
-        )
-        on_first(lambda: _save(comparison, folder.path))
-        folder.close()
-    return comparison
 
-
-def _save(comparison: Comparison, out: Path) -> None:
-    comparison.save(out / "compare.json")
-    write_compare(out)
+    return run("compare", job, begin, out=out, resume=resume, overwrite=overwrite)
 
 
 def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
@@ -147,101 +104,72 @@ def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
     return canonicalize(model), data
 
 
+def _compare(job: CompareJob, methods: Methods, context: Context, folder: RunFolder) -> Comparison:
+    score, data = context.evaluate(context.model, "base"), context.data
+    notes = check_calibration(data.calibration, force=job.force)
+    notes = check_base(score, force=job.force) + notes
+    base = BaseFigures(
+        value=score.top1,
+        macs=count_macs(context.model, context.example),
+        params=count_params(context.model),
+        samples=score.samples,
+        constant=score.constant,
+    )
+    total = job.seeds * len(job.budgets) * len(methods) * len(job.recoveries)
+    found = list(track(_rows(job, methods, context, base, folder), label="rows", total=total))
+    rows = tuple(row for row in found if isinstance(row, Row))
+    left_out = dict.fromkeys(row for row in found if isinstance(row, _LeftOut))
+    if not rows:
+        raise UserError(next(iter(left_out)).why)
+    comparison = Comparison(
+        schema=1,
+        base=base,
+        rows=rows,
+        notes=(*data.notes, *map(str, notes)),
+        left_out=tuple(f"{one.method} is left out: {one.why}" for one in left_out),
+        job=job.model_dump(mode="json"),
+        versions=versions(),
+    )
+
+    def save() -> None:
+        comparison.save(folder.path / "compare.json")
+        write_compare(folder.path)
+
+    on_first(save)
+    return comparison
+
+
 def _rows(
-    job: CompareJob,
-    methods: Mapping[str, tuple[Method, BaseModel]],
-    model: nn.Module,
-    prepared: Prepared,
-    folder: RunFolder,
-    *,
-    base: BaseFigures,
-    device: str,
+    job: CompareJob, methods: Methods, context: Context, base: BaseFigures, folder: RunFolder
 ) -> Iterator[Row | _LeftOut]:
-    rates: dict[tuple[float | str, str, str], tuple[float, ...]] = {}
+    rates: dict[Key, tuple[float, ...]] = {}
     for seed in range(job.seed, job.seed + job.seeds):
-        places = {
-            (budget, name, recovery): folder.work / "rows" / f"{seed}-{budget}-{name}-{recovery}.json"
-            for budget in job.budgets
-            for name in methods
-            for recovery in job.recoveries
-        }
+        keys = [*itertools.product(job.budgets, methods, job.recoveries)]
+        places = {key: folder.work / "rows" / f"{seed}-{'-'.join(map(str, key))}.json" for key in keys}
         done = on_first(lambda places=places: _done(places))  # type: ignore[misc]
-        if len(done) < len(places):
-            _, data = _open(job, seed=seed)
-            statistics = [s for method, options in methods.values() for s in method.needs(options)]
-            profile = gather_for(
-                model, prepared, data.calibration, statistics, classes=data.classes, device=device
-            )
-            model.cpu()
-            choices = {
-                name: method.choose(profile, options, seed) for name, (method, options) in methods.items()
-            }
-            measured = {
-                name: measured_for(
-                    model,
-                    choices[name],
-                    data.calibration,
-                    prepared.example,
-                    allocation=_allocation(job, method),
-                    seed=seed,
-                    device=device,
-                )
-                for name, (method, _) in methods.items()
-            }
-            knee_macs = _knee_macs(methods, choices, prepared, job.round_to)
-        cut_values: dict[tuple[float | str, str], float] = {}
-        decided: dict[tuple[float | str, str], tuple[GroupDecision, ...]] = {}
-        for (budget, name, recovery), place in places.items():
-            if (budget, name, recovery) not in done:
-                started = time.monotonic()
+        if len(done) < len(keys):
+            draw = _Draw(job, methods, context, seed)
+        for key in keys:
+            if key not in done:
                 try:
-                    if (budget, name) not in decided:
-                        decided[budget, name] = _decisions(
-                            budget, methods[name][0], choices[name], prepared, job, knee_macs, measured[name]
-                        )
+                    done[key] = draw.row(key, rates.get(key, job.finetune_rates), base)
                 except OutOfReachError as cause:
-                    yield _LeftOut(name, f"{cause}{prepared.more}")
+                    yield _LeftOut(key[1], f"{cause}{context.more}")
                     continue
-                decisions = decided[budget, name]
-                pruned = cut(model, decisions, prepared.example)
-                if (budget, name) not in cut_values:
-                    # The same for every recovery.
-                    cut_values[budget, name] = evaluate(
-                        pruned, data.heldout, device=device, label="accuracy, pruned"
-                    ).top1
-                figures = _stages(
-                    pruned,
-                    model,
-                    decisions,
-                    data,
-                    job,
-                    recovery=recovery,
-                    rates=rates.get((budget, name, recovery), job.finetune_rates),
-                    seed=seed,
-                    device=device,
-                )
-                row = Row(
-                    method=name,
-                    budget=budget,
-                    seed=seed,
-                    macs_ratio=count_macs(pruned.cpu(), prepared.example) / base.macs,
-                    recovery=recovery,
-                    pruned=cut_values[budget, name],
-                    kept=sum(len(d.kept) for d in decisions),
-                    seconds=round(time.monotonic() - started, 1),
-                    **figures,
-                )
-                write_json(place, {"schema": 1, "row": row.model_dump(mode="json")})
+                write_json(places[key], {"schema": 1, "row": done[key].model_dump(mode="json")})
                 folder.keep()
-                done[budget, name, recovery] = row
-            row = done[budget, name, recovery]
-            if row.rate is not None:
-                rates.setdefault((budget, name, recovery), (row.rate,))
-            yield row
+            rate = done[key].rate
+            if rate is not None:
+                rates.setdefault(key, (rate,))
+            yield done[key]
 
 
-def _done(places: Mapping[tuple[float | str, str, str], Path]) -> dict[tuple[float | str, str, str], Row]:
-    """Rows of an interrupted comparison, by budget, method and recovery."""
+class _Stored(BaseModel):
+    row: Row
+
+
+def _done(places: Mapping[Key, Path]) -> dict[Key, Row]:
+    """Rows of an interrupted comparison."""
     return {
         key: read_document(place, _Stored, what="row", schema=1).row
         for key, place in places.items()
@@ -249,120 +177,124 @@ def _done(places: Mapping[tuple[float | str, str, str], Path]) -> dict[tuple[flo
     }
 
 
-def _knee_macs(
-    methods: Mapping[str, tuple[Method, BaseModel]],
-    choices: Mapping[str, Choices],
-    prepared: Prepared,
-    round_to: int,
-) -> float | None:
-    """MACs that the first method with a knee keeps at it."""
-    for name, (method, _) in methods.items():
-        if method.has_knee:
-            decisions = decide(Budget(), prepared.cost, choices[name], round_to=round_to)
-            return kept_ratio(prepared.cost, decisions)
-    return None
+class _Draw:
+    """One seed's draw of calibration samples, and what the methods choose on them."""
 
+    def __init__(self, job: CompareJob, methods: Methods, context: Context, seed: int) -> None:
+        _, data = _open(job, seed=seed)
+        self.job, self.methods = job, methods
+        self.context = replace(context, data=data, learning=data.calibration, seed=seed)
+        profile = self.context.statistics([s for m, options in methods.values() for s in m.needs(options)])
+        self._choices = {name: m.choose(profile, options, seed) for name, (m, options) in methods.items()}
+        self._measured = {
+            name: measured_for(self.context, self._choices[name], self._allocation(name)) for name in methods
+        }
+        self._decided: dict[tuple[float | str, str], tuple[GroupDecision, ...]] = {}
+        self._top1: dict[tuple[float | str, str], float] = {}
 
-def _decisions(
-    budget: float | str,
-    method: Method,
-    choices: Choices,
-    prepared: Prepared,
-    job: CompareJob,
-    knee_macs: float | None,
-    measured: Measured | None,
-) -> tuple[GroupDecision, ...]:
-    if budget == KNEE and method.has_knee:
-        return decide(Budget(), prepared.cost, choices, round_to=job.round_to)
-    share = knee_macs if budget == KNEE else float(budget)
-    heads = job.budget_of == "heads" and budget != KNEE
-    asked = Budget(keep_heads=share) if heads else Budget(keep_macs=share)
-    return decide(
-        asked,
-        prepared.cost,
-        choices,
-        allocation=_allocation(job, method),
-        measured=measured,
-        round_to=job.round_to,
-    )
+    def row(self, key: Key, rates: Sequence[float], base: BaseFigures) -> Row:
+        """Cut, recover, train and judge.
 
+        Args:
+            key: of the row.
+            rates: learning rates to try.
+            base: figures of the unpruned model.
 
-def _allocation(job: CompareJob, method: Method) -> str:
-    return method.allocation if job.allocation == "auto" else job.allocation
+        Raises:
+            OutOfReachError: the method cannot keep the budget.
+        """
+        started, context = time.monotonic(), self.context
+        budget, name, recovery = key
+        decisions = self._decisions(budget, name)
+        pruned = context.cut(decisions)
+        if (budget, name) not in self._top1:
+            # The same for every recovery.
+            self._top1[budget, name] = context.evaluate(pruned, "pruned").top1
+        did = context.recover(pruned, decisions, recovery)
+        notes = [str(note) for note in did.notes]
+        recovered = context.evaluate(pruned, "recovered").top1 if did.ran else None
+        finetuned = rate = None
+        if self.job.finetune.epochs:
+            finetuned, rate = self._trained(pruned, decisions, rates)
+            if rate is None:
+                tried = ", ".join(f"{rate:g}" for rate in rates)
+                notes.append(f"fine-tuning diverged at every learning rate tried ({tried})")
+        return Row(
+            method=name,
+            budget=budget,
+            seed=context.seed,
+            macs_ratio=count_macs(pruned.cpu(), context.example) / base.macs,
+            recovery=recovery,
+            pruned=self._top1[budget, name],
+            recovered=recovered,
+            finetuned=finetuned,
+            rate=rate,
+            kept=sum(len(d.kept) for d in decisions),
+            seconds=round(time.monotonic() - started, 1),
+            notes=tuple(notes),
+        )
 
+    def _allocation(self, name: str) -> str:
+        return self.methods[name][0].allocation if self.job.allocation == "auto" else self.job.allocation
 
-def _stages(
-    pruned: nn.Module,
-    teacher: nn.Module,
-    decisions: Sequence[GroupDecision],
-    data: DataSet,
-    job: CompareJob,
-    *,
-    recovery: str,
-    rates: Sequence[float],
-    seed: int,
-    device: str,
-) -> dict[str, Any]:
-    """Held-out accuracy after recovery and after training, and notes; in place."""
-    found: dict[str, Any] = {"recovered": None, "finetuned": None, "rate": None}
-    did = recover(pruned, teacher, decisions, data.calibration, how=recovery, seed=seed, device=device)
-    notes = [str(note) for note in did.notes]
-    if did.ran:
-        found["recovered"] = evaluate(pruned, data.heldout, device=device, label="accuracy, recovered").top1
-    if job.finetune.epochs:
-        tried = rates or (job.finetune.lr,)
-        trained, rate = _trained(pruned, teacher, decisions, data, job, rates=tried, seed=seed, device=device)
+    @cached_property
+    def _knee(self) -> float | None:
+        """MACs that the first method with a knee keeps at it."""
+        name = next((name for name, (method, _) in self.methods.items() if method.has_knee), None)
+        return None if name is None else kept_ratio(self.context.cost, self._decide(Budget(), name))
+
+    def _decisions(self, budget: float | str, name: str) -> tuple[GroupDecision, ...]:
+        if (budget, name) not in self._decided:
+            if budget == KNEE:
+                own = self.methods[name][0].has_knee
+                asked = Budget() if own else Budget(keep_macs=self._knee)
+            else:
+                asked = Budget(**{f"keep_{self.job.budget_of}": float(budget)})
+            self._decided[budget, name] = self._decide(asked, name)
+        return self._decided[budget, name]
+
+    def _decide(self, budget: Budget, name: str) -> tuple[GroupDecision, ...]:
+        return decide(
+            budget,
+            self.context.cost,
+            self._choices[name],
+            allocation=self._allocation(name),
+            measured=self._measured[name],
+            round_to=self.job.round_to,
+        )
+
+    def _trained(
+        self, pruned: nn.Module, decisions: Sequence[GroupDecision], rates: Sequence[float]
+    ) -> tuple[float | None, float | None]:
+        """Held-out accuracy with the rate that is best on validation or calibration data, and the rate.
+
+        A rate with which training diverges is worse than any other; (None, None) when all of them do.
+        """
+        context, recipe = self.context, self.job.finetune
+        best: tuple[float, nn.Module, float] | None = None
+        for rate in rates:
+            trained = copied(pruned)
+            try:
+                fit(
+                    trained,
+                    context.data.train,
+                    recipe.model_copy(update={"lr": rate}),
+                    seed=context.seed,
+                    teacher=copied(context.model) if recipe.taught else None,
+                    kept=kept_outputs(context.model, decisions),
+                    device=context.device,
+                    label=f"fine-tuning, lr {rate:g}",
+                )
+                # With one rate there is nothing to choose, and nothing to measure for it.
+                value = 0.0
+                if len(rates) > 1:
+                    judging = context.data.judging
+                    value = evaluate(trained, judging, device=context.device, label="calibration").top1
+            except (DivergedError, NotFiniteError):
+                continue
+            if best is None or value > best[0]:
+                best = (value, trained, rate)
         try:
-            if trained is not None:
-                heldout = evaluate(trained, data.heldout, device=device, label="accuracy, fine-tuned")
-                found |= {"finetuned": heldout.top1, "rate": rate}
+            return (context.evaluate(best[1], "fine-tuned").top1, best[2]) if best else (None, None)
         except NotFiniteError:
-            trained = None
-        if trained is None:
-            said = ", ".join(f"{rate:g}" for rate in tried)
-            notes.append(f"fine-tuning diverged at every learning rate tried ({said})")
-    return {**found, "notes": tuple(notes)}
-
-
-def _trained(
-    pruned: nn.Module,
-    teacher: nn.Module,
-    decisions: Sequence[GroupDecision],
-    data: DataSet,
-    job: CompareJob,
-    *,
-    rates: Sequence[float],
-    seed: int,
-    device: str,
-) -> tuple[nn.Module | None, float | None]:
-    """The model after training with each rate, the best on validation or calibration data, and its rate.
-
-    A rate with which training diverges is worse than any other; (None, None) when all of them do.
-    """
-    best: tuple[float, nn.Module, float] | None = None
-    for rate in rates:
-        trained = copied(pruned)
-        try:
-            fit(
-                trained,
-                data.train,
-                job.finetune.model_copy(update={"lr": rate}),
-                seed=seed,
-                teacher=copied(teacher) if job.finetune.taught else None,
-                kept=kept_outputs(teacher, decisions),
-                device=device,
-                label=f"fine-tuning, lr {rate:g}",
-            )
-            # With one rate there is nothing to choose, and nothing to measure for it.
-            value = 0.0
-            if len(rates) > 1:
-                value = evaluate(trained, data.judging, device=device, label="calibration").top1
-        except (DivergedError, NotFiniteError):
-            continue
-        if best is None or value > best[0]:
-            best = (value, trained, rate)
-    return (best[1], best[2]) if best else (None, None)
-
-
-class _Stored(BaseModel):
-    row: Row
+            return None, None

@@ -12,8 +12,8 @@ from coprune.bounds import Block, Bounds, Calibration, Positive, Seed, Threads
 from coprune.errors import UserError
 from coprune.methods.base import Method
 from coprune.methods.registry import find_method, method_settings
-from coprune.pipeline.context import UnitWord, kinds_asked
 from coprune.pipeline.environment import pick_device
+from coprune.pipeline.removable import UnitWord, kinds_asked
 from coprune.recovery import RECOVERIES
 from coprune.training import Recipe
 from coprune.training.defaults import suited

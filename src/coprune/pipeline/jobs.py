@@ -12,20 +12,12 @@ from torch import nn
 from coprune.bounds import Calibration
 from coprune.data import DataSet, load_data
 from coprune.data.names import is_text
-from coprune.distributed.collectives import check_same, first_goes_ahead, on_first
+from coprune.distributed.collectives import check_same, first_goes_ahead
 from coprune.errors import UserError, setting
-from coprune.measure.memory import check_batches
-from coprune.methods.registry import find_method, method_settings
-from coprune.models.canonicalize import canonicalize
 from coprune.models.hf import label_names, tokenizer_of
-from coprune.pipeline.context import check_trainings
-from coprune.pipeline.environment import pick_device
-from coprune.pipeline.outcome import is_written
-from coprune.pipeline.prune import prepare_for, prune_model
-from coprune.pipeline.settings import PruneSettings, check_settings, trained_as_suits, trainings
+from coprune.pipeline.settings import PruneSettings
 from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
-from coprune.store.run_folder import check_out, claim
 
 
 class PruneJob(BaseModel):
@@ -122,54 +114,3 @@ def open_both(
     check_same(network, weights_fingerprint, what="model")
     check_same(loaded, lambda data: data.fingerprint, what="data set")
     return network, loaded
-
-
-def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Path:
-    """Prune and write the run folder.
-
-    Everything that can be wrong with names, options, data and model is found before the folder is
-    touched.
-
-    Args:
-        job: what to do.
-        out: the folder.
-        resume: go on with an interrupted run.
-        overwrite: replace an earlier one.
-
-    Returns:
-        The run folder.
-
-    Raises:
-        UserError: anything that the user can mend.
-    """
-    check_out(out, job, resume=resume, overwrite=overwrite)
-    settings = job.settings
-    method = find_method(settings.method)
-    method_settings(method, settings.options)
-    check_settings(settings, method)
-    pick_device(settings.device)
-    model, data = open_both(
-        job.model,
-        job.data,
-        weights=job.weights,
-        arguments=job.arguments,
-        calibration=job.calibration,
-        seed=settings.seed,
-        trust=job.trust,
-        tokenizer=job.tokenizer,
-        validation=job.validation,
-    )
-    settings = trained_as_suits(settings, model)
-    job = job.model_copy(update={"settings": settings})
-    prepared = prepare_for(canonicalize(model), data, settings, method)
-    device = pick_device(settings.device)
-    check_batches(model, prepared.example, settings.latency_batches, name="latency_batches", device=device)
-    check_trainings(model, data, prepared.example, trainings(settings), device=device)
-    folder = claim(out, job={"prune": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
-    if folder.finished:
-        return out
-    with folder:
-        if not on_first(lambda: is_written(folder.path)):
-            prune_model(model, data, settings, folder=folder, prepared=prepared).write(folder.path)
-        folder.close()
-    return out

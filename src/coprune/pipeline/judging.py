@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from coprune.budget.search import SURE, Found, paired_drop
+from coprune.budget.search import SURE, Found, Loss, paired_drop
 from coprune.data import DataSet, Source, split_source
 from coprune.errors import UserError, setting
 from coprune.measure import correctness
-from coprune.pipeline.settings import PruneSettings
 from coprune.result import Code, Judged, JudgedOn, Note
 
 SOLVED_ON = 1000
@@ -25,14 +23,6 @@ SEEN = 1.4758
 eight models are judged on the same samples, the smallest accepted one taken: with it simulated searches (test
 of this module) end with held-out samples beyond the limit in one of ten or less; with 90 % in up to one of
 seven, and with the interval of the true loss in one of four."""
-
-
-class Loss(NamedTuple):
-    """Points lost on judging samples, and both ends of an interval of the loss."""
-
-    found: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,11 @@ class Judging:
 
     def loss(self, before: nn.Module, after: nn.Module, *, device: str) -> Loss:
         """What one model loses against another."""
-        return Loss(*paired_drop(*(self.right(m, device=device) for m in (before, after)), z=self.z))
+        return self.lost(*(self.right(m, device=device) for m in (before, after)))
+
+    def lost(self, before: Tensor, after: Tensor) -> Loss:
+        """The same of two models' right samples, ``[N]`` bool."""
+        return paired_drop(before, after, z=self.z)
 
     def judged(self, decision: str, loss: Loss, *, allowed: float | None = None) -> Judged:
         """The same as it stands in ``result.json``."""
@@ -76,8 +70,10 @@ class Judging:
             interval=(loss.low, loss.high),
         )
 
-    def judged_search(self, found: Found, allowed: float | None) -> Judged:
-        """What a search says of the model that it took."""
+    def judged_search(self, found: Found | None, allowed: float | None) -> Judged | None:
+        """What a search says of the model that it took; None without one."""
+        if found is None:
+            return None
         probe = next(probe for probe in found.probes if probe.chosen)
         decision = "knee" if allowed is None else "max_drop"
         return self.judged(decision, Loss(probe.drop, probe.low, probe.high), allowed=allowed)
@@ -91,12 +87,12 @@ def judging_of(data: DataSet) -> Judging:
     return Judging(data.validation, "validation", SEEN * math.sqrt(1 + share))
 
 
-def parts_for(data: DataSet, settings: PruneSettings, *, searched: bool) -> tuple[Source, Judging]:
+def parts_for(data: DataSet, *, seed: int, searched: bool) -> tuple[Source, Judging]:
     """Samples for statistics and recovery, and what judges; disjoint in a search.
 
     Args:
         data: without validation samples its calibration part is split for a search.
-        settings: the seed decides how.
+        seed: decides how.
         searched: whether recovered models are judged to find the size.
 
     Raises:
@@ -108,7 +104,7 @@ def parts_for(data: DataSet, settings: PruneSettings, *, searched: bool) -> tupl
     if len(data.calibration) < 2:
         raise UserError("a search judges on samples of its own; give two calibration samples or more")
     share = min(0.5, SOLVED_ON / len(data.calibration))
-    statistics, own = split_source(data.calibration, (share, 1 - share), seed=settings.seed)
+    statistics, own = split_source(data.calibration, (share, 1 - share), seed=seed)
     return statistics, Judging(own, judging.on)
 
 

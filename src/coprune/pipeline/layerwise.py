@@ -7,42 +7,36 @@ interrupted run continues with the layer it was at.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, Field
 from torch import nn
 
 from coprune.budget.counts import nearest_allowed
 from coprune.budget.decide import counts
-from coprune.data import DataSet
 from coprune.distributed.collectives import check_same
 from coprune.distributed.world import is_first
 from coprune.errors import UserError, setting
 from coprune.files import LARGE, dispensable, read_document, write_json
 from coprune.groups import ChannelGroup, Units, find_units
-from coprune.methods.base import Method, Untouched
+from coprune.methods.base import GroupChoice, Untouched
 from coprune.models.copies import copied
-from coprune.pipeline.context import Prepared, gather_for
-from coprune.pipeline.settings import PruneSettings, kinds_of
+from coprune.pipeline.context import Context
+from coprune.pipeline.pruning import Pruning
+from coprune.pipeline.run_folder import RunFolder
+from coprune.pipeline.settings import kinds_of
 from coprune.plan import GroupDecision, ReasonCode
 from coprune.progress import track
 from coprune.store.model import load, save_model, weights_fingerprint
-from coprune.store.run_folder import RunFolder
-from coprune.surgery import cut
 from coprune.training import Checkpoint, fit
+
+Counts = dict[str, int] | None
+"""Group → units that a budget leaves it; None where each group's knee decides."""
 
 
 def prune_layer_by_layer(
-    model: nn.Module,
-    data: DataSet,
-    prepared: Prepared,
-    method: Method,
-    options: Any,
-    settings: PruneSettings,
-    *,
-    folder: RunFolder | None,
-    device: str,
+    run: Pruning, folder: RunFolder | None
 ) -> tuple[tuple[GroupDecision, ...], nn.Module]:
     """Select, cut and train one group at a time.
 
@@ -50,14 +44,8 @@ def prune_layer_by_layer(
     the network as it is by then. A group is cut once, so its indices are those of the full model.
 
     Args:
-        model: unpruned; left as it is.
-        data: statistics from the calibration part, training on the training part.
-        prepared: the model's groups.
-        method: which units to keep.
-        options: the method's settings.
-        settings: the run's.
+        run: statistics from the calibration part, training on the training part.
         folder: for resuming.
-        device: where to compute.
 
     Returns:
         The decisions in the order of the network, and the pruned, partly trained model.
@@ -66,85 +54,100 @@ def prune_layer_by_layer(
         UserError: a method that chooses over all layers at once, or one that leaves a group whole which the
             budget counted on.
     """
-    budget = settings.budget
-    fixed: dict[str, int] | None = None
-    if not budget.empty:
-        fixed, _ = counts(budget, prepared.cost, [], allocation="uniform", round_to=settings.round_to)
-    current = copied(model)
+    settings, full = run.settings, run.context
+    fixed: Counts = None
+    if not settings.budget.empty:
+        fixed, _ = counts(settings.budget, full.cost, [], allocation="uniform", round_to=settings.round_to)
+    current = copied(full.model)
     decisions: list[GroupDecision] = []
-    members = {g.name: g.members for g in prepared.units.groups}
-    names = list(members)
-    for index, name in enumerate(track(names, label="layers", total=len(names))):
+    groups = full.units.groups
+    for index, group in enumerate(track(groups, label="layers", total=len(groups))):
         place = folder.work / "layers" / f"{index:03d}" if folder else None
         if place and (place / "decision.json").is_file():
             decisions.append(_read_decision(place))
-            current = load(place, model=copied(model))
+            current = load(place, model=copied(full.model))
             continue
-        group = _find(current, prepared, name, kinds=kinds_of(settings, method))
-        here = Prepared(prepared.example, Units((group,), ()), prepared.cost)
-        profile = gather_for(
-            current, here, data.calibration, method.needs(options), classes=data.classes, device=device
-        )
-        current.cpu()
-        choices = method.choose(profile, options, settings.seed)
-        if not isinstance(choices, Sequence):
-            raise UserError(
-                f"'{method.name}' chooses over all layers at once; leave "
-                f"{setting('schedule', 'layerwise')} out"
-            )
-        (choice,) = choices
-        if fixed is not None and fixed[name] < group.size and isinstance(choice, Untouched):
-            # The counts of the layers before it, which are cut and trained, took it to shrink too.
-            raise UserError(
-                f"{budget.words} cannot be kept layer by layer: '{name}' stays whole ({choice.cause}); leave "
-                f"{setting('schedule', 'layerwise')} out"
-            )
-        if fixed is not None:
-            k, why, code = fixed[name], f"as many as {budget.words} allows", ReasonCode.BUDGET
-        else:
-            k = nearest_allowed(choice.knee.k if choice.knee else group.size, group.size, settings.round_to)
-            why, code = "the knee of its curve", ReasonCode.KNEE
-        decision = choice.keep(k, why=why)
-        current = cut(current, (decision,), prepared.example)
-        if settings.between.epochs:
-            fit(
-                current,
-                data.train,
-                settings.between,
-                seed=settings.seed + 1000 * (index + 1),
-                teacher=model if settings.between.taught else None,
-                checkpoint=Checkpoint(place / "training.safetensors") if place else None,
-                device=device,
-                label=f"training after {name}",
-            )
-            current.cpu()
-        check_same(current, weights_fingerprint, what=f"network after {name}")
+        here = Units((_as_it_is(run, current, group.name),), ())
+        decision, current = _prune_one(run, replace(full, model=current, units=here), fixed)
+        _train_between(run, current, group.name, seed=settings.seed + 1000 * (index + 1), place=place)
+        check_same(current, weights_fingerprint, what=f"network after {group.name}")
         # Offsets behind a concatenation are those of the network by then; the plan's, of the full one.
-        decision = decision.model_copy(
-            update={"members": members[name], "reason_code": decision.reason_code or code}
-        )
+        decision = decision.model_copy(update={"members": group.members})
         decisions.append(decision)
         if place and folder:
-            with dispensable("the network after this layer"):
-                save_model(place, current)
-                # Written last: its presence says that this layer is whole.
-                content = {"schema": 1, "decision": decision.model_dump(mode="json")}
-                write_json(place / "decision.json", content)
-                if is_first():
-                    (place / "training.safetensors").unlink(missing_ok=True)
-            folder.log("layer", name=name, kept=len(decision.kept), size=decision.size)
+            _keep(place, current, decision)
+            folder.log("layer", name=group.name, kept=len(decision.kept), size=decision.size)
     return tuple(decisions), current
 
 
-def _find(current: nn.Module, prepared: Prepared, name: str, *, kinds: Sequence[str]) -> ChannelGroup:
-    units = find_units(current, prepared.example, coupled="coupled" in kinds)
+def _as_it_is(run: Pruning, current: nn.Module, name: str) -> ChannelGroup:
+    """A group of the network as it is by now."""
+    coupled = "coupled" in kinds_of(run.settings, run.method)
+    units = find_units(current, run.context.example, coupled=coupled)
     return next(g for g in units.groups if g.name == name)
 
 
-def _read_decision(place: Path) -> GroupDecision:
-    return read_document(place / "decision.json", _Stored, what="decision", schema=1, limit=LARGE).decision
+def _prune_one(run: Pruning, context: Context, fixed: Counts) -> tuple[GroupDecision, nn.Module]:
+    """Choose and cut in the only group of a context."""
+    profile = context.statistics(run.method.needs(run.options))
+    choices = run.method.choose(profile, run.options, context.seed)
+    leave_out = f"leave {setting('schedule', 'layerwise')} out"
+    if not isinstance(choices, Sequence):
+        raise UserError(f"'{run.method.name}' chooses over all layers at once; {leave_out}")
+    (choice,) = choices
+    name, budget = choice.group.name, run.settings.budget
+    if fixed is None:
+        decision = _keep_knee(choice, run.settings.round_to)
+    elif fixed[name] < choice.group.size and isinstance(choice, Untouched):
+        # The counts of the layers before it, which are cut and trained, took it to shrink too.
+        raise UserError(
+            f"{budget.words} cannot be kept layer by layer: '{name}' stays whole ({choice.cause}); "
+            f"{leave_out}"
+        )
+    else:
+        decision = choice.keep(fixed[name], why=f"as many as {budget.words} allows")
+    code = ReasonCode.KNEE if fixed is None else ReasonCode.BUDGET
+    decision = decision.model_copy(update={"reason_code": decision.reason_code or code})
+    return decision, context.cut((decision,))
+
+
+def _keep_knee(choice: GroupChoice, round_to: int) -> GroupDecision:
+    size = choice.group.size
+    k = nearest_allowed(choice.knee.k if choice.knee else size, size, round_to)
+    return choice.keep(k, why="the knee of its curve")
+
+
+def _train_between(run: Pruning, current: nn.Module, name: str, *, seed: int, place: Path | None) -> None:
+    """Train after a group's cut, in place."""
+    recipe, context = run.settings.between, run.context
+    if not recipe.epochs:
+        return
+    fit(
+        current,
+        context.data.train,
+        recipe,
+        seed=seed,
+        teacher=context.model if recipe.taught else None,
+        checkpoint=Checkpoint(place / "training.safetensors") if place else None,
+        device=context.device,
+        label=f"training after {name}",
+    )
+    current.cpu()
 
 
 class _Stored(BaseModel):
     schema_version: int = Field(alias="schema")
     decision: GroupDecision
+
+
+def _keep(place: Path, current: nn.Module, decision: GroupDecision) -> None:
+    with dispensable("the network after this layer"):
+        save_model(place, current)
+        # Written last: its presence says that this layer is whole.
+        write_json(place / "decision.json", {"schema": 1, "decision": decision.model_dump(mode="json")})
+        if is_first():
+            (place / "training.safetensors").unlink(missing_ok=True)
+
+
+def _read_decision(place: Path) -> GroupDecision:
+    return read_document(place / "decision.json", _Stored, what="decision", schema=1, limit=LARGE).decision

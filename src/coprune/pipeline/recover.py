@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import nn
 
 from coprune.bounds import Batch, Calibration, Seed, Threads
-from coprune.budget.search import paired_drop
-from coprune.data import DataSet, Source, split_source
-from coprune.data.subsample import spread
-from coprune.distributed.collectives import check_same, first_goes_ahead, on_first
-from coprune.distributed.world import world
-from coprune.errors import UserError, setting
-from coprune.groups import ChannelGroup, find_units
-from coprune.layers import channel_count
-from coprune.measure import LatencyPlan, measure_latency, measure_stage
+from coprune.data import split_source
+from coprune.distributed.collectives import check_same, first_goes_ahead
+from coprune.errors import UserError
+from coprune.measure import LatencyPlan
 from coprune.measure.memory import check_batches
 from coprune.models.canonicalize import canonicalize
 from coprune.models.copies import copied
-from coprune.pipeline.context import Prepared, prepare
-from coprune.pipeline.environment import pick_device, set_up, versions
+from coprune.pipeline.checks import check_calibration
+from coprune.pipeline.context import Context
+from coprune.pipeline.environment import pick_device, set_up
 from coprune.pipeline.jobs import offered_by, open_both
-from coprune.pipeline.judging import Loss, judging_of
+from coprune.pipeline.judging import judging_of
 from coprune.pipeline.outcome import Outcome
-from coprune.pipeline.sanity import check_calibration
-from coprune.plan import ELSEWHERE, GroupDecision, Plan, ReasonCode
-from coprune.recovery import (
-    LayerRecovery,
-    kept_outputs,
-    matched_outputs,
-    recovered,
-)
-from coprune.result import HANDED_BACK, Code, Note, Result
+from coprune.pipeline.record import Record
+from coprune.pipeline.run import Begun, run
+from coprune.pipeline.run_folder import RunFolder
+from coprune.pipeline.surviving import Surviving, check_made_of, cut_elsewhere, surviving
+from coprune.plan import ELSEWHERE, Plan
+from coprune.recovery import LayerRecovery
+from coprune.result import HANDED_BACK, Code
 from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
-from coprune.store.run_folder import RunFolder, check_out, claim
-from coprune.surgery import check_fits
-from coprune.tracing.forward import check_takes, part_of
+from coprune.tracing.forward import check_takes
 
-_LOOKED_AT = 256
 _JUDGING = 1 / 8
 
 
@@ -79,79 +69,48 @@ class RecoverJob(BaseModel):
 
 
 @dataclass(frozen=True)
-class Surviving:
-    """What is left of the unpruned model.
+class _Recovery:
+    """What is to be recovered, from what.
 
     Attributes:
-        outputs: layer → the unpruned layer's output channels that the pruned one still has, ``[K]``
-            int64, for every layer that has lost some.
-        decisions: what was cut.
+        context: of the unpruned model.
+        model: the pruned one.
+        left: what it still has; None where it cannot be told and need not be.
+        plan: what was cut.
+        job: what was asked.
     """
 
-    outputs: Mapping[str, Tensor]
-    decisions: tuple[GroupDecision, ...]
-
-
-def surviving(
-    model: nn.Module,
-    teacher: nn.Module,
-    source: Source,
-    decisions: tuple[GroupDecision, ...] | None,
-) -> Surviving:
-    """What the pruned model still has of the unpruned one.
-
-    Args:
-        model: pruned.
-        teacher: unpruned.
-        source: calibration samples, looked at when nobody says what was cut.
-        decisions: what was cut, when it is known.
-
-    Raises:
-        UserError: the decisions are for another model, or the channels cannot be told.
-    """
-    if decisions is not None:
-        check_fits(teacher, decisions)
-        return Surviving(kept_outputs(teacher, decisions), decisions)
-    inputs = spread(source, _LOOKED_AT)
-    found = find_units(teacher.cpu(), part_of(inputs, [0]), coupled=True).groups
-    groups = [g for g in found if g.kind != "coupled"]
-    for layer in (m.layer for g in found if g.kind == "coupled" for m in g.of_role("producer")):
-        has = [channel_count(m.get_submodule(layer), "output") for m in (model, teacher)]
-        if has[0] != has[1]:
-            raise UserError(
-                f"layer '{layer}' has {has[0]} of {has[1]} channels that other layers share, and it "
-                f"cannot be told which; give the plan that cut it with {setting('plan')}"
-            )
-    outputs = matched_outputs(model.cpu(), teacher, inputs, groups)
-    return Surviving(outputs, _cut_elsewhere(groups, outputs))
-
-
-def check_made_of(plan: Plan | None, teacher: nn.Module) -> None:
-    """Refuse a plan that cut another model than the one that is given as unpruned.
-
-    Args:
-        plan: what was cut, where that is known.
-        teacher: as it is worked with, see :func:`coprune.models.canonicalize.canonical_copy`.
-
-    Raises:
-        UserError: its weights are not those that the plan was made of.
-    """
-    if plan is not None and plan.model != weights_fingerprint(teacher):
-        raise UserError(
-            "plan for another model: the weights of the unpruned one are not those that were cut; give the "
-            "model that the plan was made of"
-        )
+    context: Context
+    model: nn.Module
+    left: Surviving | None
+    plan: Plan
+    job: RecoverJob
 
 
 def run_recover(
     job: RecoverJob, *, out: Path, resume: bool = False, overwrite: bool = False
 ) -> tuple[Path, tuple[LayerRecovery, ...]]:
-    """Recover and write a run folder like that of ``coprune prune``.
+    """Recover and write a run folder like that of ``coprune prune``; see :func:`coprune.pipeline.run.run`.
 
     Returns:
         The folder, and what was done to every layer (nothing for a run that was whole already).
     """
-    check_out(out, job, resume=resume, overwrite=overwrite)
+
+    def begin(job: RecoverJob) -> Begun[tuple[Path, tuple[LayerRecovery, ...]]]:
+        recovery = _opened(job)
+
+        def work(folder: RunFolder) -> tuple[Path, tuple[LayerRecovery, ...]]:
+            outcome, layers = _recover(recovery, folder)
+            outcome.write(folder.path)
+            return out, layers
+
+        return Begun(job, work, lambda: (out, ()))
+
+    return run("recover", job, begin, out=out, resume=resume, overwrite=overwrite)
+
+
+def _opened(job: RecoverJob) -> _Recovery:
+    """Load both models and the data, and find out what was cut."""
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=job.seed)
     teacher, data = open_both(
@@ -174,170 +133,85 @@ def run_recover(
         )
     check_same(model, weights_fingerprint, what="pruned model")
     model, teacher = canonicalize(model), canonicalize(teacher)
-    prepared = prepare(teacher, data)
-    check_takes(model, prepared.example)
+    context = Context.of(teacher, data, device=device, seed=job.seed)
+    check_takes(model, context.example)
     own = Path(job.model) / "plan.json"
     place = Path(job.plan) if job.plan else own if own.is_file() else None
     given = Plan.load(place) if place else None
     check_made_of(given, teacher)
-    left = _told(model, teacher, data, given, job)
-    kept = None if left is None else left.outputs
-    plan = _plan(given, kept, teacher, prepared, data, job)
-    check_batches(teacher, prepared.example, job.latency_batches, name="latency_batches", device=device)
-    folder = claim(out, job={"recover": job.model_dump(mode="json")}, resume=resume, overwrite=overwrite)
-    if folder.finished:
-        return out, ()
-    with folder:
-        outcome, layers = _recover(
-            model, teacher, kept or {}, plan, prepared, data, job, folder, device=device
-        )
-        outcome.write(folder.path)
-        folder.close()
-    return out, layers
+    left: Surviving | None = None
+    try:
+        left = surviving(model, teacher, data.calibration, given.groups if given else None)
+    except UserError:
+        # Batch norms need not know what was cut.
+        if given is not None or job.recovery != "bn":
+            raise
+    plan = _plan(context, job, given, left)
+    check_batches(teacher, context.example, job.latency_batches, name="latency_batches", device=device)
+    return _Recovery(context, model, left, plan, job)
 
 
-def _recover(
-    model: nn.Module,
-    teacher: nn.Module,
-    kept: Mapping[str, Tensor],
-    plan: Plan,
-    prepared: Prepared,
-    data: DataSet,
-    job: RecoverJob,
-    folder: RunFolder,
-    *,
-    device: str,
-) -> tuple[Outcome, tuple[LayerRecovery, ...]]:
-    example = prepared.example
-    noted = [*(Note(Code.DATA, said) for said in data.notes), *check_calibration(data.calibration)]
-    stages = [
-        measure_stage("base", teacher, data, example, device=device),
-        measure_stage("pruned", model, data, example, device=device),
-    ]
+def _recover(recovery: _Recovery, folder: RunFolder) -> tuple[Outcome, tuple[LayerRecovery, ...]]:
+    """Recover a copy, and hand the model back as it came where that would do harm."""
+    context, model, plan, job = recovery.context, recovery.model, recovery.plan, recovery.job
+    data, device = context.data, context.device
+    few = check_calibration(data.calibration)
+    record = Record(context)
+    record.notes += few
+    record.stage("pruned", model)
     candidate = copied(model)
-    started = time.monotonic()
     # Samples that were solved on would judge in favour of what was solved.
-    judging, learning = judging_of(data), data.calibration
+    judging = judging_of(data)
     if data.validation is None:
         own, learning = split_source(data.calibration, (_JUDGING, 1 - _JUDGING), seed=job.seed)
         judging = replace(judging, source=own if len(own) else learning)
-    did = recovered(
-        candidate,
-        teacher,
-        learning,
-        how=job.recovery,
-        kept=kept,
-        decisions=plan.groups,
-        seed=job.seed,
-        device=device,
-    )
-    seconds = time.monotonic() - started
+        context = replace(context, learning=learning)
+    with record.timed("recover"):
+        kept = recovery.left.outputs if recovery.left else {}
+        did = context.recover(candidate, plan.groups, job.recovery, kept=kept)
     check_same(candidate, weights_fingerprint, what="result of the recovery")
-    teacher.cpu()
-    candidate.cpu()
     before, after = (judging.right(m, device=device) for m in (model, candidate))
-    loss = Loss(*paired_drop(before, after, z=judging.z))
+    loss = judging.lost(before, after)
     if loss.found > 0:
         # A model that was trained after surgery can be better than any layer-by-layer imitation.
-        said = (
+        record.note(
+            Code.HANDED_BACK,
             f"recovery would have lowered the accuracy on {judging.samples} that it had not seen "
-            f"({before.double().mean():.2%} → {after.double().mean():.2%}); {HANDED_BACK}"
+            f"({before.double().mean():.2%} → {after.double().mean():.2%}); {HANDED_BACK}",
         )
-        notes = [*noted, Note(Code.HANDED_BACK, said)]
         candidate = model
-        stages.append(stages[-1].model_copy(update={"name": "recovered"}))
+        record.stages.append(record.stages[-1].model_copy(update={"name": "recovered"}))
     else:
-        notes = [*noted, *did.notes]
-        stages.append(measure_stage("recovered", candidate, data, example, device=device))
+        record.notes += did.notes
+        record.stage("recovered", candidate)
     if did.together is not None:
         folder.log("reconstruction", **asdict(did.together))
     for layer in did.layers:
         folder.log("layer", name=layer.layer, before=layer.before, after=layer.after, changed=layer.changed)
-    batches = LatencyPlan(batches=job.latency_batches)
-    result = Result(
+    result = record.result(
         method=plan.method,
-        seed=job.seed,
         units=plan.units,
-        stages=tuple(stages),
         judged=judging.judged("recovery", loss),
-        calibration=len(data.calibration),
-        latency=on_first(lambda: measure_latency(teacher, candidate, example, batches, device=device)),
-        seconds={
-            "profile": 0.0, "select": 0.0, "surgery": 0.0, "recover": round(seconds, 3), "finetune": 0.0
-        },
-        versions=versions(),
-        processes=world(),
-        notes=tuple(notes),
-    )  # fmt: skip
-    return Outcome(candidate.cpu().eval(), plan, result, {}, example=example), did.layers
-
-
-def _told(
-    model: nn.Module, teacher: nn.Module, data: DataSet, given: Plan | None, job: RecoverJob
-) -> Surviving | None:
-    """See :func:`surviving`; None where it cannot be told and need not be."""
-    try:
-        return surviving(model, teacher, data.calibration, given.groups if given else None)
-    except UserError:
-        if given is None and job.recovery == "bn":
-            return None
-        raise
-
-
-def _units_left(group: ChannelGroup, kept: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Units of a group that are still there, by the channels that one of its producers still makes."""
-    member = next((m for m in group.of_role("producer") if m.layer in kept), None)
-    if member is None:
-        return tuple(range(group.size))
-    end = member.offset + group.size * member.span
-    own = [c - member.offset for c in kept[member.layer].tolist() if member.offset <= c < end]
-    units = sorted({c // member.span for c in own})
-    if len(units) * member.span != len(own):
-        raise UserError(
-            f"layer '{member.layer}': it cannot be told which {group.kind} stayed; give the plan "
-            f"({setting('plan')})"
-        )
-    return tuple(units)
-
-
-def _cut_elsewhere(groups: Iterable[ChannelGroup], kept: Mapping[str, Tensor]) -> tuple[GroupDecision, ...]:
-    """What must have been cut, by the channels that the layers still make."""
-    return tuple(
-        GroupDecision(
-            name=group.name,
-            members=group.members,
-            size=group.size,
-            kept=_units_left(group, kept),
-            reason="cut elsewhere; told by the channels' behaviour on calibration samples",
-            reason_code=ReasonCode.ELSEWHERE,
-            kind=group.kind,
-        )
-        for group in groups
+        latency=context.latency(candidate, LatencyPlan(batches=job.latency_batches)),
     )
+    return Outcome(candidate.cpu().eval(), plan, result, {}, example=context.example), did.layers
 
 
-def _plan(
-    given: Plan | None,
-    kept: Mapping[str, Tensor] | None,
-    teacher: nn.Module,
-    prepared: Prepared,
-    data: DataSet,
-    job: RecoverJob,
-) -> Plan:
+def _plan(context: Context, job: RecoverJob, given: Plan | None, left: Surviving | None) -> Plan:
     """The plan that cut the model; or, of a model without one, what it must have been."""
     if given is not None:
         return given.model_copy(update={"settings": {**given.settings, "recovery": job.recovery}})
-    groups = () if kept is None else _cut_elsewhere(prepared.units.groups, kept)
-    if kept is not None and not kept:
+    if left is not None and not left.outputs:
         raise UserError(f"model '{job.model}' has all the channels of '{job.teacher}'; nothing was pruned")
+    units, data = context.units, context.data
     return Plan(
         schema=1,
         method=ELSEWHERE,
         settings={"recovery": job.recovery},
         budget="as it came",
         seed=job.seed,
-        model=weights_fingerprint(teacher),
+        model=weights_fingerprint(context.model),
         data={"name": data.name, "fingerprint": data.fingerprint, "statistics": data.fingerprint},
-        groups=groups,
-        skipped=prepared.units.skipped,
+        groups=() if left is None else cut_elsewhere(units.groups, left.outputs),
+        skipped=units.skipped,
     )

@@ -12,7 +12,7 @@ from coprune.bounds import Batch, Block, Positive, Seed, Threads
 from coprune.budget.counts import Budget
 from coprune.errors import UserError, refused, setting
 from coprune.methods.base import Method
-from coprune.pipeline.context import UnitWord, kinds_asked
+from coprune.pipeline.removable import UnitWord, kinds_asked
 from coprune.recovery import How
 from coprune.training import Recipe, finetuning
 from coprune.training.defaults import asked, suited

@@ -15,14 +15,15 @@ from coprune.data import DataSet
 from coprune.distributed.collectives import check_same
 from coprune.distributed.world import world
 from coprune.measure import Score, evaluate, stage_of
-from coprune.models.names import brings_weights
-from coprune.pipeline.context import check_trainings
+from coprune.pipeline.checks import check_trainings
 from coprune.pipeline.environment import pick_device, set_up, versions
 from coprune.pipeline.jobs import open_both
+from coprune.pipeline.run import Begun, run
+from coprune.pipeline.run_folder import RunFolder
 from coprune.result import Result
 from coprune.store import load, save_model
 from coprune.store.model import check_finite, weights_fingerprint
-from coprune.store.run_folder import RunFolder, check_out, claim
+from coprune.models.names import brings_weights
 from coprune.tracing.forward import READS, check_takes, part_of, shapes_of
 from coprune.training import Checkpoint, Recipe, fit
 from coprune.training.defaults import suited
@@ -63,36 +64,38 @@ def train(
     Raises:
         UserError: see the checks of data, model and run folder.
     """
-    check_out(out, job, resume=resume, overwrite=overwrite)
-    device = pick_device(job.device)
-    set_up(threads=job.threads, seed=job.seed)
-    model, data = open_both(
-        job.model,
-        job.data,
-        weights=job.weights,
-        arguments=job.arguments,
-        calibration=0,
-        seed=job.seed,
-        trust=job.trust,
-        tokenizer=job.tokenizer,
-    )
-    # The first batch shows whether model and data fit, before anything is written.
-    inputs, _ = next(iter(data.heldout.batches(8)))
-    check_takes(model, inputs)
-    recipe = suited(job.recipe, model, trained=brings_weights(job.model, job.weights))
-    check_trainings(model, data, part_of(inputs, [0]), [recipe], device=device)
-    job = job.model_copy(update={"recipe": recipe})
-    folder = claim(out, job={"train": job.model_dump()}, resume=resume, overwrite=overwrite)
-    if folder.finished:
-        return evaluate(
-            load(out, trust=job.trust or job.model.startswith("python:")), data.heldout, device=device
+
+    def begin(job: TrainJob) -> Begun[Score]:
+        device = pick_device(job.device)
+        set_up(threads=job.threads, seed=job.seed)
+        model, data = open_both(
+            job.model,
+            job.data,
+            weights=job.weights,
+            arguments=job.arguments,
+            calibration=0,
+            seed=job.seed,
+            trust=job.trust,
+            tokenizer=job.tokenizer,
         )
-    with folder:
-        return _train(model, data, job, folder, device=device, command=command)
+        # The first batch shows whether model and data fit, before anything is written.
+        inputs, _ = next(iter(data.heldout.batches(8)))
+        check_takes(model, inputs)
+        recipe = suited(job.recipe, model, trained=brings_weights(job.model, job.weights))
+        check_trainings(model, data, part_of(inputs, [0]), [recipe], device=device)
+        job = job.model_copy(update={"recipe": recipe})
+
+        def finished() -> Score:
+            trained = load(out, trust=job.trust or job.model.startswith("python:"))
+            return evaluate(trained, data.heldout, device=device)
+
+        return Begun(job, lambda folder: _train(model, data, job, folder, device, command), finished)
+
+    return run("train", job, begin, out=out, resume=resume, overwrite=overwrite)
 
 
 def _train(
-    model: nn.Module, data: DataSet, job: TrainJob, folder: RunFolder, *, device: str, command: str
+    model: nn.Module, data: DataSet, job: TrainJob, folder: RunFolder, device: str, command: str
 ) -> Score:
     example, _ = next(iter(data.heldout.batches(1)))
     started = time.monotonic()
@@ -131,5 +134,4 @@ def _train(
     ).save(folder.path / "result.json")
     for epoch, (loss, top1) in enumerate(zip(log.loss, log.accuracy, strict=True)):
         folder.log("epoch", epoch=epoch, loss=loss, top1=top1)
-    folder.close()
     return score

@@ -1,22 +1,73 @@
-"""Before long work: whether the figures of a run can mean anything."""
+"""Before long work: whether model and data fit, training is possible, and figures can mean anything."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from coprune.data import Source
+from coprune.data import DataSet, LoaderSource, Source
+from coprune.data.source import name_of, where_in
 from coprune.data.subsample import spread
 from coprune.errors import UserError, setting
 from coprune.measure import Score
+from coprune.measure.accuracy import check_outputs
+from coprune.measure.memory import check_batches
 from coprune.result import Code, Note
+from coprune.tracing.forward import Inputs, check_takes, moved, part_of
+from coprune.training import Recipe
+from coprune.training.check import check_trains
+from coprune.user_code import within
 
 FEW = 30
 """Calibration samples below which every statistic is a guess."""
 
-_LOOKED_AT = 128
+_SAMPLED = 128
 _ALIKE = 0.01
+
+
+def check_first_samples(model: nn.Module, data: DataSet) -> None:
+    """Refuse training or calibration samples of another kind than the model takes, before anything is done.
+
+    Raises:
+        UserError: names the argument that a user's own loader was given by.
+    """
+    for source in (data.train, data.calibration):
+        if not name_of(source):
+            continue
+        if isinstance(source, LoaderSource):
+            examples, highest = source.examples, source.highest
+        else:
+            examples, highest = {0: part_of(next(source.batches(1))[0], [0])}, 0
+        for number, example in examples.items():
+            with within(where_in(source, number)):
+                logits = check_takes(model, moved(example, "cpu"))
+        if examples and logits.ndim == 2:
+            with within(name_of(source)):
+                check_outputs(logits, torch.tensor([highest]))
+
+
+def check_trainings(
+    model: nn.Module, data: DataSet, example: Inputs, recipes: Iterable[Recipe], *, device: str
+) -> None:
+    """Find what would stop a training before any work.
+
+    Args:
+        model: to be trained, or to be cut before.
+        data: a batch is never larger than its training part.
+        example: one sample, ``[1, …]``.
+        recipes: of the trainings; those of no epochs are none.
+        device: where.
+
+    Raises:
+        UserError: see :func:`coprune.training.check.check_trains`; or a batch that is larger than the memory.
+    """
+    for recipe in (recipe for recipe in recipes if recipe.epochs):
+        check_trains(model, example, recipe, classes=data.classes, device=device)
+        size = min(recipe.batch_size, len(data.train))
+        check_batches(model, example, [size], name="batch_size", device=device)
 
 
 def check_base(score: Score, *, force: bool) -> list[Note]:
@@ -52,7 +103,7 @@ def check_calibration(source: Source, *, force: bool = False) -> list[Note]:
     Raises:
         UserError: all of them are the same or constant, or differ by next to nothing.
     """
-    inputs = spread(source, _LOOKED_AT)
+    inputs = spread(source, _SAMPLED)
     seen = inputs["input_ids"] if isinstance(inputs, dict) else inputs
     distinct = len({hashlib.blake2b(row.float().numpy().tobytes()).digest() for row in seen})
     if len(seen) > 1 and (distinct == 1 or (seen.ndim > 3 and _alike(seen.float().flatten(1)))):
@@ -64,9 +115,7 @@ def check_calibration(source: Source, *, force: bool = False) -> list[Note]:
         said = f"{len(source)} calibration samples are few; {FEW} or more make statistics and recovery surer"
         return [Note(Code.FEW_SAMPLES, said)]
     if distinct < max(FEW, len(seen) / 2):
-        said = (
-            f"of {len(seen)} calibration samples looked at {distinct} differ; the others are copies of them"
-        )
+        said = f"of {len(seen)} calibration samples {distinct} differ; the others are copies of them"
         return [Note(Code.FEW_SAMPLES, said)]
     return []
 

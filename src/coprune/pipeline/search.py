@@ -1,0 +1,179 @@
+"""Budgets that are found by trying: models are cut, recovered and judged (:mod:`coprune.budget.search`).
+
+Recovery sees one part of the calibration samples, other samples judge. What was found is kept in the folder
+of an unfinished run: milliseconds are never measured the same twice, and probes take long, so a run that was
+broken off behind its search goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from coprune.budget.counts import Budget, least_counts
+from coprune.budget.decide import Choices, decide, kept_ratio, spendable
+from coprune.budget.search import (
+    KNEE_SHARES,
+    Found,
+    Probe,
+    least_provable,
+    search_drop,
+    search_knee,
+    search_latency,
+)
+from coprune.budget.validation import Measured
+from coprune.distributed.collectives import on_first
+from coprune.errors import UserError, setting
+from coprune.files import LARGE, read_document, write_json
+from coprune.measure import median_ms
+from coprune.pipeline.pruning import Pruning
+from coprune.plan import GroupDecision
+from coprune.result import Code, Note
+
+SCHEMA = 1
+
+Decisions = tuple[GroupDecision, ...]
+
+
+class Searched(BaseModel):
+    """What came of a search.
+
+    Attributes:
+        decisions: of the model that was taken.
+        probes: every model that was tried, of a search that judges accuracy.
+        notes: what a user should know.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = Field(SCHEMA, alias="schema")
+    decisions: Decisions
+    probes: tuple[Probe, ...] | None = None
+    notes: list[Note] = []
+
+    @property
+    def found(self) -> Found | None:
+        """The model that was taken, where accuracy was judged."""
+        return None if self.probes is None else Found(self.decisions, self.probes)
+
+    @staticmethod
+    def of(decisions: Decisions, probes: tuple[Probe, ...] | None, *notes: str) -> Searched:
+        """With notes in words."""
+        said = [Note(Code.SEARCH, note) for note in notes]
+        return Searched(schema=SCHEMA, decisions=decisions, probes=probes, notes=said)
+
+
+def searched_once(file: Path | None, search: Callable[[], Searched]) -> Searched:
+    """Search, unless a file says what came of it.
+
+    Args:
+        file: where it is kept; None: nowhere.
+        search: what takes long.
+
+    Raises:
+        UserError: the file is truncated or foreign.
+    """
+    if file is not None and on_first(file.is_file):
+        return read_document(file, Searched, what="search", schema=SCHEMA, limit=LARGE)
+    searched = search()
+    if file is not None:
+        on_first(lambda: write_json(file, searched.model_dump(mode="json", by_alias=True)))
+    return searched
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Tries models of any size.
+
+    Attributes:
+        run: what was asked, and what judges.
+        choices: what the method says.
+        measured: what a measured allocation goes by.
+    """
+
+    run: Pruning
+    choices: Choices
+    measured: Measured | None
+
+    def search(self) -> Searched:
+        """The model that keeps the budget.
+
+        Raises:
+            UserError: a latency that no model has.
+        """
+        settings, context, judging = self.run.settings, self.run.context, self.run.judging
+        budget, cost = settings.budget, spendable(context.cost, self.choices)
+        least = cost.ratio(least_counts(cost.sizes, settings.round_to))
+        if budget.latency_ms is not None:
+            decisions, ms, smallest = search_latency(
+                least, budget.latency_ms, decide=self.decided, time_ms=self.time_ms
+            )
+            if ms > budget.latency_ms:
+                raise UserError(
+                    f"latency_ms={budget.latency_ms:g} cannot be reached: one unit in every group still "
+                    f"takes {smallest:.3g} ms here; ask for at least that much"
+                )
+            return Searched.of(decisions, None, f"{ms:.3g} ms a sample when it was chosen")
+        base, z = judging.right(context.model, device=context.device), judging.z
+        if budget.max_drop is not None:
+            found = search_drop(least, base, budget.max_drop, decide=self.decided, judge=self.judge, z=z)
+            return Searched.of(found.decisions, found.probes)
+        found, rule = search_knee(least, base, decide=self.decided, judge=self.judge, z=z)
+        notes = [f"the knee of recovered accuracy over MACs: {rule}"]
+        if least > max(KNEE_SHARES):
+            notes.append(f"at most {1 - least:.1%} of the MACs can be removed{context.more}")
+        return Searched.of(found.decisions, found.probes, *notes)
+
+    def decided(self, share: float) -> tuple[float, Decisions]:
+        """The share of the MACs that is really reached, and the decisions for it."""
+        settings, cost = self.run.settings, self.run.context.cost
+        decisions = decide(
+            Budget(keep_macs=min(1.0, share)),
+            cost,
+            self.choices,
+            allocation=settings.allocation,
+            measured=self.measured,
+            round_to=settings.round_to,
+            why="the knee of the recovered curve"
+            if settings.budget.empty
+            else f"{settings.budget.words} allows it",
+        )
+        return kept_ratio(cost, decisions), decisions
+
+    def time_ms(self, decisions: Decisions) -> float:
+        """Milliseconds of one sample of the cut model."""
+        context = self.run.context
+        candidate = context.cut(decisions)
+        # Decisions follow from it, so all processes must hear the same.
+        return on_first(lambda: median_ms(candidate, context.example, device=context.device))
+
+    def judge(self, decisions: Decisions) -> Tensor:
+        """Which judging samples the cut and recovered model has right, ``[N]`` bool."""
+        context = self.run.context
+        candidate = context.cut(decisions)
+        context.recover(candidate, decisions, self.run.settings.recovery)
+        return self.run.judging.right(candidate, device=context.device, label="accuracy, probe")
+
+
+def why_nothing(run: Pruning, found: Found | None) -> str:
+    """Why every unit stayed, for a note."""
+    limit, judging = run.settings.budget.max_drop, run.judging
+    if found is not None and limit is None:
+        return "at the knee of the recovered curve every unit stays; give --keep-macs or --max-drop"
+    if found is None or limit is None:
+        return f"the budget ({run.settings.budget.words}) keeps every unit"
+    kind = "validation" if judging.on == "validation" else setting("calibration_samples")
+    samples, least = len(judging.source), least_provable(len(judging.source), z=judging.z)
+    if limit < least:
+        return (
+            f"{samples:,} judging samples cannot show a loss of at most {limit:g} points; "
+            f"allow {least:.2g} or more, or give more {kind} samples"
+        )
+    return (
+        f"no smaller model that was tried surely lost at most {limit:g} points; "
+        f"more {kind} samples make it surer"
+    )
