@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.data.sharding import own_batches, own_steps
 from coprune.data.source import check_finite_inputs, name_of, where_in
-from coprune.distributed.collectives import gathered, summed
+from coprune.distributed.collectives import gathered
 from coprune.errors import UserError, setting
 from coprune.progress import track
 from coprune.tracing.forward import logits_of, moved, taking
@@ -28,7 +26,7 @@ class NotFiniteError(UserError):
     """A model's logits are NaN or Inf."""
 
 
-def _finite(logits: torch.Tensor) -> bool:
+def _finite(logits: Tensor) -> bool:
     return bool(torch.isfinite(logits).all())
 
 
@@ -99,30 +97,17 @@ def evaluate(
             ``[B, C]``.
         NotFiniteError: logits with NaN or Inf; in every process, and it is a ``UserError`` too.
     """
-    mine = torch.zeros(4, dtype=torch.float64)  # right, seen, loss, batches with NaN or Inf
-    classes: Counter[tuple[int, bool]] = Counter()
-    for logits, labels, finite in _passes(model, source, batch_size=batch_size, device=device, label=label):
-        hits = logits.argmax(1) == labels
-        classes.update(zip(labels.tolist(), hits.tolist(), strict=True))
-        right = int(hits.sum())
-        loss = float(F.cross_entropy(logits, labels, reduction="sum"))
-        mine += mine.new_tensor([right, len(labels), loss, 0.0 if finite else 1.0])
-    total_right, seen, loss, wrong = summed(mine).tolist()
-    if seen == 0:
-        raise UserError("no samples to measure accuracy on")
-    # Whoever catches it does so in every process.
-    with within(name_of(source)):
-        if wrong:
-            raise NotFiniteError(_NOT_FINITE)
-    of = sum(gathered(classes), Counter[tuple[int, bool]]())
-    common = max({label for label, _ in of}, key=lambda label: (of[label, True] + of[label, False], -label))
-    hit = of[common, True]
-    return Score(total_right / seen, loss / seen, int(seen), hit + of[common, False], hit)
+    right, labels, loss = _judged(model, source, batch_size=batch_size, device=device, label=label)
+    classes = labels.bincount().tolist()
+    commonest = classes.index(max(classes))
+    hit = int((right & (labels == commonest)).sum())
+    samples = len(labels)
+    return Score(int(right.sum()) / samples, loss / samples, samples, classes[commonest], hit)
 
 
 def correctness(
     model: nn.Module, source: Source, *, batch_size: int = 250, device: str = "cpu", label: str = "accuracy"
-) -> torch.Tensor:
+) -> Tensor:
     """Which samples of a source are classified rightly, ``[N]`` bool on the CPU.
 
     Args:
@@ -132,26 +117,18 @@ def correctness(
         UserError: there are no samples.
         NotFiniteError: the model says NaN or Inf.
     """
-    passes = _passes(model, source, batch_size=batch_size, device=device, label=label)
-    mine = [((logits.argmax(1) == labels).cpu(), finite) for logits, labels, finite in passes]
-    batches = [batch for turn in zip_longest(*gathered(mine)) for batch in turn if batch is not None]
-    with within(name_of(source)):
-        if not all(finite for _, finite in batches):
-            raise NotFiniteError(_NOT_FINITE)
-    right = [batch for batch, _ in batches]
-    if not right:
-        raise UserError("no samples to measure accuracy on")
-    return torch.cat(right)
+    return _judged(model, source, batch_size=batch_size, device=device, label=label)[0]
 
 
 @torch.no_grad()
-def _passes(
+def _judged(
     model: nn.Module, source: Source, *, batch_size: int, device: str, label: str
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, bool]]:
-    """Logits ``[B, C]`` and labels ``[B]``, checked, and whether all logits are finite; batch by batch."""
+) -> tuple[Tensor, Tensor, float]:
+    """Which samples are right, ``[N]`` bool, their labels ``[N]``, and the sum of their cross-entropies."""
     model.to(device).eval()
-    steps = own_steps(source, batch_size)
-    for batch in track(own_batches(source, batch_size), label=label, total=steps):
+    mine: list[tuple[Tensor, Tensor, float, bool]] = []
+    batches = track(own_batches(source, batch_size), label=label, total=own_steps(source, batch_size))
+    for batch in batches:
         wanted, inputs = batch.labels.to(device), moved(batch.inputs, device)
         with within(where_in(source, batch.number)):
             check_labels(batch.labels)
@@ -160,10 +137,21 @@ def _passes(
             check_outputs(logits, wanted)
             if not (finite := _finite(logits)):
                 check_finite_inputs(inputs)
-        yield logits, wanted, finite
+        loss = float(F.cross_entropy(logits, wanted, reduction="sum"))
+        mine.append(((logits.argmax(1) == wanted).cpu(), batch.labels, loss, finite))
+    # In the order of the source: whoever has fewer batches ends first.
+    every = [batch for turn in zip_longest(*gathered(mine)) for batch in turn if batch is not None]
+    if not every:
+        raise UserError("no samples to measure accuracy on")
+    right, labels, losses, finite_ones = zip(*every, strict=True)
+    # Whoever catches it does so in every process.
+    with within(name_of(source)):
+        if not all(finite_ones):
+            raise NotFiniteError(_NOT_FINITE)
+    return torch.cat(right), torch.cat(labels), sum(losses)
 
 
-def check_labels(labels: torch.Tensor, classes: int | None = None) -> None:
+def check_labels(labels: Tensor, classes: int | None = None) -> None:
     """Refuse labels that are no class.
 
     Args:
@@ -179,7 +167,7 @@ def check_labels(labels: torch.Tensor, classes: int | None = None) -> None:
         raise UserError(f"label {int(labels.max())} is outside the data's {classes} classes")
 
 
-def check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
+def check_logits(logits: Tensor, labels: Tensor) -> None:
     """:func:`check_outputs`, and that all logits are finite.
 
     Raises:
@@ -190,7 +178,7 @@ def check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
         raise NotFiniteError(_NOT_FINITE)
 
 
-def check_outputs(logits: torch.Tensor, labels: torch.Tensor) -> None:
+def check_outputs(logits: Tensor, labels: Tensor) -> None:
     """Refuse an output that is not ``[B, C]`` with every label below ``C``.
 
     Args:

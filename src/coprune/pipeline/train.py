@@ -15,6 +15,7 @@ from coprune.data import DataSet
 from coprune.distributed.collectives import check_same
 from coprune.distributed.world import world
 from coprune.measure import Score, evaluate, stage_of
+from coprune.models.names import brings_weights
 from coprune.pipeline.checks import check_trainings
 from coprune.pipeline.environment import pick_device, set_up, versions
 from coprune.pipeline.jobs import open_both
@@ -23,7 +24,6 @@ from coprune.pipeline.run_folder import RunFolder
 from coprune.result import Result
 from coprune.store import load, save_model
 from coprune.store.model import check_finite, weights_fingerprint
-from coprune.models.names import brings_weights
 from coprune.tracing.forward import READS, check_takes, part_of, shapes_of
 from coprune.training import Checkpoint, Recipe, fit
 from coprune.training.defaults import suited
