@@ -97,7 +97,7 @@ def cases(folder: Path, base: Path, digits: str) -> list[Case]:
         known = load_profile(index.parent, model=stated["model"], data=stated["data"], groups=sizes)
         check_profile(known, {k: few[k] for k in few if k in known}, where="profile")
         if key in known:
-            complementary.choose(Profile(context.units.groups, context.cost, known, "cpu"), options, 0)
+            complementary.choose(Profile(context.units.groups, known, "cpu"), options, 0)
 
     def resumed(file: Path) -> None:
         claim(file.parent, job={"prune": {}}, resume=True, overwrite=False)

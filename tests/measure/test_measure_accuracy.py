@@ -10,7 +10,7 @@ from torch import nn
 import tiny
 from coprune.data import DataSet, LoaderSource
 from coprune.errors import UserError
-from coprune.measure import Score, correctness, evaluate, measure_stage
+from coprune.measure import Score, correctness, evaluate, stage_of
 
 
 class Returns(nn.Module):
@@ -96,7 +96,7 @@ def test_no_samples_are_refused():
 def test_a_stage_holds_all_figures(example):
     net, source = tiny.network("resnet20"), tiny.source(30)
     data = DataSet("test", source, source, tiny.source(21, seed=1), 3, (1, 12, 12), "x")
-    stage = measure_stage("base", net, data, example)
+    stage = stage_of("base", net, evaluate(net, data.heldout), example)
     assert stage.name == "base"
     assert stage.value == evaluate(net, data.heldout).top1
     assert stage.params == sum(p.numel() for p in net.parameters())
