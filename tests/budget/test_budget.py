@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
 import torch
 
-from coprune.budget.lagrangian import spend
 from coprune.budget.sensitivity_curves import measured_curves, pruned_alone, resolved, through
 from coprune.groups import cost_model, find_units
 from coprune.methods.complementary import COMPLEMENTARY, ComplementarySettings
@@ -30,39 +28,6 @@ def chosen(name: str = "resnet20"):
 
 def falling(*steps: float) -> torch.Tensor:
     return torch.tensor([*steps, 0.0], dtype=torch.float64)
-
-
-CURVES = {
-    "a": falling(9.0, 4.0, 2.0, 1.0),
-    "b": falling(20.0, 3.0, 2.5, 2.4),
-    "c": falling(5.0, 4.8, 4.0, 0.1),
-}
-PRICES = {"a": 3.0, "b": 1.0, "c": 2.0}
-
-
-@pytest.mark.parametrize("target", [7.0, 10.0, 13.0, 18.0, 24.0])
-def test_spending_is_as_good_as_trying_everything(target):
-    def cost(counts):
-        return sum(PRICES[g] * counts[g] for g in CURVES)
-
-    def loss(counts):
-        return sum(float(CURVES[g][counts[g]]) for g in CURVES)
-
-    found = spend(CURVES, cost, target)
-    every = (dict(zip(CURVES, k, strict=True)) for k in itertools.product(range(1, 5), repeat=3))
-    best = min(loss(k) for k in every if cost(k) <= target)
-    assert cost(found) <= target
-    # What lies off the lower hull of the curves is reached by single units only.
-    assert loss(found) <= best + 1.0
-
-
-@pytest.mark.parametrize("target", [0.15, 0.3, 0.5, 0.9, 1.0])
-def test_spending_on_chained_layers_stays_within_the_target(target):
-    _, cost, choices = chosen("vgg16_bn")
-    counts = spend({c.group.name: c.loss for c in choices}, cost.ratio, target)
-    assert cost.ratio(counts) <= target
-    more = [{**counts, g: counts[g] + 1} for g in counts if counts[g] < cost.sizes[g]]
-    assert all(cost.ratio(k) > target for k in more)
 
 
 def test_a_curve_goes_through_what_was_measured_and_never_rises():

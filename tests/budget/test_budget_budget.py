@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
+from coprune.budget.allocation import uniform_allocation
 from coprune.budget.counts import (
     Budget,
     allowed_counts,
     check_reachable,
-    counts_for_macs,
     nearest_allowed,
     uniform_counts,
 )
@@ -47,7 +47,7 @@ NETS = ["resnet20", "resnet56", "vgg16_bn"]
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("target", [0.15, 0.26, 0.5, 0.75, 0.9])
 def test_realistic_networks_come_within_two_per_cent_below_the_target(costs, name, target):
-    ratio = costs[name].ratio(counts_for_macs(costs[name], target))
+    ratio = costs[name].ratio(uniform_allocation(costs[name], target))
     assert target * 0.98 <= ratio <= target
 
 
@@ -55,7 +55,7 @@ def test_realistic_networks_come_within_two_per_cent_below_the_target(costs, nam
 @given(target=st.floats(0.2, 1.0))
 def test_never_above_the_target_and_nothing_more_would_fit(costs, name, target):
     cost = costs[name]
-    counts = counts_for_macs(cost, target)
+    counts = uniform_allocation(cost, target)
     assert counts.keys() == cost.sizes.keys()
     assert all(1 <= counts[g] <= n for g, n in cost.sizes.items())
     assert cost.ratio(counts) <= target
@@ -69,7 +69,7 @@ def test_never_above_the_target_and_nothing_more_would_fit(costs, name, target):
 def test_a_larger_target_never_costs_less_by_more_than_one_unit(costs, name, a, b):
     low, high = sorted((a, b))
     cost = costs[name]
-    few, many = (counts_for_macs(cost, t) for t in (low, high))
+    few, many = (uniform_allocation(cost, t) for t in (low, high))
     # The last units are added one by one where they fit, so that a small step may use the room otherwise.
     unit = max(cost.ratio({**many, g: many[g] + 1}) - cost.ratio(many) for g in cost.sizes)
     assert cost.ratio(few) <= cost.ratio(many) + unit
@@ -77,20 +77,20 @@ def test_a_larger_target_never_costs_less_by_more_than_one_unit(costs, name, a, 
 
 def test_clearly_larger_targets_keep_more_everywhere(costs):
     for cost in costs.values():
-        counts = [counts_for_macs(cost, t) for t in (0.2, 0.4, 0.6, 0.8, 1.0)]
+        counts = [uniform_allocation(cost, t) for t in (0.2, 0.4, 0.6, 0.8, 1.0)]
         for few, many in itertools.pairwise(counts):
             assert all(few[g] <= many[g] for g in cost.sizes)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_the_whole_network_is_a_target_too(costs, name):
-    assert counts_for_macs(costs[name], 1.0) == dict(costs[name].sizes)
+    assert uniform_allocation(costs[name], 1.0) == dict(costs[name].sizes)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_groups_keep_about_the_same_share(costs, name):
     cost = costs[name]
-    counts = counts_for_macs(cost, 0.5)
+    counts = uniform_allocation(cost, 0.5)
     shares = [counts[g] / n for g, n in cost.sizes.items()]
     assert max(shares) - min(shares) <= 2 / min(cost.sizes.values())
 
@@ -98,7 +98,7 @@ def test_groups_keep_about_the_same_share(costs, name):
 def test_shares_are_in_the_given_proportion(costs):
     cost = costs["resnet20"]
     shares = {g: 0.3 if g.startswith("layer3") else 0.6 for g in cost.sizes}
-    counts = counts_for_macs(cost, 0.4, shares=shares)
+    counts = uniform_allocation(cost, 0.4, shares=shares)
     assert cost.ratio(counts) <= 0.4
     late = sum(counts[g] for g in counts if g.startswith("layer3")) / (3 * 64)
     early = sum(counts[g] for g in counts if not g.startswith("layer3")) / (3 * 16 + 3 * 32)
@@ -109,20 +109,20 @@ def test_shares_are_in_the_given_proportion(costs):
 def test_any_shares_stay_below_the_target(costs, target, seed):
     cost = costs["resnet20"]
     drawn = torch.rand(len(cost.sizes), generator=torch.Generator().manual_seed(seed)) + 0.01
-    counts = counts_for_macs(cost, target, shares=dict(zip(cost.sizes, drawn.tolist(), strict=True)))
+    counts = uniform_allocation(cost, target, shares=dict(zip(cost.sizes, drawn.tolist(), strict=True)))
     assert cost.ratio(counts) <= target
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_an_unreachable_target_is_refused_with_the_least_possible(costs, name):
     with pytest.raises(UserError, match=r"keep_macs=0\.001 cannot be reached"):
-        counts_for_macs(costs[name], 0.001)
+        uniform_allocation(costs[name], 0.001)
 
 
 def test_a_network_without_groups_can_be_asked_for_all_of_it():
     # Once a bug: min() of no groups is a ValueError with a message about iterables.
     nothing = CostModel((LayerShare("fc", 100, 110, (), ()),), {})
-    assert counts_for_macs(nothing, 1.0) == {}
+    assert uniform_allocation(nothing, 1.0) == {}
 
 
 def test_macs_by_hand():
@@ -213,7 +213,7 @@ def test_parameters_are_those_of_the_really_cut_network(traced, name, seed):
 @given(target=st.floats(0.2, 1.0))
 def test_parameters_never_above_the_target_and_nothing_more_would_fit(costs, name, target):
     cost = costs[name]
-    counts = counts_for_macs(cost, target, quantity="params")
+    counts = uniform_allocation(cost, target, quantity="params")
     assert cost.ratio(counts, "params") <= target
     for g, n in cost.sizes.items():
         assert counts[g] == n or cost.ratio({**counts, g: counts[g] + 1}, "params") > target
@@ -233,7 +233,7 @@ def test_parameters_by_hand():
     cost = CostModel(layers, {"a": 4})
     assert cost.params({"a": 1}) == 10 + 15 + 10
     assert cost.ratio({"a": 1}, "params") == 35 / 110
-    assert counts_for_macs(cost, 0.6, quantity="params") == {"a": 2}
+    assert uniform_allocation(cost, 0.6, quantity="params") == {"a": 2}
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_allowed_counts_are_multiples_or_all():
 @given(target=st.floats(0.4, 1.0), step=st.sampled_from([2, 4, 8]))
 def test_rounded_counts_stay_below_the_target_and_nothing_more_would_fit(costs, name, target, step):
     cost = costs[name]
-    counts = counts_for_macs(cost, target, round_to=step)
+    counts = uniform_allocation(cost, target, round_to=step)
     assert cost.ratio(counts) <= target
     for g, n in cost.sizes.items():
         ways = allowed_counts(n, step)
@@ -284,4 +284,4 @@ def test_rounded_counts_stay_below_the_target_and_nothing_more_would_fit(costs, 
 
 def test_a_budget_out_of_reach_of_rounded_counts_says_what_the_least_is(costs):
     with pytest.raises(UserError, match=r"keep_macs=0\.1 cannot be reached: 16 units in every group"):
-        counts_for_macs(costs["resnet20"], 0.1, round_to=16)
+        uniform_allocation(costs["resnet20"], 0.1, round_to=16)

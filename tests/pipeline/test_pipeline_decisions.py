@@ -40,5 +40,5 @@ def test_heads_come_to_the_share_and_rounded_ones_to_no_more(share, step, total)
 
 def test_fewer_heads_than_steps_allow_are_refused_with_the_least():
     # Once a bug: the least of every group was handed back, more than was asked for, and nobody said so.
-    with pytest.raises(OutOfReachError, match=r"groups of at least 4 are 0\.545 of all 22"):
+    with pytest.raises(OutOfReachError, match=r"4 in each of 3 groups is 0\.545 of all 22"):
         heads_of(0.3, 4)

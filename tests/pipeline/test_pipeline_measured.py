@@ -69,7 +69,7 @@ def test_a_bottleneck_that_the_curves_do_not_see_is_found_out(choosing):
     seeing = decide(**given, measured=Measured(straight(choices, (1, 0.01, 1)), divergence))
     assert min(sizes(seeing)) > 4
     assert divergence(seeing) < 0.9 * divergence(blind)
-    assert all("in an even share: tried, it loses less" in d.reason for d in seeing)
+    assert all("by uniform allocation: tried, it loses less" in d.reason for d in seeing)
     assert context.cost.ratio(dict(zip([c.group.name for c in choices], sizes(seeing), strict=True))) <= 0.4
 
 
@@ -88,7 +88,7 @@ def test_the_even_share_must_lose_clearly_less(choosing, even, taken):
     found = decide(Budget(keep_macs=0.5), context.cost, choices, allocation="measured", measured=measured)
     assert (sizes(found) == asked[-1]) == taken or even is None
     assert any("tried, it loses less" in d.reason for d in found) == taken
-    said = "not tried against an even share (nothing can be solved here)"
+    said = "not tried against a uniform allocation (nothing can be solved here)"
     assert all((said in d.reason) == (even is None) for d in found)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping
 
 from coprune.budget.request import Budget as Budget
@@ -43,83 +42,26 @@ def uniform_counts(sizes: Mapping[str, int], share: float, *, round_to: int = 1)
     return {g: nearest_allowed(k, sizes[g], round_to) for g, k in plain.items()}
 
 
-def units_for_share(total: int, share: float, *, groups: int, option: str) -> int:
+def units_for_share(sizes: Mapping[str, int], share: float, *, option: str, round_to: int = 1) -> int:
     """How many of all units together a share comes to, rounded.
 
     Args:
-        total: units of all groups.
+        sizes: units of every group.
         share: in (0, 1].
-        groups: each keeps one at least.
         option: how a message names the share.
+        round_to: see :func:`allowed_counts`; each group keeps the least at least.
 
     Raises:
-        UserError: fewer units than groups.
+        OutOfReachError: fewer units than the least of all groups.
     """
+    total, least = sum(sizes.values()), sum(least_counts(sizes, round_to).values())
     wanted = round(share * total)
-    if wanted < groups:
-        raise UserError(
-            f"{option}={share:g} cannot be reached: one in each of {groups} groups is "
-            f"{groups / total:.3f} of all {total}; ask for at least that much"
+    if wanted < least:
+        raise OutOfReachError(
+            f"{option}={share:g} cannot be reached: {'one' if round_to == 1 else round_to} in each of "
+            f"{len(sizes)} groups is {least / total:.3f} of all {total}; ask for at least that much"
         )
     return wanted
-
-
-def counts_for_macs(
-    cost: CostModel,
-    target: float,
-    *,
-    shares: Mapping[str, float] | None = None,
-    quantity: Quantity = "macs",
-    round_to: int = 1,
-) -> dict[str, int]:
-    """Largest counts whose MACs (or parameters) stay within a share of the full model's.
-
-    All groups keep the same share of their units (or shares in the given proportion); the share is
-    found by bisection, then single units are added where the rounding took most, as long as they
-    fit. So the result comes as close to the target as one unit allows.
-
-    Args:
-        cost: the cost model.
-        target: share of the quantity in (0, 1].
-        shares: relative share of each group, e.g. what a knee kept; None is the same for all.
-        quantity: what is limited.
-        round_to: see :func:`allowed_counts`.
-
-    Raises:
-        UserError: even the least of every group costs more than the target.
-    """
-    check_reachable(cost, target, quantity=quantity, round_to=round_to)
-    sizes = dict(cost.sizes)
-    if not sizes:
-        return {}
-    relative = {g: (shares or {}).get(g, 1.0) for g in sizes}
-
-    def wanted(t: float) -> dict[str, float]:
-        return {g: min(float(n), max(float(ways[g][0]), t * relative[g] * n)) for g, n in sizes.items()}
-
-    def counts(t: float) -> dict[str, int]:
-        return {g: ways[g][bisect.bisect_right(ways[g], v + 1e-9) - 1] for g, v in wanted(t).items()}
-
-    ways = {g: allowed_counts(n, round_to) for g, n in sizes.items()}
-    low, high = 0.0, 1.0 / min(relative.values())
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if cost.ratio(counts(middle), quantity) <= target else (low, middle)
-    found = counts(low)
-    rest = {g: v - found[g] for g, v in wanted(high).items()}
-    progress = True
-    while progress:
-        progress = False
-        for g in sorted(sizes, key=lambda g: -rest[g]):
-            if found[g] >= sizes[g]:
-                continue
-            next_k = ways[g][bisect.bisect_right(ways[g], found[g])]
-            more = {**found, g: next_k}
-            if cost.ratio(more, quantity) <= target:
-                rest[g] -= next_k - found[g]
-                found, progress = more, True
-                break
-    return found
 
 
 def least_counts(sizes: Mapping[str, int], round_to: int = 1) -> dict[str, int]:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
 
+from coprune.budget.allocation import lagrangian_allocation, uniform_allocation
 from coprune.budget.counts import (
     Budget,
     OutOfReachError,
     allowed_counts,
     check_reachable,
-    counts_for_macs,
-    least_counts,
     nearest_allowed,
     uniform_counts,
     units_for_share,
 )
-from coprune.budget.lagrangian import spend
 from coprune.budget.validation import BETTER, Measured
 from coprune.errors import UserError, setting
-from coprune.groups import CostModel
+from coprune.groups import CostModel, Quantity
 from coprune.methods.base import GroupChoice, Untouched
 from coprune.methods.joint import JointChoice
 from coprune.plan import GroupDecision, ReasonCode
@@ -70,19 +69,19 @@ def decide(
     if measured is None or curves is None or budget.empty:
         return made
     try:
-        even, _ = counts(budget, cost, choices, allocation="uniform", round_to=round_to)
+        uniform, _ = counts(budget, cost, choices, allocation="uniform", round_to=round_to)
     except OutOfReachError:
         return made
-    if even == wanted:
+    if uniform == wanted:
         return made
-    evenly = _keep(choices, even, why=f"{why or said}, in an even share: tried, it loses less")
+    rival = _keep(choices, uniform, why=f"{why or said}, by uniform allocation: tried, it loses less")
     try:
         at_most = BETTER * measured.divergence(made)
-        if measured.divergence(evenly) < at_most:
-            return _coded(evenly, ReasonCode.UNIFORM)
+        if measured.divergence(rival) < at_most:
+            return _coded(rival, ReasonCode.UNIFORM)
         return made
     except UserError as cause:
-        untried = f"{why or said}; not tried against an even share ({cause})"
+        untried = f"{why or said}; not tried against a uniform allocation ({cause})"
         return _coded(_keep(choices, wanted, why=untried), ReasonCode.NOT_VALIDATED)
 
 
@@ -117,31 +116,42 @@ def kept_ratio(cost: CostModel, decisions: Sequence[GroupDecision]) -> float:
 
 
 def _joint_count(budget: Budget, cost: CostModel, choice: JointChoice) -> tuple[int, str]:
-    """How many units over all groups together, and who said so."""
-    total, groups = sum(g.size for g in choice.groups), len(choice.groups)
-    for option, share in (("keep_heads", budget.keep_heads), ("keep_units", budget.keep_units)):
-        if share is not None:
-            wanted = units_for_share(total, share, groups=groups, option=option)
-            return wanted, f"{option}={share:g} asks for it"
-    for quantity, target in (("macs", budget.keep_macs), ("params", budget.keep_params)):
-        if target is None:
-            continue
-        check_reachable(cost, target, quantity=quantity)  # type: ignore[arg-type]
-        low, high = groups, total + 1
-        while high - low > 1:  # the most that fit; more units never cost less
-            middle = (low + high) // 2
-            kept = {d.name: len(d.kept) for d in choice.keep(middle, why="")}
-            fits = cost.ratio(kept, quantity) <= target  # type: ignore[arg-type]
-            low, high = (middle, high) if fits else (low, middle)
-        return low, f"as many as keep_{quantity}={target:g} allows"
+    """How many units over all groups together, and who asked for so many."""
+    sizes = {group.name: group.size for group in choice.groups}
+    for option, share in _asked(budget, "keep_heads", "keep_units"):
+        return units_for_share(sizes, share, option=option), f"{option}={share:g} asks for it"
+    for option, target in _asked(budget, "keep_macs", "keep_params"):
+        quantity = _QUANTITIES[option]
+        check_reachable(cost, target, quantity=quantity)
+
+        def ratio(k: int, quantity: Quantity = quantity) -> float:
+            return cost.ratio({d.name: len(d.kept) for d in choice.keep(k, why="")}, quantity)
+
+        # More units never cost less.
+        more = range(len(sizes) + 1, sum(sizes.values()) + 1)
+        return len(sizes) + bisect_right(more, target, key=ratio), _as_many(option, target)
     if choice.knee is None:
-        raise UserError(_no_knee())
+        raise _no_knee()
     return choice.knee.k, "the knee of its curve"
 
 
-def _no_knee() -> str:
+_QUANTITIES: dict[str, Quantity] = {"keep_macs": "macs", "keep_params": "params"}
+
+
+def _asked(budget: Budget, *options: str) -> Iterator[tuple[str, float]]:
+    """Those of some shares of a budget that were given."""
+    for option in options:
+        if (share := getattr(budget, option)) is not None:
+            yield option, share
+
+
+def _as_many(option: str, target: float) -> str:
+    return f"as many as {option}={target:g} allows"
+
+
+def _no_knee() -> UserError:
     budgets = f"{setting('keep_macs')}, {setting('keep_units')} or {setting('max_drop')}"
-    return f"this method has no knee of its own; give {budgets}"
+    return UserError(f"this method has no knee of its own; give {budgets}")
 
 
 def counts(
@@ -153,7 +163,7 @@ def counts(
     curves: Mapping[str, Tensor] | None = None,
     round_to: int = 1,
 ) -> tuple[dict[str, int], str]:
-    """How many units each group keeps, and who said so.
+    """How many units each group keeps, and who asked for so many.
 
     Args:
         budget: what was asked for; what has to be searched is searched elsewhere.
@@ -161,7 +171,7 @@ def counts(
         choices: the method's choices, one a group.
         allocation: ``uniform``: every group keeps the same share. ``knee``: shares in the
             proportion that the method's knees have. ``measured``: where it costs least by ``curves``.
-        curves: what the measured allocation spends by, group → ``[U + 1]``.
+        curves: what the measured allocation goes by, group → ``[U + 1]``.
         round_to: see :func:`coprune.budget.counts.allowed_counts`.
 
     Returns:
@@ -172,47 +182,31 @@ def counts(
     """
     cost = spendable(cost, choices)
     knees = {c.group.name: c.knee for c in choices if c.group.name in cost.sizes}
-    measured = curves if allocation == "measured" else None
+    curves = curves if allocation == "measured" else None
     ways = {name: allowed_counts(size, round_to) for name, size in cost.sizes.items()}
-    for quantity, target in (("macs", budget.keep_macs), ("params", budget.keep_params)):
-        if target is None:
-            continue
-        why = f"as many as keep_{quantity}={target:g} allows"
-        if measured is not None:
-            check_reachable(cost, target, quantity=quantity, round_to=round_to)  # type: ignore[arg-type]
-            ratio = partial(cost.ratio, quantity=quantity)  # type: ignore[arg-type]
-            slope = partial(cost.slope, quantity=quantity)  # type: ignore[arg-type]
-            return spend(measured, ratio, target, slope=slope, allowed=ways), why
+    for option, target in _asked(budget, "keep_macs", "keep_params"):
+        quantity, why = _QUANTITIES[option], _as_many(option, target)
+        if curves is not None:
+            check_reachable(cost, target, quantity=quantity, round_to=round_to)
+            ratio, slope = partial(cost.ratio, quantity=quantity), partial(cost.slope, quantity=quantity)
+            return lagrangian_allocation(curves, ratio, target, slope=slope, ways=ways), why
         shares = None
         if allocation == "knee":
-            shares = {name: k.k / cost.sizes[name] for name, k in knees.items() if k is not None}
+            shares = {name: knee.k / cost.sizes[name] for name, knee in knees.items() if knee}
             if not shares:
                 raise UserError(f"{setting('allocation', 'knee')} needs a method with a knee, such as cosep")
-        found = counts_for_macs(
-            cost,
-            target,
-            shares=shares,
-            quantity=quantity,  # type: ignore[arg-type]
-            round_to=round_to,
-        )
-        return found, why
-    if budget.keep_heads is not None:
-        why = f"keep_heads={budget.keep_heads:g} asks for it"
-        if measured is None:
-            return uniform_counts(cost.sizes, budget.keep_heads, round_to=round_to), why
-        total = sum(cost.sizes.values())
-        wanted = units_for_share(total, budget.keep_heads, groups=len(cost.sizes), option="keep_heads")
-        least = sum(least_counts(cost.sizes, round_to).values())
-        if least > wanted:
-            raise OutOfReachError(
-                f"keep_heads={budget.keep_heads:g} cannot be reached: groups of at least {round_to} are "
-                f"{least / total:.3f} of all {total}; ask for at least that much"
-            )
-        return spend(measured, lambda k: float(sum(k.values())), wanted, allowed=ways), why
-    if budget.keep_units is not None:
-        shared = uniform_counts(cost.sizes, budget.keep_units, round_to=round_to)
-        return shared, f"keep_units={budget.keep_units:g} asks for it"
-    if any(k is None for k in knees.values()):
-        raise UserError(_no_knee())
+        return uniform_allocation(cost, target, shares=shares, quantity=quantity, round_to=round_to), why
+    for option, share in _asked(budget, "keep_heads", "keep_units"):
+        why = f"{option}={share:g} asks for it"
+        if option == "keep_units" or curves is None:
+            return uniform_counts(cost.sizes, share, round_to=round_to), why
+        wanted = units_for_share(cost.sizes, share, option=option, round_to=round_to)
+        return lagrangian_allocation(curves, _total, wanted, slope=lambda *_: (1.0, 0.0), ways=ways), why
+    if not all(knees.values()):
+        raise _no_knee()
     kept = {name: nearest_allowed(k.k, cost.sizes[name], round_to) for name, k in knees.items() if k}
     return kept, "the knee of its curve"
+
+
+def _total(counts: Mapping[str, int]) -> float:
+    return float(sum(counts.values()))

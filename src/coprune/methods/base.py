@@ -57,7 +57,7 @@ class Method:
         knee_of_curve: whether, with nothing asked, the knee of the recovered accuracy of the whole
             network over its MACs decides.
         allocation: how a budget is shared out unless the user says otherwise: ``uniform``, or
-            ``measured`` (:mod:`coprune.budget.lagrangian`), which its choices must lend themselves to.
+            ``measured`` (:mod:`coprune.budget.allocation`), which its choices must lend themselves to.
         recovery: without labels, unless the user says otherwise.
         units: the kinds of groups that the method can choose from.
     """

@@ -3,7 +3,7 @@
 Every unit of a group is judged by what its consumers read: a unit is redundant when the consumers,
 solved again on the others, put out the same. Backward elimination gives the order and the cost of
 every k at once; an error of a consumer's output counts as much as the model's prediction depends on
-it. How many units each group keeps is the allocation's matter (:mod:`coprune.budget.lagrangian`).
+it. How many units each group keeps is the allocation's matter (:mod:`coprune.budget.allocation`).
 """
 
 from __future__ import annotations

@@ -2,13 +2,30 @@
 
 import itertools
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coprune.budget.lagrangian import spend
+from coprune.budget.allocation import lagrangian_allocation
+from coprune.groups import cost_model, find_units
+from tiny import network, source
 
 seeds = st.integers(0, 9999)
+X = next(iter(source(90).batches(8)))[0]
+
+
+def spend(curves, cost, target, *, slope=None, allowed=None):
+    """The allocation of any cost; through three counts there is one polynomial of degree 2."""
+
+    def asked(counts, group):
+        k = counts[group]
+        now, one, two = (cost({**counts, group: k + d}) for d in range(3))
+        bend = (two - 2 * one + now) / 2
+        return one - now - bend, bend
+
+    ways = allowed or {g: range(1, len(curve)) for g, curve in curves.items()}
+    return lagrangian_allocation(curves, cost, target, slope=slope or asked, ways=ways)
 
 
 def drawn(seed, *, groups=3, convex=False):
@@ -200,3 +217,61 @@ def test_the_square_of_a_count_is_paid_for():
     found = spend(curves, cost, target)
     assert found == {"g0": 4, "g1": 4}
     assert lost(curves, found) == best(curves, cost, target)
+
+
+def falling(*steps: float) -> torch.Tensor:
+    return torch.tensor([*steps, 0.0], dtype=torch.float64)
+
+
+CURVES = {
+    "a": falling(9.0, 4.0, 2.0, 1.0),
+    "b": falling(20.0, 3.0, 2.5, 2.4),
+    "c": falling(5.0, 4.8, 4.0, 0.1),
+}
+PRICES = {"a": 3.0, "b": 1.0, "c": 2.0}
+
+
+@pytest.mark.parametrize("target", [7.0, 10.0, 13.0, 18.0, 24.0])
+def test_spending_is_as_good_as_trying_everything(target):
+    def cost(counts):
+        return sum(PRICES[g] * counts[g] for g in CURVES)
+
+    def loss(counts):
+        return sum(float(CURVES[g][counts[g]]) for g in CURVES)
+
+    found = spend(CURVES, cost, target)
+    every = (dict(zip(CURVES, k, strict=True)) for k in itertools.product(range(1, 5), repeat=3))
+    best = min(loss(k) for k in every if cost(k) <= target)
+    assert cost(found) <= target
+    # What lies off the lower hull of the curves is reached by single units only.
+    assert loss(found) <= best + 1.0
+
+
+@pytest.mark.parametrize("target", [0.15, 0.3, 0.5, 0.9, 1.0])
+def test_spending_on_chained_layers_stays_within_the_target(target):
+    model = network("vgg16_bn")
+    groups = find_units(model, X[:1]).groups
+    cost = cost_model(model, X[:1], groups)
+    # Errors of the consumers fall with every unit, but not evenly.
+    curves = {
+        g.name: torch.linspace(1, 0, g.size + 1, dtype=torch.float64) ** (1 + i % 3)
+        for i, g in enumerate(groups)
+    }
+    counts = spend(curves, cost.ratio, target)
+    assert cost.ratio(counts) <= target
+    more = [{**counts, g: counts[g] + 1} for g in counts if counts[g] < cost.sizes[g]]
+    assert all(cost.ratio(k) > target for k in more)
+
+
+def test_single_units_are_added_by_what_they_gain_for_their_cost():
+    # Off the lower hull both curves are reached by single units only: "dear" gains more, "cheap" more for
+    # its cost, and there is room for one of the first or three of the second.
+    dear = torch.tensor([9.0, 8.0, 6.0, 0.0], dtype=torch.float64)
+    cheap = torch.tensor([9.0, 8.0, 7.0, 6.0, 5.0, 0.0], dtype=torch.float64)
+    curves, prices = {"dear": dear, "cheap": cheap}, {"dear": 3.0, "cheap": 1.0}
+    ways = {"dear": range(1, 4), "cheap": range(1, 6)}
+    slope = {"dear": (3.0, 0.0), "cheap": (1.0, 0.0)}
+    found = lagrangian_allocation(
+        curves, additive(prices), 7.0, slope=lambda _, group: slope[group], ways=ways
+    )
+    assert found == {"dear": 1, "cheap": 4}
