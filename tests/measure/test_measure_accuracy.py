@@ -10,7 +10,8 @@ from torch import nn
 import tiny
 from coprune.data import DataSet, LoaderSource
 from coprune.errors import UserError
-from coprune.measure import Score, correctness, evaluate, stage_of
+from coprune.measure import Score, correctness, evaluate
+from coprune.pipeline.context import stage_of
 
 
 class Returns(nn.Module):

@@ -4,7 +4,6 @@ from coprune.measure.accuracy import NotFiniteError, Score, correctness, evaluat
 from coprune.measure.latency import LatencyPlan, measure_engine, measure_latency, median_ms
 from coprune.measure.macs import count_macs, count_params, layer_costs
 from coprune.measure.memory import peak_memory
-from coprune.measure.stage import stage_of
 
 __all__ = [
     "LatencyPlan",
@@ -19,5 +18,4 @@ __all__ = [
     "measure_latency",
     "median_ms",
     "peak_memory",
-    "stage_of",
 ]

@@ -17,7 +17,15 @@ from coprune.distributed.collectives import on_first
 from coprune.distributed.world import world
 from coprune.errors import UserError
 from coprune.groups import CostModel, Quantity, Units, cost_model
-from coprune.measure import LatencyPlan, Score, evaluate, measure_latency, stage_of
+from coprune.measure import (
+    LatencyPlan,
+    Score,
+    count_macs,
+    count_params,
+    evaluate,
+    measure_latency,
+    peak_memory,
+)
 from coprune.models.canonicalize import restore_format
 from coprune.pipeline.checks import check_first_samples
 from coprune.pipeline.removable import Scope, removable
@@ -26,6 +34,7 @@ from coprune.recovery import Recovered, kept_outputs, recovered
 from coprune.result import Latency, Stage, StageName
 from coprune.statistics import Calibration, Profile, Statistic, collect
 from coprune.store.profile import check_profile
+from coprune.store.tensors import tensor_file_size
 from coprune.surgery import cut
 from coprune.tracing.forward import FAILURES, Inputs, check_takes, moved, part_of
 from coprune.user_code import within
@@ -213,3 +222,29 @@ class Context:
         """Times of both models, in the layout that the user's had; the other processes keep still."""
         base, small = restore_format(self.model), restore_format(pruned)
         return on_first(lambda: measure_latency(base, small, self.example, plan, device=self.device))
+
+
+def stage_of(
+    name: StageName, model: nn.Module, score: Score, example: Inputs, *, calibration: float | None = None
+) -> Stage:
+    """Size of a model beside the accuracy that was measured; the model goes to the CPU.
+
+    Args:
+        name: of the stage.
+        model: to measure.
+        score: held-out.
+        example: one sample ``[1, …]``.
+        calibration: accuracy on calibration samples, where it was measured.
+    """
+    model.cpu()
+    return Stage(
+        name=name,
+        value=score.top1,
+        samples=score.samples,
+        interval=score.interval,
+        calibration=calibration,
+        macs=count_macs(model, example),
+        params=count_params(model),
+        bytes=tensor_file_size(model.state_dict()),
+        peak_memory=peak_memory(model, example),
+    )

@@ -122,12 +122,12 @@ def export_run(
     program = traced_program(model, traceable(inputs))
     batches = samples_of_sizes(inputs)
     for kind, target in targets.items():
-        how = FORMATS[kind]
-        content = how.content(program, traceable(inputs), input_names(inputs))
-        worst = check_against(model, how.runner(content), batches, reader=how.reader)
+        made = FORMATS[kind]
+        content = made.content(program, traceable(inputs), input_names(inputs))
+        worst = check_against(model, made.runner(content), batches, reader=made.reader)
         write_bytes(target, content)
         sizes = ", ".join(map(str, SIZES))
         yield (
             f"{target}: {len(content) / 1e6:.2f} MB, inputs {', '.join(input_names(inputs))}; "
-            f"{how.reader} agrees with PyTorch to {worst:.0e} on {sizes} samples ({origin})"
+            f"{made.reader} agrees with PyTorch to {worst:.0e} on {sizes} samples ({origin})"
         )

@@ -10,7 +10,6 @@ from torch import nn
 
 from coprune.errors import UserError, near_matches, setting
 from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
-from coprune.export.formats import Run
 from coprune.folders import check_idle
 from coprune.measure import (
     LatencyPlan,
@@ -83,26 +82,12 @@ def measure_run(
     check_batches(model, example, batches, name="latency_batches", device=where)
     # Latency does not depend on the values of the weights: a fresh full-size model will do.
     base = full_size(run, trust=trust)
-    networks = {"unpruned": base, "this run": model} if base else {"this run": model}
-    for name, network in networks.items():
-        yield (
-            f"{name}: {count_macs(network, example) / 1e6:.2f} M MACs, {count_params(network):,} parameters, "
-            f"{tensor_file_size(network.state_dict()) / 1e6:.2f} MB, "
-            f"peak memory {peak_memory(network, example) / 1e6:.2f} MB"
-        )
+    yield from (_sizes(name, net, example) for name, net in (("unpruned", base), ("this run", model)) if net)
     if loaded:
         score = evaluate(model, loaded.heldout, device=where)
         yield f"top-1 {score.top1:.2%} on {score.samples:,} held-out samples"
     plan = LatencyPlan(batches=batches)
-    timed: list[Latency] = []
-    against = base or model
-    for engine in engines:
-        if engine == "torch":
-            timed += measure_latency(against, model, example, plan, device=where)
-        else:
-            full, small = _in_onnxruntime(against, example), _in_onnxruntime(model, example)
-            check_against(model, small, samples_of_sizes(example), reader=FORMATS["onnx"].reader)
-            timed += measure_engine(full, small, example, plan, engine=engine)
+    timed = [entry for name in engines for entry in _timed(name, base or model, model, example, plan, where)]
     for entry in timed:
         took = f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {told(entry)}"
         if base is None:
@@ -113,18 +98,32 @@ def measure_run(
         )
     if base is not None and (run / "plan.json").is_file() and (run / "result.json").is_file():
         share = count_macs(model, example) / count_macs(base, example)
-        said = promise_note(timed, share=share, plan=Plan.load(run / "plan.json"))
-        if said:
-            yield said
+        yield from filter(None, [promise_note(timed, share=share, plan=Plan.load(run / "plan.json"))])
         note_latency(run, timed)
         yield f"noted in {run / 'result.json'}"
 
 
-def _in_onnxruntime(network: nn.Module, example: Inputs) -> Run:
-    """A network as ONNX Runtime runs it."""
-    how = FORMATS["onnx"]
-    pair = part_of(example, [0, 0])
-    return how.runner(how.content(traced_program(network, pair), pair, input_names(example)))
+def _sizes(name: str, network: nn.Module, example: Inputs) -> str:
+    return (
+        f"{name}: {count_macs(network, example) / 1e6:.2f} M MACs, {count_params(network):,} parameters, "
+        f"{tensor_file_size(network.state_dict()) / 1e6:.2f} MB, "
+        f"peak memory {peak_memory(network, example) / 1e6:.2f} MB"
+    )
+
+
+def _timed(
+    engine: str, base: nn.Module, pruned: nn.Module, example: Inputs, plan: LatencyPlan, device: str
+) -> tuple[Latency, ...]:
+    """Both networks in turn, in PyTorch or as ONNX Runtime runs them."""
+    if engine == "torch":
+        return measure_latency(base, pruned, example, plan, device=device)
+    onnx, pair = FORMATS["onnx"], part_of(example, [0, 0])
+    full, small = (
+        onnx.runner(onnx.content(traced_program(net, pair), pair, input_names(example)))
+        for net in (base, pruned)
+    )
+    check_against(pruned, small, samples_of_sizes(example), reader=onnx.reader)
+    return measure_engine(full, small, example, plan, engine=engine)
 
 
 def told(entry: Latency) -> str:

@@ -14,9 +14,10 @@ from coprune.bounds import Seed, Threads
 from coprune.data import DataSet
 from coprune.distributed.collectives import check_same
 from coprune.distributed.world import world
-from coprune.measure import Score, evaluate, stage_of
+from coprune.measure import Score, evaluate
 from coprune.models.names import brings_weights
 from coprune.pipeline.checks import check_trainings
+from coprune.pipeline.context import stage_of
 from coprune.pipeline.environment import pick_device, set_up, versions
 from coprune.pipeline.jobs import open_both
 from coprune.pipeline.run import Begun, run
