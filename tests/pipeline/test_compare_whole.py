@@ -52,7 +52,7 @@ def test_a_killed_comparison_goes_on_with_the_next_row(coprune, base, digits, tm
     typed = ["compare", "--model", base, "--data", digits, "--methods", "random,taylor",
              "--keep-macs", "0.5,0.3", "--seeds", 1, "--finetune-epochs", 1]  # fmt: skip
     assert coprune(*typed, "--out", tmp_path / "whole").code == 0
-    import coprune.pipeline.compare as module
+    import coprune.pipeline.context as module
 
     real, calls = module.fit, []
 
@@ -137,7 +137,7 @@ def test_every_recovery_of_every_method_and_a_resumed_table_is_the_same(
 def test_a_method_takes_its_best_learning_rate_on_calibration_data(
     coprune, base, digits, tmp_path, monkeypatch
 ):
-    import coprune.pipeline.compare as module
+    import coprune.pipeline.context as module
 
     real, calls = module.fit, []
     monkeypatch.setattr(module, "fit", lambda *a, **k: (calls.append(1), real(*a, **k))[1])

@@ -47,9 +47,8 @@ from coprune.pipeline.run import Begun, run
 from coprune.pipeline.run_folder import RunFolder
 from coprune.plan import GroupDecision
 from coprune.progress import track
-from coprune.recovery import kept_outputs
 from coprune.report import write_compare
-from coprune.training import DivergedError, fit
+from coprune.training import DivergedError
 
 Methods = Mapping[str, tuple[Method, BaseModel]]
 Key = tuple[float | str, str, str]
@@ -275,16 +274,8 @@ class _Draw:
         for rate in rates:
             trained = copied(pruned)
             try:
-                fit(
-                    trained,
-                    context.data.train,
-                    recipe.model_copy(update={"lr": rate}),
-                    seed=context.seed,
-                    teacher=copied(context.model) if recipe.taught else None,
-                    kept=kept_outputs(context.model, decisions),
-                    device=context.device,
-                    label=f"fine-tuning, lr {rate:g}",
-                )
+                at_rate = recipe.model_copy(update={"lr": rate})
+                context.train(trained, at_rate, decisions, label=f"fine-tuning, lr {rate:g}")
                 # With one rate there is nothing to choose, and nothing to measure for it.
                 value = 0.0
                 if len(rates) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -37,6 +38,7 @@ from coprune.store.profile import check_profile
 from coprune.store.tensors import tensor_file_size
 from coprune.surgery import cut
 from coprune.tracing.forward import FAILURES, Inputs, check_takes, moved, part_of
+from coprune.training import Checkpoint, Recipe, fit
 from coprune.user_code import within
 
 _LARGE = 0.05  # share of the cost from which a layer that is left alone is named
@@ -198,6 +200,46 @@ class Context:
         )
         self.model.cpu()
         return did
+
+    def train(
+        self,
+        pruned: nn.Module,
+        recipe: Recipe,
+        decisions: Sequence[GroupDecision] | None = None,
+        *,
+        seed: int | None = None,
+        checkpoint: Path | None = None,
+        label: str = "fine-tuning",
+    ) -> None:
+        """Train on the training part, in place, with the unpruned model as the teacher where it is asked for.
+
+        Args:
+            pruned: some of its units gone.
+            recipe: how.
+            decisions: what was cut, which says what hidden outputs are compared.
+            seed: of this training; that of the run when not given.
+            checkpoint: where unfinished training is kept.
+            label: of the progress bar.
+
+        Raises:
+            UserError: see :func:`coprune.training.fit`.
+        """
+        try:
+            fit(
+                pruned,
+                self.data.train,
+                recipe,
+                seed=self.seed if seed is None else seed,
+                teacher=self.model if recipe.taught else None,
+                kept=None if decisions is None else kept_outputs(self.model, decisions),
+                checkpoint=Checkpoint(checkpoint) if checkpoint else None,
+                device=self.device,
+                label=label,
+            )
+        finally:
+            # Also where it diverged: what is cut next is on the CPU.
+            self.model.cpu()
+            pruned.cpu()
 
     def evaluate(self, model: nn.Module, name: str) -> Score:
         """Held-out accuracy; the model goes to the CPU."""

@@ -13,10 +13,9 @@ from coprune.models.copies import copied
 from coprune.pipeline.pruning import Pruning
 from coprune.pipeline.run_folder import RunFolder
 from coprune.plan import GroupDecision
-from coprune.recovery import kept_outputs
 from coprune.result import Code, Judged, Note
 from coprune.store.model import weights_fingerprint
-from coprune.training import Checkpoint, DivergedError, fit
+from coprune.training import DivergedError
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,8 @@ def finetuned(
         return Finetuned(before, judged, Note(Code.FINETUNING_UNDONE, text))
 
     try:
-        fit(
-            pruned,
-            context.data.train,
-            recipe,
-            seed=context.seed,
-            teacher=context.model if recipe.taught else None,
-            kept=kept_outputs(context.model, decisions),
-            checkpoint=Checkpoint(folder.work / "finetune.safetensors") if folder else None,
-            device=context.device,
-            label="fine-tuning",
-        )
+        unfinished = folder.work / "finetune.safetensors" if folder else None
+        context.train(pruned, recipe, decisions, checkpoint=unfinished)
     except DivergedError as cause:
         return undone(str(cause))
     check_same(pruned, weights_fingerprint, what="result of the training")

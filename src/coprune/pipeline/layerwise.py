@@ -29,7 +29,6 @@ from coprune.pipeline.settings import kinds_of
 from coprune.plan import GroupDecision, ReasonCode
 from coprune.progress import track
 from coprune.store.model import load, save_model, weights_fingerprint
-from coprune.training import Checkpoint, fit
 
 Counts = dict[str, int] | None
 """Group → units that a budget leaves it; None where each group's knee decides."""
@@ -69,7 +68,10 @@ def prune_layer_by_layer(
             continue
         here = Units((_as_it_is(run, current, group.name),), ())
         decision, current = _prune_one(run, replace(full, model=current, units=here), fixed)
-        _train_between(run, current, group.name, seed=settings.seed + 1000 * (index + 1), place=place)
+        if settings.between.epochs:
+            unfinished = place / "training.safetensors" if place else None
+            seed, label = settings.seed + 1000 * (index + 1), f"training after {group.name}"
+            full.train(current, settings.between, seed=seed, checkpoint=unfinished, label=label)
         check_same(current, weights_fingerprint, what=f"network after {group.name}")
         # Offsets behind a concatenation are those of the network by then; the plan's, of the full one.
         decision = decision.model_copy(update={"members": group.members})
@@ -115,24 +117,6 @@ def _keep_knee(choice: GroupChoice, round_to: int) -> GroupDecision:
     size = choice.group.size
     k = nearest_allowed(choice.knee.k if choice.knee else size, size, round_to)
     return choice.keep(k, why="the knee of its curve")
-
-
-def _train_between(run: Pruning, current: nn.Module, name: str, *, seed: int, place: Path | None) -> None:
-    """Train after a group's cut, in place."""
-    recipe, context = run.settings.between, run.context
-    if not recipe.epochs:
-        return
-    fit(
-        current,
-        context.data.train,
-        recipe,
-        seed=seed,
-        teacher=context.model if recipe.taught else None,
-        checkpoint=Checkpoint(place / "training.safetensors") if place else None,
-        device=context.device,
-        label=f"training after {name}",
-    )
-    current.cpu()
 
 
 class _Stored(BaseModel):
