@@ -135,6 +135,10 @@ def least_provable(samples: int, *, z: float = SURE) -> float:
     return 100 * tango_interval(0, 0, samples, z=z)[1]
 
 
+def _unpruned(base: Tensor) -> Probe:
+    return Probe(1.0, float(base.double().mean()), 0.0, 0.0, 0.0, ok=True)
+
+
 def _probe(macs: float, base: Tensor, pruned: Tensor, limit: float, *, z: float) -> Probe:
     loss = paired_drop(base, pruned, z=z)
     return Probe(macs, float(pruned.double().mean()), *loss, ok=loss.within(limit))
@@ -164,25 +168,22 @@ def search_drop(
         probes: how many models to try.
         z: normal quantile of how sure a model must be within the limit.
     """
-    _, everything = decide(1.0)
-    whole = Probe(1.0, float(base.double().mean()), 0.0, 0.0, 0.0, True)
-    best, tried, at = everything, [whole], 0
+    models, tried, chosen = [decide(1.0)[1]], [_unpruned(base)], 0
     low, high = math.log(least), 0.0
     for step in range(probes):
         # The smallest model first: when it is good enough, there is nothing to search.
         target = low if step == 0 else (low + high) / 2
         # exp(log(least)) may round to just below the least that can be reached.
         reached, decisions = decide(max(least, math.exp(target)))
-        probe = _probe(reached, base, judge(decisions), max_drop, z=z)
-        tried.append(probe)
-        if probe.ok:
-            best, high, at = decisions, target, len(tried) - 1
+        models.append(decisions)
+        tried.append(_probe(reached, base, judge(decisions), max_drop, z=z))
+        if tried[-1].ok:
+            high, chosen = target, len(tried) - 1
             if step == 0:
                 break
         else:
             low = target
-    tried[at] = replace(tried[at], chosen=True)
-    return Found(best, tuple(tried))
+    return _found(models, tried, chosen)
 
 
 def search_knee(
@@ -199,8 +200,7 @@ def search_knee(
     Returns:
         What was found, and the rule in words.
     """
-    tried = [Probe(1.0, float(base.double().mean()), 0.0, 0.0, 0.0, True)]
-    models = [decide(1.0)[1]]
+    models, tried = [decide(1.0)[1]], [_unpruned(base)]
     # Where less than the first step can go, all that can is the only step.
     for share in [s for s in KNEE_SHARES if s >= least] or [least]:
         reached, decisions = decide(share)
@@ -218,13 +218,13 @@ def search_knee(
     smallest = order[0]
     if tried[smallest].drop <= 0:
         # Nothing is lost down to there: there is no knee to stop at.
-        return Found(models[smallest], _marked(tried, smallest)), "the smallest tried loses nothing"
-    return Found(models[at], _marked(tried, at)), knee.fallback or knee.rule
+        return _found(models, tried, smallest), "the smallest tried loses nothing"
+    return _found(models, tried, at), knee.fallback or knee.rule
 
 
-def _marked(tried: list[Probe], at: int) -> tuple[Probe, ...]:
-    """The probes with one marked as chosen."""
-    return tuple(replace(probe, chosen=i == at) for i, probe in enumerate(tried))
+def _found(models: list[tuple[GroupDecision, ...]], tried: list[Probe], at: int) -> Found:
+    """One of the models, with its probe marked."""
+    return Found(models[at], tuple(replace(probe, chosen=i == at) for i, probe in enumerate(tried)))
 
 
 def search_latency(
@@ -248,21 +248,21 @@ def search_latency(
         Decisions and milliseconds of the largest model that is fast enough; or of the smallest, when
         not even that is, and the milliseconds of the smallest.
     """
-    _, decisions = decide(1.0)
-    measured = time_ms(decisions)
-    if measured <= limit_ms:
-        return decisions, measured, measured
-    _, best = decide(least)
-    found = smallest = time_ms(best)
-    if smallest > limit_ms:
-        return best, found, smallest
-    low, high = least, 1.0
-    for _ in range(probes):
+
+    def timed(share: float) -> tuple[tuple[GroupDecision, ...], float]:
+        _, decisions = decide(share)
+        return decisions, time_ms(decisions)
+
+    whole, ms = timed(1.0)
+    if ms <= limit_ms:
+        return whole, ms, ms
+    best, found = timed(least)
+    smallest, low, high = found, least, 1.0
+    for _ in range(probes if smallest <= limit_ms else 0):
         middle = (low + high) / 2
-        _, decisions = decide(middle)
-        measured = time_ms(decisions)
-        if measured <= limit_ms:
-            best, found, low = decisions, measured, middle
+        decisions, ms = timed(middle)
+        if ms <= limit_ms:
+            best, found, low = decisions, ms, middle
         else:
             high = middle
     return best, found, smallest

@@ -88,17 +88,14 @@ def measure_engine(
         for _ in range(plan.warmup):
             _once(base, inputs, device)
             _once(pruned, inputs, device)
-        pairs: list[tuple[float, float]] = []
+        pairs: list[list[float]] = []
         started = time.perf_counter()
         while len(pairs) < plan.repeats:
             if len(pairs) >= 5 and time.perf_counter() - started > plan.seconds:
                 break
             # Whoever goes second finds warmer caches: take turns.
-            if len(pairs) % 2:
-                second = _once(pruned, inputs, device)
-                pairs.append((_once(base, inputs, device), second))
-            else:
-                pairs.append((_once(base, inputs, device), _once(pruned, inputs, device)))
+            turn = -1 if len(pairs) % 2 else 1
+            pairs.append([_once(run, inputs, device) for run in (base, pruned)[::turn]][::turn])
         found.append(_summary(np.array(pairs), batch=batch, engine=engine, device=device))
     return tuple(found)
 
@@ -125,8 +122,7 @@ def median_interval(values: np.ndarray) -> tuple[float, float]:
     Nonparametric Statistics, 3rd ed., section 3.2).
     """
     ordered, count = np.sort(values), len(values)
-    outside = int(binom.ppf(0.025, count, 0.5)) - 1
-    outside = max(0, outside)
+    outside = max(0, int(binom.ppf(0.025, count, 0.5)) - 1)
     return float(ordered[outside]), float(ordered[count - 1 - outside])
 
 
