@@ -20,11 +20,11 @@ from coprune.files import LARGE, Count, read_document, write_json
 SCHEMA = 1
 
 ELSEWHERE = "elsewhere"
-"""The method of a plan that was told from a model alone."""
+"""The method of a plan that was derived from a model alone."""
 
 
 class ReasonCode(str, Enum):
-    """What decided how many units of a group stay; a stable word beside the sentence."""
+    """What decided how many units of a group stay; a stable word next to the sentence."""
 
     BUDGET = "budget"
     UNIFORM = "budget_shared_out_uniformly"  # tried, it lost less than the measured allocation
@@ -82,7 +82,7 @@ class Member(BaseModel):
 
 
 class Knee(BaseModel):
-    """What a method's own curve said about how many units to keep.
+    """How many units a method's own curve keeps.
 
     Attributes:
         k: number of units.
@@ -126,7 +126,7 @@ class GroupDecision(BaseModel):
         reason: one sentence.
         curve: pairs (k, value) that led to the choice; empty for methods without one.
         curve_name: what the values are, e.g. ``mean simplified silhouette``.
-        knee: what the curve said, also when a budget overrode it.
+        knee: of the curve, also when a budget overrode it.
         clusters: cluster of every unit at the chosen k, ``[U]``; empty when nothing was clustered.
         medoids: the central unit of every cluster.
         position: every unit in two dimensions, ``[U]`` pairs, near means redundant; for the page.
@@ -238,7 +238,7 @@ class Plan(BaseModel):
 
     @property
     def knees(self) -> tuple[Knee, ...]:
-        """What the curves said: one knee a group, or the one of all groups together."""
+        """One knee a group, or the one of all groups together."""
         found = tuple(g.knee for g in self.groups if g.knee)
         return found[:1] if self.joint else found
 

@@ -100,7 +100,7 @@ class Latency(BaseModel):
 
 
 class Code(str, Enum):
-    """What a note is about; a stable word beside its text."""
+    """What a note is about; a stable word next to its text."""
 
     MORE_LOST = "more_lost_than_allowed"
     JUDGED_ON_TRAINING = "judged_on_training_samples"

@@ -18,7 +18,7 @@ COMPARE = "coprune compare --model base --methods magnitude --out x --data npz:"
 RECOVER = "coprune recover --model run --teacher base --out x --data npz:"
 AT_CHANCE = (
     "the unpruned model is right on {} of 120 held-out samples, and always answering the commonest class on "
-    "{}: nothing can be told from what it loses; train it, check its weights, labels and normalisation, or "
+    "{}: what it loses means nothing; train it, check its weights, labels and normalisation, or "
     "go on with {}"
 )
 SAME = "all 60 are alike or without content; give samples such as the model meets, or go on with"

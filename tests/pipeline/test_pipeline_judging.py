@@ -221,7 +221,7 @@ def test_a_base_must_be_surely_better_than_one_answer(right, samples, commonest,
     if told:
         assert check_base(score, force=False) == []
         return
-    with pytest.raises(UserError, match="nothing can be told from what it loses; train it"):
+    with pytest.raises(UserError, match="what it loses means nothing; train it"):
         check_base(score, force=False)
     assert [note.code for note in check_base(score, force=True)] == [Code.NO_BETTER_THAN_CHANCE]
 

@@ -137,7 +137,7 @@ def test_units_are_told_by_the_channels_that_a_producer_still_makes():
     heads = ChannelGroup("attention", 3, members, "heads")
     assert _units_left(heads, {"q": torch.tensor([0, 1, 8, 9, 10, 11, 16, 17, 18, 19, 20])}) == (0, 2)
     assert _units_left(heads, {}) == (0, 1, 2)
-    with pytest.raises(package.UserError, match="cannot be told which heads"):
+    with pytest.raises(package.UserError, match="is unknown which heads"):
         _units_left(heads, {"q": torch.tensor([8, 9, 10, 16])})
 
 

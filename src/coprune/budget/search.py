@@ -1,7 +1,7 @@
 """Budgets that are found by trying: a largest loss, a latency, or the knee of the recovered curve.
 
 Every model that is tried is cut, recovered with one part of the calibration samples and judged on the
-other part, which neither the selection nor the solver has seen. Held-out samples are never looked at.
+other part, which neither the selection nor the solver has seen. Held-out samples are never read.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def _peak(model: nn.Module, example: Inputs) -> tuple[int, int]:
 
 
 USUAL = 128
-"""Batches up to this size are not worth a look at the memory."""
+"""Batches up to this size need no check of the memory."""
 
 
 def check_batches(model: nn.Module, example: Inputs, sizes: Iterable[int], *, name: str, device: str) -> None:

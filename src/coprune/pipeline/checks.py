@@ -82,15 +82,15 @@ def check_base(score: Score, *, force: bool) -> list[Note]:
     """
     if score.beats_constant:
         return []
-    said = (
+    text = (
         f"the unpruned model is right on {score.top1:.2%} of {score.samples:,} held-out samples, and always "
-        f"answering the commonest class on {score.constant:.2%}: nothing can be told from what it loses"
+        f"answering the commonest class on {score.constant:.2%}: what it loses means nothing"
     )
     if not force:
         raise UserError(
-            f"{said}; train it, check its weights, labels and normalisation, or go on with {setting('force')}"
+            f"{text}; train it, check its weights, labels and normalisation, or go on with {setting('force')}"
         )
-    return [Note(Code.NO_BETTER_THAN_CHANCE, said)]
+    return [Note(Code.NO_BETTER_THAN_CHANCE, text)]
 
 
 def check_calibration(source: Source, *, force: bool = False) -> list[Note]:
@@ -106,21 +106,21 @@ def check_calibration(source: Source, *, force: bool = False) -> list[Note]:
     inputs = spread(source, _SAMPLED)
     seen = inputs["input_ids"] if isinstance(inputs, dict) else inputs
     distinct = len({hashlib.blake2b(row.float().numpy().tobytes()).digest() for row in seen})
-    if len(seen) > 1 and (distinct == 1 or (seen.ndim > 3 and _alike(seen.float().flatten(1)))):
-        said = f"calibration samples: all {len(source):,} are alike or without content"
+    if len(seen) > 1 and (distinct == 1 or (seen.ndim > 3 and _indistinct(seen.float().flatten(1)))):
+        text = f"calibration samples: all {len(source):,} are alike or without content"
         if not force:
-            raise UserError(f"{said}; give samples such as the model meets, or go on with {setting('force')}")
-        return [Note(Code.ALIKE_SAMPLES, f"{said}: what was decided on them holds for no others")]
+            raise UserError(f"{text}; give samples such as the model meets, or go on with {setting('force')}")
+        return [Note(Code.ALIKE_SAMPLES, f"{text}: what was decided on them holds for no others")]
     if len(source) < FEW:
-        said = f"{len(source)} calibration samples are few; {FEW} or more make statistics and recovery surer"
-        return [Note(Code.FEW_SAMPLES, said)]
+        text = f"{len(source)} calibration samples are few; {FEW} or more make statistics and recovery surer"
+        return [Note(Code.FEW_SAMPLES, text)]
     if distinct < max(FEW, len(seen) / 2):
-        said = f"of {len(seen)} calibration samples {distinct} differ; the others are copies of them"
-        return [Note(Code.FEW_SAMPLES, said)]
+        text = f"of {len(seen)} calibration samples {distinct} differ; the others are copies of them"
+        return [Note(Code.FEW_SAMPLES, text)]
     return []
 
 
-def _alike(images: Tensor) -> bool:
+def _indistinct(images: Tensor) -> bool:
     """Whether images ``[N, P]`` hardly differ, or have no content: against how much all pixels differ."""
     whole = images.var()
     return bool(images.var(0).mean() <= _ALIKE * whole) or bool(images.var(1).mean() <= _ALIKE * whole)

@@ -24,7 +24,7 @@ class Finetuned:
 
     Attributes:
         model: the trained one, or the one before where training made it worse.
-        judged: what said so; None where training diverged.
+        judged: on what samples; None where training diverged.
         undone: why it is the one before.
     """
 

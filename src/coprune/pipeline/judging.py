@@ -112,11 +112,11 @@ def notes_on(judged: Judged | None) -> list[Note]:
     """What a user should know of the samples that decided a size."""
     if judged is None or judged.decision not in ("max_drop", "knee") or "training" not in judged.on:
         return []
-    said = (
+    text = (
         f"judged on {judged.samples:,} {judged.on}: the unpruned model may have learned them by heart, and "
         f"then loses less on them than on others; give {setting('validation')} samples that it has not seen"
     )
-    return [Note(Code.JUDGED_ON_TRAINING, said)]
+    return [Note(Code.JUDGED_ON_TRAINING, text)]
 
 
 def more_lost(judged: Judged | None, lost: float) -> list[Note]:
@@ -129,8 +129,8 @@ def more_lost(judged: Judged | None, lost: float) -> list[Note]:
     if judged is None or judged.allowed is None or lost <= judged.allowed + 1e-9:
         return []
     low, high = judged.interval or (judged.found, judged.found)
-    said = (
+    text = (
         f"held-out samples show a loss of {lost:.2f} points, more than the {judged.allowed:g} allowed; on "
         f"the {judged.samples:,} that judged it was {judged.found:.2f} ({low:.2f} to {high:.2f})"
     )
-    return [Note(Code.MORE_LOST, said)]
+    return [Note(Code.MORE_LOST, text)]

@@ -91,7 +91,7 @@ def measure_run(
     for entry in timed:
         took = f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {told(entry)}"
         if base is None:
-            took = f"{entry.pruned_ms:.2f} ms; nobody says what the unpruned model was"
+            took = f"{entry.pruned_ms:.2f} ms; the unpruned model is not recorded"
         yield (
             f"batch {entry.batch}, {entry.threads} threads, {entry.engine} on {entry.device}: {took} "
             f"(median of {entry.repeats} pairs)"

@@ -161,7 +161,7 @@ def prune(run: Pruning, folder: RunFolder | None = None) -> Outcome:
 
 
 def _begun(run: Pruning) -> Record:
-    """The figures of the unpruned model, if anything can be told from them."""
+    """The figures of the unpruned model, if what it loses means anything."""
     context, force = run.context, run.settings.force
     score = context.evaluate(context.model, "base")
     notes = check_base(score, force=force) + check_calibration(context.data.calibration, force=force)

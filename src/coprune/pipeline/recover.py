@@ -75,7 +75,7 @@ class _Recovery:
     Attributes:
         context: of the unpruned model.
         model: the pruned one.
-        left: what it still has; None where it cannot be told and need not be.
+        left: what it still has; None where it is unknown and need not be known.
         plan: what was cut.
         job: what was asked.
     """

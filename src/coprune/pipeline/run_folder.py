@@ -251,9 +251,9 @@ def _destination(out: Path, asked: Any, *, resume: bool, overwrite: bool) -> tup
     other = [] if asked is None else _differences(started, asked)
     if other:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
-        told = ((name, shown(repr(was)), shown(repr(now))) for name, was, now in other[:3])
-        said = ", ".join(f"{name} was {was}, is {now}" for name, was, now in told) + more
-        raise UserError(f"{out}: --resume with other options ({said}); ask for the same again")
+        values = ((name, shown(repr(was)), shown(repr(now))) for name, was, now in other[:3])
+        changed = ", ".join(f"{name} was {was}, is {now}" for name, was, now in values) + more
+        raise UserError(f"{out}: --resume with other options ({changed}); ask for the same again")
     return path, True
 
 

@@ -63,8 +63,8 @@ class Searched(BaseModel):
     @staticmethod
     def of(decisions: Decisions, probes: tuple[Probe, ...] | None, *notes: str) -> Searched:
         """With notes in words."""
-        said = [Note(Code.SEARCH, note) for note in notes]
-        return Searched(schema=SCHEMA, decisions=decisions, probes=probes, notes=said)
+        coded = [Note(Code.SEARCH, note) for note in notes]
+        return Searched(schema=SCHEMA, decisions=decisions, probes=probes, notes=coded)
 
 
 def searched_once(file: Path | None, search: Callable[[], Searched]) -> Searched:

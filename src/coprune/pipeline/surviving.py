@@ -1,4 +1,4 @@
-"""What is left of the unpruned model in a pruned one, told by a plan or by the channels' behaviour."""
+"""What is left of the unpruned model in a pruned one, by its plan or by the channels' behaviour."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def surviving(
     Args:
         model: pruned.
         teacher: unpruned.
-        source: calibration samples, read when nobody says what was cut.
+        source: calibration samples, read when no plan says what was cut.
         decisions: what was cut, when it is known.
 
     Raises:
-        UserError: the decisions are for another model, or the channels cannot be told.
+        UserError: the decisions are for another model, or the channels cannot be identified.
     """
     if decisions is not None:
         check_fits(teacher, decisions)
@@ -63,7 +63,7 @@ def surviving(
         if has[0] != has[1]:
             raise UserError(
                 f"layer '{layer}' has {has[0]} of {has[1]} channels that other layers share, and it "
-                f"cannot be told which; give the plan that cut it with {setting('plan')}"
+                f"is unknown which; give the plan that cut it with {setting('plan')}"
             )
     outputs = matched_outputs(model.cpu(), teacher, inputs, groups)
     return Surviving(outputs, cut_elsewhere(groups, outputs))
@@ -96,7 +96,7 @@ def _units_left(group: ChannelGroup, kept: Mapping[str, Tensor]) -> tuple[int, .
     units = sorted({c // member.span for c in own})
     if len(units) * member.span != len(own):
         raise UserError(
-            f"layer '{member.layer}': it cannot be told which {group.kind} stayed; give the plan "
+            f"layer '{member.layer}': it is unknown which {group.kind} stayed; give the plan "
             f"({setting('plan')})"
         )
     return tuple(units)
@@ -110,7 +110,7 @@ def cut_elsewhere(groups: Iterable[ChannelGroup], kept: Mapping[str, Tensor]) ->
             members=group.members,
             size=group.size,
             kept=_units_left(group, kept),
-            reason="cut elsewhere; told by the channels' behaviour on calibration samples",
+            reason="cut elsewhere; identified by the channels' behaviour on calibration samples",
             reason_code=ReasonCode.ELSEWHERE,
             kind=group.kind,
         )
