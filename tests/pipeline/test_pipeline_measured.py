@@ -15,8 +15,8 @@ from coprune.budget.validation import Measured
 from coprune.data import DataSet
 from coprune.errors import UserError
 from coprune.methods.registry import find_method, method_settings
-from coprune.pipeline.allocation import Divergence
 from coprune.pipeline.context import Context
+from coprune.pipeline.divergence import Divergence
 
 
 def chain():

@@ -47,7 +47,7 @@ def decide(
         cost: the cost model.
         choices: what the method says.
         allocation: see :func:`counts`; a joint choice shares out by itself.
-        measured: see :func:`coprune.pipeline.allocation.measured_for`. What its curves say is tried
+        measured: see :func:`coprune.pipeline.divergence.measured_for`. What its curves say is tried
             against a uniform allocation.
         round_to: see :func:`coprune.budget.counts.allowed_counts`.
         why: who asked for that many, in words; by default the budget.

@@ -28,7 +28,6 @@ from coprune.measure import NotFiniteError, count_macs, count_params, evaluate
 from coprune.methods.base import Method
 from coprune.models.canonicalize import canonicalize
 from coprune.models.copies import copied
-from coprune.pipeline.allocation import measured_for
 from coprune.pipeline.checks import check_base, check_calibration, check_trainings
 from coprune.pipeline.compare_job import (
     KNEE,
@@ -40,6 +39,7 @@ from coprune.pipeline.compare_job import (
 )
 from coprune.pipeline.comparison import BaseFigures, Comparison, Row
 from coprune.pipeline.context import Context
+from coprune.pipeline.divergence import measured_for
 from coprune.pipeline.environment import pick_device, set_up, versions
 from coprune.pipeline.jobs import open_both
 from coprune.pipeline.removable import Scope

@@ -18,8 +18,8 @@ from coprune.distributed.collectives import check_same, on_first
 from coprune.files import dispensable
 from coprune.measure import LatencyPlan
 from coprune.models.hf import fresh_parameters
-from coprune.pipeline.allocation import measured_for
 from coprune.pipeline.checks import check_base, check_calibration
+from coprune.pipeline.divergence import measured_for
 from coprune.pipeline.finetune import finetuned
 from coprune.pipeline.jobs import PruneJob, open_both
 from coprune.pipeline.judging import more_lost, notes_on
