@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from coprune.data import fashion_mnist
-from coprune.data.registry import SAMPLE_FILE
+from coprune.data.fashion_mnist import SAMPLE_FILE
 from coprune.data.subsample import drawn_indices
 
 train, heldout = fashion_mnist.load(None)

@@ -32,10 +32,10 @@ def test_trees_by_hand(tmp_path, inside):
     write_trees(tmp_path / inside)
     train, heldout, validation = load_sst5(str(tmp_path))
     assert train.text == ("The Rock is destined to be .", "( bad/awful )")
-    assert train.label.tolist() == [3, 0]
-    assert (validation.text, validation.label.tolist()) == (("fine !",), [4])
+    assert train.labels.tolist() == [3, 0]
+    assert (validation.text, validation.labels.tolist()) == (("fine !",), [4])
     assert heldout.text == ("It 's flat", "film")
-    assert heldout.label.tolist() == [1, 2]
+    assert heldout.labels.tolist() == [1, 2]
     assert train.names == ("very negative", "negative", "neutral", "positive", "very positive")
 
 
@@ -56,9 +56,9 @@ def test_sentiments_in_tables(tmp_path):
     (tmp_path / "validation.csv").write_text("label,text\n1,c\n")
     (tmp_path / "test.tsv").write_text("text\tlabel\nd\tvery negative\ne\tpositive\n")
     train, heldout, validation = load_sst5(str(tmp_path))
-    assert (train.text, train.label.tolist()) == (("a",), [4])
-    assert (validation.text, validation.label.tolist()) == (("c",), [1])
-    assert (heldout.text, heldout.label.tolist()) == (("d", "e"), [0, 3])
+    assert (train.text, train.labels.tolist()) == (("a",), [4])
+    assert (validation.text, validation.labels.tolist()) == (("c",), [1])
+    assert (heldout.text, heldout.labels.tolist()) == (("d", "e"), [0, 3])
     (tmp_path / "test.tsv").write_text("text\tlabel\nd\t5\n")
     with pytest.raises(UserError, match="label '5'"):
         load_sst5(str(tmp_path))
@@ -115,11 +115,11 @@ def test_inferences_by_hand(tmp_path, write, inside):
     train, matched = load_mnli(str(tmp_path))
     assert train.text == ("A man sleeps.", "It rains.")
     assert train.pair == ('He is "awake', "It is wet.")
-    assert train.label.tolist() == [2, 0]
+    assert train.labels.tolist() == [2, 0]
     assert train.names == ENTAILMENTS
-    assert (matched.text, matched.pair, matched.label.tolist()) == (("One.",), ("Two.",), [1])
+    assert (matched.text, matched.pair, matched.labels.tolist()) == (("One.",), ("Two.",), [1])
     _, mismatched = load_mnli_mismatched(str(tmp_path))
-    assert (mismatched.text, mismatched.label.tolist()) == (("Five.", "Seven."), [0, 2])
+    assert (mismatched.text, mismatched.labels.tolist()) == (("Five.", "Seven."), [0, 2])
 
 
 def test_mnli_without_a_part(tmp_path):
@@ -184,8 +184,8 @@ def test_hub_parts_by_hand(datasets):
         }
     )
     train, heldout = hub.load("glue:sst2")
-    assert (train.text, train.label.tolist(), train.names) == (("a", "b"), [1, 0], ("no", "yes"))
-    assert (heldout.text, heldout.label.tolist()) == (("c",), [1])
+    assert (train.text, train.labels.tolist(), train.names) == (("a", "b"), [1, 0], ("no", "yes"))
+    assert (heldout.text, heldout.labels.tolist()) == (("c",), [1])
 
 
 def test_hub_pairs_and_validation_of_two_kinds(datasets):
@@ -202,7 +202,7 @@ def test_hub_pairs_and_validation_of_two_kinds(datasets):
         ({"train": Part(words=["a"], label=[0])}, "no column text, sentence"),
         ({"train": Part(text=["a"], score=[0.5])}, "no column label"),
         ({"test": Part(text=["a"], label=[0])}, "no labelled training part; it has test"),
-        ({"train": Part(["a"], text=["a"], label=[1])}, "label 1 is none of its 1 classes"),
+        ({"train": Part(["a"], text=["a"], label=[1])}, "label '1' is none of its 1 classes"),
         (
             {"train": Part(text=["a"], label=["x"]), "test": Part(text=["a"], label=["y"])},
             "different labels",
@@ -235,8 +235,8 @@ def test_hub_with_the_library_itself(tmp_path, monkeypatch):
     for part, rows in {"train": ["good,1", "bad,0", "odd,1"], "test": ["new,0"]}.items():
         (folder / f"{part}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     train, heldout = hub.load(str(folder))
-    assert (train.text, train.label.tolist(), train.names) == (("good", "bad", "odd"), [1, 0, 1], ("0", "1"))
-    assert (heldout.text, heldout.label.tolist()) == (("new",), [0])
+    assert (train.text, train.labels.tolist(), train.names) == (("good", "bad", "odd"), [1, 0, 1], ("0", "1"))
+    assert (heldout.text, heldout.labels.tolist()) == (("new",), [0])
     with pytest.raises(UserError, match="cannot be loaded") as caught:
         hub.load(str(tmp_path / "nowhere"))
     assert "\n" not in str(caught.value)

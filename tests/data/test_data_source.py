@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import tiny
 from coprune.data import ArraySource, LoaderSource, split_source
-from coprune.data.dataset import split_arrays
-from coprune.data.source import Augmentation, Normalisation, augment
+from coprune.data.arrays import Augmentation, Normalisation, augment
+from coprune.data.dataset import divide
 from coprune.data.subsample import drawn_indices
 from coprune.errors import UserError
 
@@ -191,7 +191,7 @@ def test_another_seed_draws_other_samples():
 
 def test_the_three_parts_share_no_sample():
     train, heldout = numbered(60), numbered(12)
-    data = split_arrays(train, heldout, name="test", calibration=15, seed=1)
+    data = divide((train, heldout), name="test", calibration=15, seed=1)
     a, b = (set(ids(part.batches(99))[0]) for part in (data.train, data.calibration))
     assert a | b == set(range(60))
     assert not a & b
@@ -206,21 +206,21 @@ def test_one_class_to_learn_from_is_refused_and_a_class_that_is_not_is_said():
     shape = numbered(12).input_shape
     one = ArraySource(torch.rand(20, *shape), torch.ones(20, dtype=torch.int64))
     with pytest.raises(UserError, match="training samples: all 20 are of class 1"):
-        split_arrays(one, numbered(12), name="test", calibration=5, seed=0)
+        divide((one, numbered(12)), name="test", calibration=5, seed=0)
     two = ArraySource(torch.rand(20, *shape), torch.arange(20) % 2)
-    data = split_arrays(two, numbered(12), name="test", calibration=5, seed=0)
+    data = divide((two, numbered(12)), name="test", calibration=5, seed=0)
     assert data.notes == ("no calibration sample of class 2, which held-out samples have",)
 
 
 def test_all_may_not_be_set_aside():
     with pytest.raises(UserError, match="takes all 60"):
-        split_arrays(numbered(60), numbered(12), name="test", calibration=60, seed=0)
+        divide((numbered(60), numbered(12)), name="test", calibration=60, seed=0)
 
 
 def test_the_fingerprint_follows_samples_not_training():
-    same_data = [split_arrays(numbered(60), numbered(12), name=n, calibration=15, seed=1) for n in "ab"]
+    same_data = [divide((numbered(60), numbered(12)), name=n, calibration=15, seed=1) for n in "ab"]
     assert same_data[0].fingerprint == same_data[1].fingerprint
-    other = split_arrays(numbered(60), numbered(12), name="a", calibration=15, seed=2)
+    other = divide((numbered(60), numbered(12)), name="a", calibration=15, seed=2)
     assert other.fingerprint != same_data[0].fingerprint
     source = numbered(5)
     relabelled = ArraySource(source.images, (source.labels + 1) % 3)

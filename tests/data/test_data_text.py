@@ -209,7 +209,7 @@ def test_how_long_a_text_may_be(tokenizer):
 def test_classes_follow_the_names_of_a_trained_model():
     read = Texts(("a", "b"), None, torch.tensor([0, 2]), ("entailment", "neutral", "contradiction"))
     other = read.ordered(("CONTRADICTION", "NEUTRAL", "ENTAILMENT"))
-    assert other.label.tolist() == [2, 0]
+    assert other.labels.tolist() == [2, 0]
     assert read.ordered(("yes", "no", "perhaps")) is read
     assert read.ordered(("entailment", "neutral")) is read
 
@@ -265,4 +265,4 @@ def test_an_empty_text_without_special_tokens_is_one_line():
     source = TextSource.of(
         torch.zeros(3, 2, dtype=torch.int64), torch.tensor([2, 0, 1]), torch.zeros(3).long()
     )
-    assert source.defect() == "no token in 1 of 3 texts; drop empty texts"
+    assert source.validation_error() == "no token in 1 of 3 texts; drop empty texts"

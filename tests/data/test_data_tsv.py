@@ -38,9 +38,9 @@ def test_splits_by_hand(table, name):
     # dev is for validation where there is a test part
     assert train.text == ("one", "four")
     assert train.names == heldout.names == validation.names == ("a", "b", "c")
-    assert train.label.tolist() == [1, 2]
-    assert (validation.text, validation.label.tolist()) == (("two",), [0])
-    assert (heldout.text, heldout.label.tolist()) == (("three",), [0])
+    assert train.labels.tolist() == [1, 2]
+    assert (validation.text, validation.labels.tolist()) == (("two",), [0])
+    assert (heldout.text, heldout.labels.tolist()) == (("three",), [0])
     assert train.pair is None
 
 
@@ -53,7 +53,7 @@ def test_without_parts_a_balanced_fifth_is_held_out_always_the_same(table):
     path = table(("label", "text"), *((str(i % 2), f"text {i}") for i in range(50)))
     train, heldout = load(path)
     assert (len(train), len(heldout)) == (40, 10)
-    assert heldout.label.bincount().tolist() == [5, 5]
+    assert heldout.labels.bincount().tolist() == [5, 5]
     assert set(train.text).isdisjoint(heldout.text)
     assert load(path)[1].text == heldout.text
 

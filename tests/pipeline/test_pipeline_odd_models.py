@@ -126,7 +126,7 @@ def test_frozen_batch_norms_are_cut_like_others(norm, kind, units, method, tmp_p
 
 
 def outcome_source():
-    from coprune.data.source import ArraySource
+    from coprune.data.arrays import ArraySource
 
     return ArraySource(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4) % 3)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import tiny
 from coprune.data import ArraySource, LoaderSource
-from coprune.data.source import Augmentation
+from coprune.data.arrays import Augmentation
 from coprune.errors import UserError
 from coprune.training import Checkpoint, DivergedError, Recipe, fit
 from coprune.training.distill import distillation_loss

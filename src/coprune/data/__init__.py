@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from coprune.lazy import exports
 
 if TYPE_CHECKING:
+    from coprune.data.arrays import ArraySource
     from coprune.data.dataset import DataSet, in_memory, limited, split_source
+    from coprune.data.load import load_data
     from coprune.data.loader import LoaderSource
-    from coprune.data.registry import load_data
-    from coprune.data.source import ArraySource, MemorySource, Source
+    from coprune.data.source import MemorySource, Source
     from coprune.data.subsample import spread, spread_batches
     from coprune.data.text import TextSource
 

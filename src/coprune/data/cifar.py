@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import tarfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coprune.data.source import ArraySource, Augmentation, Normalisation
+from coprune.data.arrays import ArraySource, Augmentation, Normalisation
 from coprune.errors import UserError
 from coprune.files import make_folder
 
@@ -44,7 +46,6 @@ class Archive:
         file: name of the packed archive.
         md5: its published digest.
         folder: the folder inside it.
-        pickled: the folder of the python version.
         train: file → records, in order.
         heldout: the same of the test images.
         label_bytes: bytes before the pixels of a record; the last is the label that is used. CIFAR-100
@@ -56,7 +57,6 @@ class Archive:
     file: str
     md5: str
     folder: str
-    pickled: str
     train: Mapping[str, int]
     heldout: Mapping[str, int]
     label_bytes: int
@@ -74,7 +74,6 @@ ARCHIVES = {
         file="cifar-10-binary.tar.gz",
         md5="c32a1d4ab5d03f1284b67883e8d87530",
         folder="cifar-10-batches-bin",
-        pickled="cifar-10-batches-py",
         train={f"data_batch_{number}.bin": 10_000 for number in range(1, 6)},
         heldout={"test_batch.bin": 10_000},
         label_bytes=1,
@@ -85,7 +84,6 @@ ARCHIVES = {
         file="cifar-100-binary.tar.gz",
         md5="03b5dce01913d631647c71ecec9e9cb8",
         folder="cifar-100-binary",
-        pickled="cifar-100-python",
         train={"train.bin": 50_000},
         heldout={"test.bin": 10_000},
         label_bytes=2,
@@ -125,10 +123,10 @@ def read_records(raw: bytes, archive: Archive, *, records: int, where: str) -> t
 def _from_folder(folder: Path, names: Mapping[str, int]) -> dict[str, bytes]:
     found = {}
     for name in names:
-        if not (folder / name).is_file():
-            raise UserError(f"{folder}: {name} is missing; unpack the archive again")
         try:
             found[name] = (folder / name).read_bytes()
+        except FileNotFoundError as cause:
+            raise UserError(f"{folder}: {name} is missing; unpack the archive again") from cause
         except OSError as cause:
             raise UserError(f"{folder / name}: cannot be read ({cause.strerror})") from cause
     return found
@@ -137,21 +135,16 @@ def _from_folder(folder: Path, names: Mapping[str, int]) -> dict[str, bytes]:
 def _from_archive(path: Path, archive: Archive, names: Mapping[str, int]) -> dict[str, bytes]:
     """Files straight out of the packed archive; nothing is unpacked to disk."""
     try:
-        digest = hashlib.md5(usedforsecurity=False)
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != archive.md5:
+        raw = path.read_bytes()
+        digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+        if digest != archive.md5:
             raise UserError(
-                f"{path}: not the published {archive.file} (MD5 {digest.hexdigest()}, due {archive.md5}); "
+                f"{path}: not the published {archive.file} (MD5 {digest}, due {archive.md5}); "
                 "remove it and fetch it again"
             )
-        found = {}
-        with tarfile.open(path, "r:gz") as packed:
-            for name in names:
-                member = packed.extractfile(f"{archive.folder}/{name}")
-                found[name] = member.read() if member else b""
-        return found
+        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:gz") as packed:
+            members = {name: packed.extractfile(f"{archive.folder}/{name}") for name in names}
+            return {name: member.read() if member else b"" for name, member in members.items()}
     except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as cause:
         raise UserError(f"{path}: cannot be read ({cause}); fetch it again") from cause
 
@@ -168,14 +161,13 @@ def _download(root: Path, archive: Archive, *, name: str) -> Path:
         if not there:
             with contextlib.suppress(OSError):
                 root.rmdir()
-        only = (
-            f"only the pickled version ({archive.pickled}) is there, and coprune opens no pickle"
-            if (root / archive.pickled).is_dir() or list(root.glob(f"{archive.pickled.rsplit('-', 1)[0]}*"))
-            else "it is not there"
-        )
+        pickled = next(root.glob(archive.file.replace("binary.tar.gz", "*py*")), None)
+        only = "it is not there"
+        if pickled:
+            only = f"only the pickled version ({pickled.name}) is there, and coprune opens no pickle"
         raise UserError(
-            f"{name}:{root}: {only}; {archive.file} could not be downloaded ({cause}): put it into "
-            f"{root} yourself, from {SITE}{archive.file}"
+            f"{name}:{root}: {only}; {archive.file} could not be downloaded ({cause}): put it into {root} "
+            f"yourself, from {SITE}{archive.file}"
         ) from cause
     return target
 
@@ -185,18 +177,26 @@ def _files(name: str, root: str | None) -> tuple[Path, dict[str, bytes]]:
     archive = ARCHIVES[name]
     place = Path(root).expanduser() if root else DOWNLOAD_ROOT
     names = {**archive.train, **archive.heldout}
-    if place.is_file():
-        return place, _from_archive(place, archive, names)
     for folder in (place, place / archive.folder):
         if any((folder / file).is_file() for file in names):
             return folder, _from_folder(folder, names)
-    packed = place / archive.file
+    packed = place if place.is_file() else place / archive.file
     if not packed.is_file():
         packed = _download(place, archive, name=name)
     return packed, _from_archive(packed, archive, names)
 
 
-def _load(name: str, root: str | None) -> tuple[ArraySource, ArraySource]:
+def _load(root: str | None, *, name: str) -> tuple[ArraySource, ...]:
+    """All training (50,000) and all test images (10,000).
+
+    Args:
+        root: the packed archive; a folder with it, with the unpacked files, or to download into; None:
+            the download folder.
+        name: of the set.
+
+    Raises:
+        UserError: nothing there and no network, only the python version, or a file that is damaged.
+    """
     archive = ARCHIVES[name]
     where, files = _files(name, root)
     sources = []
@@ -207,25 +207,7 @@ def _load(name: str, root: str | None) -> tuple[ArraySource, ArraySource]:
         ]
         images, labels = (torch.cat(tensors) for tensors in zip(*read, strict=True))
         sources.append(ArraySource(images, labels, archive.normalisation, AUGMENTATION))
-    return sources[0], sources[1]
+    return tuple(sources)
 
 
-def load_cifar10(root: str | None) -> tuple[ArraySource, ArraySource]:
-    """All training and all test images of CIFAR-10.
-
-    Args:
-        root: the packed archive; a folder with it, with the unpacked files, or to download into; None:
-            the download folder.
-
-    Returns:
-        Train (50,000) and held-out (10,000) sources.
-
-    Raises:
-        UserError: nothing there and no network, only the python version, or a file that is damaged.
-    """
-    return _load("cifar10", root)
-
-
-def load_cifar100(root: str | None) -> tuple[ArraySource, ArraySource]:
-    """The same of CIFAR-100 with its 100 fine classes; see :func:`load_cifar10`."""
-    return _load("cifar100", root)
+load_cifar10, load_cifar100 = (partial(_load, name=name) for name in ARCHIVES)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coprune.data.batch import MOST_CLASSES
-from coprune.data.source import ArraySource, Batch, MemorySource, S, Source
+from coprune.data.arrays import ArraySource
+from coprune.data.collect import MOST_CLASSES
+from coprune.data.source import Batch, MemorySource, S, Source
 from coprune.data.subsample import drawn_indices, without
 from coprune.data.text import TextSource
 from coprune.errors import UserError, setting
@@ -64,11 +65,6 @@ CALIBRATION = 2000
 """Calibration samples unless somebody asks for another number."""
 
 
-def check_arrays(images: Tensor, labels: Tensor, *, where: str) -> None:
-    """:func:`check_samples` of images ``[N, …]`` and labels ``[N]``."""
-    check_samples(ArraySource(images, labels), where=where)
-
-
 def check_samples(source: MemorySource, *, where: str) -> None:
     """Refuse data that would only fail later, with the cause in one line.
 
@@ -79,9 +75,9 @@ def check_samples(source: MemorySource, *, where: str) -> None:
     Raises:
         UserError: no samples, lengths that differ, NaN or Inf, empty texts, labels that are negative.
     """
-    defect, labels = source.defect(), source.labels
-    if defect:
-        raise UserError(f"{where}: {defect}")
+    error, labels = source.validation_error(), source.labels
+    if error:
+        raise UserError(f"{where}: {error}")
     if len(labels) == 0:
         raise UserError(f"{where}: no samples; give at least two of each class")
     if int(labels.min()) < 0:
@@ -122,47 +118,48 @@ def check_classes(labels: Tensor, classes: int, *, where: str) -> None:
     if short == [0] and not counts[0]:
         raise UserError(f"{where}: no calibration sample of class 0; labels count from 0")
     if short:
-        named = ", ".join(f"{c} ({int(counts[c])})" for c in short[:5])
-        more = f" and {len(short) - 5} more" if len(short) > 5 else ""
+        named = listed([f"{c} ({int(counts[c])})" for c in short])
         raise UserError(
-            f"{where}: fewer than two calibration samples of class {named}{more}; "
-            f"this method describes every class; raise {setting('calibration_samples')} or add samples "
-            "of that class"
+            f"{where}: fewer than two calibration samples of class {named}; this method describes every "
+            f"class; raise {setting('calibration_samples')} or add samples of that class"
         )
 
 
-def split_arrays(
-    train: S,
-    heldout: S,
+def listed(items: Sequence[object], *, most: int = 5) -> str:
+    """The first of some things and how many more there are, as a message names them."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more
+
+
+def divide(
+    parts: Sequence[S],
     *,
     name: str,
     calibration: int,
     seed: int,
     names: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
-    validation: S | None = None,
 ) -> DataSet:
     """Make a :class:`DataSet` by taking calibration samples out of training (:func:`drawn_indices`).
 
     Args:
-        train: all training samples.
-        heldout: the samples accuracy is reported on.
+        parts: all training samples, those accuracy is reported on, and perhaps those that judge.
         name: the data set's name, also used in messages.
         calibration: how many samples to set aside; 0 keeps all of them for training.
         seed: which samples are drawn.
         names: what the classes are called.
         notes: passed on.
-        validation: samples that judge; disjoint from the others.
 
     Raises:
         UserError: see :func:`check_samples`; also one class only, or a calibration set that would leave
             nothing to train on.
     """
-    check_samples(train, where=f"{name}, train")
-    check_samples(heldout, where=f"{name}, held-out")
-    difference = train.unlike(heldout)
-    if difference:
-        raise UserError(f"{name}: {difference}")
+    train, heldout, *judging = parts
+    for part, what in zip(parts, ("train", "held-out", "validation"), strict=False):
+        check_samples(part, where=f"{name}, {what}")
+        error = train.incompatibility(part) if type(part) is type(train) else "another kind of data"
+        if error:
+            raise UserError(f"{name}: {error.replace('held-out', what)}")
     classes = max(int(train.labels.max()) + 1, int(heldout.labels.max()) + 1, len(names))
     if classes < 2:
         raise UserError(f"{name}: only one class; a classifier has at least two")
@@ -172,42 +169,32 @@ def split_arrays(
             "; ask for fewer"
         )
     check_mixed(train.labels, where=f"{name}, training samples")
-    if validation is not None:
-        _check_validation(validation, train, heldout, classes, name=name)
+    for validation in judging:
+        highest = int(validation.labels.max())
+        if highest >= classes:
+            raise UserError(f"{name}, validation: label {highest} is outside its {classes} classes")
+        for other, what in ((train, "training"), (heldout, "held-out")):
+            if validation.fingerprint() == other.fingerprint():
+                raise UserError(
+                    f"{setting('validation')}: its samples are the {what} ones of {name}; give others"
+                )
     index = drawn_indices(train.labels, calibration, seed=seed)
     unseen = sorted(set(heldout.labels.tolist()) - set(train.labels[index].tolist()))
     if unseen and calibration:
-        shown = ", ".join(map(str, unseen[:5])) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
-        notes = (*notes, f"no calibration sample of class {shown}, which held-out samples have")
-    parts = train.take(index)
+        notes = (*notes, f"no calibration sample of class {listed(unseen)}, which held-out samples have")
+    taken = train.take(index)
     return DataSet(
         name=name,
         train=train.take(without(index, len(train))),
-        calibration=parts,
+        calibration=taken,
         heldout=heldout,
         classes=classes,
         input_shape=train.input_shape,
-        fingerprint=f"{parts.fingerprint()}-{heldout.fingerprint()}",
+        fingerprint=f"{taken.fingerprint()}-{heldout.fingerprint()}",
         names=names,
         notes=notes,
-        validation=validation,
+        validation=judging[0] if judging else None,
     )
-
-
-def _check_validation(validation: S, train: S, heldout: S, classes: int, *, name: str) -> None:
-    check_samples(validation, where=f"{name}, validation")
-    difference = train.unlike(validation) if type(train) is type(validation) else "another kind of data"
-    if difference:
-        raise UserError(f"{name}, validation: {difference.replace('held-out', 'validation')}")
-    if int(validation.labels.max()) >= classes:
-        raise UserError(
-            f"{name}, validation: label {int(validation.labels.max())} is outside its {classes} classes"
-        )
-    for other, what in ((train, "training"), (heldout, "held-out")):
-        if validation.fingerprint() == other.fingerprint():
-            raise UserError(
-                f"{setting('validation')}: its samples are the {what} ones of {name}; give others"
-            )
 
 
 def limited(source: Source, count: int, *, seed: int) -> Source:
@@ -234,20 +221,22 @@ def in_memory(batches: Sequence[Batch], *, name: str = "") -> ArraySource | Text
         UserError: inputs of several shapes, or named inputs that are not those of a text model.
     """
     inputs, labels = [x for x, _ in batches], torch.cat([y for _, y in batches])
+    named = [x for x in inputs if isinstance(x, dict)]
     images = [x for x in inputs if isinstance(x, Tensor)]
-    if images and len(images) < len(inputs):
+    if not images:
+        return TextSource.from_batches(named, labels, name=name)
+    if named:
         raise UserError("some of the loader's batches are named tensors and some are not; give one kind")
     shapes = sorted({tuple(x.shape[1:]) for x in images})
     if len(shapes) > 1:
+        one, other = (", ".join(map(str, ("B", *shape))) for shape in shapes[:2])
         raise UserError(
-            f"the loader's batches are of several shapes, [B, {', '.join(map(str, shapes[0]))}] and "
-            f"[B, {', '.join(map(str, shapes[1]))}] among them; samples that are held together need one"
+            f"the loader's batches are of several shapes, [{one}] and [{other}] among them; samples that are "
+            "held together need one"
         )
     if len(kinds := sorted({str(x.dtype) for x in images})) > 1:
         raise UserError(f"the loader's batches are of {' and '.join(kinds)}; give one of them")
-    if images:
-        return ArraySource(torch.cat(images), labels, as_given=True, name=name)
-    return TextSource.from_batches([x for x in inputs if isinstance(x, dict)], labels, name=name)
+    return ArraySource(torch.cat(images), labels, as_given=True, name=name)
 
 
 def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[MemorySource]:

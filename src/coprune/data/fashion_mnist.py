@@ -1,23 +1,23 @@
 """Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747): 70,000 images, 28×28, 10 classes.
 
 Read from the four IDX files, gzipped or not: Debian's package ``dataset-fashion-mnist`` puts them in
-``/usr/share/datasets/fashion-mnist``; elsewhere torchvision can download them.
+``/usr/share/datasets/fashion-mnist``; elsewhere torchvision can download them. Its own reader takes no gzip,
+and is not needed by those who have the files.
 """
 
 from __future__ import annotations
 
-import gzip
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from coprune.data.source import ArraySource, Augmentation, Normalisation
+from coprune.data import npz
+from coprune.data.arrays import ArraySource, Augmentation, Normalisation
+from coprune.data.packed import read_unpacked
 from coprune.errors import UserError
-from coprune.files import check_regular
 
 DEBIAN_ROOT = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD_ROOT = Path("~/.cache/coprune").expanduser()
@@ -25,6 +25,10 @@ DOWNLOAD_ROOT = Path("~/.cache/coprune").expanduser()
 # Mean and standard deviation of the 60,000 training images, pixels scaled to 0…1.
 NORMALISATION = Normalisation(mean=(0.2860,), std=(0.3530,))
 AUGMENTATION = Augmentation(flip=True, shift=2)
+
+SAMPLE_FILE = Path(__file__).parent / "fashion-mnist-sample.npz"
+"""8,500 training and 2,000 held-out images, balanced, drawn from Fashion-MNIST by
+``benchmarks/make_sample.py``."""
 
 _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -44,13 +48,7 @@ def read_idx(path: Path) -> Tensor:
     Raises:
         UserError: the file is truncated, damaged or not an IDX file of bytes.
     """
-    check_regular(path, what="IDX file")
-    try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as cause:
-        raise UserError(f"{path}: cannot be read ({cause}); fetch the file again") from cause
+    raw = read_unpacked(path, what="IDX file")
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
         raise UserError(f"{path}: not an IDX file of unsigned bytes; fetch the file again")
     dims = raw[3]
@@ -66,40 +64,33 @@ def read_idx(path: Path) -> Tensor:
 
 def _find(root: Path, stem: str) -> Path | None:
     places = (root, root / "FashionMNIST" / "raw", root / "raw")
-    for place in places:
-        for name in (stem, stem + ".gz"):
-            if (place / name).is_file():
-                return place / name
-    return None
+    found = (place / name for place in places for name in (stem, f"{stem}.gz"))
+    return next((path for path in found if path.is_file()), None)
 
 
 def _download() -> Path:
+    """The folder into which torchvision downloads the files; it would fetch none that are whole."""
+    ways = "install Debian's dataset-fashion-mnist or give the folder as fashion-mnist:ROOT"
     try:
         from torchvision.datasets import FashionMNIST
+
+        FashionMNIST(str(DOWNLOAD_ROOT), download=True)
     except ImportError as cause:
         raise UserError(
-            "Fashion-MNIST is not here: install Debian's dataset-fashion-mnist, give its folder as "
-            "fashion-mnist:ROOT, or `pip install coprune[vision]` to download it"
+            f"Fashion-MNIST is not here: {ways}, or `pip install coprune[vision]` to download it"
         ) from cause
-    try:
-        FashionMNIST(str(DOWNLOAD_ROOT), download=True)
     except (OSError, RuntimeError) as cause:
-        raise UserError(
-            f"Fashion-MNIST could not be downloaded ({str(cause).splitlines()[0]}); install Debian's "
-            "dataset-fashion-mnist or give the folder as fashion-mnist:ROOT"
-        ) from cause
+        said = str(cause).splitlines()[0]
+        raise UserError(f"Fashion-MNIST could not be downloaded ({said}); {ways}") from cause
     return DOWNLOAD_ROOT
 
 
-def load(root: str | None) -> tuple[ArraySource, ArraySource]:
-    """All training and all test images.
+def load(root: str | None) -> tuple[ArraySource, ...]:
+    """All training (60,000) and all test images (10,000).
 
     Args:
         root: a folder with the IDX files; None looks in Debian's folder, then in the download
             folder, then downloads.
-
-    Returns:
-        Train (60,000) and held-out (10,000) sources.
 
     Raises:
         UserError: the folder lacks a file, or nothing was found and nothing could be downloaded.
@@ -113,10 +104,19 @@ def load(root: str | None) -> tuple[ArraySource, ArraySource]:
         folder = next(known, None) or _download()
     sources = []
     for stems in _FILES.values():
-        paths = [_find(folder, stem) for stem in stems]
-        for stem, path in zip(stems, paths, strict=True):
+        found = []
+        for stem in stems:
+            path = _find(folder, stem)
             if path is None:
                 raise UserError(f"fashion-mnist:{folder}: {stem}[.gz] is missing; give another ROOT")
-        images, labels = (read_idx(path) for path in paths if path is not None)
+            found.append(read_idx(path))
+        images, labels = found
         sources.append(ArraySource(images.unsqueeze(1), labels.long(), NORMALISATION, AUGMENTATION))
-    return sources[0], sources[1]
+    return tuple(sources)
+
+
+def load_sample(argument: str | None) -> tuple[ArraySource, ...]:
+    """The sample that is part of the package."""
+    if argument:
+        raise UserError("fashion-mnist-sample takes no argument; it is part of the package")
+    return npz.read(SAMPLE_FILE, name="fashion-mnist-sample", augmentation=AUGMENTATION)

@@ -9,8 +9,8 @@ from typing import Any
 from torch.utils.data import DataLoader, SequentialSampler, Subset
 
 from coprune.data.dataset import CALIBRATION, DataSet, check_mixed, check_samples, in_memory
-from coprune.data.loader import EMPTY, LoaderSource, length_of, opened
-from coprune.data.source import Batch, MemorySource, Source, name_of
+from coprune.data.loader import LoaderSource, empty, length_of, opened
+from coprune.data.source import Batch, MemorySource, name_of
 from coprune.data.subsample import evenly
 from coprune.errors import UserError
 from coprune.tracing.forward import part_of
@@ -41,29 +41,11 @@ def from_loaders(
         UserError: batches that are no (inputs, labels), NaN, an empty loader, one without a length or that
             can be read only once.
     """
-    training, reported = _source(train, "train="), _source(heldout, "eval=")
-    notes = []
-    if calibration is None:
-        taken = take(_spread(train, calibration_samples), calibration_samples, name="train=")
-        if len(taken) < calibration_samples != CALIBRATION:
-            notes.append(
-                f"calibration_samples={calibration_samples}: train= has {len(taken):,} samples, and all of "
-                "them were taken"
-            )
-    elif isinstance(calibration, MemorySource):
-        taken = calibration
-    else:
-        whole = length_of(calibration, "calibration=") is not None
-        taken = take(calibration, None if whole else calibration_samples, name="calibration=")
-        if whole and calibration_samples != CALIBRATION:
-            notes.append(
-                f"calibration_samples={calibration_samples} was not used: calibration= is read whole"
-            )
-        elif not whole and len(taken) == calibration_samples:
-            notes.append(
-                f"calibration= has no length; its first {calibration_samples:,} samples were taken "
-                "(calibration_samples=)"
-            )
+    training, reported = (
+        given if isinstance(given, LoaderSource | MemorySource) else opened(given, name)
+        for given, name in ((train, "train="), (heldout, "eval="))
+    )
+    taken, notes = _calibration(train, calibration, calibration_samples)
     with within(name_of(taken)):
         check_mixed(taken.labels, where="calibration samples")
     return DataSet(
@@ -74,10 +56,30 @@ def from_loaders(
         classes=int(taken.labels.max()) + 1,
         input_shape=taken.input_shape,
         fingerprint=hashlib.sha256(taken.fingerprint().encode()).hexdigest()[:16],
-        notes=tuple(notes),
+        notes=notes,
         validation=None if validation is None else _judging(validation, taken, train=train, heldout=heldout),
         calibration_from="training samples" if calibration is None else "calibration samples",
     )
+
+
+def _calibration(
+    train: Iterable[Any], calibration: Iterable[Any] | None, count: int
+) -> tuple[MemorySource, tuple[str, ...]]:
+    """The calibration samples, and what the user should know about how many they are."""
+    if isinstance(calibration, MemorySource):
+        return calibration, ()
+    asked = f"calibration_samples={count}"
+    if calibration is None:
+        taken = take(_spread(train, count), count, name="train=")
+        note = f"{asked}: train= has {len(taken):,} samples, and all of them were taken"
+        return taken, (note,) if len(taken) < count != CALIBRATION else ()
+    whole = length_of(calibration, "calibration=") is not None
+    taken = take(calibration, None if whole else count, name="calibration=")
+    if whole:
+        note = f"{asked} was not used: calibration= is read whole"
+        return taken, (note,) if count != CALIBRATION else ()
+    note = f"calibration= has no length; its first {count:,} samples were taken (calibration_samples=)"
+    return taken, (note,) if len(taken) == count else ()
 
 
 def _judging(
@@ -85,20 +87,15 @@ def _judging(
 ) -> MemorySource:
     """Validation samples, held in memory, that are none of the other loaders'."""
     for name, other in (("train", train), ("eval", heldout)):
-        mine, theirs = (getattr(loader, "dataset", loader) for loader in (validation, other))
-        if mine is theirs:
+        if getattr(validation, "dataset", validation) is getattr(other, "dataset", other):
             raise UserError(f"validation= and {name}= are one data set; give other samples to judge on")
     found = take(validation, None, name="validation=")
-    if type(found) is not type(calibration) or calibration.unlike(found):
+    if type(found) is not type(calibration) or calibration.incompatibility(found):
         raise UserError(
             f"validation= gives samples of {list(found.input_shape)}, "
             f"not of {list(calibration.input_shape)} as the others do"
         )
     return found
-
-
-def _source(given: Any, name: str) -> Source:
-    return given if isinstance(given, (LoaderSource, MemorySource)) else opened(given, name)
 
 
 def _spread(loader: Iterable[Any], count: int) -> Iterable[Any]:
@@ -108,11 +105,10 @@ def _spread(loader: Iterable[Any], count: int) -> Iterable[Any]:
     """
     if not (isinstance(loader, DataLoader) and isinstance(loader.sampler, SequentialSampler)):
         return loader
-    samples = len(loader.sampler)
-    if loader.batch_size is None or count >= samples:
+    if loader.batch_size is None or count >= len(loader.sampler):
         return loader
     return DataLoader(
-        Subset(loader.dataset, evenly(samples, count)),
+        Subset(loader.dataset, evenly(len(loader.sampler), count)),
         batch_size=loader.batch_size,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
@@ -130,11 +126,9 @@ def take(given: Iterable[Any], count: int | None, *, name: str) -> MemorySource:
     Raises:
         UserError: see :func:`coprune.data.loader.opened` and :func:`coprune.data.dataset.check_samples`.
     """
-    if isinstance(given, LoaderSource):
-        given = given.loader
     taken: list[Batch] = []
     seen = 0
-    source = opened(given, name, once=True)
+    source = opened(given.loader if isinstance(given, LoaderSource) else given, name, once=True)
     for inputs, labels in source.batches(0) if count is None else source.checked():
         rest = len(labels) if count is None else count - seen
         taken.append((part_of(inputs, slice(rest)), labels[:rest]))
@@ -142,8 +136,8 @@ def take(given: Iterable[Any], count: int | None, *, name: str) -> MemorySource:
         if seen == count:
             break
     if not taken:
-        raise UserError(EMPTY.format(name=name, word=name.rstrip("=")))
+        raise empty(name)
     with within(name):
-        whole: MemorySource = in_memory(taken, name=name)
+        whole = in_memory(taken, name=name)
     check_samples(whole, where=name)
     return whole

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from coprune.data.text import Texts
-from coprune.data.tsv import KINDS, Table, column, held_out, kind_of, numbered_labels, read_table, read_text
+from coprune.data.tsv import KINDS, held_out, kind_of, numbered_lines, read_table, texts_of
 from coprune.errors import UserError
 
 SENTIMENTS = ("very negative", "negative", "neutral", "positive", "very positive")
@@ -28,22 +29,6 @@ _ROOT = re.compile(r"\(\s*([0-4])\s")
 _LEAF = re.compile(r"\(\s*[0-4]\s+([^\s()]+)\s*\)")
 # How the Penn Treebank writes what would be mistaken for its own marks.
 _ESCAPES = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
-
-
-def _folder(argument: str | None, *, name: str, inside: Sequence[str]) -> list[Path]:
-    """The folder that was named and those of the usual archives in it."""
-    if not argument:
-        raise UserError(f"{name}: names no folder; write {name}:ROOT")
-    root = Path(argument).expanduser()
-    if not root.is_dir():
-        raise UserError(f"{name}:{argument}: no such folder")
-    return [root, *(root / sub for sub in inside if (root / sub).is_dir())]
-
-
-def _first(folders: Sequence[Path], stems: Sequence[str], kinds: Sequence[str]) -> Path | None:
-    """The first file that exists, packed or not."""
-    names = [f"{stem}{kind}{gz}" for stem in stems for kind in kinds for gz in ("", ".gz")]
-    return next((folder / n for folder in folders for n in names if (folder / n).is_file()), None)
 
 
 def sentence_of(tree: str) -> tuple[str, str]:
@@ -59,30 +44,46 @@ def sentence_of(tree: str) -> tuple[str, str]:
     return " ".join(words), root.group(1)
 
 
-def _trees(path: Path) -> Texts:
-    found: list[tuple[str, str]] = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            found.append(sentence_of(line.strip()))
-        except ValueError as cause:
-            raise UserError(f"{path}, line {number}: {cause}; fetch the file again") from cause
-    if not found:
-        raise UserError(f"{path}: empty; fetch the file again")
-    text, labels = zip(*found, strict=True)
-    return Texts(text, None, numbered_labels(labels, "01234"), SENTIMENTS)
-
-
 def _sentiments(path: Path) -> Texts:
-    table = read_table(path)
-    text = column(table, "text", where=str(path))
-    labels = [label.strip() for label in column(table, "label", where=str(path))]
-    names = next((n for n in ("01234", SENTIMENTS) if set(labels) <= set(n)), None)
-    if names is None:
-        wrong = sorted(set(labels) - set("01234"))[0]
-        raise UserError(f"{path}: label '{wrong}'; SST-5 labels are 0 (very negative) to 4 (very positive)")
-    return Texts(tuple(text), None, numbered_labels(labels, names), SENTIMENTS)
+    if kind_of(path) == ".txt":
+        table: dict[str, list[str]] = {"text": [], "label": []}
+        for number, line in numbered_lines(path):
+            try:
+                text, label = sentence_of(line.strip())
+            except ValueError as cause:
+                raise UserError(f"{path}, line {number}: {cause}; fetch the file again") from cause
+            table["text"].append(text)
+            table["label"].append(label)
+    else:
+        table = read_table(path)
+    return texts_of(table, ("text",), names=SENTIMENTS, where=str(path))
+
+
+def _inferences(path: Path) -> Texts:
+    return texts_of(
+        read_table(path),
+        ("sentence1", "sentence2"),
+        label="gold_label",
+        names=ENTAILMENTS,
+        unlabelled=("-",),  # where the annotators did not agree
+        where=str(path),
+    )
+
+
+def _folders(argument: str | None, *, name: str, inside: Sequence[str]) -> list[Path]:
+    """The folder that was named and those of the usual archives in it."""
+    if not argument:
+        raise UserError(f"{name}: names no folder; write {name}:ROOT")
+    root = Path(argument).expanduser()
+    if not root.is_dir():
+        raise UserError(f"{name}:{argument}: no such folder")
+    return [root, *(root / sub for sub in inside)]
+
+
+def _first(folders: Sequence[Path], stems: Sequence[str], kinds: Sequence[str]) -> Path | None:
+    """The first file that exists, packed or not."""
+    names = [f"{stem}{kind}{gz}" for stem in stems for kind in kinds for gz in ("", ".gz")]
+    return next((folder / n for folder in folders for n in names if (folder / n).is_file()), None)
 
 
 def load_sst5(argument: str | None) -> tuple[Texts, ...]:
@@ -91,39 +92,23 @@ def load_sst5(argument: str | None) -> tuple[Texts, ...]:
     Raises:
         UserError: no such folder, no training part, no held-out part, or a file that cannot be read.
     """
-    folders = _folder(argument, name="sst5", inside=("trees",))
-    parts: dict[str, Texts] = {}
-    for part, stems in {"train": ["train"], "dev": ["dev", "validation", "valid"], "test": ["test"]}.items():
-        path = _first(folders, stems, (".txt", *KINDS))
-        if path is not None:
-            parts[part] = _trees(path) if kind_of(path) == ".txt" else _sentiments(path)
+    folders = _folders(argument, name="sst5", inside=("trees",))
+    stems = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
+    found = {part: _first(folders, names, (".txt", *KINDS)) for part, names in stems.items()}
+    parts = {part: _sentiments(path) for part, path in found.items() if path is not None}
     if "train" not in parts or len(parts) == 1:
         missing = "train.txt" if "train" not in parts else "test.txt"
         raise UserError(f"sst5:{argument}: {missing} is missing (or .jsonl, .csv, .tsv); give another ROOT")
     return held_out(parts)
 
 
-def _inferences(path: Path) -> Texts:
-    table: Table = read_table(path)
-    where = str(path)
-    labels = [label.strip() for label in column(table, "gold_label", where=where)]
-    one, two = (column(table, name, where=where) for name in ("sentence1", "sentence2"))
-    # '-' where the annotators did not agree.
-    kept = [i for i, label in enumerate(labels) if label != "-"]
-    labels = [labels[i] for i in kept]
-    unknown = sorted(set(labels) - set(ENTAILMENTS))
-    if unknown:
-        raise UserError(f"{path}: gold_label '{unknown[0]}'; known are {', '.join(ENTAILMENTS)}")
-    return Texts(
-        tuple(one[i] for i in kept),
-        tuple(two[i] for i in kept),
-        numbered_labels(labels, ENTAILMENTS),
-        ENTAILMENTS,
-    )
+def _load_mnli(argument: str | None, *, name: str, heldout: str) -> tuple[Texts, ...]:
+    """Training and development pairs.
 
-
-def _load_mnli(argument: str | None, *, name: str, heldout: str) -> tuple[Texts, Texts]:
-    folders = _folder(argument, name=name, inside=("MNLI", "multinli_1.0"))
+    Raises:
+        UserError: no such folder, a part that is missing or cannot be read.
+    """
+    folders = _folders(argument, name=name, inside=("MNLI", "multinli_1.0"))
     parts = []
     for part in ("train", heldout):
         path = _first(folders, [part, f"multinli_1.0_{part}"], (".tsv", ".jsonl"))
@@ -133,18 +118,8 @@ def _load_mnli(argument: str | None, *, name: str, heldout: str) -> tuple[Texts,
                 "give another ROOT"
             )
         parts.append(_inferences(path))
-    return parts[0], parts[1]
+    return tuple(parts)
 
 
-def load_mnli(argument: str | None) -> tuple[Texts, Texts]:
-    """Training and matched development pairs.
-
-    Raises:
-        UserError: no such folder, a part that is missing or cannot be read.
-    """
-    return _load_mnli(argument, name="mnli", heldout="dev_matched")
-
-
-def load_mnli_mismatched(argument: str | None) -> tuple[Texts, Texts]:
-    """Training and mismatched development pairs, see :func:`load_mnli`."""
-    return _load_mnli(argument, name="mnli-mm", heldout="dev_mismatched")
+load_mnli = partial(_load_mnli, name="mnli", heldout="dev_matched")
+load_mnli_mismatched = partial(_load_mnli, name="mnli-mm", heldout="dev_mismatched")

@@ -14,16 +14,19 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from coprune.data.source import Batch, Normalisation, batch_seed, drawn_order, steps_of
-from coprune.distributed.world import own_part, world
+from coprune.data.arrays import Normalisation
+from coprune.data.dataset import listed
+from coprune.data.source import MemorySource, Part
+from coprune.distributed.world import world
 from coprune.errors import UserError
 
 SIZE, MOST = 224, 8192
@@ -37,14 +40,7 @@ _MANY = 512
 _SIZE = re.compile(r"(.+)@(\d+)")
 
 
-def _vision() -> Any:
-    try:
-        import torchvision
-    except ImportError as cause:
-        raise UserError("imagefolder: needs torchvision: pip install coprune[vision]") from cause
-    return torchvision
-
-
+@cache
 def _transform(size: int, *, training: bool) -> Callable[[Any], Tensor]:
     """A PIL image → ``[3, size, size]`` float32, normalised."""
     from torchvision.transforms import v2
@@ -54,56 +50,12 @@ def _transform(size: int, *, training: bool) -> Callable[[Any], Tensor]:
         if training
         else [v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)]
     )
-    return v2.Compose(
-        [
-            *seen,
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(list(NORMALISATION.mean), list(NORMALISATION.std)),
-        ]
-    )
-
-
-class _Images(Dataset[Tensor | str]):
-    """Decoded images; where one cannot be decoded, what to tell the user.
-
-    An error raised in another process would come back as a page of text, so it is handed over instead.
-    """
-
-    def __init__(self, files: Sequence[Path], size: int, seeds: Sequence[int] | None) -> None:
-        self.files, self.seeds = files, seeds
-        self.transform = _transform(size, training=seeds is not None)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, at: int) -> Tensor | str:
-        from PIL import Image
-        from torchvision.datasets.folder import pil_loader
-
-        path = self.files[at]
-        try:
-            image = pil_loader(str(path))
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as cause:
-            said = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-            return f"{path}: not a readable image ({said}); replace or remove it"
-        if self.seeds is None:
-            return self.transform(image)
-        # The transforms draw from the global generator: by the image, not by who decodes it.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seeds[at])
-            return self.transform(image)
-
-
-def _collate(items: list[Tensor | str]) -> Tensor | str:
-    tensors = [item for item in items if isinstance(item, Tensor)]
-    if len(tensors) == len(items):
-        return torch.stack(tensors)
-    return next(item for item in items if isinstance(item, str))
+    scaled = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    return v2.Compose([*seen, *scaled, v2.Normalize(list(NORMALISATION.mean), list(NORMALISATION.std))])
 
 
 @dataclass(frozen=True)
-class FolderSource:
+class FolderSource(MemorySource):
     """Images on disk.
 
     Attributes:
@@ -120,18 +72,14 @@ class FolderSource:
     names: tuple[str, ...]
     size: int = SIZE
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     @property
     def input_shape(self) -> tuple[int, ...]:
         """``(3, size, size)``."""
         return (3, self.size, self.size)
 
     def take(self, index: Tensor) -> FolderSource:
-        """The samples with the given indices ``[M]``, as a source of their own."""
-        files = tuple(self.files[i] for i in index.tolist())
-        return FolderSource(self.root, files, self.labels[index], self.names, self.size)
+        """See :class:`~coprune.data.source.MemorySource`."""
+        return replace(self, files=tuple(self.files[i] for i in index.tolist()), labels=self.labels[index])
 
     def fingerprint(self) -> str:
         """A digest of names, sizes and classes of the files, and of the input's size.
@@ -143,34 +91,59 @@ class FolderSource:
             digest.update(f"{file}\0{(self.root / file).stat().st_size}\0{label}\n".encode())
         return digest.hexdigest()[:16]
 
-    def defect(self) -> str | None:
-        """See :class:`coprune.data.source.MemorySource`."""
-        return None
-
-    def unlike(self, heldout: FolderSource) -> str | None:
-        """See :class:`coprune.data.source.MemorySource`."""
+    def incompatibility(self, heldout: FolderSource) -> str | None:
+        """See :class:`~coprune.data.source.MemorySource`."""
         for here, there, one, two in (
             (self.names, heldout.names, "train", "val"),
             (heldout.names, self.names, "val", "train"),
         ):
             lacking = sorted(set(here) - set(there))
             if lacking:
-                more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-                return f"classes {', '.join(lacking[:3])}{more} of {one} are not in {two}; both need the same"
+                return f"classes {listed(lacking, most=3)} of {one} are not in {two}; both need the same"
         return None
 
-    def _inputs(self, parts: Sequence[Tensor], seeds: Sequence[int] | None = None) -> Iterator[Tensor]:
-        """The images of every part of indices, in order.
+    def __getitem__(self, at: tuple[int, int | None]) -> Tensor | str:
+        """A decoded image ``[3, size, size]``; where it cannot be decoded, what to tell the user.
+
+        An error raised in another process would come back as a page of text, so it is handed over instead.
+
+        Args:
+            at: number of the sample, and the seed of its augmentation, if any.
+        """
+        from PIL import Image
+        from torchvision.datasets.folder import pil_loader
+
+        number, seed = at
+        path = self.root / self.files[number]
+        try:
+            image = pil_loader(str(path))
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as cause:
+            said = next(iter(str(cause).splitlines()), type(cause).__name__)
+            return f"{path}: not a readable image ({said}); replace or remove it"
+        if seed is None:
+            return _transform(self.size, training=False)(image)
+        # The transforms draw from the global generator: by the image, not by who decodes it.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return _transform(self.size, training=True)(image)
+
+    def inputs(self, parts: Sequence[Part], draw: Callable[[int], int] | None = None) -> Iterator[Tensor]:
+        """See :class:`~coprune.data.source.MemorySource`; only the own samples are decoded.
 
         Raises:
             UserError: a file that is no image.
         """
-        order = [i for part in parts for i in part.tolist()]
-        places = torch.arange(len(order)).split([len(part) for part in parts]) if parts else ()
-        loader = DataLoader(
-            _Images([self.root / self.files[i] for i in order], self.size, seeds),
-            batch_sampler=[place.tolist() for place in places],
-            num_workers=min(8, max(1, (os.cpu_count() or 1) // world())) if len(order) >= _MANY else 0,
+        batches: list[list[tuple[int, int | None]]] = []
+        for part in parts:
+            # One seed an image, by its place in the epoch: the same wherever an interrupted training goes on.
+            places = range(part.start, part.start + len(part.index))
+            seeds = [draw and draw(place) for place in places[part.own]]
+            batches.append([*zip(part.index[part.own].tolist(), seeds, strict=True)])
+        workers = min(8, max(1, (os.cpu_count() or 1) // world()))
+        loader: DataLoader[Any] = DataLoader(
+            self,  # type: ignore[arg-type]  # a map of samples
+            batch_sampler=batches,
+            num_workers=workers if sum(map(len, batches)) >= _MANY else 0,
             collate_fn=_collate,
             # Its own, so that a pass draws nothing from the global generator.
             generator=torch.Generator().manual_seed(0),
@@ -180,44 +153,29 @@ class FolderSource:
                 raise UserError(found)
             yield found
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        parts = torch.arange(len(self)).split(batch_size)
-        for part, images in zip(parts, self._inputs(parts), strict=True):
-            yield images, self.labels[part]
 
-    def steps(self, batch_size: int, fraction: float = 1.0) -> int:
-        return steps_of(len(self), batch_size, fraction)
-
-    def epoch(
-        self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
-    ) -> Iterator[Batch]:
-        order, _ = drawn_order(len(self), seed=seed, epoch=epoch, fraction=fraction)
-        parts = order.split(batch_size)[skip:]
-        # One seed an image, by its place in the epoch: the same wherever an interrupted training goes on.
-        seeds = torch.arange(skip * batch_size, len(order)).split(batch_size) if parts else ()
-        # Only this process's images are decoded.
-        mine = [part[own_part(len(part))] for part in parts]
-        drawn = [batch_seed(seed, epoch, i) for at in seeds for i in at[own_part(len(at))].tolist()]
-        for part, images in zip(parts, self._inputs(mine, drawn), strict=True):
-            yield images, self.labels[part]
+def _collate(items: list[Any]) -> Tensor | str:
+    return next((item for item in items if isinstance(item, str)), None) or torch.stack(items)
 
 
 def _part(root: Path, part: str, *, name: str, size: int) -> FolderSource:
     folder = root / part
     if not folder.is_dir():
         raise UserError(f"{name}: {part}/ is missing; images lie in ROOT/train/CLASS/ and ROOT/val/CLASS/")
-    vision = _vision()
     try:
-        found = vision.datasets.ImageFolder(str(folder), allow_empty=True)
+        from torchvision.datasets import ImageFolder
+    except ImportError as cause:
+        raise UserError("imagefolder: needs torchvision: pip install coprune[vision]") from cause
+    try:
+        found = ImageFolder(str(folder), allow_empty=True)
     except (OSError, ValueError) as cause:
         raise UserError(f"{name}: {folder} has no folders of classes") from cause
     labels = torch.tensor(found.targets, dtype=torch.int64)
     counts = torch.bincount(labels, minlength=len(found.classes))
     empty = [found.classes[i] for i in torch.nonzero(counts == 0).flatten().tolist()]
     if empty:
-        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         raise UserError(
-            f"{name}: {part}/ has no image of class {', '.join(empty[:3])}{more}; add some, or drop the class"
+            f"{name}: {part}/ has no image of class {listed(empty, most=3)}; add some, or drop the class"
         )
     files = tuple(os.path.relpath(path, folder) for path, _ in found.samples)
     return FolderSource(folder, files, labels, tuple(found.classes), size)

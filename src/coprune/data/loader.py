@@ -1,9 +1,10 @@
-"""A user's own loader: looked at once, where it is given, and checked and counted in every pass."""
+"""A user's own loader: checked once, where it is given, and its batches checked and counted in every pass."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from coprune.data.batch import pair_of
+from coprune.data.collect import collect
 from coprune.data.source import Batch, batch_seed, check_finite_inputs, where_in
 from coprune.distributed.world import own_part
 from coprune.errors import UserError, shown
@@ -22,6 +23,15 @@ from coprune.tracing.forward import Inputs, part_of, tensors_of
 from coprune.user_code import raised, within
 
 _GIVE = "give batches of (inputs, labels): a DataLoader, or a list of them"
+
+_TWICE = "it is read several times, so give a DataLoader, or a list of batches"
+
+_NO_LENGTH = (
+    "{}: a loader needs a length (len(loader)), and so does its data set; "
+    "give a DataLoader over a data set with __len__, or a list of batches"
+)
+
+_END = object()
 
 
 @dataclass
@@ -38,9 +48,10 @@ class LoaderSource:
         length: how many batches it said it has when it was given; None: it is asked whenever that is needed.
         examples: a sample ``[1, …]`` of every shape and type that was seen when it was given, by the number
             of its batch, counted from 0.
-        highest: the highest label seen then; −1 where nobody has looked.
+        highest: the highest label seen then; −1 before.
         seen: samples of a whole pass; None before the first.
         given: batches of the passes of training that were others than its length says.
+        collect: what the loader hands out → inputs and labels.
     """
 
     loader: Iterable[Any]
@@ -51,6 +62,7 @@ class LoaderSource:
     highest: int = -1
     seen: int | None = None
     given: set[int] = field(default_factory=set)
+    collect: Callable[[Any], Batch] = collect
 
     def __len__(self) -> int:
         return self.samples
@@ -60,12 +72,12 @@ class LoaderSource:
         """What the user should know of the passes so far."""
         if not self.given:
             return ()
-        due, found = self.steps(0), sorted(self.given)
-        if found[-1] > due:
+        due, least, most = self.steps(0), min(self.given), max(self.given)
+        if most > due:
             return (
                 f"{self.name} has more than the {due} batches that its length says; the rest is not read",
             )
-        return (f"{self.name} gave {found[0]} batches in a pass of training; its length says {due}",)
+        return (f"{self.name} gave {least} batches in a pass of training; its length says {due}",)
 
     def started(self) -> Iterator[Any]:
         """What goes through the loader once.
@@ -73,12 +85,8 @@ class LoaderSource:
         Raises:
             UserError: what the loader raises.
         """
-        try:
+        with _user_code(f"{self.name or 'a loader'}: "):
             return iter(self.loader)
-        except UserError:
-            raise
-        except Exception as cause:  # the user's own code
-            raise UserError(f"{self.name or 'a loader'}: {raised(cause)}") from cause
 
     def checked(self, given: Iterator[Any] | None = None) -> Iterator[Batch]:
         """One pass: batches as they are read, and refused by their number.
@@ -87,21 +95,16 @@ class LoaderSource:
             given: from :meth:`started`, where that has been asked already.
 
         Raises:
-            UserError: what is no batch (:func:`~coprune.data.batch.pair_of`), or what the loader raises.
+            UserError: what is no batch (:func:`~coprune.data.collect.collect`), or what the loader raises.
         """
         given = self.started() if given is None else given
         for number in itertools.count(1):
             with within(f"{self.name or 'a loader'}, batch {number}"):
-                try:
-                    batch = next(given)
-                except StopIteration:
+                with _user_code():
+                    batch = next(given, _END)
+                if batch is _END:
                     return
-                except UserError:
-                    raise
-                # The user's own code, and DataLoader around it, which raises what that raised.
-                except Exception as cause:
-                    raise UserError(raised(cause)) from cause
-                pair = pair_of(batch)
+                pair = self.collect(batch)
             yield pair
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
@@ -119,7 +122,7 @@ class LoaderSource:
             seen += len(labels)
             yield inputs, labels
         if not seen and self.seen is None and self.name:
-            raise UserError(EMPTY.format(name=self.name, word=self.name.rstrip("=")))
+            raise empty(self.name)
         if self.seen not in (None, seen):
             raise UserError(
                 f"{self.name}: gave {seen or 'no'} samples in this pass, and {self.seen} in an earlier one; "
@@ -155,13 +158,8 @@ class LoaderSource:
             self.given.add(step + 1)
 
 
-EMPTY = "{name}: the {word} loader is empty; " + _GIVE
-
-_TWICE = "it is read several times, so give a DataLoader, or a list of batches"
-
-
 def opened(given: Any, name: str, *, once: bool = False) -> LoaderSource:
-    """A user's loader, looked at: what it is, and whether its first batch is one.
+    """A user's loader, checked: what it is, and whether its first batch is one.
 
     Args:
         given: the argument's value.
@@ -172,7 +170,11 @@ def opened(given: Any, name: str, *, once: bool = False) -> LoaderSource:
         UserError: no loader of batches, none that can be read twice, no length, no batches, or a first batch
             that is none or holds NaN.
     """
-    _check_kind(given, name)
+    way = _way_to_a_loader(given)
+    if way:
+        plain = isinstance(given, bool | int | float | str)
+        value = f"={shown(given)}" if plain else f"= is {kind_of(given)}"
+        raise UserError(f"{name.rstrip('=')}{value}; {way}")
     source = LoaderSource(given, 0, name)
     if once:
         return source
@@ -180,11 +182,17 @@ def opened(given: Any, name: str, *, once: bool = False) -> LoaderSource:
         raise UserError(f"{name} is {kind_of(given)}, which is empty after one pass; {_TWICE}")
     source.length = length_of(given, name)
     if source.length is None:
-        raise UserError(_NO_LENGTH.format(name=name))
-    pairs = list(source.checked()) if isinstance(given, Sequence) else _first_batch(source)
-    source.samples = sum(len(y) for _, y in pairs) if isinstance(given, Sequence) else _samples_of(source)
+        raise UserError(_NO_LENGTH.format(name))
+    if isinstance(given, Sequence):
+        pairs = list(source.checked())
+        source.samples = sum(len(labels) for _, labels in pairs)
+    else:
+        pairs, samples = _first_batch(source), length_of(getattr(given, "dataset", given), name)
+        if samples is None:
+            raise UserError(_NO_LENGTH.format(name))
+        source.samples = samples
     if not pairs or not source.length or not source.samples:
-        raise UserError(EMPTY.format(name=name, word=name.rstrip("=")))
+        raise empty(name)
     kinds: dict[str, int] = {}
     for number, (inputs, labels) in enumerate(pairs):
         with within(where_in(source, number)):
@@ -193,6 +201,41 @@ def opened(given: Any, name: str, *, once: bool = False) -> LoaderSource:
         source.highest = max(source.highest, int(labels.max()))
     source.examples = {number: part_of(pairs[number][0], [0]) for number in kinds.values()}
     return source
+
+
+def empty(name: str) -> UserError:
+    """What to raise of a loader without batches, given by the argument of that name."""
+    return UserError(f"{name}: the {name.rstrip('=')} loader is empty; {_GIVE}")
+
+
+def length_of(given: Any, name: str) -> int | None:
+    """How many batches a loader says it has; None when it does not.
+
+    Raises:
+        UserError: its own code raises.
+    """
+    if not hasattr(given, "__len__"):
+        return None
+    with _user_code(f"{name}: its length raises "):
+        try:
+            return len(given)
+        except TypeError:  # of a DataLoader over an iterable data set
+            return None
+
+
+@contextmanager
+def _user_code(what: str = "") -> Iterator[None]:
+    """Whatever the user's own code raises inside (or DataLoader around it) is refused in one line.
+
+    Args:
+        what: how the line starts.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as cause:
+        raise UserError(f"{what}{raised(cause)}") from cause
 
 
 def _first_batch(source: LoaderSource) -> list[Batch]:
@@ -217,68 +260,27 @@ def _first_batch(source: LoaderSource) -> list[Batch]:
     return found
 
 
-def length_of(given: Any, name: str) -> int | None:
-    """How many batches a loader says it has; None when it does not.
-
-    Raises:
-        UserError: its own code raises.
-    """
-    if not hasattr(given, "__len__"):
-        return None
-    try:
-        return len(given)
-    except TypeError:  # of a DataLoader over an iterable data set
-        return None
-    except Exception as cause:  # the user's own code
-        raise UserError(f"{name}: its length raises {raised(cause)}") from cause
-
-
-def _samples_of(source: LoaderSource) -> int:
-    """Samples that a loader says it has, or batches where it has no data set.
-
-    Raises:
-        UserError: its data set does not say.
-    """
-    found = length_of(getattr(source.loader, "dataset", source.loader), source.name)
-    if found is None:
-        raise UserError(_NO_LENGTH.format(name=source.name))
-    return found
-
-
-_NO_LENGTH = (
-    "{name}: a loader needs a length (len(loader)), and so does its data set; "
-    "give a DataLoader over a data set with __len__, or a list of batches"
-)
-
-
-def _check_kind(given: Any, name: str) -> None:
-    """Refuse what is often given for a loader, with the way to one.
-
-    Raises:
-        UserError: says what it is.
-    """
-    over = "DataLoader(dataset, batch_size=128)"
-    if given is None or isinstance(given, bool | int | float | complex | torch.nn.Module):
-        way = _GIVE + ("; calibration_samples= says how many samples" if isinstance(given, int) else "")
-    elif isinstance(given, str | bytes | Path):
-        way = f"{_GIVE}; data by a name is coprune.load_data(name)"
-    elif hasattr(type(given), "__getitem__") and not isinstance(given, Iterable):
-        way = f"give a DataLoader over it, {over}"
-    elif isinstance(given, Tensor | np.ndarray):
-        way = "give batches of (inputs, labels), DataLoader(TensorDataset(x, y), batch_size=128)"
-    elif isinstance(given, Mapping):
-        way = "give a list of such batches, or a DataLoader"
-    elif isinstance(given, list | tuple) and len(given) == 2 and _is_array(given[0]):
-        way = "if that is one batch of (inputs, labels), give a list of such batches, or a DataLoader"
-    elif callable(given) and not isinstance(given, Iterable):
-        way = "give what it returns, called"
-    elif isinstance(given, type) or not isinstance(given, Iterable):
-        way = _GIVE
-    else:
-        return
-    value = f"={shown(given)}" if isinstance(given, bool | int | float | str) else f"= is {kind_of(given)}"
-    raise UserError(f"{name.rstrip('=')}{value}; {way}")
-
-
-def _is_array(value: object) -> bool:
-    return isinstance(value, Tensor | np.ndarray)
+def _way_to_a_loader(given: Any) -> str | None:
+    """How to get to a loader from what is often given for one; None where it may be one."""
+    array, iterable = Tensor | np.ndarray, isinstance(given, Iterable)
+    nothing = given is None or isinstance(given, bool | int | float | complex | torch.nn.Module)
+    count = "; calibration_samples= says how many samples" if isinstance(given, int) else ""
+    pair = isinstance(given, list | tuple) and len(given) == 2 and isinstance(given[0], array)
+    of_batches = "give a list of such batches, or a DataLoader"
+    ways = (
+        (nothing, _GIVE + count),
+        (isinstance(given, str | bytes | Path), f"{_GIVE}; data by a name is coprune.load_data(name)"),
+        (
+            not iterable and hasattr(type(given), "__getitem__"),
+            "give a DataLoader over it, DataLoader(dataset, batch_size=128)",
+        ),
+        (
+            isinstance(given, array),
+            "give batches of (inputs, labels), DataLoader(TensorDataset(x, y), batch_size=128)",
+        ),
+        (isinstance(given, Mapping), of_batches),
+        (pair, f"if that is one batch of (inputs, labels), {of_batches}"),
+        (not iterable and callable(given), "give what it returns, called"),
+        (not iterable or isinstance(given, type), _GIVE),
+    )
+    return next((way for applies, way in ways if applies), None)

@@ -19,11 +19,11 @@ LOADERS: Registry[Loader] = Registry(
     "data",
     {
         "fashion-mnist": "coprune.data.fashion_mnist:load",
-        "fashion-mnist-sample": "coprune.data.registry:sample",
+        "fashion-mnist-sample": "coprune.data.fashion_mnist:load_sample",
         "cifar10": "coprune.data.cifar:load_cifar10",
         "cifar100": "coprune.data.cifar:load_cifar100",
         "imagefolder": "coprune.data.imagefolder:load",
-        "npz": "coprune.data.registry:archive",
+        "npz": "coprune.data.npz:load",
     },
 )
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from coprune.data.batch import MOST_CLASSES
-from coprune.data.source import ArraySource, Augmentation, Normalisation
+from coprune.data.arrays import ArraySource, Augmentation, Normalisation
+from coprune.data.collect import MOST_CLASSES
 from coprune.errors import UserError
 from coprune.files import check_regular
 
@@ -48,28 +49,64 @@ def _labels(array: np.ndarray, *, where: str) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _normalisation(arrays: dict[str, np.ndarray], *, name: str) -> Normalisation | None:
-    if "mean" not in arrays and "std" not in arrays:
+def _normalisation(arrays: Mapping[str, np.ndarray], *, name: str) -> Normalisation | None:
+    stated = {key: arrays[key] for key in ("mean", "std") if key in arrays}
+    if not stated:
         return None
+    if len(stated) == 1:
+        lacking = "std" if "mean" in stated else "mean"
+        raise UserError(f"{name}: states mean or std but not both; add '{lacking}'")
     channels = arrays["x_train"].shape[1] if arrays["x_train"].ndim > 1 else 0
     values = []
-    for key in ("mean", "std"):
-        if key not in arrays:
-            raise UserError(f"{name}: states mean or std but not both; add '{key}'")
-        if not np.issubdtype(arrays[key].dtype, np.number) or np.iscomplexobj(arrays[key]):
-            raise UserError(f"{name}, {key}: {arrays[key].dtype}; needs a number for each channel")
-        value = np.atleast_1d(arrays[key]).astype(np.float64)
+    for key, array in stated.items():
+        if array.dtype.kind not in "iuf":
+            raise UserError(f"{name}, {key}: {array.dtype}; needs a number for each channel")
+        value = np.atleast_1d(array).astype(np.float64)
         if value.shape != (channels,) or not np.isfinite(value).all() or (key == "std" and value.min() <= 0):
             raise UserError(
                 f"{name}, {key}: {value.tolist()}; needs one finite value for each of {channels} channels"
                 + (", above 0" if key == "std" else "")
             )
         values.append(tuple(value.tolist()))
-    return Normalisation(values[0], values[1])
+    return Normalisation(*values)
 
 
-def load(path: Path, *, name: str, augmentation: Augmentation | None = None) -> tuple[ArraySource, ...]:
-    """Read train, held-out and perhaps validation images of an archive.
+def _arrays(path: Path, *, name: str) -> dict[str, np.ndarray]:
+    """All arrays of an archive."""
+    if not path.exists():
+        raise UserError(f"{name}: no such file: {path}")
+    check_regular(path, what="archive")
+    try:
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {key: loaded[key] for key in getattr(loaded, "files", ())}
+    except _UNREADABLE as cause:
+        said = next(iter(str(cause).splitlines()), type(cause).__name__)
+        way = "save numbers, not Python objects" if "Object arrays" in said else "write it again"
+        raise UserError(f"{name}: not a readable .npz archive ({said}); {way}") from cause
+    if isinstance(loaded, np.ndarray):
+        raise UserError(f"{name}: a single array, not an archive; write it with numpy.savez")
+    if foreign := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise UserError(f"{name}: {foreign[0]} is no NumPy array; write it with numpy.savez")
+    return arrays
+
+
+def load(argument: str | None) -> tuple[ArraySource, ...]:
+    """Images of a user's own.
+
+    Args:
+        argument: the file.
+
+    Raises:
+        UserError: see :func:`read`.
+    """
+    if not argument:
+        raise UserError("npz: names no file; write npz:FILE")
+    return read(Path(argument).expanduser(), name=f"npz:{argument}")
+
+
+def read(path: Path, *, name: str, augmentation: Augmentation = Augmentation()) -> tuple[ArraySource, ...]:
+    """Train, held-out and perhaps validation images of an archive.
 
     Args:
         path: the ``.npz`` file.
@@ -80,46 +117,19 @@ def load(path: Path, *, name: str, augmentation: Augmentation | None = None) -> 
     Raises:
         UserError: no such file, not an archive, truncated, an array missing or of the wrong kind.
     """
-    if not path.exists():
-        raise UserError(f"{name}: no such file: {path}")
-    check_regular(path, what="archive")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise UserError(f"{name}: a single array, not an archive; write it with numpy.savez")
-        with loaded as archive:
-            more = any(key in archive.files for key in _MORE)
-            missing = [key for key in (*_KEYS, *(_MORE if more else ())) if key not in archive.files]
-            if missing:
-                raise UserError(
-                    f"{name}: {', '.join(missing)} missing; needs {', '.join(_KEYS)}"
-                    f" (found: {', '.join(archive.files) or 'nothing'})"
-                )
-            arrays = {key: archive[key] for key in archive.files}
-            if foreign := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
-                raise UserError(f"{name}: {foreign[0]} is no NumPy array; write it with numpy.savez")
-    except UserError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        RuntimeError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as cause:
-        said = next(iter(str(cause).splitlines()), type(cause).__name__)
-        way = "save numbers, not Python objects" if "Object arrays" in said else "write it again"
-        raise UserError(f"{name}: not a readable .npz archive ({said}); {way}") from cause
+    arrays = _arrays(path, name=name)
+    due = _KEYS + _MORE if any(key in arrays for key in _MORE) else _KEYS
+    missing = ", ".join(key for key in due if key not in arrays)
+    if missing:
+        found = ", ".join(arrays) or "nothing"
+        raise UserError(f"{name}: {missing} missing; needs {', '.join(_KEYS)} (found: {found})")
     normalisation = _normalisation(arrays, name=name)
-    parts = [
+    return tuple(
         ArraySource(
-            _images(arrays[f"x_{part}"], where=f"{name}, x_{part}"),
-            _labels(arrays[f"y_{part}"], where=f"{name}, y_{part}"),
+            _images(arrays[x], where=f"{name}, {x}"),
+            _labels(arrays[y], where=f"{name}, {y}"),
             normalisation,
-            augmentation or Augmentation(),
+            augmentation,
         )
-        for part in ("train", "test", *(["val"] if more else []))
-    ]
-    return tuple(parts)
+        for x, y in zip(due[::2], due[1::2], strict=True)
+    )

@@ -1,4 +1,4 @@
-"""Data names, such as ``fashion-mnist`` or ``npz:digits.npz``, to data sets."""
+"""A data set by its name, its parts, and the tokens of its texts."""
 
 from __future__ import annotations
 
@@ -6,32 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from coprune.data import fashion_mnist, npz, tsv
-from coprune.data.dataset import CALIBRATION, DataSet, split_arrays
-from coprune.data.imagefolder import FolderSource
-from coprune.data.names import LOADERS, TEXT_LOADERS, check_known
-from coprune.data.source import ArraySource, S
-from coprune.data.subsample import drawn_indices, without
+from coprune.data import tsv
+from coprune.data.dataset import CALIBRATION, DataSet, divide
+from coprune.data.names import LOADERS, TEXT_LOADERS, check_known, is_text
+from coprune.data.subsample import taken_out
 from coprune.data.text import Texts, TextSource, longest_text, open_tokenizer, tokenise
 from coprune.errors import UserError, setting
-
-SAMPLE_FILE = Path(__file__).parent / "fashion-mnist-sample.npz"
-"""8,500 training and 2,000 held-out images, balanced, drawn from Fashion-MNIST by
-``benchmarks/make_sample.py``."""
-
-
-def sample(argument: str | None) -> tuple[ArraySource, ...]:
-    """The bundled sample of Fashion-MNIST."""
-    if argument:
-        raise UserError("fashion-mnist-sample takes no argument; it is part of the package")
-    return npz.load(SAMPLE_FILE, name="fashion-mnist-sample", augmentation=fashion_mnist.AUGMENTATION)
-
-
-def archive(argument: str | None) -> tuple[ArraySource, ...]:
-    """Arrays of a user's own."""
-    if not argument:
-        raise UserError("npz: names no file; write npz:FILE")
-    return npz.load(Path(argument).expanduser(), name=f"npz:{argument}")
 
 
 def load_data(
@@ -61,30 +41,66 @@ def load_data(
     Raises:
         UserError: an unknown name (with near matches), unusable data, texts without a tokenizer.
     """
+<<<<<<< HEAD
     check_known(name)
     head, _, argument = name.partition(":")
+=======
+    check_known(name)
+>>>>>>> 64816e6 (One base of held sources, one reader of labelled texts, one collect of batches)
     if calibration < 0:
         raise UserError(f"{setting('calibration_samples', calibration)}: a number of samples, 0 or more")
-    if head in TEXT_LOADERS:
-        if tokenizer is None:
-            raise UserError(
-                f"{name} is text and needs a tokenizer: use a model such as hf:DIR, or --tokenizer DIR"
-            )
-        texts, names, notes = _tokenised(name, str(tokenizer), class_order, validation)
-        return _divided(texts, validation, names, notes, name=name, calibration=calibration, seed=seed)
-    parts: tuple[Any, ...] = LOADERS[head](argument or None)
+    if is_text(name) and tokenizer is None:
+        raise UserError(
+            f"{name} is text and needs a tokenizer: use a model such as hf:DIR, or --tokenizer DIR"
+        )
+    opened = open_tokenizer(str(tokenizer)) if is_text(name) else None
+    parts = _read(name)
+    notes: list[str] = []
     if _is_name(validation):
+<<<<<<< HEAD
         check_known(validation, of_texts=False)
         other, _, where = validation.partition(":")
         parts = (*parts[:2], LOADERS[other](where or None)[-1])
     names = parts[0].names if isinstance(parts[0], FolderSource) else ()
     return _divided(parts, validation, names, (), name=name, calibration=calibration, seed=seed)
+=======
+        parts = (*parts[:2], _judging(validation, parts[0], of_texts=is_text(name)))
+    elif validation == "none":
+        parts = parts[:2]
+    if opened is not None:
+        parts = tuple(part.ordered(class_order or part.names) for part in parts)
+    names = getattr(parts[0], "names", ())
+    if opened is not None:
+        parts, notes = _tokenised(parts, opened, name=name)
+    train, heldout = parts[:2]
+    if calibration and 0 < len(train) < 4:
+        raise UserError(f"{name}: {len(train)} training samples are too few to set any aside")
+    # A small data set must keep most of its samples for training.
+    taken = min(calibration, len(train) // 4)
+    if taken < calibration != CALIBRATION:
+        notes.append(f"{taken:,} calibration samples, a quarter of the training part, not {calibration:,}")
+    if validation is not None and validation.isdecimal():
+        count = int(validation)
+        if not 0 < count < len(heldout):
+            raise UserError(
+                f"{setting('validation', count)}: {name} has {len(heldout):,} held-out samples; give a "
+                f"number between 0 and that, e.g. {len(heldout) // 2}"
+            )
+        parts = (train, *taken_out(heldout, count, seed=0))  # the same ones in every run
+    return divide(parts, name=name, calibration=taken, seed=seed, names=names, notes=tuple(notes))
+
+
+def _read(name: str) -> tuple[Any, ...]:
+    head, _, argument = name.partition(":")
+    return (TEXT_LOADERS if is_text(name) else LOADERS)[head](argument or None)
+>>>>>>> 64816e6 (One base of held sources, one reader of labelled texts, one collect of batches)
 
 
 def _is_name(validation: str | None) -> TypeGuard[str]:
     return validation not in (None, "none") and not str(validation).isdecimal()
 
 
+<<<<<<< HEAD
 def _divided(
     parts: tuple[S, ...],
     validation: str | None,
@@ -134,39 +150,40 @@ def _parted(heldout: S, count: int, *, name: str) -> tuple[S, S]:
 def _other_texts(name: str, names: tuple[str, ...]) -> Texts:
     """The held-out texts of other data, or all of a table without parts, labelled as these classes are."""
     check_known(name, of_texts=True)
+=======
+def _judging(name: str, train: Any, *, of_texts: bool) -> Any:
+    """The held-out samples of other data, or all of a table without parts; texts labelled as these are."""
+    check_known(name, of_texts=of_texts)
+>>>>>>> 64816e6 (One base of held sources, one reader of labelled texts, one collect of batches)
     head, _, argument = name.partition(":")
-    if head == "tsv":
-        parts = tsv.parts_of(argument or None)
-        texts = next(parts[part] for part in ("dev", "test", "train") if part in parts)
+    if head != "tsv":
+        found = _read(name)[-1]
     else:
-        texts = TEXT_LOADERS[head](argument or None)[-1]
-    unknown = sorted(set(texts.names) - set(names))
+        parts = tsv.parts_of(argument or None)
+        found = next(parts[part] for part in ("dev", "test", "train") if part in parts)
+    if not of_texts:
+        return found
+    unknown = sorted(set(found.names) - set(train.names))
     if unknown:
         raise UserError(
-            f"{setting('validation', name)}: class '{unknown[0]}' is none of {', '.join(names[:5])}"
+            f"{setting('validation', name)}: class '{unknown[0]}' is none of {', '.join(train.names[:5])}"
         )
-    return texts.numbered_as(names)
+    return found.numbered_as(train.names)
 
 
 def _tokenised(
-    name: str, tokenizer: str, class_order: Sequence[str] | None, validation: str | None
-) -> tuple[tuple[TextSource, ...], tuple[str, ...], tuple[str, ...]]:
-    """Training, held-out and perhaps validation texts as tokens, the names of the classes, and notes."""
-    head, _, argument = name.partition(":")
-    opened = open_tokenizer(tokenizer)
-    texts = TEXT_LOADERS[head](argument or None)
-    if _is_name(validation):
-        texts = (*texts[:2], _other_texts(validation, texts[0].names))
-    if class_order is not None:
-        texts = tuple(part.ordered(class_order) for part in texts)
-    longest = longest_text(opened)
-    sources = tuple(tokenise(part, opened, max_length=longest) for part in texts)
-    notes = []
-    for part, source in zip(("training", "held-out", "validation"), sources, strict=False):
+    texts: Sequence[Texts], tokenizer: Any, *, name: str
+) -> tuple[tuple[TextSource, ...], list[str]]:
+    """Training, held-out and perhaps validation texts as tokens, and notes on what was cut."""
+    longest = longest_text(tokenizer)
+    sources, notes = [], []
+    for part, what in zip(texts, ("training", "held-out", "validation"), strict=False):
+        if not part:
+            raise UserError(f"{name}: no {what} samples; give at least two of each class")
+        sources.append(source := tokenise(part, tokenizer, max_length=longest))
         if source.truncated is not None:
-            count = int(source.truncated.sum())
             notes.append(
-                f"{count:,} of {len(source):,} {part} texts are longer than the {longest} tokens that the "
-                "model takes; their ends were left out"
+                f"{int(source.truncated.sum()):,} of {len(source):,} {what} texts are longer than the "
+                f"{longest} tokens that the model takes; their ends were left out"
             )
-    return sources, texts[0].names, tuple(notes)
+    return tuple(sources), notes

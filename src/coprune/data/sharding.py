@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from coprune.data.source import Source
+from coprune.data.source import MemorySource, Source
 from coprune.distributed.world import own, world
 from coprune.tracing.forward import Inputs
 
@@ -49,13 +49,11 @@ def own_batches(
         chosen: numbers of the batches to look at, ascending; None: all.
     """
     mine = own(range(source.steps(batch_size)) if chosen is None else chosen)
-    take = getattr(source, "take", None)
-    if world() > 1 and take is not None:
-        if not mine:
-            return
+    if isinstance(source, MemorySource) and world() > 1:
         # Only these are read from disk.
-        indices = [torch.arange(n * batch_size, min((n + 1) * batch_size, len(source))) for n in mine]
-        for number, (inputs, labels) in zip(mine, take(torch.cat(indices)).batches(batch_size), strict=True):
+        at = [torch.arange(n * batch_size, min((n + 1) * batch_size, len(source))) for n in mine]
+        batches = source.take(torch.cat(at)).batches(batch_size) if at else iter(())
+        for number, (inputs, labels) in zip(mine, batches, strict=True):
             yield OwnBatch(number, number * batch_size, inputs, labels)
         return
     wanted, start = set(mine), 0

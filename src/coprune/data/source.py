@@ -1,6 +1,6 @@
-"""Where batches come from: one small interface, two kinds of source.
+"""Where batches come from: one interface, and what all samples that can be taken apart have in common.
 
-Shapes: ``N`` samples, ``B`` samples of a batch, ``C`` classes.
+Shapes: ``N`` samples, ``B`` samples of a batch, ``M`` of those taken.
 
 A source hands out samples in two ways. :meth:`Source.batches` is for looking (statistics, accuracy):
 fixed order, no augmentation. :meth:`Source.epoch` is for training: shuffled and augmented, and a pure
@@ -10,19 +10,22 @@ function of ``(seed, epoch)``, which is what makes an interrupted training conti
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from coprune.distributed.world import own_part
 from coprune.errors import UserError
-from coprune.seeding import derived_seed
 from coprune.tracing.forward import Inputs, tensors_of
 
 Batch = tuple[Inputs, Tensor]
+
+S = TypeVar("S", bound="MemorySource")
 
 
 class Source(Protocol):
@@ -30,11 +33,9 @@ class Source(Protocol):
 
     def __len__(self) -> int:
         """Number of samples, ``N``."""
-        ...
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Inputs ``[B, …]`` (float32, or named) and labels ``[B]`` int64, fixed order, no augmentation."""
-        ...
 
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
@@ -44,66 +45,96 @@ class Source(Protocol):
         Of each batch the labels of all samples, ``[B]``, and the inputs of this process's part
         (:func:`coprune.distributed.world.own_part`), ``[b, …]``; with one process, that is the batch.
         """
-        ...
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
         """Number of batches of one epoch of training."""
-        ...
-
-
-S = TypeVar("S", bound="MemorySource")
-
-
-@runtime_checkable
-class MemorySource(Source, Protocol):
-    """A source that holds its samples, so that some of them can be taken."""
-
-    @property
-    def labels(self) -> Tensor:
-        """``[N]`` int64."""
-        ...
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample, without the batch; of texts that of the longest, ``(L,)``."""
-        ...
-
-    def take(self: S, index: Tensor) -> S:
-        """The samples with the given indices ``[M]``, as a source of their own."""
-        ...
-
-    def fingerprint(self) -> str:
-        """A digest: the same samples give the same text."""
-        ...
-
-    def defect(self) -> str | None:
-        """What makes the inputs unusable and the way out, in words; None when nothing does."""
-        ...
-
-    def unlike(self: S, heldout: S) -> str | None:
-        """Why one model cannot take these training and those held-out samples; None when it can."""
-        ...
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """Random changes of an image in training.
+class Part:
+    """The samples of one batch.
 
     Attributes:
-        flip: mirror left-right with probability one half.
-        shift: move by up to this many pixels each way, filling with black.
+        index: which they are, ``[B]`` int64.
+        own: those of them that this process reads.
+        step: number of the batch in its pass.
+        start: number of its first sample in its pass.
     """
 
-    flip: bool = False
-    shift: int = 0
+    index: Tensor
+    own: slice
+    step: int = 0
+    start: int = 0
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """``(x − mean) / std`` per channel, after uint8 pixels were divided by 255."""
+class MemorySource(ABC):
+    """Samples of which some can be taken, in memory or in files. A kind of data says how they are read.
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    Attributes:
+        labels: ``[N]`` int64.
+        name: what messages call it, e.g. ``calibration=``, where somebody gave it a name.
+    """
+
+    labels: Tensor
+    name: str = ""
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, without the batch; of texts that of the longest, ``(L,)``."""
+
+    @abstractmethod
+    def take(self: S, index: Tensor) -> S:
+        """The samples with the given indices ``[M]``, as a source of their own."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest: the same samples give the same text."""
+
+    @abstractmethod
+    def inputs(self, parts: Sequence[Part], draw: Callable[[int], int] | None = None) -> Iterator[Inputs]:
+        """New inputs ``[b, …]`` of every part's own samples, which nothing else holds.
+
+        Args:
+            parts: batches of samples.
+            draw: a number in the pass (of a batch, or of a sample) → the seed of its augmentation; without
+                it nothing is augmented.
+        """
+
+    def validation_error(self) -> str | None:
+        """What makes the inputs unusable and the way out, in words; None when nothing does."""
+        return None
+
+    def incompatibility(self: S, heldout: S) -> str | None:
+        """Why one model cannot take these training and those held-out samples; None when it can."""
+        return None
+
+    def order(self, batch_size: int, *, seed: int, epoch: int, fraction: float) -> Sequence[Tensor]:
+        """The batches of an epoch, ``[B]`` indices each."""
+        return drawn_order(len(self), seed=seed, epoch=epoch, fraction=fraction)[0].split(batch_size)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """See :class:`Source`."""
+        return self._labelled([Part(at, slice(None)) for at in torch.arange(len(self)).split(batch_size)])
+
+    def steps(self, batch_size: int, fraction: float = 1.0) -> int:
+        """See :class:`Source`."""
+        return -(-max(1, round(fraction * len(self))) // batch_size)
+
+    def epoch(
+        self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
+    ) -> Iterator[Batch]:
+        """See :class:`Source`."""
+        order = self.order(batch_size, seed=seed, epoch=epoch, fraction=fraction)
+        parts = [Part(at, own_part(len(at)), step, step * batch_size) for step, at in enumerate(order)]
+        return self._labelled(parts[skip:], partial(batch_seed, seed, epoch))
+
+    def _labelled(self, parts: Sequence[Part], draw: Callable[[int], int] | None = None) -> Iterator[Batch]:
+        for part, inputs in zip(parts, self.inputs(parts, draw), strict=True):
+            yield inputs, self.labels[part.index]
 
 
 def name_of(source: Source) -> str:
@@ -134,18 +165,14 @@ def check_finite_inputs(inputs: Inputs) -> None:
     Raises:
         UserError: says in how many samples.
     """
-    for defect in filter(None, map(not_finite, tensors_of(inputs))):
-        raise UserError(defect)
+    for error in filter(None, map(not_finite, tensors_of(inputs))):
+        raise UserError(error)
 
 
 def batch_seed(seed: int, epoch: int, step: int) -> int:
     """A seed for one step of a training, independent of those of all other steps."""
-    return derived_seed(seed, epoch, step) & (2**63 - 1)
-
-
-def steps_of(samples: int, batch_size: int, fraction: float) -> int:
-    """Batches of an epoch over a share of the samples."""
-    return -(-max(1, round(fraction * samples)) // batch_size)
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") & (2**63 - 1)
 
 
 def drawn_order(samples: int, *, seed: int, epoch: int, fraction: float) -> tuple[Tensor, torch.Generator]:
@@ -153,118 +180,3 @@ def drawn_order(samples: int, *, seed: int, epoch: int, fraction: float) -> tupl
     generator = torch.Generator().manual_seed(batch_seed(seed, epoch, -1))
     order = torch.randperm(samples, generator=generator)
     return order[: max(1, round(fraction * samples))], generator
-
-
-@dataclass(frozen=True)
-class ArraySource:
-    """Images held in memory.
-
-    Attributes:
-        images: ``[N, channels, H, W]`` (or any axes behind the channels), uint8 (0…255) or float32.
-        labels: ``[N]`` int64.
-        normalisation: applied to every batch; None leaves values as they are (uint8: 0…1).
-        augmentation: applied by :meth:`epoch` only.
-        as_given: hand out what is held, whatever it is: a user's own loader has made inputs of it already.
-        name: what messages call it, e.g. ``calibration=``, where somebody gave it a name.
-    """
-
-    images: Tensor
-    labels: Tensor
-    normalisation: Normalisation | None = None
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    as_given: bool = False
-    name: str = ""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, index: Tensor) -> ArraySource:
-        """The samples with the given indices ``[M]``, as a source of their own."""
-        return replace(self, images=self.images[index], labels=self.labels[index])
-
-    def fingerprint(self) -> str:
-        """A digest of pixels, labels and normalisation: the same data gives the same text."""
-        digest = hashlib.sha256()
-        digest.update(str((tuple(self.images.shape), self.images.dtype, self.normalisation)).encode())
-        digest.update(self.images.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        digest.update(self.labels.numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """``(channels, H, W)``, or what else a sample is."""
-        return tuple(self.images.shape[1:])
-
-    def defect(self) -> str | None:
-        """See :class:`MemorySource`."""
-        images = self.images
-        if len(images) != len(self.labels):
-            return f"{len(images)} samples but {len(self.labels)} labels; they must be as many"
-        return not_finite(images)
-
-    def unlike(self, heldout: ArraySource) -> str | None:
-        """See :class:`MemorySource`."""
-        mine, theirs = list(self.input_shape), list(heldout.input_shape)
-        if self.normalisation != heldout.normalisation:
-            return "samples are normalised in two ways; they need one mean and std"
-        if mine == theirs:
-            return None
-        return f"training samples are {mine} but held-out samples are {theirs}; they must have one shape"
-
-    def _as_input(self, images: Tensor) -> Tensor:
-        # A copy always: a model whose first layer works in place must not change the data set.
-        if self.as_given:
-            return images.clone()
-        x = images.to(torch.float32, copy=True)
-        if images.dtype == torch.uint8:
-            x.div_(255.0)
-        if self.normalisation is not None:
-            alone = (1, -1, *(1 for _ in self.input_shape[1:]))
-            mean = torch.tensor(self.normalisation.mean).view(alone)
-            std = torch.tensor(self.normalisation.std).view(alone)
-            x = (x - mean) / std
-        return x
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        for start in range(0, len(self), batch_size):
-            part = slice(start, start + batch_size)
-            yield self._as_input(self.images[part]), self.labels[part]
-
-    def steps(self, batch_size: int, fraction: float = 1.0) -> int:
-        return steps_of(len(self), batch_size, fraction)
-
-    def epoch(
-        self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
-    ) -> Iterator[Batch]:
-        order, _ = drawn_order(len(self), seed=seed, epoch=epoch, fraction=fraction)
-        for step, index in enumerate(order.split(batch_size)):
-            if step < skip:
-                continue
-            generator = torch.Generator().manual_seed(batch_seed(seed, epoch, step))
-            images = augment(self.images[index], self.augmentation, generator)
-            yield self._as_input(images[own_part(len(index))]), self.labels[index]
-
-
-def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
-    """Flip and shift a batch, each image by its own draw.
-
-    Args:
-        images: ``[B, channels, H, W]``, any dtype.
-        how: what may happen to an image.
-        generator: the source of randomness.
-
-    Returns:
-        A new tensor ``[B, channels, H, W]`` of the same dtype.
-    """
-    n = len(images)
-    if how.flip:
-        mirrored = torch.rand(n, generator=generator) < 0.5
-        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
-    if how.shift:
-        s = how.shift
-        height, width = images.shape[2:]
-        padded = torch.nn.functional.pad(images, (s, s, s, s))
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, ch, 2s+1, 2s+1, H, W]
-        dy, dx = torch.randint(0, 2 * s + 1, (2, n), generator=generator)
-        images = windows[torch.arange(n), :, dy, dx].contiguous()
-    return images

@@ -5,11 +5,27 @@ Shapes: ``N`` samples, ``M`` of them taken.
 
 from __future__ import annotations
 
+from typing import Protocol, TypeVar
+
 import torch
 from torch import Tensor
 
-from coprune.data.source import Source
+from coprune.data.source import MemorySource, Source
 from coprune.tracing.forward import Inputs, joined, part_of, samples_in
+
+
+class Labelled(Protocol):
+    """Samples that can be taken apart by their labels."""
+
+    @property
+    def labels(self) -> Tensor:
+        """``[N]`` int64."""
+
+    def take(self: L, index: Tensor) -> L:
+        """The samples with the given indices ``[M]``."""
+
+
+L = TypeVar("L", bound=Labelled)
 
 MIN_PER_CLASS = 2
 """Samples of every class that a draw takes first: fewer have no variance."""
@@ -54,6 +70,12 @@ def without(index: Tensor, total: int) -> Tensor:
     return torch.nonzero(left).flatten()
 
 
+def taken_out(samples: L, count: int, *, seed: int) -> tuple[L, L]:
+    """Samples without ``count`` of them that stand for all, and these; see :func:`drawn_indices`."""
+    drawn = drawn_indices(samples.labels, count, seed=seed)
+    return samples.take(without(drawn, len(samples.labels))), samples.take(drawn)
+
+
 def spread(source: Source, count: int, *, seed: int = 0) -> Inputs:
     """Evenly spread samples of a source, all in one batch.
 
@@ -81,9 +103,8 @@ def spread_batches(source: Source, count: int, *, batch_size: int) -> list[Input
         batch_size: at most; a user's own loader has its own.
     """
     index = evenly(len(source), min(count, len(source)))
-    take = getattr(source, "take", None)
-    if take is not None:
-        return [inputs for inputs, _ in take(torch.tensor(index)).batches(batch_size)]
+    if isinstance(source, MemorySource):
+        return [inputs for inputs, _ in source.take(torch.tensor(index)).batches(batch_size)]
     wanted, parts, seen = set(index), [], 0
     for batch, labels in source.batches(batch_size):
         here = [i for i in range(len(labels)) if seen + i in wanted]

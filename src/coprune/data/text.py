@@ -10,21 +10,19 @@ therefore stored by length, and every batch is cut to its own longest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from coprune.data.source import Batch, drawn_order, steps_of
-from coprune.distributed.world import own_part
+from coprune.data.source import MemorySource, Part, drawn_order
 from coprune.errors import UserError
 from coprune.models.hubs import quiet_hub
-from coprune.tracing.forward import part_of
+from coprune.tracing.forward import Inputs, part_of
 
 _CHUNK = 50
 """Batches of training that are sorted by length together: enough to pad little, few enough to mix."""
@@ -39,13 +37,13 @@ class Texts:
     Attributes:
         text: ``N`` texts.
         pair: the second text of every sample, or None.
-        label: ``[N]`` int64, places in ``names``.
+        labels: ``[N]`` int64, places in ``names``.
         names: what the classes are called.
     """
 
     text: tuple[str, ...]
     pair: tuple[str, ...] | None
-    label: Tensor
+    labels: Tensor
     names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -54,25 +52,32 @@ class Texts:
     def take(self, index: Tensor) -> Texts:
         """The samples with the given indices ``[M]``."""
         at = index.tolist()
-        pair = tuple(self.pair[i] for i in at) if self.pair is not None else None
-        return Texts(tuple(self.text[i] for i in at), pair, self.label[index], self.names)
+        pair = self.pair and tuple(self.pair[i] for i in at)
+        return Texts(tuple(self.text[i] for i in at), pair, self.labels[index], self.names)
 
-    def numbered_as(self, names: tuple[str, ...]) -> Texts:
+    def numbered_as(self, names: Sequence[str]) -> Texts:
         """With the labels' places among other names, which have all of these."""
         places = torch.tensor([names.index(name) for name in self.names])
-        return Texts(self.text, self.pair, places[self.label], names)
+        return replace(self, labels=places[self.labels], names=tuple(names))
 
     def ordered(self, names: Sequence[str]) -> Texts:
         """With the classes in another order, if they are the same ones but for case; else as they are."""
-        place = {name.casefold(): number for number, name in enumerate(names)}
-        mine = [place.get(name.casefold(), -1) for name in self.names]
-        if sorted(mine) != list(range(len(names))):
+        mine, theirs = ([name.casefold() for name in given] for given in (self.names, names))
+        if sorted(mine) != sorted(set(theirs)):
             return self
-        return Texts(self.text, self.pair, torch.tensor(mine)[self.label], tuple(names))
+        return replace(self, names=tuple(names[theirs.index(name)] for name in mine)).numbered_as(names)
+
+
+def _table(rows: Iterable[Any], fill: int) -> Tensor:
+    """Rows of numbers as one table ``[N, L]`` int64, the shorter ones filled on the right."""
+    found = [torch.as_tensor(row, dtype=torch.int64) for row in rows]
+    if not found:
+        return torch.zeros(0, 0, dtype=torch.int64)
+    return pad_sequence(found, batch_first=True, padding_value=fill)
 
 
 @dataclass(frozen=True)
-class TextSource:
+class TextSource(MemorySource):
     """Tokenised texts held in memory, the longest first; make one with :meth:`of`.
 
     The longest come first so that what does not fit in memory, or is longer than the model takes, shows
@@ -96,31 +101,11 @@ class TextSource:
     truncated: Tensor | None = None
     name: str = ""
 
-    @staticmethod
-    def of(
-        ids: Tensor,
-        lengths: Tensor,
-        labels: Tensor,
-        *,
-        pad: int = 0,
-        types: Tensor | None = None,
-        truncated: Tensor | None = None,
-        name: str = "",
-    ) -> TextSource:
+    @classmethod
+    def of(cls, *given: Any, **named: Any) -> TextSource:
         """Sort samples by length (the first of equals first) and cut to the longest; see the attributes."""
-        order = torch.sort(lengths, descending=True, stable=True).indices
-        width = int(lengths.max()) if len(lengths) else 0
-        inside = torch.arange(width) < lengths[order].unsqueeze(1)
-        # What lies behind a text's end must not tell two sources apart.
-        return TextSource(
-            ids=torch.where(inside, ids[order, :width], pad),
-            lengths=lengths[order],
-            labels=labels[order],
-            pad=pad,
-            types=None if types is None else torch.where(inside, types[order, :width], 0),
-            truncated=None if truncated is None else truncated[order],
-            name=name,
-        )
+        source = cls(*given, **named)
+        return source.take(torch.arange(len(source.lengths)))
 
     @staticmethod
     def from_batches(
@@ -144,24 +129,16 @@ class TextSource:
                 "a loader of texts gives input_ids, attention_mask and perhaps token_type_ids, not "
                 + ", ".join(sorted(found))
             )
-        width = max(batch["input_ids"].shape[1] for batch in batches)
-
-        def whole(name: str) -> Tensor:
-            parts = [batch[name].long() for batch in batches]
-            return torch.cat([torch.nn.functional.pad(p, (0, width - p.shape[1])) for p in parts])
-
-        mask = whole("attention_mask").bool()
+        whole = {key: _table((row for batch in batches for row in batch[key]), 0) for key in found}
+        mask = whole["attention_mask"].bool()
         lengths = mask.sum(1)
-        if not torch.equal(mask, torch.arange(width) < lengths.unsqueeze(1)):
+        if not torch.equal(mask, torch.arange(mask.shape[1]) < lengths.unsqueeze(1)):
             raise UserError("a loader of texts must pad on the right; set tokenizer.padding_side = 'right'")
         # The padding token is what the loader put behind the shorter texts of a batch.
         behind = [b["input_ids"][~b["attention_mask"].bool()] for b in batches]
         pad = next((int(tokens[0]) for tokens in behind if len(tokens)), 0)
-        types = whole("token_type_ids") if "token_type_ids" in found else None
-        return TextSource.of(whole("input_ids"), lengths, labels.long(), pad=pad, types=types, name=name)
-
-    def __len__(self) -> int:
-        return len(self.labels)
+        types = whole.get("token_type_ids")
+        return TextSource.of(whole["input_ids"], lengths, labels.long(), pad=pad, types=types, name=name)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -170,14 +147,18 @@ class TextSource:
 
     def take(self, index: Tensor) -> TextSource:
         """The samples with the given indices ``[M]``, sorted by length, as a source of their own."""
-        return TextSource.of(
-            self.ids[index],
-            self.lengths[index],
-            self.labels[index],
-            pad=self.pad,
-            types=None if self.types is None else self.types[index],
-            truncated=None if self.truncated is None else self.truncated[index],
-            name=self.name,
+        at = index[torch.sort(self.lengths[index], descending=True, stable=True).indices]
+        lengths = self.lengths[at]
+        width = int(lengths.max()) if len(at) else 0
+        inside = torch.arange(width) < lengths.unsqueeze(1)
+        # What lies behind a text's end must not tell two sources apart.
+        return replace(
+            self,
+            ids=torch.where(inside, self.ids[at, :width], self.pad),
+            lengths=lengths,
+            labels=self.labels[at],
+            types=None if self.types is None else torch.where(inside, self.types[at, :width], 0),
+            truncated=None if self.truncated is None else self.truncated[at],
         )
 
     def fingerprint(self) -> str:
@@ -188,48 +169,37 @@ class TextSource:
                 digest.update(part.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def defect(self) -> str | None:
-        """See :class:`coprune.data.source.MemorySource`."""
-        if len(self.ids) != len(self.labels):
-            return f"{len(self.ids)} samples but {len(self.labels)} labels; they must be as many"
+    def validation_error(self) -> str | None:
+        """See :class:`~coprune.data.source.MemorySource`."""
         empty = int((self.lengths < 1).sum())
         return f"no token in {empty} of {len(self)} texts; drop empty texts" if empty else None
 
-    def unlike(self, heldout: TextSource) -> str | None:
-        """See :class:`coprune.data.source.MemorySource`."""
+    def incompatibility(self, heldout: TextSource) -> str | None:
+        """See :class:`~coprune.data.source.MemorySource`."""
         same = (self.pad, self.types is None) == (heldout.pad, heldout.types is None)
         return None if same else "training and held-out samples are of two tokenizers; use one for both"
 
-    def _batch(self, index: slice | Tensor) -> Batch:
-        lengths = self.lengths[index]
-        width = int(lengths.max())
-        # Copies: a model that changes its inputs must not change the data set.
-        inputs = {
-            "input_ids": self.ids[index, :width].clone(),
-            "attention_mask": (torch.arange(width) < lengths.unsqueeze(1)).long(),
-        }
-        if self.types is not None:
-            inputs["token_type_ids"] = self.types[index, :width].clone()
-        return inputs, self.labels[index]
+    def inputs(self, parts: Sequence[Part], draw: Callable[[int], int] | None = None) -> Iterator[Inputs]:
+        """See :class:`~coprune.data.source.MemorySource`; every batch is as wide as its longest text."""
+        for part in parts:
+            lengths = self.lengths[part.index]
+            width = int(lengths.max())
+            named = {
+                "input_ids": self.ids[part.index, :width],
+                "attention_mask": (torch.arange(width) < lengths.unsqueeze(1)).long(),
+            }
+            if self.types is not None:
+                named["token_type_ids"] = self.types[part.index, :width]
+            yield part_of(named, part.own)
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        for start in range(0, len(self), batch_size):
-            yield self._batch(slice(start, start + batch_size))
-
-    def steps(self, batch_size: int, fraction: float = 1.0) -> int:
-        return steps_of(len(self), batch_size, fraction)
-
-    def epoch(
-        self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
-    ) -> Iterator[Batch]:
+    def order(self, batch_size: int, *, seed: int, epoch: int, fraction: float) -> Sequence[Tensor]:
+        """See :class:`~coprune.data.source.MemorySource`; texts of about one length make a batch."""
         drawn, generator = drawn_order(len(self), seed=seed, epoch=epoch, fraction=fraction)
         chunk = torch.arange(len(drawn)) // (_CHUNK * batch_size)
         # By chunk, inside a chunk by length: only the last batch of the last chunk can be short.
         keys = chunk * (self.input_shape[0] + 1) + self.lengths[drawn]
         parts = drawn[torch.argsort(keys, stable=True)].split(batch_size)
-        for at in torch.randperm(len(parts), generator=generator)[skip:].tolist():
-            inputs, labels = self._batch(parts[at])
-            yield part_of(inputs, own_part(len(labels))), labels
+        return [parts[i] for i in torch.randperm(len(parts), generator=generator).tolist()]
 
 
 def open_tokenizer(where: str) -> Any:
@@ -278,26 +248,17 @@ def tokenise(texts: Texts, tokenizer: Any, *, max_length: int) -> TextSource:
     """
     pairs = {} if texts.pair is None else {"text_pair": list(texts.pair)}
     encoded = tokenizer(list(texts.text), **pairs, truncation=True, max_length=max_length, verbose=False)
-    rows = encoded["input_ids"]
-    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-    inside = torch.arange(int(lengths.max()) if len(rows) else 0) < lengths.unsqueeze(1)
     pad = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None), 0)
-
-    def table(values: Sequence[Sequence[int]], fill: int) -> Tensor:
-        out = torch.full(inside.shape, fill, dtype=torch.int64)
-        flat = np.fromiter(chain.from_iterable(values), np.int64, count=int(lengths.sum()))
-        out[inside] = torch.from_numpy(flat)
-        return out
-
-    types = encoded.get("token_type_ids")
+    rows, types = (encoded.get(name) for name in ("input_ids", "token_type_ids"))
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
     details = getattr(encoded, "encodings", None)
     # A tokenizer in Python does not tell; what fills the whole length has most likely lost something.
     cut = [bool(e.overflowing) for e in details] if details else (lengths == max_length).tolist()
     return TextSource.of(
-        table(rows, pad),
+        _table(rows, pad),
         lengths,
-        texts.label,
+        texts.labels,
         pad=pad,
-        types=None if types is None else table(types, 0),
+        types=None if types is None else _table(types, 0),
         truncated=torch.tensor(cut) if any(cut) else None,
     )

@@ -13,8 +13,11 @@ from coprune.errors import UserError
 from coprune.given import kind_of
 from coprune.tracing.forward import Inputs, moved, tensors_of
 
+MOST_CLASSES = 1_000_000
+"""Labels beyond are taken for ids or pixels, before memory is asked for a million classes."""
 
-def pair_of(batch: Any) -> Batch:
+
+def collect(batch: Any) -> Batch:
     """A batch of a user's own loader as inputs and labels.
 
     A batch that a loader has put on a GPU comes back to the CPU: samples are held there, and every step takes
@@ -29,43 +32,39 @@ def pair_of(batch: Any) -> Batch:
             as labels.
     """
     if isinstance(batch, Mapping):
-        named = dict(batch)
-        key = next((k for k in ("labels", "label") if k in named), None)
-        if key is not None:
-            labels = _class_numbers(named.pop(key))
-            return _as_many(moved(_unwrapped(_named(named)), "cpu"), labels)
-        names = ", ".join(map(str, named)) or "nothing"
-        raise UserError(f"named tensors without 'labels' ({names}); add them, or give (inputs, labels) pairs")
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        inputs, labels = batch
-        return _as_many(moved(_tensors(inputs), "cpu"), _class_numbers(labels))
-    raise UserError(
-        f"{kind_of(batch)}; batches are (inputs, labels) pairs of tensors, or named tensors with 'labels'"
-    )
-
-
-def _as_many(inputs: Inputs, labels: Tensor) -> Batch:
-    """The batch, if every tensor of it has as many samples as there are labels."""
+        given = dict(batch)
+        key = next((k for k in ("labels", "label") if k in given), None)
+        if key is None:
+            names = ", ".join(map(str, given)) or "nothing"
+            raise UserError(
+                f"named tensors without 'labels' ({names}); add them, or give (inputs, labels) pairs"
+            )
+        labels = _class_numbers(given.pop(key))
+        inputs = _inputs(given)
+    elif isinstance(batch, (tuple, list)) and len(batch) == 2:
+        inputs, labels = _inputs(batch[0]), _class_numbers(batch[1])
+    else:
+        raise UserError(
+            f"{kind_of(batch)}; batches are (inputs, labels) pairs of tensors, or named tensors with 'labels'"
+        )
     for tensor in tensors_of(inputs):
         if tensor.ndim == 0 or len(tensor) != len(labels):
             count = "a single number" if tensor.ndim == 0 else f"{len(tensor)} samples"
             raise UserError(f"{count} but {len(labels)} labels; give one label a sample")
     if len(labels) == 0:
         raise UserError("no samples; drop empty batches")
-    return inputs, labels
+    return moved(inputs, "cpu"), labels
 
 
-def _tensors(inputs: Any) -> Inputs:
+def _inputs(given: Any) -> Inputs:
     """One tensor, or named ones."""
-    if isinstance(inputs, Mapping):
-        return _unwrapped(_named(dict(inputs)))
-    return _tensor(inputs, "inputs", "give one tensor [B, …], or a dict of named ones")
-
-
-def _named(named: dict[Any, Any]) -> dict[str, Tensor]:
+    if not isinstance(given, Mapping):
+        return _tensor(given, "inputs", "give one tensor [B, …], or a dict of named ones")
+    named = {str(key): _tensor(value, f"input '{key}'", "drop it") for key, value in given.items()}
     if not named:
         raise UserError("a batch with no inputs beside its labels; give at least one tensor [B, …]")
-    return {str(key): _tensor(value, f"input '{key}'", "drop it") for key, value in named.items()}
+    # Images that a 🤗 processor named: every model of images takes them as its first argument.
+    return named["pixel_values"] if named.keys() == {"pixel_values"} else named
 
 
 def _tensor(value: Any, what: str, way_out: str) -> Tensor:
@@ -85,11 +84,10 @@ def _class_numbers(labels: Any) -> Tensor:
     try:
         found = torch.as_tensor(labels).to_dense().cpu()
     except (TypeError, ValueError, RuntimeError) as cause:
-        some = next(iter(labels), None) if isinstance(labels, list | tuple) else labels
+        first = next(iter(labels), None) if isinstance(labels, list | tuple) else labels
+        example = f" ({first!r}, …)" if isinstance(first, str | bytes) else ""
         raise UserError(
-            f"labels are class numbers [B], not {kind_of(labels)}"
-            + (f" ({some!r}, …)" if isinstance(some, str | bytes) else "")
-            + "; number the classes from 0"
+            f"labels are class numbers [B], not {kind_of(labels)}{example}; number the classes from 0"
         ) from cause
     if found.ndim == 0:
         raise UserError(
@@ -110,12 +108,3 @@ def _class_numbers(labels: Any) -> Tensor:
     if len(found) and float(found.max()) >= MOST_CLASSES:
         raise UserError(f"label {found.max().item():g}; labels are classes, counted from 0")
     return found.long()
-
-
-MOST_CLASSES = 1_000_000
-"""Labels beyond are taken for ids or pixels, before memory is asked for a million classes."""
-
-
-def _unwrapped(named: dict[str, Tensor]) -> Inputs:
-    """Images that a 🤗 processor named: every model of images takes them as its first argument."""
-    return named["pixel_values"] if named.keys() == {"pixel_values"} else named
