@@ -26,6 +26,8 @@ from coprune.files import check_regular
 
 _UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
+UNCHANGED = Augmentation()
+
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MORE = ("x_val", "y_val")
 
@@ -105,7 +107,7 @@ def load(argument: str | None) -> tuple[ArraySource, ...]:
     return read(Path(argument).expanduser(), name=f"npz:{argument}")
 
 
-def read(path: Path, *, name: str, augmentation: Augmentation = Augmentation()) -> tuple[ArraySource, ...]:
+def read(path: Path, *, name: str, augmentation: Augmentation = UNCHANGED) -> tuple[ArraySource, ...]:
     """Train, held-out and perhaps validation images of an archive.
 
     Args:

@@ -245,3 +245,13 @@ def parts_of(argument: str | None) -> dict[str, Texts]:
     for row, split in enumerate(splits):
         at.setdefault(_PARTS[split], []).append(row)
     return {part: whole.take(torch.tensor(rows)) for part, rows in at.items()}
+
+
+def judging(argument: str | None) -> Texts:
+    """The texts of a table that judge on other data: its dev part, else test, else all.
+
+    Raises:
+        UserError: as of :func:`parts_of`.
+    """
+    parts = parts_of(argument)
+    return next(parts[part] for part in ("dev", "test", "train") if part in parts)

@@ -1,4 +1,4 @@
-"""A data set by its name, its parts, and the tokens of its texts."""
+"""A data set by its name: its parts, the samples set aside, and the tokens of its texts."""
 
 from __future__ import annotations
 
@@ -41,12 +41,7 @@ def load_data(
     Raises:
         UserError: an unknown name (with near matches), unusable data, texts without a tokenizer.
     """
-<<<<<<< HEAD
     check_known(name)
-    head, _, argument = name.partition(":")
-=======
-    check_known(name)
->>>>>>> 64816e6 (One base of held sources, one reader of labelled texts, one collect of batches)
     if calibration < 0:
         raise UserError(f"{setting('calibration_samples', calibration)}: a number of samples, 0 or more")
     if is_text(name) and tokenizer is None:
@@ -57,22 +52,15 @@ def load_data(
     parts = _read(name)
     notes: list[str] = []
     if _is_name(validation):
-<<<<<<< HEAD
-        check_known(validation, of_texts=False)
-        other, _, where = validation.partition(":")
-        parts = (*parts[:2], LOADERS[other](where or None)[-1])
-    names = parts[0].names if isinstance(parts[0], FolderSource) else ()
-    return _divided(parts, validation, names, (), name=name, calibration=calibration, seed=seed)
-=======
         parts = (*parts[:2], _judging(validation, parts[0], of_texts=is_text(name)))
     elif validation == "none":
         parts = parts[:2]
-    if opened is not None:
-        parts = tuple(part.ordered(class_order or part.names) for part in parts)
+    if class_order is not None and opened is not None:
+        parts = tuple(part.ordered(class_order) for part in parts)
     names = getattr(parts[0], "names", ())
     if opened is not None:
         parts, notes = _tokenised(parts, opened, name=name)
-    train, heldout = parts[:2]
+    train, heldout, *_ = parts
     if calibration and 0 < len(train) < 4:
         raise UserError(f"{name}: {len(train)} training samples are too few to set any aside")
     # A small data set must keep most of its samples for training.
@@ -80,89 +68,31 @@ def load_data(
     if taken < calibration != CALIBRATION:
         notes.append(f"{taken:,} calibration samples, a quarter of the training part, not {calibration:,}")
     if validation is not None and validation.isdecimal():
-        count = int(validation)
-        if not 0 < count < len(heldout):
+        if not 0 < int(validation) < len(heldout):
             raise UserError(
-                f"{setting('validation', count)}: {name} has {len(heldout):,} held-out samples; give a "
-                f"number between 0 and that, e.g. {len(heldout) // 2}"
+                f"{setting('validation', int(validation))}: {name} has {len(heldout):,} held-out samples; "
+                f"give a number between 0 and that, e.g. {len(heldout) // 2}"
             )
-        parts = (train, *taken_out(heldout, count, seed=0))  # the same ones in every run
+        parts = (train, *taken_out(heldout, int(validation), seed=0))  # the same ones in every run
     return divide(parts, name=name, calibration=taken, seed=seed, names=names, notes=tuple(notes))
 
 
 def _read(name: str) -> tuple[Any, ...]:
     head, _, argument = name.partition(":")
     return (TEXT_LOADERS if is_text(name) else LOADERS)[head](argument or None)
->>>>>>> 64816e6 (One base of held sources, one reader of labelled texts, one collect of batches)
 
 
 def _is_name(validation: str | None) -> TypeGuard[str]:
     return validation not in (None, "none") and not str(validation).isdecimal()
 
 
-<<<<<<< HEAD
-def _divided(
-    parts: tuple[S, ...],
-    validation: str | None,
-    names: tuple[str, ...],
-    notes: tuple[str, ...],
-    *,
-    name: str,
-    calibration: int,
-    seed: int,
-) -> DataSet:
-    train, heldout, *own = parts
-    if calibration and 0 < len(train) < 4:
-        raise UserError(f"{name}: {len(train)} training samples are too few to set any aside")
-    # A small data set must keep most of its samples for training.
-    taken = min(calibration, len(train) // 4)
-    if taken < calibration != CALIBRATION:
-        notes = (
-            *notes,
-            f"{taken:,} calibration samples, a quarter of the training part, not {calibration:,}",
-        )
-    judging = own[0] if own and validation != "none" else None
-    if validation is not None and validation.isdecimal():
-        heldout, judging = _parted(heldout, int(validation), name=name)
-    return split_arrays(
-        train,
-        heldout,
-        name=name,
-        calibration=taken,
-        seed=seed,
-        names=names,
-        notes=notes,
-        validation=judging,
-    )
-
-
-def _parted(heldout: S, count: int, *, name: str) -> tuple[S, S]:
-    """Held-out samples without so many of them, and these; the same ones in every run."""
-    if not 0 < count < len(heldout):
-        raise UserError(
-            f"{setting('validation', count)}: {name} has {len(heldout):,} held-out samples; give a number "
-            f"between 0 and that, e.g. {len(heldout) // 2}"
-        )
-    drawn = drawn_indices(heldout.labels, count, seed=0)
-    return heldout.take(without(drawn, len(heldout))), heldout.take(drawn)
-
-
-def _other_texts(name: str, names: tuple[str, ...]) -> Texts:
-    """The held-out texts of other data, or all of a table without parts, labelled as these classes are."""
-    check_known(name, of_texts=True)
-=======
 def _judging(name: str, train: Any, *, of_texts: bool) -> Any:
     """The held-out samples of other data, or all of a table without parts; texts labelled as these are."""
     check_known(name, of_texts=of_texts)
->>>>>>> 64816e6 (One base of held sources, one reader of labelled texts, one collect of batches)
     head, _, argument = name.partition(":")
-    if head != "tsv":
-        found = _read(name)[-1]
-    else:
-        parts = tsv.parts_of(argument or None)
-        found = next(parts[part] for part in ("dev", "test", "train") if part in parts)
     if not of_texts:
-        return found
+        return _read(name)[-1]
+    found = tsv.judging(argument or None) if head == "tsv" else _read(name)[-1]
     unknown = sorted(set(found.names) - set(train.names))
     if unknown:
         raise UserError(
