@@ -106,7 +106,7 @@ def source(
 class DoubleSource(ArraySource):
     """Hands out float64, so that a twin in NumPy agrees to 1e-9 and not only to float32."""
 
-    def _as_input(self, images: Tensor) -> Tensor:
+    def _scaled(self, images: Tensor) -> Tensor:
         return images.double() / 255
 
 

@@ -156,10 +156,11 @@ def divide(
     """
     train, heldout, *judging = parts
     for part, what in zip(parts, ("train", "held-out", "validation"), strict=False):
-        check_samples(part, where=f"{name}, {what}")
+        where = f"{name}, {what}"
+        check_samples(part, where=where)
         error = train.incompatibility(part) if type(part) is type(train) else "another kind of data"
         if error:
-            raise UserError(f"{name}: {error.replace('held-out', what)}")
+            raise UserError(f"{where}: {error.replace('held-out', what)}")
     classes = max(int(train.labels.max()) + 1, int(heldout.labels.max()) + 1, len(names))
     if classes < 2:
         raise UserError(f"{name}: only one class; a classifier has at least two")

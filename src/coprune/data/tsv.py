@@ -254,4 +254,6 @@ def judging(argument: str | None) -> Texts:
         UserError: as of :func:`parts_of`.
     """
     parts = parts_of(argument)
+    if not parts:
+        raise UserError(f"tsv:{argument}: no rows to judge on")
     return next(parts[part] for part in ("dev", "test", "train") if part in parts)
