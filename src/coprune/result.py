@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, field_validator
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, field_validator
 
 from coprune.files import Count, Figure, read_document, write_json
 
@@ -120,10 +119,7 @@ class Code(str, Enum):
 
 
 class Note(str):
-    """A sentence that a user should read; ``code`` says what it is about, for programs.
-
-    ``{"code", "text"}`` in JSON. In results of schema 1 notes are sentences alone.
-    """
+    """A sentence that a user should read; ``code`` says what it is about, for programs."""
 
     code: Code
 
@@ -140,25 +136,6 @@ class Note(str):
         """The sentence."""
         return str.__str__(self)
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        write = core_schema.plain_serializer_function_ser_schema(
-            lambda note: {"code": note.code.value, "text": note.text}
-        )
-        return core_schema.no_info_plain_validator_function(cls._read, serialization=write)
-
-    @classmethod
-    def _read(cls, given: Any) -> Note:
-        if isinstance(given, cls):
-            return given
-        if isinstance(given, str):
-            if given.endswith(HANDED_BACK):
-                return cls(Code.HANDED_BACK, given)
-            return cls(Code.TAKEN_BACK if given == TAKEN_BACK else Code.OTHER, given)
-        if isinstance(given, dict) and given.keys() == {"code", "text"} and isinstance(given["text"], str):
-            return cls(Code(given["code"]), given["text"])
-        raise ValueError("a note is {code, text}")
-
 
 TAKEN_BACK = Note(
     Code.TAKEN_BACK,
@@ -170,6 +147,26 @@ TAKEN_BACK = Note(
 
 HANDED_BACK = "the model is handed back as it came"
 """How the note of a run ends in which recovery would have done harm."""
+
+
+def _read_note(given: Any) -> Note:
+    """A note from JSON; in schema 1 it is a sentence without a code."""
+    if isinstance(given, Note):
+        return given
+    if isinstance(given, str):
+        known = {TAKEN_BACK: Code.TAKEN_BACK, HANDED_BACK: Code.HANDED_BACK}
+        return Note(next((code for end, code in known.items() if given.endswith(end)), Code.OTHER), given)
+    if isinstance(given, dict) and given.keys() == {"code", "text"} and isinstance(given["text"], str):
+        return Note(Code(given["code"]), given["text"])
+    raise ValueError("a note is {code, text}")
+
+
+Noted = Annotated[
+    Note,
+    PlainValidator(_read_note),
+    PlainSerializer(lambda note: {"code": note.code.value, "text": note.text}),
+]
+"""A note in a document: ``{"code", "text"}``."""
 
 
 JudgedOn = Literal["validation", "calibration samples", "training samples", "training samples set aside"]
@@ -223,7 +220,7 @@ class Result(BaseModel):
     versions: dict[str, str]
     processes: Count = 1
     search: tuple[dict[str, Any], ...] = ()
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Noted, ...] = ()
 
     @field_validator("schema_version", mode="before")
     @classmethod

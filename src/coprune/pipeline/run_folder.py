@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +55,7 @@ class RunFolder:
     fresh: bool = False
     finished: bool = False
     made: tuple[Path, ...] = ()
-    locks: tuple[int | None, ...] = ()
+    locks: list[int | None] = field(default_factory=list)
 
     def __enter__(self) -> RunFolder:
         begin_undoable(self._drop, left=self.left)
@@ -83,9 +83,8 @@ class RunFolder:
             _undo(self.path, self.made)
 
     def _unlock(self) -> None:
-        for held in self.locks if is_first() else ():
-            unlock(held)
-        object.__setattr__(self, "locks", ())
+        while self.locks and is_first():
+            unlock(self.locks.pop())
 
     @property
     def work(self) -> Path:
@@ -199,7 +198,7 @@ def _claim(out: Path, asked: Any, *, resume: bool, overwrite: bool) -> RunFolder
         for held in locks:
             unlock(held)
         raise
-    return RunFolder(path, out, path == new, fresh=True, made=tuple(made), locks=tuple(locks))
+    return RunFolder(path, out, path == new, fresh=True, made=tuple(made), locks=locks)
 
 
 def _taken_up(path: Path, out: Path, locks: list[int | None], *, replaces: bool) -> RunFolder:
@@ -207,7 +206,7 @@ def _taken_up(path: Path, out: Path, locks: list[int | None], *, replaces: bool)
     for torn in [*path.rglob(".*.tmp")]:  # what a kill left half-written, beside the whole ones
         shutil.rmtree(torn) if torn.is_dir() else torn.unlink(missing_ok=True)
     if (path / "work").exists():
-        return RunFolder(path, out, replaces, locks=tuple(locks))
+        return RunFolder(path, out, replaces, locks=locks)
     if replaces:
         replace(real(out))
     for held in locks:
@@ -285,15 +284,13 @@ def _check_replaceable(place: Path, out: Path) -> None:
     if not any(_is_ours(place / name) for name in ("job.json", "result.json", "model.json", "compare.json")):
         raise UserError(f"{out}: is not a run folder, --overwrite leaves it alone; remove it yourself")
     here = Path.cwd()
-    why = ""
-    if place in (here, *here.parents):
-        why = "it is, or holds, the current folder"
-    elif os.path.ismount(place):
-        why = "it is a mount point"
-    elif not os.access(place.parent, os.W_OK):
-        why = "the folder that it lies in cannot be written"
-    if why:
-        raise UserError(f"{out}: cannot be replaced, {why}; choose another --out")
+    for holds, why in (
+        (place in (here, *here.parents), "it is, or holds, the current folder"),
+        (os.path.ismount(place), "it is a mount point"),
+        (not os.access(place.parent, os.W_OK), "the folder that it lies in cannot be written"),
+    ):
+        if holds:
+            raise UserError(f"{out}: cannot be replaced, {why}; choose another --out")
 
 
 def _is_ours(file: Path) -> bool:

@@ -32,7 +32,7 @@ from coprune.files import LARGE, read_document, write_json
 from coprune.measure import median_ms
 from coprune.pipeline.pruning import Pruning
 from coprune.plan import GroupDecision
-from coprune.result import Code, Note
+from coprune.result import Code, Note, Noted
 
 SCHEMA = 1
 
@@ -53,7 +53,7 @@ class Searched(BaseModel):
     schema_version: int = Field(SCHEMA, alias="schema")
     decisions: Decisions
     probes: tuple[Probe, ...] | None = None
-    notes: list[Note] = []
+    notes: list[Noted] = []
 
     @property
     def found(self) -> Found | None:
