@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -20,9 +19,8 @@ from coprune.budget.search import (
     search_latency,
     tango_interval,
 )
-from coprune.plan import GroupDecision
+from search_curves import SAMPLES, UNITS, World, share_of, true_loss
 
-UNITS, SAMPLES = 1000, 4000
 BASE = torch.ones(SAMPLES, dtype=torch.bool)
 SEEDS = st.integers(0, 10_000)
 
@@ -31,36 +29,6 @@ def drawn(seed: int) -> Callable[[float], float]:
     """A curve that knows no order: any value in [0, 1] at any size."""
     values = torch.rand(UNITS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
     return lambda share: values[round(share * UNITS) - 1]
-
-
-@dataclass
-class World:
-    """One group whose cost is its size; accuracy (or time) is a function of the share; all is noted."""
-
-    curve: Callable[[float], float]
-    least: float = 1 / UNITS
-    asked: list[float] = field(default_factory=list)
-    tried: list[float] = field(default_factory=list)
-
-    def decide(self, share: float) -> tuple[float, tuple[GroupDecision, ...]]:
-        # As the real one: what is out of reach is refused.
-        assert self.least <= share <= 1
-        self.asked.append(share)
-        kept = max(1, math.floor(share * UNITS + 1e-9))
-        one = GroupDecision(name="g", members=(), size=UNITS, kept=tuple(range(kept)), reason="test")
-        return kept / UNITS, (one,)
-
-    def judge(self, decisions: tuple[GroupDecision, ...]) -> torch.Tensor:
-        self.tried.append(share_of(decisions))
-        return torch.arange(SAMPLES) < round(SAMPLES * self.curve(share_of(decisions)))
-
-    def time_ms(self, decisions: tuple[GroupDecision, ...]) -> float:
-        self.tried.append(share_of(decisions))
-        return self.curve(share_of(decisions))
-
-
-def share_of(decisions: tuple[GroupDecision, ...]) -> float:
-    return len(decisions[0].kept) / UNITS
 
 
 def drop(world: World, limit: float, **more):
@@ -164,11 +132,6 @@ def test_a_whole_search_keeps_its_promise(churn):
         left += taken / runs
     assert above <= 0.1 * runs
     assert left > 0.0035
-
-
-def true_loss(share: float) -> float:
-    """One hundredth at 45 % of the cost, and with the square of the logarithm elsewhere."""
-    return 0.01 * (math.log(share) / math.log(0.45)) ** 2
 
 
 def test_the_probes_of_a_step_at_a_fifth_are_a_bisection_of_the_logarithm():

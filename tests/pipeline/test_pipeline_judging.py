@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_pipeline_search import World, share_of, true_loss
 from torch import nn
 
 import coprune as package
@@ -27,6 +26,7 @@ from coprune.report import formatting as words
 from coprune.result import Code, Judged, Latency, Result
 from coprune.training import Recipe, fit
 from digits import write_digits
+from search_curves import World, share_of, true_loss
 
 LIMIT = PruneSettings(budget=Budget(max_drop=1.0))
 
