@@ -27,7 +27,7 @@ from coprune.pipeline.settings import PruneSettings, between_recipe, check_setti
 from coprune.pipeline.surviving import Surviving, check_made_of, surviving
 from coprune.plan import Plan
 from coprune.recovery import How, recovered
-from coprune.store.model import check_finite
+from coprune.store.state_dict import check_finite
 from coprune.tracing.forward import check_takes, part_of
 from coprune.user_code import within
 

@@ -9,13 +9,13 @@ import contextlib
 import errno
 import json
 import os
-import re
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import from_json
 
 from coprune.distributed.world import is_first
 from coprune.errors import UnwrittenError, UserError, shown
@@ -32,11 +32,6 @@ Figure = Annotated[float, Field(gt=-1e15, lt=1e15)]
 LARGE = 1 << 29
 """Bytes that a document with an entry for every unit may have; others 64 MB."""
 
-_DEEP = 64
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
 
 @contextlib.contextmanager
 def writing(path: Path, *, size: int | None = None) -> Iterator[None]:
@@ -52,10 +47,26 @@ def writing(path: Path, *, size: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as cause:
-        if cause.errno in _FULL:
+        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
             much = "" if size is None else f" for {size:,} bytes"
             raise UnwrittenError(f"{path}: no free disk{much}", "free some") from cause
         raise UnwrittenError(f"{path}: cannot be written ({cause.strerror})", "mend that") from cause
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What the system refuses inside is said in one line.
+
+    Raises:
+        UserError: no permission, a broken disk, a name that can be none.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, ValueError) as cause:
+        why = getattr(cause, "strerror", None) or cause
+        raise UserError(f"{path}: cannot be read ({why})") from cause
 
 
 @contextlib.contextmanager
@@ -92,20 +103,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     if not is_first():
         return
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path, size=len(content)):
         check_replaceable(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(beside, "wb") as file:
+            with open(unfinished, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
-        except BaseException:
-            # Also when interrupted: nothing half-written stays.
+            os.replace(unfinished, path)
+        except BaseException:  # an interrupt, too
             with contextlib.suppress(OSError):
-                beside.unlink()
+                unfinished.unlink()
             raise
 
 
@@ -159,12 +169,11 @@ def check_regular(path: Path, *, what: str, limit: int | None = None) -> None:
     Raises:
         UserError: one of these, or missing.
     """
-    try:
-        found = path.stat()
-    except FileNotFoundError as cause:
-        raise UserError(f"{path}: no such {what}") from cause
-    except (OSError, ValueError) as cause:
-        raise UserError(f"{path}: cannot be read ({getattr(cause, 'strerror', cause)})") from cause
+    with reading(path):
+        try:
+            found = path.stat()
+        except FileNotFoundError as cause:
+            raise UserError(f"{path}: no such {what}") from cause
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
         raise UserError(f"{path}: cannot be read (it is {kind}, no {what})")
@@ -179,10 +188,10 @@ def read_text(path: Path, *, what: str, limit: int = 1 << 26) -> str:
         UserError: see :func:`check_regular`; unreadable, or not UTF-8.
     """
     check_regular(path, what=what, limit=limit)
+    with reading(path):
+        content = path.read_bytes()
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as cause:
-        raise UserError(f"{path}: cannot be read ({cause.strerror})") from cause
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as cause:
         raise UserError(f"{path}: not a {what}: not UTF-8 (byte {cause.start})") from cause
 
@@ -200,10 +209,9 @@ def read_json(path: Path, *, what: str, limit: int = 1 << 26) -> Any:
     """
     text = read_text(path, what=what, limit=limit)
     try:
-        value = parse_json(text)
+        return parse_json(text)
     except ValueError as cause:
         raise UserError(f"{path}: truncated or not a {what} of coprune ({cause}); make it again") from cause
-    return value
 
 
 def parse_json(text: str) -> Any:
@@ -211,34 +219,11 @@ def parse_json(text: str) -> Any:
 
     Raises:
         ValueError: no JSON; NaN, numbers beyond those of a float, half of a character, or nested more than
-            64 deep.
+            200 deep.
     """
-    try:
-        value = json.loads(text, parse_constant=_no_number, parse_float=_number, parse_int=_whole)
-    except RecursionError:
-        raise ValueError(f"nested more than {_DEEP} deep") from None
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(_DEEP):
-        parts = (outer.values() if isinstance(outer, dict) else outer for outer in level)
-        level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]
-    if level:
-        raise ValueError(f"nested more than {_DEEP} deep")
-    if re.search(r"\\u[dD][89a-fA-F]", text):
-        json.dumps(value, ensure_ascii=False).encode()  # half of a pair of surrogates
+    value = from_json(text)
+    json.dumps(value, allow_nan=False)
     return value
-
-
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number of JSON")
-
-
-def _number(word: str) -> float:
-    found = float(word)
-    return _no_number(word[:20]) if found in (float("inf"), -float("inf")) else found
-
-
-def _whole(word: str) -> int:
-    return int(word) if len(word) < 300 else _no_number(f"{word[:20]}…")
 
 
 def read_document(
@@ -267,14 +252,13 @@ def read_document(
     if not isinstance(content, dict) or "schema" not in content:
         raise UserError(f"{path}: not a {what} of coprune")
     if content["schema"] not in (schema, *older) or isinstance(content["schema"], bool):
-        said = shown(content["schema"])
         raise UserError(
-            f"{path}: {what} schema {said}, this coprune reads {schema}; use the version that wrote it"
+            f"{path}: {what} schema {shown(content['schema'])}, this coprune reads {schema}; use the version "
+            "that wrote it"
         )
     try:
         return kind(**content)
     except ValidationError as cause:
         first = cause.errors()[0]
-        place = ".".join(shown(str(p)) for p in first["loc"])
-        said = shown(first["msg"], most=300)
-        raise UserError(f"{path}: not a valid {what}: {place}{': ' * bool(place)}{said}") from cause
+        place = ".".join(shown(str(p)) for p in first["loc"]) + ": " * bool(first["loc"])
+        raise UserError(f"{path}: not a valid {what}: {place}{shown(first['msg'], most=300)}") from cause

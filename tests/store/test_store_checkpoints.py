@@ -22,7 +22,7 @@ def net() -> nn.Module:
 
 
 def read(path: Path, model: nn.Module) -> dict:
-    return fitting(read_checkpoint(path), model.state_dict(), kind=type(model).__name__, where=path.name)
+    return fitting(read_checkpoint(path), model, where=path.name)
 
 
 def named(prefix: str, state: dict) -> dict:

@@ -254,7 +254,7 @@ def test_a_missing_tensor_is_named(saved):
     tensors = load_file(saved / "model.safetensors")
     del tensors["fc.bias"]
     save_file(tensors, saved / "model.safetensors")
-    with pytest.raises(UserError, match=r"fc\.bias missing"):
+    with pytest.raises(UserError, match=r"1 missing \(fc\.bias\)"):
         load(saved)
 
 

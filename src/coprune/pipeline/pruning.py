@@ -25,7 +25,7 @@ from coprune.pipeline.settings import (
     trained_as_suits,
     trainings,
 )
-from coprune.store.model import check_finite
+from coprune.store.state_dict import check_finite
 
 
 @dataclass(frozen=True)

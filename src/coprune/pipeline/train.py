@@ -24,7 +24,8 @@ from coprune.pipeline.run import Begun, run
 from coprune.pipeline.run_folder import RunFolder
 from coprune.result import Result
 from coprune.store import load, save_model
-from coprune.store.model import check_finite, weights_fingerprint
+from coprune.store.model import weights_fingerprint
+from coprune.store.state_dict import check_finite
 from coprune.tracing.forward import READS, check_takes, part_of, shapes_of
 from coprune.training import Checkpoint, Recipe, fit
 from coprune.training.defaults import suited

@@ -8,7 +8,6 @@ of 🤗 transformers is built from its ``config.json`` instead (:mod:`coprune.st
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import is_lazy
 
 from coprune import given
 from coprune.errors import UserError, shown
@@ -27,7 +24,8 @@ from coprune.models.canonicalize import canonicalize, replaced_in, restore_forma
 from coprune.models.names import ModelSource
 from coprune.models.registry import build, remember, source_of
 from coprune.store.guard import built_within
-from coprune.store.sizes import Size, check_same_weights, layer_sizes, resize
+from coprune.store.sizes import Size, layer_sizes, resize
+from coprune.store.state_dict import load_weights
 from coprune.store.tensors import read_header, read_tensors, write_tensors
 from coprune.store.transformers import (
     Architecture,
@@ -50,13 +48,6 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-class StoredSource(BaseModel):
-    """What builds the model, see :class:`coprune.models.names.ModelSource`."""
-
-    name: str
-    arguments: dict[str, Any] = {}
-
-
 class Description(BaseModel):
     """The content of ``model.json``.
 
@@ -74,7 +65,7 @@ class Description(BaseModel):
     """
 
     schema_version: int = Field(alias="schema")
-    source: StoredSource | None
+    source: ModelSource | None
     class_name: str = Field(alias="class")
     layers: dict[str, dict[str, Size]]
     separated: tuple[str, ...] = ()
@@ -164,8 +155,7 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
     if weights_fingerprint(model) != described.fingerprint:
         raise UserError(f"{folder}: {WEIGHTS} is damaged or not the one that {DESCRIPTION} describes")
     restore_format(model, channels_last=described.channels_last)
-    source = _source(described)
-    return (remember(model, source) if source else model).eval()
+    return (remember(model, described.source) if described.source else model).eval()
 
 
 def full_size(run: Path, *, trust: bool = False) -> nn.Module | None:
@@ -180,17 +170,13 @@ def full_size(run: Path, *, trust: bool = False) -> nn.Module | None:
     return _full_size(run, described, read_header(run / WEIGHTS, what="weights file"), trust=trust)
 
 
-def _source(described: Description) -> ModelSource | None:
-    return ModelSource(described.source.name, described.source.arguments) if described.source else None
-
-
 def _full_size(
     folder: Path, described: Description, header: Mapping[str, Tensor], *, trust: bool
 ) -> nn.Module:
     if described.transformers is not None:
         architecture = described.transformers
         return built_within(header, lambda: build_architecture(folder, architecture), where=str(folder))
-    source = _source(described)
+    source = described.source
     if source is None:
         raise UserError(
             f"{folder}: holds a {shown(described.class_name, most=80)} that was not built by name; "
@@ -206,53 +192,3 @@ def _full_size(
     if source.name.startswith("hf:"):
         raise UserError(f"{folder / DESCRIPTION}: does not say how its 🤗 model was built; restore the file")
     return built_within(header, lambda: build(source), where=str(folder))
-
-
-def load_weights(model: nn.Module, tensors: dict[str, Tensor], *, where: str) -> None:
-    """Load a complete state dict, in place.
-
-    Raises:
-        UserError: names or shapes that differ (the first few are listed), NaN or Inf.
-    """
-    check_same_weights(model, tensors, where=where)
-    check_finite(tensors, model=model, where=where)
-    state = OrderedDict(tensors)
-    # Versions of its modules' formats, without which some (MNASNet) refuse what they wrote themselves.
-    state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
-    model.load_state_dict(state)
-
-
-def check_finite(tensors: dict[str, Tensor], *, model: nn.Module, where: str) -> None:
-    """Refuse weights with NaN or Inf, or without values.
-
-    A buffer may hold Inf, as limits do that nothing is clipped at, but for a batch norm's statistics.
-
-    Args:
-        tensors: a state dict.
-        model: whose it is.
-        where: what the message begins with.
-
-    Raises:
-        UserError: names the first tensor that has any.
-    """
-    limits = {
-        f"{name}.{buffer}".lstrip(".")
-        for name, module in model.named_modules()
-        if not isinstance(module, _BatchNorm)
-        for buffer, _ in module.named_buffers(recurse=False)
-    }
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise UserError(
-                f"{where}: '{name}' is no tensor (get_extra_state), which no file without pickle holds; "
-                "give a model without it"
-            )
-        if is_lazy(tensor):
-            raise UserError(f"{where}: '{name}' has no shape yet (lazy); call the model on one batch first")
-        if tensor.is_meta:
-            raise UserError(f"{where}: '{name}' is on the meta device and has no values; load weights first")
-        if not tensor.is_floating_point():
-            continue
-        wrong = torch.isnan(tensor) if name in limits else ~torch.isfinite(tensor)
-        if bool(wrong.any()):
-            raise UserError(f"{where}: NaN or Inf in '{name}'; the training diverged or the file is bad")

@@ -15,7 +15,8 @@ from coprune.models.hubs import load_published, split_tag
 from coprune.models.names import BUNDLED, HF, ModelSource, bundled_names, unknown
 from coprune.models.registry import accepted_arguments, build
 from coprune.store.checkpoints import fitting, read_checkpoint
-from coprune.store.model import check_finite, load, load_weights
+from coprune.store.model import load
+from coprune.store.state_dict import check_finite, load_weights
 
 
 def open_model(
@@ -74,8 +75,7 @@ def open_model(
         if tag is not None:
             load_published(model, plain, tag)
     if weights is not None:
-        state, kind = model.state_dict(), type(model).__name__
-        fit = fitting(read_checkpoint(weights), state, kind=kind, where=str(weights))
+        fit = fitting(read_checkpoint(weights), model, where=str(weights))
         load_weights(model, fit, where=str(weights))
     check_finite(model.state_dict(), model=model, where=f"model '{name}'")
     return separate_attention(model)

@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from coprune.errors import UserError, shown
 from coprune.groups.attention import attention_family, channels_of, relative
 from coprune.layers import has_channels, is_transposed, norm_of, size_attributes
+from coprune.store.state_dict import check_weights, numbers_of
 from coprune.store.transformers import attention_counts
 
 _Positive = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
@@ -74,61 +75,25 @@ def resize(
     for name, module in modules.items():
         for key, old in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             saved = tensors.get(f"{name}.{key}" if name else key)
-            if saved is None or (saved.shape == old.shape and saved.dtype == old.dtype):
+            # What is left as it is here differs, and is refused below.
+            if saved is None or numbers_of(saved) != numbers_of(old) or saved.ndim != old.ndim:
                 continue
-            if numbers_of(saved) != numbers_of(old) or saved.ndim != old.ndim or not saved.numel():
-                due, has = (f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in (old, saved))
-                raise UserError(
-                    f"{where}: not weights of this {type(model).__name__}: '{name}.{key}' {has} for {due}"
-                )
-            fresh = torch.empty(saved.shape, dtype=saved.dtype)
-            if isinstance(old, nn.Parameter):
-                fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
-            setattr(module, key, fresh)
-    check_same_weights(model, tensors, where=str(where))
+            if saved.numel() and (saved.shape != old.shape or saved.dtype != old.dtype):
+                fresh = torch.empty(saved.shape, dtype=saved.dtype)
+                if isinstance(old, nn.Parameter):
+                    fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
+                setattr(module, key, fresh)
+    check_weights(tensors, model, where=str(where))
     for name, module in modules.items():
-        shapes = dict(_due(module))
-        found = {key: tuple(t.shape) for key in shapes if (t := module._parameters.get(key)) is not None}
-        found |= {key: tuple(t.shape) for key in shapes if (t := module._buffers.get(key)) is not None}
-        wrong = [
-            f"{key} {list(found[key])} for {list(shapes[key])}" for key in found if found[key] != shapes[key]
-        ]
-        if wrong or not _heads_fit(name, modules, full.get(name, {}), rows):
-            cause = wrong[0] if wrong else "its heads are not those of its projections"
+        cause = "its heads are not those of its projections"
+        wrong = not _heads_fit(name, modules, full.get(name, {}), rows)
+        for key, shape in _due(module):
+            tensor = module._parameters.get(key, module._buffers.get(key))
+            if tensor is not None and tuple(tensor.shape) != shape:
+                cause, wrong = f"{key} {list(tensor.shape)} for {list(shape)}", True
+                break
+        if wrong:
             raise UserError(f"{where.parent}: sizes of layer '{name}' are not those of its weights ({cause})")
-
-
-def check_same_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
-    """Refuse a state dict of another network; only names, shapes and types are looked at.
-
-    Raises:
-        UserError: names, shapes or kinds of numbers that differ (the first few are listed).
-    """
-    state = model.state_dict()
-    expected = {name: tuple(t.shape) for name, t in state.items()}
-    given = {name: tuple(t.shape) for name, t in tensors.items()}
-    if expected == given:
-        for name, tensor in tensors.items():
-            if numbers_of(tensor) != numbers_of(state[name]):
-                due, has = (str(t.dtype).removeprefix("torch.") for t in (state[name], tensor))
-                raise UserError(f"{where}: '{name}' holds {has} for {due}; save the weights as they are used")
-    else:
-        wrong = [
-            f"{shown(name, most=80)} {given.get(name, 'missing')} for {expected.get(name, 'nothing')}"
-            for name in sorted(expected.keys() | given.keys())
-            if expected.get(name) != given.get(name)
-        ]
-        raise UserError(
-            f"{where}: not weights of this {type(model).__name__}: {'; '.join(wrong[:3])}"
-            + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        )
-
-
-def numbers_of(tensor: Tensor) -> str:
-    """The kind of a tensor's numbers; kinds do not stand for one another, precisions do."""
-    if tensor.is_complex() or tensor.is_floating_point():
-        return "complex" if tensor.is_complex() else "real"
-    return "bool" if tensor.dtype == torch.bool else "whole"
 
 
 def _due(module: nn.Module) -> Iterator[tuple[str, tuple[Any, ...]]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from coprune.distributed.world import is_first
 from coprune.errors import UserError
-from coprune.files import check_regular, write_bytes
+from coprune.files import check_regular, reading, write_bytes
 
 
 def _serialised(tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None) -> bytes:
@@ -43,6 +45,15 @@ def write_tensors(
     return len(content)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[None]:
+    with reading(path):
+        try:
+            yield
+        except (SafetensorError, ValueError) as cause:
+            raise UserError(f"{path}: truncated or not safetensors ({cause}); make it again") from cause
+
+
 def read_tensors(path: Path, *, what: str) -> dict[str, Tensor]:
     """Read a safetensors file.
 
@@ -50,32 +61,8 @@ def read_tensors(path: Path, *, what: str) -> dict[str, Tensor]:
         UserError: missing, truncated or foreign.
     """
     read_header(path, what=what)  # before all bytes are
-    try:
+    with _opened(path):
         return load_tensors(path.read_bytes())
-    except OSError as cause:
-        raise UserError(f"{path}: cannot be read ({cause.strerror})") from cause
-    except (SafetensorError, ValueError) as cause:
-        raise UserError(f"{path}: truncated or not safetensors ({cause}); make it again") from cause
-
-
-_TYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "C64": torch.complex64,
-}
 
 
 def read_header(path: Path, *, what: str) -> dict[str, Tensor]:
@@ -85,22 +72,21 @@ def read_header(path: Path, *, what: str) -> dict[str, Tensor]:
         UserError: missing, truncated, foreign, or of a type that no weights of PyTorch's layers have.
     """
     check_regular(path, what=what)
+    with _opened(path), safe_open(path, framework="pt") as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return {
+            name: torch.empty(part.get_shape(), dtype=_type(name, part), device="meta")
+            for name, part in parts.items()
+        }
+
+
+def _type(name: str, part: Any) -> torch.dtype:
+    """The type of a tensor of a file, of which no value is read where it has an axis."""
     try:
-        with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            found = {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
-    except OSError as cause:
-        raise UserError(f"{path}: cannot be read ({cause.strerror or cause})") from cause
-    except (SafetensorError, ValueError) as cause:
-        raise UserError(f"{path}: truncated or not safetensors ({cause}); make it again") from cause
-    foreign = next(
-        (f"{dtype} of '{name}'" for name, (dtype, _) in found.items() if dtype not in _TYPES), None
-    )
-    if foreign:
-        raise UserError(f"{path}: {foreign} is no type of weights; known: {', '.join(_TYPES)}")
-    return {
-        name: torch.empty(shape, dtype=_TYPES[dtype], device="meta") for name, (dtype, shape) in found.items()
-    }
+        dtype: torch.dtype = (part[:0] if part.get_shape() else part[...]).dtype
+    except (SafetensorError, ValueError, KeyError, TypeError) as cause:
+        raise ValueError(f"{part.get_dtype()} of '{name}' is no type of weights") from cause
+    return dtype
 
 
 def tensor_file_size(tensors: Mapping[str, Tensor]) -> int:
