@@ -176,7 +176,7 @@ def check_regular(path: Path, *, what: str, limit: int | None = None) -> None:
             raise UserError(f"{path}: no such {what}") from cause
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
-        raise UserError(f"{path}: cannot be read (it is {kind}, no {what})")
+        raise UserError(f"{path}: cannot be read (it is {kind}, no {what}); name a file")
     if limit is not None and found.st_size > limit:
         raise UserError(f"{path}: {found.st_size:,} bytes are too many for a {what}; make it again")
 

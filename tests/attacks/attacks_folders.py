@@ -242,8 +242,7 @@ ATTACKS: list[Attack] = [
     Attack(
         FOLDERS,
         "coprune.load('run')",
-        "run/model.safetensors: not weights of this SmallImageResNet: 'conv1.weight' int32 […] for float32 "
-        "[…]",
+        "run/model.safetensors: not weights of this SmallImageResNet: conv1.weight (…) for (…); …",
         makes=tensors("run/model.safetensors", lambda t: t.update({"conv1.weight": t["conv1.weight"].int()})),
         shown='coprune.load("run"), whole numbers in model.safetensors',
     ),
@@ -360,40 +359,42 @@ ATTACKS: list[Attack] = [
                 "coprune report run",
                 "a pipe for plan.json",
                 pipe("run/plan.json"),
-                "coprune: run/plan.json: cannot be read (it is a pipe or a device, no plan)",
+                "coprune: run/plan.json: cannot be read (it is a pipe or a device, no plan); name a file",
             ),
             (
                 "coprune measure run --input-shape 1,12,12",
                 "a pipe for model.json",
                 pipe("run/model.json"),
-                "coprune: run/model.json: cannot be read (it is a pipe or a device, no model description)",
+                "coprune: run/model.json: cannot be read (it is a pipe or a device, no model "
+                "description); name a file",
             ),
             (
                 "coprune measure run --input-shape 1,12,12",
                 "/dev/zero for the weights",
                 device("run/model.safetensors"),
-                "coprune: run/model.safetensors: cannot be read (it is a pipe or a device, no weights file)",
+                "coprune: run/model.safetensors: cannot be read (it is a pipe or a device, no weights "
+                "file); name a file",
             ),
             (
                 "coprune inspect run",
                 "100,000 brackets",
                 raw("run/plan.json", DEEP),
-                "coprune: run/plan.json: truncated or not a plan of coprune (nested more than 64 deep); "
+                "coprune: run/plan.json: truncated or not a plan of coprune (recursion limit exceeded …); "
                 "make it again",
             ),
             (
                 "coprune report run",
                 "NaN in result.json",
                 edited("run/result.json", lambda d: d["seconds"].update(measure=float("nan"))),
-                "coprune: run/result.json: truncated or not a result of coprune (NaN is no number of JSON); "
+                "coprune: run/result.json: truncated or not a result of coprune (Out of range float values are "
+                "not JSON compliant…); "
                 "make it again",
             ),
             (
                 "coprune report run",
                 "10⁴⁰⁰ MACs",
                 edited("run/result.json", lambda d: d["stages"][0].update(macs=10**400)),
-                "coprune: run/result.json: truncated or not a result of coprune (10000000000000000000… is no "
-                "number of JSON); make it again",
+                "coprune: run/result.json: not a valid result: stages.0.macs: Input should be less than …",
             ),
             (
                 "coprune report cmp",
@@ -406,7 +407,8 @@ ATTACKS: list[Attack] = [
                 "coprune report run",
                 "half of a character",
                 raw("run/plan.json", b'{"schema": 1, "method": "\\ud800"}'),
-                "coprune: run/plan.json: truncated or not a plan of coprune ('utf-8' codec can't encode …); "
+                "coprune: run/plan.json: truncated or not a plan of coprune (unexpected end of hex "
+                "escape …); "
                 "make it again",
             ),
             (

@@ -99,10 +99,13 @@ def pruned(name: str, model: Callable[[], object], line: str, shown: str) -> Att
 ATTACKS: list[Attack] = [
     weights("none.pt", "coprune: none.pt: no such weights file"),
     weights("run", "coprune: run: a folder; give the weights file in it, or the folder as --model"),
-    weights("/dev/zero", "coprune: /dev/zero: no regular file; copy the weights into one"),
+    weights(
+        "/dev/zero",
+        "coprune: /dev/zero: cannot be read (it is a pipe or a device, no weights file); name a file",
+    ),
     weights(
         "pipe.pt",
-        "coprune: pipe.pt: no regular file; copy the weights into one",
+        "coprune: pipe.pt: cannot be read (it is a pipe or a device, no weights file); name a file",
         lambda world: os.mkfifo(world.folder / "pipe.pt"),
         "a FIFO",
     ),
@@ -193,7 +196,7 @@ ATTACKS: list[Attack] = [
     ),
     weights(
         "w.pt",
-        "coprune: w.pt: 'fc.weight' holds int64 where weights are torch.float32",
+        "coprune: w.pt: 'fc.weight' holds int64 for float32; save the weights as they are used",
         saved("w.pt", lambda net: changed(net, to=lambda t: t.long())),
         "integers",
     ),

@@ -74,10 +74,8 @@ def read_header(path: Path, *, what: str) -> dict[str, Tensor]:
     check_regular(path, what=what)
     with _opened(path), safe_open(path, framework="pt") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return {
-            name: torch.empty(part.get_shape(), dtype=_type(name, part), device="meta")
-            for name, part in parts.items()
-        }
+        types = {name: _type(name, part) for name, part in parts.items()}
+        return {n: torch.empty(p.get_shape(), dtype=types[n], device="meta") for n, p in parts.items()}
 
 
 def _type(name: str, part: Any) -> torch.dtype:
