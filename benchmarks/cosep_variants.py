@@ -19,7 +19,7 @@ from coprune.budget.decide import counts
 from coprune.data import load_data
 from coprune.files import write_json
 from coprune.methods.cosep import COSEP, CoSePSettings
-from coprune.pipeline.context import gather_for, prepare
+from coprune.pipeline.context import Context
 from coprune.pipeline.environment import versions
 from coprune.store import open_model
 
@@ -33,7 +33,7 @@ def ratios(name: str, folder: str, data_name: str, seeds: int, grids: list[int])
     for seed in range(seeds):
         data = load_data(data_name, calibration=2000, seed=seed)
         model = open_model(folder, arguments={}, offered={})
-        prepared = prepare(model, data)
+        context = Context.of(model, data, device="cpu")
         combos = list(
             itertools.product(
                 grids, ("consumer", "producer"), ("profile", "tsne"), ("paper", "nearest"), KNEES
@@ -48,14 +48,12 @@ def ratios(name: str, folder: str, data_name: str, seeds: int, grids: list[int])
         known: dict = {}
         for grid, at in sorted({(s.grid, s.at) for s in settings.values()}):
             wanted = COSEP.needs(CoSePSettings(grid=grid, at=at))
-            profile = gather_for(
-                model, prepared, data.calibration, wanted, classes=data.classes, device="cpu", known=known
-            )
+            profile = context.statistics(wanted, known=known)
             known = dict(profile.tensors)
         for combo, setting in settings.items():
             choices = COSEP.choose(profile, setting, seed)
-            found, _ = counts(Budget(), prepared.cost, choices)
-            rows.setdefault(combo, []).append(1 / prepared.cost.ratio(found))
+            found, _ = counts(Budget(), context.cost, choices)
+            rows.setdefault(combo, []).append(1 / context.cost.ratio(found))
             fallbacks[combo] = fallbacks.get(combo, 0) + sum(c.knee.fallback is not None for c in choices)
     return [
         {

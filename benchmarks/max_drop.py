@@ -16,8 +16,9 @@ from pathlib import Path
 from coprune.budget.counts import Budget
 from coprune.errors import UserError
 from coprune.files import write_json
-from coprune.pipeline.jobs import PruneJob, run_prune
+from coprune.pipeline.jobs import PruneJob
 from coprune.pipeline.judging import SOLVED_ON
+from coprune.pipeline.prune import run_prune
 from coprune.pipeline.settings import PruneSettings
 
 STEP = 0.95

@@ -13,7 +13,7 @@ import torch
 from coprune.data import LoaderSource, Source, load_data
 from coprune.groups import ChannelGroup, find_units
 from coprune.measure import evaluate
-from coprune.pipeline.context import prepare
+from coprune.pipeline.context import Context
 from coprune.statistics import Calibration, ClassMoments, collect
 from coprune.store import open_model
 
@@ -59,7 +59,7 @@ def _against_plain(
 def _resnet20(images: int) -> tuple[torch.nn.Module, tuple[ChannelGroup, ...], Source]:
     data = load_data("fashion-mnist-sample", calibration=images)
     model = open_model("coprune:resnet20@fashion-mnist", arguments={}, offered={})
-    return model, prepare(model, data).units.groups, data.calibration
+    return model, Context.of(model, data, device="cpu").units.groups, data.calibration
 
 
 def resnet20(*, images: int, repeats: int) -> list[dict]:

@@ -37,8 +37,9 @@ from coprune.models.canonicalize import canonicalize
 from coprune.models.hubs import known_names
 from coprune.models.names import ModelSource
 from coprune.models.registry import build
-from coprune.pipeline.context import KINDS, Prepared, gather_for, prepare
+from coprune.pipeline.context import Context
 from coprune.pipeline.environment import versions
+from coprune.pipeline.removable import KINDS, Scope
 from coprune.recovery import reestimate_batchnorm
 from coprune.store import load, save_model
 from coprune.store.tensors import read_tensors, write_tensors
@@ -137,7 +138,7 @@ def wake(model: nn.Module, data: DataSet) -> None:
     reestimate_batchnorm(model, data.calibration)
 
 
-def difference(model: nn.Module, prepared: Prepared, decisions: Any, images: Tensor) -> float:
+def difference(model: nn.Module, decisions: Any, images: Tensor) -> float:
     """Largest difference of masked and cut outputs, in proportion to how far outputs are apart."""
     dtype = torch.float32 if count_params(model) > LARGE else torch.float64
     twin, images = model.to(dtype), images.to(dtype)
@@ -171,26 +172,25 @@ def one(name: str, folder: Path) -> dict:
     while True:
         data = samples(size, 1000)
         wake(model, data)
-        prepared = prepare(model, data, kinds=KINDS)
-        if prepared.cost.ratio(least_counts(prepared.cost.sizes, 1)) <= KEEP or size >= LARGER:
+        context = Context.of(model, data, Scope(KINDS), device="cpu")
+        if context.cost.ratio(least_counts(context.cost.sizes, 1)) <= KEEP or size >= LARGER:
             break
         # In a small image what cannot be removed, such as attention in windows, may cost most.
         size = LARGER
     method = find_method("magnitude")
     options = method.settings()
-    profile = gather_for(model, prepared, data.calibration, method.needs(options), classes=1000, device="cpu")
-    choices = method.choose(profile, options, 0)
-    decisions = decide(Budget(keep_macs=KEEP), prepared.cost, choices)
+    choices = method.choose(context.statistics(method.needs(options)), options, 0)
+    decisions = decide(Budget(keep_macs=KEEP), context.cost, choices)
     images, labels = next(iter(data.calibration.batches(2)))
-    apart = difference(model, prepared, decisions, images)
-    pruned = cut(model, decisions, prepared.example)
+    apart = difference(model, decisions, images)
+    pruned = context.cut(decisions)
     figures = {
         "size": size,
-        "macs": count_macs(pruned, prepared.example) / count_macs(model, prepared.example),
+        "macs": count_macs(pruned, context.example) / count_macs(model, context.example),
         "params": count_params(pruned) / count_params(model),
-        "groups": {k: sum(g.kind == k for g in prepared.units.groups) for k in KINDS},
+        "groups": {k: sum(g.kind == k for g in context.units.groups) for k in KINDS},
         "difference": apart,
-        "left": sorted({s.reason for s in prepared.units.skipped if s.reason.startswith("coupled")}),
+        "left": sorted({s.reason for s in context.units.skipped if s.reason.startswith("coupled")}),
     }
     del model
     with torch.no_grad():
