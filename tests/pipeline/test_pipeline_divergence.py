@@ -17,6 +17,7 @@ from coprune.errors import UserError
 from coprune.methods.registry import find_method, method_settings
 from coprune.pipeline.context import Context
 from coprune.pipeline.divergence import Divergence
+from coprune.plan import ReasonCode
 
 
 def chain():
@@ -90,6 +91,7 @@ def test_the_even_share_must_lose_clearly_less(choosing, even, taken):
     assert any("tried, it loses less" in d.reason for d in found) == taken
     said = "not tried against a uniform allocation (nothing can be solved here)"
     assert all((said in d.reason) == (even is None) for d in found)
+    assert all((d.reason_code is ReasonCode.NOT_VALIDATED) == (even is None) for d in found)
 
 
 def test_what_is_even_anyway_is_not_tried(choosing):
