@@ -12,6 +12,7 @@ import operator
 from dataclasses import dataclass
 from typing import Annotated, Any, SupportsFloat, SupportsIndex
 
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError, core_schema
 
 INF = math.inf
@@ -25,19 +26,21 @@ class Bounds:
         low, high: the ends; a ``high`` of infinity only asks for a finite number.
         above: whether ``low`` itself is outside.
         below: whether ``high`` itself is outside.
+        words: what may stand instead of a number.
     """
 
     low: float
     high: float = INF
     above: bool = False
     below: bool = False
+    words: tuple[str, ...] = ()
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         """Instead of pydantic's own numbers: percentages, booleans and what was meant are known here."""
         whole = source is int
         return core_schema.no_info_plain_validator_function(lambda value: self.checked(value, whole=whole))
 
-    def checked(self, value: object, *, whole: bool) -> float:
+    def checked(self, value: object, *, whole: bool) -> float | str:
         """The number, an int where it counts something.
 
         Args:
@@ -47,6 +50,8 @@ class Bounds:
         Raises:
             PydanticCustomError: no such number; says the range and the nearest number in it.
         """
+        if isinstance(value, str) and value in self.words:
+            return value
         number = _number(value)
         if number is not None and math.isfinite(number) and (not whole or number == int(number)):
             exact = int(number) if whole else float(number) + 0.0  # −0 becomes 0
@@ -137,3 +142,18 @@ Classes = Annotated[int, Bounds(1, 10**6)]
 
 Length = Annotated[int, Bounds(1, 10**6)]
 """Of one side of a sample."""
+
+
+def _device(name: str) -> str:
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdecimal()):
+        raise PydanticCustomError("device", "known are auto, cpu, cuda")
+    return name
+
+
+def _named(device: object) -> object:
+    return str(device) if type(device).__module__ == "torch" else device
+
+
+Device = Annotated[str, BeforeValidator(_named), AfterValidator(_device)]
+"""``auto``, ``cpu``, ``cuda`` or ``cuda:0``; a ``torch.device`` goes by its name."""

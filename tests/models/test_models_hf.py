@@ -13,7 +13,8 @@ from coprune.errors import UserError
 from coprune.models.hf import config_of, fresh_parameters, label_names, pretrained, reads_images, tokenizer_of
 from coprune.models.names import ModelSource
 from coprune.models.registry import accepted_arguments, build, source_of
-from coprune.pipeline.jobs import open_both
+from coprune.pipeline.jobs import CalibratedJob
+from coprune.pipeline.opening import open_both
 from coprune.store import open_model
 
 
@@ -151,8 +152,7 @@ def test_model_and_texts_fit_without_being_told(copy, tmp_path):
     config["id2label"] = {"0": "2", "1": "0", "2": "1"}
     (copy / "config.json").write_text(json.dumps(config))
     path = texts.tiny_tsv(tmp_path / "t.tsv")
-    rest = {"weights": None, "arguments": {}, "calibration": 30, "seed": 0}
-    model, data = open_both(f"hf:{copy}", f"tsv:{path}", **rest)
+    model, data = open_both(CalibratedJob(model=f"hf:{copy}", data=f"tsv:{path}", calibration=30), seed=0)
     assert fresh_parameters(model) == ()
     # The model's order of classes, not that of the table.
     assert data.names == ("2", "0", "1")
@@ -162,10 +162,10 @@ def test_model_and_texts_fit_without_being_told(copy, tmp_path):
 
 def test_a_tokenizer_can_be_given(encoder, folder, tmp_path):
     path = texts.tiny_tsv(tmp_path / "t.tsv")
-    rest = {"weights": None, "arguments": {}, "calibration": 30, "seed": 0}
+    job = CalibratedJob(model=f"hf:{encoder}", data=f"tsv:{path}", calibration=30)
     with pytest.raises(UserError, match="needs a tokenizer"):
-        open_both(f"hf:{encoder}", f"tsv:{path}", **rest)
-    model, data = open_both(f"hf:{encoder}", f"tsv:{path}", tokenizer=str(folder), **rest)
+        open_both(job, seed=0)
+    model, data = open_both(job.model_copy(update={"tokenizer": str(folder)}), seed=0)
     inputs, _ = next(data.calibration.batches(4))
     assert model(**inputs).logits.shape == (4, 3)
 

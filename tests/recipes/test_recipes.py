@@ -19,7 +19,8 @@ from coprune.methods.registry import find_method, method_settings
 from coprune.models.hf import place_of
 from coprune.models.hubs import split_tag
 from coprune.models.registry import accepted_arguments
-from coprune.pipeline.jobs import open_both
+from coprune.pipeline.jobs import CalibratedJob, Job
+from coprune.pipeline.opening import open_both
 from coprune.pipeline.settings import check_settings
 from coprune.tracing.forward import check_takes
 from images import shrink, write_cifar, write_folders
@@ -148,7 +149,7 @@ def test_a_base_takes_its_data(monkeypatch, tmp_path, asked, path):
         shrink(monkeypatch, train=200, heldout=100)
         write_cifar(tmp_path, head)
         model, data, arguments = job.model, f"{head}:{tmp_path}", {"width": 2}
-    network, opened = open_both(model, data, weights=None, arguments=arguments, calibration=0, seed=0)
+    network, opened = open_both(Job(model=model, data=data, arguments=arguments), seed=0)
     inputs, _ = next(iter(opened.heldout.batches(4)))
     check_takes(network, inputs)
     assert opened.classes == {"cifar10": 10, "cifar100": 100, "sst5": 5, "mnli": 3}[head]
@@ -158,18 +159,14 @@ def test_a_base_takes_its_data(monkeypatch, tmp_path, asked, path):
 def test_the_imagenet_rows_take_folders(monkeypatch, tmp_path, name):
     pytest.importorskip("torchvision")
     root = write_folders(tmp_path / "imagenet")
-    network, opened = open_both(
-        f"torchvision:{name}", f"imagefolder:{root}@64", weights=None, arguments={}, calibration=6, seed=0
-    )
+    asked = {"data": f"imagefolder:{root}@64", "calibration": 6}
+    network, opened = open_both(CalibratedJob(model=f"torchvision:{name}", **asked), seed=0)
     inputs, _ = next(iter(opened.heldout.batches(2)))
     check_takes(network, inputs)
     # The published weights are not there without a network: one line that says so.
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", _offline)
     with pytest.raises(UserError, match="check the network"):
-        open_both(
-            f"torchvision:{name}@IMAGENET1K_V1", f"imagefolder:{root}@64",
-            weights=None, arguments={}, calibration=6, seed=0,
-        )  # fmt: skip
+        open_both(CalibratedJob(model=f"torchvision:{name}@IMAGENET1K_V1", **asked), seed=0)
 
 
 def _offline(*_, **__):

@@ -7,7 +7,7 @@ from torch import nn
 
 import tiny
 from coprune.training import Recipe, finetuning
-from coprune.training.defaults import is_transformer, suited, training
+from coprune.training.defaults import BaseRecipe, is_transformer, suited
 
 ENCODER = nn.TransformerEncoderLayer(8, 2)
 
@@ -44,14 +44,14 @@ def test_what_has_attention_is_a_transformer(model, does):
 
 def test_convolutional_networks_are_trained_as_ever():
     net = tiny.network("resnet20")
-    for recipe in (finetuning(epochs=2), training(), Recipe(epochs=1, lr=0.3)):
+    for recipe in (finetuning(epochs=2), BaseRecipe(), Recipe(epochs=1, lr=0.3)):
         assert suited(recipe, net, trained=True) == recipe
-    assert (training().lr, training().schedule, finetuning().lr) == (0.1, "onecycle", 0.02)
+    assert (BaseRecipe().lr, BaseRecipe().schedule, finetuning().lr) == (0.1, "onecycle", 0.02)
 
 
 @pytest.mark.parametrize(("trained", "lr"), [(True, 2e-5), (False, 3e-4)])
 def test_transformers_are_trained_with_adamw(trained, lr):
-    for recipe in (finetuning(epochs=2), training()):
+    for recipe in (finetuning(epochs=2), BaseRecipe()):
         found = suited(recipe, ENCODER, trained=trained)
         assert (found.optimizer, found.lr, found.schedule, found.warmup) == ("adamw", lr, "linear", 0.1)
         assert (found.weight_decay, found.clip, found.batch_size, found.unit_clip) == (0.01, 1.0, 32, 0.0)
@@ -66,4 +66,4 @@ def test_what_was_asked_for_stays():
     assert found.optimizer == "adamw"
     sgd = finetuning(epochs=1, optimizer="sgd")
     assert suited(sgd, ENCODER, trained=True) == sgd
-    assert suited(training(optimizer="adamw"), tiny.network("resnet20"), trained=False).lr == 1e-3
+    assert suited(BaseRecipe(optimizer="adamw"), tiny.network("resnet20"), trained=False).lr == 1e-3

@@ -40,38 +40,13 @@ def train(
     overwrite: o.Overwrite = False,
 ) -> None:
     """Train a base model and write it as a run folder."""
-    from coprune.bounds import Bounds
-    from coprune.cli.parsing import checked, model_arguments, validated
     from coprune.cli.terminal import say
-    from coprune.pipeline.train import TrainJob
+    from coprune.options import made
+    from coprune.pipeline.jobs import TrainJob
     from coprune.pipeline.train import train as run_train
-    from coprune.training.defaults import training
 
-    recipe = validated(
-        training,
-        epochs=checked(Annotated[int, Bounds(1, 100_000)], epochs, name="epochs"),
-        lr=lr,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=schedule,
-        warmup=warmup,
-        clip=clip,
-        weight_decay=weight_decay,
-        precision=precision,
-    )
-    job = validated(
-        TrainJob,
-        model=model,
-        data=data,
-        recipe=recipe,
-        seed=seed,
-        device=device,
-        threads=threads,
-        weights=str(weights) if weights else None,
-        tokenizer=tokenizer,
-        trust=trust,
-        arguments=model_arguments(in_channels, num_classes, width),
-    )
+    typed = locals()
+    job = made(TrainJob, {**typed, "weights": str(weights) if weights else None})
     command = " ".join(["coprune", *sys.argv[1:]])
     score = run_train(job, out=Path(out), resume=resume, overwrite=overwrite, command=command)
     say(f"top-1 {score.top1:.2%} on {score.samples:,} held-out samples · {out}")

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from coprune.errors import UserError, near_matches, refused, setting
+from coprune.errors import UserError, near_matches, setting
 from coprune.lazy import Registry
 from coprune.methods.base import Method
-from coprune.options import Options
+from coprune.options import Option, Options, options_of, valid
 
 METHODS: Registry[Method] = Registry(
     "method",
@@ -44,9 +42,45 @@ ELSEWHERE = {
     **dict.fromkeys(("ignored_layers", "ignore"), "skip"),
     **dict.fromkeys(("train_loader", "dataloader", "loader", "data"), "train"),
     **dict.fromkeys(("eval_loader", "test_loader", "test", "val_loader"), "eval"),
-    "batch_size": "train or eval, which come in batches",
 }
 """What other libraries call it → what it is called here."""
+
+
+class MethodOptions:
+    """Metadata of the field that holds a method's own settings: all methods' are options."""
+
+    def options(self) -> dict[str, Option]:
+        """See :class:`coprune.options.Spread`; the help says whose each is."""
+        found: dict[str, dict[str, list[str]]] = {}
+        kinds: dict[str, Any] = {}
+        for method in METHODS.values():
+            for option in options_of(method.settings).values():
+                found.setdefault(option.name, {}).setdefault(option.help, []).append(method.name)
+                kinds.setdefault(option.name, option.kind)
+        return {
+            name: Option(
+                name,
+                " ".join(f"{', '.join(owners)}: {help}" for help, owners in helps.items()),
+                kinds[name],
+                heading="A method's own",
+            )
+            for name, helps in found.items()
+        }
+
+    def made(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """See :class:`coprune.options.Spread`; not yet checked, since the method decides what it takes."""
+        return {name: values[name] for name in self.options() if values.get(name) is not None}
+
+
+def described() -> str:
+    """All methods in one sentence, by what they choose."""
+    by_kind: dict[str, list[str]] = {"channels": [], "attention heads": [], "all of them": []}
+    for name, method in METHODS.items():
+        heads, channels = "heads" in method.units, "inner" in method.units
+        by_kind["all of them" if heads and channels else "attention heads" if heads else "channels"].append(
+            name
+        )
+    return "; ".join(f"for {kind} {', '.join(names)}" for kind, names in by_kind.items())
 
 
 def method_settings(method: Method, given: Mapping[str, Any], *, others: Iterable[str] = ()) -> Options:
@@ -76,7 +110,4 @@ def method_settings(method: Method, given: Mapping[str, Any], *, others: Iterabl
             f"{setting(name)} is no argument, nor an option of method '{method.name}'; "
             f"{near_matches(name, {*known, *beside})}"
         )
-    try:
-        return method.settings(**given)
-    except ValidationError as cause:
-        raise refused(cause) from cause
+    return valid(method.settings, given)

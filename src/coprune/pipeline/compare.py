@@ -28,6 +28,7 @@ from coprune.measure import NotFiniteError, count_macs, count_params, evaluate
 from coprune.methods.base import Method
 from coprune.models.canonicalize import canonicalize
 from coprune.models.copies import copied
+from coprune.options import Options
 from coprune.pipeline.checks import check_base, check_calibration, check_trainings
 from coprune.pipeline.compare_job import (
     KNEE,
@@ -41,7 +42,7 @@ from coprune.pipeline.comparison import BaseFigures, Comparison, Row
 from coprune.pipeline.context import Context
 from coprune.pipeline.divergence import measured_for
 from coprune.pipeline.environment import pick_device, set_up, versions
-from coprune.pipeline.jobs import open_both
+from coprune.pipeline.opening import open_both
 from coprune.pipeline.removable import Scope
 from coprune.pipeline.run import Begun, run
 from coprune.pipeline.run_folder import RunFolder
@@ -50,7 +51,7 @@ from coprune.progress import track
 from coprune.report import write_compare
 from coprune.training import DivergedError
 
-Methods = Mapping[str, tuple[Method, BaseModel]]
+Methods = Mapping[str, tuple[Method, Options]]
 Key = tuple[float | str, str, str]
 """Budget, method and recovery of a row."""
 
@@ -89,17 +90,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
 
 
 def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
-    model, data = open_both(
-        job.model,
-        job.data,
-        weights=job.weights,
-        arguments=job.arguments,
-        calibration=job.calibration,
-        seed=seed,
-        trust=job.trust,
-        tokenizer=job.tokenizer,
-        validation=job.validation,
-    )
+    model, data = open_both(job, seed=seed)
     return canonicalize(model), data
 
 

@@ -1,84 +1,118 @@
-"""What ``coprune compare`` can be asked for, and what of it cannot be done."""
+"""What ``coprune compare`` can be asked for, and what of it cannot be done. Knows nothing of torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-from torch import nn
+from pydantic import Field
 
-from coprune.bounds import Block, Bounds, Calibration, Positive, Seed, Threads
-from coprune.errors import UserError
+from coprune.bounds import Bounds, Positive, Seed
+from coprune.errors import UserError, setting
 from coprune.methods.base import Method
-from coprune.methods.registry import find_method, method_settings
-from coprune.pipeline.environment import pick_device
-from coprune.pipeline.removable import UnitWord, kinds_asked
-from coprune.recovery import RECOVERIES
-from coprune.training import Recipe
+from coprune.methods.registry import MethodOptions, find_method, method_settings
+from coprune.options import Nested, Options, valid
+from coprune.pipeline.jobs import CalibratedJob
+from coprune.pipeline.settings import FINETUNE, Machine, Units, finetune_recipe, kinds_asked
+from coprune.recovery.names import RECOVERIES, How
 from coprune.training.defaults import suited
+from coprune.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
 
 KNEE = "knee"
 
+Level = Annotated[float | str, Bounds(0, 1, above=True, words=(KNEE,))]
+"""A share to keep, or the knee."""
 
-class CompareJob(BaseModel):
+
+class Levels(Options, title="What to keep"):
+    """The budgets that methods are compared at."""
+
+    keep_macs: tuple[Level, ...] | None = Field(
+        None, description="Shares of the MACs and/or knee, separated by commas; 0.5 by default."
+    )
+    keep_heads: tuple[Level, ...] | None = Field(
+        None, description="Instead: shares of all attention heads and/or knee; nothing else goes."
+    )
+
+
+def _levels(given: dict[str, Any], _: Mapping[str, Any]) -> tuple[float | str, ...]:
+    levels = valid(Levels, given)
+    if levels.keep_macs is not None and levels.keep_heads is not None:
+        raise UserError(f"give {setting('keep_macs')} or {setting('keep_heads')}, not both")
+    found = levels.keep_macs if levels.keep_heads is None else levels.keep_heads
+    return (0.5,) if found is None else found
+
+
+def _recipe(given: dict[str, Any], values: Mapping[str, Any]) -> Recipe:
+    rates = values.get("finetune_lr")
+    if rates is not None and not rates:
+        raise UserError(
+            f"{setting('finetune_lr')} names no learning rate; e.g. {setting('finetune_lr', 0.02)}"
+        )
+    return finetune_recipe(**given, lr=rates[0] if rates else None)
+
+
+class CompareJob(CalibratedJob, Units, Machine, title="Comparison"):
     """Everything ``coprune compare`` can be asked for, but where to write.
 
     Attributes:
         methods: names; the first one with a knee decides the MACs of the ``knee`` budget.
-        budget_of: what the budgets are shares of: the ``macs``, or the attention ``heads``, and then
-            nothing else is removed.
-        options: settings of the methods that have them, by option name.
-        budgets: shares of the MACs, or ``knee``.
-        seed: the first.
-        seeds: how many; seed s draws its own calibration samples and training order.
-        recoveries: each row is made once with each of them.
+        budget_of: what the budgets are shares of; of ``heads``, nothing else is removed.
+        seed: the first; seed s draws its own calibration samples and training order.
         allocation: ``auto``: each method shares a budget out in its own way. ``uniform``: every group
             keeps the same share, whatever the method: the choices alone are compared.
-        finetune: 0 epochs for none.
-        finetune_rates: learning rates, all tried with the first seed: each method, budget and recovery
-            gets the one with the best calibration accuracy, and keeps it for the other seeds. Empty:
-            that of ``finetune``.
-        force: go on where figures cannot mean anything.
-        units, only, round_to: as for ``coprune prune``, the same for every method.
+        finetune_rates: all tried with the first seed: each method, budget and recovery gets the one with the
+            best calibration accuracy, and keeps it for the other seeds. Empty: that of ``finetune``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    data: str
-    methods: tuple[str, ...]
-    budgets: tuple[float | str, ...]
-    budget_of: Literal["macs", "heads"] = "macs"
-    options: Mapping[str, Any] = {}
+    methods: tuple[str, ...] = Field(
+        ("complementary", "cosep", "random", "magnitude", "bn_scale", "fpgm", "taylor"),
+        description="Methods, separated by commas.",
+    )
+    budgets: Annotated[tuple[float | str, ...], Nested(Levels, make=_levels)]
+    budget_of: Annotated[
+        Literal["macs", "heads"],
+        Nested(Levels, make=lambda given, _: "heads" if "keep_heads" in given else "macs"),
+    ] = "macs"
+    options: Annotated[Mapping[str, Any], MethodOptions()] = {}
     seed: Seed = 0
-    seeds: Annotated[int, Bounds(1, 1000)] = 3
-    recoveries: tuple[str, ...] = ("least-squares",)
-    allocation: Literal["auto", "uniform"] = "auto"
-    finetune: Recipe = Recipe(epochs=0)
-    finetune_rates: tuple[Positive, ...] = ()
-    weights: str | None = None
-    tokenizer: str | None = None
-    arguments: Mapping[str, Any] = {}
-    calibration: Calibration = 2000
-    validation: str | None = None
-    trust: bool = False
-    force: bool = False
-    units: tuple[UnitWord, ...] = ()
-    skip: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    round_to: Block = 1
-    device: str = "auto"
-    threads: Threads | None = None
+    seeds: Annotated[int, Bounds(1, 1000)] = Field(3, description="How many seeds.")
+    recoveries: tuple[How, ...] = Field(
+        ("least-squares",),
+        description="least-squares, reconstruction, channel-least-squares, bn, none, separated by commas.",
+        json_schema_extra={"option": "recovery"},
+    )
+    allocation: Literal["auto", "uniform"] = Field(
+        "auto", description="Share out a budget: auto (each method's own way) or uniform for all."
+    )
+    finetune: Annotated[
+        Recipe,
+        replace(FINETUNE, fields={k: v for k, v in FINETUNE.fields.items() if k != "lr"}, make=_recipe),
+    ] = Recipe(epochs=0)
+    finetune_rates: tuple[Positive, ...] = Field(
+        (),
+        description="Highest learning rate; of several, each method takes its best on calibration data.",
+        json_schema_extra={"option": "finetune_lr"},
+    )
+
+    def check(self, out: Path, *, resume: bool, overwrite: bool) -> None:
+        """See :meth:`coprune.pipeline.jobs.Job.check`."""
+        check_job(self)
+        super().check(out, resume=resume, overwrite=overwrite)
 
 
-def _settings(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
+def _settings(job: CompareJob) -> dict[str, tuple[Method, Options]]:
     """Each method with its settings; an option must belong to at least one of them."""
     methods = {name: find_method(name) for name in job.methods}
     known = {field for m in methods.values() for field in m.settings.model_fields}
     for option in job.options:
         if option not in known:
-            raise UserError(f"--{option.replace('_', '-')} is no option of {', '.join(job.methods)}")
+            raise UserError(f"{setting(option)} is no option of {', '.join(job.methods)}")
     return {
         name: (
             method,
@@ -90,37 +124,26 @@ def _settings(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
     }
 
 
-def check_job(job: CompareJob) -> dict[str, tuple[Method, BaseModel]]:
+def check_job(job: CompareJob) -> dict[str, tuple[Method, Options]]:
     """Refuse what cannot be compared, before anything is loaded.
 
     Raises:
         UserError: unknown names, budgets outside (0, 1], a knee that no method has.
     """
     methods = _settings(job)
-    if not methods:
-        raise UserError("--methods names none; e.g. --methods cosep,magnitude,random")
-    if len(methods) < len(job.methods):
-        raise UserError("--methods names a method twice")
-    for budget in job.budgets:
-        if budget == KNEE:
-            if not any(m.has_knee for m, _ in methods.values()):
-                raise UserError(f"--keep-{job.budget_of} knee needs a method with a knee, such as cosep")
-        elif isinstance(budget, str) or not 0 < budget <= 1:
-            raise UserError(f"--keep-{job.budget_of} {budget}: shares in (0, 1], or knee")
-    if not job.budgets:
-        raise UserError(f"--keep-{job.budget_of} names no budget; e.g. --keep-{job.budget_of} 0.5,0.25")
-    common_kinds(job, methods)
-    for option, names in ((f"--keep-{job.budget_of}", job.budgets), ("--recovery", job.recoveries)):
+    budget = f"keep_{job.budget_of}"
+    for option, names, known in (
+        ("methods", job.methods, "e.g. cosep,magnitude,random"),
+        (budget, job.budgets, "e.g. 0.5,0.25"),
+        ("recovery", job.recoveries, f"known: {', '.join(RECOVERIES)}"),
+    ):
+        if not names:
+            raise UserError(f"{setting(option)} names none; {known}")
         if len(set(names)) < len(names):
-            raise UserError(f"{option} {','.join(map(str, names))} names one twice")
-    if not job.recoveries:
-        raise UserError(f"--recovery names none; known: {', '.join(RECOVERIES)}")
-    for recovery in job.recoveries:
-        if recovery not in RECOVERIES:
-            raise UserError(f"--recovery {recovery}: known are {', '.join(RECOVERIES)}")
-    if job.seeds < 1:
-        raise UserError(f"--seeds {job.seeds}: at least one")
-    pick_device(job.device)
+            raise UserError(f"{setting(option, tuple(map(str, names)))} names one twice")
+    if KNEE in job.budgets and not any(method.has_knee for method, _ in methods.values()):
+        raise UserError(f"{setting(budget, KNEE)} needs a method with a knee, such as cosep")
+    common_kinds(job, methods)
     return methods
 
 
@@ -130,7 +153,7 @@ def trained_as_suits(job: CompareJob, model: nn.Module) -> CompareJob:
     return job.model_copy(update={"finetune": recipe, "finetune_rates": job.finetune_rates or (recipe.lr,)})
 
 
-def common_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, BaseModel]]) -> tuple[str, ...]:
+def common_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, Options]]) -> tuple[str, ...]:
     """What all of the methods can remove, so that they are compared on the same units."""
     asked = kinds_asked(("heads",) if job.budget_of == "heads" else job.units)
     offered = offered_kinds(job, methods)
@@ -149,7 +172,7 @@ def common_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, BaseModel]
     return found
 
 
-def offered_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, BaseModel]]) -> tuple[str, ...]:
+def offered_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, Options]]) -> tuple[str, ...]:
     """What all of the methods could be asked to remove; of a budget of heads only they."""
     first, *others = (m.units for m, _ in methods.values())
     every = tuple(kind for kind in first if all(kind in units for units in others))

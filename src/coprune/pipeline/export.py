@@ -16,7 +16,7 @@ from coprune.export.check import SIZES
 from coprune.files import check_replaceable, write_bytes
 from coprune.folders import check_idle
 from coprune.memory import check_shape
-from coprune.pipeline.jobs import open_data
+from coprune.pipeline.opening import open_data
 from coprune.store import load
 from coprune.store.model import describe
 from coprune.tracing.forward import READS, Inputs, check_takes, part_of, samples_in

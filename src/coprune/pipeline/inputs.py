@@ -7,14 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from coprune.data.names import check_known as check_data
 from coprune.errors import UserError, setting
-
-_MODELS = ("model", "teacher")
-_DATA = ("data", "validation")
-_PLACES = ("weights", "plan", "tokenizer", "profile")
+from coprune.models.names import check_known as check_model
+from coprune.options import Options
 
 _job_file: ContextVar[Path | None] = ContextVar("job_file", default=None)
 
@@ -29,12 +28,53 @@ def described_in(job_file: Path) -> Iterator[None]:
         _job_file.reset(token)
 
 
-def check_apart(out: Path, job: Any) -> None:
+def check_there(job: Options) -> None:
+    """Refuse names of data and models that are none, and files that are missing.
+
+    Raises:
+        UserError: with near matches.
+    """
+    for read in sorted(_reads(job), key=lambda read: read.reads != "data"):
+        if read.reads == "model":
+            check_model(read.value)
+        elif read.reads == "data" and not (read.name == "validation" and _is_number(read.value)):
+            check_data(read.value)
+            kind, _, where = read.value.partition(":")
+            if where and kind in ("npz", "tsv") and not Path(where).expanduser().exists():
+                raise UserError(f"{read.value}: no such file: {where}")
+        elif read.kind and not Path(read.value).exists():
+            raise UserError(f"{read.value}: no such {read.kind}")
+
+
+def _is_number(validation: str) -> bool:
+    return validation == "none" or validation.isdecimal()
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One input: the option and its value, what it names, and what kind of file must be there."""
+
+    name: str
+    value: str
+    reads: str
+    kind: str
+
+
+def _reads(job: Options) -> Iterator[_Read]:
+    for name, field in type(job).model_fields.items():
+        value, extra = getattr(job, name), field.json_schema_extra
+        if isinstance(value, Options):
+            yield from _reads(value)
+        elif value and isinstance(extra, dict) and "reads" in extra:
+            yield _Read(name, str(value), str(extra["reads"]), str(extra.get("kind", "")))
+
+
+def check_apart(out: Path, job: Options) -> None:
     """Refuse an output folder that is, or holds, what a job reads.
 
     Args:
         out: the folder.
-        job: a value with the fields of the commands' options; those of its ``settings`` count, too.
+        job: what was asked for.
 
     Raises:
         UserError: names the input.
@@ -48,21 +88,19 @@ def check_apart(out: Path, job: Any) -> None:
                     raise UserError(f"{out}: {verb} an input ({named}); choose another --out")
 
 
-def _inputs(job: Any) -> Iterator[tuple[str, Path]]:
+def _inputs(job: Options) -> Iterator[tuple[str, Path]]:
     """Every input in words, and the files and folders that it stands for."""
     file = _job_file.get()
     if file is not None:
         yield f"the job file {file}", file
-    for source in (job, getattr(job, "settings", None)):
-        for kind, reads in ((_MODELS, _of_model), (_DATA, _of_data), (_PLACES, _itself)):
-            for field in kind:
-                value = getattr(source, field, None)
-                for place in reads(str(value)) if value else ():
-                    if place.exists():
-                        yield setting(field, value), place
-                        for entry in place.iterdir() if place.is_dir() else ():
-                            if entry.is_symlink():  # as in a hub's cache
-                                yield setting(field, value), entry
+    places = {"model": _of_model, "data": _of_data, "path": _itself}
+    for read in _reads(job):
+        for place in places[read.reads](read.value):
+            if place.exists():
+                yield setting(read.name, read.value), place
+                for entry in place.iterdir() if place.is_dir() else ():
+                    if entry.is_symlink():  # as in a hub's cache
+                        yield setting(read.name, read.value), entry
 
 
 def _itself(value: str) -> Iterator[Path]:

@@ -1,116 +1,148 @@
-"""A pruning job by names, as the command line and job files describe it."""
+"""What the commands that write a run folder can be asked for. Knows nothing of torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-from torch import nn
+from pydantic import Field
 
-from coprune.bounds import Calibration
-from coprune.data import DataSet, load_data
-from coprune.data.names import is_text
-from coprune.distributed.collectives import check_same, first_goes_ahead
-from coprune.errors import UserError, setting
-from coprune.models.hf import label_names, tokenizer_of
-from coprune.pipeline.settings import PruneSettings
-from coprune.store import open_model
-from coprune.store.model import weights_fingerprint
+from coprune.bounds import Calibration, Channels, Classes
+from coprune.options import DATA, MODEL, PATH, Nested, Options, valid
+from coprune.pipeline.inputs import check_there
+from coprune.pipeline.run_folder import check_out
+from coprune.pipeline.settings import Machine, PruneSettings, Timing, check_settings
+from coprune.training.defaults import BaseRecipe
+from coprune.training.recipe import Recipe
 
 
-class PruneJob(BaseModel):
+class Shape(Options, title="The model"):
+    """Arguments of a network's factory."""
+
+    in_channels: Channels | None = Field(None, description="Image channels; the data's by default.")
+    num_classes: Classes | None = Field(None, description="Classes; the data's by default.")
+    width: Channels | None = Field(None, description="Channels of the first stage.")
+
+
+_SHAPE = Nested(Shape, make=lambda given, _: valid(Shape, given).model_dump(exclude_none=True))
+
+
+_TRAINING = (
+    "epochs", "lr", "batch_size", "optimizer", "schedule", "warmup", "clip", "weight_decay", "precision",
+)  # fmt: skip
+
+
+class Job(Options, title="The model"):
+    """What every job reads."""
+
+    model: str = Field(
+        description="coprune:NET, coprune:NET@DATA (trained), torchvision:, timm:, pytorchcv: or hf:NAME, "
+        "python:module:factory, or a run folder.",
+        json_schema_extra=MODEL,
+    )
+    data: str = Field(
+        description="fashion-mnist[:ROOT], fashion-mnist-sample, cifar10[:ROOT], cifar100[:ROOT], "
+        "imagefolder:ROOT[@SIZE], npz:FILE; texts: tsv:FILE, sst5:ROOT, mnli:ROOT, mnli-mm:ROOT, "
+        "hf:NAME[:CONFIG].",
+        json_schema_extra=DATA,
+    )
+    weights: str | None = Field(
+        None,
+        description="safetensors, or a .pt/.pth state dict.",
+        json_schema_extra={**PATH, "kind": "weights file"},
+    )
+    tokenizer: str | None = Field(
+        None,
+        description="Texts: folder or id of a tokenizer; the model's by default.",
+        json_schema_extra={"reads": "path"},
+    )
+    arguments: Annotated[Mapping[str, Any], _SHAPE] = {}
+    trust: bool = Field(
+        False, description="Run the python: factory that the run folder given as --model names."
+    )
+
+    def set_aside(self) -> dict[str, Any]:
+        """Samples that are taken out of the data, as :func:`coprune.data.load_data` is asked for them."""
+        return {"calibration": 0, "validation": None}
+
+    def check(self, out: Path, *, resume: bool, overwrite: bool) -> None:
+        """Refuse, before torch is loaded and anything is touched, what can be refused.
+
+        Args:
+            out: the folder to write.
+            resume, overwrite: see :func:`coprune.pipeline.run_folder.claim`.
+
+        Raises:
+            UserError: options that contradict each other, unknown names, a folder that is taken.
+        """
+        check_there(self)
+        check_out(out, self, resume=resume, overwrite=overwrite)
+
+
+class CalibratedJob(Job, title="The data"):
+    """A job that decides by samples that are set aside."""
+
+    calibration: Calibration = Field(
+        2000, description="Training samples set aside for statistics and decisions."
+    )
+    validation: str | None = Field(
+        None,
+        description="What judges --max-drop, the knee and training: other data (its held-out part), a number "
+        "of samples taken out of the held-out part, or none; the data's own validation part by default.",
+        json_schema_extra=DATA,
+    )
+
+    def set_aside(self) -> dict[str, Any]:
+        """See :meth:`Job.set_aside`."""
+        return {"calibration": self.calibration, "validation": self.validation}
+
+
+class PruneJob(CalibratedJob):
     """Everything ``coprune prune`` can be asked for, but where to write."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    data: str
-    weights: str | None = None
-    tokenizer: str | None = None
-    arguments: Mapping[str, Any] = {}
-    calibration: Calibration = 2000
-    validation: str | None = None
-    trust: bool = False
     settings: PruneSettings = PruneSettings()
 
-
-def open_data(
-    data: str,
-    *,
-    calibration: int,
-    seed: int,
-    model: str,
-    tokenizer: str | None = None,
-    validation: str | None = None,
-) -> DataSet:
-    """The named data; texts as the named model reads them, labels in the order of its classes.
-
-    Raises:
-        UserError: see :func:`coprune.data.load_data`.
-    """
-    with first_goes_ahead():
-        if not is_text(data):
-            if tokenizer is not None:
-                raise UserError(f"{setting('tokenizer', tokenizer)} is for texts, and {data} holds images")
-            return load_data(data, calibration=calibration, seed=seed, validation=validation)
-        return load_data(
-            data,
-            calibration=calibration,
-            seed=seed,
-            tokenizer=tokenizer or tokenizer_of(model),
-            class_order=label_names(model),
-            validation=validation,
-        )
+    def check(self, out: Path, *, resume: bool, overwrite: bool) -> None:
+        """See :meth:`Job.check`."""
+        check_settings(self.settings)
+        super().check(out, resume=resume, overwrite=overwrite)
 
 
-def offered_by(data: DataSet) -> dict[str, int]:
-    """What the data suggests for a model's arguments."""
-    classes = {"num_classes": data.classes}
-    return classes if data.is_text else {"in_channels": data.input_shape[0], **classes}
+class TrainJob(Job, Machine):
+    """Everything ``coprune train`` can be asked for, but where to write."""
+
+    recipe: Annotated[Recipe, Nested(BaseRecipe, fields=dict.fromkeys(_TRAINING, ""))]
 
 
-def open_both(
-    model: str,
-    data: str,
-    *,
-    weights: str | None,
-    arguments: Mapping[str, Any],
-    calibration: int,
-    seed: int,
-    trust: bool = False,
-    tokenizer: str | None = None,
-    validation: str | None = None,
-) -> tuple[nn.Module, DataSet]:
-    """The named data, and the named model made to fit it.
+class RecoverJob(CalibratedJob, Timing, Machine):
+    """Everything ``coprune recover`` can be asked for, but where to write."""
 
-    Args:
-        model: see :func:`coprune.store.open_model`.
-        data: see :func:`coprune.data.load_data`.
-        weights: a file to load into the model.
-        arguments: the model's, as typed.
-        calibration: samples set aside.
-        seed: which, and of the head that a checkpoint lacks.
-        trust: run the factory that a run folder names.
-        tokenizer: for texts, a folder or hub id; that of the model when not given.
-        validation: what judges.
-
-    Raises:
-        UserError: see :func:`coprune.data.load_data` and :func:`coprune.store.open_model`.
-    """
-    loaded = open_data(
-        data, calibration=calibration, seed=seed, model=model, tokenizer=tokenizer, validation=validation
+    model: str = Field(
+        description="The pruned model: a run folder or python:module:factory.", json_schema_extra=MODEL
     )
-    with first_goes_ahead():
-        network = open_model(
-            model,
-            weights=Path(weights) if weights else None,
-            arguments=arguments,
-            offered=offered_by(loaded),
-            trust=trust,
-            seed=seed,
-        )
-    check_same(network, weights_fingerprint, what="model")
-    check_same(loaded, lambda data: data.fingerprint, what="data set")
-    return network, loaded
+    teacher: str = Field(
+        description="The unpruned model, under any name that --model takes.", json_schema_extra=MODEL
+    )
+    plan: str | None = Field(
+        None,
+        description="The plan that cut it; else that of its folder, else found by the channels' behaviour.",
+        json_schema_extra={**PATH, "kind": "plan"},
+    )
+    recovery: Literal["least-squares", "reconstruction", "channel-least-squares", "bn"] = Field(
+        "least-squares", description="least-squares, reconstruction, channel-least-squares or bn."
+    )
+
+    @property
+    def of_teacher(self) -> CalibratedJob:
+        """What is read of the unpruned model."""
+        asked = self.model_dump(include={"data", "calibration", "validation", "trust", "tokenizer"})
+        return CalibratedJob(model=self.teacher, **asked)
+
+
+class Writing(Options, title="What is written"):
+    """Where a run goes."""
+
+    out: Path = Field(description="Folder to write.")
+    resume: bool = Field(False, description="Continue an interrupted run.")
+    overwrite: bool = Field(False, description="Replace an existing run folder.")

@@ -23,7 +23,7 @@ from coprune.measure import (
 from coprune.measure.memory import check_batches
 from coprune.memory import check_shape
 from coprune.pipeline.environment import pick_device, set_up
-from coprune.pipeline.jobs import open_data
+from coprune.pipeline.opening import open_data
 from coprune.plan import Plan
 from coprune.report import formatting as words
 from coprune.report import write as write_page

@@ -21,9 +21,10 @@ from coprune.models.hf import fresh_parameters
 from coprune.pipeline.checks import check_base, check_calibration
 from coprune.pipeline.divergence import measured_for
 from coprune.pipeline.finetune import finetuned
-from coprune.pipeline.jobs import PruneJob, open_both
+from coprune.pipeline.jobs import PruneJob
 from coprune.pipeline.judging import more_lost, notes_on
 from coprune.pipeline.layerwise import prune_layer_by_layer
+from coprune.pipeline.opening import open_both
 from coprune.pipeline.outcome import Outcome, is_written
 from coprune.pipeline.pruning import Pruning
 from coprune.pipeline.record import Record
@@ -68,17 +69,7 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
     """
 
     def begin(job: PruneJob) -> Begun[Path]:
-        model, data = open_both(
-            job.model,
-            job.data,
-            weights=job.weights,
-            arguments=job.arguments,
-            calibration=job.calibration,
-            seed=job.settings.seed,
-            trust=job.trust,
-            tokenizer=job.tokenizer,
-            validation=job.validation,
-        )
+        model, data = open_both(job, seed=job.settings.seed)
         pruning = Pruning.of(model, data, job.settings)
 
         def work(folder: RunFolder) -> Path:

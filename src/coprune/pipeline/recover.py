@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from coprune.bounds import Batch, Calibration, Seed, Threads
 from coprune.data import split_source
 from coprune.distributed.collectives import check_same, first_goes_ahead
 from coprune.errors import UserError
@@ -21,8 +17,9 @@ from coprune.models.copies import copied
 from coprune.pipeline.checks import check_calibration
 from coprune.pipeline.context import Context
 from coprune.pipeline.environment import pick_device, set_up
-from coprune.pipeline.jobs import offered_by, open_both
+from coprune.pipeline.jobs import RecoverJob
 from coprune.pipeline.judging import judging_of
+from coprune.pipeline.opening import offered_by, open_both
 from coprune.pipeline.outcome import Outcome
 from coprune.pipeline.record import Record
 from coprune.pipeline.run import Begun, run
@@ -36,36 +33,6 @@ from coprune.store.model import weights_fingerprint
 from coprune.tracing.forward import check_takes
 
 _JUDGING = 1 / 8
-
-
-class RecoverJob(BaseModel):
-    """Everything ``coprune recover`` can be asked for, but where to write.
-
-    Attributes:
-        model: the pruned model.
-        teacher: the unpruned one.
-        plan: the plan that cut it; that of the model's folder, or found by the channels' behaviour,
-            when it is not given.
-        recovery: ``least-squares``, ``reconstruction``, ``channel-least-squares``, or ``bn``, which needs not
-            know what was cut.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    teacher: str
-    data: str
-    plan: str | None = None
-    recovery: Literal["least-squares", "reconstruction", "channel-least-squares", "bn"] = "least-squares"
-    weights: str | None = None
-    arguments: Mapping[str, Any] = {}
-    calibration: Calibration = 2000
-    validation: str | None = None
-    trust: bool = False
-    latency_batches: tuple[Batch, ...] = (1, 32)
-    seed: Seed = 0
-    device: str = "auto"
-    threads: Threads | None = None
 
 
 @dataclass(frozen=True)
@@ -113,16 +80,7 @@ def _opened(job: RecoverJob) -> _Recovery:
     """Load both models and the data, and find out what was cut."""
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=job.seed)
-    teacher, data = open_both(
-        job.teacher,
-        job.data,
-        weights=None,
-        arguments={},
-        calibration=job.calibration,
-        seed=job.seed,
-        trust=job.trust,
-        validation=job.validation,
-    )
+    teacher, data = open_both(job.of_teacher, seed=job.seed)
     with first_goes_ahead():
         model = open_model(
             job.model,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -13,18 +12,13 @@ from coprune.data.subsample import spread_batches
 from coprune.errors import UserError, setting
 from coprune.groups import Units, find_units
 from coprune.groups.channels import run_for_some
+from coprune.pipeline.settings import DEFAULT_KINDS
 from coprune.plan import Skipped
 from coprune.surgery import sound
 from coprune.tracing.forward import Inputs, moved, taking
 
-DEFAULT_KINDS = ("inner", "heads", "neurons")
-"""Kinds of groups that are removed unless the user says otherwise."""
-
 KINDS = (*DEFAULT_KINDS, "coupled")
 """Kinds of groups that can be removed."""
-
-UnitWord = Literal["channels", "inner", "coupled", "heads", "neurons"]
-"""What a user may ask for; ``channels`` are inner ones."""
 
 _FEW = 8  # samples of a pass that shows which layers run
 
@@ -44,11 +38,6 @@ class Scope:
     offered: Sequence[str] = KINDS
     skip: Sequence[str] = ()
     only: Sequence[str] = ()
-
-
-def kinds_asked(units: Sequence[str]) -> tuple[str, ...]:
-    """Kinds of groups that a user's words stand for; without any, the default ones."""
-    return tuple("inner" if unit == "channels" else unit for unit in units) or DEFAULT_KINDS
 
 
 def removable(model: nn.Module, example: Inputs, source: Source, scope: Scope) -> tuple[Units, str]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel
+from coprune.pipeline.jobs import Job
+from coprune.pipeline.run_folder import RunFolder, claim
 
-from coprune.pipeline.run_folder import RunFolder, check_out, claim
-
-J = TypeVar("J", bound=BaseModel)
+J = TypeVar("J", bound=Job)
 T = TypeVar("T")
 
 
@@ -25,7 +24,7 @@ class Begun(Generic[T]):
         finished: what a run comes to that was whole already.
     """
 
-    job: BaseModel
+    job: Job
     work: Callable[[RunFolder], T]
     finished: Callable[[], T]
 
@@ -52,7 +51,7 @@ def run(
     Raises:
         UserError: anything that the user can mend.
     """
-    check_out(out, job, resume=resume, overwrite=overwrite)
+    job.check(out, resume=resume, overwrite=overwrite)
     begun = begin(job)
     asked = {command: begun.job.model_dump(mode="json")}
     folder = claim(out, job=asked, resume=resume, overwrite=overwrite)

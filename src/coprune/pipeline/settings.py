@@ -1,78 +1,193 @@
-"""Everything a pruning run can be asked for, model and data apart."""
+"""Everything a pruning run can be asked for, model and data apart. Knows nothing of torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import nn
+from pydantic import Field, ValidationError
 
-from coprune.bounds import Batch, Block, Positive, Seed, Threads
-from coprune.budget.counts import Budget
+from coprune.bounds import Batch, Block, Device, Positive, Seed, Threads
+from coprune.budget.request import Budget
 from coprune.errors import UserError, refused, setting
 from coprune.methods.base import Method
-from coprune.pipeline.removable import UnitWord, kinds_asked
-from coprune.recovery import How
-from coprune.training import Recipe, finetuning
-from coprune.training.defaults import asked, suited
+from coprune.methods.registry import MethodOptions, find_method, method_settings
+from coprune.options import PATH, Nested, Options
+from coprune.recovery.names import How
+from coprune.training.defaults import asked, finetuning, suited
+from coprune.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DEFAULT_KINDS = ("inner", "heads", "neurons")
+"""Kinds of groups that are removed when nobody says which."""
+
+UnitWord = Literal["channels", "inner", "coupled", "heads", "neurons"]
 
 _COSEP = {
     "epochs": 2, "fraction": 0.25, "lr": 0.01, "schedule": "step", "step_epochs": 1, "step_factor": 0.5
 }  # fmt: skip
 
-
 BETWEEN = asked(_COSEP)
 """CoSeP's fine-tuning after each layer on CIFAR (arXiv 2505.13225)."""
 
+_SHARED = ("batch_size", "distill", "match", "precision")
+"""Settings of all trainings of a run, so that their names do not say which."""
 
-class PruneSettings(BaseModel):
-    """Everything that decides what a pruning run does, model and data apart.
+_NAMES = Nested(Recipe, "finetune_", _SHARED), Nested(Recipe, "between_", _SHARED)
 
-    Attributes:
-        method: name of the selection method.
-        options: the method's own settings.
-        budget: what to keep; empty: the method's knee.
-        allocation: how a budget is shared out: the same share of every group (``uniform``), in
-            ``knee`` proportion, or by ``measured`` sensitivity; ``auto`` is the method's own way.
-        schedule: ``oneshot``, or ``layerwise``: select, cut and train layer after layer.
-        between: training after each layer of the layerwise schedule.
-        recovery: without labels: ``least-squares``, ``reconstruction`` (least squares, then all layers
-            together: better and slower), ``channel-least-squares`` (each layer by itself), ``bn`` or
-            ``none``; ``auto`` is the method's own, or ``bn`` after a layerwise schedule, which has trained.
-        finetune: training at the end; 0 epochs for none.
-        units: kinds of units to remove: ``inner`` (or ``channels``), ``coupled``, ``heads``,
-            ``neurons``; empty: all but ``coupled`` that the method can choose from. ``keep_heads``
-            removes heads only.
-        skip: layers to leave alone.
-        only: layers whose groups may be pruned, and nothing else; empty: all.
-        round_to: groups keep multiples of so many units, or all.
-        latency: how to measure it.
-        profile: a folder of statistics to reuse.
-        force: go on where the figures cannot mean anything, with a note.
+
+def finetune_recipe(*, layerwise: bool = False, **values: Any) -> Recipe:
+    """The training at the end, from what the user gave; messages name what was given.
+
+    Args:
+        layerwise: whether there is training between the cuts too.
+        values: of :func:`coprune.training.finetuning`; None: not given.
+
+    Raises:
+        UserError: a value out of range, or one that nothing is done with.
     """
+    named = _NAMES[0].name
+    try:
+        recipe = finetuning(**values)
+    except ValidationError as cause:
+        raise refused(cause, named=named) from cause
+    if not recipe.epochs:
+        used = {"epochs"} | ({"batch_size", "precision"} if layerwise else set())
+        _check_unused({named(k): v for k, v in values.items() if k not in used}, setting("finetune_epochs"))
+    return recipe
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: str = "complementary"
-    options: Mapping[str, Any] = Field(default_factory=dict)
+def between_recipe(*, layerwise: bool, **values: Any) -> Recipe:
+    """The training after each layer, from what the user gave; see :func:`finetune_recipe`.
+
+    Args:
+        layerwise: whether it takes place.
+        values: fields of :class:`~coprune.training.Recipe`; None: not given.
+
+    Raises:
+        UserError: a value out of range, or one that nothing is done with.
+    """
+    named = _NAMES[1].name
+    try:
+        recipe = asked(_COSEP, **values)
+    except ValidationError as cause:
+        raise refused(cause, named=named) from cause
+    if not layerwise:
+        own = {named(k): v for k, v in values.items() if k not in _SHARED}
+        _check_unused(own, setting("schedule", "layerwise"))
+    return recipe
+
+
+def _check_unused(values: Mapping[str, Any], needs: str) -> None:
+    for name, value in values.items():
+        if value is not None:
+            raise UserError(
+                f"{setting(name, value)} is of a training that was not asked for; it needs {needs}"
+            )
+
+
+def _layerwise(values: Mapping[str, Any]) -> bool:
+    return values.get("schedule") == "layerwise"
+
+
+FINETUNE = Nested(
+    Recipe,
+    "finetune_",
+    _SHARED,
+    {
+        "epochs": "Epochs of training at the end; 0 by default.",
+        "images": "",
+        "lr": "Highest learning rate; 0.02 by default, 2e-5 of transformers.",
+        "optimizer": "",
+        "schedule": "cosine, linear, onecycle, step or constant; cosine by default, linear of transformers.",
+        **dict.fromkeys(("warmup", "weight_decay", "clip", "unit_clip", *_SHARED), ""),
+    },
+    lambda given, values: finetune_recipe(layerwise=_layerwise(values), **given),
+)
+"""Of the training at the end."""
+
+_BETWEEN = Nested(
+    Recipe,
+    "between_",
+    _SHARED,
+    {
+        "epochs": "layerwise: epochs after each layer; 2 by default.",
+        "fraction": "layerwise: share of the training samples; 0.25 by default.",
+        "lr": "layerwise: learning rate, halved after an epoch; 0.01 by default, 2e-5 of transformers.",
+        "batch_size": "",
+        "precision": "",
+    },
+    lambda given, values: between_recipe(layerwise=_layerwise(values), **given),
+)
+
+
+class Machine(Options, title="Where it runs"):
+    """What a result depends on besides what was asked for."""
+
+    seed: Seed = Field(0, description="Same seed, same result.")
+    device: Device = Field("auto", description="auto, cpu or cuda.")
+    threads: Threads | None = Field(None, description="CPU threads; all by default.")
+
+
+class Units(Options, title="What to remove"):
+    """Which units may go."""
+
+    units: tuple[UnitWord, ...] = Field(
+        (),
+        description="What to remove: inner (channels), coupled (channels of residual sums, concatenations, "
+        "grouped layers), heads, neurons, separated by commas; all but coupled by default.",
+    )
+    skip: tuple[str, ...] = Field((), description="Layers to leave alone, separated by commas.")
+    only: tuple[str, ...] = Field(
+        (), description="Layers whose groups may be pruned, and nothing else; all by default."
+    )
+    round_to: Block = Field(
+        1, description="Groups keep multiples of so many units, or all; smaller groups any."
+    )
+    force: bool = Field(
+        False, description="Go on where figures mean nothing: a base at chance, samples all alike."
+    )
+
+
+class Timing(Options, title="Where it runs"):
+    """How latency is measured."""
+
+    latency_batches: tuple[Batch, ...] = Field(
+        (1, 32), description="Batch sizes to time, separated by commas."
+    )
+
+
+class PruneSettings(Units, Timing, Machine, title="Pruning"):
+    """Everything that decides what a pruning run does, model and data apart."""
+
+    method: str = Field("complementary", description="How units are chosen; see above.")
+    options: Annotated[Mapping[str, Any], MethodOptions()] = Field(default_factory=dict)
     budget: Budget = Field(default_factory=Budget)
-    allocation: Literal["auto", "uniform", "knee", "measured"] = "auto"
-    schedule: Literal["oneshot", "layerwise"] = "oneshot"
-    between: Recipe = BETWEEN
-    recovery: Literal["auto", How] = "auto"
-    finetune: Recipe = Recipe(epochs=0)
-    units: tuple[UnitWord, ...] = ()
-    skip: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    round_to: Block = 1
-    latency_batches: tuple[Batch, ...] = (1, 32)
+    allocation: Literal["auto", "uniform", "knee", "measured"] = Field(
+        "auto", description="Share out a budget: uniform, measured (sensitivity), knee; auto: the method's."
+    )
+    schedule: Literal["oneshot", "layerwise"] = Field(
+        "oneshot", description="oneshot; or layerwise: select, cut and train layer after layer."
+    )
+    between: Annotated[Recipe, _BETWEEN] = BETWEEN
+    recovery: Literal["auto", How] = Field(
+        "auto",
+        description="Without labels: least-squares, reconstruction (then all layers together: better, "
+        "slower), channel-least-squares (each layer by itself), bn (re-estimate batch norm), none; "
+        "auto: the method's, or bn after layerwise training.",
+    )
+    finetune: Annotated[Recipe, FINETUNE] = Recipe(epochs=0)
     latency_seconds: Positive = 5.0
-    profile: str | None = None
-    force: bool = False
-    seed: Seed = 0
-    device: str = "auto"
-    threads: Threads | None = None
+    profile: str | None = Field(
+        None, description="Statistics of an earlier run to reuse: RUN/profile.", json_schema_extra=PATH
+    )
+
+
+def kinds_asked(units: Sequence[str]) -> tuple[str, ...]:
+    """Kinds of groups that a user's words stand for; without any, the default ones."""
+    return tuple("inner" if unit == "channels" else unit for unit in units) or DEFAULT_KINDS
 
 
 def kinds_of(settings: PruneSettings, method: Method) -> tuple[str, ...]:
@@ -91,68 +206,9 @@ def kinds_of(settings: PruneSettings, method: Method) -> tuple[str, ...]:
     return found
 
 
-_SHARED = ("batch_size", "distill", "match", "precision")
-"""Settings of all trainings of a run, so that their names do not say which."""
-
-
-def finetune_recipe(*, layerwise: bool = False, **values: Any) -> Recipe:
-    """The training at the end, from what the user gave; messages name what was given.
-
-    Args:
-        layerwise: whether there is training between the cuts too.
-        values: of :func:`coprune.training.finetuning`; None: not given.
-
-    Raises:
-        UserError: a value out of range, or one that nothing is done with.
-    """
-
-    def named(field: str) -> str:
-        return field if field in _SHARED else f"finetune_{field}"
-
-    try:
-        recipe = finetuning(**values)
-    except ValidationError as cause:
-        raise refused(cause, named=named) from cause
-    if not recipe.epochs:
-        used = {"epochs"} | ({"batch_size", "precision"} if layerwise else set())
-        _check_unused({named(k): v for k, v in values.items() if k not in used}, setting("finetune_epochs"))
-    return recipe
-
-
-def between_recipe(
-    *, layerwise: bool, batch_size: Any = None, precision: Any = None, **values: Any
-) -> Recipe:
-    """The training after each layer, from what the user gave; see :func:`finetune_recipe`.
-
-    Args:
-        layerwise: whether it takes place.
-        batch_size, precision: of all trainings of the run.
-        values: other fields of :class:`~coprune.training.Recipe`; None: not given.
-
-    Raises:
-        UserError: a value out of range, or one that nothing is done with.
-    """
-    try:
-        recipe = asked(_COSEP, batch_size=batch_size, precision=precision, **values)
-    except ValidationError as cause:
-        raise refused(cause, named=lambda f: f if f in _SHARED else f"between_{f}") from cause
-    if not layerwise:
-        _check_unused({f"between_{k}": v for k, v in values.items()}, setting("schedule", "layerwise"))
-    return recipe
-
-
-def _check_unused(values: Mapping[str, Any], needs: str) -> None:
-    for name, value in values.items():
-        if value is not None:
-            raise UserError(
-                f"{setting(name, value)} is of a training that was not asked for; it needs {needs}"
-            )
-
-
 def trainings(settings: PruneSettings) -> list[Recipe]:
-    """Those that a run is asked for."""
-    between = [settings.between] if settings.schedule == "layerwise" else []
-    return [recipe for recipe in (*between, settings.finetune) if recipe.epochs]
+    """Those that a run is asked for; some may have no epochs."""
+    return [settings.finetune, *([settings.between] if settings.schedule == "layerwise" else [])]
 
 
 def trained_as_suits(settings: PruneSettings, model: nn.Module) -> PruneSettings:
@@ -179,13 +235,19 @@ def resolved(settings: PruneSettings, method: Method) -> PruneSettings:
     )
 
 
-def check_settings(settings: PruneSettings, method: Method) -> None:
+def check_settings(settings: PruneSettings, method: Method | None = None) -> None:
     """Refuse settings that contradict each other or the method.
 
+    Args:
+        settings: what was asked for.
+        method: the one that is named there, where it has been found already.
+
     Raises:
-        UserError: several budgets, a search of a layerwise run, no budget and no knee, an allocation
-            that the method cannot give.
+        UserError: no such method, or options that it has not; several budgets, a search of a layerwise
+            run, no budget and no knee, an allocation that the method cannot give.
     """
+    method = method or find_method(settings.method)
+    method_settings(method, settings.options)
     asked = [v for v in settings.budget.model_dump().values() if v is not None]
     if len(asked) > 1:
         budgets = list(Budget.model_fields)

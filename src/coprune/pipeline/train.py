@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from coprune.bounds import Seed, Threads
 from coprune.data import DataSet
 from coprune.distributed.collectives import check_same
 from coprune.distributed.world import world
@@ -19,7 +15,8 @@ from coprune.models.names import brings_weights
 from coprune.pipeline.checks import check_trainings
 from coprune.pipeline.context import stage_of
 from coprune.pipeline.environment import pick_device, set_up, versions
-from coprune.pipeline.jobs import open_both
+from coprune.pipeline.jobs import TrainJob
+from coprune.pipeline.opening import open_both
 from coprune.pipeline.run import Begun, run
 from coprune.pipeline.run_folder import RunFolder
 from coprune.result import Result
@@ -27,25 +24,8 @@ from coprune.store import load, save_model
 from coprune.store.model import weights_fingerprint
 from coprune.store.state_dict import check_finite
 from coprune.tracing.forward import READS, check_takes, part_of, shapes_of
-from coprune.training import Checkpoint, Recipe, fit
+from coprune.training import Checkpoint, fit
 from coprune.training.defaults import suited
-
-
-class TrainJob(BaseModel):
-    """Everything ``coprune train`` can be asked for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    data: str
-    recipe: Recipe
-    seed: Seed = 0
-    device: str = "auto"
-    threads: Threads | None = None
-    weights: str | None = None
-    tokenizer: str | None = None
-    arguments: Mapping[str, Any] = {}
-    trust: bool = False
 
 
 def train(
@@ -70,16 +50,7 @@ def train(
     def begin(job: TrainJob) -> Begun[Score]:
         device = pick_device(job.device)
         set_up(threads=job.threads, seed=job.seed)
-        model, data = open_both(
-            job.model,
-            job.data,
-            weights=job.weights,
-            arguments=job.arguments,
-            calibration=0,
-            seed=job.seed,
-            trust=job.trust,
-            tokenizer=job.tokenizer,
-        )
+        model, data = open_both(job, seed=job.seed)
         # The first batch shows whether model and data fit, before anything is written.
         inputs, _ = next(iter(data.heldout.batches(8)))
         check_takes(model, inputs)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from coprune.bounds import Batch, BelowOne, Epochs, NotNegative, Positive, Samples, Share, Weight
+from coprune.options import Options
 
 
-class Recipe(BaseModel):
+class Recipe(Options, title="Training"):
     """SGD with momentum, as the pruning papers train small-image networks, unless told otherwise.
 
     Attributes:
@@ -37,26 +38,44 @@ class Recipe(BaseModel):
         patience_s: seconds between two checkpoints inside an epoch.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     epochs: Epochs
-    batch_size: Batch = 128
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    batch_size: Batch = Field(128, description="Samples a training step; 128 by default, 32 of transformers.")
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="sgd, the default, or adamw, that of transformers."
+    )
     lr: Positive = 0.05
     schedule: Literal["cosine", "linear", "onecycle", "step", "constant"] = "cosine"
-    warmup: BelowOne = 0.0
-    clip: Positive | None = None
-    unit_clip: NotNegative = 0.0
+    warmup: BelowOne = Field(
+        0.0,
+        description="Share of the steps in which the rate first rises; 0 by default, 0.1 of transformers.",
+    )
+    clip: Positive | None = Field(
+        None, description="Largest norm of a step's gradient; none by default, 1 of transformers."
+    )
+    unit_clip: NotNegative = Field(
+        0.0,
+        description="Largest norm of a unit's gradient, as a share of its weights'; "
+        "0.2 with --match and sgd, or 0.",
+    )
     step_epochs: Samples = 1
     step_factor: Positive = 0.5
     momentum: BelowOne = 0.9
-    weight_decay: NotNegative = 5e-4
+    weight_decay: NotNegative = Field(
+        5e-4, description="5e-4 by default; 0.01 of transformers, on all but biases and norms."
+    )
     fraction: Share = 1.0
-    images: Samples | None = None
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    distill: Weight = 0.0
+    images: Samples | None = Field(None, description="Train on so many samples only; all by default.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto (mixed on a GPU, the default), fp32, bf16 or fp16."
+    )
+    distill: Weight = Field(
+        0.0, description="Weight of the unpruned model's soft labels in the loss, 0 to 1; 0.9 by default."
+    )
     temperature: Positive = 2.0
-    match: NotNegative = 0.0
+    match: NotNegative = Field(
+        0.0,
+        description="Weight of the error of hidden outputs against the unpruned model's; 10 with --distill.",
+    )
     patience_s: NotNegative = 60.0
 
     @property

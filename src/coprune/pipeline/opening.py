@@ -1,0 +1,76 @@
+"""The model and the data that a job names, opened so that they fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from coprune.data import DataSet, load_data
+from coprune.data.names import is_text
+from coprune.distributed.collectives import check_same, first_goes_ahead
+from coprune.errors import UserError, setting
+from coprune.models.hf import label_names, tokenizer_of
+from coprune.pipeline.jobs import Job
+from coprune.store import open_model
+from coprune.store.model import weights_fingerprint
+
+
+def open_data(
+    data: str,
+    *,
+    calibration: int,
+    seed: int,
+    model: str,
+    tokenizer: str | None = None,
+    validation: str | None = None,
+) -> DataSet:
+    """The named data; texts as the named model reads them, labels in the order of its classes.
+
+    Raises:
+        UserError: see :func:`coprune.data.load_data`.
+    """
+    with first_goes_ahead():
+        if not is_text(data):
+            if tokenizer is not None:
+                raise UserError(f"{setting('tokenizer', tokenizer)} is for texts, and {data} holds images")
+            return load_data(data, calibration=calibration, seed=seed, validation=validation)
+        return load_data(
+            data,
+            calibration=calibration,
+            seed=seed,
+            tokenizer=tokenizer or tokenizer_of(model),
+            class_order=label_names(model),
+            validation=validation,
+        )
+
+
+def offered_by(data: DataSet) -> dict[str, int]:
+    """What the data suggests for a model's arguments."""
+    classes = {"num_classes": data.classes}
+    return classes if data.is_text else {"in_channels": data.input_shape[0], **classes}
+
+
+def open_both(job: Job, *, seed: int) -> tuple[nn.Module, DataSet]:
+    """The data that a job names, and its model made to fit it.
+
+    Args:
+        job: says which, and how many samples are set aside.
+        seed: which samples these are, and of the head that a checkpoint lacks.
+
+    Raises:
+        UserError: see :func:`coprune.data.load_data` and :func:`coprune.store.open_model`.
+    """
+    loaded = open_data(job.data, seed=seed, model=job.model, tokenizer=job.tokenizer, **job.set_aside())
+    with first_goes_ahead():
+        network = open_model(
+            job.model,
+            weights=Path(job.weights) if job.weights else None,
+            arguments=job.arguments,
+            offered=offered_by(loaded),
+            trust=job.trust,
+            seed=seed,
+        )
+    check_same(network, weights_fingerprint, what="model")
+    check_same(loaded, lambda data: data.fingerprint, what="data set")
+    return network, loaded
