@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from coprune import given
-from coprune.bounds import Samples, Seed
-from coprune.budget.counts import Budget
+from coprune.bounds import Device, Samples, Seed
 from coprune.data.from_loaders import from_loaders, take
-from coprune.errors import UserError, refused
+from coprune.errors import UserError
+from coprune.methods.registry import find_method, unknown_argument
 from coprune.models.canonicalize import canonical_copy, restore_format
+from coprune.options import checked, made, options_of
 from coprune.pipeline.checks import check_calibration
 from coprune.pipeline.environment import pick_device
 from coprune.pipeline.outcome import Outcome
 from coprune.pipeline.prune import prune_model
-from coprune.pipeline.settings import PruneSettings, between_recipe, check_settings, finetune_recipe
+from coprune.pipeline.settings import PruneSettings, check_settings
 from coprune.pipeline.surviving import Surviving, check_made_of, surviving
 from coprune.plan import Plan
 from coprune.recovery import How, recovered
@@ -97,7 +97,8 @@ def prune(
             10 beside soft labels when not given.
         force: go on, with a note, where the figures cannot mean anything: a base no better than always
             answering one class, calibration samples that are all alike.
-        options: the method's own settings, e.g. ``mss="nearest"`` for cosep.
+        options: the method's own settings, e.g. ``mss="nearest"`` for cosep, and any other option of
+            ``coprune prune``, with ``_`` for ``-``: ``finetune_schedule="linear"``, ``batch_size=64``.
 
     Returns:
         An outcome with ``.model``, ``.plan``, ``.result`` and ``.save(folder)``.
@@ -106,59 +107,30 @@ def prune(
         UserError: a ``ValueError`` whose message is one line: the cause and the way out.
 
     """
+    asked = {**locals(), **options}
+    known = options_of(PruneSettings)
     given.module(model, "model")
-    calibration_samples = given.checked("calibration_samples", calibration_samples, Samples)
-    budgets = {
-        "keep_macs": keep_macs,
-        "keep_params": keep_params,
-        "keep_units": keep_units,
-        "keep_heads": keep_heads,
-        "latency_ms": latency_ms,
-        "max_drop": max_drop,
-    }
-    layerwise = schedule == "layerwise"
-    between = between_recipe(
-        layerwise=layerwise, epochs=between_epochs, fraction=between_fraction, lr=between_lr
+    calibration_samples = checked("calibration_samples", calibration_samples, Samples)
+    for name in options:
+        if name not in known:
+            arguments = {*inspect.signature(prune).parameters, *known}
+            raise unknown_argument(name, find_method(method), arguments)
+    settings = made(
+        PruneSettings,
+        {
+            name: given.words(asked[name], name) if option.is_list and not option.is_number else asked[name]
+            for name, option in known.items()
+            if name in asked
+        },
     )
-    finetune = finetune_recipe(
-        layerwise=layerwise,
-        epochs=finetune_epochs,
-        lr=finetune_lr,
-        optimizer=finetune_optimizer,
-        distill=distill,
-        match=match,
-    )
-    try:
-        settings = PruneSettings(
-            method=method,
-            options=options,
-            budget=Budget(**budgets),
-            allocation=allocation,
-            schedule=schedule,
-            between=between,
-            recovery=recovery,
-            finetune=finetune,
-            units=given.words(units, "units"),
-            skip=given.words(skip, "skip"),
-            only=given.words(only, "only"),
-            round_to=round_to,
-            seed=seed,
-            device=given.device(device),
-            force=force,
-        )
-    except ValidationError as cause:
-        raise refused(cause) from cause
-    from coprune.methods.registry import find_method, method_settings
-
-    method_settings(find_method(method), options, others=inspect.signature(prune).parameters)
-    check_settings(settings, find_method(method))
+    check_settings(settings)
     pick_device(settings.device)
     if max_drop is not None and finetune_epochs and calibration is None and validation is None:
         raise UserError(
             "max_drop is judged on calibration samples, and fine-tuning would learn them by heart where they "
             "are part of train; give validation= a loader of other samples"
         )
-    with _seeded(seed):
+    with _seeded(settings.seed):
         data = from_loaders(
             train=train,
             heldout=eval,
@@ -201,11 +173,11 @@ def recover_model(
     Raises:
         UserError: the two are not one network, or the plan is for another.
     """
-    calibration_samples = given.checked("calibration_samples", calibration_samples, Samples)
-    seed = given.checked("seed", seed, Seed)
-    given.checked("recovery", recovery, How)
+    calibration_samples = checked("calibration_samples", calibration_samples, Samples)
+    seed = checked("seed", seed, Seed)
+    checked("recovery", recovery, How)
     cut_by = given.plan(plan)
-    where = pick_device(given.checked("device", given.device(device), str))
+    where = pick_device(checked("device", device, Device))
     for name, network in (("model", model), ("teacher", teacher)):
         check_finite(given.module(network, name).state_dict(), model=network, where=name)
     with _seeded(seed):

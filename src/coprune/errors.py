@@ -111,6 +111,17 @@ def first_line(cause: BaseException) -> str:
     return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
 
 
+def kind_of(given: object) -> str:
+    """A value in a message: ``a Tensor [16, 1, 28, 28]``, ``a list of 3``, ``the class Net``, ``None``."""
+    if given is None or isinstance(given, type):
+        return "None" if given is None else f"the class {given.__name__}"
+    shape = getattr(given, "shape", None)
+    shaped = f" {list(shape)}" if isinstance(shape, tuple) else ""
+    of = f" of {len(given)}" if isinstance(given, list | tuple) else ""
+    name = type(given).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' or name == 'ndarray' else 'a'} {name}{shaped}{of}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python or PyTorch says that memory ran out."""
     said = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")

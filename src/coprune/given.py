@@ -7,40 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
-from coprune.errors import UserError, refused, shown
+from coprune.errors import UserError, kind_of, shown
 from coprune.plan import Plan
-
-
-def kind_of(given: object) -> str:
-    """A value in a message: ``a Tensor [16, 1, 28, 28]``, ``a list of 3``, ``the class Net``, ``None``."""
-    if given is None or isinstance(given, type):
-        return "None" if given is None else f"the class {given.__name__}"
-    shape = getattr(given, "shape", None)
-    shaped = f" {list(shape)}" if isinstance(shape, tuple) else ""
-    of = f" of {len(given)}" if isinstance(given, list | tuple) else ""
-    name = type(given).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' or name == 'ndarray' else 'a'} {name}{shaped}{of}"
-
-
-def checked(name: str, value: object, kind: Any) -> Any:
-    """A value as the type that it must have.
-
-    Args:
-        name: of the argument.
-        value: what was given.
-        kind: a type, a ``Literal`` or one of :mod:`coprune.bounds`.
-
-    Raises:
-        UserError: it has not.
-    """
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as cause:
-        raise refused(cause, named=lambda _: name) from cause
 
 
 def module(given: object, name: str) -> nn.Module:
@@ -102,15 +73,6 @@ def words(given: str | Iterable[str] | None, name: str) -> tuple[str, ...]:
             way = "kinds, such as 'heads'" if name == "units" else "names of layers, as in named_modules()"
             raise UserError(f"{name}: {kind_of(word)}; give {way}")
     return found
-
-
-def device(given: object) -> object:
-    """A device by its name."""
-    return str(given) if isinstance(given, torch.device) else given
-
-
-_SCHEMA = {"schema_version": "schema"}
-"""What a dump without aliases calls it → what a plan's JSON does."""
 
 
 def plan(given: object) -> Plan | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -56,6 +57,11 @@ class Option:
     def is_flag(self) -> bool:
         """Whether it is given without a value."""
         return self.kind is bool
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it names a file or folder."""
+        return self.reads == "path" or Path in _parts(self.kind)
 
     @property
     def is_list(self) -> bool:
@@ -120,7 +126,12 @@ class Nested:
             return options_of(self.settings)
         fields = self.settings.model_fields
         return {
-            self.name(of): Option(self.name(of), help or fields[of].description or "", fields[of].annotation)
+            self.name(of): Option(
+                self.name(of),
+                help or fields[of].description or "",
+                fields[of].annotation,
+                heading=str(self.settings.model_config.get("title") or ""),
+            )
             for of, help in self.fields.items()
         }
 

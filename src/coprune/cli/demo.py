@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from pydantic import Field
 
-from coprune.cli import options as o
+from coprune.cli.summary import summarise
 from coprune.errors import UserError
+from coprune.files import read_json
+from coprune.options import made
+from coprune.pipeline.jobs import PruneJob, Writing
+from coprune.pipeline.settings import Seeded, Threading
 
 MODEL, DATA = "coprune:resnet20@fashion-mnist", "fashion-mnist-sample"
 
@@ -16,46 +20,32 @@ TYPED = f"prune --model {MODEL} --data {DATA} --calibration 1000 --keep-macs 0.5
 """What a user would type for the same run; a test holds the two together."""
 
 
-def demo(
-    out: o.Out = Path("demo-run"),
-    overwrite: Annotated[bool, typer.Option(help="Replace the run folder of an earlier demo.")] = True,
-    resume: o.Resume = False,
-    seed: o.Seed = 0,
-    threads: o.Threads = None,
-) -> None:
-    """Prune the bundled ResNet-20 to half of its MACs on bundled images, without training."""
-    from coprune.budget.counts import Budget
-    from coprune.cli.parsing import validated
-    from coprune.cli.prune import summarise
-    from coprune.pipeline.jobs import PruneJob
-    from coprune.pipeline.prune import run_prune
-    from coprune.pipeline.run_folder import check_out
-    from coprune.pipeline.settings import PruneSettings
-    from coprune.training import finetuning
+class Demo(Writing, Seeded, Threading):
+    """Where the demo goes."""
 
-    settings = validated(
-        PruneSettings,
-        budget=Budget(keep_macs=0.5),
-        finetune=finetuning(),
-        latency_seconds=3.0,
-        seed=seed,
-        threads=threads,
-    )
-    job = PruneJob(model=MODEL, data=DATA, calibration=1000, settings=settings)
-    there = {"resume": resume, "overwrite": overwrite and not resume}
+    out: Path = Field(Path("demo-run"), description="Folder to write.")
+    overwrite: bool = Field(True, description="Replace the run folder of an earlier demo.")
+
+
+def demo(to: Demo) -> None:
+    """Prune the bundled ResNet-20 to half of its MACs on bundled images, without training."""
+    asked = {"model": MODEL, "data": DATA, "calibration": 1000, "keep_macs": 0.5}
+    job = made(PruneJob, {**asked, "seed": to.seed, "threads": to.threads})
+    job = job.model_copy(update={"settings": job.settings.model_copy(update={"latency_seconds": 3.0})})
+    there = dict(Writing(out=to.out, resume=to.resume, overwrite=to.overwrite and not to.resume))
     # Overwriting is the default here, so nothing but an earlier demo goes.
-    if (out / "model.json").is_file() and not _is_demo(out):
-        raise UserError(f"{out}: holds a run that is no demo; choose another --out")
+    if (to.out / "model.json").is_file() and not _is_demo(to.out):
+        raise UserError(f"{to.out}: holds a run that is no demo; choose another --out")
     # A refusal is one line.
-    check_out(out, job, **there)
-    typer.echo(f"coprune {' '.join(TYPED)} --seed {seed} --out {out}", err=True)
-    summarise(run_prune(job, out=out, **there))
+    job.check(**there)
+    print(f"coprune {' '.join(TYPED)} --seed {to.seed} --out {to.out}", file=sys.stderr)
+    from coprune.pipeline.prune import run_prune
+
+    summarise(run_prune(job, **there))
 
 
 def _is_demo(run: Path) -> bool:
     """Whether a run is one of an earlier demo."""
-    from coprune.files import read_json
-
     file = run / "job.json"
     asked = read_json(file, what="job") if file.is_file() else None
     job = asked.get("prune") if isinstance(asked, dict) else None

@@ -8,22 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
+from coprune.cli.command import options_in
 from coprune.errors import UserError, near_matches, shown
 from coprune.files import read_text
 from coprune.pipeline.inputs import described_in
+from coprune.pipeline.run_folder import COMMANDS
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-COMMANDS = ("train", "prune", "recover", "compare")
-
-FLAGS = ("--resume", "--overwrite", "--trust")
-"""Options without a value."""
-
-PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Context settings of :func:`run`: options that it does not have are those of the job's command."""
 
 
 def arguments_of(path: Path) -> list[str]:
@@ -35,6 +29,8 @@ def arguments_of(path: Path) -> list[str]:
     Raises:
         UserError: missing file, no TOML, no or an unknown command, a value that is no option value.
     """
+    from coprune.cli.main import function_of
+
     text = read_text(path, what="job file")
     try:
         content: dict[str, Any] = tomllib.loads(text)
@@ -46,12 +42,13 @@ def arguments_of(path: Path) -> list[str]:
     if command not in COMMANDS:
         said = shown(repr(command))
         raise UserError(f"{path}: command = {said}; {near_matches(str(command), COMMANDS)}")
+    flags = {option.name for option in options_in(function_of(command)) if option.is_flag}
     words = [command]
     for key, value in content.items():
         option = "--" + key.replace("_", "-")
         if value is True:
             words.append(option)
-        elif value is False and option in FLAGS:
+        elif value is False and key.replace("-", "_") in flags:
             continue
         elif isinstance(value, list) and all(isinstance(v, (str, int, float)) for v in value):
             words += [option, ",".join(str(v) for v in value)]

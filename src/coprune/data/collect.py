@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from coprune.data.source import Batch
-from coprune.errors import UserError
-from coprune.given import kind_of
+from coprune.errors import UserError, kind_of
 from coprune.tracing.forward import Inputs, moved, tensors_of
 
 MOST_CLASSES = 1_000_000

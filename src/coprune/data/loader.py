@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from coprune.data.collect import collect
 from coprune.data.source import Batch, batch_seed, check_finite_inputs, where_in
 from coprune.distributed.world import own_part
-from coprune.errors import UserError, shown
-from coprune.given import kind_of
+from coprune.errors import UserError, kind_of, shown
 from coprune.tracing.forward import Inputs, part_of, tensors_of
 from coprune.user_code import raised, within
 

@@ -52,7 +52,7 @@ def check_known(name: str, *, of_texts: bool | None = None) -> None:
     """
     known = [*LOADERS, *TEXT_LOADERS]
     if not isinstance(name, str):
-        from coprune.given import kind_of
+        from coprune.errors import kind_of
 
         raise UserError(f"{kind_of(name)} is no name of data; known: {', '.join(sorted(known))}")
     head, _, argument = name.partition(":")

@@ -83,31 +83,31 @@ def described() -> str:
     return "; ".join(f"for {kind} {', '.join(names)}" for kind, names in by_kind.items())
 
 
-def method_settings(method: Method, given: Mapping[str, Any], *, others: Iterable[str] = ()) -> Options:
-    """A method's settings from named options.
+def unknown_argument(name: str, method: Method, arguments: Iterable[str]) -> UserError:
+    """The error that refuses a Python argument that is none.
 
     Args:
-        method: whose they are.
-        given: option → value.
-        others: what else could have been meant: arguments that are no method's.
+        name: what was given.
+        method: the one that was asked for; its options count.
+        arguments: those that there are.
+    """
+    if name in ELSEWHERE:
+        return UserError(f"{setting(name)}: here it is {ELSEWHERE[name]}")
+    near = near_matches(name, {*arguments, *method.settings.model_fields})
+    return UserError(f"{setting(name)} is no argument, nor an option of method '{method.name}'; {near}")
+
+
+def method_settings(method: Method, given: Mapping[str, Any]) -> Options:
+    """A method's settings from named options.
 
     Raises:
         UserError: an option the method does not have, or a value it refuses.
     """
-    known, beside = method.settings.model_fields, set(others)
+    known = method.settings.model_fields
     for name in given:
-        if name in known:
-            continue
-        if ELSEWHERE.get(name, "").split(" or ")[0] in beside:
-            raise UserError(f"{setting(name)}: here it is {ELSEWHERE[name]}")
-        owners = [other.name for other in METHODS.values() if name in other.settings.model_fields]
-        if owners:
-            has = f"; it has {', '.join(map(setting, sorted(known)))}" if known else "; it has none"
-            raise UserError(
-                f"{setting(name)} is no option of method '{method.name}' but of {', '.join(owners)}{has}"
-            )
-        raise UserError(
-            f"{setting(name)} is no argument, nor an option of method '{method.name}'; "
-            f"{near_matches(name, {*known, *beside})}"
-        )
+        if name not in known:
+            owners = [other.name for other in METHODS.values() if name in other.settings.model_fields]
+            of = f" but of {', '.join(owners)}" if owners else ""
+            has = f"it has {', '.join(map(setting, sorted(known)))}" if known else "it has none"
+            raise UserError(f"{setting(name)} is no option of method '{method.name}'{of}; {has}")
     return valid(method.settings, given)

@@ -12,7 +12,7 @@ from coprune.bounds import Calibration, Channels, Classes
 from coprune.options import DATA, MODEL, PATH, Nested, Options, valid
 from coprune.pipeline.inputs import check_there
 from coprune.pipeline.run_folder import check_out
-from coprune.pipeline.settings import Machine, PruneSettings, Timing, check_settings
+from coprune.pipeline.settings import Machine, PruneSettings, Seeded, Timing, Trust, check_settings
 from coprune.training.defaults import BaseRecipe
 from coprune.training.recipe import Recipe
 
@@ -33,7 +33,7 @@ _TRAINING = (
 )  # fmt: skip
 
 
-class Job(Options, title="The model"):
+class Job(Trust, title="The model"):
     """What every job reads."""
 
     model: str = Field(
@@ -58,9 +58,6 @@ class Job(Options, title="The model"):
         json_schema_extra={"reads": "path"},
     )
     arguments: Annotated[Mapping[str, Any], _SHAPE] = {}
-    trust: bool = Field(
-        False, description="Run the python: factory that the run folder given as --model names."
-    )
 
     def set_aside(self) -> dict[str, Any]:
         """Samples that are taken out of the data, as :func:`coprune.data.load_data` is asked for them."""
@@ -109,13 +106,13 @@ class PruneJob(CalibratedJob):
         super().check(out, resume=resume, overwrite=overwrite)
 
 
-class TrainJob(Job, Machine):
+class TrainJob(Job, Seeded, Machine):
     """Everything ``coprune train`` can be asked for, but where to write."""
 
     recipe: Annotated[Recipe, Nested(BaseRecipe, fields=dict.fromkeys(_TRAINING, ""))]
 
 
-class RecoverJob(CalibratedJob, Timing, Machine):
+class RecoverJob(CalibratedJob, Timing, Seeded, Machine):
     """Everything ``coprune recover`` can be asked for, but where to write."""
 
     model: str = Field(

@@ -123,12 +123,30 @@ _BETWEEN = Nested(
 )
 
 
-class Machine(Options, title="Where it runs"):
-    """What a result depends on besides what was asked for."""
+class Trust(Options, title="The model"):
+    """Whose code may run."""
+
+    trust: bool = Field(
+        False, description="Run the python: factory that the run folder given as --model names."
+    )
+
+
+class Seeded(Options, title="Where it runs"):
+    """What is drawn."""
 
     seed: Seed = Field(0, description="Same seed, same result.")
-    device: Device = Field("auto", description="auto, cpu or cuda.")
+
+
+class Threading(Options, title="Where it runs"):
+    """How many threads."""
+
     threads: Threads | None = Field(None, description="CPU threads; all by default.")
+
+
+class Machine(Threading, title="Where it runs"):
+    """What computes."""
+
+    device: Device = Field("auto", description="auto, cpu or cuda.")
 
 
 class Units(Options, title="What to remove"):
@@ -159,7 +177,7 @@ class Timing(Options, title="Where it runs"):
     )
 
 
-class PruneSettings(Units, Timing, Machine, title="Pruning"):
+class PruneSettings(Units, Timing, Seeded, Machine, title="Pruning"):
     """Everything that decides what a pruning run does, model and data apart."""
 
     method: str = Field("complementary", description="How units are chosen; see above.")

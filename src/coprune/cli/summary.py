@@ -1,0 +1,71 @@
+"""What a finished run comes to, on one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coprune.cli.terminal import say, table
+
+
+def summarise(run: Path) -> None:
+    """Print a finished run on one screen, naming its files."""
+    from coprune.pipeline.measure import promise_note, told
+    from coprune.plan import Plan
+    from coprune.report import formatting as words
+    from coprune.result import Code, Result
+    from coprune.store.model import needs_trust
+
+    plan, result = Plan.load(run / "plan.json"), Result.load(run / "result.json")
+    base, units = result.stages[0], result.units
+    say()
+    say(
+        f" ({plan.budget}, seed {result.seed}) kept {units['kept']} of {units['total']} units in "
+        f"{len(plan.groups)} groups",
+        bold=result.method,
+    )
+    say()
+    names = ("", "top-1", "MACs", "", "parameters", "", "file")
+    table(
+        [(name, "right" if at else "left") for at, name in enumerate(names)],
+        [
+            (
+                stage.name,
+                f"{stage.value:.2%}",
+                f"{stage.macs / 1e6:.2f} M",
+                f"{stage.macs / base.macs:.0%}",
+                f"{stage.params:,}",
+                f"{stage.params / base.params:.0%}",
+                f"{(stage.bytes or 0) / 1e6:.2f} MB",
+            )
+            for stage in result.stages
+        ],
+    )
+    for note in result.notes:
+        if note.code == Code.MORE_LOST:
+            say(bold=f"note: {note}")
+    if result.judged:
+        say(f"judged   {words.judged(result.judged)}")
+    if words.held_out(result):
+        say(f"held out {words.held_out(result)}; {result.calibration or 0:,} for calibration")
+    for entry in result.latency:
+        say(
+            f"batch {entry.batch}, {entry.threads} threads, {entry.device}: {entry.base_ms:.2f} → "
+            f"{entry.pruned_ms:.2f} ms, {told(entry)} (median of {entry.repeats})"
+        )
+    share = result.stages[-1].macs / base.macs
+    slow = promise_note(result.latency, share=share, plan=plan)
+    if slow:
+        say(f"note: {slow}")
+    if plan.knees:
+        fallbacks = sum(1 for k in plan.knees if k.fallback)
+        said = f"the knee says {sum(k.k for k in plan.knees)} of {units['total']} units"
+        say(said + (f" ({fallbacks} by fallback)" if fallbacks else ""))
+    for note in result.notes:
+        if note.code != Code.MORE_LOST:
+            say(f"note: {note}")
+    say()
+    say(f"{len(plan.skipped)} layers left alone (why: coprune inspect {run})")
+    trust = ", trust=True" if needs_trust(run) else ""
+    say(f"model   {run / 'model.safetensors'}   coprune.load({str(run)!r}{trust})")
+    for what, file in (("plan", "plan.json"), ("figures", "result.json"), ("report", "report.html")):
+        say(f"{what:7} {run / file}")
