@@ -17,7 +17,7 @@ from coprune.recovery import registry as how
 from coprune.recovery.reconstruction import RECIPE
 from coprune.surgery import cut
 from coprune.training import Recipe, fit
-from coprune.training.distill import answers_of, recorded
+from coprune.training.distill import Teacher, known_outputs, recorded
 
 IMAGE = torch.zeros(1, 1, 12, 12)
 
@@ -192,7 +192,7 @@ def test_answers_hold_what_a_pass_says(trained):
     source = squares(30, seed=1)
     blocks = ("block", "head.4")
     batches = [x for x, _ in source.batches(8)]
-    answers = answers_of(trained.eval(), blocks, batches, memory=1 << 20)
+    answers = known_outputs(trained.eval(), blocks, batches, memory=1 << 20)
     number = torch.tensor([29, 3, 3, 17])
     with torch.no_grad(), recorded(trained, blocks) as hidden:
         logits = trained(source.images[number])
@@ -201,21 +201,20 @@ def test_answers_hold_what_a_pass_says(trained):
     for block in blocks:
         assert torch.allclose(outputs[block][0], hidden[block][0], atol=1e-5)
     size = sum(t.nbytes for t in (answers.logits, *(o for runs in answers.hidden.values() for o in runs)))
-    assert answers_of(trained, blocks, batches, memory=size) is not None
-    assert answers_of(trained, blocks, batches, memory=size - 30) is None
+    assert known_outputs(trained, blocks, batches, memory=size) is not None
+    assert known_outputs(trained, blocks, batches, memory=size - 30) is None
 
 
 def test_numbers_of_samples_are_never_learned_as_labels(trained, halved):
     source = squares(30, seed=1)
-    answers = answers_of(trained.eval(), (), [source.images], memory=1 << 20)
+    answers = known_outputs(trained.eval(), (), [source.images], memory=1 << 20)
     with pytest.raises(ValueError, match="distill must be 1"):
         fit(
             copy.deepcopy(halved[0]),
             source,
             Recipe(epochs=1, distill=0.9),
             seed=0,
-            teacher=trained,
-            answers=answers,
+            teacher=Teacher(trained, known=answers),
         )
 
 

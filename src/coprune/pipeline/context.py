@@ -39,6 +39,7 @@ from coprune.store.tensors import tensor_file_size
 from coprune.surgery import cut
 from coprune.tracing.forward import FAILURES, Inputs, check_takes, moved, part_of
 from coprune.training import Checkpoint, Recipe, fit
+from coprune.training.distill import Teacher
 from coprune.user_code import within
 
 _LARGE = 0.05  # share of the cost from which a layer that is left alone is named
@@ -230,8 +231,9 @@ class Context:
                 self.data.train,
                 recipe,
                 seed=self.seed if seed is None else seed,
-                teacher=self.model if recipe.taught else None,
-                kept=None if decisions is None else kept_outputs(self.model, decisions),
+                teacher=Teacher(
+                    self.model, None if decisions is None else kept_outputs(self.model, decisions)
+                ),
                 checkpoint=Checkpoint(checkpoint) if checkpoint else None,
                 device=self.device,
                 label=label,

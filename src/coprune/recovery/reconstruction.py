@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from coprune.data import ArraySource, MemorySource, Source, in_memory, split_source, spread_batches
 from coprune.distributed.collectives import on_first
 from coprune.tracing.forward import Inputs, copied, logits_of, moved, samples_in
-from coprune.training.distill import Answers, answers_of, distillation_loss, matched_blocks
+from coprune.training.distill import KnownOutputs, Teacher, distillation_loss, known_outputs, matched_blocks
 from coprune.training.freezing import thawed
 from coprune.training.loop import DivergedError, TooSmallError, fit
 from coprune.training.recipe import Recipe
@@ -111,7 +111,7 @@ def reconstruct(
     before = _divergence(model, batches, wanted)
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     passes = max(1, round(visits / len(learning)))
-    learning, answers = _answered(learning, model, teacher, kept, device=device)
+    learning, known = _answered(learning, model, teacher, kept, device=device)
     normed = any(isinstance(m, _BatchNorm) for m in model.modules())
     recipe = RECIPE if normed else WITHOUT_BATCH_NORM
     try:
@@ -121,9 +121,7 @@ def reconstruct(
                 learning,
                 recipe.model_copy(update={"epochs": passes}),
                 seed=seed,
-                teacher=teacher,
-                kept=kept,
-                answers=answers,
+                teacher=Teacher(teacher, kept, known),
                 device=device,
                 label="reconstruction",
             )
@@ -161,7 +159,7 @@ def held_back(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]
 
 def _answered(
     learning: MemorySource, model: nn.Module, teacher: nn.Module, kept: Mapping[str, Tensor], *, device: str
-) -> tuple[MemorySource, Answers | None]:
+) -> tuple[MemorySource, KnownOutputs | None]:
     """Numbered samples and what the unpruned model says to them.
 
     Of texts, and where it takes more than :data:`MEMORY`, nothing is known beforehand.
@@ -170,7 +168,7 @@ def _answered(
         return learning, None
     batches = [x for x, _ in learning.batches(_BATCH) if isinstance(x, Tensor)]
     blocks = matched_blocks(model, teacher, kept)
-    answers = answers_of(teacher, blocks, [x.to(device) for x in batches], memory=MEMORY)
+    answers = known_outputs(teacher, blocks, [x.to(device) for x in batches], memory=MEMORY)
     if answers is None:
         return learning, None
     return replace(learning, labels=torch.arange(len(learning))), answers

@@ -9,8 +9,8 @@ Shapes: ``N`` samples, ``T`` tokens, ``C`` channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from coprune.distributed.collectives import gathered_tensors
 from coprune.distributed.world import world
 from coprune.layers import channel_count, is_convolution, is_dense, is_transposed
 from coprune.tracing.forward import Inputs, logits_of
+from coprune.tracing.hooks import hooked
 
 Recorded = dict[str, list[Tensor]]
 """Module → what it handed on, an entry a run of it."""
@@ -99,8 +100,8 @@ def matched_blocks(
         around = name.rpartition(".")[0]
         while around and isinstance(student.get_submodule(around), _CONTAINERS):
             around = around.rpartition(".")[0]
-        told = makes == made or (not around and kept is not None and name in kept)
-        if reads != read and told and makes is not None:
+        comparable = makes == made or (not around and kept is not None and name in kept)
+        if reads != read and comparable and makes is not None:
             block = around or name
             parts = student.get_submodule(block).modules()
             found[block] = Block(makes, any(is_convolution(part) for part in parts))
@@ -122,16 +123,16 @@ def recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Recorded]:
         if isinstance(first, Tensor):
             found.setdefault(name, []).append(first)
 
-    with ExitStack() as hooks:
-        for name in names:
-            module = model.get_submodule(name)
-            hooks.enter_context(module.register_forward_hook(lambda m, i, o, name=name: keep(name, o)))
+    def keeping(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: keep(name, output)
+
+    with hooked(model, {name: keeping(name) for name in names}):
         yield found
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a teacher says to every sample of a source, so that it need not be asked in every pass.
+class KnownOutputs:
+    """A teacher's outputs for every sample of a source, so that they need not be computed in every pass.
 
     Attributes:
         logits: ``[N, C]``.
@@ -141,28 +142,53 @@ class Answers:
     logits: Tensor
     hidden: Recorded
 
-    def to(self, samples: Tensor) -> tuple[Tensor, Recorded]:
+    def of(self, samples: Tensor) -> tuple[Tensor, Recorded]:
         """Logits and hidden outputs of the samples with the given numbers, ``[B]`` int64."""
-        hidden = {
-            name: [o.index_select(0, samples) for o in outputs] for name, outputs in self.hidden.items()
-        }
+        hidden = {name: [o.index_select(0, samples) for o in found] for name, found in self.hidden.items()}
         return self.logits.index_select(0, samples), hidden
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The unpruned model that a pruned one learns from.
+
+    Attributes:
+        network: of which it was cut.
+        kept: layer → its outputs in the teacher that are still there, where some are gone; without it fewer
+            hidden outputs can be compared.
+        known: its outputs, where they were computed beforehand; labels are then the numbers of samples.
+    """
+
+    network: nn.Module
+    kept: Mapping[str, Tensor] | None = None
+    known: KnownOutputs | None = None
+
+    def blocks(self, student: nn.Module) -> dict[str, Block]:
+        """See :func:`matched_blocks`."""
+        return matched_blocks(student, self.network, self.kept)
+
+    def outputs_for(self, x: Inputs, y: Tensor, blocks: Iterable[str]) -> tuple[Tensor, Recorded]:
+        """Logits ``[B, C]`` and hidden outputs of a batch."""
+        if self.known is not None:
+            return self.known.of(y)
+        with recorded(self.network, blocks) as hidden:
+            return logits_of(self.network, x), hidden
+
+
 @torch.no_grad()
-def answers_of(
+def known_outputs(
     teacher: nn.Module, blocks: Iterable[str], batches: Sequence[Tensor], *, memory: int
-) -> Answers | None:
+) -> KnownOutputs | None:
     """Ask a teacher about all samples once.
 
     Args:
         teacher: in evaluation mode, where the batches are.
         blocks: whose outputs are wanted, as from :func:`matched_blocks`.
         batches: images ``[B, …]``: what a padded text's hidden outputs are depends on its batch.
-        memory: bytes that the answers may take.
+        memory: bytes that the outputs may take.
 
     Returns:
-        The answers, or None when they would take more.
+        The outputs, or None when they would take more.
     """
     logits: list[Tensor] = []
     hidden: dict[str, list[list[Tensor]]] = {}
@@ -178,7 +204,7 @@ def answers_of(
         if size / len(batch) * samples > memory:
             return None
     runs = {name: [torch.cat(run) for run in zip(*parts, strict=True)] for name, parts in hidden.items()}
-    return Answers(torch.cat(logits), runs)
+    return KnownOutputs(torch.cat(logits), runs)
 
 
 def matching_loss(

@@ -2,7 +2,7 @@
 
 Accelerate puts the model on its device, runs mixed precision and, in a run of several processes, averages
 their gradients. Every process takes its share of the same batch, so a step is one over all of its samples:
-only batch norms see their own share's statistics alone. What they remember is averaged over the processes.
+only batch norms see their own share's statistics alone, and their running statistics are averaged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.lr_scheduler import LRScheduler
 
 from coprune.data import Source, limited
 from coprune.data.source import batch_seed, check_finite_inputs, where_in
@@ -33,10 +32,9 @@ from coprune.training.accelerator import accelerated, layout_of, put_back
 from coprune.training.adaptive_clipping import limit_gradients
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.distill import (
-    Answers,
     Block,
+    Teacher,
     distillation_loss,
-    matched_blocks,
     matching_loss,
     recorded,
 )
@@ -48,7 +46,7 @@ from coprune.user_code import within
 
 
 class DivergedError(UserError):
-    """The loss, the weights or what they say became NaN or Inf; raised in every process."""
+    """The loss, the weights or their outputs became NaN or Inf; raised in every process."""
 
 
 class TooSmallError(UserError):
@@ -64,27 +62,13 @@ class FitLog:
     steps: int
 
 
-def _batches(
-    source: Source, recipe: Recipe, *, seed: int, done: int, steps: int
-) -> Iterator[tuple[int, Inputs, Tensor]]:
-    """(epoch, own inputs, all labels) from where a training stopped to its end."""
-    for epoch in range(done // steps, recipe.epochs):
-        skip = done - epoch * steps if epoch == done // steps else 0
-        for inputs, labels in source.epoch(
-            recipe.batch_size, seed=seed, epoch=epoch, fraction=recipe.fraction, skip=skip
-        ):
-            yield epoch, inputs, labels
-
-
 def fit(
     model: nn.Module,
     source: Source,
     recipe: Recipe,
     *,
     seed: int,
-    teacher: nn.Module | None = None,
-    kept: Mapping[str, Tensor] | None = None,
-    answers: Answers | None = None,
+    teacher: nn.Module | Teacher | None = None,
     checkpoint: Checkpoint | None = None,
     device: str = "cpu",
     label: str = "training",
@@ -99,26 +83,25 @@ def fit(
         source: the training samples.
         recipe: everything about the schedule.
         seed: order and augmentation of the batches.
-        teacher: the unpruned model, used when ``recipe.taught``.
-        kept: layer → its outputs in the teacher that are still there, where some are gone; without it fewer
-            hidden outputs can be compared.
-        answers: of the teacher, known beforehand; the source's labels are then the numbers of the samples,
-            so that no label can be learned from (``recipe.distill`` is 1).
+        teacher: the unpruned model, used when ``recipe.distills``, and what is known of it. With known
+            outputs the source's labels are the numbers of the samples, so that none can be learned from.
         checkpoint: where to save state; if it holds one, training continues from there and ends
             with the same weights as an undisturbed one.
         device: ``"cpu"`` or ``"cuda"``.
         label: of the progress bar.
 
     Raises:
-        DivergedError: the loss, or at the end the weights or what they say, became NaN or Inf.
+        DivergedError: the loss, or at the end the weights or their outputs, became NaN or Inf.
         TooSmallError: batch norm cannot learn from batches of one sample (a process).
         UserError: distillation without a teacher.
         ValueError: known answers, but labels to learn from.
     """
-    if recipe.taught and teacher is None:
+    if isinstance(teacher, nn.Module):
+        teacher = Teacher(teacher)
+    if recipe.distills and teacher is None:
         raise UserError("distillation asked for, but there is no unpruned model to learn from")
-    if answers is not None and recipe.distill < 1:
-        raise ValueError("with known answers the labels are numbers of samples; distill must be 1")
+    if teacher is not None and teacher.known is not None and recipe.distill < 1:
+        raise ValueError("with known outputs the labels are numbers of samples; distill must be 1")
     if recipe.images is not None:
         source = limited(source, recipe.images, seed=seed)
     frozen = not any(p.requires_grad for p in model.parameters())
@@ -126,200 +109,211 @@ def fit(
         thawed(model) if frozen else nullcontext(),
         accelerated(recipe, device, idle=world() > 1 and _has_idle(model, source)) as accelerator,
     ):
-        return _descend(
-            model,
-            source,
-            recipe,
-            accelerator,
-            seed=seed,
-            teacher=teacher,
-            kept=kept,
-            answers=answers,
-            checkpoint=checkpoint,
-            label=label,
+        training = _Training(
+            model, source, recipe, accelerator, teacher if recipe.distills else None, checkpoint
         )
+        for epoch, inputs, labels in training.batches(seed=seed, label=label):
+            # Dropout draws from the global generator: a function of the step, as everything else.
+            torch.manual_seed(batch_seed(seed, epoch, training.done) ^ rank())
+            training.step(epoch, inputs, labels)
+        return training.end()
 
 
-def _descend(
-    model: nn.Module,
-    source: Source,
-    recipe: Recipe,
-    accelerator: Accelerator,
-    *,
-    seed: int,
-    teacher: nn.Module | None,
-    kept: Mapping[str, Tensor] | None,
-    answers: Answers | None,
-    checkpoint: Checkpoint | None,
-    label: str,
-) -> FitLog:
-    """What :func:`fit` says, with Accelerate set up for it."""
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    if norms and recipe.batch_size < 2 * world():
-        raise TooSmallError(_too_small(f"a batch of {recipe.batch_size}", f"give {setting('batch_size')}"))
-    layout = layout_of(model, "cpu" if accelerator.device.type == "cpu" else "gpu")
-    # First to the device, so that the optimizer holds, and a checkpoint restores, what is trained there.
-    model.to(accelerator.device)
-    model.to(memory_format=layout)
-    if teacher is not None:
-        teacher = teacher.to(accelerator.device).eval()
-    optimizer = optimizer_for(recipe, model)
-    scaler = accelerator.scaler
-    done, sums = checkpoint.restore(model, optimizer, scaler=scaler) if checkpoint else (0, {})
-    if not is_first():
-        sums = {epoch: [0.0, 0.0, 0.0] for epoch in sums}  # those of all are the first one's
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.lr
-    steps = source.steps(recipe.batch_size, recipe.fraction)
-    schedule = scheduler(recipe, optimizer, steps_per_epoch=steps)
-    _advance(schedule, done)
-    trained, optimizer = accelerator.prepare(model, optimizer)
-    trained.train()
-    if recipe.taught:
-        # The teacher speaks without dropout; noise that a small model cannot afford would hide what it says.
-        modules_without_dropout(model)
-    saved_at = time.monotonic()
-    total = recipe.epochs * steps
-    remembered = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
-    blocks = matched_blocks(model, teacher, kept) if recipe.match > 0 and teacher is not None else {}
-    stream = _batches(source, recipe, seed=seed, done=done, steps=steps)
-    last: Inputs | None = None
-    for epoch, inputs, labels in track(stream, label=label, total=total, done=done):
-        if norms and len(labels) < 2 * world():
-            # Batch norm cannot learn from one value a channel: the last samples of this epoch's order
-            # are passed over, others next time. A user's own loader may have no other batches.
-            done += 1
-            _advance(schedule, 1)
-            if done % steps == 0 and not sums:
-                put_back(accelerator, model, trained)
-                raise TooSmallError(
-                    _too_small(f"a whole epoch in batches of {len(labels)}", "give batches of")
-                )
-            continue
-        # Dropout draws from the global generator: a function of the step, as everything else.
-        torch.manual_seed(batch_seed(seed, epoch, done) ^ rank())
-        own_labels = labels[own_part(len(labels))]
-        x, y = moved(inputs, accelerator.device), own_labels.to(accelerator.device)
-        weight = _weight(len(labels))
-        if isinstance(x, Tensor) and x.ndim == 4:
-            x = x.contiguous(memory_format=layout)
-        last = x
-        with within(where_in(source, done % steps)):
-            logits, loss = _step(
-                trained,
-                model,
-                teacher,
-                x,
-                y,
-                classes=own_labels if answers is None else None,
-                recipe=recipe,
-                blocks=blocks,
-                kept=kept,
-                answers=answers,
-                weight=weight,
-                how=accelerator,
+class _Training:
+    """One training with Accelerate set up for it: its state between two steps.
+
+    Args:
+        model: see :func:`fit`, as for the others.
+        source, recipe, accelerator, checkpoint: likewise.
+        teacher: None where nothing is learned from it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        source: Source,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        teacher: Teacher | None,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.model, self.source, self.recipe, self.accelerator = model, source, recipe, accelerator
+        self.teacher, self.checkpoint = teacher, checkpoint
+        self.norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+        if self.norms and recipe.batch_size < 2 * world():
+            raise TooSmallError(
+                _too_small(f"a batch of {recipe.batch_size}", f"give {setting('batch_size')}")
             )
-        accelerator.backward(loss * weight)
-        accelerator.unscale_gradients(optimizer)
-        if recipe.unit_clip > 0:
-            limit_gradients(model, share=recipe.unit_clip)
-        if recipe.clip is not None:
-            nn.utils.clip_grad_norm_(trained.parameters(), recipe.clip)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        mean = _average(remembered, loss=float(loss.detach()))
-        done += 1
-        entry = sums.setdefault(epoch, [0.0, 0.0, 0.0])
-        counted = len(y) if weight else 0
-        entry[0] += float(loss.detach()) * counted
-        entry[1] += float((logits.detach().argmax(1) == y).sum()) if weight else 0.0
-        entry[2] += counted
+        self.layout = layout_of(model, "cpu" if accelerator.device.type == "cpu" else "gpu")
+        # First to the device, so that the optimizer holds, and a checkpoint restores, what is trained there.
+        model.to(accelerator.device)
+        model.to(memory_format=self.layout)
+        optimizer = optimizer_for(recipe, model)
+        self.done, self.sums = 0, dict[int, list[float]]()
+        if checkpoint:
+            self.done, self.sums = checkpoint.restore(model, optimizer, scaler=accelerator.scaler)
+        if not is_first():
+            self.sums = {epoch: [0.0, 0.0, 0.0] for epoch in self.sums}  # those of all are the first one's
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr
+        self.steps = source.steps(recipe.batch_size, recipe.fraction)
+        self.schedule = scheduler(recipe, optimizer, steps_per_epoch=self.steps)
+        self._pass_over(self.done)
+        self.trained, self.optimizer = accelerator.prepare(model, optimizer)
+        self.trained.train()
+        self.blocks: Mapping[str, Block] = {}
+        if teacher is not None:
+            teacher.network.to(accelerator.device).eval()
+            # Its outputs have no dropout; noise that a small model cannot afford would hide them.
+            modules_without_dropout(model)
+            self.blocks = teacher.blocks(model) if recipe.match > 0 else {}
+        self.buffers = [b for m in self.norms for b in (m.running_mean, m.running_var) if b is not None]
+        self.saved_at = time.monotonic()
+        self.last: Inputs | None = None
+
+    def batches(self, *, seed: int, label: str) -> Iterator[tuple[int, Inputs, Tensor]]:
+        """(epoch, own inputs, all labels) from where the training stopped to its end, with progress."""
+        first, total = self.done // self.steps, self.recipe.epochs * self.steps
+
+        def stream() -> Iterator[tuple[int, Inputs, Tensor]]:
+            for epoch in range(first, self.recipe.epochs):
+                skip = self.done % self.steps if epoch == first else 0
+                for inputs, labels in self.source.epoch(
+                    self.recipe.batch_size, seed=seed, epoch=epoch, fraction=self.recipe.fraction, skip=skip
+                ):
+                    yield epoch, inputs, labels
+
+        for epoch, inputs, labels in track(stream(), label=label, total=total, done=self.done):
+            if self.norms and len(labels) < 2 * world():
+                self._leave_out(labels)
+            else:
+                yield epoch, inputs, labels
+
+    def _leave_out(self, labels: Tensor) -> None:
+        """Batch norm cannot learn from one value a channel: the last samples of this epoch's order.
+
+        Others are left out next time. A user's own loader may have no other batches.
+        """
+        self.done += 1
+        self._pass_over(1)
+        if self.done % self.steps == 0 and not self.sums:
+            put_back(self.accelerator, self.model, self.trained)
+            raise TooSmallError(_too_small(f"a whole epoch in batches of {len(labels)}", "give batches of"))
+
+    def step(self, epoch: int, inputs: Inputs, labels: Tensor) -> None:
+        """Learn from one batch: own inputs, and the labels of all processes."""
+        own_labels = labels[own_part(len(labels))]
+        x, y = moved(inputs, self.accelerator.device), own_labels.to(self.accelerator.device)
+        if isinstance(x, Tensor) and x.ndim == 4:
+            x = x.contiguous(memory_format=self.layout)
+        self.last, weight = x, _weight(len(labels))
+        with within(where_in(self.source, self.done % self.steps)):
+            logits, loss = self._loss(x, y, own_labels, weight=weight)
+        self.accelerator.backward(loss * weight)
+        self.accelerator.unscale_gradients(self.optimizer)
+        if self.recipe.unit_clip > 0:
+            limit_gradients(self.model, share=self.recipe.unit_clip)
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        mean = _average(self.buffers, loss=float(loss.detach()))
+        self.done += 1
+        entry = self.sums.setdefault(epoch, [0.0, 0.0, 0.0])
+        if weight:
+            entry[0] += float(loss.detach()) * len(y)
+            entry[1] += float((logits.detach().argmax(1) == y).sum())
+            entry[2] += len(y)
         if not mean < float("inf"):
-            put_back(accelerator, model, trained)
-            with within(where_in(source, (done - 1) % steps)):
+            put_back(self.accelerator, self.model, self.trained)
+            with within(where_in(self.source, (self.done - 1) % self.steps)):
                 check_finite_inputs(inputs)
             raise DivergedError(
-                f"the loss became {mean} after {done} steps; lower the learning rate ({recipe.lr})"
+                f"the loss became {mean} after {self.done} steps; lower the learning rate ({self.recipe.lr})"
             )
-        due = checkpoint is not None and done % steps == 0
+        self._save()
+
+    def _loss(self, x: Inputs, y: Tensor, labels: Tensor, *, weight: float) -> tuple[Tensor, Tensor]:
+        """Logits ``[B, C]`` of one batch, and the loss.
+
+        Args:
+            x, y: own inputs and labels, where they are computed with.
+            labels: the same labels on the CPU, where checking them makes nobody wait.
+            weight: of this process's loss in the mean over the processes.
+        """
+        teacher, recipe = self.teacher, self.recipe
+        with (
+            taking(self.model, x),
+            recorded(self.model, self.blocks) as hidden,
+            functions_without_dropout() if teacher else nullcontext(),
+        ):
+            logits = logits_of(self.trained, x)
+        if teacher is None or teacher.known is None:
+            check_outputs(logits, labels)
+        if teacher is None:
+            return logits, F.cross_entropy(logits, y)
+        with torch.no_grad(), self.accelerator.autocast():
+            soft, theirs = teacher.outputs_for(x, y, self.blocks)
+        kl = distillation_loss(logits.float(), soft.float(), temperature=recipe.temperature)
+        loss = recipe.distill * kl
+        if recipe.distill < 1:
+            loss = loss + (1 - recipe.distill) * F.cross_entropy(logits, y)
+        if self.blocks:
+            loss = loss + recipe.match * matching_loss(
+                hidden, theirs, x, teacher.kept, blocks=self.blocks, weight=weight
+            )
+        return logits, loss
+
+    def _save(self) -> None:
+        """At the end of an epoch, and now and then."""
+        if self.checkpoint is None:
+            return
+        patience = self.recipe.patience_s
         # Clocks differ; the first process's counts.
-        if checkpoint and (due or gathered(time.monotonic() - saved_at >= recipe.patience_s)[0]):
-            checkpoint.save(model, optimizer, step=done, sums=_summed(sums), scaler=scaler)
-            saved_at = time.monotonic()
-    sums = _summed(sums)
-    put_back(accelerator, model, trained)
-    # The last step's loss was that of the weights before it, and its batch norms' that of the batch.
-    if not all(gathered(_is_sound(model, last))):
-        raise DivergedError(f"the weights ended with NaN or Inf; lower the learning rate ({recipe.lr})")
-    return FitLog(
-        loss=tuple(s[0] / s[2] for s in sums.values()),
-        accuracy=tuple(s[1] / s[2] for s in sums.values()),
-        steps=done,
-    )
+        if self.done % self.steps == 0 or gathered(time.monotonic() - self.saved_at >= patience)[0]:
+            self.checkpoint.save(
+                self.model,
+                self.optimizer,
+                step=self.done,
+                sums=_summed(self.sums),
+                scaler=self.accelerator.scaler,
+            )
+            self.saved_at = time.monotonic()
+
+    def end(self) -> FitLog:
+        """The model as anybody may use it, and what the training did."""
+        sums = _summed(self.sums)
+        put_back(self.accelerator, self.model, self.trained)
+        # The last step's loss was that of the weights before it, and its batch norms' that of the batch.
+        if not all(gathered(_is_sound(self.model, self.last))):
+            raise DivergedError(
+                f"the weights ended with NaN or Inf; lower the learning rate ({self.recipe.lr})"
+            )
+        return FitLog(
+            loss=tuple(s[0] / s[2] for s in sums.values()),
+            accuracy=tuple(s[1] / s[2] for s in sums.values()),
+            steps=self.done,
+        )
+
+    def _pass_over(self, steps: int) -> None:
+        """Steps that the optimizer does not take: done in an earlier life, or left out."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch warns about that
+            for _ in range(steps):
+                self.schedule.step()
 
 
 @torch.no_grad()
 def _is_sound(model: nn.Module, inputs: Inputs | None) -> bool:
-    """Whether weights, and what they say to these inputs in evaluation mode, are finite.
+    """Whether weights, and their outputs for these inputs in evaluation mode, are finite.
 
-    Batch norms' statistics speak through that; other buffers may hold Inf, as limits do.
+    Batch norms' statistics show in those; other buffers may hold Inf, as limits do.
     """
     values: list[Tensor] = list(model.parameters())
     if inputs is not None:
         values.append(logits_of(model, inputs))
     return all(bool(v.isfinite().all()) for v in values)
-
-
-def _step(
-    trained: nn.Module,
-    model: nn.Module,
-    teacher: nn.Module | None,
-    x: Inputs,
-    y: Tensor,
-    *,
-    classes: Tensor | None,
-    recipe: Recipe,
-    blocks: Mapping[str, Block],
-    kept: Mapping[str, Tensor] | None,
-    answers: Answers | None,
-    weight: float,
-    how: Accelerator,
-) -> tuple[Tensor, Tensor]:
-    """Logits ``[B, C]`` of one batch, and the loss.
-
-    Args:
-        trained: what is called: the model, or what averages its gradients over the processes.
-        model: whose hidden outputs are compared.
-        teacher: the unpruned model, if it is needed.
-        x: own inputs.
-        y: own labels.
-        classes: the same on the CPU, where checking them makes nobody wait; None where they are none.
-        recipe: weights of the parts of the loss.
-        blocks: as from :func:`~coprune.training.distill.matched_blocks`.
-        kept, answers: see :func:`fit`.
-        weight: of this process's loss in the mean over the processes.
-        how: its mixed precision.
-    """
-    quiet = functions_without_dropout() if recipe.taught else nullcontext()
-    with taking(model, x), recorded(model, blocks) as ours, quiet:
-        logits = logits_of(trained, x)
-    if classes is not None:
-        check_outputs(logits, classes)
-    if teacher is None or not recipe.taught:
-        return logits, F.cross_entropy(logits, y)
-    if answers is not None:
-        soft, theirs = answers.to(y)
-    else:
-        with torch.no_grad(), how.autocast(), recorded(teacher, blocks) as theirs:
-            soft = logits_of(teacher, x)
-    kl = distillation_loss(logits.float(), soft.float(), temperature=recipe.temperature)
-    loss = recipe.distill * kl
-    if recipe.distill < 1:
-        loss = loss + (1 - recipe.distill) * F.cross_entropy(logits, y)
-    if blocks:
-        loss = loss + recipe.match * matching_loss(ours, theirs, x, kept, blocks=blocks, weight=weight)
-    return logits, loss
 
 
 def _weight(samples: int) -> float:
@@ -347,14 +341,6 @@ def _has_idle(model: nn.Module, source: Source) -> bool:
     with evaluating(model), torch.enable_grad():
         logits = logits_of(model, moved(inputs, weights[0].device))
         return any(g is None for g in torch.autograd.grad(logits.sum(), weights, allow_unused=True))
-
-
-def _advance(schedule: LRScheduler, steps: int) -> None:
-    """Let a schedule pass steps that the optimizer does not take: done in an earlier life, or passed over."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch warns about that
-        for _ in range(steps):
-            schedule.step()
 
 
 def _average(buffers: Sequence[Tensor], *, loss: float) -> float:

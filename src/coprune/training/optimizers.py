@@ -8,12 +8,9 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
-    ConstantLR,
-    CosineAnnealingLR,
     LambdaLR,
     LRScheduler,
     OneCycleLR,
-    StepLR,
 )
 
 from coprune.training.recipe import Recipe
@@ -48,28 +45,18 @@ def scheduler(recipe: Recipe, optimizer: Optimizer, *, steps_per_epoch: int) -> 
         steps_per_epoch: batches of an epoch.
     """
     total = max(1, recipe.epochs * steps_per_epoch)
-    warm = round(recipe.warmup * total)
-    if recipe.schedule == "linear" or (warm and recipe.schedule != "onecycle"):
-        return LambdaLR(
-            optimizer, lambda step: _factor(recipe, step, warm=warm, total=total, epoch=steps_per_epoch)
-        )
-    if recipe.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=total)
     if recipe.schedule == "onecycle":
         # One step more than is trained: PyTorch's cycle refuses a step beyond its last. Nor may its first
         # phase be of one step, which is length 0 to it.
         start = recipe.warmup or 0.3
         start += 1e-6 * (abs(start * (total + 1) - 1) < 1e-9)
         return OneCycleLR(
-            optimizer,
-            max_lr=recipe.lr,
-            total_steps=total + 1,
-            pct_start=start,
-            cycle_momentum=False,
+            optimizer, max_lr=recipe.lr, total_steps=total + 1, pct_start=start, cycle_momentum=False
         )
-    if recipe.schedule == "step":
-        return StepLR(optimizer, step_size=recipe.step_epochs * steps_per_epoch, gamma=recipe.step_factor)
-    return ConstantLR(optimizer, factor=1.0, total_iters=0)
+    warm = round(recipe.warmup * total)
+    return LambdaLR(
+        optimizer, lambda step: _factor(recipe, step, warm=warm, total=total, epoch=steps_per_epoch)
+    )
 
 
 def _factor(recipe: Recipe, step: int, *, warm: int, total: int, epoch: int) -> float:

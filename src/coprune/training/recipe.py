@@ -79,6 +79,6 @@ class Recipe(Options, title="Training"):
     patience_s: NotNegative = 60.0
 
     @property
-    def taught(self) -> bool:
+    def distills(self) -> bool:
         """Whether an unpruned model is learned from."""
         return self.distill > 0 or self.match > 0
