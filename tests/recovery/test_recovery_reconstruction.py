@@ -196,7 +196,7 @@ def test_answers_hold_what_a_pass_says(trained):
     number = torch.tensor([29, 3, 3, 17])
     with torch.no_grad(), recorded(trained, blocks) as hidden:
         logits = trained(source.images[number])
-    said, outputs = answers.to(number)
+    said, outputs = answers.of(number)
     assert torch.allclose(said, logits, atol=1e-5)
     for block in blocks:
         assert torch.allclose(outputs[block][0], hidden[block][0], atol=1e-5)
