@@ -6,29 +6,59 @@ inside settings are flat to the user: see :class:`Nested`. Knows nothing of torc
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from coprune.errors import UserError, refused, setting
 
 S = TypeVar("S", bound="Options")
-
-PATH: JsonDict = {"reads": "path"}
-MODEL: JsonDict = {"reads": "model"}
-DATA: JsonDict = {"reads": "data"}
-"""Say of a field, as its ``json_schema_extra``, that it names something that is read."""
+T = TypeVar("T")
 
 
 class Options(BaseModel):
     """Settings whose described fields are options; the class's ``title`` is the heading they stand under."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Every field's help is its line under ``Attributes:`` of the class."""
+        text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
+        for name, help in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", text, flags=re.MULTILINE):
+            cls.model_fields[name].description = " ".join(help.split())
+        for base in cls.__mro__[1:]:  # a default may be another without its being said anew
+            for name, info in getattr(base, "model_fields", {}).items():
+                cls.model_fields[name].description = cls.model_fields[name].description or info.description
+
+
+@dataclass(frozen=True)
+class Named:
+    """Metadata of a field whose option has another name."""
+
+    option: str
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Metadata of a field that names something to read.
+
+    Attributes:
+        what: a ``path``, a ``model`` or ``data``.
+        kind: what must be there, for the message that it is not; ``""``: nothing need be there.
+    """
+
+    what: str
+    kind: str = ""
+
+
+PATH, MODEL, DATA = Reads("path"), Reads("model"), Reads("data")
 
 
 @dataclass(frozen=True)
@@ -154,26 +184,34 @@ def options_of(settings: type[Options]) -> dict[str, Option]:
         if spread is not None:
             found |= {k: option for k, option in spread.options().items() if k not in found}
         elif info.description:
-            extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-            option = str(extra.get("option", name))
+            option, reads = option_name(name, info), of_kind(info, Reads)
             found[option] = Option(
                 option,
                 info.description,
                 info.annotation,
-                None if info.is_required() else info.get_default(call_default_factory=True),
+                None if info.is_required() else info.get_default(),
                 info.is_required(),
                 _heading(settings, name),
-                str(extra.get("reads", "")),
+                reads.what if reads else "",
             )
     return found
 
 
+def option_name(name: str, info: FieldInfo) -> str:
+    """What the option of a field is called."""
+    named = of_kind(info, Named)
+    return named.option if named else name
+
+
+def of_kind(info: FieldInfo, kind: type[T]) -> T | None:
+    """The metadata of a kind that a field has; None where it has none."""
+    return next((part for part in info.metadata if isinstance(part, kind)), None)
+
+
 def _spread(info: FieldInfo) -> Spread | None:
-    for part in info.metadata:
-        if isinstance(part, Spread):
-            return part
     kind = info.annotation
-    return Nested(kind) if isinstance(kind, type) and issubclass(kind, Options) else None
+    nested = Nested(kind) if isinstance(kind, type) and issubclass(kind, Options) else None
+    return of_kind(info, Spread) or nested  # type: ignore[type-abstract]
 
 
 def _heading(settings: type[Options], name: str) -> str:
@@ -192,10 +230,8 @@ def made(settings: type[S], values: Mapping[str, Any]) -> S:
         UserError: a value that is refused, under the option's name.
     """
     fields: dict[str, Any] = {}
-    called: dict[str, str] = {}
+    called = {name: option_name(name, info) for name, info in settings.model_fields.items()}
     for name, info in settings.model_fields.items():
-        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-        called[name] = str(extra.get("option", name))
         spread = _spread(info)
         if spread is not None:
             fields[name] = spread.made(values)

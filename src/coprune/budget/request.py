@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from coprune.bounds import Points, Positive, Share
 from coprune.options import Options
 
 
 class Budget(Options, title="What to keep"):
-    """What was asked for; nothing means the method's own knee."""
+    """What was asked for; nothing means the method's own knee.
 
-    keep_macs: Share | None = Field(None, description="Share of the MACs to keep, in (0, 1].")
-    keep_params: Share | None = Field(None, description="Share of the parameters to keep, in (0, 1].")
-    keep_units: Share | None = Field(None, description="Share of every group's units to keep, in (0, 1].")
-    keep_heads: Share | None = Field(
-        None, description="Share of all attention heads to keep, in (0, 1]; nothing else goes."
-    )
-    latency_ms: Positive | None = Field(
-        None, description="Milliseconds that one sample may take here, on these threads."
-    )
-    max_drop: Points | None = Field(
-        None, description="Smallest model that loses at most this many points on calibration data."
-    )
+    Attributes:
+        keep_macs: share of the MACs to keep, in (0, 1].
+        keep_params: share of the parameters to keep, in (0, 1].
+        keep_units: share of every group's units to keep, in (0, 1].
+        keep_heads: share of all attention heads to keep, in (0, 1]; nothing else goes.
+        latency_ms: milliseconds that one sample may take here, on these threads.
+        max_drop: smallest model that loses at most this many points on calibration data.
+    """
+
+    keep_macs: Share | None = None
+    keep_params: Share | None = None
+    keep_units: Share | None = None
+    keep_heads: Share | None = None
+    latency_ms: Positive | None = None
+    max_drop: Points | None = None
 
     @property
     def words(self) -> str:

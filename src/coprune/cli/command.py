@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Optional, get_type_hints
@@ -112,7 +113,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         kind, default = (kind, str(default)) if default not in (None, "") else (Optional[kind], None)
     info = typer.Option(
         flag,
-        help=option.help,
+        help=_sentence(option.help),
         metavar=None if option.is_flag else _metavar(option),
         rich_help_panel=option.heading,
     )
@@ -122,6 +123,12 @@ def _parameter(option: Option) -> inspect.Parameter:
         default=inspect.Parameter.empty if option.required else default,
         annotation=Annotated[kind, info],
     )
+
+
+def _sentence(help: str) -> str:
+    """A line of a docstring as help: a capital, no markup."""
+    plain = re.sub(r"``|:\w+:`~?|`", "", help)
+    return plain if help.startswith("``") else plain[:1].upper() + plain[1:]
 
 
 def _metavar(option: Option) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pydantic import Field
-
 from coprune.cli.summary import summarise
 from coprune.errors import UserError
 from coprune.files import read_json
@@ -21,10 +19,14 @@ TYPED = f"prune --model {MODEL} --data {DATA} --calibration 1000 --keep-macs 0.5
 
 
 class Demo(Writing, Seeded, Threading):
-    """Where the demo goes."""
+    """Where the demo goes.
 
-    out: Path = Field(Path("demo-run"), description="Folder to write.")
-    overwrite: bool = Field(True, description="Replace the run folder of an earlier demo.")
+    Attributes:
+        overwrite: replace the run folder of an earlier demo.
+    """
+
+    out: Path = Path("demo-run")
+    overwrite: bool = True
 
 
 def demo(to: Demo) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from coprune.bounds import Length
 from coprune.cli.command import Run
 from coprune.cli.terminal import say
@@ -12,13 +10,17 @@ from coprune.pipeline.settings import Machine, Timing, Trust
 
 
 class Measuring(Timing, Machine, Trust):
-    """What is measured, and on what."""
+    """What is measured, and on what.
 
-    data: str | None = Field(None, description="Also measure accuracy on this data's held-out part.")
-    input_shape: tuple[Length, ...] = Field(
-        (), description="Of one sample, e.g. 1,28,28; not needed with --data."
-    )
-    engine: tuple[str, ...] = Field(("torch",), description="What to time with: torch, onnxruntime, or both.")
+    Attributes:
+        data: also measure accuracy on this data's held-out part.
+        input_shape: of one sample, e.g. 1,28,28; not needed with --data.
+        engine: what to time with: torch, onnxruntime, or both.
+    """
+
+    data: str | None = None
+    input_shape: tuple[Length, ...] = ()
+    engine: tuple[str, ...] = ("torch",)
 
 
 def measure(run: Run, asked: Measuring) -> None:

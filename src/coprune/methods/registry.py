@@ -60,7 +60,7 @@ class MethodOptions:
         return {
             name: Option(
                 name,
-                " ".join(f"{', '.join(owners)}: {help}" for help, owners in helps.items()),
+                " ".join(f"``{', '.join(owners)}``: {help}" for help, owners in helps.items()),
                 kinds[name],
                 heading="A method's own",
             )

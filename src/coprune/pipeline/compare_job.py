@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
-
 from coprune.bounds import Bounds, Positive, Seed
 from coprune.errors import UserError, setting
 from coprune.methods.base import Method
 from coprune.methods.registry import MethodOptions, find_method, method_settings
-from coprune.options import Nested, Options, valid
+from coprune.options import Named, Nested, Options, checked, valid
 from coprune.pipeline.jobs import CalibratedJob
 from coprune.pipeline.settings import FINETUNE, Machine, Units, finetune_recipe, kinds_asked
 from coprune.recovery.names import RECOVERIES, How
@@ -30,14 +28,15 @@ Level = Annotated[float | str, Bounds(0, 1, above=True, words=(KNEE,))]
 
 
 class Levels(Options, title="What to keep"):
-    """The budgets that methods are compared at."""
+    """The budgets that methods are compared at.
 
-    keep_macs: tuple[Level, ...] | None = Field(
-        None, description="Shares of the MACs and/or knee, separated by commas; 0.5 by default."
-    )
-    keep_heads: tuple[Level, ...] | None = Field(
-        None, description="Instead: shares of all attention heads and/or knee; nothing else goes."
-    )
+    Attributes:
+        keep_macs: shares of the MACs and/or knee, separated by commas; 0.5 by default.
+        keep_heads: instead: shares of all attention heads and/or knee; nothing else goes.
+    """
+
+    keep_macs: tuple[Level, ...] | None = None
+    keep_heads: tuple[Level, ...] | None = None
 
 
 def _levels(given: dict[str, Any], _: Mapping[str, Any]) -> tuple[float | str, ...]:
@@ -48,57 +47,49 @@ def _levels(given: dict[str, Any], _: Mapping[str, Any]) -> tuple[float | str, .
     return (0.5,) if found is None else found
 
 
+def _budget_of(given: dict[str, Any], _: Mapping[str, Any]) -> str:
+    return "heads" if "keep_heads" in given else "macs"
+
+
 def _recipe(given: dict[str, Any], values: Mapping[str, Any]) -> Recipe:
-    rates = values.get("finetune_lr")
-    if rates is not None and not rates:
+    rates = checked("finetune_lr", values.get("finetune_lr"), tuple[Positive, ...] | None)
+    if rates == ():
         raise UserError(
             f"{setting('finetune_lr')} names no learning rate; e.g. {setting('finetune_lr', 0.02)}"
         )
     return finetune_recipe(**given, lr=rates[0] if rates else None)
 
 
+_FINETUNE = replace(
+    FINETUNE, fields={of: help for of, help in FINETUNE.fields.items() if of != "lr"}, make=_recipe
+)
+
+
 class CompareJob(CalibratedJob, Units, Machine, title="Comparison"):
     """Everything ``coprune compare`` can be asked for, but where to write.
 
+    The first method with a knee decides the MACs of the ``knee`` budget. With a budget of heads nothing else
+    is removed. Seeds are counted from ``seed``; each draws its own calibration samples and training order.
+    Learning rates are tried with the first seed.
+
     Attributes:
-        methods: names; the first one with a knee decides the MACs of the ``knee`` budget.
-        budget_of: what the budgets are shares of; of ``heads``, nothing else is removed.
-        seed: the first; seed s draws its own calibration samples and training order.
-        allocation: ``auto``: each method shares a budget out in its own way. ``uniform``: every group
-            keeps the same share, whatever the method: the choices alone are compared.
-        finetune_rates: all tried with the first seed: each method, budget and recovery gets the one with the
-            best calibration accuracy, and keeps it for the other seeds. Empty: that of ``finetune``.
+        methods: methods, separated by commas.
+        seeds: how many seeds.
+        recoveries: ``least-squares``, reconstruction, channel-least-squares, bn, none, separated by commas.
+        allocation: share out a budget: ``auto`` (each method's own way) or ``uniform`` for all.
+        finetune_rates: highest learning rate; of several, each method takes its best on calibration data.
     """
 
-    methods: tuple[str, ...] = Field(
-        ("complementary", "cosep", "random", "magnitude", "bn_scale", "fpgm", "taylor"),
-        description="Methods, separated by commas.",
-    )
+    methods: tuple[str, ...] = ("complementary", "cosep", "random", "magnitude", "bn_scale", "fpgm", "taylor")
     budgets: Annotated[tuple[float | str, ...], Nested(Levels, make=_levels)]
-    budget_of: Annotated[
-        Literal["macs", "heads"],
-        Nested(Levels, make=lambda given, _: "heads" if "keep_heads" in given else "macs"),
-    ] = "macs"
+    budget_of: Annotated[Literal["macs", "heads"], Nested(Levels, make=_budget_of)] = "macs"
     options: Annotated[Mapping[str, Any], MethodOptions()] = {}
     seed: Seed = 0
-    seeds: Annotated[int, Bounds(1, 1000)] = Field(3, description="How many seeds.")
-    recoveries: tuple[How, ...] = Field(
-        ("least-squares",),
-        description="least-squares, reconstruction, channel-least-squares, bn, none, separated by commas.",
-        json_schema_extra={"option": "recovery"},
-    )
-    allocation: Literal["auto", "uniform"] = Field(
-        "auto", description="Share out a budget: auto (each method's own way) or uniform for all."
-    )
-    finetune: Annotated[
-        Recipe,
-        replace(FINETUNE, fields={k: v for k, v in FINETUNE.fields.items() if k != "lr"}, make=_recipe),
-    ] = Recipe(epochs=0)
-    finetune_rates: tuple[Positive, ...] = Field(
-        (),
-        description="Highest learning rate; of several, each method takes its best on calibration data.",
-        json_schema_extra={"option": "finetune_lr"},
-    )
+    seeds: Annotated[int, Bounds(1, 1000)] = 3
+    recoveries: Annotated[tuple[How, ...], Named("recovery")] = ("least-squares",)
+    allocation: Literal["auto", "uniform"] = "auto"
+    finetune: Annotated[Recipe, _FINETUNE] = Recipe(epochs=0)
+    finetune_rates: Annotated[tuple[Positive, ...], Named("finetune_lr")] = ()
 
     def check(self, out: Path, *, resume: bool, overwrite: bool) -> None:
         """See :meth:`coprune.pipeline.jobs.Job.check`."""

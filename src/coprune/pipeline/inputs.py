@@ -13,7 +13,7 @@ from pathlib import Path
 from coprune.data.names import check_known as check_data
 from coprune.errors import UserError, setting
 from coprune.models.names import check_known as check_model
-from coprune.options import Options
+from coprune.options import DATA, MODEL, Options, Reads, of_kind
 
 _job_file: ContextVar[Path | None] = ContextVar("job_file", default=None)
 
@@ -34,16 +34,16 @@ def check_there(job: Options) -> None:
     Raises:
         UserError: with near matches.
     """
-    for read in sorted(_reads(job), key=lambda read: read.reads != "data"):
-        if read.reads == "model":
+    for read in sorted(_reads(job), key=lambda read: read.reads != DATA):
+        if read.reads == MODEL:
             check_model(read.value)
-        elif read.reads == "data" and not (read.name == "validation" and _is_number(read.value)):
+        elif read.reads == DATA and not (read.name == "validation" and _is_number(read.value)):
             check_data(read.value)
             kind, _, where = read.value.partition(":")
             if where and kind in ("npz", "tsv") and not Path(where).expanduser().exists():
                 raise UserError(f"{read.value}: no such file: {where}")
-        elif read.kind and not Path(read.value).exists():
-            raise UserError(f"{read.value}: no such {read.kind}")
+        elif read.reads.kind and not Path(read.value).exists():
+            raise UserError(f"{read.value}: no such {read.reads.kind}")
 
 
 def _is_number(validation: str) -> bool:
@@ -52,21 +52,20 @@ def _is_number(validation: str) -> bool:
 
 @dataclass(frozen=True)
 class _Read:
-    """One input: the option and its value, what it names, and what kind of file must be there."""
+    """One input: the option, its value, and what that names."""
 
     name: str
     value: str
-    reads: str
-    kind: str
+    reads: Reads
 
 
 def _reads(job: Options) -> Iterator[_Read]:
     for name, field in type(job).model_fields.items():
-        value, extra = getattr(job, name), field.json_schema_extra
+        value, reads = getattr(job, name), of_kind(field, Reads)
         if isinstance(value, Options):
             yield from _reads(value)
-        elif value and isinstance(extra, dict) and "reads" in extra:
-            yield _Read(name, str(value), str(extra["reads"]), str(extra.get("kind", "")))
+        elif value and reads:
+            yield _Read(name, str(value), reads)
 
 
 def check_apart(out: Path, job: Options) -> None:
@@ -95,7 +94,7 @@ def _inputs(job: Options) -> Iterator[tuple[str, Path]]:
         yield f"the job file {file}", file
     places = {"model": _of_model, "data": _of_data, "path": _itself}
     for read in _reads(job):
-        for place in places[read.reads](read.value):
+        for place in places[read.reads.what](read.value):
             if place.exists():
                 yield setting(read.name, read.value), place
                 for entry in place.iterdir() if place.is_dir() else ():

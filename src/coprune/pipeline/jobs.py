@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
-
 from coprune.bounds import Calibration, Channels, Classes
-from coprune.options import DATA, MODEL, PATH, Nested, Options, valid
+from coprune.options import DATA, MODEL, PATH, Nested, Options, Reads, valid
 from coprune.pipeline.inputs import check_there
 from coprune.pipeline.run_folder import check_out
 from coprune.pipeline.settings import Machine, PruneSettings, Seeded, Timing, Trust, check_settings
@@ -18,11 +16,17 @@ from coprune.training.recipe import Recipe
 
 
 class Shape(Options, title="The model"):
-    """Arguments of a network's factory."""
+    """Arguments of a network's factory.
 
-    in_channels: Channels | None = Field(None, description="Image channels; the data's by default.")
-    num_classes: Classes | None = Field(None, description="Classes; the data's by default.")
-    width: Channels | None = Field(None, description="Channels of the first stage.")
+    Attributes:
+        in_channels: image channels; the data's by default.
+        num_classes: classes; the data's by default.
+        width: channels of the first stage.
+    """
+
+    in_channels: Channels | None = None
+    num_classes: Classes | None = None
+    width: Channels | None = None
 
 
 _SHAPE = Nested(Shape, make=lambda given, _: valid(Shape, given).model_dump(exclude_none=True))
@@ -34,29 +38,22 @@ _TRAINING = (
 
 
 class Job(Trust, title="The model"):
-    """What every job reads."""
+    """What every job reads.
 
-    model: str = Field(
-        description="coprune:NET, coprune:NET@DATA (trained), torchvision:, timm:, pytorchcv: or hf:NAME, "
-        "python:module:factory, or a run folder.",
-        json_schema_extra=MODEL,
-    )
-    data: str = Field(
-        description="fashion-mnist[:ROOT], fashion-mnist-sample, cifar10[:ROOT], cifar100[:ROOT], "
-        "imagefolder:ROOT[@SIZE], npz:FILE; texts: tsv:FILE, sst5:ROOT, mnli:ROOT, mnli-mm:ROOT, "
-        "hf:NAME[:CONFIG].",
-        json_schema_extra=DATA,
-    )
-    weights: str | None = Field(
-        None,
-        description="safetensors, or a .pt/.pth state dict.",
-        json_schema_extra={**PATH, "kind": "weights file"},
-    )
-    tokenizer: str | None = Field(
-        None,
-        description="Texts: folder or id of a tokenizer; the model's by default.",
-        json_schema_extra={"reads": "path"},
-    )
+    Attributes:
+        model: ``coprune:NET``, coprune:NET@DATA (trained), torchvision:, timm:, pytorchcv: or hf:NAME,
+            python:module:factory, or a run folder.
+        data: ``fashion-mnist[:ROOT]``, fashion-mnist-sample, cifar10[:ROOT], cifar100[:ROOT],
+            imagefolder:ROOT[@SIZE], npz:FILE; texts: tsv:FILE, sst5:ROOT, mnli:ROOT, mnli-mm:ROOT,
+            hf:NAME[:CONFIG].
+        weights: ``safetensors``, or a .pt/.pth state dict.
+        tokenizer: texts: folder or id of a tokenizer; the model's by default.
+    """
+
+    model: Annotated[str, MODEL]
+    data: Annotated[str, DATA]
+    weights: Annotated[str | None, Reads("path", "weights file")] = None
+    tokenizer: Annotated[str | None, PATH] = None
     arguments: Annotated[Mapping[str, Any], _SHAPE] = {}
 
     def set_aside(self) -> dict[str, Any]:
@@ -78,17 +75,16 @@ class Job(Trust, title="The model"):
 
 
 class CalibratedJob(Job, title="The data"):
-    """A job that decides by samples that are set aside."""
+    """A job that decides by samples that are set aside.
 
-    calibration: Calibration = Field(
-        2000, description="Training samples set aside for statistics and decisions."
-    )
-    validation: str | None = Field(
-        None,
-        description="What judges --max-drop, the knee and training: other data (its held-out part), a number "
-        "of samples taken out of the held-out part, or none; the data's own validation part by default.",
-        json_schema_extra=DATA,
-    )
+    Attributes:
+        calibration: training samples set aside for statistics and decisions.
+        validation: what judges --max-drop, the knee and training: other data (its held-out part), a number
+            of samples taken out of the held-out part, or none; the data's own validation part by default.
+    """
+
+    calibration: Calibration = 2000
+    validation: Annotated[str | None, DATA] = None
 
     def set_aside(self) -> dict[str, Any]:
         """See :meth:`Job.set_aside`."""
@@ -113,22 +109,18 @@ class TrainJob(Job, Seeded, Machine):
 
 
 class RecoverJob(CalibratedJob, Timing, Seeded, Machine):
-    """Everything ``coprune recover`` can be asked for, but where to write."""
+    """Everything ``coprune recover`` can be asked for, but where to write.
 
-    model: str = Field(
-        description="The pruned model: a run folder or python:module:factory.", json_schema_extra=MODEL
-    )
-    teacher: str = Field(
-        description="The unpruned model, under any name that --model takes.", json_schema_extra=MODEL
-    )
-    plan: str | None = Field(
-        None,
-        description="The plan that cut it; else that of its folder, else found by the channels' behaviour.",
-        json_schema_extra={**PATH, "kind": "plan"},
-    )
-    recovery: Literal["least-squares", "reconstruction", "channel-least-squares", "bn"] = Field(
-        "least-squares", description="least-squares, reconstruction, channel-least-squares or bn."
-    )
+    Attributes:
+        model: the pruned model: a run folder or python:module:factory.
+        teacher: the unpruned model, under any name that --model takes.
+        plan: the plan that cut it; else that of its folder, else found by the channels' behaviour.
+        recovery: ``least-squares``, ``reconstruction``, ``channel-least-squares`` or ``bn``.
+    """
+
+    teacher: Annotated[str, MODEL]
+    plan: Annotated[str | None, Reads("path", "plan")] = None
+    recovery: Literal["least-squares", "reconstruction", "channel-least-squares", "bn"] = "least-squares"
 
     @property
     def of_teacher(self) -> CalibratedJob:
@@ -138,8 +130,14 @@ class RecoverJob(CalibratedJob, Timing, Seeded, Machine):
 
 
 class Writing(Options, title="What is written"):
-    """Where a run goes."""
+    """Where a run goes.
 
-    out: Path = Field(description="Folder to write.")
-    resume: bool = Field(False, description="Continue an interrupted run.")
-    overwrite: bool = Field(False, description="Replace an existing run folder.")
+    Attributes:
+        out: folder to write.
+        resume: continue an interrupted run.
+        overwrite: replace an existing run folder.
+    """
+
+    out: Path
+    resume: bool = False
+    overwrite: bool = False

@@ -101,7 +101,7 @@ FINETUNE = Nested(
         "images": "",
         "lr": "Highest learning rate; 0.02 by default, 2e-5 of transformers.",
         "optimizer": "",
-        "schedule": "cosine, linear, onecycle, step or constant; cosine by default, linear of transformers.",
+        "schedule": "``cosine``, the default, linear, that of transformers, onecycle, step or constant.",
         **dict.fromkeys(("warmup", "weight_decay", "clip", "unit_clip", *_SHARED), ""),
     },
     lambda given, values: finetune_recipe(layerwise=_layerwise(values), **given),
@@ -113,9 +113,9 @@ _BETWEEN = Nested(
     "between_",
     _SHARED,
     {
-        "epochs": "layerwise: epochs after each layer; 2 by default.",
-        "fraction": "layerwise: share of the training samples; 0.25 by default.",
-        "lr": "layerwise: learning rate, halved after an epoch; 0.01 by default, 2e-5 of transformers.",
+        "epochs": "``layerwise``: epochs after each layer; 2 by default.",
+        "fraction": "``layerwise``: share of the training samples; 0.25 by default.",
+        "lr": "``layerwise``: learning rate, halved after an epoch; 0.01 by default, 2e-5 of transformers.",
         "batch_size": "",
         "precision": "",
     },
@@ -124,83 +124,98 @@ _BETWEEN = Nested(
 
 
 class Trust(Options, title="The model"):
-    """Whose code may run."""
+    """Whose code may run.
 
-    trust: bool = Field(
-        False, description="Run the python: factory that the run folder given as --model names."
-    )
+    Attributes:
+        trust: run the python: factory that the run folder given as --model names.
+    """
+
+    trust: bool = False
 
 
 class Seeded(Options, title="Where it runs"):
-    """What is drawn."""
+    """What is drawn.
 
-    seed: Seed = Field(0, description="Same seed, same result.")
+    Attributes:
+        seed: same seed, same result.
+    """
+
+    seed: Seed = 0
 
 
 class Threading(Options, title="Where it runs"):
-    """How many threads."""
+    """How many threads.
 
-    threads: Threads | None = Field(None, description="CPU threads; all by default.")
+    Attributes:
+        threads: CPU threads; all by default.
+    """
+
+    threads: Threads | None = None
 
 
 class Machine(Threading, title="Where it runs"):
-    """What computes."""
+    """What computes.
 
-    device: Device = Field("auto", description="auto, cpu or cuda.")
+    Attributes:
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    device: Device = "auto"
 
 
 class Units(Options, title="What to remove"):
-    """Which units may go."""
+    """Which units may go.
 
-    units: tuple[UnitWord, ...] = Field(
-        (),
-        description="What to remove: inner (channels), coupled (channels of residual sums, concatenations, "
-        "grouped layers), heads, neurons, separated by commas; all but coupled by default.",
-    )
-    skip: tuple[str, ...] = Field((), description="Layers to leave alone, separated by commas.")
-    only: tuple[str, ...] = Field(
-        (), description="Layers whose groups may be pruned, and nothing else; all by default."
-    )
-    round_to: Block = Field(
-        1, description="Groups keep multiples of so many units, or all; smaller groups any."
-    )
-    force: bool = Field(
-        False, description="Go on where figures mean nothing: a base at chance, samples all alike."
-    )
+    Attributes:
+        units: what to remove: inner (channels), coupled (channels of residual sums, concatenations, grouped
+            layers), heads, neurons, separated by commas; all but coupled by default.
+        skip: layers to leave alone, separated by commas.
+        only: layers whose groups may be pruned, and nothing else; all by default.
+        round_to: groups keep multiples of so many units, or all; smaller groups any.
+        force: go on where figures mean nothing: a base at chance, samples all alike.
+    """
+
+    units: tuple[UnitWord, ...] = ()
+    skip: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    round_to: Block = 1
+    force: bool = False
 
 
 class Timing(Options, title="Where it runs"):
-    """How latency is measured."""
+    """How latency is measured.
 
-    latency_batches: tuple[Batch, ...] = Field(
-        (1, 32), description="Batch sizes to time, separated by commas."
-    )
+    Attributes:
+        latency_batches: batch sizes to time, separated by commas.
+    """
+
+    latency_batches: tuple[Batch, ...] = (1, 32)
 
 
 class PruneSettings(Units, Timing, Seeded, Machine, title="Pruning"):
-    """Everything that decides what a pruning run does, model and data apart."""
+    """Everything that decides what a pruning run does, model and data apart.
 
-    method: str = Field("complementary", description="How units are chosen; see above.")
+    Attributes:
+        method: how units are chosen; see above.
+        allocation: share out a budget: ``uniform``, ``measured`` (sensitivity), ``knee``; ``auto``: the
+            method's.
+        schedule: ``oneshot``; or ``layerwise``: select, cut and train layer after layer.
+        recovery: without labels: least-squares, reconstruction (then all layers together: better, slower),
+            channel-least-squares (each layer by itself), bn (re-estimate batch norm), none; auto: the
+            method's, or bn after layerwise training.
+        profile: statistics of an earlier run to reuse: RUN/profile.
+    """
+
+    method: str = "complementary"
     options: Annotated[Mapping[str, Any], MethodOptions()] = Field(default_factory=dict)
     budget: Budget = Field(default_factory=Budget)
-    allocation: Literal["auto", "uniform", "knee", "measured"] = Field(
-        "auto", description="Share out a budget: uniform, measured (sensitivity), knee; auto: the method's."
-    )
-    schedule: Literal["oneshot", "layerwise"] = Field(
-        "oneshot", description="oneshot; or layerwise: select, cut and train layer after layer."
-    )
+    allocation: Literal["auto", "uniform", "knee", "measured"] = "auto"
+    schedule: Literal["oneshot", "layerwise"] = "oneshot"
     between: Annotated[Recipe, _BETWEEN] = BETWEEN
-    recovery: Literal["auto", How] = Field(
-        "auto",
-        description="Without labels: least-squares, reconstruction (then all layers together: better, "
-        "slower), channel-least-squares (each layer by itself), bn (re-estimate batch norm), none; "
-        "auto: the method's, or bn after layerwise training.",
-    )
+    recovery: Literal["auto", How] = "auto"
     finetune: Annotated[Recipe, FINETUNE] = Recipe(epochs=0)
     latency_seconds: Positive = 5.0
-    profile: str | None = Field(
-        None, description="Statistics of an earlier run to reuse: RUN/profile.", json_schema_extra=PATH
-    )
+    profile: Annotated[str | None, PATH] = None
 
 
 def kinds_asked(units: Sequence[str]) -> tuple[str, ...]:

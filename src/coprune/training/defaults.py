@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
-
 from coprune.bounds import Bounds, Positive
 from coprune.training.recipe import Recipe
 
@@ -64,20 +62,18 @@ def finetuning(**values: Any) -> Recipe:
 
 
 class BaseRecipe(Recipe, title="Training"):
-    """The recipe to train a base model by."""
+    """The recipe to train a base model by.
 
-    epochs: Annotated[int, Bounds(1, 100_000)] = Field(
-        8, description="Passes over the training samples; 8 by default."
-    )
-    lr: Positive = Field(
-        0.1,
-        description="Highest learning rate; 0.1 by default; of transformers 2e-5, or 3e-4 without trained "
-        "weights.",
-    )
-    schedule: Literal["onecycle", "cosine", "linear", "step", "constant"] = Field(
-        "onecycle",
-        description="onecycle, the default, cosine, linear, that of transformers, step or constant.",
-    )
+    Attributes:
+        epochs: passes over the training samples; 8 by default.
+        lr: highest learning rate; 0.1 by default; of transformers 2e-5, or 3e-4 without trained weights.
+        schedule: ``onecycle``, the default, ``cosine``, ``linear``, that of transformers, ``step`` or
+            ``constant``.
+    """
+
+    epochs: Annotated[int, Bounds(1, 100_000)] = 8
+    lr: Positive = 0.1
+    schedule: Literal["cosine", "linear", "onecycle", "step", "constant"] = "onecycle"
 
 
 def suited(recipe: Recipe, model: nn.Module, *, trained: bool) -> Recipe:

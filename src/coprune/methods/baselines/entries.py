@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from coprune.bounds import Share
 from coprune.lazy import deferred
 from coprune.methods.base import Method, NoSettings
@@ -41,9 +39,13 @@ def _heads(name: str, summary: str, needs: Any, settings: type[Options] = NoSett
 
 
 class MichelSettings(Options):
-    """Settings of ``michel``."""
+    """Settings of ``michel``.
 
-    share: Share = Field(1.0, description="Share of the batches that gradients are taken on; the paper: all.")
+    Attributes:
+        share: share of the batches that gradients are taken on; the paper: all.
+    """
+
+    share: Share = 1.0
 
 
 def _sensitivity(settings: MichelSettings) -> tuple[Statistic, ...]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
-
 from coprune.bounds import Bounds, Share
 from coprune.lazy import deferred
 from coprune.methods.base import Method
@@ -16,27 +14,29 @@ if TYPE_CHECKING:
 
 
 class ClusterSettings(Options):
-    """How heads are clustered."""
+    """How heads are clustered.
 
-    grid: Annotated[int, Bounds(1, 512)] = Field(
-        32, description="Cells a side of the resized attention map; 48 for long pairs of sentences."
-    )
-    space: Literal["tsne", "full"] = Field(
-        "tsne", description="Cluster in the 2-D tsne, or in the full space of the distances."
-    )
-    mss: Literal["paper", "nearest"] = Field(
-        "paper",
-        description="Silhouette: paper, mean distance to the other medoids, or nearest, the usual one.",
-    )
-    knee_degree: Annotated[int, Bounds(1, 12)] = Field(
-        6, description="Degree of Kneedle's polynomial; CAHP's 6, it also tried 2 to 5."
-    )
+    Attributes:
+        grid: cells a side of the resized attention map; 48 for long pairs of sentences.
+        space: cluster in the 2-D ``tsne``, or in the ``full`` space of the distances.
+        mss: silhouette: ``paper``, mean distance to the other medoids, or ``nearest``, the usual one.
+        knee_degree: degree of Kneedle's polynomial; CAHP's 6, it also tried 2 to 5.
+    """
+
+    grid: Annotated[int, Bounds(1, 512)] = 32
+    space: Literal["tsne", "full"] = "tsne"
+    mss: Literal["paper", "nearest"] = "paper"
+    knee_degree: Annotated[int, Bounds(1, 12)] = 6
 
 
 class CAHPSettings(ClusterSettings):
-    """How heads are clustered and ranked."""
+    """How heads are clustered and ranked.
 
-    share: Share = Field(0.25, description="Share of the batches that the salience is read from.")
+    Attributes:
+        share: share of the batches that the salience is read from.
+    """
+
+    share: Share = 0.25
 
 
 def _needs(settings: CAHPSettings) -> tuple[Statistic, ...]:

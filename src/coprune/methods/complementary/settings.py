@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from coprune.bounds import Block, NotNegative, Positive
 from coprune.lazy import deferred
 from coprune.methods.base import Method
@@ -16,14 +14,19 @@ if TYPE_CHECKING:
 
 
 class ComplementarySettings(Options):
-    """What the ablation takes apart."""
+    """What the ablation takes apart.
 
-    weighting: Literal["sensitivity", "none"] = Field(
-        "sensitivity", description="Weigh output errors by sensitivity, or none."
-    )
-    scatter: NotNegative = Field(0.0, description="Weight of the spread between class means; 0: no labels.")
-    ridge: Positive = Field(1e-3, description="Ridge of the elimination, relative to the mean diagonal.")
-    places: Block = Field(24, description="Pixels sampled, a sample and layer.")
+    Attributes:
+        weighting: weigh output errors by ``sensitivity``, or ``none``.
+        scatter: weight of the spread between class means; 0: no labels.
+        ridge: ridge of the elimination, relative to the mean diagonal.
+        places: pixels sampled, a sample and layer.
+    """
+
+    weighting: Literal["sensitivity", "none"] = "sensitivity"
+    scatter: NotNegative = 0.0
+    ridge: Positive = 1e-3
+    places: Block = 24
 
     @property
     def statistic(self) -> ConsumerCovariance:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
-
 from coprune.bounds import Bounds, NotNegative, Positive
 from coprune.lazy import deferred
 from coprune.methods.base import Method
@@ -16,44 +14,37 @@ if TYPE_CHECKING:
 
 
 class CoSePSettings(Options):
-    """The points that the papers leave open."""
+    """The points that the papers leave open.
 
-    grid: Annotated[int, Bounds(0, 1024)] = Field(
-        1, description="Pixel cells a side; 1 averages all pixels, 0 keeps every one."
-    )
-    at: Literal["consumer", "producer"] = Field(
-        "producer",
-        description="Read activations at the consumer (behind batch norm and activation) or the producer.",
-    )
-    space: Literal["profile", "tsne"] = Field(
-        "profile", description="Cluster in the profile space, or in its 2-D tsne (GB-AFS, CAHP)."
-    )
-    mss: Literal["paper", "nearest"] = Field(
-        "paper",
-        description="Silhouette: paper, mean distance to the other medoids, or nearest, the usual one.",
-    )
-    knee: Literal["interpolate", "polynomial"] = Field(
-        "polynomial", description="interpolate (GB-AFS) or polynomial (CoSeP, CAHP)."
-    )
-    knee_degree: Annotated[int, Bounds(1, 12)] = Field(2, description="Degree of the polynomial.")
-    sensitivity: NotNegative = Field(1.0, description="Kneedle's S.")
-    representative: Literal["weight", "medoid"] = Field(
-        "weight", description="Keep a cluster's largest L1 weight (the papers) or its medoid."
-    )
-    start: Literal["auto", "previous", "random", "best"] = Field(
-        "auto",
-        description="Start of k-medoids: previous k, random, or the best of k ± 1; "
-        "auto: best above 128 units, else previous.",
-    )
-    pairs: Literal["auto", "exact", "sketch"] = Field(
-        "auto", description="Compare class pairs exactly or by a sketch; auto: a sketch of large groups."
-    )
-    tolerance: Annotated[float, Bounds(1e-3, 2)] = Field(
-        0.03, description="Largest error of a sketched distance, in JM a class pair."
-    )
-    variance_eps: Positive = Field(
-        1e-6, description="Floor of a class variance, relative to the unit's mean square."
-    )
+    Attributes:
+        grid: pixel cells a side; 1 averages all pixels, 0 keeps every one.
+        at: read activations at the ``consumer`` (behind batch norm and activation) or the ``producer``.
+        space: cluster in the ``profile`` space, or in its 2-D ``tsne`` (GB-AFS, CAHP).
+        mss: silhouette: ``paper``, mean distance to the other medoids, or ``nearest``, the usual one.
+        knee: ``interpolate`` (GB-AFS) or ``polynomial`` (CoSeP, CAHP).
+        knee_degree: degree of the polynomial: 2 in CoSeP's first version, 6 in CAHP.
+        sensitivity: Kneedle's S.
+        representative: keep a cluster's largest L1 ``weight`` (the papers) or its ``medoid``.
+        start: start of k-medoids: ``previous`` k, ``random``, or the ``best`` of k ± 1; ``auto``: best above
+            128 units, else previous.
+        pairs: compare class pairs ``exact`` or by a ``sketch``; ``auto``: a sketch of large groups
+            (:data:`coprune.clustering.distances_lowrank.LARGE`).
+        tolerance: largest error of a sketched distance, in JM a class pair.
+        variance_eps: floor of a class variance, relative to the unit's mean square.
+    """
+
+    grid: Annotated[int, Bounds(0, 1024)] = 1
+    at: Literal["consumer", "producer"] = "producer"
+    space: Literal["profile", "tsne"] = "profile"
+    mss: Literal["paper", "nearest"] = "paper"
+    knee: Literal["interpolate", "polynomial"] = "polynomial"
+    knee_degree: Annotated[int, Bounds(1, 12)] = 2
+    sensitivity: NotNegative = 1.0
+    representative: Literal["weight", "medoid"] = "weight"
+    start: Literal["auto", "previous", "random", "best"] = "auto"
+    pairs: Literal["auto", "exact", "sketch"] = "auto"
+    tolerance: Annotated[float, Bounds(1e-3, 2)] = 0.03
+    variance_eps: Positive = 1e-6
 
     @property
     def moments(self) -> ClassMoments:
