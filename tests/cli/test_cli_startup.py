@@ -57,7 +57,7 @@ def test_help_is_there_at_once(words, most):
         ({"--mss": "paper"}, "--mss is no option of method 'complementary' but of cosep"),
         ({"--keep-units": "0.5"}, "give one of --keep-macs"),
         ({"--keep-mac": "0.5"}, "No such option: --keep-mac"),
-        ({"--out": "taken"}, "taken: is not empty"),
+        ({"--out": "taken"}, "taken: exists already"),
     ],
 )
 def test_a_mistype_is_answered_before_torch_is_loaded(tmp_path, monkeypatch, change, said):
