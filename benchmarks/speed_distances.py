@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
+from coprune.clustering.assignment import heaviest
 from coprune.clustering.distances import profile_distances
 from coprune.clustering.distances_lowrank import sketched_distances
 from coprune.clustering.kmedoids import cluster_every_k
 from coprune.groups import find_units
 from coprune.methods.cosep import CoSePSettings
-from coprune.methods.cosep.method import representatives
 from coprune.statistics.moments import Moments
 from speed_moments import drawn, of_resnet50
 
@@ -84,7 +84,7 @@ def of_network(sizes: dict[str, dict[int, int]], *, classes: int) -> dict:
 def kept_half(distance: torch.Tensor, weight: torch.Tensor) -> set[int]:
     """What CoSeP keeps at half budget."""
     k = len(weight) // 2
-    return set(representatives(cluster_every_k(distance, seed=0)[k - 2], weight, how="weight"))
+    return set(heaviest(cluster_every_k(distance, seed=0)[k - 2], weight.numpy()).tolist())
 
 
 def agreement(layers: list[str], *, classes: int, images: int, size: int) -> list[dict]:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import tiny
 from coprune.clustering import distances as module
 from coprune.clustering.distances import Gaussians, exact_work, profile_distances
-from coprune.clustering.jeffries_matusita import profiles
 from coprune.statistics.moments import Moments
+from profiles import profiles
 
 EPS = 1e-6
 
@@ -85,7 +85,7 @@ def test_more_units_than_a_panel(monkeypatch):
     moments = tiny.moments(4, units=23, classes=5)
     wanted = profile_distances(moments, relative_eps=EPS)
     monkeypatch.setattr(module, "_PANEL", 7)
-    monkeypatch.setattr(module, "_FLUSH_ROWS", 10)
+    monkeypatch.setattr(module, "_ROWS", 10)
     for single in (False, True):
         found = profile_distances(moments, relative_eps=EPS, single=single)
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-9)

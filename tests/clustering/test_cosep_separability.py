@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import tiny
 from coprune.clustering import distances as module
-from coprune.clustering.distances import profile_distances
-from coprune.clustering.jeffries_matusita import class_pairs, floor_variance, profiles, separability
+from coprune.clustering.distances import floor_variance, profile_distances
 from coprune.statistics.moments import Moments
+from profiles import class_pairs, profiles, separability
 
 EPS = 1e-6
 

@@ -1,7 +1,14 @@
 """Distances between the profiles of a group's units, exactly, without ever holding a profile.
 
-With K = e^−B the overlap of two classes seen by one unit (:mod:`coprune.clustering.jeffries_matusita`), JM is
-2 (1 − K), so two units are at the distance ‖JM_u − JM_v‖ = 2 ‖K_u − K_v‖ over all class pairs and cells, and
+How well a unit separates two classes is the Jeffries–Matusita distance of two Gaussians,
+
+    B  = ¼ (μp − μq)² / (σp² + σq²) + ½ ln((σp² + σq²) / (2 σp σq))       Bhattacharyya
+    JM = 2 (1 − e^−B)                                                   in [0, 2]
+
+(CoSeP, arXiv 2505.13225, and GB-AFS, 10.1186/s40537-024-00934-5, after Bhattacharyya 1943 and Matusita
+1966). A unit's *profile* is its JM over all class pairs and grid cells; the units of a group are compared by
+the Euclidean distance of their profiles. With K = e^−B, the overlap of two classes, two units are at the
+distance ‖JM_u − JM_v‖ = 2 ‖K_u − K_v‖ over all class pairs and cells, and
 
     K = √(2 σp σq / (σp² + σq²)) · e^−(μp − μq)² / (4 (σp² + σq²)) :
 
@@ -23,7 +30,6 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from coprune.clustering.jeffries_matusita import floor_variance
 from coprune.statistics.moments import Moments
 
 TILE_VALUES = 1 << 18
@@ -33,7 +39,6 @@ SINGLE_WORK = 1 << 35
 """From so many multiply-adds on (``U² · P · G``) the Gram matrix is added up in float32: below, float64
 takes seconds at most."""
 
-_FLUSH_ROWS = 4096  # rows added up in float32 before they go into the float64 sum
 _ROWS = 1024  # rows multiplied at a time, in as many tiles as they fill: a product of few is slow
 _PANEL = 128  # columns of the Gram matrix computed at a time; what lies left of the diagonal is left out
 _SAME = {torch.float64: 1e-12, torch.float32: 2e-3}  # squared distances, over the two profiles' size
@@ -67,6 +72,28 @@ class Gaussians:
         return Gaussians(self.half[..., index].contiguous(), self.variance[..., index].contiguous())
 
 
+def floor_variance(moments: Moments, *, relative_eps: float) -> Tensor:
+    """Class variances that are never 0.
+
+    GB-AFS replaces a variance of 0 by 1e-10. A fixed number means different things to units of
+    different scale, so the floor here is relative: ``relative_eps`` times the unit's mean square
+    activation (over classes and cells). A unit that is 0 everywhere gets ``relative_eps`` itself;
+    its profile is 0 either way.
+
+    Args:
+        moments: of one group.
+        relative_eps: the floor in units of the mean square.
+
+    Returns:
+        ``[C, U, G]`` float64, positive.
+    """
+    weights = (moments.count / moments.count.sum()).view(-1, 1, 1)
+    variance = moments.variance
+    square = ((variance + moments.mean.square()) * weights).sum(0).mean(1)  # [U]
+    floor = relative_eps * torch.where(square > 0, square, torch.ones_like(square))
+    return torch.maximum(variance, floor.view(1, -1, 1))
+
+
 def exact_work(moments: Moments) -> int:
     """Multiply-adds of the whole Gram matrix, ``U² · P · G``."""
     classes, units, cells = moments.mean.shape
@@ -86,7 +113,7 @@ def profile_distances(
 
     Args:
         moments: of one group.
-        relative_eps: see :func:`coprune.clustering.jeffries_matusita.floor_variance`.
+        relative_eps: see :func:`floor_variance`.
         device: where to compute.
         single: whether in float32; None: from ``SINGLE_WORK`` on.
 
@@ -136,19 +163,9 @@ def _squared(seen: Gaussians, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """
     classes, _, units = seen.half.shape
     gram = torch.zeros(units, units, dtype=torch.float64, device=seen.half.device)
-    partial = gram if dtype == torch.float64 else torch.zeros_like(gram, dtype=dtype)
-    starts = range(0, units, _PANEL)
-    waiting = 0
     for rows in _rows(seen, dtype):
-        for i in starts:
-            partial[i : i + _PANEL, i:].addmm_(rows[:, i : i + _PANEL].T, rows[:, i:])
-        waiting += len(rows)
-        if partial is not gram and waiting >= _FLUSH_ROWS:
-            gram += partial
-            partial.zero_()
-            waiting = 0
-    if partial is not gram:
-        gram += partial
+        for i in range(0, units, _PANEL):
+            gram[i : i + _PANEL, i:] += rows[:, i : i + _PANEL].T @ rows[:, i:]
     gram = gram.triu_()
     norm = gram.diagonal()
     size = norm.unsqueeze(0) + norm.unsqueeze(1)

@@ -21,6 +21,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from coprune.clustering.distances import Gaussians, refined
@@ -54,25 +55,6 @@ class Sketch:
     rank: float
 
 
-@dataclass(frozen=True)
-class _Factors:
-    """Of some units, in one cell.
-
-    Attributes:
-        factor: ``[U, C, r]`` float32, centred, principal axes, the largest first.
-        means: class means of the overlaps, ``[U, C + 1]`` float64; their distance is the rest of it.
-        norm: ``‖F̃ᵀF̃‖²``, ``[U]`` float64.
-        error: bound of the error of each matrix, ``[U]`` float64.
-        rank: columns that each unit needs, ``[U]``.
-    """
-
-    factor: Tensor
-    means: Tensor
-    norm: Tensor
-    error: Tensor
-    rank: Tensor
-
-
 def sketched_distances(
     moments: Moments, *, relative_eps: float, tolerance: float, device: str = "cpu"
 ) -> Sketch:
@@ -80,7 +62,7 @@ def sketched_distances(
 
     Args:
         moments: of one group.
-        relative_eps: see :func:`coprune.clustering.jeffries_matusita.floor_variance`.
+        relative_eps: see :func:`coprune.clustering.distances.floor_variance`.
         tolerance: of the distances, as JM a class pair and cell (root mean square; JM is in [0, 2]);
             from 1e-3 on, below which float32 is too coarse.
         device: where to compute.
@@ -88,20 +70,19 @@ def sketched_distances(
     classes, units, cells = moments.mean.shape
     seen = Gaussians.of(moments, relative_eps=relative_eps, device=device)
     square = torch.zeros(units, units, dtype=torch.float64, device=device)
-    size = torch.zeros(units, dtype=torch.float64, device=device)
-    error = torch.zeros(units, dtype=torch.float64, device=device)
-    ranks = 0.0
+    size, error, ranks = (torch.zeros(units, dtype=torch.float64, device=device) for _ in range(3))
     for cell in range(cells):
         parts = [
-            _factors(half.T, variance.T, allowed=tolerance * classes / 4)
-            for half, variance in zip(
-                seen.half[:, cell].split(_UNITS, 1), seen.variance[:, cell].split(_UNITS, 1), strict=True
-            )
+            _factors(seen.units(some), cell, allowed=tolerance * classes / 4)
+            for some in torch.arange(units, device=device).split(_UNITS)
         ]
-        _add(square, parts)
-        size += torch.cat([p.norm for p in parts])
-        error += torch.cat([p.error for p in parts]).square()
-        ranks += float(torch.cat([p.rank for p in parts]).double().mean()) / cells
+        means, norm, off, rank = (torch.cat(same) for same in list(zip(*parts, strict=True))[1:])
+        most = max(part[0].shape[2] for part in parts)
+        factors = torch.cat([F.pad(part[0], (0, most - part[0].shape[2])) for part in parts])
+        _add(square, factors, means, norm)
+        size += norm
+        error += off.square()
+        ranks += rank / cells
     square = square.triu_(1)
     square = square + square.T
     near = square <= _SAME * (size.unsqueeze(0) + size.unsqueeze(1))
@@ -109,20 +90,25 @@ def sketched_distances(
     square = 2 * square.clamp_min_(0)
     square[near] = 0
     square = refined(square, near, seen)
-    worst = float(error.sqrt().topk(min(2, units)).values.sum())
-    bound = math.sqrt(2) * worst
+    bound = math.sqrt(2) * float(error.sqrt().topk(min(2, units)).values.sum())
     values = classes * (classes - 1) / 2 * cells
-    return Sketch(square.sqrt().cpu(), bound, bound / math.sqrt(values), ranks)
+    return Sketch(square.sqrt().cpu(), bound, bound / math.sqrt(values), float(ranks.mean()))
 
 
-def _factors(half: Tensor, variance: Tensor, *, allowed: float) -> _Factors:
-    """Factors of the overlaps of some units, ``[U, C]`` each, whose matrices are off by ``allowed`` at most.
+def _factors(seen: Gaussians, cell: int, *, allowed: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Factors of the overlaps of some units in one cell, whose matrices are off by ``allowed`` at most.
 
     Half of it is left to the Cholesky factor's rest, half to what is cut off.
+
+    Returns:
+        Factors ``F``, ``[U, C, r]`` float32, centred, principal axes, the largest first; class means of the
+        overlaps ``[U, C + 1]``, whose distance is the rest of the whole; ``‖FᵀF‖²``, the error's bound, and
+        the columns needed, ``[U]`` each.
     """
-    half, variance = half.contiguous(), variance.contiguous()
-    factor, rest = _cholesky(half, variance, allowed=allowed / 2)
-    classes = half.shape[1]
+    factor, rest = _cholesky(
+        seen.half[:, cell].T.contiguous(), seen.variance[:, cell].T.contiguous(), allowed=allowed / 2
+    )
+    classes = factor.shape[1]
     sums = factor.sum(1, dtype=torch.float64).float()  # [U, r]
     rows = (factor @ sums.unsqueeze(2)).squeeze(2).double()  # K 1, [U, C]
     total = rows.sum(1, keepdim=True)
@@ -130,14 +116,13 @@ def _factors(half: Tensor, variance: Tensor, *, allowed: float) -> _Factors:
     factor = factor - (sums / classes).unsqueeze(1)
     values, axes = torch.linalg.eigh((factor.transpose(1, 2) @ factor).double())
     values, axes = values.flip(1).clamp_min(0), axes.flip(2)
-    tail = values.square().flip(1).cumsum(1).flip(1)  # what is lost when all from here on are cut off
+    tail = F.pad(values.square().flip(1).cumsum(1).flip(1), (0, 1))  # what is lost when cut off from here on
     rank = (tail > (allowed / 2) ** 2).sum(1)
-    most = max(1, int(rank.max()))
-    kept = torch.arange(values.shape[1], device=half.device) < rank.unsqueeze(1)
-    turned = (factor @ axes[:, :, :most].float()) * kept[:, None, :most]
-    cut = torch.cat([tail, tail.new_zeros(len(tail), 1)], 1).gather(1, rank.unsqueeze(1))[:, 0]
+    kept = torch.arange(values.shape[1], device=rank.device) < rank.unsqueeze(1)
+    turned = (factor @ axes.float()) * kept.unsqueeze(1)
     norm = (values.square() * kept).sum(1)
-    return _Factors(turned, means, norm, rest + cut.sqrt(), rank)
+    cut = tail.gather(1, rank.unsqueeze(1))[:, 0]
+    return turned[:, :, : max(1, int(rank.max()))], means, norm, rest + cut.sqrt(), rank
 
 
 def _cholesky(half: Tensor, variance: Tensor, *, allowed: float) -> tuple[Tensor, Tensor]:
@@ -166,15 +151,15 @@ def _cholesky(half: Tensor, variance: Tensor, *, allowed: float) -> tuple[Tensor
     return columns[:, :count].transpose(1, 2), left.sum(1, dtype=torch.float64)
 
 
-def _add(square: Tensor, parts: list[_Factors]) -> None:
+def _add(square: Tensor, factors: Tensor, means: Tensor, norm: Tensor) -> None:
     """Add half the squared distances to the upper half of ``[U, U]``; the lower one is left undefined."""
-    starts = torch.tensor([0, *(len(p.norm) for p in parts)]).cumsum(0).tolist()
-    flat = [p.factor.permute(1, 0, 2).flatten(1).contiguous() for p in parts]
-    for i, a in enumerate(parts):
-        for j in range(i, len(parts)):
-            b = parts[j]
-            products = (flat[i].T @ flat[j]).square_()
-            shared = products.view(len(a.norm), -1, len(b.norm), b.factor.shape[2]).sum((1, 3)).double()
-            found = a.norm.unsqueeze(1) + b.norm - 2 * shared
-            found += torch.cdist(a.means, b.means).square()
-            square[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] += found
+    units, _, rank = factors.shape
+    flat = factors.permute(1, 0, 2).flatten(1).contiguous()  # [C, U·r]
+    blocks = [slice(start, start + _UNITS) for start in range(0, units, _UNITS)]
+    for i, here in enumerate(blocks):
+        for there in blocks[i:]:
+            a, b = (flat[:, part.start * rank : part.stop * rank] for part in (here, there))
+            products = (a.T @ b).square_().view(-1, rank, b.shape[1] // rank, rank)
+            apart = torch.cdist(means[here], means[there]).square()
+            own = norm[here].unsqueeze(1) + norm[there]
+            square[here, there] += own - 2 * products.sum((1, 3)).double() + apart

@@ -66,7 +66,7 @@ def find_knee(
             curve="concave",
             direction="increasing",
             interp_method="interp1d" if fit == "interpolate" else "polynomial",
-            polynomial_degree=min(degree, len(x) - 1),
+            polynomial_degree=degree,
         ).knee
     # At its ends the curve meets the diagonal that Kneedle measures from, so a "knee" there (kneed
     # reports one for convex curves) is none.

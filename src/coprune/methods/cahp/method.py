@@ -16,18 +16,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from coprune.clustering.assignment import Clustering, assign
+from coprune.clustering.assignment import Clustering, heaviest, with_k
 from coprune.clustering.embedding import tsne
 from coprune.clustering.kmedoids import cluster_every_k
 from coprune.clustering.knee import find_knee
-from coprune.clustering.silhouette import mean_simplified_silhouette
+from coprune.clustering.silhouette import silhouette_curve
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup
 from coprune.methods.cahp.distances import head_distances
 from coprune.methods.cahp.salience import HeadSalience, salience_of
 from coprune.methods.cahp.settings import CAHPSettings, ClusterSettings
 from coprune.methods.cahp.signatures import HeadSignatures, heads_of
-from coprune.methods.cosep.method import representatives
 from coprune.plan import GroupDecision, Knee
 from coprune.statistics import Profile
 
@@ -61,15 +60,6 @@ class HeadClusters:
     def _sizes(self) -> list[int]:
         return [g.size for g in self.groups]
 
-    def clustering(self, k: int) -> Clustering:
-        """The partition into ``k`` clusters, 1 … A."""
-        heads = len(self.distance)
-        if k >= heads:
-            return assign(self.distance.numpy(), torch.arange(heads).numpy())
-        if k <= 1:
-            return assign(self.distance.numpy(), self.distance.sum(1).argmin().view(1).numpy())
-        return self.clusterings[k - 2]
-
     def _rank(self, clustering: Clustering) -> Tensor:
         """What decides within a cluster and in an emptied layer, ``[A]``: salience, or how central."""
         if self.salience is not None:
@@ -83,15 +73,14 @@ class HeadClusters:
 
         See :class:`coprune.methods.joint.JointChoice`.
         """
-        clustering = self.clustering(k)
+        clustering = with_k(self.distance.numpy(), self.clusterings, k)
         rank = self._rank(clustering)
         medoid = torch.zeros(len(rank), dtype=torch.bool)
         medoid[torch.from_numpy(clustering.medoids)] = True
-        if self.salience is None:
-            chosen = medoid.clone()
-        else:
+        chosen = medoid.clone()
+        if self.salience is not None:
             chosen = torch.zeros_like(medoid)
-            chosen[representatives(clustering, rank, how="weight")] = True
+            chosen[torch.from_numpy(heaviest(clustering, rank.numpy()))] = True
         kept, given_back = _no_layer_empty(chosen, rank, self._sizes)
         said = self._words(int(chosen.sum()), int(kept.sum()))
         # Heads of layer l are rows start[l] … of everything that spans all layers.
@@ -186,11 +175,10 @@ def cluster_heads(
     if settings.space == "tsne":
         distance = torch.cdist(position, position, compute_mode="donot_use_mm_for_euclid_dist")
     clusterings = cluster_every_k(distance, seed=seed, start="previous")
-    values: list[float] = []
-    for clustering in clusterings:
-        values.append(mean_simplified_silhouette(distance, clustering, variant=settings.mss))
-        if values[-1] == 1:
-            break  # every head lies on its medoid: more clusters only part what is the same
+    values = silhouette_curve(distance, clusterings, variant=settings.mss)
+    if 1 in values:
+        # Every head lies on its medoid: more clusters only part what is the same.
+        values = values[: values.index(1) + 1]
     knee = find_knee(
         range(2, 2 + len(values)),
         values,

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from coprune.clustering.assignment import Clustering, assign
+from coprune.clustering.assignment import Clustering, heaviest, with_k
 from coprune.clustering.distances import exact_work, profile_distances
 from coprune.clustering.distances_lowrank import LARGE, sketched_distances
 from coprune.clustering.embedding import classical_scaling, tsne
@@ -54,28 +54,21 @@ class CoSePChoice:
     settings: CoSePSettings
     distances: str = ""
 
-    def _clustering(self, k: int) -> Clustering:
-        size = self.group.size
-        if k >= size:
-            return assign(self.distance.numpy(), torch.arange(size).numpy())
-        if k == 1:
-            return assign(self.distance.numpy(), self.distance.sum(1).argmin().view(1).numpy())
-        return self.clusterings[k - 2]
-
     @cached_property
     def _position(self) -> tuple[tuple[float, float], ...]:
         return tuple((float(x), float(y)) for x, y in classical_scaling(self.distance))
 
     def keep(self, k: int, *, why: str) -> GroupDecision:
         """One unit of each of ``k`` clusters."""
-        clustering = self._clustering(k)
-        kept = representatives(clustering, self.weight, how=self.settings.representative)
-        chosen = "largest weight" if self.settings.representative == "weight" else "medoid"
+        clustering = with_k(self.distance.numpy(), self.clusterings, k)
+        kept, chosen = clustering.medoids, "medoid"
+        if self.settings.representative == "weight":
+            kept, chosen = heaviest(clustering, self.weight.numpy()), "largest weight"
         return GroupDecision(
             name=self.group.name,
             members=self.group.members,
             size=self.group.size,
-            kept=tuple(sorted(kept)),
+            kept=tuple(sorted(kept.tolist())),
             reason=f"the {chosen} of each of {k} clusters of units that separate the same "
             f"classes{self.distances}; {why}",
             curve=self.curve,
@@ -85,27 +78,6 @@ class CoSePChoice:
             medoids=tuple(clustering.medoids.tolist()),
             position=self._position,
         )
-
-
-def representatives(clustering: Clustering, weight: Tensor, *, how: str) -> list[int]:
-    """One unit of each cluster.
-
-    Args:
-        clustering: ``k`` clusters of ``U`` units.
-        weight: ``[U]``; ties go to the unit with the lower index.
-        how: ``weight`` (the member with the largest) or ``medoid``.
-
-    Returns:
-        ``k`` unit indices, a cluster each.
-    """
-    if how == "medoid":
-        return [int(m) for m in clustering.medoids]
-    labels = torch.from_numpy(clustering.labels)
-    # Sorted by descending weight, stably: the first unit met of a cluster is its heaviest.
-    order = weight.argsort(descending=True, stable=True)
-    first = torch.full((len(clustering.medoids),), len(labels), dtype=torch.int64)
-    first.scatter_reduce_(0, labels[order], torch.arange(len(labels)), reduce="amin")
-    return [int(u) for u in order[first]]
 
 
 def choose_group(profile: Profile, group: ChannelGroup, settings: CoSePSettings, seed: int) -> CoSePChoice:
