@@ -86,6 +86,7 @@ def test_more_units_than_a_panel(monkeypatch):
     wanted = profile_distances(moments, relative_eps=EPS)
     monkeypatch.setattr(module, "_PANEL", 7)
     monkeypatch.setattr(module, "_ROWS", 10)
+    monkeypatch.setattr(module, "_FLUSH", 2)
     for single in (False, True):
         found = profile_distances(moments, relative_eps=EPS, single=single)
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-9)

@@ -40,6 +40,7 @@ SINGLE_WORK = 1 << 35
 takes seconds at most."""
 
 _ROWS = 1024  # rows multiplied at a time, in as many tiles as they fill: a product of few is slow
+_FLUSH = 4  # sets of such rows added up in float32 before they go into the float64 sum
 _PANEL = 128  # columns of the Gram matrix computed at a time; what lies left of the diagonal is left out
 _SAME = {torch.float64: 1e-12, torch.float32: 2e-3}  # squared distances, over the two profiles' size
 
@@ -163,9 +164,15 @@ def _squared(seen: Gaussians, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """
     classes, _, units = seen.half.shape
     gram = torch.zeros(units, units, dtype=torch.float64, device=seen.half.device)
-    for rows in _rows(seen, dtype):
+    partial = gram.to(dtype)  # itself in float64
+    for number, rows in enumerate(_rows(seen, dtype), start=1):
         for i in range(0, units, _PANEL):
-            gram[i : i + _PANEL, i:] += rows[:, i : i + _PANEL].T @ rows[:, i:]
+            partial[i : i + _PANEL, i:].addmm_(rows[:, i : i + _PANEL].T, rows[:, i:])
+        if partial is not gram and number % _FLUSH == 0:
+            gram += partial
+            partial.zero_()
+    if partial is not gram:
+        gram += partial
     gram = gram.triu_()
     norm = gram.diagonal()
     size = norm.unsqueeze(0) + norm.unsqueeze(1)
