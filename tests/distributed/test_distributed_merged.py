@@ -68,11 +68,11 @@ def chosen():
     choices = COMPLEMENTARY.choose(Profile(groups, tensors), settings, 0)
     curves = measured_curves(net, choices, SAMPLES)
     decisions = tuple(choice.keep(choice.group.size // 2, why="asked") for choice in choices)
-    small = cut(net, decisions, IMAGE)
+    small = cut(net, decisions)
     layers = least_squares(small, net, SAMPLES, kept=kept_outputs(net, decisions), rows=2000)
     # In front of all that was cut nothing is wrong, and float32's rounding decides which weights are better.
     changed = [layer.changed for layer in layers if layer.before > 1e-10]
-    alone = cut(net, decisions, IMAGE)
+    alone = cut(net, decisions)
     kept = kept_outputs(net, decisions)
     channel_least_squares(alone, net, SAMPLES, decisions=decisions, kept=kept, rows=2000)
     return curves, [d.kept for d in decisions], tiny.state_of(small), changed, tiny.state_of(alone)

@@ -24,13 +24,13 @@ ort = pytest.importorskip("onnxruntime")
 def pruned_cnn():
     model, example = tiny.network("resnet20", width=4), torch.zeros(1, 1, 12, 12)
     groups = find_units(model, example).groups
-    return cut(model, uneven(groups), example), torch.randn(5, 1, 12, 12)
+    return cut(model, uneven(groups)), torch.randn(5, 1, 12, 12)
 
 
 def pruned_bert():
     pytest.importorskip("transformers")
     model, x = transformer("bert", dtype=torch.float32), inputs("bert", samples=4, dtype=torch.float32)
-    model = cut(model, uneven(find_units(model, x).groups), x)
+    model = cut(model, uneven(find_units(model, x).groups))
     mask = (torch.arange(x["input_ids"].shape[1]) < torch.tensor([[8], [3], [5], [7]])).long()
     return model, {**x, "attention_mask": mask, "token_type_ids": torch.zeros_like(mask)}
 

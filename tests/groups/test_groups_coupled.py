@@ -5,9 +5,10 @@ import torch
 
 import tiny
 import tiny_coupled
+from coprune.compat.torch_pruning import ChannelGraph, NotFollowedError
 from coprune.errors import UserError
 from coprune.groups import channel_indices, find_units
-from coprune.groups import coupled as coupled_module
+from coprune.groups.channels import _Pairs
 from coprune.plan import Member
 from coprune.surgery import sound
 
@@ -104,7 +105,7 @@ def test_units_may_own_channels_in_any_order():
 @pytest.mark.parametrize(
     ("net", "layers", "cause"),
     [
-        (tiny_coupled.Shuffled, {"one", "two"}, "coupled, and"),
+        (tiny_coupled.Shuffled, {"one", "two"}, "mixes or orders channels"),
         (tiny_coupled.Strongest, {"one", "two"}, "mixes or orders channels"),
         (tiny_coupled.Halved, {"one", "two"}, "coupled"),
         (tiny_coupled.Reversed, {"made"}, "mixes or orders channels"),
@@ -121,12 +122,15 @@ def test_what_would_be_cut_wrongly_is_refused_with_the_reason(net, layers, cause
 
 def test_where_nothing_can_be_followed_every_layer_is_refused(monkeypatch):
     # As in torchvision's Swin V2 B, where Torch-Pruning loses the only layer outside the blocks.
-    monkeypatch.setattr("coprune.groups.coupled.whole_group", lambda *_: "lost")
+    def lost(graph, layer):
+        raise NotFollowedError("lost")
+
+    monkeypatch.setattr(ChannelGraph, "follow", lost)
     net = tiny.randomise(tiny_coupled.Halved())
     units = find_units(net, IMAGE, coupled=True)
     reasons = {s.layer: s.reason for s in units.skipped}
     assert not any(g.kind == "coupled" for g in units.groups)
-    assert {reasons["one"], reasons["two"]} == {"lost"}
+    assert {reasons["one"], reasons["two"]} == {"coupled: Torch-Pruning cannot follow its channels (lost)"}
 
 
 def test_a_trial_leaves_the_network_as_it_is_and_refuses_only_the_culprit():
@@ -182,15 +186,16 @@ def test_an_unknown_name_in_only_is_one_line_with_a_near_one(traced):
 def test_a_stream_is_followed_from_one_of_its_producers(monkeypatch):
     """A walk takes as long as the stream; one from each producer grew with the square of the depth."""
     net = tiny.network("resnet20")
-    follow, followed = coupled_module._follow, []
+    follow, followed = ChannelGraph.follow, []
 
-    def counted(pairs, graph, root, names, bare):
-        followed.append(names[root])
-        return follow(pairs, graph, root, names, bare)
+    def counted(graph, root):
+        followed.append(root)
+        return follow(graph, root)
 
-    monkeypatch.setattr(coupled_module, "_follow", counted)
+    monkeypatch.setattr(ChannelGraph, "follow", counted)
     found = find_units(net, IMAGE, coupled=True)
     streams = [name for name in followed if not name.endswith("conv1") or name == "conv1"]
     assert streams == ["conv1", "layer2.0.downsample.0", "layer3.0.downsample.0", "fc"]
-    monkeypatch.setattr(coupled_module, "_follow", lambda *args: follow(*args) and set())
+    take = _Pairs.take
+    monkeypatch.setattr(_Pairs, "take", lambda *args: take(*args) and set())
     assert find_units(net, IMAGE, coupled=True) == found

@@ -40,7 +40,7 @@ def test_norms_without_weights_are_cut_with_their_groups_and_stored(tmp_path):
     assert Member(layer="between", role="carrier") in groups["up"].members
     assert Member(layer="norm", role="carrier") in groups["stem"].members
     decisions = (tiny.decision(groups["stem"], [0, 2, 3]), tiny.decision(groups["up"], [1, 4]))
-    smaller = cut(net, decisions, IMAGE)
+    smaller = cut(net, decisions)
     assert (smaller.between.num_features, smaller.norm.normalized_shape) == (2, (3,))
     x = torch.randn(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     with masked(net, decisions), torch.no_grad():
@@ -54,7 +54,7 @@ def test_norms_of_libraries_are_carriers_as_pytorchs_are():
     groups = {g.name: g for g in find_units(net, IMAGE, coupled=True).groups}
     assert [m for m in groups["made"].members if m.role == "carrier"] == [Member(layer="rms", role="carrier")]
     assert Member(layer="response", role="carrier") in groups["up"].members
-    smaller = cut(net, (tiny.decision(groups["made"], [0, 2, 3]), tiny.decision(groups["up"], [1, 4])), IMAGE)
+    smaller = cut(net, (tiny.decision(groups["made"], [0, 2, 3]), tiny.decision(groups["up"], [1, 4])))
     assert (smaller.rms.normalized_shape, len(smaller.rms.weight)) == ((3,), 3)
     assert len(smaller.response.weight) == len(smaller.response.bias) == 2
 
@@ -83,7 +83,7 @@ def test_a_unit_of_a_norm_over_groups_is_a_group(kind, tmp_path):
     group = next(g for g in units.groups if g.name == "up")
     assert group.size == 4
     decisions = (tiny.decision(group, [0, 2, 3]),)
-    smaller = cut(net, decisions, IMAGE)
+    smaller = cut(net, decisions)
     assert (smaller.norm.groups, len(smaller.norm.weight), smaller.down.in_channels) == (3, 6, 6)
     x = torch.randn(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     with masked(net, decisions), torch.no_grad():

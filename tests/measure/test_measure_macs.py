@@ -198,7 +198,7 @@ def test_peak_memory_is_the_worst_moment_not_the_sum():
 
 def test_peak_memory_of_a_cut_network_is_smaller(traced, example):
     net, units = traced["vgg16_bn"]
-    smaller = cut(net, tuple(tiny.decision(g, [0]) for g in units.groups), example)
+    smaller = cut(net, tuple(tiny.decision(g, [0]) for g in units.groups))
     assert peak_memory(smaller, example) < peak_memory(net, example)
 
 

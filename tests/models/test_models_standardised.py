@@ -100,7 +100,7 @@ def test_cut_masked_and_stored_ones_agree(tmp_path):
     units = find_units(net, x[:1], coupled=True)
     assert {g.name for g in units.groups} >= {"up", "same"}
     decisions = tiny.random_decisions(units.groups, 2)
-    smaller = cut(net, decisions, x[:1])
+    smaller = cut(net, decisions)
     with masked(net, decisions), torch.no_grad():
         assert torch.allclose(net(x), smaller(x), atol=1e-5)
     save_model(tmp_path, smaller)

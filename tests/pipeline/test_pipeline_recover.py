@@ -108,7 +108,7 @@ def test_from_python(recovery):
         GroupDecision(name=g.name, members=g.members, size=g.size, kept=(0, 2), reason="test")
         for g in find_units(teacher, x[:1]).groups[:2]
     )
-    pruned = cut(teacher, decisions, x[:1])
+    pruned = cut(teacher, decisions)
     before = {k: v.clone() for k, v in pruned.state_dict().items()}
     recovered = package.recover_model(
         pruned, teacher=teacher, calibration=samples.batches(32), recovery=recovery

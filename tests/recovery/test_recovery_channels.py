@@ -32,7 +32,7 @@ from tiny import network, randomise
 
 
 def solved(model: nn.Module, decisions, samples=SAMPLES, **options):
-    pruned = cut(model, decisions, X[:1])
+    pruned = cut(model, decisions)
     kept = kept_outputs(model, decisions)
     return pruned, channel_least_squares(pruned, model, samples, decisions=decisions, kept=kept, **options)
 
@@ -92,7 +92,7 @@ def test_weights_are_those_of_the_formula(bias):
 def test_half_a_network_comes_nearer_and_no_label_is_read(name):
     model = made(name)
     decisions = halved(model)
-    bare = cut(model, decisions, X[:1])
+    bare = cut(model, decisions)
     before = (outputs(bare) - outputs(model)).square().mean()
     pruned, done = solved(model, decisions, rows=4000)
     assert (outputs(pruned) - outputs(model)).square().mean() < before
@@ -113,7 +113,7 @@ def test_pixels_of_a_wide_map_are_taken_together(monkeypatch):
     assert readings(model, decisions)["fc1"].inputs.tolist() == [
         [4 * u + i for i in range(4)] for u in range(6)
     ]
-    worse = (outputs(cut(model, decisions, X[:1])) - outputs(model)).abs().max()
+    worse = (outputs(cut(model, decisions)) - outputs(model)).abs().max()
     pruned, _ = solved(model, decisions)
     assert (outputs(pruned) - outputs(model)).abs().max() < 0.02 * worse
 
@@ -130,7 +130,7 @@ def test_heads_and_neurons_come_nearer(name):
     example = next(iter(source.batches(1)))[0]
     groups = [g for g in find_units(teacher, example).groups if g.kind in ("heads", "neurons")]
     decisions = tuple(zoo.decide(g, tuple(range((g.size + 1) // 2))) for g in groups)
-    pruned = cut(teacher, decisions, example)
+    pruned = cut(teacher, decisions)
     wanted = logits_of(teacher, inputs)
     before = (logits_of(pruned, inputs) - wanted).square().mean()
     kept = kept_outputs(teacher, decisions)
@@ -143,7 +143,7 @@ def test_batch_norms_are_measured_again_after_it():
     model = made("resnet20")
     decisions = halved(model)
     pruned, _ = solved(model, decisions)
-    whole = cut(model, decisions, X[:1])
+    whole = cut(model, decisions)
     kept = kept_outputs(model, decisions)
     did = recovered(whole, model, SAMPLES, how="channel-least-squares", kept=kept, decisions=decisions)
     assert did.changed
@@ -156,13 +156,13 @@ def test_another_plan_and_another_order_are_one_line():
     model = network("resnet20")
     group = find_units(model, X[:1]).groups[0]
     decisions = (decision(group, [0, 2]),)
-    pruned = cut(model, decisions, X[:1])
+    pruned = cut(model, decisions)
     other = (decision(group, [0, 1, 2]),)
     with pytest.raises(UserError, match="give the plan that cut it"):
         channel_least_squares(pruned, model, SAMPLES, decisions=other, kept=kept_outputs(model, other))
     reader = find_units(model, X[:1]).groups[1]
     both = (*decisions, decision(reader, [0, 1]))
-    twice = cut(model, both, X[:1])
+    twice = cut(model, both)
     turned = {**kept_outputs(model, both), "layer1.0.conv2": torch.tensor([3, 2, 1, 0])}
     with pytest.raises(UserError, match="told what was cut"):
         recovered(

@@ -42,7 +42,7 @@ def test_kept_outputs_are_those_that_surgery_left(traced, name, seed):
                     torch.arange(len(weight.data)).view(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
                 )
     decisions = tiny.random_decisions(units.groups, seed)
-    smaller = cut(numbered, decisions, IMAGE)
+    smaller = cut(numbered, decisions)
     kept = kept_outputs(net, decisions)
     lost = set()
     for layer, module in numbered.named_modules():
@@ -74,7 +74,7 @@ def test_channels_are_told_by_their_behaviour(name, seed, rescaled):
     )
     units = find_units(net, IMAGE)
     decisions = light(units, seed)[:1]
-    pruned = cut(net, decisions, IMAGE)
+    pruned = cut(net, decisions)
     if rescaled:
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -99,7 +99,7 @@ def test_channels_are_told_by_their_behaviour(name, seed, rescaled):
 def test_with_the_groups_known_channels_are_told_by_their_weights_however_much_is_gone(traced, name):
     net, units = traced[name]
     decisions = tiny.random_decisions(units.groups, 7)
-    pruned = cut(net, decisions, IMAGE)
+    pruned = cut(net, decisions)
     with torch.no_grad():  # trained since, a little
         for parameter in pruned.parameters():
             if parameter.ndim > 1:
@@ -129,7 +129,7 @@ def test_a_first_layer_that_works_in_place_leaves_the_samples():
     group = find_units(net, IMAGE.clone()).groups[0]
     decisions = (tiny.decision(group, [0, 2, 3]),)
     x = noise()
-    found = matched_outputs(cut(net, decisions, IMAGE.clone()), net, x)
+    found = matched_outputs(cut(net, decisions), net, x)
     assert as_lists(found)[group.name] == [0, 2, 3]
     assert torch.equal(x, noise())
 
@@ -144,7 +144,7 @@ def test_a_network_that_was_trained_elsewhere_is_refused_and_the_layer_named(tra
     net = traced["flattened"][0]
     other = tiny.randomise(tiny.Flattened(), seed=5)
     group = find_units(other, IMAGE).groups[0]
-    pruned = cut(other, (tiny.decision(group, [0, 2, 4]),), IMAGE)
+    pruned = cut(other, (tiny.decision(group, [0, 2, 4]),))
     with pytest.raises(UserError, match=f"layer '{group.name}'.*with plan"):
         matched_outputs(pruned, net, noise())
 
@@ -155,7 +155,7 @@ def test_constant_channels_are_no_nan(traced):
     with torch.no_grad():
         net.fc1.weight[4] = 0.0
     group = next(g for g in find_units(net, IMAGE).groups if g.name == "fc2")
-    pruned = cut(net, (tiny.decision(group, [0, 1, 2, 4]),), IMAGE)
+    pruned = cut(net, (tiny.decision(group, [0, 1, 2, 4]),))
     assert as_lists(matched_outputs(pruned, net, noise())) == {"fc2": [0, 1, 2, 4]}
 
 

@@ -63,7 +63,7 @@ def without_twin(name: str) -> tuple[nn.Module, ChannelGroup, tuple[GroupDecisio
     group = find_units(model, X[:1]).groups[0]
     with_twin(model, group)
     decisions = (decision(group, [u for u in range(group.size) if u != 1]),)
-    pruned = cut(model, decisions, X[:1])
+    pruned = cut(model, decisions)
     return model, group, decisions, pruned, (outputs(pruned) - outputs(model)).abs().max()
 
 
@@ -94,7 +94,7 @@ def halved(model: nn.Module) -> tuple[GroupDecision, ...]:
 def test_half_a_network_comes_nearer_to_the_whole(name):
     model = made(name)
     decisions = halved(model)
-    pruned = cut(model, decisions, X[:1])
+    pruned = cut(model, decisions)
     before = (outputs(pruned) - outputs(model)).square().mean()
     done = least_squares(pruned, model, SAMPLES, kept=kept_outputs(model, decisions))
     after = (outputs(pruned) - outputs(model)).square().mean()
@@ -110,7 +110,7 @@ def test_no_label_is_read_and_the_same_seed_gives_the_same_weights():
     shuffled = ArraySource(SAMPLES.images, SAMPLES.labels.flip(0), SAMPLES.normalisation)
     found = []
     for samples, seed in ((SAMPLES, 0), (shuffled, 0), (SAMPLES, 1)):
-        pruned = cut(model, decisions, X[:1])
+        pruned = cut(model, decisions)
         least_squares(pruned, model, samples, kept=kept, seed=seed, rows=800)
         found.append(outputs(pruned))
     assert torch.equal(found[0], found[1])
@@ -122,7 +122,7 @@ def test_a_batch_norm_that_scales_by_nothing_does_no_harm():
     with torch.no_grad():
         model.layer1[0].bn2.weight[1] = 0.0
     decisions = halved(model)
-    pruned = cut(model, decisions, X[:1])
+    pruned = cut(model, decisions)
     least_squares(pruned, model, SAMPLES, kept=kept_outputs(model, decisions))
     assert bool(torch.isfinite(outputs(pruned)).all())
 
@@ -137,7 +137,7 @@ def test_little_memory_takes_fewer_samples_and_still_works(monkeypatch):
     monkeypatch.setattr(
         sequential, "visit_sites", lambda m, s, x, v, **k: (seen.append(len(x[0])), visit(m, s, x, v, **k))[1]
     )
-    pruned = cut(model, decisions, X[:1])
+    pruned = cut(model, decisions)
     least_squares(pruned, model, SAMPLES, kept=kept_outputs(model, decisions), memory=1)
     assert max(seen) == 16
     assert bool(torch.isfinite(outputs(pruned)).all())
@@ -146,7 +146,7 @@ def test_little_memory_takes_fewer_samples_and_still_works(monkeypatch):
 def test_other_networks_and_unknown_cuts_are_refused():
     model = made("resnet20")
     decisions = halved(model)
-    pruned = cut(model, decisions, X[:1])
+    pruned = cut(model, decisions)
     with pytest.raises(UserError, match="not the same network"):
         least_squares(pruned, made("vgg16_bn"), SAMPLES, kept={})
     with pytest.raises(UserError, match="not known which"):
@@ -157,7 +157,7 @@ def test_kept_outputs_are_the_filters_that_are_still_there():
     model = made("depthwise")
     group = find_units(model, X[:1]).groups[0]
     decisions = (decision(group, [0, 2, 5]),)
-    pruned = cut(model, decisions, X[:1])
+    pruned = cut(model, decisions)
     kept = kept_outputs(model, decisions)
     assert {name: index.tolist() for name, index in kept.items()} == {
         "expand": [0, 2, 5],
@@ -172,7 +172,7 @@ def test_without_a_plan_channels_are_told_by_their_behaviour(name):
     model = made(name)
     groups = find_units(model, X[:1]).groups
     decisions = tuple(decision(g, [u for u in range(g.size) if u % 3 != 1]) for g in groups[:1])
-    pruned = cut(model, decisions, X[:1])
+    pruned = cut(model, decisions)
     expected = {k: v.tolist() for k, v in kept_outputs(model, decisions).items()}
     with torch.no_grad():
         pruned.get_submodule(groups[0].name).weight *= 1.7  # trained since
@@ -183,7 +183,7 @@ def test_without_a_plan_channels_are_told_by_their_behaviour(name):
 
 def test_channels_that_are_like_none_are_refused():
     model = made("perceptron")
-    pruned = cut(model, halved(model), X[:1])
+    pruned = cut(model, halved(model))
     with torch.no_grad():
         pruned.fc2.weight.normal_(generator=torch.Generator().manual_seed(9))
         pruned.fc2.bias.normal_(generator=torch.Generator().manual_seed(9))

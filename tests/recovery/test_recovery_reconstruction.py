@@ -74,7 +74,7 @@ def halved(trained):
     """The trained network with a third of its inner units, solved again by least squares."""
     groups = find_units(trained, IMAGE).groups
     decisions = tuple(tiny.decision(g, range(0, g.size, 3)) for g in groups)
-    model, kept = cut(trained, decisions, IMAGE), kept_outputs(trained, decisions)
+    model, kept = cut(trained, decisions), kept_outputs(trained, decisions)
     least_squares(model, trained, squares(160, seed=1), kept=kept)
     return model, kept
 
@@ -224,7 +224,7 @@ def test_without_batch_norms_it_comes_nearer_too():
     teacher = nn.Sequential(nn.Flatten(), *layers)
     fit(teacher, squares(480), Recipe(epochs=6, batch_size=32, optimizer="adamw", lr=3e-3), seed=0)
     decisions = tuple(tiny.decision(g, range(0, g.size, 4)) for g in find_units(teacher, IMAGE).groups)
-    model, kept = cut(teacher, decisions, IMAGE), kept_outputs(teacher, decisions)
+    model, kept = cut(teacher, decisions), kept_outputs(teacher, decisions)
     least_squares(model, teacher, squares(160, seed=1), kept=kept)
     before = divergence(model, teacher, squares(400, seed=2))
     did = reconstruct(model, teacher, squares(800, seed=1), kept=kept, visits=8000)
@@ -240,7 +240,7 @@ def test_texts_of_any_length():
     example, _ = next(iter(source.batches(1)))
     groups = [g for g in find_units(teacher, example).groups if g.kind in ("heads", "neurons")]
     decisions = tuple(tiny.decision(g, range(0, g.size, 2)) for g in groups)
-    model, kept = cut(teacher, decisions, example), kept_outputs(teacher, decisions)
+    model, kept = cut(teacher, decisions), kept_outputs(teacher, decisions)
     least_squares(model, teacher, source, kept=kept)
     solved = copy.deepcopy(model)
     did = reconstruct(model, teacher, source, kept=kept, visits=800)

@@ -53,7 +53,7 @@ def duplicate(net, group, unit, of):
 def cut_units(net, group, gone, example=IMAGE):
     """The network without some units of a group, and what it kept."""
     decisions = (tiny.decision(group, [u for u in range(group.size) if u not in gone]),)
-    return cut(net, decisions, example), kept_outputs(net, decisions)
+    return cut(net, decisions), kept_outputs(net, decisions)
 
 
 def conv_bn(channels_in, channels_out, *, bias, norm):
@@ -180,7 +180,7 @@ def test_the_unpruned_model_and_the_samples_are_left_as_they_were(traced, name):
     net, units = traced[name]
     teacher = copy.deepcopy(net)
     decisions = tiny.random_decisions(units.groups, 2)
-    pruned, source = cut(teacher, decisions, IMAGE), noise(24)
+    pruned, source = cut(teacher, decisions), noise(24)
     images = source.images.clone()
     least_squares(pruned, teacher, source, kept=kept_outputs(teacher, decisions))
     assert tiny.same_state(tiny.state_of(net), tiny.state_of(teacher))
@@ -194,7 +194,7 @@ def test_the_unpruned_model_and_the_samples_are_left_as_they_were(traced, name):
 def halved(teacher):
     """Half of every group is cut."""
     decisions = tuple(tiny.decision(g, list(range(0, g.size, 2))) for g in find_units(teacher, IMAGE).groups)
-    return cut(teacher, decisions, IMAGE), kept_outputs(teacher, decisions)
+    return cut(teacher, decisions), kept_outputs(teacher, decisions)
 
 
 def test_same_seed_same_weights_and_no_label_is_read(traced):

@@ -28,7 +28,7 @@ def test_targets_that_do_not_fit_at_once_are_the_same(monkeypatch, name):
         teacher, example = tiny.randomise(tiny.network(name)), torch.zeros(1, 1, 12, 12)
         decisions = [tiny.decision(g, range(0, g.size, 2)) for g in find_units(teacher, example).groups]
         source = tiny.source(40)
-    pruned, kept = cut(teacher, decisions, example), kept_outputs(teacher, decisions)
+    pruned, kept = cut(teacher, decisions), kept_outputs(teacher, decisions)
     real, found = targets._values, []
     asked: list[int] = []
 

@@ -37,7 +37,7 @@ def digest(net):
 def smaller(traced):
     """Name → a network cut at random."""
     return {
-        name: cut(traced[name][0], tiny.random_decisions(traced[name][1].groups, 7), IMAGE)
+        name: cut(traced[name][0], tiny.random_decisions(traced[name][1].groups, 7))
         for name in ("resnet20", "vgg16_bn", "flattened")
     }
 

@@ -19,7 +19,7 @@ STORED = [(name, how) for name, how in CASES if ZOO[name].make is None]
 
 def pruned(name, how="", dtype=torch.float32):
     model, example = transformer(name, how, dtype=dtype), inputs(name, dtype=dtype)
-    return cut(model, uneven(find_units(model, example).groups), example)
+    return cut(model, uneven(find_units(model, example).groups))
 
 
 def tokenizer(folder):

@@ -24,7 +24,7 @@ NETS = {name: (net, find_units(net, IMAGE, coupled=True)) for name, net in tiny_
 def both(net, decisions, x):
     with masked(net, decisions):
         silenced = net(x)
-    return silenced, cut(net, decisions, x[:1])(x)
+    return silenced, cut(net, decisions)(x)
 
 
 @pytest.mark.parametrize("name", list(NETS))
@@ -52,7 +52,7 @@ def test_costs_are_those_of_the_cut_network(name, seed):
     assert cost.macs({}) == count_macs(net, IMAGE) == cost.full
     decisions = tiny.random_decisions(units.groups, seed)
     counts = {d.name: len(d.kept) for d in decisions}
-    smaller = cut(net, decisions, IMAGE)
+    smaller = cut(net, decisions)
     assert cost.macs(counts) == pytest.approx(count_macs(smaller, IMAGE), rel=1e-9)
     # Biases are counted as if they shrank with the inputs.
     biases = sum(p.numel() for n, p in net.named_parameters() if n.endswith("bias"))
@@ -64,9 +64,9 @@ def test_groups_cut_one_after_the_other_or_at_once_are_the_same(name):
     net, units = NETS[name]
     decisions = tiny.random_decisions(units.groups, 3)
     whole = [GroupDecision(**{**d.model_dump(), "kept": tuple(range(d.size))}) for d in decisions]
-    at_once = cut(net, decisions, IMAGE)
+    at_once = cut(net, decisions)
     x = torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(cut(net, tuple(whole), IMAGE)(x), net(x))
+    assert torch.equal(cut(net, tuple(whole))(x), net(x))
     with masked(net, decisions):
         assert torch.allclose(at_once(x), net(x), atol=1e-4)
 
@@ -74,7 +74,7 @@ def test_groups_cut_one_after_the_other_or_at_once_are_the_same(name):
 @pytest.mark.parametrize("name", list(NETS))
 def test_a_cut_network_trains_and_loads_again(name, tmp_path):
     net, units = NETS[name]
-    smaller = cut(net, tiny.random_decisions(units.groups, 5), IMAGE)
+    smaller = cut(net, tiny.random_decisions(units.groups, 5))
     x = torch.randn(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     smaller(x).square().sum().backward()
     assert all(p.grad is not None for p in smaller.parameters())
@@ -87,7 +87,7 @@ def test_a_cut_network_trains_and_loads_again(name, tmp_path):
 def test_a_cut_layer_norm_normalises_over_the_channels_that_stay():
     net, units = NETS["normed"]
     stream = next(g for g in units.groups if g.kind == "coupled")
-    smaller = cut(net, (tiny.decision(stream, [0, 2, 5]),), IMAGE)
+    smaller = cut(net, (tiny.decision(stream, [0, 2, 5]),))
     x = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
     kept = torch.tensor([0, 2, 5])
     centred = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
@@ -97,7 +97,7 @@ def test_a_cut_layer_norm_normalises_over_the_channels_that_stay():
 def test_a_grouped_layer_loses_whole_blocks():
     net, units = NETS["grouped"]
     block = next(g for g in units.groups if g.name == "a")
-    smaller = cut(net, (tiny.decision(block, [1, 3]),), IMAGE)
+    smaller = cut(net, (tiny.decision(block, [1, 3]),))
     assert (smaller.b.groups, smaller.b.in_channels, smaller.b.out_channels) == (2, 4, 4)
     assert torch.equal(smaller.b.weight, net.b.weight[[2, 3, 6, 7]])
 
@@ -107,7 +107,7 @@ def test_a_plan_for_a_concatenation_of_another_width_is_refused():
     other = tiny_coupled.Dense()
     other.norms[2], other.fc = torch.nn.BatchNorm2d(11), torch.nn.Linear(11, 3)
     with pytest.raises(UserError, match="has 11 channels, the plan says 10"):
-        cut(other, tiny.random_decisions(units.groups, 0), IMAGE)
+        cut(other, tiny.random_decisions(units.groups, 0))
 
 
 @pytest.mark.parametrize(

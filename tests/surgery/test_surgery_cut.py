@@ -26,7 +26,7 @@ def outputs(net, decisions, x):
     """Of the masked and of the cut network."""
     with masked(net, decisions):
         silenced = net(x)
-    return silenced, cut(net, decisions, x[:1])(x)
+    return silenced, cut(net, decisions)(x)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -58,7 +58,7 @@ def test_one_unit_left_in_every_group_still_agrees_and_differs_from_the_whole(tr
 @pytest.mark.parametrize("name", NETS)
 def test_everything_kept_is_the_same_network(traced, name):
     net, units = traced[name]
-    whole = cut(net, tuple(tiny.decision(g, list(range(g.size))) for g in units.groups), IMAGE)
+    whole = cut(net, tuple(tiny.decision(g, list(range(g.size))) for g in units.groups))
     assert whole is not net
     assert tiny.same_state(tiny.state_of(net), tiny.state_of(whole))
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_everything_kept_is_the_same_network(traced, name):
 def test_the_weights_that_stay_are_the_kept_ones_in_order(traced, name):
     net, units = traced[name]
     decisions = tiny.random_decisions(units.groups, 3)
-    smaller = cut(net, decisions, IMAGE)
+    smaller = cut(net, decisions)
     read = {m.layer: (d, m) for d in decisions for m in d.members if m.role == "consumer"}
     for d in decisions:
         wanted = net.get_submodule(d.name).weight[list(d.kept)]
@@ -83,7 +83,7 @@ def test_the_weights_that_stay_are_the_kept_ones_in_order(traced, name):
 def test_the_original_is_untouched(traced):
     net, units = traced["vgg16_bn"]
     before, shapes = tiny.state_of(net), str(net)
-    smaller = cut(net, tiny.random_decisions(units.groups, 5), IMAGE)
+    smaller = cut(net, tiny.random_decisions(units.groups, 5))
     with torch.no_grad():
         for parameter in smaller.parameters():
             parameter.zero_()
@@ -105,7 +105,7 @@ def test_the_mask_is_gone_afterwards_also_after_an_error(traced):
 
 def test_a_cut_network_remembers_its_source(traced):
     net, units = traced["resnet20"]
-    assert source_of(cut(net, tiny.random_decisions(units.groups, 1), IMAGE)) == source_of(net)
+    assert source_of(cut(net, tiny.random_decisions(units.groups, 1))) == source_of(net)
 
 
 def test_what_was_frozen_stays_frozen():
@@ -115,13 +115,13 @@ def test_what_was_frozen_stays_frozen():
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     units = find_units(net, IMAGE)
-    smaller = cut(net, tuple(tiny.decision(g, [0, 2]) for g in units.groups), IMAGE)
+    smaller = cut(net, tuple(tiny.decision(g, [0, 2]) for g in units.groups))
     assert not [n for n, p in smaller.named_parameters() if p.requires_grad]
 
 
 def test_no_gradients_of_the_trace_remain(traced):
     net, units = traced["flattened"]
-    smaller = cut(net, tiny.random_decisions(units.groups, 1), IMAGE)
+    smaller = cut(net, tiny.random_decisions(units.groups, 1))
     assert all(p.grad is None for p in [*net.parameters(), *smaller.parameters()])
 
 
@@ -134,7 +134,7 @@ def plan(decisions):
 def test_a_plan_is_applied_like_its_decisions(traced):
     net, units = traced["resnet20"]
     decisions = tiny.random_decisions(units.groups, 4)
-    one, other = apply_plan(net, plan(decisions), IMAGE), cut(net, decisions, IMAGE)
+    one, other = apply_plan(net, plan(decisions), IMAGE), cut(net, decisions)
     assert tiny.same_state(tiny.state_of(one), tiny.state_of(other))
 
 
@@ -157,15 +157,15 @@ def test_a_plan_for_another_network_is_refused(traced, made_for, applied_to, cau
 def test_a_plan_for_another_width_is_refused_with_both_figures(traced):
     wider = tiny.network("resnet20", width=6)
     with pytest.raises(UserError, match=r"layer 'layer1\.0\.conv1' has 6 channels, the plan says 4"):
-        cut(wider, tiny.random_decisions(traced["resnet20"][1].groups, 0), IMAGE)
+        cut(wider, tiny.random_decisions(traced["resnet20"][1].groups, 0))
 
 
 def test_a_plan_is_refused_by_the_network_it_was_already_applied_to(traced):
     net, units = traced["resnet20"]
     decisions = tuple(tiny.decision(g, [0, 1]) for g in units.groups)
-    smaller = cut(net, decisions, IMAGE)
+    smaller = cut(net, decisions)
     with pytest.raises(UserError, match="plan for another model"):
-        cut(smaller, decisions, IMAGE)
+        cut(smaller, decisions)
     with pytest.raises(UserError, match="plan for another model"), masked(smaller, decisions):
         pass
 

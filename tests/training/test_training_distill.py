@@ -30,7 +30,7 @@ def halves(model, image):
 
 
 def halved(model, image=IMAGE):
-    return cut(model, halves(model, image), image)
+    return cut(model, halves(model, image))
 
 
 def test_residual_blocks_are_compared_as_a_whole():
@@ -50,7 +50,7 @@ def test_containers_within_a_block_are_not_the_block():
 def test_layers_of_a_plain_chain_are_compared_by_the_outputs_that_are_left():
     teacher, image = tiny.network("vgg16_bn"), torch.zeros(1, 1, 28, 28)
     decisions = halves(teacher, image)
-    student, kept = cut(teacher, decisions, image), kept_outputs(teacher, decisions)
+    student, kept = cut(teacher, decisions), kept_outputs(teacher, decisions)
     convolutions = [n for n, m in student.named_modules() if isinstance(m, nn.Conv2d)]
     # The first layer keeps its channels, so that the second one reads as many as before.
     blocks = matched_blocks(student, teacher, kept)
@@ -71,7 +71,7 @@ def test_a_transformer_is_compared_behind_attention_and_feed_forward_blocks():
     from tiny_transformers import inputs, transformer, uneven
 
     teacher, example = transformer("bert"), inputs("bert")
-    student = cut(teacher, uneven(find_units(teacher, example).groups), example)
+    student = cut(teacher, uneven(find_units(teacher, example).groups))
     assert tuple(matched_blocks(student, teacher)) == tuple(
         f"bert.encoder.layer.{i}.{part}" for i in (0, 1) for part in ("attention.output", "output")
     )
@@ -133,7 +133,7 @@ def test_channels_far_apart_from_one_another_do_not_hide_the_error(shape, axis, 
 def test_where_the_channels_of_signals_are_is_told_by_the_layers():
     teacher, image = Signals(), torch.zeros(2, 4, 40)
     decisions = halves(teacher, image)
-    blocks = matched_blocks(cut(teacher, decisions, image), teacher, kept_outputs(teacher, decisions))
+    blocks = matched_blocks(cut(teacher, decisions), teacher, kept_outputs(teacher, decisions))
     with torch.no_grad(), recorded(teacher, blocks) as found:
         teacher(image)
     signals = {name: outputs[0].shape for name, outputs in found.items() if outputs[0].ndim == 3}

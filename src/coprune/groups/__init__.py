@@ -4,7 +4,6 @@ from coprune.groups.attention import find_transformer_units
 from coprune.groups.columns import channel_indices, columns_of, removed, removed_channels
 from coprune.groups.find import cost_model, find_units
 from coprune.groups.group import ChannelGroup, CostModel, Quantity, Units, unit_axis
-from coprune.groups.trace import trace
 
 __all__ = [
     "ChannelGroup",
@@ -18,6 +17,5 @@ __all__ = [
     "find_units",
     "removed",
     "removed_channels",
-    "trace",
     "unit_axis",
 ]

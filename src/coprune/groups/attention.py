@@ -23,14 +23,11 @@ from coprune.groups.families import (
     Refusal,
 )
 from coprune.groups.group import ChannelGroup, Units
+from coprune.groups.reasons import Reason, because
 from coprune.layers import is_convolution, is_linear
-from coprune.plan import Member, Skipped
+from coprune.plan import Member, SkipCode
 
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "num_key_value_groups")
-
-
-OUTSIDE = "outside the attention and feed-forward blocks"
-"""Why a dense layer is no unit of a transformer, if there is no other reason."""
 
 
 def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Units | None:
@@ -54,23 +51,21 @@ def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Uni
     for group in groups:
         own = [m.layer for m in group.members if m.role != "consumer"]
         if any(within(layer, skip) for layer in own):
-            skipped |= dict.fromkeys(
-                (m.layer for m in group.of_role("producer")), "left alone as asked (--skip)"
-            )
+            skipped |= dict.fromkeys((m.layer for m in group.of_role("producer")), because(SkipCode.ASKED))
         elif group.size < 2:
-            one = "head" if group.kind == "heads" else "neuron"
-            skipped |= dict.fromkeys((m.layer for m in group.of_role("producer")), f"makes a single {one}")
+            one = because(SkipCode.SINGLE, unit="head" if group.kind == "heads" else "neuron")
+            skipped |= dict.fromkeys((m.layer for m in group.of_role("producer")), one)
         else:
             kept.append(group)
     skipped = {**dict(_rest(model, groups)), **skipped}
     order = {name: at for at, name in enumerate(modules)}
     return Units(
         tuple(kept),
-        tuple(Skipped(layer=n, reason=why) for n, why in sorted(skipped.items(), key=lambda i: order[i[0]])),
+        tuple(why.of(layer) for layer, why in sorted(skipped.items(), key=lambda i: order[i[0]])),
     )
 
 
-def unknown_heads(model: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, str]:
+def unknown_heads(model: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, Reason]:
     """Attention modules whose heads cannot be told apart, with the reason and the way out.
 
     Args:
@@ -80,10 +75,7 @@ def unknown_heads(model: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, st
     modules = dict(model.named_modules(remove_duplicate=False))
     _, refused = _groups(model, modules)
     return {
-        name: (
-            f"the heads of '{name}' ({type(modules[name]).__name__}) cannot be found: {why}; "
-            f"docs/transformers.md says how to add yours, --skip {name} leaves it alone"
-        )
+        name: because(SkipCode.UNKNOWN_HEADS, layer=name, kind=type(modules[name]).__name__, cause=why)
         for name, why in {**refused, **dict(_foreign(model))}.items()
         if not within(name, skip)
     }
@@ -125,22 +117,22 @@ def _is_of(family: AttentionFamily | FeedForwardFamily, module: nn.Module) -> bo
 
 def _groups(
     model: nn.Module, modules: Mapping[str, nn.Module]
-) -> tuple[tuple[ChannelGroup, ...], dict[str, str]]:
+) -> tuple[tuple[ChannelGroup, ...], dict[str, Reason]]:
     """All groups, and modules of known families that are left alone, with the reason."""
     heads: list[ChannelGroup] = []
     neurons: list[ChannelGroup] = []
-    refused: dict[str, str] = {}
+    refused: dict[str, Reason] = {}
     attention = False
     present = {type(module).__name__ for module in model.modules()}
     for name, module in model.named_modules():
         family = attention_family(name, module)
         if isinstance(module, nn.MultiheadAttention):
-            attention, refused[name] = True, FIXED_WIDTH
+            attention, refused[name] = True, because(SkipCode.FAMILY, cause=FIXED_WIDTH)
         elif family is not None:
             attention = True
-            beside = next((r.reason for r in family.beside if r.attribute in present), None)
-            found = beside or _refusal(module, family.unless) or _heads(name, module, family, modules)
-            if isinstance(found, str):
+            beside = next((r for r in family.beside if r.attribute in present), None)
+            found = _refusal(module, family.unless, beside) or _heads(name, module, family, modules)
+            if isinstance(found, Reason):
                 refused[name] = found
             else:
                 heads.append(found)
@@ -160,12 +152,13 @@ def _groups(
     return tuple(groups), refused
 
 
-def _refusal(module: nn.Module, unless: tuple[Refusal, ...]) -> str | None:
+def _refusal(module: nn.Module, unless: tuple[Refusal, ...], beside: Refusal | None = None) -> Reason | None:
+    """Why the units of a module depend on one another, by what it has or what stands beside it, if so."""
     for refusal in unless:
         part = getattr(module, refusal.attribute, None)
         if part is not None and part is not False and not isinstance(part, nn.Identity):
-            return refusal.reason
-    return None
+            beside = beside or refusal
+    return because(SkipCode.FAMILY, cause=beside.reason) if beside else None
 
 
 def relative(name: str, path: str) -> str:
@@ -177,7 +170,7 @@ def relative(name: str, path: str) -> str:
 
 def _heads(
     name: str, module: nn.Module, family: AttentionFamily, modules: Mapping[str, nn.Module]
-) -> ChannelGroup | str:
+) -> ChannelGroup | Reason:
     """The heads of one attention module, or why they cannot be told apart."""
     head_size = getattr(module, family.head_size) if family.head_size else 0
     parts: list[tuple[str, int, int, int]] = []
@@ -187,7 +180,7 @@ def _heads(
         if width is None and projection.optional:
             continue
         if width is None:
-            return f"its {projection.layer} is no linear layer"
+            return because(SkipCode.NO_PROJECTION, layer=projection.layer)
         part = width // projection.parts
         if not head_size:
             head_size = part // getattr(module, family.scaled[0])
@@ -196,7 +189,7 @@ def _heads(
     read = channels_of(modules[out], "input") if out in modules else None
     size = min((heads for *_, heads in parts), default=0)
     if read is None or size < 1 or read % size or any(part % size for _, _, part, _ in parts):
-        return f"its {family.out} and projections do not divide into heads of {head_size}"
+        return because(SkipCode.UNEVEN_HEADS, layer=family.out, size=head_size)
     members = [
         Member(layer=layer, role="producer", offset=offset, span=part // size)
         for layer, offset, part, _ in parts
@@ -231,7 +224,7 @@ def _joined(groups: list[ChannelGroup]) -> list[ChannelGroup]:
     return joined
 
 
-def _foreign(model: nn.Module) -> Iterator[tuple[str, str]]:
+def _foreign(model: nn.Module) -> Iterator[tuple[str, Reason]]:
     """Modules that look like attention but are in no entry of the table."""
     for name, module in model.named_modules():
         kind = type(module).__name__
@@ -239,10 +232,10 @@ def _foreign(model: nn.Module) -> Iterator[tuple[str, str]]:
         linear = any(channels_of(child, "output") for child in module.children())
         known = attention_family(name, module) is not None or isinstance(module, nn.MultiheadAttention)
         if "attention" in kind.lower() and counts and linear and not known:
-            yield name, f"{kind} is attention of an unknown family"
+            yield name, because(SkipCode.UNKNOWN_FAMILY, kind=kind)
 
 
-def _rest(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator[tuple[str, str]]:
+def _rest(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator[tuple[str, Reason]]:
     """Every layer with channels that makes no unit, with the reason."""
     made = {m.layer for g in groups for m in g.members if m.role != "consumer"}
     read = {m.layer for g in groups for m in g.of_role("consumer")}
@@ -255,13 +248,13 @@ def _rest(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator[tuple[st
         if name in made:
             continue
         if name in read:
-            yield name, "adds to the residual stream, whose width all layers share"
+            yield name, because(SkipCode.RESIDUAL)
         elif isinstance(model.get_submodule(name), nn.Embedding) or _embeds(name):
-            yield name, "embedding: makes the residual stream, whose width all layers share"
+            yield name, because(SkipCode.EMBEDDING)
         elif name == dense[-1]:
-            yield name, "makes the model's output"
+            yield name, because(SkipCode.OUTPUT)
         else:
-            yield name, OUTSIDE
+            yield name, because(SkipCode.OUTSIDE)
 
 
 def _embeds(name: str) -> bool:

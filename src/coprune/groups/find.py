@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from coprune.errors import UserError, near_matches
-from coprune.groups.attention import OUTSIDE, find_transformer_units, unknown_heads, within
+from coprune.groups.attention import find_transformer_units, unknown_heads, within
 from coprune.groups.channels import find_channels
 from coprune.groups.group import ChannelGroup, CostModel, LayerShare, Share, Units
+from coprune.groups.reasons import Reason, because
 from coprune.measure.macs import layer_costs
-from coprune.plan import Skipped
+from coprune.plan import SkipCode
 from coprune.tracing.forward import Inputs
 
-_MEETS = "its channels meet those of attention or feed-forward blocks, which go by heads and neurons"
+_MEETS = because(SkipCode.MEETS_BLOCKS)
 
 
 def find_units(
@@ -25,8 +25,7 @@ def find_units(
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
     coupled: bool = False,
-    partly: Mapping[str, str] | None = None,
-    graph: tp.DependencyGraph | None = None,
+    partly: Collection[str] = (),
 ) -> Units:
     """All groups of a model, and the layers that no group covers, with reasons.
 
@@ -41,12 +40,11 @@ def find_units(
         example: one sample with a batch dimension; a transformer that is nothing else is not called.
         skip: module names to leave alone; a container stands for all layers inside it.
         only: layers whose groups may be pruned, and nothing else; empty: all.
-        coupled: whether coupled groups (:mod:`coprune.groups.coupled`) are offered too, and not only
+        coupled: whether coupled groups (:mod:`coprune.groups.channels`) are offered too, and not only
             reported. What the graph says of them is not always right:
-            :func:`coprune.surgery.verify.sound` tries them.
-        partly: layers that run for some inputs only (:func:`coprune.groups.channels.run_for_some`), with what
-            is said of them: no group has a part in them.
-        graph: of the model, when it is known already.
+            :func:`coprune.surgery.verify.sound` verifies them.
+        partly: layers that run for some inputs only (:func:`coprune.groups.channels.run_for_some`): no group
+            has a part in them.
 
     Raises:
         UserError: the model cannot be traced (named inputs, and its attention is of an unknown family),
@@ -65,13 +63,11 @@ def find_units(
     closed = unknown_heads(model, skip=skip)
     if transformer is None and closed and not isinstance(example, Tensor):
         raise UserError(f"{type(model).__name__}: {next(iter(closed.values()))}")
-    closed |= dict.fromkeys(skip, "left alone as asked (--skip)")
+    closed |= dict.fromkeys(skip, because(SkipCode.ASKED))
     if transformer is None:
-        found = find_channels(model, example, closed=closed, coupled=coupled, partly=partly, graph=graph)
+        found = find_channels(model, example, closed=closed, coupled=coupled, partly=partly)
     elif isinstance(example, Tensor):
-        found = _with_channels(
-            transformer, model, example, closed=closed, coupled=coupled, partly=partly, graph=graph
-        )
+        found = _with_channels(transformer, model, example, closed=closed, coupled=coupled, partly=partly)
     else:
         found = transformer
     return _restricted(found, only)
@@ -82,10 +78,9 @@ def _with_channels(
     model: nn.Module,
     example: Tensor,
     *,
-    closed: Mapping[str, str],
+    closed: Mapping[str, Reason],
     coupled: bool,
-    partly: Mapping[str, str] | None,
-    graph: tp.DependencyGraph | None,
+    partly: Collection[str],
 ) -> Units:
     """A transformer's units and, where it is not only one, the channels of its other stages.
 
@@ -96,29 +91,31 @@ def _with_channels(
         closed: what else to leave alone, with the reason.
         coupled: whether coupled groups are offered too.
         partly: see :func:`find_units`.
-        graph: of the model, when it is known already.
     """
-    outside = {s.layer for s in units.skipped if s.reason == OUTSIDE}
-    inside = {
-        o: f"inside '{name}', which is left alone" for o in outside for name in closed if within(o, (name,))
+    outside = {s.layer for s in units.skipped if s.code == SkipCode.OUTSIDE}
+    reasons = {
+        o: because(SkipCode.INSIDE, layer=name).of(o)
+        for o in outside
+        for name in closed
+        if within(o, (name,))
     }
-    outside -= inside.keys()
+    outside -= reasons.keys()
     if not outside:
         return units
     owned = {m.layer for g in units.groups for m in g.members if m.role != "consumer"}
     closed = dict.fromkeys(owned, _MEETS) | dict.fromkeys(closed, _MEETS)
     try:
-        channels = find_channels(
-            model, example, closed=closed, coupled=coupled, among=outside, partly=partly, graph=graph
-        )
+        channels = find_channels(model, example, closed=closed, coupled=coupled, among=outside, partly=partly)
     except UserError as cause:
-        channels = Units((), tuple(Skipped(layer=o, reason=f"{OUTSIDE}, and {cause}") for o in outside))
-    found, reasons = channels.groups, {s.layer: s.reason for s in channels.skipped} | inside
+        why = because(SkipCode.NOT_TRACED, cause=cause)
+        channels = Units((), tuple(why.of(layer) for layer in outside))
+    found = channels.groups
+    reasons = {s.layer: s for s in channels.skipped} | reasons
     order = {name: at for at, (name, _) in enumerate(model.named_modules())}
     groups = sorted((*units.groups, *found), key=lambda g: order[g.of_role("producer")[0].layer])
     made = {m.layer for g in found for m in g.members if m.role != "consumer"}
     skipped = tuple(
-        Skipped(layer=s.layer, reason=reasons.get(s.layer, s.reason) if s.reason == OUTSIDE else s.reason)
+        reasons.get(s.layer, s) if s.code == SkipCode.OUTSIDE else s
         for s in units.skipped
         if s.layer not in made
     )
@@ -131,7 +128,7 @@ def _restricted(units: Units, only: Sequence[str]) -> Units:
         return units
     chosen = [any(within(m.layer, only) for m in g.members if m.role != "consumer") for g in units.groups]
     left = tuple(
-        Skipped(layer=m.layer, reason="left alone: not among --only")
+        because(SkipCode.NOT_ONLY).of(m.layer)
         for group, wanted in zip(units.groups, chosen, strict=True)
         if not wanted
         for m in group.of_role("producer")

@@ -171,7 +171,7 @@ class Context:
 
     def cut(self, decisions: Sequence[GroupDecision]) -> nn.Module:
         """A copy of the model without the units that go."""
-        return cut(self.model, tuple(decisions), self.example)
+        return cut(self.model, tuple(decisions))
 
     def recover(
         self,

@@ -12,8 +12,13 @@ from coprune.data.subsample import spread_batches
 from coprune.errors import UserError, setting
 from coprune.groups import Units, find_units
 from coprune.groups.channels import run_for_some
+<<<<<<< HEAD
 from coprune.pipeline.settings import DEFAULT_KINDS
 from coprune.plan import Skipped
+=======
+from coprune.groups.reasons import COUPLED, because
+from coprune.plan import SkipCode
+>>>>>>> 76b5a54 (One cut by members, one finder of channel groups, Torch-Pruning in compat, reasons as codes)
 from coprune.surgery import sound
 from coprune.tracing.forward import Inputs, moved, taking
 
@@ -70,9 +75,9 @@ def removable(model: nn.Module, example: Inputs, source: Source, scope: Scope) -
     raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}{more}")
 
 
-def _run_for_some(model: nn.Module, source: Source, example: Inputs) -> dict[str, str]:
+def _run_for_some(model: nn.Module, source: Source, example: Inputs) -> set[str]:
     """Layers that some of a few samples do not pass; see :func:`coprune.groups.channels.run_for_some`."""
-    found: dict[str, str] = {}
+    found: set[str] = set()
     few = spread_batches(source, 4 * _FEW, batch_size=_FEW)[:4] if isinstance(example, Tensor) else ()
     for inputs in (moved(batch, "cpu") for batch in few):
         with taking(model, inputs):
@@ -83,7 +88,7 @@ def _run_for_some(model: nn.Module, source: Source, example: Inputs) -> dict[str
 def _way_out(units: Units, scope: Scope) -> str:
     """How more could be removed, for the end of a message; nothing where there is no more."""
     there = {g.kind for g in units.groups}
-    if any(s.reason.startswith("coupled") for s in units.skipped):
+    if any(s.code in COUPLED for s in units.skipped):
         there.add("coupled")
     left = [kind for kind in scope.offered if kind in there and kind not in scope.kinds]
     if not left:
@@ -97,8 +102,6 @@ def _way_out(units: Units, scope: Scope) -> str:
 def _of_kinds(units: Units, kinds: Sequence[str]) -> Units:
     wanted = " and ".join("channels" if kind == "inner" else kind for kind in kinds)
     left = tuple(
-        Skipped(layer=g.name, reason=f"left alone: only {wanted} are removed")
-        for g in units.groups
-        if g.kind not in kinds
+        because(SkipCode.OTHER_KIND, kinds=wanted).of(g.name) for g in units.groups if g.kind not in kinds
     )
     return Units(tuple(g for g in units.groups if g.kind in kinds), (*left, *units.skipped))

@@ -1,4 +1,4 @@
-"""Torch-Pruning's own importances, so that rivals are what their users get and not our reading of them.
+"""Torch-Pruning's own importances, so that baselines are what their users get and not our reading of them.
 
 Every kind is one class of :mod:`torch_pruning` with its defaults, which is how its users make it:
 the importances of all members of a group (the filters, the batch norm's scales, the input weights of
@@ -26,21 +26,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-import torch_pruning as tp
 from torch import Tensor, nn
 
+from coprune.compat.torch_pruning import score
 from coprune.data.subsample import evenly
 from coprune.distributed.collectives import summed
 from coprune.distributed.world import own
 from coprune.errors import UserError
-from coprune.groups import ChannelGroup, channel_indices, trace
-from coprune.groups.trace import pruning_group
-from coprune.layers import is_linear, is_transposed
+from coprune.groups import ChannelGroup, channel_indices
+from coprune.layers import Side, is_linear, is_transposed
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.models.copies import copied
 from coprune.progress import track
@@ -55,16 +53,6 @@ SLICED = ("heads", "neurons")
 
 HESSIAN_SAMPLES = 256
 """Each takes a backward pass of its own. Spread evenly, since the samples may be sorted by class."""
-
-SCORERS: Mapping[ImportanceKind, Callable[[], Callable[[tp.dependency.Group], Tensor | None]]] = {
-    "magnitude": partial(tp.importance.GroupMagnitudeImportance, p=1),
-    "magnitude_l2": partial(tp.importance.GroupMagnitudeImportance, p=2),
-    "bn_scale": tp.importance.BNScaleImportance,
-    "fpgm": tp.importance.FPGMImportance,
-    "lamp": tp.importance.LAMPImportance,
-    "taylor": tp.importance.GroupTaylorImportance,
-    "hessian": tp.importance.GroupHessianImportance,
-}
 
 
 @dataclass(frozen=True)
@@ -86,40 +74,29 @@ class Importance:
     def collect(self, calibration: Calibration) -> dict[str, Tensor]:
         """Importances in float64 (computed in float32); ``taylor`` and ``hessian`` pass over the samples.
 
-        Gradients are those of the cross-entropy, taken on a twin; one sample is traced with.
+        Gradients are those of the cross-entropy, taken on a twin.
 
         Raises:
-            UserError: the model cannot be traced, labels outside the classes of data or model, NaN or
-                Inf in the model's output.
+            UserError: labels outside the classes of data or model, NaN or Inf in the model's output.
         """
-        twin, graph = calibration.once(_traced)
+        twin = calibration.once(_twin)
         if self.kind == "taylor":
             _leave_gradients(twin, ((b.inputs, b.labels) for b in calibration.batches(self.kind)), power=1)
         elif self.kind == "hessian":
             _leave_gradients(twin, _singles(calibration, self.kind), power=2)
-        scorer = SCORERS[self.kind]()
-        found = {}
-        for group in calibration.groups:
-            if group.kind in SLICED:
-                found[group.name] = _of_slices(self.kind, twin, group)
-            elif graph is not None:
-                found[group.name] = _of_group(scorer, graph, twin, group)
-        return found
+        return {
+            group.name: (_of_slices if group.kind in SLICED else _of_channels)(self.kind, twin, group)
+            for group in calibration.groups
+        }
 
     def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Tensor:
         """``[U]``; empty where the class has nothing to read, such as batch norms that are not there."""
         return tensors[group.name]
 
 
-def _traced(calibration: Calibration) -> tuple[nn.Module, tp.DependencyGraph | None]:
-    """A twin of the model in evaluation mode, all of whose parameters have gradients, and its graph."""
-    twin = copied(calibration.model).to(calibration.device).eval()
-    for parameter in twin.parameters():
-        parameter.requires_grad_(True)
-    if all(g.kind in SLICED for g in calibration.groups):
-        return twin, None
-    example, _ = next(iter(calibration.source.batches(1)))
-    return twin, trace(twin, moved(part_of(example, [0]), calibration.device))
+def _twin(calibration: Calibration) -> nn.Module:
+    """A twin of the model in evaluation mode, all of whose parameters have gradients."""
+    return copied(calibration.model).to(calibration.device).eval().requires_grad_(True)
 
 
 def _singles(calibration: Calibration, what: str) -> Iterator[tuple[Inputs, Tensor]]:
@@ -157,9 +134,9 @@ def _of_slices(kind: ImportanceKind, model: nn.Module, group: ChannelGroup) -> T
     for member in group.members:
         layer = model.get_submodule(member.layer)
         if is_linear(layer):
-            score = _SLICE_SCORES[kind](layer.get_parameter("weight")).detach().double()
-            score = score.T if is_transposed(layer) else score
-            along = score.sum(1) if member.role == "producer" else score.sum(0)
+            scores = _SLICE_SCORES[kind](layer.get_parameter("weight")).detach().double()
+            scores = scores.T if is_transposed(layer) else scores
+            along = scores.sum(1) if member.role == "producer" else scores.sum(0)
             units = channel_indices(member, torch.arange(group.size)).to(along.device)
             parts.append(along[units].view(group.size, member.span).sum(1))
     return torch.stack(parts).mean(0).cpu() if parts else torch.empty(0, dtype=torch.float64)
@@ -172,41 +149,18 @@ _SLICE_SCORES: Mapping[ImportanceKind, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _of_group(
-    scorer: Callable[[tp.dependency.Group], Tensor | None],
-    graph: tp.DependencyGraph,
-    model: nn.Module,
-    group: ChannelGroup,
-) -> Tensor:
-    if group.kind == "coupled":
-        found = _as_group(graph, model, group)
-    else:
-        found = pruning_group(graph, model.get_submodule(group.name), list(range(group.size)))
-    values = scorer(found)
-    if values is None:
-        return torch.empty(0, dtype=torch.float64)
-    values = values.detach().double().cpu()[: group.size]
+def _of_channels(kind: ImportanceKind, model: nn.Module, group: ChannelGroup) -> Tensor:
+    """What Torch-Pruning's class makes of a group of channels, with which the first producer begins."""
+    every = torch.arange(group.size)
+    sides: dict[str, Side] = {"producer": "output", "carrier": "output", "consumer": "input"}
+    shares = (
+        (model.get_submodule(m.layer), sides[m.role], channel_indices(m, every).view(group.size, -1))
+        for m in group.members
+        if m.parameter is None
+    )
+    values = score(kind, shares).detach().double().cpu()
     # Where all units count for nothing, as in a dead layer, the normalizer divides 0 by 0.
     return torch.where(values.isnan(), 0.0, values)
-
-
-def _as_group(graph: tp.DependencyGraph, model: nn.Module, group: ChannelGroup) -> tp.dependency.Group:
-    """A group as Torch-Pruning's classes read one: channels of each layer, and the units they belong to."""
-    found = tp.dependency.Group()
-    # The classes make room for as many units as the first layer has channels.
-    roles = [(role, group.channels(role).items()) for role in ("producer", "consumer", "carrier")]
-    for role, layers in roles:
-        for layer, channels in layers:
-            node = graph.module2node.get(model.get_submodule(layer))
-            if node is None:
-                continue
-            pruner = graph.get_pruner_of_module(node.module)
-            prune = pruner.prune_in_channels if role == "consumer" else pruner.prune_out_channels
-            dependency = tp.dependency.Dependency(prune, prune, source=node, target=node)
-            found.add_dep(dependency, channels.flatten().tolist())
-            units = torch.arange(group.size).repeat_interleave(channels.shape[1])
-            found[len(found) - 1].root_idxs = units.tolist()
-    return found
 
 
 def _leave_gradients(model: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], *, power: int) -> None:

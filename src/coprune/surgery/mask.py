@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from coprune.groups import removed, removed_channels, unit_axis
 from coprune.layers import channel_count, is_channel_norm
 from coprune.plan import GroupDecision
-from coprune.surgery.channels import check_fits
-from coprune.surgery.slices import slice_passing
+from coprune.surgery.cut import check_fits, slice_passing
+from coprune.tracing.hooks import hooked
 
 
 @contextmanager
@@ -32,16 +32,17 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
         decisions: what to silence.
     """
     check_fits(model, decisions)
-    silent: dict[nn.Module, list[Tensor]] = {}
-    with ExitStack() as hooks:
-        for _, member, channels in removed_channels(decisions):
-            layer = model.get_submodule(member.layer)
-            if is_channel_norm(layer) and member.parameter is None:
-                silent.setdefault(layer, []).append(channels)
-            if member.role == "consumer":
-                hooks.enter_context(layer.register_forward_pre_hook(_silencing(layer, channels)))
-        for norm, parts in silent.items():
-            hooks.enter_context(norm.register_forward_hook(_normalising(norm, torch.cat(parts))))
+    silent: dict[str, list[Tensor]] = {}
+    read: dict[str, list[Tensor]] = {}
+    for _, member, channels in removed_channels(decisions):
+        layer = model.get_submodule(member.layer)
+        if member.role == "consumer":
+            read.setdefault(member.layer, []).append(channels)
+        elif is_channel_norm(layer) and member.parameter is None:
+            silent.setdefault(member.layer, []).append(channels)
+    silences = {n: _silencing(model.get_submodule(n), torch.cat(gone)) for n, gone in read.items()}
+    norms = {n: _normalising(model.get_submodule(n), torch.cat(gone)) for n, gone in silent.items()}
+    with hooked(model, silences, before=True), hooked(model, norms):
         yield model
 
 

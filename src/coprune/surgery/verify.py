@@ -18,10 +18,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup, Units
+from coprune.groups.reasons import Reason, because
 from coprune.models.copies import copied
-from coprune.plan import GroupDecision, Skipped
+from coprune.plan import GroupDecision, SkipCode
 from coprune.seeding import generator as seeded
-from coprune.surgery.channels import cut
+from coprune.surgery.cut import cut
 from coprune.surgery.mask import masked
 from coprune.tracing.forward import FAILURES, Inputs, logits_of, said
 
@@ -29,9 +30,6 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.03, torc
 """Largest difference between masked and cut outputs, in proportion to how far outputs are apart."""
 
 _BLIND = 1e-6
-_CONSTANT = "no cut could be tried: the model's output hardly depends on its input"
-_NOT_FINITE = "no cut could be tried: the model's output is not finite"
-_RANDOM = "no cut could be tried: the model is random in evaluation mode"
 _IMAGES = 4
 _NOISE = 0.1
 _DRAWS = 2
@@ -57,7 +55,7 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
         return units
     refused = _outcome(model, tried, example)
     left = tuple(
-        Skipped(layer=member.layer, reason=refused[group.name])
+        refused[group.name].of(member.layer)
         for group in tried
         if group.name in refused
         for member in group.of_role("producer")
@@ -67,9 +65,9 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
     return Units(groups, (*(s for s in left if s.layer not in made), *units.skipped))
 
 
-def _outcome(model: nn.Module, groups: Sequence[ChannelGroup], example: Tensor) -> dict[str, str]:
-    """Group name → what is wrong with its cut, or why it could not be tried."""
-    reason = ""
+def _outcome(model: nn.Module, groups: Sequence[ChannelGroup], example: Tensor) -> dict[str, Reason]:
+    """Group name → what is wrong with its cut, or why it could not be verified."""
+    reason = because(SkipCode.NOT_FINITE)
     for images, draws, double in [
         *((images, draws, True) for images, draws in _images(example)),
         *((images.to(example.dtype), draws, False) for images, draws in _images(example)),
@@ -79,15 +77,15 @@ def _outcome(model: nn.Module, groups: Sequence[ChannelGroup], example: Tensor) 
             output = _output(twin, images)
             again = _output(twin, images)
         except FAILURES as cause:
-            reason = f"no cut could be tried: the model does not run on random inputs ({said(model, cause)})"
+            reason = because(SkipCode.UNVERIFIED, cause=said(model, cause))
             continue
         if bool(torch.isfinite(output).all()):
             # What differs from itself would differ from its cut too, whatever that is.
             if float((output - again).abs().max()) > _tolerance(twin, output) * float(output.abs().max()):
-                reason = _RANDOM
+                reason = because(SkipCode.RANDOM)
                 break
             return _refused(twin, groups, images, draws)
-        reason = _NOT_FINITE
+        reason = because(SkipCode.NOT_FINITE)
     return dict.fromkeys((group.name for group in groups), reason)
 
 
@@ -164,64 +162,63 @@ def _twin(model: nn.Module, images: Tensor, *, double: bool) -> nn.Module:
     return twin.eval()
 
 
-def _refused(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor, draws: int) -> dict[str, str]:
+def _refused(
+    model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor, draws: int
+) -> dict[str, Reason]:
     """Group name → what is wrong with its cut. Halves are tried until the culprits stand alone."""
     wrong = _difference(model, groups, images, draws)
     if wrong is None:
         return {}
     if len(groups) == 1:
-        kind = "coupled, and " if groups[0].kind == "coupled" else ""
-        return {groups[0].name: kind + wrong}
+        return {groups[0].name: wrong}
     half = len(groups) // 2
-    found: dict[str, str] = {}
+    found: dict[str, Reason] = {}
     for part in (groups[:half], groups[half:]):
         found |= _refused(model, part, images, draws)
     if not found:
         # Each half alone is right, both together are not: one of them stays whole.
-        found = dict.fromkeys((g.name for g in groups[half:]), f"only together with others: {wrong}")
+        found = dict.fromkeys((g.name for g in groups[half:]), because(SkipCode.TOGETHER, cause=wrong))
     return found
 
 
 @torch.no_grad()
-def _difference(model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor, draws: int) -> str | None:
+def _difference(
+    model: nn.Module, groups: Sequence[ChannelGroup], images: Tensor, draws: int
+) -> Reason | None:
     """What is wrong when some of every group's units go; None when nothing is."""
     seen = False
     for draw in range(draws):
         wrong = _wrong(model, tuple(_some(group, draw) for group in groups), images)
-        if wrong not in (None, _CONSTANT):
+        if wrong is not None and wrong.code is not SkipCode.CONSTANT:
             return wrong
         seen = seen or wrong is None
     # What little stays may be silent for all of the images; nearly all of it is not.
     return None if seen else _wrong(model, tuple(_some(group, None) for group in groups), images)
 
 
-def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tensor) -> str | None:
+def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tensor) -> Reason | None:
+    """Why a cut does not compute what the mask does, or cannot be compared with it."""
     try:
         # The cut one first: where it does not run, there is nothing to compare.
-        found = _output(cut(model, decisions, images[:1]), images)
+        found = _output(cut(model, decisions), images)
         with masked(model, decisions):
             expected = _output(model, images)
         # Of one image it can only be said whether its output depends on what is cut.
         other = expected.mean(0) if len(images) > 1 else _output(model, images)
     except UserError as cause:
-        return f"it cannot be cut: {cause}"
+        return because(SkipCode.NOT_CUT, cause=cause)
     except FAILURES as cause:
-        return f"the model does not run when it is cut ({said(model, cause)})"
+        return because(SkipCode.CUT_FAILS, cause=said(model, cause))
     if found.shape != expected.shape:
-        return "the model's output depends on how many there are"
+        return because(SkipCode.OUTPUT_SIZE)
     if not bool(torch.isfinite(expected).all() and torch.isfinite(other).all()):
-        return _NOT_FINITE
+        return because(SkipCode.NOT_FINITE)
     apart, size = float((found - expected).abs().max()), float(expected.abs().max())
     spread = float((expected - other).abs().max())
     if spread <= _BLIND * size:
-        return _CONSTANT
+        return because(SkipCode.CONSTANT)
     # Not the other way round: what is not a number is no smaller either.
-    if not apart <= _tolerance(model, expected) * spread:
-        return (
-            "when it is cut other channels change too: something in between mixes or orders "
-            "channels in a way that the dependency graph does not see"
-        )
-    return None
+    return None if apart <= _tolerance(model, expected) * spread else because(SkipCode.OTHERS_CHANGE)
 
 
 def _some(group: ChannelGroup, draw: int | None) -> GroupDecision:
