@@ -41,7 +41,7 @@ from coprune.pipeline.context import Context
 from coprune.pipeline.environment import versions
 from coprune.pipeline.removable import KINDS, Scope
 from coprune.recovery import reestimate_batchnorm
-from coprune.plan import SkipCode
+from coprune.skipped import SkipCode
 from coprune.store import load, save_model
 from coprune.store.tensors import read_tensors, write_tensors
 from coprune.surgery import cut, masked

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from coprune.files import LARGE, Count, read_document, write_json
+from coprune.skipped import Skipped
 
 SCHEMA = 1
 
@@ -174,70 +175,6 @@ class GroupDecision(BaseModel):
             if member.width is not None and last >= member.width:
                 raise ValueError(f"group {self.name}: {member.layer} has no channel {last} of {member.width}")
         return self
-
-
-class SkipCode(str, Enum):
-    """Why a layer was left alone; a stable word beside the sentence (:mod:`coprune.groups.reasons`)."""
-
-    ASKED = "asked"
-    NOT_ONLY = "not_among_only"
-    OTHER_KIND = "other_kind"
-    INSIDE = "inside_skipped"
-    FIRST = "first_layer"
-    OUTPUT = "model_output"
-    SINGLE = "single_unit"
-    ONE_UNIT = "all_channels_are_one_unit"
-    SUMMED = "coupled_by_sum_or_product"
-    COUPLED = "coupled_by_layer_or_concatenation"
-    OUTSIDE = "outside_transformer_blocks"
-    NOT_TRACED = "not_traced"
-    RESIDUAL = "residual_stream"
-    EMBEDDING = "embedding"
-    MEETS_BLOCKS = "meets_transformer_blocks"
-    FAMILY = "family_cannot_be_cut"
-    UNKNOWN_FAMILY = "unknown_family"
-    UNKNOWN_HEADS = "heads_not_found"
-    NO_PROJECTION = "projection_is_not_linear"
-    UNEVEN_HEADS = "projections_do_not_divide"
-    NOT_RUN = "not_run"
-    SOME_INPUTS = "runs_for_some_inputs"
-    ALL_SAMPLES = "runs_once_for_all_samples"
-    TIED = "tied_weights"
-    COMPLEX = "complex_weights"
-    NOT_REACHED = "not_reached_by_graph"
-    NOT_FOLLOWED = "not_followed_by_graph"
-    UNPAIRED = "channels_not_paired"
-    MISCOUNTED = "channels_miscounted"
-    READER = "reader_cannot_be_cut"
-    UNKNOWN_UNITS = "layer_of_unknown_units"
-    SEVERAL_AXES = "parameter_of_several_axes"
-    NORM_OVER_MAP = "norm_over_pixels_and_channels"
-    UNEVEN_BLOCKS = "uneven_blocks"
-    RANDOM = "unverified_random_model"
-    CONSTANT = "unverified_constant_output"
-    NOT_FINITE = "unverified_output_not_finite"
-    UNVERIFIED = "unverified_does_not_run"
-    NOT_CUT = "cut_is_refused"
-    CUT_FAILS = "cut_does_not_run"
-    OUTPUT_SIZE = "cut_changes_output_size"
-    OTHERS_CHANGE = "cut_changes_other_channels"
-    TOGETHER = "cut_wrong_together"
-
-
-class Skipped(BaseModel):
-    """A layer that was left alone, and why.
-
-    Attributes:
-        layer: its name.
-        reason: one sentence.
-        code: what decided; None in older plans.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    layer: str
-    reason: str
-    code: SkipCode | None = None
 
 
 class Plan(BaseModel):

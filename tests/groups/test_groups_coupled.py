@@ -8,7 +8,7 @@ import tiny_coupled
 from coprune.compat.torch_pruning import ChannelGraph, NotFollowedError
 from coprune.errors import UserError
 from coprune.groups import channel_indices, find_units
-from coprune.groups.channels import _Pairs
+from coprune.groups.pairs import Pairs
 from coprune.plan import Member
 from coprune.surgery import sound
 
@@ -196,6 +196,6 @@ def test_a_stream_is_followed_from_one_of_its_producers(monkeypatch):
     found = find_units(net, IMAGE, coupled=True)
     streams = [name for name in followed if not name.endswith("conv1") or name == "conv1"]
     assert streams == ["conv1", "layer2.0.downsample.0", "layer3.0.downsample.0", "fc"]
-    take = _Pairs.take
-    monkeypatch.setattr(_Pairs, "take", lambda *args: take(*args) and set())
+    take = Pairs.take
+    monkeypatch.setattr(Pairs, "take", lambda *args: take(*args) and set())
     assert find_units(net, IMAGE, coupled=True) == found

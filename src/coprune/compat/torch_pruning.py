@@ -147,8 +147,8 @@ class ChannelGraph:
         pruner = self._graph.get_pruner_of_module(dependency.target.module)
         return "output" if dependency.handler == pruner.prune_out_channels else "input"
 
-    def uncuttable_reader(self, layer: str) -> str | None:
-        """The first layer behind another that reads its channels and cannot be cut, such as a GRU, if any."""
+    def uncuttable_reader(self, layer: str) -> tuple[str, str] | None:
+        """Name and type of a layer that reads another's channels and cannot be cut, such as a GRU, if any."""
         wide = [m for m in self._names if any(p.ndim > 1 for p in m.parameters(recurse=False))]
         owners = {id(p): m for m in wide for p in m.parameters(recurse=False)}
         left, seen = list(self._graph.module2node[self._model.get_submodule(layer)].outputs), set[int]()
@@ -161,7 +161,7 @@ class ChannelGraph:
             for part in (node.module, *(owners.get(id(weight.module)) for weight in node.inputs)):
                 known = part is None or is_dense(part) or is_convolution(part) or norm_of(part) is not None
                 if not known and part in self._names and has_channels(part):
-                    return self._names[part]
+                    return self._names[part], type(part).__name__
             left.extend(node.outputs)
         return None
 

@@ -23,9 +23,9 @@ from coprune.groups.families import (
     Refusal,
 )
 from coprune.groups.group import ChannelGroup, Units
-from coprune.groups.reasons import Reason, because
 from coprune.layers import is_convolution, is_linear
-from coprune.plan import Member, SkipCode
+from coprune.plan import Member
+from coprune.skipped import Reason, SkipCode, because
 
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "num_key_value_groups")
 
@@ -51,10 +51,10 @@ def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Uni
     for group in groups:
         own = [m.layer for m in group.members if m.role != "consumer"]
         if any(within(layer, skip) for layer in own):
-            skipped |= dict.fromkeys((m.layer for m in group.of_role("producer")), because(SkipCode.ASKED))
+            skipped |= dict.fromkeys(group.producers, because(SkipCode.ASKED))
         elif group.size < 2:
             one = because(SkipCode.SINGLE, unit="head" if group.kind == "heads" else "neuron")
-            skipped |= dict.fromkeys((m.layer for m in group.of_role("producer")), one)
+            skipped |= dict.fromkeys(group.producers, one)
         else:
             kept.append(group)
     skipped = {**dict(_rest(model, groups)), **skipped}

@@ -1,4 +1,4 @@
-"""What attention modules and feed-forward blocks look like, a family an entry.
+"""What attention modules and feed-forward blocks look like, a family an entry of ``families.json``.
 
 An entry says where a module keeps its projections and which of its attributes count heads; nothing
 else in the project knows a family's names. Entries match by class name, by the package that the class
@@ -10,10 +10,16 @@ Layers are named relative to the matched module; ``../`` goes up one name, as in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Projection:
     """A layer that makes queries, keys, values, or something else with a share for every head.
 
@@ -33,7 +39,12 @@ class Projection:
     optional: bool = False
 
 
-@dataclass(frozen=True)
+def _projection(given: object) -> object:
+    """A name alone, as most projections are written in the table."""
+    return Projection(given) if isinstance(given, str) else given
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Refusal:
     """A part, or a flag, of a module that couples its units.
 
@@ -47,7 +58,7 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class AttentionFamily:
     """How the heads of an attention module are found and cut.
 
@@ -67,11 +78,12 @@ class AttentionFamily:
         called: the last part of the module's name, where one class serves several purposes.
         unless: what makes heads depend on one another.
         beside: class names of modules anywhere in the model that do.
+        note: for those who read the table.
     """
 
     name: str
     classes: tuple[str, ...]
-    projections: tuple[Projection, ...]
+    projections: tuple[Annotated[Projection, BeforeValidator(_projection)], ...]
     out: str
     head_size: str
     home: str = "transformers."
@@ -81,9 +93,10 @@ class AttentionFamily:
     called: str | None = None
     unless: tuple[Refusal, ...] = ()
     beside: tuple[Refusal, ...] = ()
+    note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class FeedForwardFamily:
     """How the neurons of a feed-forward block are found.
 
@@ -114,287 +127,18 @@ FIXED_WIDTH = (
 """Of attention whose heads are left alone."""
 
 
-def _separate(query: str, key: str, value: str) -> tuple[Projection, ...]:
-    return Projection(query), Projection(key), Projection(value)
+@dataclass(frozen=True, config=_STRICT)
+class _Families:
+    """The table, ``families.json``."""
+
+    attention: list[AttentionFamily]
+    feed_forward: list[FeedForwardFamily]
 
 
-def _fused(layer: str, parts: int = 3, *, optional: bool = False) -> tuple[Projection, ...]:
-    return tuple(Projection(layer, part, parts, optional=optional) for part in range(parts))
+_TABLE = TypeAdapter(_Families).validate_json(Path(__file__).with_suffix(".json").read_bytes())
 
-
-_BERT_LIKE = ("Bert", "Roberta", "Electra", "XLMRoberta", "Camembert")
-
-ATTENTIONS: list[AttentionFamily] = [
-    AttentionFamily(
-        "BERT",
-        tuple(f"{name}{kind}Attention" for name in _BERT_LIKE for kind in ("Self", "Cross")),
-        _separate("query", "key", "value"),
-        "../output.dense",
-        "attention_head_size",
-        scaled=("num_attention_heads", "all_head_size"),
-    ),
-    AttentionFamily(
-        "DistilBERT",
-        ("DistilBertSelfAttention",),
-        _separate("q_lin", "k_lin", "v_lin"),
-        "out_lin",
-        "attention_head_size",
-        scaled=("n_heads",),
-    ),
-    AttentionFamily(
-        "ALBERT",
-        ("AlbertAttention",),
-        _separate("query", "key", "value"),
-        "dense",
-        "attention_head_size",
-        scaled=("num_attention_heads", "all_head_size"),
-    ),
-    AttentionFamily(
-        "DeBERTa-v2",
-        ("DisentangledSelfAttention",),
-        (
-            *_separate("query_proj", "key_proj", "value_proj"),
-            Projection("pos_key_proj", optional=True),
-            Projection("pos_query_proj", optional=True),
-        ),
-        "../output.dense",
-        "attention_head_size",
-        home="transformers.models.deberta_v2.",
-        scaled=("num_attention_heads", "all_head_size"),
-    ),
-    AttentionFamily(
-        "DeBERTa",
-        ("DisentangledSelfAttention",),
-        (
-            Projection("in_proj", each=3),
-            Projection("pos_proj", optional=True),
-            Projection("pos_q_proj", optional=True),
-        ),
-        "../output.dense",
-        "attention_head_size",
-        home="transformers.models.deberta.",
-        scaled=("num_attention_heads", "all_head_size"),
-        parameters=("q_bias", "v_bias"),
-        unless=(Refusal("head_logits_proj", "its talking heads mix all heads"),),
-    ),
-    AttentionFamily(
-        "MPNet",
-        ("MPNetSelfAttention",),
-        _separate("q", "k", "v"),
-        "o",
-        "attention_head_size",
-        scaled=("num_attention_heads", "all_head_size"),
-        # Computed once by the encoder and added in every layer.
-        carriers=("../../../../relative_attention_bias",),
-    ),
-    AttentionFamily(
-        "ViT, DeiT, Swin",
-        ("ViTAttention", "DeiTAttention", "SwinAttention"),
-        _separate("q_proj", "k_proj", "v_proj"),
-        "o_proj",
-        "head_dim",
-        scaled=("num_attention_heads",),
-        carriers=("relative_position_bias",),
-    ),
-    AttentionFamily(
-        "BEiT",
-        ("BeitAttention",),
-        _separate("q_proj", "k_proj", "v_proj"),
-        "o_proj",
-        "head_dim",
-        scaled=("num_attention_heads",),
-        # The layer's own table, or the one that all layers share.
-        carriers=("../relative_position_bias", "../../../shared_position_bias"),
-    ),
-    AttentionFamily(
-        "GPT-2, cross attention",
-        ("GPT2Attention",),
-        (Projection("q_attn"), *_fused("c_attn", 2)),
-        "c_proj",
-        "head_dim",
-        scaled=("num_heads", "split_size"),
-        called="crossattention",
-    ),
-    AttentionFamily(
-        "GPT-2",
-        ("GPT2Attention",),
-        _fused("c_attn"),
-        "c_proj",
-        "head_dim",
-        scaled=("num_heads", "split_size"),
-        called="attn",
-    ),
-    AttentionFamily(
-        "Llama, Qwen2, Mistral",
-        ("LlamaAttention", "Qwen2Attention", "MistralAttention"),
-        _separate("q_proj", "k_proj", "v_proj"),
-        "o_proj",
-        "head_dim",
-    ),
-    AttentionFamily(
-        "CLIP, BART",
-        ("CLIPAttention", "BartAttention"),
-        _separate("q_proj", "k_proj", "v_proj"),
-        "out_proj",
-        "head_dim",
-        scaled=("num_heads",),
-    ),
-    # The first block's position bias is added in every block of the stack. Cross attention has none,
-    # but hands on zeros of the first block's number of heads.
-    AttentionFamily(
-        "T5",
-        ("T5Attention",),
-        _separate("q", "k", "v"),
-        "o",
-        "key_value_proj_dim",
-        scaled=("n_heads", "inner_dim"),
-        carriers=("../../../../0.layer.0.SelfAttention.relative_attention_bias",),
-        called="SelfAttention",
-    ),
-    AttentionFamily(
-        "T5, cross attention",
-        ("T5Attention",),
-        _separate("q", "k", "v"),
-        "o",
-        "key_value_proj_dim",
-        scaled=("n_heads", "inner_dim"),
-        carriers=("../../../../0.layer.1.EncDecAttention",),
-        called="EncDecAttention",
-    ),
-    AttentionFamily(
-        "timm ViT",
-        ("Attention",),
-        (*_fused("qkv"), Projection("gate", optional=True)),
-        "proj",
-        "head_dim",
-        home="timm.layers.attention",
-        scaled=("num_heads", "attn_dim"),
-        unless=(Refusal("norm", "its norm before the output projection runs over all heads"),),
-    ),
-    # Also what coprune.models.attention puts in the place of EVA's.
-    AttentionFamily(
-        "timm, rotary",
-        ("AttentionRope",),
-        (
-            *_fused("qkv", optional=True),
-            *(Projection(f"{part}_proj", optional=True) for part in "qkv"),
-            Projection("gate", optional=True),
-        ),
-        "proj",
-        "head_dim",
-        home="timm.layers.attention",
-        scaled=("num_heads", "num_kv_heads", "attn_dim", "kv_dim"),
-        unless=(Refusal("norm", "its norm before the output projection runs over all heads"),),
-        beside=(
-            Refusal("RotaryEmbeddingMixed", "its rotary embedding has frequencies for each head by itself"),
-        ),
-    ),
-    AttentionFamily(
-        "timm Swin",
-        ("WindowAttention",),
-        _fused("qkv"),
-        "proj",
-        "",
-        home="timm.models.swin_transformer",
-        scaled=("num_heads",),
-    ),
-    # What coprune.models.attention puts in the place of nn.MultiheadAttention.
-    AttentionFamily(
-        "PyTorch",
-        ("SeparateAttention",),
-        _separate("q_proj", "k_proj", "v_proj"),
-        "out_proj",
-        "head_dim",
-        home="coprune.models.attention",
-        scaled=("num_heads",),
-    ),
-    AttentionFamily(
-        "torchvision Swin",
-        ("ShiftedWindowAttention", "ShiftedWindowAttentionV2"),
-        _fused("qkv"),
-        "proj",
-        "head_dim",
-        home="torchvision.models.swin_transformer",
-        unless=(Refusal("num_heads", FIXED_WIDTH),),
-    ),
-    AttentionFamily(
-        "torchvision MaxViT",
-        ("RelativePositionalMultiHeadAttention",),
-        _fused("to_qkv"),
-        "merge",
-        "head_dim",
-        home="torchvision.models.maxvit",
-        unless=(Refusal("n_heads", FIXED_WIDTH),),
-    ),
-]
+ATTENTIONS: list[AttentionFamily] = _TABLE.attention
 """Append an entry for a family of your own; the first that matches counts."""
 
-FEED_FORWARDS: list[FeedForwardFamily] = [
-    FeedForwardFamily(
-        "BERT",
-        (*(f"{name}Layer" for name in _BERT_LIKE), "DebertaLayer", "DebertaV2Layer", "MPNetLayer"),
-        ("intermediate.dense",),
-        "output.dense",
-    ),
-    FeedForwardFamily("DistilBERT", ("FFN",), ("lin1",), "lin2", home="transformers.models.distilbert."),
-    FeedForwardFamily("ALBERT", ("AlbertLayer",), ("ffn",), "ffn_output"),
-    FeedForwardFamily(
-        "ViT, CLIP, BART",
-        ("ViTMLP", "DeiTMLP", "BeitMLP", "SwinMLP", "CLIPMLP", "BartEncoderLayer", "BartDecoderLayer"),
-        ("fc1",),
-        "fc2",
-    ),
-    FeedForwardFamily("GPT-2", ("GPT2MLP",), ("c_fc",), "c_proj"),
-    FeedForwardFamily(
-        "Llama, Qwen2, Mistral",
-        ("LlamaMLP", "Qwen2MLP", "MistralMLP"),
-        ("gate_proj", "up_proj"),
-        "down_proj",
-    ),
-    FeedForwardFamily("T5", ("T5DenseActDense",), ("wi",), "wo"),
-    FeedForwardFamily("T5, gated", ("T5DenseGatedActDense",), ("wi_0", "wi_1"), "wo"),
-    FeedForwardFamily(
-        "timm ViT",
-        ("Mlp",),
-        ("fc1",),
-        "fc2",
-        home="timm.layers.mlp",
-        unless=(Refusal("norm", "its norm runs over all neurons"),),
-    ),
-    FeedForwardFamily(
-        "timm SwiGLU",
-        ("SwiGLU",),
-        ("fc1_g", "fc1_x"),
-        "fc2",
-        home="timm.layers.mlp",
-        unless=(Refusal("norm", "its norm runs over all neurons"),),
-    ),
-    FeedForwardFamily(
-        "timm SwiGLU, packed",
-        ("GluMlp",),
-        ("fc1",),
-        "fc2",
-        home="timm.layers.mlp",
-        unless=(Refusal("norm", "its norm runs over all neurons"),),
-        parts=2,
-    ),
-    FeedForwardFamily("timm ViTamin", ("GeGluMlp",), ("w0", "w1"), "w2", home="timm.models.vitamin"),
-    FeedForwardFamily(
-        "PyTorch",
-        ("TransformerEncoderLayer", "TransformerDecoderLayer"),
-        ("linear1",),
-        "linear2",
-        home="torch.nn.modules.transformer",
-    ),
-    FeedForwardFamily(
-        "torchvision ViT", ("MLPBlock",), ("0",), "3", home="torchvision.models.vision_transformer"
-    ),
-    FeedForwardFamily("torchvision Swin", ("MLP",), ("0",), "3", home="torchvision.ops.misc"),
-    FeedForwardFamily(
-        "torchvision MaxViT",
-        ("PartitionAttentionLayer",),
-        ("mlp_layer.1",),
-        "mlp_layer.3",
-        home="torchvision.models.maxvit",
-    ),
-]
+FEED_FORWARDS: list[FeedForwardFamily] = _TABLE.feed_forward
+"""Likewise."""

@@ -10,9 +10,8 @@ from coprune.errors import UserError, near_matches
 from coprune.groups.attention import find_transformer_units, unknown_heads, within
 from coprune.groups.channels import find_channels
 from coprune.groups.group import ChannelGroup, CostModel, LayerShare, Share, Units
-from coprune.groups.reasons import Reason, because
 from coprune.measure.macs import layer_costs
-from coprune.plan import SkipCode
+from coprune.skipped import Reason, SkipCode, because
 from coprune.tracing.forward import Inputs
 
 _MEETS = because(SkipCode.MEETS_BLOCKS)
@@ -112,7 +111,7 @@ def _with_channels(
     found = channels.groups
     reasons = {s.layer: s for s in channels.skipped} | reasons
     order = {name: at for at, (name, _) in enumerate(model.named_modules())}
-    groups = sorted((*units.groups, *found), key=lambda g: order[g.of_role("producer")[0].layer])
+    groups = sorted((*units.groups, *found), key=lambda g: order[g.producers[0]])
     made = {m.layer for g in found for m in g.members if m.role != "consumer"}
     skipped = tuple(
         reasons.get(s.layer, s) if s.code == SkipCode.OUTSIDE else s
@@ -128,10 +127,10 @@ def _restricted(units: Units, only: Sequence[str]) -> Units:
         return units
     chosen = [any(within(m.layer, only) for m in g.members if m.role != "consumer") for g in units.groups]
     left = tuple(
-        because(SkipCode.NOT_ONLY).of(m.layer)
+        because(SkipCode.NOT_ONLY).of(layer)
         for group, wanted in zip(units.groups, chosen, strict=True)
         if not wanted
-        for m in group.of_role("producer")
+        for layer in group.producers
     )
     kept = tuple(g for g, wanted in zip(units.groups, chosen, strict=True) if wanted)
     return Units(kept, (*left, *units.skipped))

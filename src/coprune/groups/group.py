@@ -51,6 +51,11 @@ class ChannelGroup:
     members: tuple[Member, ...]
     kind: Literal["inner", "coupled", "heads", "neurons"]
 
+    @property
+    def producers(self) -> tuple[str, ...]:
+        """The layers that make the units."""
+        return tuple(m.layer for m in self.of_role("producer"))
+
     def of_role(self, role: str) -> tuple[Member, ...]:
         """The members with a role."""
         return tuple(m for m in self.members if m.role == role)

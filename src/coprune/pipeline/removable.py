@@ -12,13 +12,8 @@ from coprune.data.subsample import spread_batches
 from coprune.errors import UserError, setting
 from coprune.groups import Units, find_units
 from coprune.groups.channels import run_for_some
-<<<<<<< HEAD
 from coprune.pipeline.settings import DEFAULT_KINDS
-from coprune.plan import Skipped
-=======
-from coprune.groups.reasons import COUPLED, because
-from coprune.plan import SkipCode
->>>>>>> 76b5a54 (One cut by members, one finder of channel groups, Torch-Pruning in compat, reasons as codes)
+from coprune.skipped import COUPLED, SkipCode, because
 from coprune.surgery import sound
 from coprune.tracing.forward import Inputs, moved, taking
 

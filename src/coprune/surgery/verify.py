@@ -18,10 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup, Units
-from coprune.groups.reasons import Reason, because
 from coprune.models.copies import copied
-from coprune.plan import GroupDecision, SkipCode
+from coprune.plan import GroupDecision
 from coprune.seeding import generator as seeded
+from coprune.skipped import Reason, SkipCode, because
 from coprune.surgery.cut import cut
 from coprune.surgery.mask import masked
 from coprune.tracing.forward import FAILURES, Inputs, logits_of, said
@@ -55,13 +55,10 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
         return units
     refused = _outcome(model, tried, example)
     left = tuple(
-        refused[group.name].of(member.layer)
-        for group in tried
-        if group.name in refused
-        for member in group.of_role("producer")
+        refused[group.name].of(layer) for group in tried if group.name in refused for layer in group.producers
     )
     groups = tuple(g for g in units.groups if g.name not in refused)
-    made = {m.layer for g in groups for m in g.of_role("producer")}
+    made = {layer for g in groups for layer in g.producers}
     return Units(groups, (*(s for s in left if s.layer not in made), *units.skipped))
 
 

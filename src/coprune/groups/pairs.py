@@ -1,0 +1,260 @@
+"""Channels that go together, and the groups that they make.
+
+Torch-Pruning's dependency graph says which channel of a layer goes with which channel of a producer.
+Here these pairs are put together: what hangs together, over any number of layers, is a *unit*; units
+that have the same number of channels in the same layers are a *group*. Beyond the graph's pairs, the
+channels of one block of a grouped convolution or of a group norm go together, so that all blocks stay
+equally large: a unit is then a whole block.
+
+Shapes: ``U`` units, ``S`` channels of a unit on an axis; an axis is one layer's input or output channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from coprune.compat.torch_pruning import Place, connected
+from coprune.groups.group import ChannelGroup
+from coprune.layers import (
+    Side,
+    channel_count,
+    grouping,
+    is_channel_norm,
+    is_channelwise,
+    is_convolution,
+    is_dense,
+    is_grouped,
+    is_mixing,
+    norm_of,
+)
+from coprune.plan import Member
+from coprune.skipped import Reason, SkipCode, because
+
+_Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Input or output channels of one layer, or a bare parameter, with a place among all channels."""
+
+    layer: str
+    side: Side
+    parameter: str | None
+    start: int
+    size: int
+
+    @property
+    def channels(self) -> _Indices:
+        return self.start + np.arange(self.size)
+
+
+@dataclass
+class Pairs:
+    """Channels that go together, and channels that cannot go, with the reason."""
+
+    model: nn.Module
+    axes: dict[tuple[str, Side, str | None], Axis] = field(default_factory=dict)
+    edges: list[_Indices] = field(default_factory=list)
+    refused: list[tuple[_Indices, Reason]] = field(default_factory=list)
+    total: int = 0
+
+    def take(self, root: str, places: Sequence[Place]) -> set[str]:
+        """Take in what goes with each of a layer's output channels.
+
+        Returns:
+            The layers that have all of their own output channels among these.
+        """
+        met: set[str] = set()
+        source = self.axis(root, "output")
+        if source is None:
+            return met
+        for place in places:
+            every = None in place.roots
+            concerned = source.channels if every else source.start + np.array(place.roots, dtype=np.int64)
+            place, unfit = self._fit(place)
+            axis = (
+                None if unfit or place.layer is None else self.axis(place.layer, place.side, place.parameter)
+            )
+            if axis is not None and place.channels and max(place.channels) >= axis.size:
+                unfit = because(SkipCode.MISCOUNTED, layer=place.layer)
+            if unfit is not None:
+                self.refused.append((concerned, unfit))
+            elif axis is not None:  # a PReLU with one slope for all has no channels
+                self.tie(axis.start + np.array(place.channels, dtype=np.int64), concerned)
+                if axis.side == "output" and len(place.channels) == axis.size:
+                    met.add(axis.layer)
+        return met
+
+    def _fit(self, place: Place) -> tuple[Place, Reason | None]:
+        """A place, and why channels that come to it cannot be removed, if so."""
+        layer, parameter = place.layer, place.parameter
+        if layer is None:
+            return place, because(SkipCode.OUTPUT)
+        module = self.model.get_submodule(layer)
+        if parameter is not None:
+            name = f"{layer}.{parameter}" if layer else parameter
+            if is_mixing(module) and channel_count(module, "output"):
+                # A library's own norm: Torch-Pruning sees its weight alone.
+                place = replace(place, parameter=None)
+            elif sum(n > 1 for n in module.get_parameter(parameter).shape) != 1:
+                return place, because(SkipCode.SEVERAL_AXES, parameter=name)
+        elif is_channel_norm(module) and not channel_count(module, "output"):
+            return place, because(SkipCode.NORM_OVER_MAP, layer=layer)
+        elif is_grouped(module):
+            # Torch-Pruning takes as many groups as outputs for depthwise, whatever the inputs are.
+            if module.groups == module.out_channels != module.in_channels:
+                return place, because(SkipCode.UNEVEN_BLOCKS, layer=layer)
+        elif not (is_dense(module) or norm_of(module)):
+            return place, because(SkipCode.UNKNOWN_UNITS, layer=layer, kind=type(module).__name__)
+        return place, because(SkipCode.UNPAIRED, layer=layer) if None in place.roots else None
+
+    def axis(self, layer: str, side: Side, parameter: str | None = None) -> Axis | None:
+        """The axis of a layer; None when it has no channels of its own."""
+        module = self.model.get_submodule(layer)
+        if parameter is None and is_grouped(module):
+            known = (layer, "output", None) in self.axes
+            read, made = self._new(layer, "input"), self._new(layer, "output")
+            if read is not None and made is not None and not known:
+                self._tie_blocks(read, read, module.groups)
+                self._tie_blocks(made, read, module.groups)
+            return read if side == "input" else made
+        if parameter is None and is_dense(module):
+            return self._new(layer, side)
+        # One axis: such a layer hands on what it is given, channel by channel.
+        known = (layer, "output", parameter) in self.axes
+        axis, groups = self._new(layer, "output", parameter), grouping(module)
+        if axis is not None and groups is not None and not known:
+            self._tie_blocks(axis, axis, getattr(module, groups))
+        return axis
+
+    def _new(self, layer: str, side: Side, parameter: str | None = None) -> Axis | None:
+        key = (layer, side, parameter)
+        if key not in self.axes:
+            size = channel_count(self.model.get_submodule(layer), side, parameter)
+            if size is None:
+                return None
+            self.axes[key] = Axis(layer, side, parameter, self.total, size)
+            self.total += size
+        return self.axes[key]
+
+    def _tie_blocks(self, axis: Axis, to: Axis, blocks: int) -> None:
+        """Every channel with the first of its block, on this axis or on another one."""
+        block = np.arange(axis.size) // (axis.size // blocks)
+        self.tie(axis.channels, to.start + block * (to.size // blocks))
+
+    def tie(self, left: _Indices, right: _Indices) -> None:
+        """Channels that go together, pair by pair."""
+        self.edges.append(np.stack([left, right], 1))
+
+    def refuse(self, layer: str, reason: Reason) -> None:
+        """None of a layer's output channels can go."""
+        axis = self.axis(layer, "output")
+        if axis is not None:
+            self.refused.append((axis.channels, reason))
+
+    def groups(self, order: Mapping[str, int]) -> Iterator[tuple[ChannelGroup, list[Reason]]]:
+        """Units that have as many channels in the same layers, one of which makes them.
+
+        Args:
+            order: name → place of the layers that run.
+
+        Yields:
+            A group, and why it cannot go. A reason holds for all units that go with the same layers.
+        """
+        if not self.axes:
+            return
+        axes = list(self.axes.values())
+        # Where nothing could be followed, every channel is a unit of its own; its axis is refused.
+        unit = connected(np.concatenate([np.empty((0, 2), dtype=np.int64), *self.edges]), self.total)
+        where = np.concatenate([np.full(axis.size, at) for at, axis in enumerate(axes)])
+        counts = np.zeros((int(unit.max()) + 1, len(axes)), dtype=np.int32)
+        np.add.at(counts, (unit, where), 1)
+        kinds, kind = np.unique(counts, axis=0, return_inverse=True)
+        kind = kind.reshape(-1)
+        reasons: dict[int, list[Reason]] = {}
+        for which, why in self.refused:
+            for one in np.unique(kind[unit[which]]):
+                reasons.setdefault(int(one), []).append(why)
+        for number, signature in enumerate(kinds):
+            found = {}
+            for at in np.flatnonzero(signature):
+                units = unit[axes[at].channels]
+                own = np.flatnonzero(kind[units] == number)
+                own = own[np.argsort(units[own], kind="stable")]
+                found[axes[at]] = own.reshape(-1, signature[at])
+            group = _group(self.model, found, order)
+            if group is not None:
+                yield group, reasons.get(number, [])
+
+
+def _group(
+    model: nn.Module, channels: Mapping[Axis, _Indices], order: Mapping[str, int]
+) -> ChannelGroup | None:
+    """Units as a group, its members in the order in which they run; None where no dense layer makes them.
+
+    Args:
+        model: the model.
+        channels: of the units on each axis, ``[U, S]``.
+        order: name → place of the layers that run.
+    """
+    axes = sorted(channels, key=lambda axis: order.get(axis.layer, len(order)))
+    made = [a for a in axes if a.side == "output" and a.parameter is None and is_dense(_layer(model, a))]
+    if not made:
+        return None
+    # Units in the order of their channels in the first producer.
+    ranked = np.argsort(channels[made[0]][:, 0], kind="stable")
+    members = tuple(
+        _member(_layer(model, axis), axis, channels[axis][ranked])
+        for axis in axes
+        if axis.side == "output" or is_dense(_layer(model, axis))  # a grouped layer's outputs say its blocks
+    )
+    inner = _are_inner(model, members)
+    return ChannelGroup(made[0].layer, len(ranked), members, "inner" if inner else "coupled")
+
+
+def _layer(model: nn.Module, axis: Axis) -> nn.Module:
+    return model.get_submodule(axis.layer)
+
+
+def _member(layer: nn.Module, axis: Axis, own: _Indices) -> Member:
+    dense = axis.parameter is None and is_dense(layer)
+    size, span = own.shape
+    first = int(own.min())
+    regular = bool((own.reshape(-1) == first + np.arange(size * span)).all())
+    return Member(
+        layer=axis.layer,
+        role="carrier" if not dense else "producer" if axis.side == "output" else "consumer",
+        offset=first,
+        span=span,
+        width=None if size * span == axis.size else axis.size,
+        channels=() if regular else tuple(own.reshape(-1).tolist()),
+        parameter=axis.parameter,
+    )
+
+
+def _are_inner(model: nn.Module, members: Sequence[Member]) -> bool:
+    """Whether units can leave without touching what any layer does for the others.
+
+    One producer; consumers that read this group and nothing else (no concatenation); and layers in between
+    that treat every channel by itself, as batch norm and depthwise convolutions do.
+    """
+    roles = [m.role for m in members]
+    return (
+        roles.count("producer") == 1
+        and "consumer" in roles
+        and all(m.parameter is None and not m.channels for m in members)
+        and all(m.width is None for m in members if m.role != "carrier")
+        and all(m.span == 1 for m in members if m.role != "consumer")
+        and all(_by_channel(model.get_submodule(m.layer)) for m in members if m.role == "carrier")
+    )
+
+
+def _by_channel(layer: nn.Module) -> bool:
+    """Whether every output channel comes from the one input channel of that number."""
+    depthwise = is_convolution(layer) and layer.groups == layer.in_channels == layer.out_channels
+    return depthwise or is_channelwise(layer)
