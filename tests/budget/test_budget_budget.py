@@ -18,7 +18,7 @@ from coprune.budget.counts import (
 )
 from coprune.errors import UserError
 from coprune.groups import cost_model, find_units
-from coprune.groups.group import CostModel, LayerShare, Share
+from coprune.groups.cost import CostModel, LayerShare
 from coprune.measure import count_macs, count_params
 from coprune.models.names import ModelSource
 from coprune.models.registry import build
@@ -121,17 +121,17 @@ def test_an_unreachable_target_is_refused_with_the_least_possible(costs, name):
 
 def test_a_network_without_groups_can_be_asked_for_all_of_it():
     # Once a bug: min() of no groups is a ValueError with a message about iterables.
-    nothing = CostModel((LayerShare("fc", 100, 110, (), ()),), {})
+    nothing = CostModel((LayerShare("fc", 100, 110),), {})
     assert uniform_allocation(nothing, 1.0) == {}
 
 
 def test_macs_by_hand():
     # a makes 4 units, b reads them and makes 6, c reads those.
     layers = (
-        LayerShare("a", 40, 0, (Share("a"),), ()),
-        LayerShare("b", 240, 0, (Share("b"),), (Share("a"),)),
-        LayerShare("c", 60, 0, (), (Share("b"),)),
-        LayerShare("rest", 7, 0, (), ()),
+        LayerShare("a", 40, 0, {"a": 1.0}),
+        LayerShare("b", 240, 0, {"b": 1.0}, {"a": 1.0}),
+        LayerShare("c", 60, 0, {}, {"b": 1.0}),
+        LayerShare("rest", 7, 0),
     )
     cost = CostModel(layers, {"a": 4, "b": 6})
     assert cost.full == 347
@@ -149,9 +149,7 @@ def test_macs_by_hand():
 def test_the_slope_says_what_another_count_of_one_group_costs(parts, counts, more, quantity):
     # Layers that read and write any part of both groups, the same stream too.
     layers = tuple(
-        LayerShare(
-            f"l{i}", 100 + i, 7 * i + 1, (Share("a", p), Share("b", q)), (Share("a", r), Share("b", s))
-        )
+        LayerShare(f"l{i}", 100 + i, 7 * i + 1, {"a": p, "b": q}, {"a": r, "b": s})
         for i, (p, q, r, s) in enumerate(parts)
     )
     cost = CostModel(layers, {"a": 8, "b": 5})
@@ -226,9 +224,9 @@ def test_unreachable_parameters_are_refused_by_name(costs):
 
 def test_parameters_by_hand():
     layers = (
-        LayerShare("a", 0, 40, (Share("a"),), ()),
-        LayerShare("b", 0, 60, (), (Share("a"),)),
-        LayerShare("c", 9, 10, (), ()),
+        LayerShare("a", 0, 40, {"a": 1.0}),
+        LayerShare("b", 0, 60, {}, {"a": 1.0}),
+        LayerShare("c", 9, 10),
     )
     cost = CostModel(layers, {"a": 4})
     assert cost.params({"a": 1}) == 10 + 15 + 10

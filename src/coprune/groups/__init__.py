@@ -2,8 +2,9 @@
 
 from coprune.groups.attention import find_transformer_units
 from coprune.groups.columns import channel_indices, columns_of, removed, removed_channels
-from coprune.groups.find import cost_model, find_units
-from coprune.groups.group import ChannelGroup, CostModel, Quantity, Units, unit_axis
+from coprune.groups.cost import CostModel, Quantity, cost_model
+from coprune.groups.find import find_units
+from coprune.groups.group import ChannelGroup, Units, unit_axis
 
 __all__ = [
     "ChannelGroup",

@@ -136,9 +136,8 @@ class _Rules:
             group: of channels.
             refused: what was found on the way that its channels cannot pass.
         """
-        own = [m.layer for m in group.members if m.role != "consumer"]
         inner = group.kind == "inner"
-        reasons = [why for name, why in self.closed.items() if any(within(layer, (name,)) for layer in own)]
+        reasons = [why for name, why in self.closed.items() if any(within(n, (name,)) for n in group.own)]
         reasons += [self.whole[m.layer] for m in group.members if m.layer in self.whole]
         # Inner channels may be handed out too, beside what reads them.
         reasons += [why for why in refused if not (inner and why.code is _OUTPUT)]

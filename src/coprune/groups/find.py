@@ -9,12 +9,9 @@ from torch import Tensor, nn
 from coprune.errors import UserError, near_matches
 from coprune.groups.attention import find_transformer_units, unknown_heads, within
 from coprune.groups.channels import find_channels
-from coprune.groups.group import ChannelGroup, CostModel, LayerShare, Share, Units
-from coprune.measure.macs import layer_costs
+from coprune.groups.group import Units
 from coprune.skipped import Reason, SkipCode, because
 from coprune.tracing.forward import Inputs
-
-_MEETS = because(SkipCode.MEETS_BLOCKS)
 
 
 def find_units(
@@ -92,80 +89,30 @@ def _with_channels(
         partly: see :func:`find_units`.
     """
     outside = {s.layer for s in units.skipped if s.code == SkipCode.OUTSIDE}
-    reasons = {
-        o: because(SkipCode.INSIDE, layer=name).of(o)
-        for o in outside
-        for name in closed
-        if within(o, (name,))
-    }
+    reasons = {o: because(SkipCode.INSIDE, layer=n).of(o) for o in outside for n in closed if within(o, (n,))}
     outside -= reasons.keys()
     if not outside:
         return units
-    owned = {m.layer for g in units.groups for m in g.members if m.role != "consumer"}
-    closed = dict.fromkeys(owned, _MEETS) | dict.fromkeys(closed, _MEETS)
+    owned = set[str]().union(*(group.own for group in units.groups))
+    closed = dict.fromkeys([*owned, *closed], because(SkipCode.MEETS_BLOCKS))
     try:
-        channels = find_channels(model, example, closed=closed, coupled=coupled, among=outside, partly=partly)
+        found = find_channels(model, example, closed=closed, coupled=coupled, among=outside, partly=partly)
     except UserError as cause:
         why = because(SkipCode.NOT_TRACED, cause=cause)
-        channels = Units((), tuple(why.of(layer) for layer in outside))
-    found = channels.groups
-    reasons = {s.layer: s for s in channels.skipped} | reasons
+        found = Units((), tuple(why.of(layer) for layer in outside))
+    reasons = {s.layer: s for s in found.skipped} | reasons
     order = {name: at for at, (name, _) in enumerate(model.named_modules())}
-    groups = sorted((*units.groups, *found), key=lambda g: order[g.producers[0]])
-    made = {m.layer for g in found for m in g.members if m.role != "consumer"}
-    skipped = tuple(
-        reasons.get(s.layer, s) if s.code == SkipCode.OUTSIDE else s
-        for s in units.skipped
-        if s.layer not in made
-    )
-    return Units(tuple(groups), skipped)
+    groups = sorted((*units.groups, *found.groups), key=lambda g: order[g.producers[0]])
+    made = set[str]().union(*(group.own for group in found.groups))
+    left = [s for s in units.skipped if s.layer not in made]
+    skipped = (reasons.get(s.layer, s) if s.code is SkipCode.OUTSIDE else s for s in left)
+    return Units(tuple(groups), tuple(skipped))
 
 
 def _restricted(units: Units, only: Sequence[str]) -> Units:
     """The groups that some of the layers make or carry."""
     if not only:
         return units
-    chosen = [any(within(m.layer, only) for m in g.members if m.role != "consumer") for g in units.groups]
-    left = tuple(
-        because(SkipCode.NOT_ONLY).of(layer)
-        for group, wanted in zip(units.groups, chosen, strict=True)
-        if not wanted
-        for layer in group.producers
-    )
-    kept = tuple(g for g, wanted in zip(units.groups, chosen, strict=True) if wanted)
-    return Units(kept, (*left, *units.skipped))
-
-
-def cost_model(model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]) -> CostModel:
-    """What each layer costs and which groups scale it.
-
-    The products of queries, keys and values are an attention module's own cost, and its heads' group
-    scales them.
-
-    Args:
-        model: unpruned.
-        example: one sample ``[1, …]``.
-        groups: the groups that may lose units.
-    """
-    shares: dict[str, dict[str, dict[str, float]]] = {"output": {}, "input": {}}
-    for group in groups:
-        for member in group.members:
-            side = shares["input" if member.role == "consumer" else "output"].setdefault(member.layer, {})
-            # Members without a width own all channels of their layer, the parts of a fused one together.
-            part = 1.0 if member.width is None else group.size * member.span / member.width
-            side[group.name] = min(1.0, side.get(group.name, 0.0) + part)
-
-    def found(side: str, layer: str) -> tuple[Share, ...]:
-        return tuple(Share(g, part) for g, part in shares[side].get(layer, {}).items())
-
-    layers = []
-    for cost in layer_costs(model, example):
-        makes, reads = found("output", cost.name), found("input", cost.name)
-        own = model.get_submodule(cost.name).parameters(recurse=False)
-        # A bias has as many entries whatever the layer reads.
-        biases = sum(p.numel() for p in own if p.ndim == 1) if reads else 0
-        if cost.macs or cost.params > biases:
-            layers.append(LayerShare(cost.name, cost.macs, cost.params - biases, makes, reads))
-        if biases:
-            layers.append(LayerShare(cost.name, 0, biases, makes))
-    return CostModel(tuple(layers), {g.name: g.size for g in groups})
+    kept = tuple(g for g in units.groups if any(within(layer, only) for layer in g.own))
+    left = (layer for g in units.groups if g not in kept for layer in g.producers)
+    return Units(kept, (*(because(SkipCode.NOT_ONLY).of(layer) for layer in left), *units.skipped))

@@ -1,0 +1,169 @@
+"""What a model costs as a function of how many units each group keeps.
+
+Shapes: ``L`` layers (weights and biases apart), ``G`` groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from coprune.groups.group import ChannelGroup
+from coprune.measure.macs import layer_costs
+from coprune.tracing.forward import Inputs
+
+Quantity = Literal["macs", "params"]
+"""What a model can be too large in."""
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LayerShare:
+    """What one layer costs (its weights, or its biases), and which groups scale it.
+
+    Attributes:
+        macs, params: at full size.
+        output, input: group → what part of the layer's output and input channels belongs to it, in (0, 1];
+            the rest is fixed.
+    """
+
+    layer: str
+    macs: int
+    params: int
+    output: Mapping[str, float] = field(default_factory=dict)
+    input: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """MACs and parameters as a function of how many units each group keeps.
+
+    A layer costs in proportion to the kept shares of its input and of its output channels. Behind a
+    concatenation a share is the sum of several groups' parts. Biases are an entry of their own, which no
+    input scales. Of a group's own count the cost is a polynomial of degree 2 at most: a layer may read and
+    write the same stream.
+    """
+
+    layers: tuple[LayerShare, ...]
+    sizes: Mapping[str, int]
+
+    def macs(self, counts: Mapping[str, int]) -> float:
+        """MACs when group g keeps ``counts[g]`` units (groups not named keep all)."""
+        return self._total(counts, "macs")
+
+    def params(self, counts: Mapping[str, int]) -> float:
+        """Parameters, likewise."""
+        return self._total(counts, "params")
+
+    @property
+    def full(self) -> int:
+        """MACs of the unpruned model."""
+        return sum(layer.macs for layer in self.layers)
+
+    def ratio(self, counts: Mapping[str, int], quantity: Quantity = "macs") -> float:
+        """MACs (or parameters) of the pruned model over those of the unpruned one."""
+        return self._total(counts, quantity) / self._all[quantity]
+
+    def by_layer(self, counts: Mapping[str, int], quantity: Quantity = "macs") -> dict[str, float]:
+        """What share of :meth:`ratio` each layer is, largest first."""
+        reads, writes = self._kept(counts)
+        shares = self._costs[quantity] * reads * writes / self._all[quantity]
+        found: dict[str, float] = {}
+        for layer, share in zip(self.layers, shares, strict=True):
+            found[layer.layer] = found.get(layer.layer, 0.0) + float(share)
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def slope(
+        self, counts: Mapping[str, int], group: str, quantity: Quantity = "macs"
+    ) -> tuple[float, float]:
+        """How :meth:`ratio` changes when one group's count alone changes.
+
+        Args:
+            counts: of all groups.
+            group: whose count changes, from k to k + d.
+            quantity: of the cost.
+
+        Returns:
+            ``(a, b)``, with which it changes by ``a·d + b·d²``: a layer's cost is the product of two
+            shares that are linear in d.
+        """
+        kept_reads, kept_writes = self._kept(counts)
+        column, size = self._columns[group], self.sizes[group]
+        reads, writes = (part[:, column] / size for part in self._parts)
+        cost = self._costs[quantity] / self._all[quantity]
+        linear = cost @ (reads * kept_writes + writes * kept_reads)
+        return float(linear), float(cost @ (reads * writes))
+
+    def _total(self, counts: Mapping[str, int], quantity: Quantity) -> float:
+        reads, writes = self._kept(counts)
+        return float(self._costs[quantity] @ (reads * writes))
+
+    def _kept(self, counts: Mapping[str, int]) -> tuple[_Floats, _Floats]:
+        """What part of every layer's input and output stays, ``[L]`` each."""
+        gone = np.array([1 - counts.get(group, size) / size for group, size in self.sizes.items()])
+        reads, writes = self._parts
+        return 1.0 - reads @ gone, 1.0 - writes @ gone
+
+    @cached_property
+    def _parts(self) -> tuple[_Floats, _Floats]:
+        """What part of every layer's input and output is each group's, ``[L, G]``."""
+        shape = len(self.layers), len(self.sizes)
+        reads = [layer.input.get(group, 0.0) for layer in self.layers for group in self.sizes]
+        writes = [layer.output.get(group, 0.0) for layer in self.layers for group in self.sizes]
+        return np.array(reads).reshape(shape), np.array(writes).reshape(shape)
+
+    @cached_property
+    def _costs(self) -> dict[Quantity, _Floats]:
+        """What every layer costs at full size, ``[L]``."""
+        return {
+            "macs": np.array([layer.macs for layer in self.layers], dtype=float),
+            "params": np.array([layer.params for layer in self.layers], dtype=float),
+        }
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {group: column for column, group in enumerate(self.sizes)}
+
+    @cached_property
+    def _all(self) -> dict[Quantity, int]:
+        """What the unpruned model costs."""
+        return {"macs": self.full, "params": sum(layer.params for layer in self.layers)}
+
+
+def cost_model(model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]) -> CostModel:
+    """What each layer costs and which groups scale it.
+
+    The products of queries, keys and values are an attention module's own cost, and its heads' group
+    scales them.
+
+    Args:
+        model: unpruned.
+        example: one sample ``[1, …]``.
+        groups: the groups that may lose units.
+    """
+    makes: dict[str, dict[str, float]] = {}
+    reads: dict[str, dict[str, float]] = {}
+    for group in groups:
+        for member in group.members:
+            side = (reads if member.role == "consumer" else makes).setdefault(member.layer, {})
+            # Members without a width own all channels of their layer, the parts of a fused one together.
+            part = 1.0 if member.width is None else group.size * member.span / member.width
+            side[group.name] = min(1.0, side.get(group.name, 0.0) + part)
+    layers = []
+    for cost in layer_costs(model, example):
+        made, read = makes.get(cost.name, {}), reads.get(cost.name, {})
+        own = model.get_submodule(cost.name).parameters(recurse=False)
+        # A bias has as many entries whatever the layer reads.
+        biases = sum(p.numel() for p in own if p.ndim == 1) if read else 0
+        if cost.macs or cost.params > biases:
+            layers.append(LayerShare(cost.name, cost.macs, cost.params - biases, made, read))
+        if biases:
+            layers.append(LayerShare(cost.name, 0, biases, made))
+    return CostModel(tuple(layers), {g.name: g.size for g in groups})
