@@ -60,7 +60,7 @@ def finetuned(
     except DivergedError as cause:
         return undone(str(cause))
     check_same(pruned, weights_fingerprint, what="result of the training")
-    loss = judging.loss(before if limit is None else context.model, pruned, device=context.device)
+    loss = judging.loss(before if limit is None else context.model, pruned)
     on = f"{len(judging.source):,} {judging.samples}"
     if limit is not None:
         if loss.within(limit):

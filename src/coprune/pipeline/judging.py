@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -34,26 +34,28 @@ class Judging:
         on: what they are.
         z: normal quantile of the ends of an interval: of the true loss; with validation samples, of the loss
             that the held-out ones will show, which is wider by what those scatter on their own.
+        device: where to compute.
     """
 
     source: Source
     on: JudgedOn
     z: float = SURE
+    device: str = "cpu"
 
     @property
     def samples(self) -> str:
         """What they are, with the word samples."""
         return f"{self.on} samples" if self.on == "validation" else self.on
 
-    def right(self, model: nn.Module, *, device: str, label: str = "accuracy, judging") -> Tensor:
+    def right(self, model: nn.Module, *, label: str = "accuracy, judging") -> Tensor:
         """Which of the samples a model has right, ``[N]`` bool; the model goes back to the CPU."""
-        found = correctness(model, self.source, device=device, label=label)
+        found = correctness(model, self.source, device=self.device, label=label)
         model.cpu()
         return found
 
-    def loss(self, before: nn.Module, after: nn.Module, *, device: str) -> Loss:
+    def loss(self, before: nn.Module, after: nn.Module) -> Loss:
         """What one model loses against another."""
-        return self.lost(*(self.right(m, device=device) for m in (before, after)))
+        return self.lost(self.right(before), self.right(after))
 
     def lost(self, before: Tensor, after: Tensor) -> Loss:
         """The same of two models' right samples, ``[N]`` bool."""
@@ -79,33 +81,34 @@ class Judging:
         return self.judged(decision, Loss(probe.drop, probe.low, probe.high), allowed=allowed)
 
 
-def judging_of(data: DataSet) -> Judging:
+def judging_of(data: DataSet, *, device: str = "cpu") -> Judging:
     """What judges where no samples need to be set aside for it."""
     if data.validation is None:
-        return Judging(data.calibration, data.calibration_from)
+        return Judging(data.calibration, data.calibration_from, device=device)
     share = len(data.validation) / len(data.heldout)
-    return Judging(data.validation, "validation", SEEN * math.sqrt(1 + share))
+    return Judging(data.validation, "validation", SEEN * math.sqrt(1 + share), device)
 
 
-def parts_for(data: DataSet, *, seed: int, searched: bool) -> tuple[Source, Judging]:
+def parts_for(data: DataSet, *, seed: int, searched: bool, device: str = "cpu") -> tuple[Source, Judging]:
     """Samples for statistics and recovery, and what judges; disjoint in a search.
 
     Args:
         data: without validation samples its calibration part is split for a search.
         seed: decides how.
         searched: whether recovered models are judged to find the size.
+        device: where to judge.
 
     Raises:
         UserError: fewer than two samples for a search.
     """
-    judging = judging_of(data)
+    judging = judging_of(data, device=device)
     if not searched or data.validation is not None:
         return data.calibration, judging
     if len(data.calibration) < 2:
         raise UserError("a search judges on samples of its own; give two calibration samples or more")
     share = min(0.5, SOLVED_ON / len(data.calibration))
     statistics, own = split_source(data.calibration, (share, 1 - share), seed=seed)
-    return statistics, Judging(own, judging.on)
+    return statistics, replace(judging, source=own)
 
 
 def notes_on(judged: Judged | None) -> list[Note]:

@@ -78,7 +78,7 @@ class Pruning:
         # A network whose size the knee of its recovered curve decides is judged as one with a largest loss.
         own_curve = settings.budget.empty and method.knee_of_curve and settings.schedule == "oneshot"
         searched = settings.budget.max_drop is not None or own_curve
-        learning, judging = parts_for(data, seed=settings.seed, searched=searched)
+        learning, judging = parts_for(data, seed=settings.seed, searched=searched, device=device)
         return Pruning(replace(context, learning=learning), settings, method, options, judging, searched)
 
     @property

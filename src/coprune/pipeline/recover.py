@@ -112,14 +112,14 @@ def _opened(job: RecoverJob) -> _Recovery:
 def _recover(recovery: _Recovery, folder: RunFolder) -> tuple[Outcome, tuple[LayerRecovery, ...]]:
     """Recover a copy, and hand the model back as it came where that would do harm."""
     context, model, plan, job = recovery.context, recovery.model, recovery.plan, recovery.job
-    data, device = context.data, context.device
+    data = context.data
     few = check_calibration(data.calibration)
     record = Record(context)
     record.notes += few
     record.stage("pruned", model)
     candidate = copied(model)
     # Samples that were solved on would judge in favour of what was solved.
-    judging = judging_of(data)
+    judging = judging_of(data, device=context.device)
     if data.validation is None:
         own, learning = split_source(data.calibration, (_JUDGING, 1 - _JUDGING), seed=job.seed)
         judging = replace(judging, source=own if len(own) else learning)
@@ -128,7 +128,7 @@ def _recover(recovery: _Recovery, folder: RunFolder) -> tuple[Outcome, tuple[Lay
         kept = recovery.left.outputs if recovery.left else {}
         did = context.recover(candidate, plan.groups, job.recovery, kept=kept)
     check_same(candidate, weights_fingerprint, what="result of the recovery")
-    before, after = (judging.right(m, device=device) for m in (model, candidate))
+    before, after = judging.right(model), judging.right(candidate)
     loss = judging.lost(before, after)
     if loss.found > 0:
         # A model that was trained after surgery can be better than any layer-by-layer imitation.

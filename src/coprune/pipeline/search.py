@@ -118,7 +118,7 @@ class Objective:
                     f"takes {smallest:.3g} ms here; ask for at least that much"
                 )
             return Searched.of(decisions, None, f"{ms:.3g} ms a sample when it was chosen")
-        base, z = judging.right(context.model, device=context.device), judging.z
+        base, z = judging.right(context.model), judging.z
         if budget.max_drop is not None:
             found = search_drop(least, base, budget.max_drop, decide=self.decided, judge=self.judge, z=z)
             return Searched.of(found.decisions, found.probes)
@@ -156,7 +156,7 @@ class Objective:
         context = self.run.context
         candidate = context.cut(decisions)
         context.recover(candidate, decisions, self.run.settings.recovery)
-        return self.run.judging.right(candidate, device=context.device, label="accuracy, probe")
+        return self.run.judging.right(candidate, label="accuracy, probe")
 
 
 def why_nothing(run: Pruning, found: Found | None) -> str:
