@@ -27,8 +27,8 @@ from coprune.methods.registry import find_method, method_settings
 from coprune.pipeline.comparison import BaseFigures, Comparison, Row
 from coprune.pipeline.context import Context
 from coprune.pipeline.measure import note_latency, promise_note
-from coprune.pipeline.run_folder import claim
-from coprune.pipeline.search import Searched, searched_once
+from coprune.pipeline.run_folder import RunFolder, claim
+from coprune.pipeline.search import Searched
 from coprune.plan import Plan
 from coprune.report import write, write_compare
 from coprune.statistics import Profile
@@ -58,7 +58,8 @@ def folder(pruned_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         'command = "prune"\nmodel = "base"\ndata = "npz:x.npz"\nskip = ["a"]\nresume = true\n'
     )
     decisions = Plan.load(place / "plan.json").groups
-    searched_once(place / "search.json", lambda: Searched.of(decisions, None, "said"))
+    unfinished = place / "unfinished"
+    RunFolder(unfinished, unfinished).store("search", Searched.of(decisions, None, "said"))
     save_model(place / "text", tiny_text())
     return place
 
@@ -102,6 +103,9 @@ def cases(folder: Path, base: Path, digits: str) -> list[Case]:
     def resumed(file: Path) -> None:
         claim(file.parent, job={"prune": {}}, resume=True, overwrite=False)
 
+    def searched(file: Path) -> None:
+        RunFolder(file.parents[1], file.parents[1]).find("search", Searched)
+
     def compared(file: Path) -> None:
         write_compare(file.parent)
         Comparison.load(file)
@@ -116,7 +120,7 @@ def cases(folder: Path, base: Path, digits: str) -> list[Case]:
         (f"profile/{key}.safetensors", tensors_mutated, profile),
         ("job.toml", text_mutated, arguments_of),
         ("job.json", mutated, resumed),
-        ("search.json", mutated, lambda file: searched_once(file, lambda: Searched.of((), None))),
+        ("unfinished/work/search.json", mutated, searched),
         ("text/model.json", mutated, lambda file: coprune.load(file.parent)),
         ("text/config.json", mutated, lambda file: coprune.load(file.parent)),
     ]

@@ -341,7 +341,7 @@ def test_a_search_is_not_made_again(coprune, base, digits, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(prune, "Selection", dies)
         assert coprune(*typed).code == 130
-    searched = json.loads((tmp_path / "run" / "work" / "search.json").read_text())
+    searched = json.loads((tmp_path / "run" / "work" / "search.json").read_text())["value"]
     monkeypatch.setattr(search.Objective, "search", dies)
     monkeypatch.setattr(prune, "measured_for", dies)  # what only a search needs is not measured again either
     ended = coprune(*typed, "--resume")

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import BaseModel
 from torch import nn
 
 from coprune.budget.counts import Budget, OutOfReachError, check_reachable
@@ -23,7 +22,6 @@ from coprune.budget.decide import decide, kept_ratio
 from coprune.data import DataSet
 from coprune.distributed.collectives import on_first
 from coprune.errors import UserError
-from coprune.files import read_document, write_json
 from coprune.measure import NotFiniteError, count_macs, count_params, evaluate
 from coprune.methods.base import Method
 from coprune.models.canonicalize import canonicalize
@@ -135,36 +133,22 @@ def _rows(
     rates: dict[Key, tuple[float, ...]] = {}
     for seed in range(job.seed, job.seed + job.seeds):
         keys = [*itertools.product(job.budgets, methods, job.recoveries)]
-        places = {key: folder.work / "rows" / f"{seed}-{'-'.join(map(str, key))}.json" for key in keys}
-        done = on_first(lambda places=places: _done(places))  # type: ignore[misc]
-        if len(done) < len(keys):
+        names = {key: f"rows/{seed}-{'-'.join(map(str, key))}" for key in keys}
+        done = {key: folder.find(name, Row) for key, name in names.items()}
+        if not all(done.values()):
             draw = _Draw(job, methods, context, seed)
-        for key in keys:
-            if key not in done:
+        for key, row in done.items():
+            if row is None:
                 try:
-                    done[key] = draw.row(key, rates.get(key, job.finetune_rates), base)
+                    row = draw.row(key, rates.get(key, job.finetune_rates), base)
                 except OutOfReachError as cause:
                     yield _LeftOut(key[1], f"{cause}{context.more}")
                     continue
-                write_json(places[key], {"schema": 1, "row": done[key].model_dump(mode="json")})
+                folder.store(names[key], row)
                 folder.keep()
-            rate = done[key].rate
-            if rate is not None:
-                rates.setdefault(key, (rate,))
-            yield done[key]
-
-
-class _Stored(BaseModel):
-    row: Row
-
-
-def _done(places: Mapping[Key, Path]) -> dict[Key, Row]:
-    """Rows of an interrupted comparison."""
-    return {
-        key: read_document(place, _Stored, what="row", schema=1).row
-        for key, place in places.items()
-        if place.is_file()
-    }
+            if row.rate is not None:
+                rates.setdefault(key, (row.rate,))
+            yield row
 
 
 class _Draw:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from pydantic import BaseModel, Field
 from torch import nn
 
 from coprune.budget.counts import nearest_allowed
@@ -18,7 +16,7 @@ from coprune.budget.decide import counts
 from coprune.distributed.collectives import check_same
 from coprune.distributed.world import is_first
 from coprune.errors import UserError, setting
-from coprune.files import LARGE, dispensable, read_document, write_json
+from coprune.files import dispensable
 from coprune.groups import ChannelGroup, Units, find_units
 from coprune.methods.base import GroupChoice, Untouched
 from coprune.models.copies import copied
@@ -61,9 +59,11 @@ def prune_layer_by_layer(
     decisions: list[GroupDecision] = []
     groups = full.units.groups
     for index, group in enumerate(track(groups, label="layers", total=len(groups))):
-        place = folder.work / "layers" / f"{index:03d}" if folder else None
-        if place and (place / "decision.json").is_file():
-            decisions.append(_read_decision(place))
+        name = f"layers/{index:03d}/decision"
+        place = (folder.work / name).parent if folder else None
+        done = folder.find(name, GroupDecision) if folder else None
+        if place and done:
+            decisions.append(done)
             current = load(place, model=copied(full.model))
             continue
         here = Units((_as_it_is(run, current, group.name),), ())
@@ -77,7 +77,12 @@ def prune_layer_by_layer(
         decision = decision.model_copy(update={"members": group.members})
         decisions.append(decision)
         if place and folder:
-            _keep(place, current, decision)
+            with dispensable("the network after this layer"):
+                save_model(place, current)
+                # Written last: its presence says that this layer is whole.
+                folder.store(name, decision)
+                if is_first():
+                    (place / "training.safetensors").unlink(missing_ok=True)
             folder.log("layer", name=group.name, kept=len(decision.kept), size=decision.size)
     return tuple(decisions), current
 
@@ -117,21 +122,3 @@ def _keep_knee(choice: GroupChoice, round_to: int) -> GroupDecision:
     size = choice.group.size
     k = nearest_allowed(choice.knee.k if choice.knee else size, size, round_to)
     return choice.keep(k, why="the knee of its curve")
-
-
-class _Stored(BaseModel):
-    schema_version: int = Field(alias="schema")
-    decision: GroupDecision
-
-
-def _keep(place: Path, current: nn.Module, decision: GroupDecision) -> None:
-    with dispensable("the network after this layer"):
-        save_model(place, current)
-        # Written last: its presence says that this layer is whole.
-        write_json(place / "decision.json", {"schema": 1, "decision": decision.model_dump(mode="json")})
-        if is_first():
-            (place / "training.safetensors").unlink(missing_ok=True)
-
-
-def _read_decision(place: Path) -> GroupDecision:
-    return read_document(place / "decision.json", _Stored, what="decision", schema=1, limit=LARGE).decision

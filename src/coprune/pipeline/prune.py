@@ -30,7 +30,7 @@ from coprune.pipeline.pruning import Pruning
 from coprune.pipeline.record import Record
 from coprune.pipeline.run import Begun, run
 from coprune.pipeline.run_folder import RunFolder
-from coprune.pipeline.search import Objective, searched_once, why_nothing
+from coprune.pipeline.search import Objective, Searched, why_nothing
 from coprune.pipeline.settings import PruneSettings, trained_as_suits
 from coprune.plan import GroupDecision, Plan
 from coprune.result import Code, Note
@@ -193,10 +193,12 @@ def _select(run: Pruning, profile: Profile, folder: RunFolder | None) -> Selecti
     choices = run.method.choose(profile, run.options, settings.seed)
     joint = not isinstance(choices, Sequence)
     if run.searched or settings.budget.searched:
-        searched = searched_once(
-            folder.work / "search.json" if folder else None,
-            lambda: Objective(run, choices, measured_for(context, choices, settings.allocation)).search(),
-        )
+        # Milliseconds are never measured the same twice, and probes take long: what was found is kept.
+        searched = folder.find("search", Searched) if folder else None
+        if searched is None:
+            searched = Objective(run, choices, measured_for(context, choices, settings.allocation)).search()
+            if folder:
+                folder.store("search", searched)
         return Selection(searched.decisions, joint, searched.found, searched.notes)
     decisions = decide(
         settings.budget,

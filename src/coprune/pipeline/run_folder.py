@@ -15,20 +15,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, Field
 
 from coprune.distributed.launch import begin_undoable, end_undoable, keep_undoable
 from coprune.distributed.world import is_first, world
 from coprune.errors import UnwrittenError, UserError, shown
-from coprune.files import append_line, make_folder, read_json, write_json, writing
+from coprune.files import LARGE, append_line, make_folder, read_document, read_json, write_json, writing
 from coprune.folders import check_idle, lock, mend, newcomer, real, replace, unlock
 from coprune.pipeline.inputs import check_apart
 
 T = TypeVar("T")
+D = TypeVar("D", bound=BaseModel)
 
 COMMANDS = ("train", "prune", "recover", "compare")
 
 _TORN_JOB = ".job.json.*.tmp"
+
+
+class _Kept(BaseModel, Generic[D]):
+    schema_version: int = Field(alias="schema")
+    value: D
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,26 @@ class RunFolder:
             return
         line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
         append_line(self.path / "log.jsonl", line)
+
+    def find(self, name: str, kind: type[D]) -> D | None:
+        """What :meth:`store` has kept under a name, before a run was broken off.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        file = self.work / f"{name}.json"
+
+        def read() -> D | None:
+            if not file.is_file():
+                return None
+            kept = read_document(file, _Kept[kind], what="state", schema=1, limit=LARGE)  # type: ignore[valid-type]
+            return kept.value
+
+        return _on_first(read)
+
+    def store(self, name: str, value: BaseModel) -> None:
+        """Keep what an interrupted run need not find again."""
+        write_json(self.work / f"{name}.json", {"schema": 1, "value": value.model_dump(mode="json")})
 
     def close(self) -> None:
         """The run is whole: remove the unfinished state, and take the place of an earlier run."""

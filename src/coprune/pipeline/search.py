@@ -1,17 +1,13 @@
 """Budgets that are found by trying: models are cut, recovered and judged (:mod:`coprune.budget.search`).
 
-Recovery sees one part of the calibration samples, other samples judge. What was found is kept in the folder
-of an unfinished run: milliseconds are never measured the same twice, and probes take long, so a run that was
-broken off behind its search goes on with it.
+Recovery sees one part of the calibration samples, other samples judge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from coprune.budget.counts import Budget, least_counts
@@ -28,13 +24,10 @@ from coprune.budget.search import (
 from coprune.budget.validation import Measured
 from coprune.distributed.collectives import on_first
 from coprune.errors import UserError, setting
-from coprune.files import LARGE, read_document, write_json
 from coprune.measure import median_ms
 from coprune.pipeline.pruning import Pruning
 from coprune.plan import GroupDecision
 from coprune.result import Code, Note, Noted
-
-SCHEMA = 1
 
 Decisions = tuple[GroupDecision, ...]
 
@@ -50,7 +43,6 @@ class Searched(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: int = Field(SCHEMA, alias="schema")
     decisions: Decisions
     probes: tuple[Probe, ...] | None = None
     notes: list[Noted] = []
@@ -64,25 +56,7 @@ class Searched(BaseModel):
     def of(decisions: Decisions, probes: tuple[Probe, ...] | None, *notes: str) -> Searched:
         """With notes in words."""
         coded = [Note(Code.SEARCH, note) for note in notes]
-        return Searched(schema=SCHEMA, decisions=decisions, probes=probes, notes=coded)
-
-
-def searched_once(file: Path | None, search: Callable[[], Searched]) -> Searched:
-    """Search, unless a file says what came of it.
-
-    Args:
-        file: where it is kept; None: nowhere.
-        search: what takes long.
-
-    Raises:
-        UserError: the file is truncated or foreign.
-    """
-    if file is not None and on_first(file.is_file):
-        return read_document(file, Searched, what="search", schema=SCHEMA, limit=LARGE)
-    searched = search()
-    if file is not None:
-        on_first(lambda: write_json(file, searched.model_dump(mode="json", by_alias=True)))
-    return searched
+        return Searched(decisions=decisions, probes=probes, notes=coded)
 
 
 @dataclass(frozen=True)
