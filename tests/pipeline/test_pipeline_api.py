@@ -16,6 +16,7 @@ from coprune.api import from_loaders
 from coprune.budget.search import Found, Loss, Probe
 from coprune.data import LoaderSource
 from coprune.measure import evaluate
+from coprune.pipeline.jobs import Measuring
 from coprune.pipeline.measure import measure_run
 from coprune.recovery.registry import UNCHANGED
 from coprune.training import Recipe, fit
@@ -390,7 +391,9 @@ def test_a_saved_model_of_unknown_origin_has_no_unpruned_twin(tmp_path, monkeypa
     outcome = tiny.prune(Net(), train=loader(), eval=loader(), keep_macs=0.5)
     run = outcome.save(tmp_path / "run")
     monkeypatch.setattr("coprune.pipeline.measure.load", lambda *_, **__: outcome.model)
-    lines = list(measure_run(run, data=None, shape=(1, 10, 10), batches=(1,), threads=1, device="cpu"))
+    lines = list(
+        measure_run(run, Measuring(input_shape=(1, 10, 10), latency_batches=(1,), threads=1, device="cpu"))
+    )
     assert not any(line.startswith("unpruned") for line in lines)
     assert "as fast" not in "".join(lines)
     assert "the unpruned model is not recorded" in lines[-1]

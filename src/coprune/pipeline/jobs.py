@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from coprune.bounds import Calibration, Channels, Classes
+from coprune.bounds import Calibration, Channels, Classes, Length
 from coprune.options import DATA, MODEL, PATH, Nested, Options, Reads, valid
 from coprune.pipeline.inputs import check_there
 from coprune.pipeline.run_folder import check_out
@@ -141,3 +141,17 @@ class Writing(Options, title="What is written"):
     out: Path
     resume: bool = False
     overwrite: bool = False
+
+
+class Measuring(Timing, Machine, Trust):
+    """What is measured, and on what.
+
+    Attributes:
+        data: also measure accuracy on this data's held-out part.
+        input_shape: of one sample, e.g. 1,28,28; not needed with --data.
+        engine: what to time with: torch, onnxruntime, or both.
+    """
+
+    data: str | None = None
+    input_shape: tuple[Length, ...] = ()
+    engine: tuple[str, ...] = ("torch",)

@@ -23,6 +23,7 @@ from coprune.measure import (
 from coprune.measure.memory import check_batches
 from coprune.memory import check_shape
 from coprune.pipeline.environment import pick_device, set_up
+from coprune.pipeline.jobs import Measuring
 from coprune.pipeline.opening import open_data
 from coprune.plan import Plan
 from coprune.report import formatting as words
@@ -39,55 +40,43 @@ PROMISED = 0.8
 """Share of the promised speed below which the terminal says what may help."""
 
 
-def measure_run(
-    run: Path,
-    *,
-    data: str | None,
-    shape: tuple[int, ...],
-    batches: tuple[int, ...],
-    threads: int | None,
-    device: str,
-    engines: Sequence[str] = ("torch",),
-    trust: bool = False,
-) -> Iterator[str]:
+def measure_run(run: Path, asked: Measuring) -> Iterator[str]:
     """Lines for the terminal; what was timed is noted in the run's ``result.json`` and on its page.
 
     Args:
         run: the run folder.
-        data: name of the data whose held-out part gives accuracy, or None.
-        shape: of one sample, where no data is given.
-        batches: batch sizes to time.
-        threads: CPU threads.
-        device: where to time.
-        engines: what to time with, of :data:`ENGINES`; ONNX Runtime on the CPU.
-        trust: run the ``python:`` factory that the folder names.
+        asked: what is measured, and on what.
 
     Raises:
         UserError: an unknown engine, a model that does not take the data or cannot be exported.
     """
-    for engine in engines:
+    for engine in asked.engine:
         if engine not in ENGINES:
             raise UserError(f"{setting('engine', engine)}: {near_matches(engine, ENGINES)}")
-    if not engines:
+    if not asked.engine:
         raise UserError(f"{setting('engine')} names none; known: {', '.join(ENGINES)}")
     check_idle(run)
-    where = pick_device(device)
-    set_up(threads=threads, seed=0)
-    model = load(run, trust=trust)
-    if data is None:
-        check_shape(shape)
-    loaded = open_data(data, calibration=0, seed=0, model=str(run)) if data else None
-    example = next(iter(loaded.heldout.batches(1)))[0] if loaded else torch.zeros(1, *shape)
+    device = pick_device(asked.device)
+    set_up(threads=asked.threads, seed=0)
+    model = load(run, trust=asked.trust)
+    if asked.data:
+        loaded = open_data(asked.data, calibration=0, seed=0, model=str(run))
+        example, _ = next(iter(loaded.heldout.batches(1)))
+    else:
+        check_shape(asked.input_shape)
+        example = torch.zeros(1, *asked.input_shape)
     check_takes(model, example)
-    check_batches(model, example, batches, name="latency_batches", device=where)
+    check_batches(model, example, asked.latency_batches, name="latency_batches", device=device)
     # Latency does not depend on the values of the weights: a fresh full-size model will do.
-    base = full_size(run, trust=trust)
+    base = full_size(run, trust=asked.trust)
     yield from (_sizes(name, net, example) for name, net in (("unpruned", base), ("this run", model)) if net)
-    if loaded:
-        score = evaluate(model, loaded.heldout, device=where)
+    if asked.data:
+        score = evaluate(model, loaded.heldout, device=device)
         yield f"top-1 {score.top1:.2%} on {score.samples:,} held-out samples"
-    plan = LatencyPlan(batches=batches)
-    timed = [entry for name in engines for entry in _timed(name, base or model, model, example, plan, where)]
+    plan = LatencyPlan(batches=asked.latency_batches)
+    timed = [
+        entry for name in asked.engine for entry in _timed(name, base or model, model, example, plan, device)
+    ]
     for entry in timed:
         took = f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {told(entry)}"
         if base is None:
