@@ -10,8 +10,9 @@ Names are imported when they are first used, so that ``coprune --help`` does not
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from coprune.lazy import exports
 
 if TYPE_CHECKING:
     from coprune.api import prune, recover_model
@@ -21,18 +22,6 @@ if TYPE_CHECKING:
     from coprune.result import Result
     from coprune.store import load, open_model
     from coprune.surgery import apply_plan
-
-_HOMES = {
-    "prune": "coprune.api",
-    "recover_model": "coprune.api",
-    "load": "coprune.store",
-    "open_model": "coprune.store",
-    "load_data": "coprune.data",
-    "apply_plan": "coprune.surgery",
-    "Plan": "coprune.plan",
-    "Result": "coprune.result",
-    "UserError": "coprune.errors",
-}
 
 __all__ = [
     "Plan",
@@ -46,13 +35,15 @@ __all__ = [
     "recover_model",
 ]
 
+_exported = exports(__name__)
+
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return import_module("coprune.pipeline.environment").versions()["coprune"]
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'coprune' has no attribute '{name}'")
+        from coprune.pipeline.environment import versions
+
+        return versions()["coprune"]
+    return _exported(name)
 
 
 def __dir__() -> list[str]:

@@ -57,7 +57,7 @@ def _recipe(given: dict[str, Any], values: Mapping[str, Any]) -> Recipe:
         raise UserError(
             f"{setting('finetune_lr')} names no learning rate; e.g. {setting('finetune_lr', 0.02)}"
         )
-    return finetune_recipe(**given, lr=rates[0] if rates else None)
+    return finetune_recipe({**given, "lr": rates[0]} if rates else given, values)
 
 
 _FINETUNE = replace(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -35,61 +36,43 @@ BETWEEN = asked(_COSEP)
 _SHARED = ("batch_size", "distill", "match", "precision")
 """Settings of all trainings of a run, so that their names do not say which."""
 
-_NAMES = Nested(Recipe, "finetune_", _SHARED), Nested(Recipe, "between_", _SHARED)
+
+def _recipe(of: Nested, make: Callable[..., Recipe], given: Mapping[str, Any]) -> Recipe:
+    try:
+        return make(**given)
+    except ValidationError as cause:
+        raise refused(cause, named=of.name) from cause
 
 
-def finetune_recipe(*, layerwise: bool = False, **values: Any) -> Recipe:
-    """The training at the end, from what the user gave; messages name what was given.
+def _check_unused(of: Nested, given: Mapping[str, Any], *, but: Collection[str], needs: str) -> None:
+    for field, value in given.items():
+        if field not in but:
+            asked = setting(of.name(field), value)
+            raise UserError(f"{asked} is of a training that was not asked for; it needs {needs}")
+
+
+def finetune_recipe(given: Mapping[str, Any], values: Mapping[str, Any]) -> Recipe:
+    """The training at the end.
 
     Args:
-        layerwise: whether there is training between the cuts too.
-        values: of :func:`coprune.training.finetuning`; None: not given.
+        given: of :func:`coprune.training.finetuning`.
+        values: all options.
 
     Raises:
         UserError: a value out of range, or one that nothing is done with.
     """
-    named = _NAMES[0].name
-    try:
-        recipe = finetuning(**values)
-    except ValidationError as cause:
-        raise refused(cause, named=named) from cause
+    recipe = _recipe(FINETUNE, finetuning, given)
     if not recipe.epochs:
-        used = {"epochs"} | ({"batch_size", "precision"} if layerwise else set())
-        _check_unused({named(k): v for k, v in values.items() if k not in used}, setting("finetune_epochs"))
+        between = ("batch_size", "precision") if values.get("schedule") == "layerwise" else ()
+        _check_unused(FINETUNE, given, but=("epochs", *between), needs=setting("finetune_epochs"))
     return recipe
 
 
-def between_recipe(*, layerwise: bool, **values: Any) -> Recipe:
-    """The training after each layer, from what the user gave; see :func:`finetune_recipe`.
-
-    Args:
-        layerwise: whether it takes place.
-        values: fields of :class:`~coprune.training.Recipe`; None: not given.
-
-    Raises:
-        UserError: a value out of range, or one that nothing is done with.
-    """
-    named = _NAMES[1].name
-    try:
-        recipe = asked(_COSEP, **values)
-    except ValidationError as cause:
-        raise refused(cause, named=named) from cause
-    if not layerwise:
-        own = {named(k): v for k, v in values.items() if k not in _SHARED}
-        _check_unused(own, setting("schedule", "layerwise"))
+def _between_recipe(given: Mapping[str, Any], values: Mapping[str, Any]) -> Recipe:
+    recipe = _recipe(_BETWEEN, partial(asked, _COSEP), given)
+    if values.get("schedule") != "layerwise":
+        _check_unused(_BETWEEN, given, but=_SHARED, needs=setting("schedule", "layerwise"))
     return recipe
-
-
-def _check_unused(values: Mapping[str, Any], needs: str) -> None:
-    for name, value in values.items():
-        if value is not None:
-            raise UserError(
-                f"{setting(name, value)} is of a training that was not asked for; it needs {needs}"
-            )
-
-
-def _layerwise(values: Mapping[str, Any]) -> bool:
-    return values.get("schedule") == "layerwise"
 
 
 FINETUNE = Nested(
@@ -104,7 +87,7 @@ FINETUNE = Nested(
         "schedule": "``cosine``, the default, linear, that of transformers, onecycle, step or constant.",
         **dict.fromkeys(("warmup", "weight_decay", "clip", "unit_clip", *_SHARED), ""),
     },
-    lambda given, values: finetune_recipe(layerwise=_layerwise(values), **given),
+    finetune_recipe,
 )
 """Of the training at the end."""
 
@@ -119,7 +102,7 @@ _BETWEEN = Nested(
         "batch_size": "",
         "precision": "",
     },
-    lambda given, values: between_recipe(layerwise=_layerwise(values), **given),
+    _between_recipe,
 )
 
 
@@ -281,47 +264,39 @@ def check_settings(settings: PruneSettings, method: Method | None = None) -> Non
     """
     method = method or find_method(settings.method)
     method_settings(method, settings.options)
-    asked = [v for v in settings.budget.model_dump().values() if v is not None]
-    if len(asked) > 1:
-        budgets = list(Budget.model_fields)
-        raise UserError(
-            f"give one of {', '.join(map(setting, budgets[:-1]))} and {setting(budgets[-1])}, not several"
-        )
+    budget, budgets, allocation = settings.budget, list(Budget.model_fields), settings.allocation
+    given = [name for name in budgets if getattr(budget, name) is not None]
     kinds_of(settings, method)
-    walk = setting("schedule", "layerwise")
-    layerwise = settings.schedule == "layerwise"
-    if settings.budget.searched and layerwise:
-        raise UserError(
-            f"{setting('max_drop')} and {setting('latency_ms')} search one-shot models; leave {walk} out"
-        )
-    if not asked and not method.has_knee and (layerwise or not method.knee_of_curve):
-        raise UserError(
-            f"method '{method.name}' has no knee of its own"
-            + (" layer by layer" if method.knee_of_curve else "")
-            + f"; give {setting('keep_macs')}, {setting('keep_units')} or {setting('max_drop')}"
-        )
-    if layerwise and settings.profile is not None:
-        raise UserError(f"{setting('profile', settings.profile)} is of the unpruned model; leave {walk} out")
-    if layerwise and settings.allocation not in ("auto", "uniform"):
-        raise UserError(
-            f"{setting('allocation', settings.allocation)} shares out one-shot budgets; leave {walk} out"
-        )
-    if settings.budget.keep_units is not None and settings.allocation not in ("auto", "uniform"):
-        raise UserError(
-            f"{setting('allocation', settings.allocation)} shares out MACs, parameters or heads; "
-            f"{setting('keep_units')} is a share of every group"
-        )
-    if settings.budget.keep_heads is not None and settings.allocation == "knee":
-        raise UserError(
-            f"{setting('allocation', 'knee')} shares out MACs or parameters, not {setting('keep_heads')}"
-        )
-    if settings.allocation == "knee" and not method.has_knee:
-        raise UserError(
-            f"{setting('allocation', 'knee')} needs a method with a knee, such as cosep; "
-            f"'{method.name}' has none"
-        )
-    if settings.allocation == "measured" and method.allocation != "measured":
-        raise UserError(
-            f"{setting('allocation', 'measured')} needs a method that knows its loss for every size, such as "
-            f"complementary; '{method.name}' takes uniform"
-        )
+    layerwise, walk = settings.schedule == "layerwise", setting("schedule", "layerwise")
+    shares = setting("allocation", allocation)
+    uneven = allocation not in ("auto", "uniform")
+    rules = {
+        f"give one of {', '.join(map(setting, budgets[:-1]))} and {setting(budgets[-1])}, not several": (
+            len(given) > 1
+        ),
+        f"{setting('max_drop')} and {setting('latency_ms')} search one-shot models; leave {walk} out": (
+            budget.searched and layerwise
+        ),
+        f"method '{method.name}' has no knee of its own{' layer by layer' if method.knee_of_curve else ''}; "
+        f"give {setting('keep_macs')}, {setting('keep_units')} or {setting('max_drop')}": (
+            not given and not method.has_knee and (layerwise or not method.knee_of_curve)
+        ),
+        f"{setting('profile', settings.profile)} is of the unpruned model; leave {walk} out": (
+            layerwise and settings.profile is not None
+        ),
+        f"{shares} shares out one-shot budgets; leave {walk} out": layerwise and uneven,
+        f"{shares} shares out MACs, parameters or heads; {setting('keep_units')} is a share of every group": (
+            budget.keep_units is not None and uneven
+        ),
+        f"{shares} shares out MACs or parameters, not {setting('keep_heads')}": (
+            budget.keep_heads is not None and allocation == "knee"
+        ),
+        f"{shares} needs a method with a knee, such as cosep; '{method.name}' has none": (
+            allocation == "knee" and not method.has_knee
+        ),
+        f"{shares} needs a method that knows its loss for every size, such as complementary; "
+        f"'{method.name}' takes uniform": allocation == "measured" and method.allocation != "measured",
+    }
+    for why, broken in rules.items():
+        if broken:
+            raise UserError(why)
