@@ -187,7 +187,7 @@ def test_a_folder_that_is_no_model(tmp_path, copy):
 
 
 BROKEN = {
-    "not JSON": ("config.json", lambda raw: raw[:40], "check its config.json"),
+    "not JSON": ("config.json", lambda raw: raw[:40], "config.json: truncated"),
     "no type": ("config.json", lambda _: b'{"a": 1}', "model_type"),
     "unknown type": ("config.json", lambda _: b'{"model_type": "nonsense"}', "nonsense"),
     "cut weights": ("model.safetensors", lambda raw: raw[:5000], "weights cannot be loaded"),

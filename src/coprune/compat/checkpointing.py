@@ -14,6 +14,9 @@ from typing import Any
 
 import torch.utils.checkpoint as theirs
 
+VERSIONS = ((2, 6), (2, 15))
+"""The first version of PyTorch that is known, and the first that is not."""
+
 
 class _Plainly:
     """In the place of ``CheckpointFunction``, the reentrant form: the function is called."""
@@ -32,7 +35,7 @@ def _around(*_: Any, **__: Any) -> Iterator[None]:
     yield
 
 
-# What ``checkpoint`` looks up when it is called, in PyTorch 2.6 to 2.14: it may have been imported by name.
+# What ``checkpoint`` looks up when it is called: it may have been imported by name.
 _OURS: dict[str, Any] = {
     "CheckpointFunction": _Plainly,
     "_checkpoint_without_reentrant_generator": _around,

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from coprune.compat.transformers import quiet_hub
 from coprune.data.source import MemorySource, Part, drawn_order
 from coprune.errors import UserError
-from coprune.models.hubs import quiet_hub
 from coprune.tracing.forward import Inputs, part_of
 
 _CHUNK = 50

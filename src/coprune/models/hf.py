@@ -6,66 +6,23 @@ A checkpoint's ``config.json`` says what it is; no code that comes with a checkp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
+from coprune.compat.transformers import CONFIG, asking, cached_folder, library, pretrained_weights, tamed
 from coprune.errors import UserError, shown
 from coprune.files import read_json
-from coprune.models.hubs import quiet_hub
 from coprune.models.names import HF, ModelSource
 from coprune.models.registry import check_arguments, remember
 
-CONFIG = "config.json"
-
 TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "spm.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json"),
+    *("spiece.model", "spm.model", "sentencepiece.bpe.model"),
 )
 """A folder with any of these has a tokenizer."""
-
-_FAILURES = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as cause:
-        raise UserError("hf: models need 🤗 transformers: pip install coprune[text]") from cause
-    return transformers
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's bars and tables; what matters of them is kept (:func:`fresh_parameters`)."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with quiet_hub():
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _first_line(cause: Exception) -> str:
-    lines = str(cause).strip().splitlines()
-    return lines[0].strip() if lines else type(cause).__name__
 
 
 def place_of(name: str) -> str:
@@ -90,39 +47,32 @@ def place_of(name: str) -> str:
     return where
 
 
-def config_of(name: str) -> Any:
+def config_of(name: str, *, num_labels: int | None = None) -> Any:
     """The configuration of a checkpoint.
+
+    Args:
+        name: ``hf:DIR`` or ``hf:ID``.
+        num_labels: classes; those of the checkpoint when not given.
 
     Raises:
         UserError: no such folder or id, the hub out of reach, an architecture that is not known.
     """
-    where, library = place_of(name), _transformers()
-    try:
+    where, transformers = place_of(name), library()
+    way_out = "no folder of that name; check the id and the network, or give a folder: hf:DIR"
+    if Path(where).is_dir():
+        way_out = f"check its {CONFIG}"
+    with asking(f"model '{name}' cannot be read", then=f"; {way_out}"):
         if Path(where).is_dir():
             read_config(Path(where))
-        with _quiet():
-            config = library.AutoConfig.from_pretrained(where, trust_remote_code=False)
-    except _FAILURES as cause:
-        way_out = (
-            f"check its {CONFIG}"
-            if Path(where).is_dir()
-            else "no folder of that name; check the id and the network, or give a folder: hf:DIR"
-        )
-        raise UserError(f"model '{name}' cannot be read ({_first_line(cause)}); {way_out}") from cause
-    return tamed(config)
+        config = tamed(transformers.AutoConfig.from_pretrained(where, trust_remote_code=False))
+    if num_labels is not None and config.num_labels != num_labels:
+        config.num_labels = num_labels
+    return config
 
 
 _ELSEWHERE = (
-    "attn_implementation",
-    "auto_map",
-    "compression_config",
-    "custom_pipelines",
-    "experts_implementation",
-    "kernel_config",
-    "name_or_path",
-    "quantization_config",
-    "trust_remote_code",
-    "use_kernels",
+    *("attn_implementation", "auto_map", "compression_config", "custom_pipelines", "experts_implementation"),
+    *("kernel_config", "name_or_path", "quantization_config", "trust_remote_code", "use_kernels"),
     "use_pretrained_backbone",
 )
 """Keys of a configuration that make transformers look for code, weights or kernels somewhere."""
@@ -156,22 +106,10 @@ def _inside(part: Any, *, where: Path) -> Any:
             raise UserError(f"{where}: {shown(key)} = {shown(value)} is more than {most:,}")
         if key in ("model_args", "backbone_kwargs") and isinstance(value, dict):
             check_arguments(ModelSource(f"{HF}{where.parent}", value))
-        place = key.startswith("_") or key in _ELSEWHERE
-        place = place or (isinstance(value, str) and bool(re.search(r"[/\\:]", value)))
-        if not place:
+        place = isinstance(value, str) and bool(re.search(r"[/\\:]", value))
+        if not (place or key.startswith("_") or key in _ELSEWHERE):
             found[key] = value if key in ("id2label", "label2id") else _inside(value, where=where)
     return found
-
-
-def tamed(config: Any) -> Any:
-    """A configuration that fetches neither weights nor kernels; changed in place."""
-    for part in (config, *(getattr(config, key, None) for key in getattr(config, "sub_configs", ()))):
-        if getattr(part, "use_pretrained_backbone", False):
-            part.use_pretrained_backbone = False
-        for attribute in ("_attn_implementation", "_experts_implementation"):
-            if "/" in str(getattr(part, attribute, None)):
-                setattr(part, attribute, None)
-    return config
 
 
 def reads_images(config: Any) -> bool:
@@ -181,41 +119,29 @@ def reads_images(config: Any) -> bool:
     return any(getattr(config, key, None) is not None for key in ("image_size", "num_channels"))
 
 
-_CLASSIFIERS = (
-    "ForSequenceClassification",
-    "ForImageClassification",
-    "ForImageClassificationWithTeacher",
+_TRAINABLE = (
+    *("ForSequenceClassification", "ForImageClassification", "ForImageClassificationWithTeacher"),
+    *("Model", "ForMaskedLM", "ForPreTraining", "ForMaskedImageModeling"),
 )
-
-_ENCODERS = ("Model", "ForMaskedLM", "ForPreTraining", "ForMaskedImageModeling")
-"""Ends of the names of what is trained into a classifier: without a task, or with that of a pretraining."""
+"""Ends of the names of classifiers, and of what is trained into one: without a task, or a pretraining's."""
 
 _OTHER_HEADS = ("HeadModel", "HeadsModel", "EncoderDecoderModel")
 
 
-def _check_classifies(config: Any, name: str) -> None:
-    """Refuse a checkpoint of another task, of which a classifier would have a head of random numbers.
+def _classifier(config: Any, name: str) -> Any:
+    """The library's classifiers for a configuration.
 
     Raises:
-        UserError: names the class that its configuration names.
+        UserError: it is of another task: a classifier would have a head of random numbers.
     """
+    task = "ForImageClassification" if reads_images(config) else "ForSequenceClassification"
     named = [str(found) for found in getattr(config, "architectures", None) or ()]
-    if named and not any(
-        found.endswith((*_CLASSIFIERS, *_ENCODERS)) and not found.endswith(_OTHER_HEADS) for found in named
-    ):
-        due = _CLASSIFIERS[1 if reads_images(config) else 0]
+    if named and not any(n.endswith(_TRAINABLE) and not n.endswith(_OTHER_HEADS) for n in named):
         raise UserError(
             f"model '{name}' is a {named[0]}, and no classifier; only classifiers are pruned so far: "
-            f"give a checkpoint of a …{due}, or of an encoder to train as one"
+            f"give a checkpoint of a …{task}, or of an encoder to train as one"
         )
-
-
-def _auto_class(config: Any, name: str) -> Any:
-    auto = _transformers()
-    _check_classifies(config, name)
-    if reads_images(config):
-        return auto.AutoModelForImageClassification
-    return auto.AutoModelForSequenceClassification
+    return getattr(library(), f"AutoModel{task}")
 
 
 def from_config(name: str, *, num_labels: int | None = None) -> nn.Module:
@@ -228,15 +154,10 @@ def from_config(name: str, *, num_labels: int | None = None) -> nn.Module:
     Raises:
         UserError: see :func:`config_of`; an architecture without a classifier.
     """
-    config = config_of(name)
-    if num_labels is not None and config.num_labels != num_labels:
-        config.num_labels = num_labels
-    auto = _auto_class(config, name)
-    try:
-        with _quiet():
-            model: nn.Module = auto.from_config(config)
-    except _FAILURES as cause:
-        raise UserError(f"model '{name}' makes no classifier ({_first_line(cause)})") from cause
+    config = config_of(name, num_labels=num_labels)
+    kind = _classifier(config, name)
+    with asking(f"model '{name}' makes no classifier"):
+        model: nn.Module = kind.from_config(config)
     return model.float().eval()
 
 
@@ -254,52 +175,31 @@ def pretrained(name: str, *, num_classes: int | None, seed: int | None = None) -
     Raises:
         UserError: see :func:`config_of`; weights that are missing, damaged or of another architecture.
     """
-    config = config_of(name)
-    classes = num_classes if num_classes is not None else config.num_labels
-    if config.num_labels != classes:
-        config.num_labels = classes
-    auto = _auto_class(config, name)
-    try:
-        with _quiet(), torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            model, report = auto.from_pretrained(
-                place_of(name),
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                trust_remote_code=False,
-            )
-    except (SafetensorError, *_FAILURES) as cause:
-        raise UserError(f"model '{name}': its weights cannot be loaded ({_first_line(cause)})") from cause
+    config, place = config_of(name, num_labels=num_classes), place_of(name)
+    kind = _classifier(config, name)
+    with (
+        asking(f"model '{name}': its weights cannot be loaded"),
+        torch.random.fork_rng(devices=[], enabled=seed is not None),
+    ):
+        if seed is not None:
+            torch.manual_seed(seed)
+        made, missing, other = pretrained_weights(kind, place, config)
     wrong = sorted(
         f"{key} {list(saved)} for {list(due)}"
-        for key, saved, due in report["mismatched_keys"]
-        if saved[1:] != due[1:] or due[0] != classes
+        for key, saved, due in other
+        if saved[1:] != due[1:] or due[0] != config.num_labels
     )
     if wrong:
         raise UserError(f"model '{name}': weights do not fit its {CONFIG}: {'; '.join(wrong[:3])}")
-    fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    fresh, model = missing | {key for key, *_ in other}, made.eval()
     if 2 * len(fresh) > len(model.state_dict()):
         raise UserError(
             f"model '{name}': {len(fresh)} of {len(model.state_dict())} weights are not in the checkpoint; "
             "it is of another architecture"
         )
-    model._coprune_fresh = tuple(sorted(fresh))
-    model._coprune_tokenizer = _files_of(name)
-    return remember(model.eval(), ModelSource(name, {"num_labels": classes}))
-
-
-def _files_of(name: str) -> str:
-    """The folder where the files of a checkpoint lie: its own, or that of the hub's cache."""
-    where = place_of(name)
-    if Path(where).is_dir():
-        return where
-    from transformers.utils import cached_file
-
-    found = cached_file(where, CONFIG)
-    return str(Path(found).parent) if found else where
+    files: Any = place if Path(place).is_dir() else cached_folder(place)
+    vars(model).update(_coprune_fresh=tuple(sorted(fresh)), _coprune_tokenizer=files)
+    return remember(model, ModelSource(name, {"num_labels": config.num_labels}))
 
 
 def fresh_parameters(model: nn.Module) -> tuple[str, ...]:
@@ -322,9 +222,7 @@ def tokenizer_of(name: str) -> str | None:
     where = place_of(name) if name.startswith(HF) else name
     if Path(where).is_dir():
         return where if any((Path(where) / file).is_file() for file in TOKENIZER_FILES) else None
-    if not name.startswith(HF) or reads_images(config_of(name)):
-        return None
-    return where
+    return where if name.startswith(HF) and not reads_images(config_of(name)) else None
 
 
 def label_names(name: str) -> tuple[str, ...] | None:
@@ -335,7 +233,6 @@ def label_names(name: str) -> tuple[str, ...] | None:
     """
     if not name.startswith(HF) and not (Path(name) / CONFIG).is_file():
         return None
-    config = config_of(name if name.startswith(HF) else HF + name)
+    config = config_of(HF + name.removeprefix(HF))
     names = tuple(str(config.id2label[place]) for place in sorted(config.id2label))
-    unnamed = all(label == f"LABEL_{place}" for place, label in enumerate(names))
-    return None if unnamed else names
+    return None if all(label == f"LABEL_{place}" for place, label in enumerate(names)) else names

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coprune.compat.transformers import quiet_hub
 from coprune.errors import UserError, first_line, near_matches
 from coprune.models.names import HUBS
 from coprune.tracing.forward import FAILURES
@@ -154,18 +153,6 @@ def split_tag(name: str) -> tuple[str, str | None]:
     """``torchvision:resnet50@pretrained`` → the name, and the tag of the published weights if any."""
     plain, _, tag = name.partition("@")
     return (plain, tag or None) if name.partition(":")[0] in HUBS else (name, None)
-
-
-@contextmanager
-def quiet_hub() -> Iterator[None]:
-    """Without the hub's log of its attempts; what becomes of them is said in one line."""
-    log = logging.getLogger("huggingface_hub")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def load_published(model: nn.Module, name: str, tag: str) -> None:

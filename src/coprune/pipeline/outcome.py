@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from coprune import given
+from coprune.compat.transformers import CONFIG
 from coprune.distributed.collectives import on_first
 from coprune.errors import UnwrittenError, UserError
 from coprune.files import writing
@@ -19,7 +20,6 @@ from coprune.report import write as write_page
 from coprune.result import Result
 from coprune.store.model import DESCRIPTION, WEIGHTS, describe, save_model
 from coprune.store.profile import INDEX, save_profile
-from coprune.store.transformers import CONFIG
 from coprune.tracing.forward import READS, Inputs, shapes_of
 
 _WRITTEN = (WEIGHTS, DESCRIPTION, CONFIG, "plan.json", "result.json", "report.html", "profile")

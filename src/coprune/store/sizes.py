@@ -18,7 +18,6 @@ from coprune.errors import UserError, shown
 from coprune.groups.attention import attention_family, channels_of, relative
 from coprune.layers import has_channels, is_transposed, norm_of, size_attributes
 from coprune.store.state_dict import check_weights, numbers_of
-from coprune.store.transformers import attention_counts
 
 _Positive = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 
@@ -36,8 +35,9 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Size]]:
         }
         if found and has_channels(module):
             sizes[name] = found
-    for name, counts in attention_counts(model).items():
-        sizes[name] = {**sizes.get(name, {}), **counts}
+        family = attention_family(name, module)
+        if family is not None and family.scaled:
+            sizes[name] = sizes.get(name, {}) | {a: int(getattr(module, a)) for a in family.scaled}
     return sizes
 
 

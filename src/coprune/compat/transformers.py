@@ -1,0 +1,179 @@
+"""🤗 transformers' and its hub's internals: what is relied on that their documentation does not promise.
+
+Families of attention are a table of their own (:mod:`coprune.groups.families`). The tests of this module fail
+on a version outside of :data:`VERSIONS`, and where a name that is used here is gone.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from coprune.errors import UserError, first_line, shown
+from coprune.tracing.forward import FAILURES
+
+VERSIONS = ((5, 20), (6, 0))
+"""The first version that is known, and the first that is not."""
+
+CONFIG, GENERATION = "config.json", "generation_config.json"
+
+ATTENTIONS = ("eager", "sdpa")
+"""Ways to compute attention that every model has."""
+
+
+def library() -> Any:
+    """The package.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as cause:
+        raise UserError("hf: models need 🤗 transformers: pip install coprune[text]") from cause
+    return transformers
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Without the hub's log of its attempts; what becomes of them is said in one line."""
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def asking(refused: str, *, then: str = "") -> Iterator[None]:
+    """Within the context the library shows no bars and tables, and what it raises becomes one line.
+
+    Args:
+        refused: what the message begins with; the cause follows in brackets.
+        then: its end, with the way out.
+
+    Raises:
+        UserError: it refuses what it is asked.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers.utils import logging as theirs
+
+    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    try:
+        with quiet_hub():
+            yield
+    except UserError:
+        raise
+    except (*FAILURES, OSError, ImportError, SafetensorError, StrictDataclassError) as cause:
+        why = first_line(cause)
+        why = shown(str(cause), most=300) if why.endswith(":") else why
+        raise UserError(f"{refused} ({why}){then}") from cause
+    finally:
+        theirs.set_verbosity(level)
+        if bars:
+            theirs.enable_progress_bar()
+
+
+def is_transformers_model(model: nn.Module) -> bool:
+    """Whether a model's class is one of the transformers package; does not import the package."""
+    ours = type(model).__module__.startswith("transformers.models.")
+    return ours and callable(getattr(model, "save_pretrained", None)) and hasattr(model, "config")
+
+
+def model_class(name: object) -> Any:
+    """The package's own class of models of that name; None where it has none."""
+    kind: Any = getattr(library(), name, None) if isinstance(name, str) and name.isidentifier() else None
+    known = inspect.isclass(kind) and issubclass(kind, library().PreTrainedModel)
+    return kind if known and kind.config_class is not None else None
+
+
+def _parts(config: Any) -> dict[str, Any]:
+    """A configuration under ``""`` and those inside it, such as ``text_config``, under their names."""
+    inside = {key: getattr(config, key, None) for key in getattr(config, "sub_configs", ())}
+    return {"": config, **{key: part for key, part in inside.items() if part is not None}}
+
+
+def tamed(config: Any) -> Any:
+    """A configuration that fetches neither weights nor kernels; changed in place."""
+    for part in _parts(config).values():
+        if getattr(part, "use_pretrained_backbone", False):
+            part.use_pretrained_backbone = False
+        for attribute in ("_attn_implementation", "_experts_implementation"):
+            if "/" in str(getattr(part, attribute, None)):
+                setattr(part, attribute, None)
+    return config
+
+
+def attention_of(config: Any) -> dict[str, str]:
+    """How attention is computed, part by part, where it is one of :data:`ATTENTIONS`."""
+    found = {key: part._attn_implementation for key, part in _parts(config).items()}
+    return {key: value for key, value in found.items() if value in ATTENTIONS}
+
+
+def set_attention(config: Any, attention: Mapping[str, str]) -> None:
+    """Set what :func:`attention_of` found."""
+    for key, part in _parts(config).items():
+        if attention.get(key) in ATTENTIONS:
+            part._attn_implementation = attention[key]
+
+
+def described(model: Any) -> dict[str, str]:
+    """File → content, as ``save_pretrained`` writes what describes a model."""
+    config = copy.deepcopy(model.config)
+    config.architectures, config.dtype = [type(model).__name__], model.dtype
+    files = {CONFIG: config.to_json_string(use_diff=True)}
+    if model.can_generate() and model.generation_config is not None:
+        files[GENERATION] = model.generation_config.to_json_string(use_diff=True)
+    return files
+
+
+def origin_of(model: Any) -> str:
+    """The folder or id that a model came from; empty where it does not say."""
+    return getattr(model.config, "_name_or_path", "")
+
+
+def unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Floating-point buffers that are not in the state dict, such as rotary frequencies."""
+    saved = model.state_dict().keys()
+    return {n: b for n, b in model.named_buffers() if n not in saved and b.is_floating_point()}
+
+
+def cached_folder(name: str) -> str:
+    """The folder of the hub's cache that holds a model's files; its name where it is not cached."""
+    from transformers.utils import cached_file
+
+    found = cached_file(name, CONFIG)
+    return str(Path(found).parent) if found else name
+
+
+def pretrained_weights(
+    kind: Any, place: str, config: Any
+) -> tuple[nn.Module, set[str], list[tuple[str, Any, Any]]]:
+    """A model with the weights of a checkpoint, float32.
+
+    Returns:
+        The model; names of weights that the checkpoint lacks; those of another shape: name, its shape,
+        that of the model.
+    """
+    model, report = kind.from_pretrained(
+        place,
+        config=config,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        trust_remote_code=False,
+    )
+    return model, set(report["missing_keys"]), list(report["mismatched_keys"])
