@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from coprune.data import split_source
 from coprune.distributed.collectives import check_same, first_goes_ahead
@@ -34,24 +35,8 @@ from coprune.tracing.forward import check_takes
 
 _JUDGING = 1 / 8
 
-
-@dataclass(frozen=True)
-class _Recovery:
-    """What is to be recovered, from what.
-
-    Attributes:
-        context: of the unpruned model.
-        model: the pruned one.
-        left: what it still has; None where it is unknown and need not be known.
-        plan: what was cut.
-        job: what was asked.
-    """
-
-    context: Context
-    model: nn.Module
-    left: Surviving | None
-    plan: Plan
-    job: RecoverJob
+Kept = Mapping[str, Tensor]
+"""Layer → the unpruned layer's output channels that the pruned one still has, ``[K]`` int64."""
 
 
 def run_recover(
@@ -64,10 +49,10 @@ def run_recover(
     """
 
     def begin(job: RecoverJob) -> Begun[tuple[Path, tuple[LayerRecovery, ...]]]:
-        recovery = _opened(job)
+        context, model, kept, plan = _opened(job)
 
         def work(folder: RunFolder) -> tuple[Path, tuple[LayerRecovery, ...]]:
-            outcome, layers = _recover(recovery, folder)
+            outcome, layers = _recover(context, model, kept, plan, job, folder)
             outcome.write(folder.path)
             return out, layers
 
@@ -76,8 +61,8 @@ def run_recover(
     return run("recover", job, begin, out=out, resume=resume, overwrite=overwrite)
 
 
-def _opened(job: RecoverJob) -> _Recovery:
-    """Load both models and the data, and find out what was cut."""
+def _opened(job: RecoverJob) -> tuple[Context, nn.Module, Kept, Plan]:
+    """The unpruned model in its context, the pruned one, what that still has, and what was cut."""
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=job.seed)
     teacher, data = open_both(job.of_teacher, seed=job.seed)
@@ -106,12 +91,13 @@ def _opened(job: RecoverJob) -> _Recovery:
             raise
     plan = _plan(context, job, given, left)
     check_batches(teacher, context.example, job.latency_batches, name="latency_batches", device=device)
-    return _Recovery(context, model, left, plan, job)
+    return context, model, left.outputs if left else {}, plan
 
 
-def _recover(recovery: _Recovery, folder: RunFolder) -> tuple[Outcome, tuple[LayerRecovery, ...]]:
+def _recover(
+    context: Context, model: nn.Module, kept: Kept, plan: Plan, job: RecoverJob, folder: RunFolder
+) -> tuple[Outcome, tuple[LayerRecovery, ...]]:
     """Recover a copy, and hand the model back as it came where that would do harm."""
-    context, model, plan, job = recovery.context, recovery.model, recovery.plan, recovery.job
     data = context.data
     few = check_calibration(data.calibration)
     record = Record(context)
@@ -125,7 +111,6 @@ def _recover(recovery: _Recovery, folder: RunFolder) -> tuple[Outcome, tuple[Lay
         judging = replace(judging, source=own if len(own) else learning)
         context = replace(context, learning=learning)
     with record.timed("recover"):
-        kept = recovery.left.outputs if recovery.left else {}
         did = context.recover(candidate, plan.groups, job.recovery, kept=kept)
     check_same(candidate, weights_fingerprint, what="result of the recovery")
     before, after = judging.right(model), judging.right(candidate)

@@ -91,10 +91,10 @@ def _units_left(group: ChannelGroup, kept: Mapping[str, Tensor]) -> tuple[int, .
     member = next((m for m in group.of_role("producer") if m.layer in kept), None)
     if member is None:
         return tuple(range(group.size))
-    end = member.offset + group.size * member.span
-    own = [c - member.offset for c in kept[member.layer].tolist() if member.offset <= c < end]
-    units = sorted({c // member.span for c in own})
-    if len(units) * member.span != len(own):
+    channels, left = member.of_units(group.size), set(kept[member.layer].tolist())
+    of_units = [channels[u * member.span : (u + 1) * member.span] for u in range(group.size)]
+    units = [unit for unit, own in enumerate(of_units) if left.issuperset(own)]
+    if len(units) * member.span != len(left.intersection(channels)):
         raise UserError(
             f"layer '{member.layer}': it is unknown which {group.kind} stayed; give the plan "
             f"({setting('plan')})"
