@@ -20,8 +20,9 @@ from coprune.budget.counts import Budget
 from coprune.errors import UserError
 from coprune.files import write_json
 from coprune.pipeline.environment import versions
-from coprune.pipeline.jobs import PruneJob, run_prune
+from coprune.pipeline.jobs import PruneJob
 from coprune.pipeline.measure import ENGINES, measure_run
+from coprune.pipeline.prune import run_prune
 from coprune.pipeline.settings import PruneSettings
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,9 @@ class Options(BaseModel):
         text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
         for name, help in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", text, flags=re.MULTILINE):
             cls.model_fields[name].description = " ".join(help.split())
+        if sys.flags.optimize > 1:  # without docstrings every field is an option, and has no help
+            for info in cls.model_fields.values():
+                info.description = info.description or " "
         for base in cls.__mro__[1:]:  # a default may be another without its being said anew
             for name, info in getattr(base, "model_fields", {}).items():
                 cls.model_fields[name].description = cls.model_fields[name].description or info.description
