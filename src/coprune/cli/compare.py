@@ -28,7 +28,7 @@ def print_comparison(comparison: Comparison) -> None:
     """The table of means and spreads on one screen, best first within a budget."""
     from coprune.report import notes_of, summarise
 
-    names = ("budget", "method", "recovery", "MACs", "pruned", "recovered", "fine-tuned", "seeds")
+    columns = ("budget", "method", "recovery", ">MACs", ">pruned", ">recovered", ">fine-tuned", ">seeds")
     rows: list[tuple[str, ...] | None] = []
 
     def cell(stage: tuple[float, float] | None, seeds: int) -> str:
@@ -63,7 +63,6 @@ def print_comparison(comparison: Comparison) -> None:
     say(f"base {base.value:.2%} at {base.macs / 1e6:.2f} M MACs; top-1 in %, {figures}")
     say()
     # In a file the table keeps its lines; on a narrow terminal rich folds it.
-    columns = [(name, "left" if at < 3 else "right") for at, name in enumerate(names)]
     table(columns, rows, width=None if sys.stdout.isatty() else 100)
     for line in notes_of(comparison.as_json()):
         say(f"note: {line}")

@@ -26,8 +26,7 @@ def inspect(run: Run) -> None:
             "" if group.knee is None or plan.joint else f"{group.knee.k}{'*' if group.knee.fallback else ''}"
         )
         rows.append((group.name, str(len(group.kept)), str(group.size), knee, group.reason))
-    names = ("group", "kept", "of", "knee", "why")
-    table([(name, "right" if name in ("kept", "of", "knee") else "left") for name in names], rows)
+    table(("group", ">kept", ">of", ">knee", "why"), rows)
     if plan.joint and plan.knees:
         (knee_of_all,) = plan.knees
         said = f"the knee says {knee_of_all.k} of {plan.units['total']} units"

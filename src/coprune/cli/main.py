@@ -23,8 +23,6 @@ try:  # typer carries click inside since 0.26
 except ImportError:
     from click import ClickException as UsageMistake  # type: ignore[assignment]
 
-SUMMARY = "Complementary pruning for PyTorch: keep the channels that say different things."
-
 COMMANDS = {
     "demo": "Prune the bundled ResNet-20 to half of its MACs on bundled images.",
     "train": "Train a base model and write it as a run folder.",
@@ -79,7 +77,7 @@ class Commands(TyperGroup):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-app = typer.Typer(cls=Commands, help=SUMMARY, **_PLAIN)
+app = typer.Typer(cls=Commands, **_PLAIN)
 
 
 def _print_version(asked: bool) -> None:

@@ -24,9 +24,8 @@ def summarise(run: Path) -> None:
         bold=result.method,
     )
     say()
-    names = ("", "top-1", "MACs", "", "parameters", "", "file")
     table(
-        [(name, "right" if at else "left") for at, name in enumerate(names)],
+        ("", ">top-1", ">MACs", ">", ">parameters", ">", ">file"),
         [
             (
                 stage.name,

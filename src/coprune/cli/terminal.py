@@ -30,13 +30,11 @@ def say(text: str = "", *, bold: str = "", width: int | None = None) -> None:
     _console(width).print(Text.assemble((visible(bold), "bold"), visible(text)), soft_wrap=True)
 
 
-def table(
-    columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str] | None], *, width: int | None = None
-) -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str] | None], *, width: int | None = None) -> None:
     """Print a table.
 
     Args:
-        columns: name and side (``left`` or ``right``) of each.
+        columns: their names; after ``>`` what is below stands at the right.
         rows: a text a column; None: a gap.
         width: of the terminal, where it is to be said.
     """
@@ -44,8 +42,8 @@ def table(
     from rich.text import Text
 
     made = Table(box=None, pad_edge=False)
-    for name, side in columns:
-        made.add_column(name, justify="right" if side == "right" else "left")
+    for name in columns:
+        made.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
     for row in rows:
         if row is None:
             made.add_section()
