@@ -26,7 +26,7 @@ from coprune.pipeline.prune import prune_model
 from coprune.pipeline.settings import PruneSettings, check_settings
 from coprune.pipeline.surviving import Surviving, check_made_of, surviving
 from coprune.plan import Plan
-from coprune.recovery import How, recovered
+from coprune.recovery import RECOVERIES, Pair, find_recovery
 from coprune.store.state_dict import check_finite
 from coprune.tracing.forward import check_takes, part_of
 from coprune.user_code import within
@@ -175,7 +175,7 @@ def recover_model(
     """
     calibration_samples = checked("calibration_samples", calibration_samples, Samples)
     seed = checked("seed", seed, Seed)
-    checked("recovery", recovery, How)
+    checked("recovery", recovery, RecoveryOrNone)
     cut_by = given.plan(plan)
     where = pick_device(checked("device", device, Device))
     for name, network in (("model", model), ("teacher", teacher)):
@@ -191,18 +191,10 @@ def recover_model(
         check_made_of(cut_by, full)
         # Batch norms need not know what was cut.
         left = Surviving({}, ())
-        if recovery != "bn":
+        if RECOVERIES[recovery].compares:
             left = surviving(candidate, full, samples, cut_by.groups if cut_by else None)
-        recovered(
-            candidate,
-            full,
-            samples,
-            how=recovery,
-            kept=left.outputs,
-            decisions=left.decisions,
-            seed=seed,
-            device=where,
-        )
+        pair = Pair(candidate, full, left.outputs, left.decisions, where)
+        find_recovery(recovery).run(pair, samples, seed=seed)
     return restore_format(candidate.cpu().eval())
 
 

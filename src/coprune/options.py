@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_args, get_origin, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -28,11 +28,16 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    help_words: ClassVar[Mapping[str, str]] = {}
+    """What ``{words}`` in the help stand for, where it is made of a registry."""
+
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         """Every field's help is its line under ``Attributes:`` of the class."""
         text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
         for name, help in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", text, flags=re.MULTILINE):
+            for word, meaning in cls.help_words.items():
+                help = help.replace(f"{{{word}}}", meaning)
             cls.model_fields[name].description = " ".join(help.split())
         if sys.flags.optimize > 1:  # without docstrings every field is an option, and has no help
             for info in cls.model_fields.values():

@@ -6,7 +6,7 @@ it. Bars are drawn on standard error, so that tables on standard output can be p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 from rich.console import Console
@@ -52,7 +52,7 @@ def remark(line: str, *, about: str) -> None:
         console.print(f"coprune: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
-def track(items: Iterable[T], *, label: str, total: int, done: int = 0) -> Iterator[T]:
+def track(items: Iterable[T], *, label: str, total: int, done: int = 0) -> Generator[T, None, None]:
     """Yield ``items`` while a bar with an ETA shows how many are done.
 
     Args:

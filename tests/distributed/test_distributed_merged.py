@@ -21,9 +21,9 @@ from coprune.measure import correctness, evaluate
 from coprune.methods.cahp.salience import HeadSalience
 from coprune.methods.cahp.signatures import HeadSignatures
 from coprune.methods.complementary import COMPLEMENTARY, ComplementarySettings
-from coprune.recovery import kept_outputs, least_squares, reconstruct, reestimate_batchnorm
+from coprune.recovery import Pair, kept_outputs, least_squares, reconstruct, reestimate_batchnorm
 from coprune.recovery.channel_least_squares import channel_least_squares
-from coprune.recovery.ridge import Target, solve
+from coprune.recovery.ridge import Line, Target, solve
 from coprune.statistics import Calibration, ClassMoments, ConsumerCovariance, Importance, Profile, collect
 from coprune.surgery import cut
 from coprune.training import DivergedError, Recipe, fit
@@ -69,12 +69,12 @@ def chosen():
     curves = measured_curves(net, choices, SAMPLES)
     decisions = tuple(choice.keep(choice.group.size // 2, why="asked") for choice in choices)
     small = cut(net, decisions)
-    layers = least_squares(small, net, SAMPLES, kept=kept_outputs(net, decisions), rows=2000)
+    layers = least_squares(Pair(small, net, kept_outputs(net, decisions)), SAMPLES, rows=2000)
     # In front of all that was cut nothing is wrong, and float32's rounding decides which weights are better.
     changed = [layer.changed for layer in layers if layer.before > 1e-10]
     alone = cut(net, decisions)
     kept = kept_outputs(net, decisions)
-    channel_least_squares(alone, net, SAMPLES, decisions=decisions, kept=kept, rows=2000)
+    channel_least_squares(Pair(alone, net, kept, decisions), SAMPLES, rows=2000)
     return curves, [d.kept for d in decisions], tiny.state_of(small), changed, tiny.state_of(alone)
 
 
@@ -108,8 +108,7 @@ def solved():
         solution = solve(
             x[own],
             target,
-            weight,
-            torch.zeros(5).double(),
+            Line(weight, torch.zeros(5).double()),
             held_back=len(own_range(16)),
             intercept=True,
             shared=world() > 1,
@@ -144,7 +143,7 @@ def trained():
 def adjusted():
     """All layers together, on samples of which some batches are not for everybody."""
     net = tiny.randomise(Plain(5))
-    did = reconstruct(net, tiny.randomise(Plain(), seed=1), SAMPLES, kept={}, visits=310)
+    did = reconstruct(Pair(net, tiny.randomise(Plain(), seed=1), {}), SAMPLES, visits=310)
     return tiny.state_of(net), did
 
 

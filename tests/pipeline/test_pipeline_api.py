@@ -18,7 +18,7 @@ from coprune.data import LoaderSource
 from coprune.measure import evaluate
 from coprune.pipeline.jobs import Measuring
 from coprune.pipeline.measure import measure_run
-from coprune.recovery.registry import UNCHANGED
+from coprune.recovery.base import UNCHANGED
 from coprune.training import Recipe, fit
 
 

@@ -17,7 +17,7 @@ import tiny
 import tiny_coupled
 import tiny_transformers as zoo
 from coprune.data import in_memory
-from coprune.recovery import kept_outputs, reconstruct
+from coprune.recovery import Pair, kept_outputs, reconstruct
 from coprune.tracing.forward import logits_of, part_of
 from coprune.training import Recipe, fit
 
@@ -163,7 +163,7 @@ def reconstructed() -> list[Any]:
     found: list[Any] = []
     for device in (second_device.NAME, "cpu"):
         model, whole = copy.deepcopy(outcome.model), copy.deepcopy(teacher)
-        did = reconstruct(model, whole, source, kept=kept, visits=200, device=device)
+        did = reconstruct(Pair(model, whole, kept, device=device), source, visits=200)
         found += [did.changed, model.cpu()(next(iter(read))[0]).detach()]
     return found
 

@@ -10,7 +10,7 @@ import tiny
 import tiny_signals
 from coprune.data.dataset import in_memory
 from coprune.groups import find_units
-from coprune.recovery import kept_outputs, least_squares
+from coprune.recovery import Pair, kept_outputs, least_squares
 from coprune.surgery import cut, masked
 
 KINDS = list(tiny_signals.NETWORKS)
@@ -54,7 +54,7 @@ def test_twins_go_without_a_trace(kind):
         wanted = net.eval()(images)
         assert (pruned.eval()(images) - wanted).abs().max() > 1e-2
         source = in_memory([(images, torch.arange(60) % 3)])
-        least_squares(pruned, net, source, kept=kept_outputs(net, decisions))
+        least_squares(Pair(pruned, net, kept_outputs(net, decisions)), source)
         torch.testing.assert_close(pruned(images), wanted, rtol=1e-3, atol=1e-3)
 
 

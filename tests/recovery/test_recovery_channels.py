@@ -23,8 +23,8 @@ from coprune.data import ArraySource
 from coprune.data.dataset import in_memory
 from coprune.errors import UserError
 from coprune.groups import find_units
+from coprune.recovery import Pair, find_recovery, kept_outputs
 from coprune.recovery import channel_least_squares as channels
-from coprune.recovery import kept_outputs, recovered
 from coprune.recovery.channel_least_squares import channel_least_squares, readings
 from coprune.surgery import cut
 from coprune.tracing.forward import logits_of
@@ -34,7 +34,7 @@ from tiny import network, randomise
 def solved(model: nn.Module, decisions, samples=SAMPLES, **options):
     pruned = cut(model, decisions)
     kept = kept_outputs(model, decisions)
-    return pruned, channel_least_squares(pruned, model, samples, decisions=decisions, kept=kept, **options)
+    return pruned, channel_least_squares(Pair(pruned, model, kept, decisions), samples, **options)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -134,7 +134,7 @@ def test_heads_and_neurons_come_nearer(name):
     wanted = logits_of(teacher, inputs)
     before = (logits_of(pruned, inputs) - wanted).square().mean()
     kept = kept_outputs(teacher, decisions)
-    done = channel_least_squares(pruned, teacher, source, decisions=decisions, kept=kept)
+    done = channel_least_squares(Pair(pruned, teacher, kept, decisions), source)
     assert any(layer.changed for layer in done)
     assert (logits_of(pruned, inputs) - wanted).square().mean() < before
 
@@ -145,7 +145,7 @@ def test_batch_norms_are_measured_again_after_it():
     pruned, _ = solved(model, decisions)
     whole = cut(model, decisions)
     kept = kept_outputs(model, decisions)
-    did = recovered(whole, model, SAMPLES, how="channel-least-squares", kept=kept, decisions=decisions)
+    did = find_recovery("channel-least-squares").run(Pair(whole, model, kept, decisions), SAMPLES)
     assert did.changed
     assert len(did.layers) == len(decisions)
     assert torch.equal(whole.layer1[0].conv2.weight, pruned.layer1[0].conv2.weight)
@@ -159,18 +159,14 @@ def test_another_plan_and_another_order_are_one_line():
     pruned = cut(model, decisions)
     other = (decision(group, [0, 1, 2]),)
     with pytest.raises(UserError, match="give the plan that cut it"):
-        channel_least_squares(pruned, model, SAMPLES, decisions=other, kept=kept_outputs(model, other))
+        channel_least_squares(Pair(pruned, model, kept_outputs(model, other), other), SAMPLES)
     reader = find_units(model, X[:1]).groups[1]
     both = (*decisions, decision(reader, [0, 1]))
     twice = cut(model, both)
     turned = {**kept_outputs(model, both), "layer1.0.conv2": torch.tensor([3, 2, 1, 0])}
     with pytest.raises(UserError, match="told what was cut"):
-        recovered(
-            pruned,
-            model,
-            SAMPLES,
-            how="channel-least-squares",
-            kept=kept_outputs(model, decisions),
+        find_recovery("channel-least-squares").run(
+            Pair(pruned, model, kept_outputs(model, decisions)), SAMPLES
         )
     with pytest.raises(UserError, match="another order"):
-        channel_least_squares(twice, model, SAMPLES, decisions=both, kept=turned)
+        channel_least_squares(Pair(twice, model, turned, both), SAMPLES)

@@ -12,7 +12,7 @@ from coprune.data import ArraySource
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup, find_units
 from coprune.plan import GroupDecision
-from coprune.recovery import kept_outputs, least_squares, matched_outputs
+from coprune.recovery import Pair, kept_outputs, least_squares, matched_outputs
 from coprune.surgery import cut
 from tiny import Depthwise, Flattened, Perceptron, network, randomise, source
 
@@ -70,7 +70,7 @@ def without_twin(name: str) -> tuple[nn.Module, ChannelGroup, tuple[GroupDecisio
 @pytest.mark.parametrize("name", NETS)
 def test_a_twin_that_goes_is_made_up_for(name):
     model, _, decisions, pruned, worse = without_twin(name)
-    done = least_squares(pruned, model, SAMPLES, kept=kept_outputs(model, decisions))
+    done = least_squares(Pair(pruned, model, kept_outputs(model, decisions)), SAMPLES)
     better = (outputs(pruned) - outputs(model)).abs().max()
     assert worse > 0
     assert better < 0.02 * worse
@@ -81,7 +81,7 @@ def test_a_twin_that_goes_is_made_up_for(name):
 def test_a_model_that_lost_nothing_stays_as_it_is(name):
     model = made(name)
     twin = copy.deepcopy(model)
-    done = least_squares(twin, model, SAMPLES, kept={})
+    done = least_squares(Pair(twin, model, {}), SAMPLES)
     torch.testing.assert_close(outputs(twin), outputs(model), atol=1e-4, rtol=1e-4)
     assert all(layer.before < 1e-8 for layer in done)
 
@@ -96,7 +96,7 @@ def test_half_a_network_comes_nearer_to_the_whole(name):
     decisions = halved(model)
     pruned = cut(model, decisions)
     before = (outputs(pruned) - outputs(model)).square().mean()
-    done = least_squares(pruned, model, SAMPLES, kept=kept_outputs(model, decisions))
+    done = least_squares(Pair(pruned, model, kept_outputs(model, decisions)), SAMPLES)
     after = (outputs(pruned) - outputs(model)).square().mean()
     assert after < before
     assert bool(torch.isfinite(outputs(pruned)).all())
@@ -111,7 +111,7 @@ def test_no_label_is_read_and_the_same_seed_gives_the_same_weights():
     found = []
     for samples, seed in ((SAMPLES, 0), (shuffled, 0), (SAMPLES, 1)):
         pruned = cut(model, decisions)
-        least_squares(pruned, model, samples, kept=kept, seed=seed, rows=800)
+        least_squares(Pair(pruned, model, kept), samples, seed=seed, rows=800)
         found.append(outputs(pruned))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -123,7 +123,7 @@ def test_a_batch_norm_that_scales_by_nothing_does_no_harm():
         model.layer1[0].bn2.weight[1] = 0.0
     decisions = halved(model)
     pruned = cut(model, decisions)
-    least_squares(pruned, model, SAMPLES, kept=kept_outputs(model, decisions))
+    least_squares(Pair(pruned, model, kept_outputs(model, decisions)), SAMPLES)
     assert bool(torch.isfinite(outputs(pruned)).all())
 
 
@@ -135,10 +135,10 @@ def test_little_memory_takes_fewer_samples_and_still_works(monkeypatch):
     seen = []
     visit = sequential.visit_sites
     monkeypatch.setattr(
-        sequential, "visit_sites", lambda m, s, x, v, **k: (seen.append(len(x[0])), visit(m, s, x, v, **k))[1]
+        sequential, "visit_sites", lambda m, s, x, v, **k: (seen.append(len(x)), visit(m, s, x, v, **k))[1]
     )
     pruned = cut(model, decisions)
-    least_squares(pruned, model, SAMPLES, kept=kept_outputs(model, decisions), memory=1)
+    least_squares(Pair(pruned, model, kept_outputs(model, decisions)), SAMPLES, memory=1)
     assert max(seen) == 16
     assert bool(torch.isfinite(outputs(pruned)).all())
 
@@ -148,9 +148,9 @@ def test_other_networks_and_unknown_cuts_are_refused():
     decisions = halved(model)
     pruned = cut(model, decisions)
     with pytest.raises(UserError, match="not the same network"):
-        least_squares(pruned, made("vgg16_bn"), SAMPLES, kept={})
+        least_squares(Pair(pruned, made("vgg16_bn"), {}), SAMPLES)
     with pytest.raises(UserError, match="not known which"):
-        least_squares(pruned, model, SAMPLES, kept={})
+        least_squares(Pair(pruned, model, {}), SAMPLES)
 
 
 def test_kept_outputs_are_the_filters_that_are_still_there():

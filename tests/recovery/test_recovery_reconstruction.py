@@ -12,8 +12,8 @@ import tiny_heads
 from coprune.data import ArraySource, LoaderSource, TextSource
 from coprune.errors import UserError
 from coprune.groups import find_units
-from coprune.recovery import kept_outputs, least_squares, reconstruct, recovered
-from coprune.recovery import registry as how
+from coprune.recovery import Pair, find_recovery, kept_outputs, least_squares, reconstruct
+from coprune.recovery import reconstruction as how
 from coprune.recovery.reconstruction import RECIPE
 from coprune.surgery import cut
 from coprune.training import Recipe, fit
@@ -75,7 +75,7 @@ def halved(trained):
     groups = find_units(trained, IMAGE).groups
     decisions = tuple(tiny.decision(g, range(0, g.size, 3)) for g in groups)
     model, kept = cut(trained, decisions), kept_outputs(trained, decisions)
-    least_squares(model, trained, squares(160, seed=1), kept=kept)
+    least_squares(Pair(model, trained, kept), squares(160, seed=1))
     return model, kept
 
 
@@ -95,7 +95,7 @@ def test_it_comes_nearer_on_samples_that_nobody_has_seen(trained, halved):
     model, kept = copy.deepcopy(halved[0]), halved[1]
     unseen = squares(400, seed=2)
     before = divergence(model, trained, unseen)
-    did = reconstruct(model, trained, squares(160, seed=1), kept=kept, visits=4000)
+    did = reconstruct(Pair(model, trained, kept), squares(160, seed=1), visits=4000)
     assert did.changed
     assert did.after < did.before
     assert divergence(model, trained, unseen) < 0.8 * before
@@ -108,7 +108,7 @@ def test_labels_are_not_read(trained, halved):
     found = []
     for labels in (None, torch.zeros(160, dtype=torch.int64), torch.arange(160) % 3):
         model = copy.deepcopy(halved[0])
-        reconstruct(model, trained, squares(160, seed=1, labels=labels), kept=halved[1], visits=600)
+        reconstruct(Pair(model, trained, halved[1]), squares(160, seed=1, labels=labels), visits=600)
         found.append(model)
     assert same_weights(found[0], found[1])
     assert same_weights(found[0], found[2])
@@ -116,14 +116,14 @@ def test_labels_are_not_read(trained, halved):
 
 def test_the_unpruned_network_is_left_as_it_was(trained, halved):
     teacher = copy.deepcopy(trained)
-    reconstruct(copy.deepcopy(halved[0]), teacher, squares(160, seed=1), kept=halved[1], visits=600)
+    reconstruct(Pair(copy.deepcopy(halved[0]), teacher, halved[1]), squares(160, seed=1), visits=600)
     assert same_weights(teacher, trained)
 
 
 def test_what_does_not_help_is_taken_back(trained):
     # The unpruned network says already what it should.
     model = copy.deepcopy(trained)
-    did = reconstruct(model, trained, squares(80, seed=1), kept={}, visits=300)
+    did = reconstruct(Pair(model, trained, {}), squares(80, seed=1), visits=300)
     assert not did.changed
     assert did.before == 0.0
     assert same_weights(model, trained)
@@ -136,7 +136,7 @@ def test_a_descent_that_comes_to_nan_is_taken_back(trained, halved, monkeypatch)
     model = copy.deepcopy(halved[0])
     for parameter in model.stem.parameters():
         parameter.requires_grad_(False)
-    did = reconstruct(model, trained, squares(160, seed=1), kept=halved[1], visits=600)
+    did = reconstruct(Pair(model, trained, halved[1]), squares(160, seed=1), visits=600)
     assert (did.changed, did.after) == (False, None)
     assert same_weights(model, halved[0])
     assert not any(m.training for m in model.modules())
@@ -149,7 +149,7 @@ def test_frozen_weights_move_and_are_frozen_again(trained, halved):
     model = copy.deepcopy(halved[0])
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    did = reconstruct(model, trained, squares(160, seed=1), kept=halved[1], visits=2000)
+    did = reconstruct(Pair(model, trained, halved[1]), squares(160, seed=1), visits=2000)
     assert did.changed
     assert not same_weights(model, halved[0])
     assert not any(p.requires_grad for p in model.parameters())
@@ -160,7 +160,7 @@ def test_frozen_weights_move_and_are_frozen_again(trained, halved):
 def test_with_hardly_any_samples_it_does_no_harm(trained, halved, samples):
     model = copy.deepcopy(halved[0])
     before = divergence(model, trained, squares(400, seed=2))
-    did = reconstruct(model, trained, squares(samples, seed=3), kept=halved[1], visits=40)
+    did = reconstruct(Pair(model, trained, halved[1]), squares(samples, seed=3), visits=40)
     if not did.changed:
         assert same_weights(model, halved[0])
     assert divergence(model, trained, squares(400, seed=2)) < 3 * before
@@ -172,7 +172,7 @@ def test_a_users_own_loader(trained, halved):
     found = []
     for given in (source, LoaderSource(batches, 96)):
         model = copy.deepcopy(halved[0])
-        reconstruct(model, trained, given, kept=halved[1], visits=400)
+        reconstruct(Pair(model, trained, halved[1]), given, visits=400)
         found.append(model)
     assert same_weights(*found)
 
@@ -182,7 +182,7 @@ def test_answers_known_beforehand_are_those_of_every_pass(trained, halved, monke
     for memory in (3 << 30, 1000):
         monkeypatch.setattr("coprune.recovery.reconstruction.MEMORY", memory)
         model = copy.deepcopy(halved[0])
-        reconstruct(model, trained, squares(160, seed=1), kept=halved[1], visits=600)
+        reconstruct(Pair(model, trained, halved[1]), squares(160, seed=1), visits=600)
         found.append(model)
     pairs = zip(*(m.state_dict().values() for m in found), strict=True)
     assert all(torch.allclose(a.double(), b.double(), atol=1e-3) for a, b in pairs)
@@ -225,9 +225,9 @@ def test_without_batch_norms_it_comes_nearer_too():
     fit(teacher, squares(480), Recipe(epochs=6, batch_size=32, optimizer="adamw", lr=3e-3), seed=0)
     decisions = tuple(tiny.decision(g, range(0, g.size, 4)) for g in find_units(teacher, IMAGE).groups)
     model, kept = cut(teacher, decisions), kept_outputs(teacher, decisions)
-    least_squares(model, teacher, squares(160, seed=1), kept=kept)
+    least_squares(Pair(model, teacher, kept), squares(160, seed=1))
     before = divergence(model, teacher, squares(400, seed=2))
-    did = reconstruct(model, teacher, squares(800, seed=1), kept=kept, visits=8000)
+    did = reconstruct(Pair(model, teacher, kept), squares(800, seed=1), visits=8000)
     assert did.changed
     assert divergence(model, teacher, squares(400, seed=2)) < before
 
@@ -241,9 +241,9 @@ def test_texts_of_any_length():
     groups = [g for g in find_units(teacher, example).groups if g.kind in ("heads", "neurons")]
     decisions = tuple(tiny.decision(g, range(0, g.size, 2)) for g in groups)
     model, kept = cut(teacher, decisions), kept_outputs(teacher, decisions)
-    least_squares(model, teacher, source, kept=kept)
+    least_squares(Pair(model, teacher, kept), source)
     solved = copy.deepcopy(model)
-    did = reconstruct(model, teacher, source, kept=kept, visits=800)
+    did = reconstruct(Pair(model, teacher, kept), source, visits=800)
     assert (did.samples, did.passes) == (79, 10)
     assert did.changed == (did.after < did.before)
     assert same_weights(model, solved) != did.changed
@@ -252,7 +252,7 @@ def test_texts_of_any_length():
 def test_by_name(trained, halved):
     source = squares(160, seed=1)
     model = copy.deepcopy(halved[0])
-    did = recovered(model, trained, source, how="reconstruction", kept=halved[1])
+    did = find_recovery("reconstruction").run(Pair(model, trained, halved[1]), source)
     assert did.ran
     assert did.changed
     assert did.layers
@@ -260,31 +260,33 @@ def test_by_name(trained, halved):
     assert did.together.changed
     assert did.notes == ()
     # The unpruned network says already what it should.
-    same = recovered(copy.deepcopy(trained), trained, source, how="reconstruction", kept={})
+    same = find_recovery("reconstruction").run(Pair(copy.deepcopy(trained), trained, {}), source)
     assert ["stayed" in note for note in same.notes] == [True]
     with pytest.raises(
         UserError, match="known are least-squares, reconstruction, channel-least-squares, bn, none"
     ):
-        recovered(model, trained, source, how="magic", kept=halved[1])
+        find_recovery("magic").run(Pair(model, trained, halved[1]), source)
 
 
 def test_who_judges_was_not_solved_on_either(trained, halved, monkeypatch):
     seen = {}
     least, together = how.least_squares, how.reconstruct
 
-    def solved(model, teacher, source, **rest):
+    def solved(pair, source, **rest):
         seen.setdefault("solved", []).append({tuple(x.flatten().tolist()) for x in source.images})
-        return least(model, teacher, source, **rest)
+        return least(pair, source, **rest)
 
-    def moved(model, teacher, source, *, judging, **rest):
+    def moved(pair, source, *, judging, **rest):
         seen["learned"], seen["judging"] = (
             {tuple(x.flatten().tolist()) for x in part.images} for part in (source, judging)
         )
-        return together(model, teacher, source, judging=judging, **rest)
+        return together(pair, source, judging=judging, **rest)
 
     monkeypatch.setattr(how, "least_squares", solved)
     monkeypatch.setattr(how, "reconstruct", moved)
-    recovered(copy.deepcopy(halved[0]), trained, squares(160, seed=1), how="reconstruction", kept=halved[1])
+    find_recovery("reconstruction").run(
+        Pair(copy.deepcopy(halved[0]), trained, halved[1]), squares(160, seed=1)
+    )
     assert seen["solved"] == [seen["learned"]]
     assert (len(seen["learned"]), len(seen["judging"])) == (140, 20)
     assert not seen["learned"] & seen["judging"]
@@ -296,7 +298,7 @@ def test_taken_back_it_is_what_least_squares_gives(trained, halved, monkeypatch)
     found = []
     for by in ("least-squares", "reconstruction"):
         model = copy.deepcopy(halved[0])
-        recovered(model, trained, squares(160, seed=1), how=by, kept=halved[1])
+        find_recovery(by).run(Pair(model, trained, halved[1]), squares(160, seed=1))
         found.append(model)
     assert same_weights(*found)
 

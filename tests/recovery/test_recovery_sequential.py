@@ -10,7 +10,7 @@ import tiny
 from coprune.data import ArraySource, LoaderSource
 from coprune.errors import UserError
 from coprune.groups import find_units
-from coprune.recovery import kept_outputs, least_squares
+from coprune.recovery import Pair, kept_outputs, least_squares
 from coprune.recovery.ridge import EXACT
 from coprune.surgery import cut
 from coprune.training.distill import matched_blocks
@@ -134,7 +134,7 @@ def test_what_was_said_twice_is_recovered_when_one_of_the_twins_goes(which):
     pruned, kept = cut_units(teacher, group, [3])
     source, unseen = noise(), noise(seed=1)
     before = gap(outputs(teacher, unseen), outputs(pruned, unseen))
-    done = least_squares(pruned, teacher, source, kept=kept)
+    done = least_squares(Pair(pruned, teacher, kept), source)
     assert gap(outputs(teacher, unseen), outputs(pruned, unseen)) < min(1e-3, 0.03 * before)
     consumer = group.of_role("consumer")[0].layer
     changed = {layer.layer: layer for layer in done}[consumer]
@@ -155,7 +155,7 @@ def test_without_a_twin_much_of_what_was_lost_comes_back(which):
         return float((outputs(teacher, unseen) - outputs(pruned, unseen)).square().mean())
 
     before = error()
-    done = least_squares(pruned, teacher, source, kept=kept)
+    done = least_squares(Pair(pruned, teacher, kept), source)
     assert error() < before
     for layer in done:
         assert layer.changed == (layer.after < layer.before and layer.before > EXACT)
@@ -166,7 +166,7 @@ def test_a_copy_that_lost_nothing_stays_as_it_is(traced, name):
     teacher = traced[name][0]
     model = copy.deepcopy(teacher)
     source = noise(24)
-    done = least_squares(model, teacher, source, kept={})
+    done = least_squares(Pair(model, teacher, {}), source)
     wanted = outputs(teacher, source)
     assert gap(wanted, outputs(model, source)) < 1e-5
     assert all(layer.before < 1e-9 and layer.after < 1e-9 for layer in done if layer.changed)
@@ -182,7 +182,7 @@ def test_the_unpruned_model_and_the_samples_are_left_as_they_were(traced, name):
     decisions = tiny.random_decisions(units.groups, 2)
     pruned, source = cut(teacher, decisions), noise(24)
     images = source.images.clone()
-    least_squares(pruned, teacher, source, kept=kept_outputs(teacher, decisions))
+    least_squares(Pair(pruned, teacher, kept_outputs(teacher, decisions)), source)
     assert tiny.same_state(tiny.state_of(net), tiny.state_of(teacher))
     assert torch.equal(source.images, images)
     for model in (pruned, teacher):
@@ -203,10 +203,10 @@ def test_same_seed_same_weights_and_no_label_is_read(traced):
     again, other, unlabelled = (copy.deepcopy(once) for _ in range(3))
     source = noise(24)
     shuffled = ArraySource(source.images, source.labels.flip(0) + 100)
-    found = least_squares(once, teacher, source, kept=kept, rows=200)
-    assert found == least_squares(again, teacher, source, kept=kept, rows=200)
-    least_squares(unlabelled, teacher, shuffled, kept=kept, rows=200)
-    least_squares(other, teacher, source, kept=kept, rows=200, seed=1)
+    found = least_squares(Pair(once, teacher, kept), source, rows=200)
+    assert found == least_squares(Pair(again, teacher, kept), source, rows=200)
+    least_squares(Pair(unlabelled, teacher, kept), shuffled, rows=200)
+    least_squares(Pair(other, teacher, kept), source, rows=200, seed=1)
     assert tiny.same_state(tiny.state_of(once), tiny.state_of(again))
     assert tiny.same_state(tiny.state_of(once), tiny.state_of(unlabelled))
     assert not tiny.same_state(tiny.state_of(once), tiny.state_of(other))
@@ -216,9 +216,9 @@ def test_the_users_own_batches_give_what_the_arrays_give(traced):
     teacher = traced["flattened"][0]
     once, kept = halved(teacher)
     again, source = copy.deepcopy(once), noise(30)
-    least_squares(once, teacher, source, kept=kept)
+    least_squares(Pair(once, teacher, kept), source)
     batches = [(source.images[i : i + 7], source.labels[i : i + 7]) for i in range(0, 30, 7)]
-    least_squares(again, teacher, LoaderSource(batches, 30), kept=kept)
+    least_squares(Pair(again, teacher, kept), LoaderSource(batches, 30))
     assert tiny.same_state(tiny.state_of(once), tiny.state_of(again))
 
 
@@ -226,7 +226,7 @@ def test_the_users_own_batches_give_what_the_arrays_give(traced):
 def test_a_few_samples_are_no_error(samples):
     teacher = tiny.randomise(chain())
     pruned, kept = halved(teacher)
-    least_squares(pruned, teacher, noise(samples), kept=kept)
+    least_squares(Pair(pruned, teacher, kept), noise(samples))
     assert all(torch.isfinite(p).all() for p in pruned.parameters())
 
 
@@ -242,7 +242,7 @@ def test_little_memory_takes_fewer_samples_evenly_and_more_places_of_each(monkey
         return float((outputs(teacher, unseen) - outputs(pruned, unseen)).square().mean())
 
     before = error()
-    least_squares(pruned, teacher, source, kept=kept, rows=800, memory=1)
+    least_squares(Pair(pruned, teacher, kept), source, rows=800, memory=1)
     walked = next(x for x in seen if len(x) == 16)
     assert torch.equal(walked, source.images[::25])
     assert error() < before
@@ -261,7 +261,7 @@ def test_rows_are_as_many_as_asked_for(monkeypatch):
     monkeypatch.setattr(sequential, "solve", counted)
     teacher = tiny.randomise(chain())
     pruned, kept = halved(teacher)
-    least_squares(pruned, teacher, noise(40), kept=kept, rows=400)
+    least_squares(Pair(pruned, teacher, kept), noise(40), rows=400)
     assert [rows[i] for i in range(3)] == [(400, 50)] * 3  # 10 places of 40 samples, those of 5 held back
     assert rows[3] == (40, 5)  # the head has one place a sample
 
@@ -276,7 +276,7 @@ def test_a_batch_norm_that_scales_by_zero_gives_no_nan(zeros, bias):
         teacher.bn1.weight[1] = 0.0
     pruned, kept = halved(teacher)
     still = pruned.conv2.weight.clone()
-    done = least_squares(pruned, teacher, noise(), kept=kept)
+    done = least_squares(Pair(pruned, teacher, kept), noise())
     assert all(torch.isfinite(t).all() for t in tiny.state_of(pruned).values())
     assert all(layer.after >= 0 for layer in done)
     dead = slice(None) if zeros == "all" else 2
@@ -299,7 +299,7 @@ def test_other_norms(norm):
     with torch.no_grad():
         pruned[0].weight.mul_(0.8)
         before = gap(outputs(teacher, source), outputs(pruned, source))
-    least_squares(pruned, teacher, source, kept={})
+    least_squares(Pair(pruned, teacher, {}), source)
     assert gap(outputs(teacher, source), outputs(pruned, source)) < 0.1 * before
 
 
@@ -310,7 +310,7 @@ def test_what_is_added_is_folded_into_the_running_mean_where_there_is_no_bias():
     with torch.no_grad():
         pruned.bn2.running_mean += 0.7
     before = pruned.bn2.running_mean.clone()
-    least_squares(pruned, teacher, noise(), kept={})
+    least_squares(Pair(pruned, teacher, {}), noise())
     assert not torch.equal(pruned.bn2.running_mean, before)
     torch.testing.assert_close(pruned.bn2.running_mean, teacher.bn2.running_mean, rtol=0, atol=1e-3)
     assert pruned.conv2.bias is None
@@ -333,7 +333,7 @@ def test_the_layer_before_a_sum_makes_up_for_the_skip_path():
     with torch.no_grad():
         pruned.scale += 0.5
         centre = teacher.conv.weight[0, 0, 1, 1] - 0.5
-    done = least_squares(pruned, teacher, source, kept={})
+    done = least_squares(Pair(pruned, teacher, {}), source)
     assert [layer.changed for layer in done][:1] == [True]
     assert float(pruned.conv.weight[0, 0, 1, 1].detach()) == pytest.approx(float(centre), abs=1e-3)
     assert gap(outputs(teacher, source), outputs(pruned, source)) < 1e-3
@@ -354,7 +354,7 @@ def test_a_model_whose_first_layer_works_in_place():
     duplicate(teacher, group, 3, of=1)
     pruned, kept = cut_units(teacher, group, [3])
     source = noise()
-    done = least_squares(pruned, teacher, LoaderSource([(source.images, source.labels)], 60), kept=kept)
+    done = least_squares(Pair(pruned, teacher, kept), LoaderSource([(source.images, source.labels)], 60))
     assert done[0].before < 1e-9  # nothing is wrong before the cut
     assert torch.equal(source.images, noise().images)
     wanted, found = (m.eval()(noise(seed=1).images).detach() for m in (teacher, pruned))
@@ -367,14 +367,14 @@ def test_a_depthwise_layer_that_is_left_with_one_channel():
     group = of_group(teacher, "expand")
     pruned, kept = cut_units(teacher, group, range(1, 8))
     assert pruned.spatial.groups == 1
-    done = least_squares(pruned, teacher, noise(), kept=kept)
+    done = least_squares(Pair(pruned, teacher, kept), noise())
     assert [r.layer for r in done] == ["stem", "expand", "project", "mix", "fc"]
     assert tuple(matched_blocks(pruned, teacher, kept)) == ("project",)
 
 
 def test_different_networks_are_refused(traced):
     with pytest.raises(UserError, match="not the same network"):
-        least_squares(tiny.network("vgg16_bn", width=3), traced["resnet20"][0], noise(8), kept={})
+        least_squares(Pair(tiny.network("vgg16_bn", width=3), traced["resnet20"][0], {}), noise(8))
 
 
 def test_missing_or_wrong_kept_channels_are_refused_and_named(traced):
@@ -383,9 +383,9 @@ def test_missing_or_wrong_kept_channels_are_refused_and_named(traced):
     before = tiny.state_of(pruned)
     lacking = {name: index for name, index in kept.items() if name != "fc1"}
     with pytest.raises(UserError, match="layer 'fc1' has 5 of 10 channels"):
-        least_squares(pruned, teacher, noise(8), kept=lacking)
+        least_squares(Pair(pruned, teacher, lacking), noise(8))
     with pytest.raises(UserError, match="layer 'conv2' has 3 of 6 channels"):
-        least_squares(pruned, teacher, noise(8), kept={**kept, "conv2": torch.arange(4)})
+        least_squares(Pair(pruned, teacher, {**kept, "conv2": torch.arange(4)}), noise(8))
     assert tiny.same_state(before, tiny.state_of(pruned))
 
 
@@ -400,6 +400,6 @@ def test_progress_ends_with_an_error_too(monkeypatch):
     teacher = tiny.randomise(chain())
     pruned, kept = halved(teacher)
     with pytest.raises(RuntimeError, match="in the middle"):
-        least_squares(pruned, teacher, noise(8), kept=kept)
+        least_squares(Pair(pruned, teacher, kept), noise(8))
     assert progress._active is None
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in pruned.modules())

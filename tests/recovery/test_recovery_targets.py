@@ -9,9 +9,9 @@ import torch
 import tiny
 from coprune.data import in_memory
 from coprune.groups import find_units
-from coprune.recovery import kept_outputs, least_squares, targets
+from coprune.recovery import Pair, kept_outputs, layer_walk, least_squares
 from coprune.recovery import sequential_least_squares as sequential
-from coprune.recovery.targets import Targets
+from coprune.recovery.layer_walk import Targets
 from coprune.surgery import cut
 
 
@@ -29,19 +29,19 @@ def test_targets_that_do_not_fit_at_once_are_the_same(monkeypatch, name):
         decisions = [tiny.decision(g, range(0, g.size, 2)) for g in find_units(teacher, example).groups]
         source = tiny.source(40)
     pruned, kept = cut(teacher, decisions), kept_outputs(teacher, decisions)
-    real, found = targets._values, []
+    real, found = layer_walk.rows_of, []
     asked: list[int] = []
 
-    def counted(net, walk, *given):
-        asked.append(len(walk))
-        return real(net, walk, *given)
+    def counted(net, sites, *given, **options):
+        asked.append(len(sites))
+        return real(net, sites, *given, **options)
 
-    monkeypatch.setattr(targets, "_values", counted)
+    monkeypatch.setattr(layer_walk, "rows_of", counted)
     for memory in (1 << 30, 10_000, 1):
         monkeypatch.setattr(sequential, "Targets", partial(Tight, tight=memory))
         model = copy.deepcopy(pruned)
         asked.clear()
-        least_squares(model, teacher, source, kept=kept, rows=200)
+        least_squares(Pair(model, teacher, kept), source, rows=200)
         found.append((tiny.state_of(model), list(asked)))
     (whole, once), (some, often), (one, always) = found
     assert len(once) == 1

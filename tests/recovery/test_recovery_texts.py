@@ -1,17 +1,15 @@
 """The walk over texts: padding costs nothing and changes nothing."""
 
 import copy
-import itertools
 
 import pytest
 import torch
 
 import texts
 from coprune.data.text import TextSource
-from coprune.recovery import least_squares
+from coprune.recovery import Pair, layer_walk, least_squares, sampling
 from coprune.recovery import sequential_least_squares as sequential
-from coprune.recovery.sampling import parts_of
-from coprune.tracing.forward import lengths_of, part_of, samples_in, trimmed
+from coprune.tracing.forward import lengths_of, part_of, trimmed
 
 
 def tokens(samples=40, width=14):
@@ -43,19 +41,18 @@ def test_texts_that_pass_by_length_say_what_padded_ones_say(tmp_path, monkeypatc
     with torch.no_grad():
         for parameter in start.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-    monkeypatch.setattr(sequential, "BATCH", 7)
+    monkeypatch.setattr(layer_walk, "BATCH", 7)
     found = []
-
-    def whole(inputs, *, judging):
-        samples = samples_in(inputs)
-        return torch.arange(samples), [slice(0, samples)]
-
-    # The second time as it is done without a mask: padded, all at once, in the order they are stored in.
-    for cut, parts in ((trimmed, parts_of), (lambda inputs: inputs, whole)):
+    # The second time as it is done without a mask: padded, in the order they are stored in.
+    for cut, order in (
+        (trimmed, sampling._by_length),
+        (lambda inputs: inputs, lambda _, index, judging: index),
+    ):
         monkeypatch.setattr(sequential, "trimmed", cut)
-        monkeypatch.setattr(sequential, "parts_of", parts)
+        monkeypatch.setattr(layer_walk, "trimmed", cut)
+        monkeypatch.setattr(sampling, "_by_length", order)
         model = copy.deepcopy(start)
-        found.append((least_squares(model, teacher, tokens(), kept={}), model.state_dict()))
+        found.append((least_squares(Pair(model, teacher, {}), tokens()), model.state_dict()))
     (short, weights), (padded, others) = found
     assert any(layer.changed for layer in short)
     for a, b in zip(short, padded, strict=True):
@@ -65,17 +62,12 @@ def test_texts_that_pass_by_length_say_what_padded_ones_say(tmp_path, monkeypatc
         torch.testing.assert_close(value, others[name], rtol=1e-6, atol=1e-8)
 
 
-def test_parts_have_texts_of_about_one_length_and_judges_stay_last():
+def test_batches_have_texts_of_about_one_length_and_judges_stay_last():
     inputs = next(iter(tokens(samples=40).take(torch.randperm(40)).batches(40)))[0]
     inputs = part_of(inputs, torch.randperm(40))
-    lengths = lengths_of(inputs)
-    order, parts = parts_of(inputs, judging=5)
-    assert sorted(order[:35].tolist()) == list(range(35))
-    assert sorted(order[35:].tolist()) == list(range(35, 40))
-    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(40))
-    assert parts[-1] == slice(35, 40)
-    solving = [lengths[order[part]] for part in parts[:-1]]
-    assert all(a.max() <= b.min() for a, b in itertools.pairwise(solving))
-    assert len({part.stop - part.start for part in parts[:-2]}) == 1
-    order, parts = parts_of(torch.zeros(8, 1, 2, 2), judging=2)
-    assert (order.tolist(), parts) == (list(range(8)), [slice(0, 8)])
+    lengths, some = lengths_of(inputs), torch.randperm(40)[:30]
+    order = sampling._by_length(inputs, some, judging=5)
+    for part in (slice(0, 25), slice(25, 30)):
+        assert sorted(order[part].tolist()) == sorted(some[part].tolist())
+        assert lengths[order[part]].tolist() == sorted(lengths[some[part]].tolist())
+    assert torch.equal(sampling._by_length(torch.zeros(40, 1, 2, 2), some, judging=2), some)

@@ -7,7 +7,7 @@ import torch
 
 import tiny_transformers as zoo
 from coprune.data.dataset import in_memory
-from coprune.recovery import least_squares
+from coprune.recovery import Pair, least_squares
 from coprune.tracing.forward import logits_of, part_of
 from coprune.tracing.layer_graph import find_sites
 
@@ -37,7 +37,7 @@ def test_noise_in_the_weights_is_taken_out_again(name):
         weight.add_(0.5 * weight.std() * torch.randn(weight.shape, generator=generator))
     wanted = logits_of(teacher, inputs)
     before = (logits_of(model, inputs) - wanted).square().mean()
-    least_squares(model, teacher, source, kept={})
+    least_squares(Pair(model, teacher, {}), source)
     after = (logits_of(model, inputs) - wanted).square().mean()
     assert len(sites) >= 7
     # Layers that run several times are solved in sweeps, which come nearer each time.
@@ -77,6 +77,6 @@ def test_layers_that_run_several_times_are_solved_on_all_of_their_runs():
     wrong.weight.add_(0.3 * torch.randn(wrong.weight.shape, generator=torch.Generator().manual_seed(0)))
     wanted = logits_of(teacher, inputs)
     before = (logits_of(model, inputs) - wanted).square().mean()
-    layers = least_squares(model, teacher, source, kept={})
+    layers = least_squares(Pair(model, teacher, {}), source)
     assert len(layers) == len({done.layer for done in layers}) == len(found)
     assert (logits_of(model, inputs) - wanted).square().mean() < 0.02 * before

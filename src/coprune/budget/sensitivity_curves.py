@@ -29,6 +29,7 @@ from coprune.distributed.world import own
 from coprune.groups import ChannelGroup, columns_of
 from coprune.layers import filters, is_linear
 from coprune.progress import track
+from coprune.recovery.ridge import RIDGE, growing_factor
 from coprune.statistics import Consumer
 from coprune.tracing.forward import moved
 from coprune.tracing.replay import Replay
@@ -161,7 +162,9 @@ def through(loss: Tensor, points: dict[int, float]) -> Tensor:
 
 
 @contextmanager
-def pruned_alone(model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, units: int) -> Iterator[None]:
+def pruned_alone(
+    model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, units: int, *, ridge: float = RIDGE
+) -> Iterator[None]:
     """Within the context the consumers read the kept units only, and are solved again on them.
 
     W'_K = W C_·K (C_KK + λI)⁻¹, and what the removed units said on average is added to the output.
@@ -197,13 +200,13 @@ def _adding(shift: Tensor, *, linear: bool) -> Callable[..., Tensor]:
     return add
 
 
-def resolved(consumer: Consumer, kept: Tensor, units: int, *, ridge: float = 1e-3) -> tuple[Tensor, Tensor]:
+def resolved(consumer: Consumer, kept: Tensor, units: int, *, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
     """Weights of a consumer on the kept units, others 0, ``[O, D]``, and what to add, ``[O]``."""
     each = consumer.weight.shape[1] // units
     columns = columns_of(kept, each)
-    system = consumer.covariance[columns][:, columns].clone()
-    system.diagonal().add_(ridge * consumer.covariance.diagonal().mean().clamp_min(1e-30))
+    factor = growing_factor(
+        consumer.covariance[columns][:, columns], ridge=ridge, scale=consumer.covariance.diagonal().mean()
+    )
     solved = torch.zeros_like(consumer.weight)
-    right = consumer.covariance[columns] @ consumer.weight.T
-    solved[:, columns] = torch.linalg.solve(system, right).T
+    solved[:, columns] = torch.cholesky_solve(consumer.covariance[columns] @ consumer.weight.T, factor).T
     return solved, (consumer.weight - solved) @ consumer.mean

@@ -14,7 +14,7 @@ from coprune.methods.registry import MethodOptions, find_method, method_settings
 from coprune.options import Named, Nested, Options, checked, valid
 from coprune.pipeline.jobs import CalibratedJob
 from coprune.pipeline.settings import FINETUNE, Machine, Units, finetune_recipe, kinds_asked
-from coprune.recovery.names import RECOVERIES, How
+from coprune.recovery.registry import RECOVERIES, RECOVERY_WORDS, RecoveryOrNone
 from coprune.training.defaults import suited
 from coprune.training.recipe import Recipe
 
@@ -75,7 +75,7 @@ class CompareJob(CalibratedJob, Units, Machine, title="Comparison"):
     Attributes:
         methods: methods, separated by commas.
         seeds: how many seeds.
-        recoveries: ``least-squares``, reconstruction, channel-least-squares, bn, none, separated by commas.
+        recoveries: {recoveries}; separated by commas.
         allocation: share out a budget: ``auto`` (each method's own way) or ``uniform`` for all.
         finetune_rates: highest learning rate; of several, each method takes its best on calibration data.
     """
@@ -86,7 +86,8 @@ class CompareJob(CalibratedJob, Units, Machine, title="Comparison"):
     options: Annotated[Mapping[str, Any], MethodOptions()] = {}
     seed: Seed = 0
     seeds: Annotated[int, Bounds(1, 1000)] = 3
-    recoveries: Annotated[tuple[How, ...], Named("recovery")] = ("least-squares",)
+    help_words = RECOVERY_WORDS
+    recoveries: Annotated[tuple[RecoveryOrNone, ...], Named("recovery")] = ("least-squares",)
     allocation: Literal["auto", "uniform"] = "auto"
     finetune: Annotated[Recipe, _FINETUNE] = Recipe(epochs=0)
     finetune_rates: Annotated[tuple[Positive, ...], Named("finetune_lr")] = ()

@@ -31,7 +31,7 @@ from coprune.models.canonicalize import restore_format
 from coprune.pipeline.checks import check_first_samples
 from coprune.pipeline.removable import Scope, removable
 from coprune.plan import GroupDecision
-from coprune.recovery import Recovered, kept_outputs, recovered
+from coprune.recovery import Pair, Recovered, find_recovery, kept_outputs
 from coprune.result import Latency, Stage, StageName
 from coprune.statistics import Calibration, Profile, Statistic, collect
 from coprune.store.profile import check_profile
@@ -189,16 +189,9 @@ class Context:
             how: one of :data:`coprune.recovery.RECOVERIES`.
             kept: layer → output channels that it still has, where decisions do not say it.
         """
-        did = recovered(
-            pruned,
-            self.model,
-            self.learning,
-            how=how,
-            kept=kept_outputs(self.model, decisions) if kept is None else kept,
-            decisions=decisions,
-            seed=self.seed,
-            device=self.device,
-        )
+        kept = kept_outputs(self.model, decisions) if kept is None else kept
+        pair = Pair(pruned, self.model, kept, decisions, self.device)
+        did = find_recovery(how).run(pair, self.learning, seed=self.seed)
         self.model.cpu()
         return did
 

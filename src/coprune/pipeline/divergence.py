@@ -20,7 +20,7 @@ from coprune.budget.validation import Measured
 from coprune.data import MemorySource, split_source
 from coprune.pipeline.context import Context
 from coprune.plan import GroupDecision
-from coprune.recovery import kept_outputs, least_squares
+from coprune.recovery import Pair, least_squares
 from coprune.tracing.forward import logits_of, moved
 
 _LEARNING, _JUDGING = 128, 256
@@ -57,15 +57,8 @@ class Divergence:
         """
         context, (learning, judging) = self.context, self._parts
         pruned = context.cut(decisions)
-        least_squares(
-            pruned,
-            context.model,
-            learning,
-            kept=kept_outputs(context.model, decisions),
-            seed=context.seed,
-            rows=_ROWS,
-            device=context.device,
-        )
+        pair = Pair.of(pruned, context.model, decisions, device=context.device)
+        least_squares(pair, learning, seed=context.seed, rows=_ROWS)
         found = self._log_shares(pruned, judging)
         context.model.cpu()
         return float(F.kl_div(found, self._wanted, log_target=True, reduction="batchmean"))

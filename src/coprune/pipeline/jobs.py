@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from coprune.bounds import Calibration, Channels, Classes, Length
 from coprune.options import DATA, MODEL, PATH, Nested, Options, Reads, valid
 from coprune.pipeline.inputs import check_there
 from coprune.pipeline.run_folder import check_out
 from coprune.pipeline.settings import Machine, PruneSettings, Seeded, Timing, Trust, check_settings
+from coprune.recovery.registry import RECOVERY_WORDS, RecoveryName
 from coprune.training.defaults import BaseRecipe
 from coprune.training.recipe import Recipe
 
@@ -115,12 +116,14 @@ class RecoverJob(CalibratedJob, Timing, Seeded, Machine):
         model: the pruned model: a run folder or python:module:factory.
         teacher: the unpruned model, under any name that --model takes.
         plan: the plan that cut it; else that of its folder, else found by the channels' behaviour.
-        recovery: ``least-squares``, ``reconstruction``, ``channel-least-squares`` or ``bn``.
+        recovery: {recoveries}.
     """
+
+    help_words = RECOVERY_WORDS
 
     teacher: Annotated[str, MODEL]
     plan: Annotated[str | None, Reads("path", "plan")] = None
-    recovery: Literal["least-squares", "reconstruction", "channel-least-squares", "bn"] = "least-squares"
+    recovery: RecoveryName = "least-squares"
 
     @property
     def of_teacher(self) -> CalibratedJob:

@@ -27,7 +27,7 @@ from coprune.pipeline.run import Begun, run
 from coprune.pipeline.run_folder import RunFolder
 from coprune.pipeline.surviving import Surviving, check_made_of, cut_elsewhere, surviving
 from coprune.plan import ELSEWHERE, Plan
-from coprune.recovery import LayerRecovery
+from coprune.recovery import RECOVERIES, LayerRecovery
 from coprune.result import HANDED_BACK, Code
 from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
@@ -87,7 +87,7 @@ def _opened(job: RecoverJob) -> tuple[Context, nn.Module, Kept, Plan]:
         left = surviving(model, teacher, data.calibration, given.groups if given else None)
     except UserError:
         # Batch norms need not know what was cut.
-        if given is not None or job.recovery != "bn":
+        if given is not None or RECOVERIES[job.recovery].compares:
             raise
     plan = _plan(context, job, given, left)
     check_batches(teacher, context.example, job.latency_batches, name="latency_batches", device=device)

@@ -14,7 +14,7 @@ from coprune.errors import UserError, refused, setting
 from coprune.methods.base import Method
 from coprune.methods.registry import MethodOptions, find_method, method_settings
 from coprune.options import PATH, Nested, Options
-from coprune.recovery.names import How
+from coprune.recovery.registry import RECOVERY_WORDS, RecoveryOrAuto
 from coprune.training.defaults import asked, finetuning, suited
 from coprune.training.recipe import Recipe
 
@@ -183,11 +183,11 @@ class PruneSettings(Units, Timing, Seeded, Machine, title="Pruning"):
         allocation: share out a budget: ``uniform``, ``measured`` (sensitivity), ``knee``; ``auto``: the
             method's.
         schedule: ``oneshot``; or ``layerwise``: select, cut and train layer after layer.
-        recovery: without labels: least-squares, reconstruction (then all layers together: better, slower),
-            channel-least-squares (each layer by itself), bn (re-estimate batch norm), none; auto: the
-            method's, or bn after layerwise training.
+        recovery: without labels: {recoveries}; auto: the method's, or bn after layerwise training.
         profile: statistics of an earlier run to reuse: RUN/profile.
     """
+
+    help_words = RECOVERY_WORDS
 
     method: str = "complementary"
     options: Annotated[Mapping[str, Any], MethodOptions()] = Field(default_factory=dict)
@@ -195,7 +195,7 @@ class PruneSettings(Units, Timing, Seeded, Machine, title="Pruning"):
     allocation: Literal["auto", "uniform", "knee", "measured"] = "auto"
     schedule: Literal["oneshot", "layerwise"] = "oneshot"
     between: Annotated[Recipe, _BETWEEN] = BETWEEN
-    recovery: Literal["auto", How] = "auto"
+    recovery: RecoveryOrAuto = "auto"
     finetune: Annotated[Recipe, FINETUNE] = Recipe(epochs=0)
     latency_seconds: Positive = 5.0
     profile: Annotated[str | None, PATH] = None

@@ -17,9 +17,8 @@ Shapes: ``N`` samples, ``P`` places a sample, ``C`` channels that a layer reads,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +30,13 @@ from coprune.groups import channel_indices, removed
 from coprune.layers import filters, is_linear
 from coprune.plan import GroupDecision, Member
 from coprune.progress import track
-from coprune.recovery.ridge import Target, solve
-from coprune.recovery.sampling import BATCH, looked_at, own_samples
-from coprune.recovery.sequential_least_squares import MEMORY, ROWS, LayerRecovery
-from coprune.recovery.targets import side_by_side
-from coprune.tracing.forward import Inputs, copied, logits_of, moved, part_of, samples_in, trimmed
+from coprune.recovery.base import LayerRecovery, Pair, Recovered
+from coprune.recovery.batchnorm import reestimate_batchnorm
+from coprune.recovery.layer_walk import can_shift, rows_of, shift_output, that_fit
+from coprune.recovery.ridge import Line, Target, solve
+from coprune.recovery.sampling import Sample, drawn
+from coprune.recovery.sequential_least_squares import MEMORY, ROWS
+from coprune.tracing.forward import moved, part_of
 from coprune.tracing.layer_graph import Site, find_sites
 from coprune.tracing.patches import read_rows
 
@@ -57,32 +58,25 @@ class Reading:
     alive: Tensor
 
 
+def recover(pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
+    """See :func:`channel_least_squares`; batch norms are re-estimated after it."""
+    layers = channel_least_squares(pair, source, seed=seed)
+    norms = reestimate_batchnorm(pair.model, source, device=pair.device)
+    return Recovered(True, norms > 0 or any(layer.changed for layer in layers), layers)
+
+
 @torch.no_grad()
 def channel_least_squares(
-    model: nn.Module,
-    teacher: nn.Module,
-    source: Source,
-    *,
-    decisions: Sequence[GroupDecision],
-    kept: Mapping[str, Tensor],
-    seed: int = 0,
-    rows: int = ROWS,
-    memory: int = MEMORY,
-    device: str = "cpu",
+    pair: Pair, source: Source, *, seed: int = 0, rows: int = ROWS, memory: int = MEMORY
 ) -> tuple[LayerRecovery, ...]:
     """Give every layer that lost inputs the unpruned weights on the kept ones, solved again, in place.
 
     Args:
-        model: pruned; left in evaluation mode.
-        teacher: the unpruned model.
+        pair: its model is left in evaluation mode.
         source: calibration samples; labels are not read.
-        decisions: what was cut.
-        kept: layer → the output channels of the unpruned layer that it still has, ``[K]`` int64, for
-            every layer that has lost some.
         seed: which places are looked at.
         rows: of a regression, about.
         memory: bytes that what layers read may take at once; one layer's is held whatever it takes.
-        device: where to compute.
 
     Returns:
         An entry for every layer that lost inputs, in the order of the network. Errors are those of the
@@ -93,42 +87,41 @@ def channel_least_squares(
         UserError: the models are not one network before and after surgery, channels have another order, or
             some are gone and no decision says so.
     """
-    if kept and not decisions:
+    if pair.kept and not pair.decisions:
         raise UserError("channel least squares must be told what was cut; give the plan that cut it")
-    model.to(device).eval()
-    teacher.to(device).eval()
-    inputs = moved(spread(source, len(source)), device)
-    reads = readings(teacher, decisions)
-    sites = [s for s in find_sites(teacher, part_of(inputs, slice(2))) if s.layer in reads]
+    _, teacher = pair.ready()
+    inputs = moved(spread(source, len(source)), pair.device)
+    reads = readings(teacher, pair.decisions)
+    found = find_sites(teacher, part_of(inputs, slice(2)))
+    sites = [replace(site, other=None) for site in found if site.layer in reads]
+    each: dict[str, int] = {}
     for site in sites:
-        _check(model, teacher, site, reads[site.layer], kept.get(site.layer))
-    mine, judging, shared = own_samples(samples_in(inputs))
-    places: dict[str, Tensor] = {}
-    for site in sites:
-        wanted = max(1, rows // _each(teacher, site, reads[site.layer]))
-        places |= looked_at(teacher, [site], inputs, rows=wanted, seed=seed, device=device)
-    places = {name: at[mine.to(at.device)] for name, at in places.items()}
-    inputs = part_of(inputs, mine)
+        weight, reading = filters(teacher.get_submodule(site.layer)), reads[site.layer]
+        _check(pair, site, reading)
+        # Rows of a place: positions of a kernel, or pixels taken together.
+        each[site.layer] = math.prod(weight.shape[2:]) * reading.inputs.shape[1]
+    wanted = {name: max(1, rows // count) for name, count in each.items()}
+    sample = drawn(teacher, sites, inputs, rows=wanted, seed=seed)
 
-    def seen() -> Iterator[tuple[Site, Tensor]]:
-        for together in _that_fit(sites, teacher, places, reads, memory=memory):
-            found = _read(teacher, together, inputs, places, reads)
+    def size(site: Site) -> int:
+        weight = filters(teacher.get_submodule(site.layer))
+        count = sample.places[site.layer].numel() * site.runs * each[site.layer]
+        return count * len(reads[site.layer].inputs) * weight.element_size()
+
+    def channels(site: Site, layer: nn.Module, read: Tensor, _: Tensor | None, at: Tensor) -> Tensor:
+        values = read_rows(layer, read, at)
+        values = values.view(len(values), filters(layer).shape[1], -1)
+        # A position of the kernel is a place like any other.
+        values = values[:, reads[site.layer].inputs.to(values.device)]  # [N·P, C, S, b]
+        return values.flatten(2).transpose(1, 2).flatten(0, 1)
+
+    def solved() -> Iterator[LayerRecovery]:
+        for together in that_fit(sites, size, memory=memory):
+            read = rows_of(teacher, together, sample, channels)
             for site in together:
-                yield site, found.pop(site.layer)
+                yield _resolve(pair, site, reads[site.layer], read.pop(site.layer), sample)
 
-    return tuple(
-        _resolve(
-            model,
-            teacher,
-            site,
-            read,
-            reads[site.layer],
-            kept,
-            held_back=len(read) // len(mine) * judging,
-            shared=shared,
-        )
-        for site, read in track(seen(), label="channel least squares", total=len(sites))
-    )
+    return tuple(track(solved(), label="channel least squares", total=len(sites)))
 
 
 def readings(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict[str, Reading]:
@@ -161,15 +154,9 @@ def _reading(layer: nn.Module, parts: list[tuple[GroupDecision, Member]]) -> Rea
     return Reading(torch.arange(width).unsqueeze(1), alive)
 
 
-def _each(teacher: nn.Module, site: Site, reading: Reading) -> int:
-    """Rows of a place: positions of a kernel, or pixels taken together."""
-    weight = filters(teacher.get_submodule(site.layer))
-    return math.prod(weight.shape[2:]) * reading.inputs.shape[1]
-
-
-def _check(model: nn.Module, teacher: nn.Module, site: Site, reading: Reading, kept: Tensor | None) -> None:
-    had = filters(teacher.get_submodule(site.layer)).shape
-    has = filters(model.get_submodule(site.layer)).shape
+def _check(pair: Pair, site: Site, reading: Reading) -> None:
+    had, has = (filters(m.get_submodule(site.layer)).shape for m in (pair.teacher, pair.model))
+    kept = pair.kept.get(site.layer)
     left = int(reading.alive.sum()) * reading.inputs.shape[1]
     if tuple(has) != (had[0] if kept is None else len(kept), left, *had[2:]):
         raise UserError(
@@ -183,87 +170,20 @@ def _check(model: nn.Module, teacher: nn.Module, site: Site, reading: Reading, k
         )
 
 
-def _that_fit(
-    sites: Sequence[Site],
-    teacher: nn.Module,
-    places: Mapping[str, Tensor],
-    reads: Mapping[str, Reading],
-    *,
-    memory: int,
-) -> Iterator[list[Site]]:
-    """The layers, as many together as what they read fits into memory."""
-    together: list[Site] = []
-    left = memory
-    for site in sites:
-        weight = filters(teacher.get_submodule(site.layer))
-        rows = places[site.layer].numel() * site.runs * _each(teacher, site, reads[site.layer])
-        size = rows * len(reads[site.layer].inputs) * weight.element_size()
-        if together and left < size:
-            yield together
-            together, left = [], memory
-        together.append(site)
-        left -= size
-    if together:
-        yield together
-
-
-def _read(
-    teacher: nn.Module,
-    sites: Sequence[Site],
-    inputs: Inputs,
-    places: Mapping[str, Tensor],
-    reads: Mapping[str, Reading],
-) -> dict[str, Tensor]:
-    """Layer → what its channels say at its places, ``[M, C]``, sample after sample."""
-    found: dict[str, list[Tensor]] = {site.layer: [] for site in sites}
-    runs: dict[str, list[Tensor]] = {}
-    here = slice(0, 0)
-    with ExitStack() as hooks:
-        for site in sites:
-
-            def note(layer: nn.Module, args: tuple[Tensor, ...], name: str = site.layer) -> None:
-                rows = read_rows(layer, args[0], places[name][here])
-                index = reads[name].inputs.to(rows.device)
-                # A position of the kernel is a place like any other.
-                values = rows.view(len(rows), filters(layer).shape[1], -1)[:, index]  # [N·P, C, S, b]
-                runs.setdefault(name, []).append(values.flatten(2).transpose(1, 2).flatten(0, 1))
-
-            hooks.enter_context(teacher.get_submodule(site.layer).register_forward_pre_hook(note))
-        for start in range(0, samples_in(inputs), BATCH):
-            here = slice(start, start + BATCH)
-            batch = trimmed(part_of(inputs, here))
-            logits_of(teacher, copied(batch))  # the first layer may work in place
-            for name in list(runs):
-                found[name].append(side_by_side(runs.pop(name), samples_in(batch)))
-    return {name: torch.cat(found.pop(name)) for name in list(found)}
-
-
-def _resolve(
-    model: nn.Module,
-    teacher: nn.Module,
-    site: Site,
-    read: Tensor,
-    reading: Reading,
-    kept: Mapping[str, Tensor],
-    *,
-    held_back: int,
-    shared: bool,
-) -> LayerRecovery:
-    """Regress one layer's removed channels on the kept ones, and put A and a into its weights."""
-    layer, before = model.get_submodule(site.layer), teacher.get_submodule(site.layer)
+def _resolve(pair: Pair, site: Site, reading: Reading, read: Tensor, sample: Sample) -> LayerRecovery:
+    """Regress one layer's removed channels ``[M, C]`` on the kept ones, and put A and a into its weights."""
+    layer, before = pair.model.get_submodule(site.layer), pair.teacher.get_submodule(site.layer)
     alive = reading.alive.to(read.device)
-    norm = model.get_submodule(site.norm) if site.norm else None
-    bias = before.bias
     gone = read[:, ~alive]
     one, nothing = torch.ones_like(gone[0]), torch.zeros_like(gone[0])
+    blank = torch.zeros(gone.shape[1], int(alive.sum()), dtype=torch.float64, device=read.device)
     solution = solve(
         read[:, alive],
         Target(gone, one, nothing),
-        torch.zeros(gone.shape[1], int(alive.sum()), dtype=torch.float64, device=read.device),
-        nothing.double(),
-        held_back=held_back,
-        intercept=isinstance(bias, Tensor) or norm is not None,
-        shared=shared,
+        Line(blank, nothing.double()),
+        held_back=sample.held_back(read),
+        intercept=can_shift(site, before),
+        shared=sample.shared,
     )
     if solution.better:
         index = reading.inputs.to(read.device)
@@ -271,14 +191,11 @@ def _resolve(
         whole = whole.reshape(len(whole), whole.shape[1], -1)[:, index]  # [O, C, S, b]
         there, away = whole[:, alive], whole[:, ~alive]
         there = (there + torch.einsum("orsb,rk->oksb", away, solution.weight)).flatten(1, 2)
-        shift = torch.einsum("orsb,r->o", away, solution.bias)
         order = index[alive].flatten().argsort()
-        outputs = kept.get(site.layer, torch.arange(len(whole))).to(read.device)
+        outputs = pair.kept.get(site.layer, torch.arange(len(whole))).to(read.device)
         weight = filters(layer)
         weight.copy_(there[outputs][:, order].view(weight.shape))
-        if isinstance(bias, Tensor):
-            layer.get_parameter("bias").copy_(bias.double()[outputs] + shift[outputs])
-        elif norm is not None:
-            # y + b in front of a norm is y with a running mean less by b.
-            norm.get_buffer("running_mean").sub_(shift[outputs])
+        if isinstance(before.bias, Tensor):
+            layer.get_parameter("bias").copy_(before.bias[outputs])
+        shift_output(pair.model, site, torch.einsum("orsb,r->o", away, solution.bias)[outputs])
     return LayerRecovery(site.layer, solution.before, solution.after, solution.better, solution.ridge)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from functools import partial
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -14,8 +14,9 @@ from coprune.groups import ChannelGroup, channel_indices, removed, removed_chann
 from coprune.layers import channel_count, filters, is_linear
 from coprune.plan import GroupDecision, Member
 from coprune.tracing.forward import Inputs, copied, logits_of, part_of
+from coprune.tracing.hooks import hooked
 from coprune.tracing.layer_graph import paired_sites
-from coprune.tracing.patches import draw_positions, pick_outputs
+from coprune.tracing.patches import draw_positions, output_positions, pick_outputs
 
 _PLACES = 16
 _ALIKE = 0.5
@@ -114,20 +115,15 @@ def _weight(model: nn.Module, name: str) -> Tensor:
 
 
 def _outputs(model: nn.Module, names: list[str], inputs: Inputs) -> dict[str, Tensor]:
+    """Layer → what it puts out at a few places of every sample, ``[N·P, O]`` float64."""
     found: dict[str, Tensor] = {}
-    with ExitStack() as hooks:
-        for name in names:
 
-            def take(layer: nn.Module, _: object, output: Tensor, name: str = name) -> None:
-                last = is_linear(layer)
-                places = (
-                    output.flatten(2).shape[2]
-                    if not last and output.ndim > 2
-                    else output[0].numel() // output.shape[-1]
-                )
-                at = draw_positions(name, samples=len(output), places=places, wanted=_PLACES, seed=0)
-                found[name] = pick_outputs(output, at.to(output.device), last=last).double().cpu()
+    def take(name: str, layer: nn.Module, _: object, output: Tensor) -> None:
+        places = output_positions(layer, output, samples=len(output))
+        at = draw_positions(name, samples=len(output), places=places, wanted=_PLACES, seed=0)
+        picked = pick_outputs(output, at.to(output.device), last=is_linear(layer))
+        found[name] = picked.double().cpu()
 
-            hooks.enter_context(model.get_submodule(name).register_forward_hook(take))
+    with hooked(model, {name: partial(take, name) for name in names}):
         logits_of(model.eval(), copied(inputs))  # the first layer may work in place
     return found

@@ -1,9 +1,13 @@
-"""A forward pass that stops by at every layer of the walk."""
+"""Passes that stop by at every layer of a walk, and what the unpruned network puts out there.
+
+Shapes: ``N`` samples, ``P`` places a sample, ``R`` runs of a layer, ``O`` its outputs, ``K`` those kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,63 +15,205 @@ import torch
 from torch import Tensor, nn
 
 from coprune.errors import UserError, setting
-from coprune.recovery.lockstep import Lockstep
+from coprune.layers import filters, is_linear
+from coprune.recovery.sampling import BATCH, Sample
 from coprune.tracing.call_trace import Place, Taps
-from coprune.tracing.forward import Inputs, copied, logits_of
+from coprune.tracing.forward import Inputs, copied, logits_of, part_of, samples_in, trimmed
+from coprune.tracing.hooks import hooked
 from coprune.tracing.layer_graph import Site
+from coprune.tracing.patches import pick_outputs
 
-Visitor = Callable[[Site, nn.Module, Tensor, "Tensor | None", int], None]
+Visitor = Callable[[Site, nn.Module, Tensor, "Tensor | None"], None]
+"""Told site, layer, what the layer reads (or puts out), and the other operand of the sum behind it."""
 
 
+@torch.no_grad()
 def visit_sites(
-    model: nn.Module, sites: list[Site], parts: Sequence[Inputs], visitor: Visitor, *, after: bool = False
+    model: nn.Module, sites: Sequence[Site], inputs: Inputs, visitor: Visitor, *, after: bool = False
 ) -> None:
-    """Run forward passes that stop by at every site, together: no part goes on before all have come there.
+    """One forward pass that stops by at every site.
 
     Args:
-        model: run on each of the parts, without gradients.
+        model: run without gradients. A layer that the visitor changes runs with its new weights.
         sites: where to stop by.
-        parts: samples ``[N, …]``, several where they are of different sizes, as texts are.
-        visitor: told site, layer, what the layer reads (or, ``after``, what it puts out), the other operand
-            of the sum behind it, and the number of the part. A layer that it changes at the last part
-            runs with its new weights in all of them.
+        inputs: ``[N, …]``.
+        visitor: see :data:`Visitor`.
         after: whether to stop behind the layers rather than in front of them.
+
+    Raises:
+        UserError: the samples take another way through the model than those that the sites were found with.
     """
-    together = Lockstep(len(parts))
-    waiting: list[dict[str, Tensor]] = [{} for _ in parts]
+    waiting: dict[str, Tensor] = {}
+    takers: dict[Place, list[Callable[[Tensor], None]]] = {}
+    for site in sites:
+        if site.other is not None:
+            takers.setdefault(site.other, []).append(partial(waiting.__setitem__, site.layer))
+    taps = Taps(takers)
 
-    def taps_of(part: int) -> Taps:
-        takers: dict[Place, list[Callable[[Tensor], None]]] = {}
-        for site in sites:
-            if site.other is not None:
-                take = partial(waiting[part].__setitem__, site.layer)
-                takers.setdefault(site.other, []).append(take)
-        return Taps(takers)
+    def stop(site: Site, layer: nn.Module, args: Any, output: Any = None) -> None:
+        if site.other is not None and site.layer not in waiting:
+            raise UserError(
+                f"layer '{site.layer}': what is added to its output was not met: these samples take "
+                f"another way through the model than the first two; use {setting('recovery', 'bn')}"
+            )
+        with taps.aside():
+            visitor(site, layer, output if after else args[0], waiting.pop(site.layer, None))
 
-    taps = [taps_of(part) for part in range(len(parts))]
+    read = copied(inputs)  # which a model whose first layer works in place changes
+    stops = {site.layer: partial(stop, site) for site in sites}
+    with hooked(model, stops, before=not after), taps.of(model) if takers else nullcontext():
+        logits_of(model, read)
 
-    @torch.no_grad()
-    def run(part: int) -> None:
-        read = copied(parts[part])  # which a model whose first layer works in place changes
-        with taps[part].of(model):
-            logits_of(model, read)
 
-    with ExitStack() as hooks:
-        for site in sites:
-            layer = model.get_submodule(site.layer)
+Pick = Callable[[Site, nn.Module, Tensor, "Tensor | None", Tensor], Tensor]
+"""What a :data:`Visitor` is told, and the places ``[N, P]`` → rows ``[N·P, …]``."""
 
-            def stop(layer: nn.Module, args: Any, output: Any = None, site: Site = site) -> None:
-                part = together.turn
-                if site.other is not None and site.layer not in waiting[part]:
-                    raise UserError(
-                        f"layer '{site.layer}': what is added to its output was not met: these samples take "
-                        f"another way through the model than the first two; use {setting('recovery', 'bn')}"
-                    )
-                with taps[part].aside():
-                    other = waiting[part].pop(site.layer, None)
-                    visitor(site, layer, output if after else args[0], other, part)
-                    together.stop()
 
-            register = layer.register_forward_hook if after else layer.register_forward_pre_hook
-            hooks.enter_context(register(stop))
-        together.run(run)
+def rows_of(
+    model: nn.Module, sites: Sequence[Site], sample: Sample, pick: Pick, *, after: bool = False
+) -> dict[str, Tensor]:
+    """Layer → rows of all its runs, sample after sample, ``[N·R·P, …]``, of a model that is not changed.
+
+    Args:
+        model: passed a few samples at a time.
+        sites: the layers.
+        sample: which samples, and where to look.
+        pick: what is noted of a layer.
+        after: of what it puts out rather than of what it reads.
+    """
+    found: dict[str, list[Tensor]] = {site.layer: [] for site in sites}
+    runs: dict[str, list[Tensor]] = {}
+    here = slice(0, 0)
+
+    def note(site: Site, layer: nn.Module, value: Tensor, other: Tensor | None) -> None:
+        rows = pick(site, layer, value, other, sample.places[site.layer][here])
+        runs.setdefault(site.layer, []).append(rows)
+
+    for start in range(0, samples_in(sample.inputs), BATCH):
+        here = slice(start, start + BATCH)
+        batch = trimmed(part_of(sample.inputs, here))
+        visit_sites(model, sites, batch, note, after=after)
+        for name, parts in found.items():
+            if name not in runs:
+                raise UserError(
+                    f"'{name}' runs for some inputs only, which least squares cannot recover; leave it alone "
+                    f"(skip {name}), or recover with bn"
+                )
+            parts.append(side_by_side(runs.pop(name), samples_in(batch)))
+    return {name: torch.cat(found.pop(name)) for name in list(found)}
+
+
+def side_by_side(runs: list[Tensor], samples: int) -> Tensor:
+    """Rows ``[N·P, …]`` of every run of a layer, sample after sample, ``[N·R·P, …]``."""
+    if len(runs) == 1:
+        return runs[0]
+    return torch.cat([rows.view(samples, -1, rows.shape[1]) for rows in runs], 1).flatten(0, 1)
+
+
+def that_fit(sites: Sequence[Site], size: Callable[[Site], int], *, memory: int) -> Iterator[list[Site]]:
+    """The layers in their order, as many together as fit into memory; one always does.
+
+    Args:
+        sites: the layers.
+        size: bytes of a layer.
+        memory: bytes.
+    """
+    together: list[Site] = []
+    left = memory
+    for site in sites:
+        needed = size(site)
+        if together and left < needed:
+            yield together
+            together, left = [], memory
+        together.append(site)
+        left -= needed
+    if together:
+        yield together
+
+
+@dataclass(frozen=True)
+class Step:
+    """A layer of the walk.
+
+    Attributes:
+        site: in the pruned model.
+        full: in the unpruned one.
+        kept: which of the latter's output channels it has, ``[K]``; None: all.
+    """
+
+    site: Site
+    full: Site
+    kept: Tensor | None
+
+
+class Targets:
+    """What the unpruned network puts out layer by layer: as many layers in one pass as fit into memory.
+
+    Args:
+        teacher: the unpruned model; not changed.
+        walk: the layers, in the order in which they will be asked for.
+        sample: which samples, and where to look.
+        memory: bytes; one layer's targets are held whatever they take.
+    """
+
+    def __init__(self, teacher: nn.Module, walk: Sequence[Step], sample: Sample, *, memory: int) -> None:
+        self._teacher, self._sample, self._memory = teacher, sample, memory
+        self._steps = {step.site.layer: step for step in walk}
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, site: Site) -> Tensor:
+        """What the unpruned network puts out behind norm and sum of a site, ``[N·R·P, K]``.
+
+        Of a layer that runs once it is forgotten, since it is asked for once.
+        """
+        if site.layer not in self._held:
+            self._held.clear()
+            ahead = [step.full for step in self._steps.values()]
+            names = list(self._steps)
+            fitting = next(that_fit(ahead[names.index(site.layer) :], self._size, memory=self._memory))
+            self._held.update(rows_of(self._teacher, fitting, self._sample, self._value, after=True))
+        return self._held.pop(site.layer) if site.runs == 1 else self._held[site.layer]
+
+    def _size(self, site: Site) -> int:
+        layer, kept = filters(self._teacher.get_submodule(site.layer)), self._steps[site.layer].kept
+        width = len(layer) if kept is None else len(kept)
+        return self._sample.places[site.layer].numel() * site.runs * width * layer.element_size()
+
+    def _value(
+        self, site: Site, layer: nn.Module, output: Tensor, other: Tensor | None, at: Tensor
+    ) -> Tensor:
+        scale, shift = norm_line(self._teacher, site, layer)
+        value = pick_outputs(output, at, last=is_linear(layer)) * scale + shift
+        if other is not None:
+            value += pick_outputs(other, at, last=is_linear(layer))
+        kept = self._steps[site.layer].kept
+        return value if kept is None else value[:, kept.to(value.device)]
+
+
+def norm_line(model: nn.Module, site: Site, layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and shift ``[O]`` of the batch norm behind a layer in evaluation mode; 1 and 0 without."""
+    weight = filters(layer)
+    if site.norm is None:
+        return weight.new_ones(len(weight)), weight.new_zeros(len(weight))
+    norm = model.get_submodule(site.norm)
+    variance, mean = norm.get_buffer("running_var"), norm.get_buffer("running_mean")
+    scale = (variance + float(norm.eps)).rsqrt()  # type: ignore[arg-type]
+    if norm.affine:
+        return scale * norm.weight, norm.bias - mean * scale * norm.weight
+    return scale, -mean * scale
+
+
+def can_shift(site: Site, layer: nn.Module) -> bool:
+    """Whether something can be added to what a layer puts out."""
+    return isinstance(layer.bias, Tensor) or site.norm is not None
+
+
+def shift_output(model: nn.Module, site: Site, shift: Tensor) -> None:
+    """Add ``[O]`` to what a layer puts out, where :func:`can_shift`: to its bias, or through the norm."""
+    bias = model.get_submodule(site.layer).bias
+    if isinstance(bias, Tensor):
+        bias.copy_(bias.double() + shift)
+    elif site.norm is not None:
+        # y + b in front of a norm is y with a running mean less by b.
+        mean = model.get_submodule(site.norm).get_buffer("running_mean")
+        mean -= shift.to(mean.dtype)

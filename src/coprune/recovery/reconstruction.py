@@ -16,8 +16,8 @@ samples beyond the calibration set's, and what does not get better on samples it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.data import ArraySource, MemorySource, Source, in_memory, split_source, spread_batches
 from coprune.distributed.collectives import on_first
+from coprune.recovery.base import Pair, Reconstruction, Recovered
+from coprune.recovery.sequential_least_squares import least_squares
 from coprune.tracing.forward import Inputs, copied, logits_of, moved, samples_in
 from coprune.training.distill import KnownOutputs, Teacher, distillation_loss, known_outputs, matched_blocks
 from coprune.training.freezing import thawed
@@ -56,62 +58,44 @@ MEMORY = 3 << 30
 _BATCH = 125
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """What it did.
-
-    Attributes:
-        before, after: divergence of the prediction from the unpruned model's on samples that were not
-            learned from, nats a sample; no ``after`` where the descent came to NaN or Inf, or one
-            sample was all that a batch norm had to learn from.
-        changed: whether the new weights stayed: they were better there.
-        samples: learned from.
-        passes: over them.
-    """
-
-    before: float
-    after: float | None
-    changed: bool
-    samples: int
-    passes: int
+def recover(pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
+    """Least squares, and then all layers together where that helps."""
+    weights = copied_state(pair.model)
+    # Samples that least squares has solved on would judge in its favour.
+    learning, judging = held_back(source, seed=seed)
+    layers = least_squares(pair, learning, seed=seed)
+    together = reconstruct(pair, learning, judging=judging, seed=seed)
+    if not together.changed:
+        pair.model.load_state_dict(weights)
+        layers = least_squares(pair, source, seed=seed)
+    changed = any(layer.changed for layer in layers) or together.changed
+    return Recovered(True, changed, layers, together)
 
 
 def reconstruct(
-    model: nn.Module,
-    teacher: nn.Module,
-    source: Source,
-    *,
-    judging: MemorySource | None = None,
-    kept: Mapping[str, Tensor],
-    seed: int = 0,
-    visits: int = VISITS,
-    device: str = "cpu",
+    pair: Pair, source: Source, *, judging: MemorySource | None = None, seed: int = 0, visits: int = VISITS
 ) -> Reconstruction:
     """Move all weights of a pruned model until its hidden outputs and predictions match, in place.
 
     Args:
-        model: pruned, best right after least squares; left in evaluation mode.
-        teacher: the unpruned model.
+        pair: its model, best right after least squares, is left in evaluation mode.
         source: calibration samples; labels are not read. Up to 4,000, evenly spread, are taken.
         judging: samples that neither this nor least squares has learned from; without them an eighth of the
             source's, see :func:`held_back`.
-        kept: layer → the output channels of the unpruned layer that it still has, ``[K]`` int64.
         seed: which samples judge, and the order of the others.
         visits: samples that pass in all.
-        device: where to compute.
     """
     if judging is None:
         learning, judging = held_back(source, seed=seed)
     else:
         learning = _unlabelled(source)
-    batches = [moved(inputs, device) for inputs, _ in judging.batches(_BATCH)]
-    teacher.to(device).eval()
-    model.to(device).eval()
+    model, teacher = pair.ready()
+    batches = [moved(inputs, pair.device) for inputs, _ in judging.batches(_BATCH)]
     wanted = _logits(teacher, batches)
     before = _divergence(model, batches, wanted)
-    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    weights = copied_state(model)
     passes = max(1, round(visits / len(learning)))
-    learning, known = _answered(learning, model, teacher, kept, device=device)
+    learning, known = _answered(learning, pair)
     normed = any(isinstance(m, _BatchNorm) for m in model.modules())
     recipe = RECIPE if normed else WITHOUT_BATCH_NORM
     try:
@@ -121,8 +105,8 @@ def reconstruct(
                 learning,
                 recipe.model_copy(update={"epochs": passes}),
                 seed=seed,
-                teacher=Teacher(teacher, kept, known),
-                device=device,
+                teacher=Teacher(teacher, pair.kept, known),
+                device=pair.device,
                 label="reconstruction",
             )
         after = _divergence(model, batches, wanted)
@@ -133,6 +117,11 @@ def reconstruct(
     if not changed:
         model.load_state_dict(weights)
     return Reconstruction(before, after if math.isfinite(after) else None, changed, len(learning), passes)
+
+
+def copied_state(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state as it is now, to go back to."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _unlabelled(source: Source) -> MemorySource:
@@ -157,9 +146,7 @@ def held_back(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]
     return learning, judging
 
 
-def _answered(
-    learning: MemorySource, model: nn.Module, teacher: nn.Module, kept: Mapping[str, Tensor], *, device: str
-) -> tuple[MemorySource, KnownOutputs | None]:
+def _answered(learning: MemorySource, pair: Pair) -> tuple[MemorySource, KnownOutputs | None]:
     """Numbered samples and what the unpruned model says to them.
 
     Of texts, and where it takes more than :data:`MEMORY`, nothing is known beforehand.
@@ -167,8 +154,8 @@ def _answered(
     if not isinstance(learning, ArraySource):
         return learning, None
     batches = [x for x, _ in learning.batches(_BATCH) if isinstance(x, Tensor)]
-    blocks = matched_blocks(model, teacher, kept)
-    answers = known_outputs(teacher, blocks, [x.to(device) for x in batches], memory=MEMORY)
+    blocks = matched_blocks(pair.model, pair.teacher, pair.kept)
+    answers = known_outputs(pair.teacher, blocks, [x.to(pair.device) for x in batches], memory=MEMORY)
     if answers is None:
         return learning, None
     return replace(learning, labels=torch.arange(len(learning))), answers

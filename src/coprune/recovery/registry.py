@@ -1,104 +1,93 @@
-"""The recoveries by name."""
+"""The recoveries: one line each. Everything that names them (options, help, reports) reads it here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor, nn
-
-from coprune.data import Source
 from coprune.errors import UserError, setting
-from coprune.plan import GroupDecision
-from coprune.recovery.batchnorm import reestimate_batchnorm
-from coprune.recovery.channel_least_squares import channel_least_squares
-from coprune.recovery.names import RECOVERIES
-from coprune.recovery.reconstruction import Reconstruction, held_back, reconstruct
-from coprune.recovery.sequential_least_squares import LayerRecovery, least_squares
-from coprune.result import TAKEN_BACK, Code, Note
+from coprune.lazy import imported
 
-UNCHANGED = Note(
-    Code.UNCHANGED,
-    "the recovery found nothing better than the weights after surgery; they stayed as they were",
-)
+if TYPE_CHECKING:
+    from coprune.data import Source
+    from coprune.recovery.base import Pair, Recovered
 
 
 @dataclass(frozen=True)
-class Recovered:
-    """What a recovery did.
+class Recovery:
+    """A way to bring accuracy back.
 
     Attributes:
-        ran: whether there was one; ``none`` is none.
-        changed: whether any weight or statistic is another one.
-        layers: what least squares did to each layer.
-        together: what came of all layers together, where that was asked for.
+        name: as it is typed.
+        place: ``module:function`` of ``recover(pair, source, *, seed) -> Recovered``; imported when it runs.
+        help: what it does, in brackets behind its name; may be empty.
+        label: in tables and figures.
+        compares: whether it needs the unpruned model.
     """
 
-    ran: bool
-    changed: bool = False
-    layers: tuple[LayerRecovery, ...] = ()
-    together: Reconstruction | None = None
+    name: str
+    place: str
+    help: str
+    label: str
+    compares: bool = True
 
-    @property
-    def notes(self) -> tuple[Note, ...]:
-        """What a user should know of it."""
-        if self.ran and not self.changed:
-            return (UNCHANGED,)
-        taken_back = self.together is not None and not self.together.changed
-        return (TAKEN_BACK,) if taken_back else ()
+    def run(self, pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
+        """Bring accuracy back without labels, in place.
+
+        Args:
+            pair: the model right after surgery, left in evaluation mode, and the unpruned one.
+            source: calibration samples; labels are not read.
+            seed: of the places that are looked at, and of the order of the samples.
+
+        Raises:
+            UserError: the models are not one network before and after surgery.
+        """
+        found: Recovered = imported(self.place)(pair, source, seed=seed)
+        return found
 
 
-def recovered(
-    model: nn.Module,
-    teacher: nn.Module,
-    source: Source,
-    *,
-    how: str,
-    kept: Mapping[str, Tensor],
-    decisions: Sequence[GroupDecision] = (),
-    seed: int = 0,
-    device: str = "cpu",
-) -> Recovered:
-    """Bring accuracy back without labels, in place.
+_HERE = "coprune.recovery"
 
-    Args:
-        model: right after surgery; left in evaluation mode.
-        teacher: the unpruned model.
-        source: calibration samples; labels are not read.
-        how: ``least-squares``; ``reconstruction``, which is least squares and then all layers together;
-            ``channel-least-squares``, which looks at every layer by itself and re-estimates batch norms
-            after that; ``bn``, which does only the latter; or ``none``.
-        kept: layer → the output channels of the unpruned layer that it still has, ``[K]`` int64, for every
-            layer that has lost some.
-        decisions: what was cut; channel least squares learns from it what each layer still reads.
-        seed: of the places that are looked at, and of the order of the samples.
-        device: where to compute.
+RECOVERIES: dict[str, Recovery] = {
+    recovery.name: recovery
+    for recovery in (
+        Recovery("least-squares", f"{_HERE}.sequential_least_squares:recover", "", "least squares"),
+        Recovery(
+            "reconstruction",
+            f"{_HERE}.reconstruction:recover",
+            "least squares, then all layers together: better, slower",
+            "reconstruction",
+        ),
+        Recovery(
+            "channel-least-squares",
+            f"{_HERE}.channel_least_squares:recover",
+            "each layer by itself",
+            "channel least squares",
+        ),
+        Recovery("bn", f"{_HERE}.batchnorm:recover", "re-estimate batch norm", "batch norm", compares=False),
+        Recovery("none", f"{_HERE}.base:leave", "", "none", compares=False),
+    )
+}
+
+RECOVERY_WORDS = {
+    "recoveries": ", ".join(f"{r.name} ({r.help})" if r.help else r.name for r in RECOVERIES.values())
+}
+"""Recoveries with what they do, for lines of help: ``…, bn (re-estimate batch norm), none``."""
+
+if TYPE_CHECKING:
+    RecoveryName = RecoveryOrNone = RecoveryOrAuto = str
+else:
+    RecoveryName = Literal[tuple(name for name in RECOVERIES if name != "none")]
+    RecoveryOrNone = Literal[tuple(RECOVERIES)]
+    RecoveryOrAuto = Literal[("auto", *RECOVERIES)]
+
+
+def find_recovery(name: str) -> Recovery:
+    """The recovery of that name.
 
     Raises:
-        UserError: an unknown recovery, or the models are not one network before and after surgery.
+        UserError: unknown.
     """
-    if how not in RECOVERIES:
-        raise UserError(f"{setting('recovery', how)}: known are {', '.join(RECOVERIES)}")
-    if how == "bn":
-        return Recovered(True, reestimate_batchnorm(model, source, device=device) > 0)
-    if how == "none":
-        return Recovered(False)
-    if how == "least-squares":
-        layers = least_squares(model, teacher, source, kept=kept, seed=seed, device=device)
-        return Recovered(True, any(layer.changed for layer in layers), layers)
-    if how == "channel-least-squares":
-        layers = channel_least_squares(
-            model, teacher, source, decisions=decisions, kept=kept, seed=seed, device=device
-        )
-        norms = reestimate_batchnorm(model, source, device=device)
-        return Recovered(True, norms > 0 or any(layer.changed for layer in layers), layers)
-    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    # Samples that least squares has solved on would judge in its favour.
-    learning, judging = held_back(source, seed=seed)
-    layers = least_squares(model, teacher, learning, kept=kept, seed=seed, device=device)
-    together = reconstruct(model, teacher, learning, judging=judging, kept=kept, seed=seed, device=device)
-    if not together.changed:
-        model.load_state_dict(weights)
-        layers = least_squares(model, teacher, source, kept=kept, seed=seed, device=device)
-    changed = any(layer.changed for layer in layers) or together.changed
-    return Recovered(True, changed, layers, together)
+    if name not in RECOVERIES:
+        raise UserError(f"{setting('recovery', name)}: known are {', '.join(RECOVERIES)}")
+    return RECOVERIES[name]

@@ -1,24 +1,32 @@
-"""One layer's regression: the weights with which it says again what the unpruned one said.
+"""Ridge regression: the one rule and solver of the project.
 
-The rows may be shared out over the processes of a run: all that is concluded from them is a sum.
+A layer is solved again towards what the unpruned one put out, with the λ that is best on held-back rows
+(:func:`solve`); where only a covariance is known, λ grows until the system can be factored
+(:func:`growing_factor`). The rows may be shared out over the processes of a run: all that is concluded from
+them is a sum.
 
 Shapes: ``M`` rows (places of samples) of this process, ``D`` values read at a place, ``O`` output channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from coprune.distributed.collectives import joined_rows, summed
+from coprune.errors import UserError
 from coprune.tracing.patches import centred_gram
 
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """λ, relative to the mean diagonal of the Gram matrix; the one that is best on held-back rows is taken."""
+
+RIDGE = 1e-3
+"""λ, relative to the mean diagonal, where there are no rows to choose it by."""
+
+_TRIES = 8  # tenfold ridges
 
 EXACT = 1e-10
 """Up to this error, in proportion to what is wanted, old weights say all there is to say; float32 is not
@@ -33,9 +41,56 @@ Total = Callable[[Tensor], Tensor]
 """Sum of a statistic over everybody who has rows."""
 
 
-def alone(value: Tensor) -> Tensor:
-    """The :data:`Total` of whoever has all rows."""
-    return value
+def ridge_factor(system: Tensor, strength: float | Tensor) -> Tensor | None:
+    """Cholesky factor of ``S + λI``, ``[D, D]``; None when it cannot be factored.
+
+    Args:
+        system: ``S``, positive semi-definite but for rounding, ``[D, D]`` float64.
+        strength: λ.
+    """
+    ridged = system.clone()
+    ridged.diagonal().add_(strength)
+    factor, failed = torch.linalg.cholesky_ex(ridged)
+    return factor if not failed and bool(torch.isfinite(factor).all()) else None
+
+
+def growing_factor(system: Tensor, *, ridge: float = RIDGE, scale: Tensor | None = None) -> Tensor:
+    """Cholesky factor of ``S + λI``, ``[D, D]``; λ grows tenfold until rounding leaves it positive definite.
+
+    Args:
+        system: ``S``, a covariance, ``[D, D]`` float64.
+        ridge: λ, relative to ``scale``.
+        scale: None: the mean diagonal of ``S``.
+
+    Raises:
+        UserError: a covariance with NaN or Inf.
+    """
+    scale = (system.diagonal().mean() if scale is None else scale).clamp_min(1e-30)
+    for power in range(_TRIES):
+        factor = ridge_factor(system, ridge * 10**power * scale)
+        if factor is not None:
+            return factor
+    raise UserError(
+        "values inside the model are too large to be squared or of too different sizes; "
+        "check its weights and the normalisation of the data"
+    )
+
+
+@dataclass(frozen=True)
+class Line:
+    """``y = W x + b``.
+
+    Attributes:
+        weight: ``[O, D]`` float64.
+        bias: ``[O]`` float64, what is added to the output.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def output(self, rows: Tensor) -> Tensor:
+        """``[M, O]`` of rows ``[M, D]``, in their precision."""
+        return torch.addmm(self.bias.to(rows.dtype), rows, self.weight.to(rows.dtype).T)
 
 
 @dataclass(frozen=True)
@@ -58,52 +113,41 @@ class Target:
     other: Tensor | None = None
     rectified: bool = False
 
-    def output(self, value: Tensor, rows: slice) -> Tensor:
-        """The layer's output that leads to ``value``, ``[m, O]`` of the given rows."""
-        wanted = value - self.shift
-        if self.other is not None:
-            wanted -= self.other[rows]
-        return wanted / self.scale
+    def output(self, rows: slice) -> Tensor:
+        """The layer's output that leads to the value, ``[m, O]`` of the given rows."""
+        wanted = self.value[rows] - self.shift
+        return (wanted if self.other is None else wanted - self.other[rows]) / self.scale
 
     def behind(self, output: Tensor, rows: slice) -> Tensor:
-        """Inverse of :meth:`output`."""
+        """Inverse of :meth:`output`: the value that an output ``[m, O]`` leads to."""
         value = output * self.scale + self.shift
         return value if self.other is None else value + self.other[rows]
 
     def error(self, output: Tensor, rows: slice) -> Tensor:
         """Squared error there, behind the rectifier too, summed over rows and channels."""
-        found, wanted = self.behind(output, rows), self.value[rows]
-        if self.rectified:
-            found, wanted = found.relu(), wanted.relu()
-        return (found - wanted).square().sum(dtype=torch.float64)
+        found = self.behind(output, rows)
+        return (self._read(found) - self._read(self.value[rows])).square().sum(dtype=torch.float64)
 
     def energy(self, rows: slice, total: Total) -> float:
         """Variation of the target, which errors are reported in proportion to."""
-        wanted = self.value[rows].relu() if self.rectified else self.value[rows]
-        count = total(torch.tensor(len(wanted)))
-        mean = total(wanted.sum(0, dtype=torch.float64)) / int(count)
+        wanted = self._read(self.value[rows])
+        mean = total(wanted.sum(0, dtype=torch.float64)) / int(total(torch.tensor(len(wanted))))
         energy = (wanted - mean.to(wanted.dtype)).square().sum(dtype=torch.float64)
         return max(float(total(energy)), 1e-30)
 
-    def joined(self, join: Callable[[Tensor], Tensor]) -> Target:
-        """With the rows of everybody."""
-        other = None if self.other is None else join(self.other)
-        return replace(self, value=join(self.value), other=other)
+    def _read(self, value: Tensor) -> Tensor:
+        return value.relu() if self.rectified else value
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Line):
     """New weights, and what they are worth on rows that the solver did not see.
 
     Attributes:
-        weight: ``[O, D]`` float64.
-        bias: ``[O]`` float64, what is added to the output.
         before, after: squared error of old and new weights there, over the target's variation there.
         ridge: the λ that was chosen; infinite when nothing could be solved.
     """
 
-    weight: Tensor
-    bias: Tensor
     before: float
     after: float
     ridge: float
@@ -115,14 +159,7 @@ class Solution:
 
 
 def solve(
-    rows: Tensor,
-    target: Target,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    held_back: int,
-    intercept: bool,
-    shared: bool = False,
+    rows: Tensor, target: Target, start: Line, *, held_back: int, intercept: bool, shared: bool = False
 ) -> Solution:
     """Ridge regression towards the old weights, with λ chosen on held-back rows.
 
@@ -135,164 +172,122 @@ def solve(
     Args:
         rows: ``[M, D]``, what the layer reads in the pruned network.
         target: what should come of it.
-        weight: ``[O, D]`` float64, the weights that it has.
-        bias: ``[O]`` float64, what is added to the output now.
+        start: the weights that it has.
         held_back: how many of the last rows judge and are not solved on.
         intercept: whether anything can be added to the output.
         shared: whether other processes hold more rows of the same problem. All get the same solution.
     """
     fit, judge = slice(0, len(rows) - held_back), slice(len(rows) - held_back, len(rows))
-    total: Total = summed if shared else alone
+    total: Total = summed if shared else lambda mine: mine
     count = int(total(torch.tensor(fit.stop)))
     if shared and rows.shape[1] > count:
         # Products of rows with each other cannot be summed; but then the rows are the smaller thing.
         def whole(values: Tensor) -> Tensor:
             return torch.cat([joined_rows(values[fit]), joined_rows(values[judge])])
 
-        every = whole(rows)
-        return solve(
-            every, target.joined(whole), weight, bias, held_back=len(every) - count, intercept=intercept
-        )
+        other = None if target.other is None else whole(target.other)
+        target, rows = replace(target, value=whole(target.value), other=other), whole(rows)
+        return solve(rows, target, start, held_back=len(rows) - count, intercept=intercept)
     energy = target.energy(judge, total)
-    start = _Line(weight, bias)
-    before = _error(rows, target, start, judge, total) / energy
-    best = Solution(weight, bias, before, float("inf"), float("inf"))
+
+    def error(line: Line) -> float:
+        mine = [target.error(line.output(rows[c]), c) for c in _chunks(judge)]
+        return float(total(sum(mine, torch.zeros((), dtype=torch.float64, device=rows.device)))) / energy
+
+    before = error(start)
+    best = Solution(start.weight, start.bias, before, float("inf"), float("inf"))
     if count < 1:
         return best  # of one sample alone none is left to solve on
-    factor = None
-    problem = _Problem(rows, target, start, fit, intercept=intercept, count=count, total=total)
-    linear = problem.missing(None)
+    equations = _Equations(rows[fit], start, intercept=intercept, count=count, total=total)
+    now = [start.output(rows[c]) for c in _chunks(fit)]
+    lacks = [target.output(c) - y for c, y in zip(_chunks(fit), now, strict=True)]
+    plain, factor = equations.right(lacks), None
     for ridge in RIDGES:
-        tried = problem.factor(ridge)
-        if tried is None:
+        tried = ridge_factor(equations.gram, ridge * equations.scale)
+        if tried is None or not float(equations.scale) > 0:
             continue
-        line = problem.step(tried, linear)
-        error = _error(rows, target, line, judge, total) / energy
-        if error < best.after:
-            best, factor = Solution(line.weight, line.bias, before, error, ridge), tried
+        line = equations.solved(tried, plain)
+        after = error(line)
+        if after < best.after:
+            best, factor = Solution(line.weight, line.bias, before, after, ridge), tried
     if factor is None or not target.rectified:
         return best
-    line = _Line(best.weight, best.bias)
+    values = [target.behind(y, c) for c, y in zip(_chunks(fit), now, strict=True)]
+
+    def rectified(line: Line) -> Iterator[Tensor]:
+        """What the old weights lack when rows with a target below 0 are given their own value, cut at 0.
+
+        With d what the line has more than the old weights, that value is ``value + scale · d`` less its
+        positive part, so that d less that part over the scale is lacking.
+        """
+        more = Line(line.weight - start.weight, line.bias - start.bias)
+        for chunk, value, lack in zip(_chunks(fit), values, lacks, strict=True):
+            d = more.output(rows[chunk])
+            above = torch.addcmul(value, d, target.scale).relu_()
+            yield torch.where(target.value[chunk] > 0, lack, d.sub_(above.div_(target.scale)))
+
+    found: Line = best
     for _ in range(SWEEPS):
-        line = problem.step(factor, problem.missing(line))
-    error = _error(rows, target, line, judge, total) / energy
-    return Solution(line.weight, line.bias, before, error, best.ridge) if error < best.after else best
+        found = equations.solved(factor, equations.right(rectified(found)))
+    after = error(found)
+    return replace(best, weight=found.weight, bias=found.bias, after=after) if after < best.after else best
 
 
-@dataclass(frozen=True)
-class _Line:
-    weight: Tensor
-    bias: Tensor
-
-    def output(self, rows: Tensor) -> Tensor:
-        return torch.addmm(self.bias.to(rows.dtype), rows, self.weight.to(rows.dtype).T)
+def _chunks(part: slice) -> list[slice]:
+    return [slice(a, min(a + _CHUNK, part.stop)) for a in range(part.start, part.stop, _CHUNK)]
 
 
-def _chunks(part: slice) -> Iterator[slice]:
-    for start in range(part.start, part.stop, _CHUNK):
-        yield slice(start, min(start + _CHUNK, part.stop))
-
-
-def _error(rows: Tensor, target: Target, line: _Line, part: slice, total: Total) -> float:
-    mine = sum(float(target.error(line.output(rows[c]), c)) for c in _chunks(part))
-    return float(total(torch.tensor(mine, dtype=torch.float64)))
-
-
-class _Problem:
-    """The normal equations of one part of the rows, centred when there is an intercept.
+class _Equations:
+    """The normal equations of rows, centred when there is an intercept.
 
     With more values than rows the dual is smaller: Wᵀ = Xᵀ (X Xᵀ + λI)⁻¹ T. Both have one solution.
+
+    Attributes:
+        gram: ``[D, D]`` float64, dual ``[M, M]``.
+        scale: its mean diagonal as a Gram matrix of values; the same λ in both forms.
     """
 
-    def __init__(
-        self,
-        rows: Tensor,
-        target: Target,
-        start: _Line,
-        part: slice,
-        *,
-        intercept: bool,
-        count: int,
-        total: Total,
-    ) -> None:
-        self._rows, self._target, self._start, self._part = rows, target, start, part
+    def __init__(self, rows: Tensor, start: Line, *, intercept: bool, count: int, total: Total) -> None:
+        self._rows, self._start = rows, start
         self._intercept, self._count, self._total = intercept, count, total
         width = rows.shape[1]
         self._dual = width > count  # then nobody else has rows
-        mean = torch.zeros(width, dtype=torch.float64, device=rows.device)
+        self._mean = torch.zeros(width, dtype=torch.float64, device=rows.device)
         if intercept:
-            for chunk in _chunks(part):
-                mean += rows[chunk].sum(0, dtype=torch.float64)
-            mean = total(mean) / count
-        self._mean = mean
+            for chunk in rows.split(_CHUNK):
+                self._mean += chunk.sum(0, dtype=torch.float64)
+            self._mean = total(self._mean) / count
         if self._dual:
-            x = rows[part].double() - mean
-            self._gram = x @ x.T
+            centred = rows.double() - self._mean
+            self.gram = centred @ centred.T
         else:
             # In the model's precision and added up in float64, as the right-hand side is.
-            self._gram = total(centred_gram(rows[part], mean))
-        # The same λ in both forms: the trace is the same.
-        self._scale = self._gram.trace() / width
+            self.gram = total(centred_gram(rows, self._mean))
+        self.scale = self.gram.trace() / width
 
-    def factor(self, ridge: float) -> Tensor | None:
-        """Cholesky factor of the system, or None when it cannot be factored with this λ."""
-        system = self._gram.clone()
-        system.diagonal().add_(ridge * self._scale)
-        factor, failed = torch.linalg.cholesky_ex(system)
-        return None if int(failed) or not float(self._scale) > 0 else factor
-
-    def missing(self, found: _Line | None) -> tuple[Tensor, Tensor]:
-        """What the old weights lack: right-hand side (``[D, O]``, dual ``[M, O]``) and mean ``[O]``.
+    def right(self, lacks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Right-hand side (``[D, O]``, dual ``[M, O]``) and mean ``[O]`` of what the old weights lack.
 
         Args:
-            found: the line whose outputs below 0 are right behind a rectifier; None: the plain target.
+            lacks: ``[m, O]``, a chunk of rows after the other.
         """
-        lacks = []
-        right = torch.zeros(
-            self._rows.shape[1], len(self._start.bias), dtype=torch.float64, device=self._rows.device
-        )
-        lacking = torch.zeros_like(self._start.bias)
-        for chunk, start, plain in self._started if self._target.rectified else self._starts():
-            rows = self._rows[chunk]
-            lack = plain if found is None else self._rectified(found, chunk, start, plain)
-            lacking += lack.sum(0, dtype=torch.float64)
+        parts: list[Tensor] = []
+        sums = torch.zeros_like(self._start.bias)
+        products = sums.new_zeros(self._rows.shape[1], len(sums))
+        for chunk, lack in zip(self._rows.split(_CHUNK), lacks, strict=True):
+            sums += lack.sum(0, dtype=torch.float64)
             if self._dual:
-                lacks.append(lack.double())
+                parts.append(lack.double())
             else:
-                right += rows.T @ lack
-        right, lacking = (torch.cat(lacks) if self._dual else self._total(right)), self._total(lacking)
-        mean = lacking / self._count if self._intercept else torch.zeros_like(lacking)
-        return (right - mean if self._dual else right - self._mean.outer(lacking)), mean
+                products += chunk.T @ lack
+        sums = self._total(sums)
+        mean = sums / self._count if self._intercept else torch.zeros_like(sums)
+        right = torch.cat(parts) - mean if self._dual else self._total(products) - self._mean.outer(sums)
+        return right, mean
 
-    @cached_property
-    def _started(self) -> list[tuple[slice, Tensor, Tensor]]:
-        """The same in every sweep of a rectified problem, and so worth its memory there."""
-        return list(self._starts())
-
-    def _starts(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Rows, what the old weights lead to there, and what their output lacks."""
-        for chunk in _chunks(self._part):
-            now = self._start.output(self._rows[chunk])
-            lack = self._target.output(self._target.value[chunk], chunk) - now
-            yield chunk, self._target.behind(now, chunk), lack
-
-    def _rectified(self, found: _Line, chunk: slice, start: Tensor, plain: Tensor) -> Tensor:
-        """What is lacking when rows with a target below 0 are given their own value, cut at 0.
-
-        With d what the line has more than the old weights, that value is ``start + scale · d`` less its
-        positive part, so that d less that part over the scale is lacking.
-        """
-        scale = self._target.scale
-        more = _Line(found.weight - self._start.weight, found.bias - self._start.bias)
-        d = more.output(self._rows[chunk])
-        above = torch.addcmul(start, d, scale).relu_()
-        return torch.where(self._target.value[chunk] > 0, plain, d.sub_(above.div_(scale)))
-
-    def step(self, factor: Tensor, missing: tuple[Tensor, Tensor]) -> _Line:
+    def solved(self, factor: Tensor, right: tuple[Tensor, Tensor]) -> Line:
         """The old weights and what they lacked."""
-        right, mean = missing
-        step = torch.cholesky_solve(right, factor)
+        step = torch.cholesky_solve(right[0], factor)
         if self._dual:
-            step = (self._rows[self._part].double() - self._mean).T @ step
-        weight = self._start.weight + step.T
-        return _Line(weight, self._start.bias + mean - step.T @ self._mean)
+            step = (self._rows.double() - self._mean).T @ step
+        return Line(self._start.weight + step.T, self._start.bias + right[1] - step.T @ self._mean)

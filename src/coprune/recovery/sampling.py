@@ -1,12 +1,12 @@
-"""What the walk looks at: which samples, shared out among the processes, and which places of them.
+"""What a layer's regression is solved on: which samples, shared out among the processes, and which places.
 
 Shapes: ``N`` samples, ``P`` places a sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,29 @@ from coprune.tracing.patches import draw_positions, draw_valid
 BATCH = 125
 """Samples of a pass where nothing asks for all of them at once."""
 
-_PARTS = 4
-"""Of the texts that are solved on. Their activations are held side by side, so more save little."""
-
 _HELD_BACK = 8
 _PROBES = 16
+
+
+@dataclass(frozen=True)
+class Sample:
+    """This process's samples, and places of them.
+
+    Attributes:
+        inputs: ``[N, …]``.
+        places: layer → where to look, ``[N, P]`` int64.
+        judging: how many of the last samples judge and are not solved on.
+        shared: whether other processes have other samples.
+    """
+
+    inputs: Inputs
+    places: Mapping[str, Tensor]
+    judging: int
+    shared: bool
+
+    def held_back(self, rows: Tensor) -> int:
+        """How many of a layer's rows, which follow one another by sample, judge."""
+        return len(rows) // samples_in(self.inputs) * self.judging
 
 
 def samples_that_fit(source: Source, teacher: nn.Module, *, memory: int) -> Inputs:
@@ -48,7 +66,7 @@ def samples_that_fit(source: Source, teacher: nn.Module, *, memory: int) -> Inpu
     first = copied(moved(part_of(longest, [0]), device))
     weights = sum(t.untyped_storage().nbytes() for t in [*teacher.parameters(), *teacher.buffers()])
     each = max(1, peak_memory(teacher, first) - weights)
-    return spread(source, max(16, memory // each))
+    return moved(spread(source, max(16, memory // each)), device)
 
 
 def own_samples(samples: int) -> tuple[Tensor, int, bool]:
@@ -69,59 +87,48 @@ def own_samples(samples: int) -> tuple[Tensor, int, bool]:
     return torch.tensor([*own_range(solving), *judges]), len(judges), True
 
 
-def parts_of(inputs: Inputs, *, judging: int) -> tuple[Tensor, list[slice]]:
-    """Texts by length, so that a part of them has little padding.
+def drawn(
+    teacher: nn.Module, sites: Sequence[Site], inputs: Inputs, *, rows: Mapping[str, int], seed: int
+) -> Sample:
+    """This process's share of the samples, and where to look at every layer.
 
-    Args:
-        inputs: ``[N, …]``.
-        judging: how many of the last samples judge; they stay the last.
-
-    Returns:
-        The new order ``[N]`` int64 and its parts; one part in the old order where there are no lengths.
-    """
-    samples, lengths = samples_in(inputs), lengths_of(inputs)
-    if lengths is None:
-        return torch.arange(samples), [slice(0, samples)]
-    solving = samples - judging
-    order = torch.cat(
-        [lengths[:solving].argsort(stable=True), solving + lengths[solving:].argsort(stable=True)]
-    ).cpu()
-    size = max(1, -(-solving // _PARTS))
-    starts = [*range(0, solving, size), solving]
-    return order, [slice(a, b) for a, b in pairwise([*starts, samples]) if a < b]
-
-
-def looked_at(
-    teacher: nn.Module, sites: Sequence[Site], inputs: Inputs, *, rows: int, seed: int, device: str
-) -> dict[str, Tensor]:
-    """Where to look at every layer; of tokens, only at those that can reach the logits.
+    Of tokens, only at those that can reach the logits.
 
     Args:
         teacher: the unpruned model.
         sites: the layers.
-        inputs: ``[N, …]``.
-        rows: of a regression, about.
+        inputs: of all processes, ``[N, …]``.
+        rows: layer → rows of its regression, about.
         seed: of the draw.
-        device: of the result.
-
-    Returns:
-        Layer → ``[N, P]`` int64.
     """
     samples = samples_in(inputs)
-    wanted = {site.layer: -(-rows // (samples * site.runs)) for site in sites}
-    dense = {site.layer: teacher.get_submodule(site.layer) for site in sites if site.places > 1}
-    names = [name for name, layer in dense.items() if not is_convolution(layer)]
+    names = [s.layer for s in sites if s.places > 1 and not is_convolution(teacher.get_submodule(s.layer))]
     valid: dict[str, Tensor] = {}
     if names:
         rule = learn_reach(teacher, part_of(inputs, slice(_PROBES)), names)
         parts = [rule.of(part) for part in split(inputs, BATCH)]
         valid = {name: torch.cat([part[name] for part in parts]) for name in names}
-    return {
-        site.layer: (
-            draw_valid(name, valid[name], wanted=wanted[name], seed=seed)
+    index, judging, shared = own_samples(samples)
+    index = _by_length(inputs, index, judging=judging)
+    device = next(teacher.parameters()).device
+    places = {}
+    for site in sites:
+        name, wanted = site.layer, -(-rows[site.layer] // (samples * site.runs))
+        at = (
+            draw_valid(name, valid[name], wanted=wanted, seed=seed)
             if name in valid
-            else draw_positions(name, samples=samples, places=site.places, wanted=wanted[name], seed=seed)
-        ).to(device)
-        for site in sites
-        for name in (site.layer,)
-    }
+            else draw_positions(name, samples=samples, places=site.places, wanted=wanted, seed=seed)
+        )
+        places[name] = at[index].to(device)
+    if not torch.equal(index, torch.arange(samples)):
+        inputs = part_of(inputs, index)
+    return Sample(inputs, places, judging, shared)
+
+
+def _by_length(inputs: Inputs, index: Tensor, *, judging: int) -> Tensor:
+    """Some samples in the order of their lengths, so that batches have little padding; judges stay last."""
+    lengths = lengths_of(inputs)
+    if lengths is None:
+        return index
+    solving, judges = index[: len(index) - judging], index[len(index) - judging :]
+    return torch.cat([part[lengths.cpu()[part].argsort(stable=True)] for part in (solving, judges)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from coprune.plan import ELSEWHERE, Plan
+from coprune.recovery.registry import RECOVERIES as KNOWN
 from coprune.result import Code, Judged, Latency, Result, Stage
 
 METHODS = {
@@ -31,13 +32,7 @@ _AFTER = {
     "recovered": "after recovery without training",
     "finetuned": "after fine-tuning",
 }
-RECOVERIES = {
-    "none": "none",
-    "bn": "batch norm",
-    "channel-least-squares": "channel least squares",
-    "least-squares": "least squares",
-    "reconstruction": "reconstruction",
-}
+RECOVERIES = {recovery.name: recovery.label for recovery in reversed(KNOWN.values())}
 ENGINES = {"onnxruntime": "ONNX Runtime"}
 JOINT = ("cahp", "head_magnitude", "last_layers", "medoid", "michel")
 """Methods over the heads of all layers at once; told by name where a plan does not say so itself."""

@@ -10,14 +10,15 @@ cost more than the rest of the profile, so a few samples tell which of the usual
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from coprune.layers import is_convolution
 from coprune.tracing.forward import Inputs, copied, logits_of, samples_in, tensors_of
+from coprune.tracing.hooks import hooked
 from coprune.tracing.patches import output_positions
 
 
@@ -41,15 +42,12 @@ def reach(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str, T
     outputs: dict[str, list[Tensor]] = {}
     samples = samples_in(inputs)
 
-    def keep(layer: nn.Module, _: object, output: Tensor, name: str) -> None:
+    def keep(name: str, layer: nn.Module, _: object, output: Tensor) -> None:
         if has_tokens(layer, output, samples=samples):
             # Of a frozen model, such an output begins the graph.
             outputs.setdefault(name, []).append(output if output.requires_grad else output.requires_grad_())
 
-    with ExitStack() as hooks:
-        for name in names:
-            layer = model.get_submodule(name)
-            hooks.enter_context(layer.register_forward_hook(lambda m, i, o, name=name: keep(m, i, o, name)))
+    with hooked(model, {name: partial(keep, name) for name in names}):
         logits = logits_of(model, inputs)
     if not outputs:
         return {}

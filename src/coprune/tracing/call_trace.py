@@ -10,17 +10,16 @@ all inputs: a transformer makes its attention mask in other ways when a batch ha
 
 from __future__ import annotations
 
-import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from coprune.layers import is_convolution, is_linear
+from coprune.tracing.calls import Function, Intercepted, name_of
+from coprune.tracing.hooks import hooked
 
 Number = tuple[int, int]
 """(dense layers that were entered before, running number of the call since)."""
@@ -35,14 +34,14 @@ _RECTIFIERS = frozenset({"relu", "relu_", "relu6"})
 
 def is_addition(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a call adds two tensors of one shape: a residual sum, not a bias or a scalar."""
-    if getattr(func, "__name__", "") not in _ADDITIONS or len(args) != 2 or kwargs.get("alpha", 1) != 1:
+    if name_of(func) not in _ADDITIONS or len(args) != 2 or kwargs.get("alpha", 1) != 1:
         return False
     return all(isinstance(a, Tensor) and a.ndim > 1 for a in args) and args[0].shape == args[1].shape
 
 
 def is_rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a call makes all values below 0 the same."""
-    name = getattr(func, "__name__", "")
+    name = name_of(func)
     if name in ("hardtanh", "hardtanh_"):
         return kwargs.get("min_val", args[1] if len(args) > 1 else -1.0) >= 0
     return name in _RECTIFIERS
@@ -82,60 +81,42 @@ class Call:
     rectifier: bool
 
 
-class _Counting(TorchFunctionMode, ABC):
-    """Numbers the calls of a pass; those made inside :meth:`aside` do not count."""
+class _Numbered(Intercepted):
+    """Numbers the calls of a pass; those made aside do not count."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, called: Callable[[Number, Function, tuple[Any, ...], dict[str, Any]], Any]) -> None:
+        super().__init__(self._counted)
         self._number: Number = (0, 0)
-        self._aside = 0
+        self._called = called
+
+    def _counted(self, function: Function, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        number = self._number
+        self._number = (number[0], number[1] + 1)
+        return self._called(number, function, args, named)
 
     @contextmanager
     def of(self, model: nn.Module) -> Iterator[None]:
         """Within the context the calls of the model's pass are numbered."""
-        mine = threading.get_ident()
 
         def enter(*_: Any) -> None:
-            # Of other threads' passes, others count.
-            if threading.get_ident() == mine:
-                self._number = (self._number[0] + 1, 0)
+            self._number = (self._number[0] + 1, 0)
 
-        with ExitStack() as hooks:
-            for layer in model.modules():
-                if is_convolution(layer) or is_linear(layer):
-                    hooks.enter_context(layer.register_forward_pre_hook(enter))
-            with self:
-                yield
-
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Calls in this context are not the network's."""
-        self._aside += 1
-        try:
+        dense = {n: enter for n, m in model.named_modules() if is_convolution(m) or is_linear(m)}
+        with hooked(model, dense, before=True), self:
             yield
-        finally:
-            self._aside -= 1
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if self._aside:
-            return func(*args, **kwargs)
-        number = self._number
-        self._number = (number[0], number[1] + 1)
-        return self._called(number, func, args, kwargs)
-
-    @abstractmethod
-    def _called(self, number: Number, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call that counts."""
 
 
-class Record(_Counting):
-    """Notes every call of a forward pass. Keeps all its tensors alive: for one small example."""
+class Record(_Numbered):
+    """Notes every call of a forward pass. Keeps all its tensors alive: for one small example.
+
+    Attributes:
+        calls: in their order.
+        places: value → where it was made first.
+        layer: the module that runs, for the calls that follow.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(self._note)
         self.calls: list[Call] = []
         self.places: dict[int, Place] = {}
         self.layer: str | None = None
@@ -143,22 +124,20 @@ class Record(_Counting):
         self._held: list[Tensor] = []  # so that no tensor takes the identity of a dead one
 
     def _value_of(self, tensor: Tensor) -> int:
-        if id(tensor) not in self._value:
-            self._renew(tensor)
-        return self._value[id(tensor)]
+        return self._value[id(tensor)] if id(tensor) in self._value else self._renew(tensor)
 
     def _renew(self, tensor: Tensor) -> int:
         self._held.append(tensor)
         self._value[id(tensor)] = len(self._held)
         return len(self._held)
 
-    def _called(self, number: Number, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = [*tensors_in(args), *tensors_in(tuple(kwargs.values()))]
+    def _note(self, number: Number, function: Function, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        given = tensors_in((args, named))
         reads = tuple(self._value_of(t) for t in given)
         versions = [t._version for t in given]
-        addition, rectifier = is_addition(func, args, kwargs), is_rectifier(func, args, kwargs)
-        result = func(*args, **kwargs)
-        returned = tensors_in((result,))
+        addition, rectifier = is_addition(function, args, named), is_rectifier(function, args, named)
+        result = function(*args, **named)
+        returned = tensors_in(result)
         changed = [t for t, v in zip(given, versions, strict=True) if t._version != v]
         # A call that hands back its argument untouched (dropout in evaluation) makes nothing new.
         fresh = [t for t in returned if all(t is not g for g in given)]
@@ -166,24 +145,24 @@ class Record(_Counting):
             makes = tuple(self._renew(t) for t in (*fresh, *changed))
             for index, tensor in enumerate(returned):
                 self.places.setdefault(self._value[id(tensor)], (number, index))
-            name = getattr(func, "__name__", "")
-            self.calls.append(Call(number, name, self.layer, reads, makes, addition, rectifier))
+            self.calls.append(Call(number, name_of(function), self.layer, reads, makes, addition, rectifier))
         return result
 
 
-class Taps(_Counting):
+class Taps(_Numbered):
     """Hands the values made at given places to their takers as they appear, and keeps nothing."""
 
     def __init__(self, takers: Mapping[Place, list[Callable[[Tensor], None]]]) -> None:
-        super().__init__()
+        super().__init__(self._hand_out)
         self._takers = takers
         self._calls = {number for number, _ in takers}
 
-    def _called(self, number: Number, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = func(*args, **kwargs)
+    def _hand_out(
+        self, number: Number, function: Function, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
+        result = function(*args, **named)
         if number in self._calls:
-            with self.aside():
-                for index, tensor in enumerate(tensors_in((result,))):
-                    for take in self._takers.get((number, index), ()):
-                        take(tensor)
+            for index, tensor in enumerate(tensors_in(result)):
+                for take in self._takers.get((number, index), ()):
+                    take(tensor)
         return result

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,12 +33,22 @@ class Intercepted(TorchFunctionMode):
     def __init__(self, call: Call) -> None:
         super().__init__()
         self._call = call
+        self._aside = False
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Within the context calls are made as they are: a hook's, which are not the network's."""
+        before, self._aside = self._aside, True
+        try:
+            yield
+        finally:
+            self._aside = before
 
     def __torch_function__(
         self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """See :class:`torch.overrides.TorchFunctionMode`."""
-        return self._call(func, args, kwargs or {})
+        return func(*args, **(kwargs or {})) if self._aside else self._call(func, args, kwargs or {})
 
 
 def name_of(function: Function) -> str:

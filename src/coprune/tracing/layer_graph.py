@@ -6,10 +6,8 @@ network whose forward pass is plain PyTorch, traceable by torch.fx or not.
 
 from __future__ import annotations
 
-from collections import Counter
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ from coprune.errors import UserError
 from coprune.layers import is_convolution, is_linear
 from coprune.tracing.call_trace import Call, Place, Record
 from coprune.tracing.forward import Inputs, copied, logits_of, part_of, samples_in
+from coprune.tracing.hooks import hooked
 from coprune.tracing.patches import output_positions
 
 
@@ -73,24 +72,19 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
         if not any(p.is_complex() for p in module.parameters(recurse=False))
     }
     record = Record()
-    runs: Counter[str] = Counter()
     outputs: dict[str, list[Tensor]] = {}
+
+    def enter(name: str, *_: object) -> None:
+        record.layer = name
+
+    def leave(name: str, _: nn.Module, __: object, output: Tensor) -> None:
+        record.layer = None
+        outputs.setdefault(name, []).append(output)
+
     seen = copied(example)  # which a model whose first layer works in place changes
-    with ExitStack() as hooks:
-        for name, module in watched.items():
-
-            def enter(_: nn.Module, __: Any, name: str = name) -> None:
-                record.layer = name
-                runs[name] += 1
-
-            def leave(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
-                record.layer = None
-                outputs.setdefault(name, []).append(output)
-
-            hooks.enter_context(module.register_forward_pre_hook(enter))
-            hooks.enter_context(module.register_forward_hook(leave))
-        with record.of(model):
-            logits_of(model.eval(), seen)
+    entered = hooked(model, {name: partial(enter, name) for name in watched}, before=True)
+    with entered, hooked(model, {name: partial(leave, name) for name in watched}), record.of(model):
+        logits_of(model.eval(), seen)
     readers: dict[int, list[Call]] = {}
     own: dict[str, list[Call]] = {}
     for call in record.calls:
@@ -98,29 +92,22 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
             readers.setdefault(value, []).append(call)
         if call.layer:
             own.setdefault(call.layer, []).append(call)
-    once = {name for name, count in runs.items() if count == 1}
-    alike = {name for name, found in outputs.items() if len({o.shape for o in found}) == 1}
-    dense = {name: outputs[name][0] for name in alike if is_dense(watched[name])}
-    places = _places(model, dense, example)
+    alike = {name: found[0] for name, found in outputs.items() if len({o.shape for o in found}) == 1}
+    places = _places(model, {n: output for n, output in alike.items() if is_dense(watched[n])}, example)
+    once = {name for name, found in outputs.items() if len(found) == 1}
     tied = layers.tied_layers(model)
-    return tuple(
-        _site(
-            calls[-1],
-            readers,
-            record.places,
-            places[name],
-            # Behind a linear layer's tokens a batch norm treats every token by itself, not every channel.
-            once if is_convolution(watched[name]) or dense[name].ndim == 2 else set(),
-        )
-        if name in once
-        else Site(name, places=places[name], runs=runs[name])
-        for name, calls in own.items()
-        if name in places
-        and name not in tied
+    sites = []
+    for name, calls in own.items():
+        layer, runs = watched[name], len(outputs[name])
+        more = sum(call.name not in _plain(layer) for call in calls) > runs
         # A parametrisation (weight norm) makes the weight anew at every call.
-        and watched[name]._parameters.get("weight") is not None
-        and sum(c.name not in _plain(watched[name]) for c in calls) <= runs[name]
-    )
+        if name not in places or name in tied or layer._parameters.get("weight") is None or more:
+            continue
+        # Behind a linear layer's tokens a batch norm treats every token by itself, not every channel.
+        norms = once if is_convolution(layer) or alike[name].ndim == 2 else set()
+        site = Site(name, places=places[name], runs=runs)
+        sites.append(_followed(site, calls[-1], readers, record.places, norms) if runs == 1 else site)
+    return tuple(sites)
 
 
 def paired_sites(model: nn.Module, teacher: nn.Module, example: Inputs) -> list[tuple[Site, Site]]:
@@ -154,13 +141,11 @@ def _places(model: nn.Module, outputs: dict[str, Tensor], example: Inputs) -> di
     samples = samples_in(example)
     other = [0] if samples > 1 else [0, 0]
     heights: dict[str, int] = {}
-    with ExitStack() as hooks:
-        for name in outputs:
-            hooks.enter_context(
-                model.get_submodule(name).register_forward_hook(
-                    lambda _, __, output, name=name: heights.__setitem__(name, len(output))
-                )
-            )
+
+    def note(name: str, _: nn.Module, __: object, output: Tensor) -> None:
+        heights[name] = len(output)
+
+    with hooked(model, {name: partial(note, name) for name in outputs}):
         logits_of(model, copied(part_of(example, other)))
     found: dict[str, int] = {}
     for name, output in outputs.items():
@@ -171,10 +156,10 @@ def _places(model: nn.Module, outputs: dict[str, Tensor], example: Inputs) -> di
     return found
 
 
-def _site(
-    call: Call, readers: dict[int, list[Call]], made: dict[int, Place], places: int, norms: set[str]
+def _followed(
+    site: Site, call: Call, readers: dict[int, list[Call]], made: dict[int, Place], norms: set[str]
 ) -> Site:
-    """Where one layer's output goes; ``norms`` are the modules that may be the batch norm behind it."""
+    """A layer with where its output goes; ``norms`` are the modules that may be the batch norm behind it."""
     value = call.makes[0]
     norm = other = None
     addition = False
@@ -191,7 +176,7 @@ def _site(
     rectified = bool(after) and all(c.rectifier for c in after)
     # What a rectifier does to a sum depends on both operands.
     rectified = rectified and (other is not None or not addition)
-    return Site(call.layer or "", norm, addition, other, rectified, places)
+    return replace(site, norm=norm, addition=addition, other=other, rectified=rectified)
 
 
 def _plain(layer: nn.Module) -> tuple[str, ...]:

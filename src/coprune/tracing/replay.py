@@ -8,24 +8,22 @@ positions does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from coprune.layers import is_convolution, is_linear
+from coprune.tracing.calls import PRODUCTS, Function, Intercepted, name_of
 from coprune.tracing.forward import Inputs, copied, logits_of
+from coprune.tracing.hooks import hooked
 
 MEMORY = 1 << 30
 """Bytes that are kept at most. The first layers of a pass are, since they are spared most often."""
-
-_PRODUCTS = frozenset(
-    {"linear", *(f"conv{n}d" for n in (1, 2, 3)), *(f"conv_transpose{n}d" for n in (1, 2, 3))}
-)
 
 _Run = tuple[str, int]
 """(layer, how often it had run before in this pass)."""
@@ -49,52 +47,45 @@ class _Known:
         return min((self.order.get((layer, 0), 0) for layer in layers), default=0)
 
 
-class _Pass(TorchFunctionMode):
+class _Pass:
     """One pass that notes products, as long as there is room, or hands out those of the first runs."""
 
     def __init__(self, known: _Known, fragile: set[_Run], *, upto: int = 0, room: int = 0) -> None:
-        super().__init__()
         self._known, self._fragile, self._upto, self._room = known, fragile, upto, room
-        self._runs: dict[str, int] = {}
+        self._runs: Counter[str] = Counter()
         self._entered: _Run | None = None
         self._noted: list[tuple[_Run, Tensor, int]] = []
 
-    @contextmanager
-    def of(self, model: nn.Module) -> Iterator[None]:
-        """Within the context the model makes one pass."""
-
-        def enter(name: str) -> None:
-            run = self._runs[name] = self._runs.get(name, -1) + 1
-            self._entered = (name, run)
-            self._known.order.setdefault((name, run), len(self._known.order))
-
-        def leave(*_: Any) -> None:
-            self._entered = None
-
-        with ExitStack() as hooks:
-            for name, module in model.named_modules():
-                if is_convolution(module) or is_linear(module):
-                    hooks.enter_context(module.register_forward_pre_hook(lambda m, i, name=name: enter(name)))
-                    hooks.enter_context(module.register_forward_hook(leave))
-            with self:
-                yield
+    def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
+        """Of the model on a batch, ``[N, C]``."""
+        dense = [n for n, m in model.named_modules() if is_convolution(m) or is_linear(m)]
+        entered = hooked(model, {name: partial(self._enter, name) for name in dense}, before=True)
+        with entered, hooked(model, dict.fromkeys(dense, self._leave)), Intercepted(self._call):
+            logits = logits_of(model, copied(inputs))
         for run, product, version in self._noted:
             # Somebody has worked on it in place: of the next batch a copy is kept.
             if product._version != version:
                 self._fragile.add(run)
                 del self._known.products[run]
+        return logits
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def _enter(self, name: str, *_: Any) -> None:
+        self._entered = (name, self._runs[name])
+        self._runs[name] += 1
+        self._known.order.setdefault(self._entered, len(self._known.order))
+
+    def _leave(self, *_: Any) -> None:
+        self._entered = None
+
+    def _call(self, function: Function, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         run = self._entered
-        if run is None or getattr(func, "__name__", "") not in _PRODUCTS:
-            return func(*args, **(kwargs or {}))
+        if run is None or name_of(function) not in PRODUCTS:
+            return function(*args, **named)
         self._entered = None
         if self._known.order[run] < self._upto and run in self._known.products:
             product = self._known.products[run]
             return product.clone() if run in self._fragile else product
-        product = func(*args, **(kwargs or {}))
+        product = function(*args, **named)
         size = product.untyped_storage().nbytes()
         # Of a tensor made in inference mode it cannot be seen whether somebody works on it.
         if size <= self._room and not product.is_inference():
@@ -120,10 +111,8 @@ class Replay:
         self._model, self._batches = model, list(batches)
         self._fragile: set[_Run] = set()  # whose products somebody works on in place
         self._known = [_Known() for _ in self._batches]
-        room, parts = memory // max(1, len(self._batches)), []
-        for batch, known in zip(self._batches, self._known, strict=True):
-            parts.append(self._pass(batch, _Pass(known, self._fragile, room=room)))
-        self.logits = torch.cat(parts)
+        room = memory // max(1, len(self._batches))
+        self.logits = self._passed(lambda known: _Pass(known, self._fragile, room=room))
         """Of the unchanged model, ``[N, C]``."""
 
     def again(self, changed: Iterable[str]) -> Tensor:
@@ -132,11 +121,9 @@ class Replay:
         Args:
             changed: the dense layers that are not what they were; nothing else may be.
         """
-        names, parts = list(changed), []
-        for batch, known in zip(self._batches, self._known, strict=True):
-            parts.append(self._pass(batch, _Pass(known, self._fragile, upto=known.before(names))))
-        return torch.cat(parts)
+        names = list(changed)
+        return self._passed(lambda known: _Pass(known, self._fragile, upto=known.before(names)))
 
-    def _pass(self, batch: Inputs, mode: _Pass) -> Tensor:
-        with mode.of(self._model):
-            return logits_of(self._model, copied(batch))
+    def _passed(self, how: Callable[[_Known], _Pass]) -> Tensor:
+        batches = zip(self._batches, self._known, strict=True)
+        return torch.cat([how(known).logits(self._model, batch) for batch, known in batches])

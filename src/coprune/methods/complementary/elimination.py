@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coprune.errors import UserError
 from coprune.groups import columns_of
+from coprune.recovery.ridge import RIDGE, growing_factor
 
 EXACT = 256
 """Up to this many units each is compared with all others before it goes."""
@@ -24,7 +24,6 @@ SHARE = 128
 SPARE = 0.8
 """Share of the columns that must be left; with fewer the system is made smaller."""
 
-_TRIES = 8  # tenfold ridges
 _NARROW = 64  # columns of units; copying a smaller system costs more than its steps
 
 
@@ -56,7 +55,7 @@ class Elimination:
     loss: Tensor
 
 
-def eliminate(readers: Sequence[Reader], units: int, *, ridge: float = 1e-3) -> Elimination:
+def eliminate(readers: Sequence[Reader], units: int, *, ridge: float = RIDGE) -> Elimination:
     """Remove units, always those that the others replace best.
 
     With P the inverse covariance on the remaining units and W the weights that solve the regression
@@ -77,9 +76,8 @@ def eliminate(readers: Sequence[Reader], units: int, *, ridge: float = 1e-3) -> 
     """
     state = []
     for reader in readers:
-        state.append(
-            (_inverse(reader.covariance, ridge), reader.weight.clone(), reader.weight.shape[1] // units)
-        )
+        inverse = torch.cholesky_inverse(growing_factor(reader.covariance, ridge=ridge))
+        state.append((inverse, reader.weight.clone(), reader.weight.shape[1] // units))
     alive, ids = torch.ones(units, dtype=torch.bool), torch.arange(units)
     order: list[int] = []
     loss = [0.0]
@@ -98,21 +96,6 @@ def eliminate(readers: Sequence[Reader], units: int, *, ridge: float = 1e-3) -> 
             state = [_narrowed(p, w, b, there) for p, w, b in state]
             alive, ids = alive[there], ids[there]
     return Elimination(torch.tensor(order), torch.tensor(loss, dtype=torch.float64))
-
-
-def _inverse(covariance: Tensor, ridge: float) -> Tensor:
-    """Inverse of ``covariance + λI``, ``[D, D]``; λ grows until rounding leaves it positive definite."""
-    scale = covariance.diagonal().mean().clamp_min(1e-30)
-    for power in range(_TRIES):
-        system = covariance.clone()
-        system.diagonal().add_(ridge * 10**power * scale)
-        factor, failed = torch.linalg.cholesky_ex(system)
-        if not failed and bool(torch.isfinite(factor).all()):
-            return torch.cholesky_inverse(factor)
-    raise UserError(
-        "values inside the model are too large to be squared or of too different sizes; "
-        "check its weights and the normalisation of the data"
-    )
 
 
 _State = list[tuple[Tensor, Tensor, int]]  # inverse, weight, b of every reader

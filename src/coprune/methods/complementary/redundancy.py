@@ -10,6 +10,7 @@ from torch import Tensor
 
 from coprune.groups import columns_of, removed
 from coprune.plan import Prediction
+from coprune.recovery.ridge import RIDGE, growing_factor
 
 _LISTED = 6
 
@@ -43,7 +44,7 @@ def alike(covariance: Tensor, each: int) -> Tensor:
 
 
 def took_over(
-    covariance: Tensor, kept: Tensor, *, each: int = 1, ridge: float = 1e-3
+    covariance: Tensor, kept: Tensor, *, each: int = 1, ridge: float = RIDGE
 ) -> tuple[Prediction, ...]:
     """Regress every removed unit on the kept ones, all channels of the one on all of the others.
 
@@ -64,10 +65,9 @@ def took_over(
     units = len(covariance) // each
     gone = removed(kept, units)
     columns, rows = columns_of(kept, each), columns_of(gone, each)
-    system = covariance[columns][:, columns].clone()
-    system.diagonal().add_(ridge * covariance.diagonal().mean().clamp_min(1e-30))
+    factor = growing_factor(covariance[columns][:, columns], ridge=ridge, scale=covariance.diagonal().mean())
     cross = covariance[rows][:, columns]  # [R·e, K·e]
-    coefficients = torch.linalg.solve(system, cross.T).T
+    coefficients = torch.cholesky_solve(cross.T, factor).T
     spread = covariance.diagonal().view(units, each).sum(1)
     variance = spread[gone]
     products = (coefficients * cross).view(len(gone), each, len(kept), each).sum((1, 3))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coprune.recovery import ridge as regression
-from coprune.recovery.ridge import RIDGES, Target, solve
+from coprune.recovery.ridge import RIDGES, Line, Target, solve
 
 
 def draw(seed, *shape):
@@ -65,7 +65,7 @@ def held_back_error(rows, target, weight, bias, part):
 def test_the_solution_is_the_ridge_that_is_best_on_held_back_rows(seed, m, d, intercept, other):
     rows, target, weight, bias = problem(seed, m=m, d=d, other=other)
     fit, judge = slice(0, m - 12), slice(m - 12, m)
-    found = solve(rows, target, weight, bias, held_back=12, intercept=intercept)
+    found = solve(rows, target, Line(weight, bias), held_back=12, intercept=intercept)
     twins = [
         ridge_twin(
             rows[fit].numpy(),
@@ -94,16 +94,16 @@ def test_the_solution_is_the_ridge_that_is_best_on_held_back_rows(seed, m, d, in
 @pytest.mark.parametrize("intercept", [False, True])
 def test_primal_and_dual_have_one_solution(monkeypatch, intercept, rectified):
     rows, target, weight, bias = problem(3, m=40, d=20, other=True, rectified=rectified)
-    primal = solve(rows, target, weight, bias, held_back=8, intercept=intercept)
-    made = regression._Problem.__init__
+    primal = solve(rows, target, Line(weight, bias), held_back=8, intercept=intercept)
+    made = regression._Equations.__init__
 
-    def dual(self, rows, target, start, part, **how):
-        made(self, rows, target, start, part, **how)
-        x = rows[part] - self._mean
-        self._dual, self._gram = True, x @ x.T
+    def dual(self, rows, start, **how):
+        made(self, rows, start, **how)
+        x = rows - self._mean
+        self._dual, self.gram = True, x @ x.T
 
-    monkeypatch.setattr(regression._Problem, "__init__", dual)
-    other = solve(rows, target, weight, bias, held_back=8, intercept=intercept)
+    monkeypatch.setattr(regression._Equations, "__init__", dual)
+    other = solve(rows, target, Line(weight, bias), held_back=8, intercept=intercept)
     assert primal.ridge == other.ridge
     torch.testing.assert_close(primal.weight, other.weight, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(primal.bias, other.bias, rtol=1e-6, atol=1e-7)
@@ -113,9 +113,9 @@ def test_primal_and_dual_have_one_solution(monkeypatch, intercept, rectified):
 @pytest.mark.parametrize("rectified", [False, True])
 def test_rows_are_worked_on_in_chunks_without_a_trace(monkeypatch, m, rectified):
     rows, target, weight, bias = problem(7, m=m, d=9, other=True, rectified=rectified)
-    whole = solve(rows, target, weight, bias, held_back=5, intercept=True)
+    whole = solve(rows, target, Line(weight, bias), held_back=5, intercept=True)
     monkeypatch.setattr(regression, "_CHUNK", 4)
-    parts = solve(rows, target, weight, bias, held_back=5, intercept=True)
+    parts = solve(rows, target, Line(weight, bias), held_back=5, intercept=True)
     assert parts.ridge == whole.ridge
     torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-7, atol=1e-9)
     assert parts.before == pytest.approx(whole.before)
@@ -130,7 +130,7 @@ def test_rows_are_worked_on_in_chunks_without_a_trace(monkeypatch, m, rectified)
 def test_a_rectified_solution_is_never_worse_than_the_linear_one(seed, other, intercept, shape):
     m, d = shape
     rows, target, weight, bias = problem(seed, m=m, d=d, other=other, rectified=True)
-    found = solve(rows, target, weight, bias, held_back=8, intercept=intercept)
+    found = solve(rows, target, Line(weight, bias), held_back=8, intercept=intercept)
     fit, judge = slice(0, m - 8), slice(m - 8, m)
     assert found.after == pytest.approx(
         held_back_error(rows, target, found.weight.numpy(), found.bias.numpy(), judge), rel=1e-6, abs=1e-12
@@ -155,9 +155,9 @@ def test_what_is_below_zero_costs_nothing_behind_a_rectifier():
     one = torch.ones(1, dtype=torch.float64)
     plain = Target(value, one, 0 * one)
     rectified = Target(value, one, 0 * one, rectified=True)
-    start = torch.full((1, 1), 0.5, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    assert solve(x, plain, *start, held_back=20, intercept=True).after > 0.05
-    found = solve(x, rectified, *start, held_back=20, intercept=True)
+    start = Line(torch.full((1, 1), 0.5, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    assert solve(x, plain, start, held_back=20, intercept=True).after > 0.05
+    found = solve(x, rectified, start, held_back=20, intercept=True)
     assert found.better
     linear = ridge_twin(
         x[:60].numpy(), value[:60].numpy(), np.full((1, 1), 0.5), np.zeros(1), 1e-5, intercept=True
@@ -170,7 +170,7 @@ def test_what_is_below_zero_costs_nothing_behind_a_rectifier():
 def test_rows_of_low_rank_are_no_error(m, d, intercept):
     rows, target, weight, bias = problem(11, m=m, d=d)
     rows = rows[:, :2] @ draw(0, 2, d)
-    found = solve(rows.float().double(), target, weight, bias, held_back=10, intercept=intercept)
+    found = solve(rows.float().double(), target, Line(weight, bias), held_back=10, intercept=intercept)
     assert torch.isfinite(found.weight).all()
     assert torch.isfinite(found.bias).all()
     assert found.better
@@ -181,7 +181,7 @@ def test_rows_of_low_rank_are_no_error(m, d, intercept):
 def test_constant_columns(intercept):
     rows, target, weight, bias = problem(12)
     rows[:, 2], rows[:, 5] = 0.0, 3.0
-    found = solve(rows, target, weight, bias, held_back=12, intercept=intercept)
+    found = solve(rows, target, Line(weight, bias), held_back=12, intercept=intercept)
     assert found.better
     # Nothing is known of a value that never varies: its weight stays.
     torch.testing.assert_close(found.weight[:, 2], weight[:, 2])
@@ -193,7 +193,7 @@ def test_constant_columns(intercept):
 def test_rows_that_never_vary_leave_the_old_weights(constant):
     rows, target, weight, bias = problem(13)
     rows[:] = constant
-    found = solve(rows, target, weight, bias, held_back=12, intercept=True)
+    found = solve(rows, target, Line(weight, bias), held_back=12, intercept=True)
     assert torch.isfinite(found.weight).all()
     torch.testing.assert_close(found.weight, weight)
 
@@ -201,7 +201,9 @@ def test_rows_that_never_vary_leave_the_old_weights(constant):
 def test_weights_that_are_right_already_stay():
     rows, target, weight, bias = problem(14)
     right = (rows @ weight.T + bias) * target.scale + target.shift
-    found = solve(rows, Target(right, target.scale, target.shift), weight, bias, held_back=12, intercept=True)
+    found = solve(
+        rows, Target(right, target.scale, target.shift), Line(weight, bias), held_back=12, intercept=True
+    )
     assert found.before < 1e-20
     torch.testing.assert_close(found.weight, weight, rtol=1e-7, atol=1e-9)
 
@@ -211,7 +213,9 @@ def test_old_weights_that_are_better_on_held_back_rows_are_kept_by_name():
     rows, target, weight, bias = problem(15, noise=0)
     right = (rows @ weight.T + bias) * target.scale + target.shift
     right[:48] *= -1
-    found = solve(rows, Target(right, target.scale, target.shift), weight, bias, held_back=12, intercept=True)
+    found = solve(
+        rows, Target(right, target.scale, target.shift), Line(weight, bias), held_back=12, intercept=True
+    )
     assert not found.better
     assert found.after >= found.before
 
@@ -219,7 +223,7 @@ def test_old_weights_that_are_better_on_held_back_rows_are_kept_by_name():
 def test_rows_that_are_all_held_back_change_nothing():
     # Once a bug: a single calibration sample has none left to solve on, and torch.cat complained.
     rows, target, weight, bias = problem(16, m=3)
-    found = solve(rows, target, weight, bias, held_back=3, intercept=True)
+    found = solve(rows, target, Line(weight, bias), held_back=3, intercept=True)
     assert not found.better
     assert torch.equal(found.weight, weight)
 
@@ -229,7 +233,7 @@ def test_no_channels_at_all_are_no_error():
     none = torch.zeros(60, 0, dtype=torch.float64)
     empty = torch.zeros(0, dtype=torch.float64)
     found = solve(
-        rows, Target(none, empty, empty, rectified=True), torch.zeros(0, 7).double(), empty,
+        rows, Target(none, empty, empty, rectified=True), Line(torch.zeros(0, 7).double(), empty),
         held_back=12, intercept=True,
     )  # fmt: skip
     assert not found.better
@@ -237,9 +241,9 @@ def test_no_channels_at_all_are_no_error():
 
 def test_float32_rows_give_what_float64_rows_give():
     rows, target, weight, bias = problem(18, m=400, other=True, rectified=True)
-    exact = solve(rows, target, weight, bias, held_back=50, intercept=True)
+    exact = solve(rows, target, Line(weight, bias), held_back=50, intercept=True)
     halves = Target(*(t.float() for t in (target.value, target.scale, target.shift, target.other)), True)
-    found = solve(rows.float(), halves, weight, bias, held_back=50, intercept=True)
+    found = solve(rows.float(), halves, Line(weight, bias), held_back=50, intercept=True)
     assert found.weight.dtype == torch.float64
     torch.testing.assert_close(found.weight, exact.weight, rtol=1e-3, atol=1e-3)
     assert found.after == pytest.approx(exact.after, rel=1e-3)
@@ -249,7 +253,7 @@ def test_nothing_given_is_changed():
     rows, target, weight, bias = problem(19, other=True, rectified=True)
     given_ = [rows, target.value, target.scale, target.shift, target.other, weight, bias]
     before = [t.clone() for t in given_]
-    solve(rows, target, weight, bias, held_back=12, intercept=True)
+    solve(rows, target, Line(weight, bias), held_back=12, intercept=True)
     assert all(torch.equal(a, b) for a, b in zip(given_, before, strict=True))
 
 
@@ -259,12 +263,12 @@ def test_weights_that_say_all_there_is_to_say_stay(rectified):
     # processes ended with other weights than one.
     for seed in range(20):
         rows, target, weight, bias = problem(seed, m=400, rectified=rectified)
-        rows, line = rows.float(), regression._Line(weight, bias)
+        rows, line = rows.float(), Line(weight, bias)
         exact = Target(torch.zeros(400, 4), target.scale.float(), target.shift.float(), rectified=rectified)
         exact = replace(exact, value=exact.behind(line.output(rows), slice(None)))
         # As another order of sums would have it.
         noisy = replace(exact, value=exact.value * (1 + 1e-7 * draw(seed + 20, 400, 4)).float())
         for one in (exact, noisy):
-            found = solve(rows, one, weight, bias, held_back=50, intercept=True)
+            found = solve(rows, one, Line(weight, bias), held_back=50, intercept=True)
             assert found.before < regression.EXACT
             assert not found.better
