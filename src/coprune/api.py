@@ -27,6 +27,7 @@ from coprune.pipeline.settings import PruneSettings, check_settings
 from coprune.pipeline.surviving import Surviving, check_made_of, surviving
 from coprune.plan import Plan
 from coprune.recovery import RECOVERIES, Pair, find_recovery
+from coprune.recovery.registry import RecoveryOrNone
 from coprune.store.state_dict import check_finite
 from coprune.tracing.forward import check_takes, part_of
 from coprune.user_code import within

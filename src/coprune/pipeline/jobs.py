@@ -116,7 +116,7 @@ class RecoverJob(CalibratedJob, Timing, Seeded, Machine):
         model: the pruned model: a run folder or python:module:factory.
         teacher: the unpruned model, under any name that --model takes.
         plan: the plan that cut it; else that of its folder, else found by the channels' behaviour.
-        recovery: {recoveries}.
+        recovery: {recoveries but none}.
     """
 
     help_words = RECOVERY_WORDS

@@ -69,17 +69,25 @@ RECOVERIES: dict[str, Recovery] = {
     )
 }
 
-RECOVERY_WORDS = {
-    "recoveries": ", ".join(f"{r.name} ({r.help})" if r.help else r.name for r in RECOVERIES.values())
-}
-"""Recoveries with what they do, for lines of help: ``…, bn (re-estimate batch norm), none``."""
+_NAMES = tuple(RECOVERIES)
+_BUT_NONE = tuple(name for name in _NAMES if name != "none")
+
+
+def _words(names: tuple[str, ...]) -> str:
+    return ", ".join(f"{n} ({RECOVERIES[n].help})" if RECOVERIES[n].help else n for n in names)
+
+
+RECOVERY_WORDS = {"recoveries": _words(_NAMES), "recoveries but none": _words(_BUT_NONE)}
+"""Recoveries with what they do, for lines of help: ``…, bn (re-estimate batch norm)``."""
 
 if TYPE_CHECKING:
-    RecoveryName = RecoveryOrNone = RecoveryOrAuto = str
+    RecoveryName = str
+    RecoveryOrNone = str
+    RecoveryOrAuto = str
 else:
-    RecoveryName = Literal[tuple(name for name in RECOVERIES if name != "none")]
-    RecoveryOrNone = Literal[tuple(RECOVERIES)]
-    RecoveryOrAuto = Literal[("auto", *RECOVERIES)]
+    RecoveryName = Literal[_BUT_NONE]
+    RecoveryOrNone = Literal[_NAMES]
+    RecoveryOrAuto = Literal[("auto", *_NAMES)]
 
 
 def find_recovery(name: str) -> Recovery:
