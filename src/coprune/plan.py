@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from coprune.files import LARGE, Count, read_document, write_json
+from coprune.documents import Document, Value
+from coprune.files import LARGE, Count
 from coprune.skipped import Skipped
 
 SCHEMA = 1
@@ -36,7 +36,7 @@ class ReasonCode(str, Enum):
     ELSEWHERE = "cut_elsewhere"
 
 
-class Member(BaseModel):
+class Member(Value):
     """A layer's share in a group of units.
 
     Attributes:
@@ -56,8 +56,6 @@ class Member(BaseModel):
     Of a grouped convolution the *output* channels are listed; its units are whole blocks, so the input
     channels that go are those of the same blocks.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: str
     role: Literal["producer", "consumer", "carrier"]
@@ -82,7 +80,7 @@ class Member(BaseModel):
         return self.channels or range(self.offset, self.offset + size * self.span)
 
 
-class Knee(BaseModel):
+class Knee(Value):
     """How many units a method's own curve keeps.
 
     Attributes:
@@ -91,14 +89,12 @@ class Knee(BaseModel):
         fallback: why the rule gave nothing and what was done instead; None when it gave ``k``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     k: Count
     rule: str
     fallback: str | None = None
 
 
-class Prediction(BaseModel):
+class Prediction(Value):
     """A removed unit as the kept ones predict it (least squares on calibration samples).
 
     Attributes:
@@ -109,14 +105,12 @@ class Prediction(BaseModel):
             add up to ``explained`` over all kept units, of which only the foremost are listed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     unit: Count
     explained: float = Field(ge=0, le=1)
     by: tuple[tuple[Count, float], ...] = ()
 
 
-class GroupDecision(BaseModel):
+class GroupDecision(Value):
     """What happens to one group, and why.
 
     Attributes:
@@ -137,8 +131,6 @@ class GroupDecision(BaseModel):
         kind: what the units are: ``inner`` or ``coupled`` (channels), ``heads``, ``neurons``; empty in
             a plan that does not say.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     members: tuple[Member, ...]
@@ -177,7 +169,7 @@ class GroupDecision(BaseModel):
         return self
 
 
-class Plan(BaseModel):
+class Plan(Document):
     """Everything about one decision.
 
     Attributes:
@@ -193,7 +185,8 @@ class Plan(BaseModel):
             each, and clusters, positions and scores have one meaning in all.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    what = "plan"
+    limit = LARGE
 
     schema_version: int = Field(SCHEMA, alias="schema")
     method: str
@@ -241,16 +234,3 @@ class Plan(BaseModel):
             "total": sum(g.size for g in self.groups),
             "kept": sum(len(g.kept) for g in self.groups),
         }
-
-    def save(self, path: str | Path) -> None:
-        """Write the plan as JSON, whole or not at all."""
-        write_json(Path(path), self.model_dump(by_alias=True, mode="json"))
-
-    @staticmethod
-    def load(path: str | Path) -> Plan:
-        """Read a plan.
-
-        Raises:
-            UserError: missing, truncated, foreign, or of a later schema.
-        """
-        return read_document(Path(path), Plan, what="plan", schema=SCHEMA, limit=LARGE)

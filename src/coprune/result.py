@@ -7,12 +7,12 @@ figures, which decisions were based on, are kept apart.
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, field_validator
 
-from coprune.files import Count, Figure, read_document, write_json
+from coprune.documents import Document, Value
+from coprune.files import Count, Figure
 
 SCHEMA: Literal[2] = 2
 OLDER = (1,)
@@ -21,7 +21,7 @@ OLDER = (1,)
 StageName = Literal["base", "pruned", "recovered", "finetuned"]
 
 
-class Stage(BaseModel):
+class Stage(Value):
     """The model after one step.
 
     Attributes:
@@ -36,8 +36,6 @@ class Stage(BaseModel):
         bytes: size of the weights on disk.
         peak_memory: bytes of tensors alive at the worst moment of one forward pass of one sample.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: StageName
     metric: str = "top1"
@@ -59,7 +57,7 @@ SWING = 3
 """A time whose 90th percentile is more than so many 10th ones swings: the machine did other things."""
 
 
-class Latency(BaseModel):
+class Latency(Value):
     """Time of one forward pass, base and pruned measured in turn on the same inputs.
 
     Attributes:
@@ -68,8 +66,6 @@ class Latency(BaseModel):
         ratio: median of base/pruned taken pair by pair (2.0: twice as fast).
         ratio_interval: 95 % interval of that median; None in results of schema 1.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: str
     device: str
@@ -172,7 +168,7 @@ Noted = Annotated[
 JudgedOn = Literal["validation", "calibration samples", "training samples", "training samples set aside"]
 
 
-class Judged(BaseModel):
+class Judged(Value):
     """What samples said that a decision was based on.
 
     Attributes:
@@ -186,8 +182,6 @@ class Judged(BaseModel):
             held-out samples will show.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     decision: Literal["max_drop", "knee", "fine-tuning", "recovery"]
     on: JudgedOn
     samples: Count
@@ -197,7 +191,7 @@ class Judged(BaseModel):
     metric: str = "top1"
 
 
-class Result(BaseModel):
+class Result(Document):
     """All figures of one run.
 
     Attributes:
@@ -206,7 +200,9 @@ class Result(BaseModel):
         processes: how many did it together.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    what = "result"
+    schema_now = SCHEMA
+    older = OLDER
 
     schema_version: Literal[2] = Field(SCHEMA, alias="schema")
     method: str
@@ -231,16 +227,3 @@ class Result(BaseModel):
     def stage(self, name: str) -> Stage | None:
         """The stage of that name, or None."""
         return next((s for s in self.stages if s.name == name), None)
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_json(Path(path), self.model_dump(by_alias=True, mode="json"))
-
-    @staticmethod
-    def load(path: str | Path) -> Result:
-        """Read a result.
-
-        Raises:
-            UserError: missing, truncated or foreign.
-        """
-        return read_document(Path(path), Result, what="result", schema=SCHEMA, older=OLDER)

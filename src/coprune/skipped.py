@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from pydantic import BaseModel, ConfigDict
+from coprune.documents import Value
 
 
 class SkipCode(str, Enum):
@@ -98,7 +98,7 @@ COUPLED = (SkipCode.SUMMED, SkipCode.COUPLED)
 """Of layers that are left alone only because coupled groups are not asked for."""
 
 
-class Skipped(BaseModel):
+class Skipped(Value):
     """A layer that was left alone, and why.
 
     Attributes:
@@ -106,8 +106,6 @@ class Skipped(BaseModel):
         reason: one sentence.
         code: what decided; None in older plans.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: str
     reason: str

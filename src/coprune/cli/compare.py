@@ -37,7 +37,7 @@ def print_comparison(comparison: Comparison) -> None:
         return f"{100 * stage[0]:.2f}" + (f"±{100 * stage[1]:.2f}" if seeds > 1 else "")
 
     before = None
-    for row in summarise(comparison.as_json()):
+    for row in summarise(comparison.model_dump(mode="json")):
         seeds = row["seeds"]
         if before not in (None, row["budget"]):
             rows.append(None)
@@ -64,5 +64,5 @@ def print_comparison(comparison: Comparison) -> None:
     say()
     # In a file the table keeps its lines; on a narrow terminal rich folds it.
     table(columns, rows, width=None if sys.stdout.isatty() else 100)
-    for line in notes_of(comparison.as_json()):
+    for line in notes_of(comparison.model_dump(mode="json")):
         say(f"note: {line}")

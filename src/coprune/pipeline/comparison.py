@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from coprune.files import Count, Figure, read_document, write_json
+from coprune.documents import Document, Value
+from coprune.files import Count, Figure
 
 SCHEMA = 1
 
 
-class BaseFigures(BaseModel):
+class BaseFigures(Value):
     """The unpruned model: held-out top-1, MACs, parameters.
 
     Attributes:
         samples: held-out ones that gave all accuracies.
         constant: top-1 of always answering the commonest class.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: Figure
     macs: Count
@@ -29,7 +28,7 @@ class BaseFigures(BaseModel):
     constant: Figure | None = None
 
 
-class Row(BaseModel):
+class Row(Value):
     """One pruned model.
 
     Attributes:
@@ -46,8 +45,6 @@ class Row(BaseModel):
         notes: what is to be known of the row, in words.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     method: str
     budget: Figure | str
     seed: int
@@ -62,7 +59,7 @@ class Row(BaseModel):
     notes: tuple[str, ...] = ()
 
 
-class Comparison(BaseModel):
+class Comparison(Document):
     """All rows, and what they have in common.
 
     Attributes:
@@ -74,29 +71,12 @@ class Comparison(BaseModel):
         versions: of what computed it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    what = "comparison"
 
     schema_version: int = Field(SCHEMA, alias="schema")
     base: BaseFigures
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    job: dict[str, Any] = {}
-    versions: dict[str, str] = {}
-
-    def as_json(self) -> dict[str, Any]:
-        """The JSON value."""
-        return self.model_dump(by_alias=True, mode="json")
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_json(path, self.as_json())
-
-    @staticmethod
-    def load(path: Path) -> Comparison:
-        """Read a comparison.
-
-        Raises:
-            UserError: missing, truncated or foreign.
-        """
-        return read_document(path, Comparison, what="comparison", schema=SCHEMA)
+    job: Mapping[str, Any] = {}
+    versions: Mapping[str, str] = {}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from coprune.budget.counts import Budget, least_counts
@@ -23,6 +22,7 @@ from coprune.budget.search import (
 )
 from coprune.budget.validation import Measured
 from coprune.distributed.collectives import on_first
+from coprune.documents import Value
 from coprune.errors import UserError, setting
 from coprune.measure import median_ms
 from coprune.pipeline.pruning import Pruning
@@ -32,7 +32,7 @@ from coprune.result import Code, Note, Noted
 Decisions = tuple[GroupDecision, ...]
 
 
-class Searched(BaseModel):
+class Searched(Value):
     """What came of a search.
 
     Attributes:
@@ -41,11 +41,9 @@ class Searched(BaseModel):
         notes: what a user should know.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     decisions: Decisions
     probes: tuple[Probe, ...] | None = None
-    notes: list[Noted] = []
+    notes: tuple[Noted, ...] = ()
 
     @property
     def found(self) -> Found | None:
@@ -55,7 +53,7 @@ class Searched(BaseModel):
     @staticmethod
     def of(decisions: Decisions, probes: tuple[Probe, ...] | None, *notes: str) -> Searched:
         """With notes in words."""
-        coded = [Note(Code.SEARCH, note) for note in notes]
+        coded = tuple(Note(Code.SEARCH, note) for note in notes)
         return Searched(decisions=decisions, probes=probes, notes=coded)
 
 
