@@ -8,7 +8,7 @@ import torch
 from coprune.groups import ChannelGroup, find_units
 from coprune.methods.complementary import COMPLEMENTARY, ComplementarySettings
 from coprune.methods.complementary.method import choose_group
-from coprune.methods.complementary.redundancy import took_over, unit_covariance
+from coprune.methods.complementary.redundancy import predictions, unit_covariance
 from coprune.plan import Member
 from coprune.statistics import Calibration, Consumer, ConsumerCovariance, Profile, collect
 from coprune.statistics.fisher import output_sensitivity
@@ -46,7 +46,7 @@ def test_a_twin_is_said_to_be_said_by_its_twin():
     draws = torch.randn(500, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     values = torch.cat([draws, draws[:, :1] * 2, torch.zeros(500, 1, dtype=torch.float64)], 1)
     centred = values - values.mean(0)
-    twin, still = took_over(centred.T @ centred / 500, torch.tensor([0, 1, 2]))
+    twin, still = predictions(centred.T @ centred / 500, torch.tensor([0, 1, 2]))
     assert twin.unit == 3
     assert twin.explained > 0.99
     assert twin.by[0][0] == 0
@@ -58,7 +58,7 @@ def test_parts_add_up_to_what_is_explained():
     mix = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     values = torch.randn(400, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) @ mix
     centred = values - values.mean(0)
-    for entry in took_over(centred.T @ centred / 400, torch.tensor([0, 2, 4])):
+    for entry in predictions(centred.T @ centred / 400, torch.tensor([0, 2, 4])):
         assert sum(part for _, part in entry.by) == pytest.approx(entry.explained, abs=2e-3)
         assert 0 <= entry.explained <= 1
 

@@ -13,11 +13,14 @@ Shapes: ``U`` units, ``b`` values of a unit that a consumer reads at a place, ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,6 +35,7 @@ from coprune.progress import track
 from coprune.recovery.ridge import RIDGE, growing_factor
 from coprune.statistics import Consumer
 from coprune.tracing.forward import moved
+from coprune.tracing.hooks import hooked
 from coprune.tracing.replay import Replay
 
 LEVELS = (0.5, 0.25, 0.125)
@@ -144,20 +148,8 @@ def through(loss: Tensor, points: dict[int, float]) -> Tensor:
     if not points:
         return loss
     at = sorted(points)
-    factors = torch.tensor(
-        [max(points[k], tiny) / max(float(loss[k]), tiny) for k in at], dtype=torch.float64
-    )
-    size = len(loss) - 1
-    k = torch.arange(size + 1, dtype=torch.float64)
-    place = torch.tensor(at, dtype=torch.float64)
-    right = torch.searchsorted(place, k).clamp(1, max(1, len(at) - 1)) if len(at) > 1 else None
-    if right is None:
-        factor = factors.log().expand(size + 1)
-    else:
-        left = right - 1
-        share = ((k - place[left]) / (place[right] - place[left])).clamp(0, 1)
-        factor = factors.log()[left] * (1 - share) + factors.log()[right] * share
-    curve = loss * factor.exp()
+    factors = [math.log(max(points[k], tiny) / max(float(loss[k]), tiny)) for k in at]
+    curve = loss * torch.from_numpy(np.interp(np.arange(len(loss)), at, factors)).exp()
     return curve.flip(0).cummax(0).values.flip(0)
 
 
@@ -189,15 +181,12 @@ def pruned_alone(
             each = part[0].numel() // solved.shape[1]
             # Where neighbouring pixels were averaged, each gets its share.
             weight[:, channels] = (solved.repeat_interleave(each, 1) / each).view_as(part)
-            changes.enter_context(layer.register_forward_hook(_adding(shift, linear=is_linear(layer))))
+            changes.enter_context(hooked(model, {consumer.layer: partial(_add, shift)}))
         yield
 
 
-def _adding(shift: Tensor, *, linear: bool) -> Callable[..., Tensor]:
-    def add(_: nn.Module, __: object, output: Tensor) -> Tensor:
-        return output + (shift if linear else shift.view(-1, *(1 for _ in output.shape[2:])))
-
-    return add
+def _add(shift: Tensor, layer: nn.Module, _: object, output: Tensor) -> Tensor:
+    return output + (shift if is_linear(layer) else shift.view(-1, *(1 for _ in output.shape[2:])))
 
 
 def resolved(consumer: Consumer, kept: Tensor, units: int, *, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:

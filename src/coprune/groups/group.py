@@ -9,15 +9,16 @@ to which unit (:class:`coprune.plan.Member`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from coprune.groups.columns import channel_indices
 from coprune.layers import is_linear
-from coprune.plan import Member, Skipped
+from coprune.plan import GroupDecision, Member, Skipped
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,17 @@ class ChannelGroup:
                 part = channel_indices(member, every).view(self.size, -1)
                 found.setdefault(member.layer, []).append(part)
         return {layer: torch.cat(parts, 1) for layer, parts in found.items()}
+
+    def decision(self, kept: Iterable[int], reason: str, **more: Any) -> GroupDecision:
+        """What happens to the group when some units stay; ``more`` are further fields of the decision."""
+        return GroupDecision(
+            name=self.name,
+            members=self.members,
+            size=self.size,
+            kept=tuple(sorted(kept)),
+            reason=reason,
+            **more,
+        )
 
 
 @dataclass(frozen=True)

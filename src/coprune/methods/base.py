@@ -92,14 +92,8 @@ class Ranking:
     def keep(self, k: int, *, why: str) -> GroupDecision:
         """See :class:`GroupChoice`."""
         order = self.score.argsort(descending=True, stable=True)
-        return GroupDecision(
-            name=self.group.name,
-            members=self.group.members,
-            size=self.group.size,
-            kept=tuple(sorted(order[:k].tolist())),
-            reason=f"the {k} of {self.group.size} with the highest {self.meaning}; {why}",
-            score=tuple(self.score.tolist()),
-        )
+        reason = f"the {k} of {self.group.size} with the highest {self.meaning}; {why}"
+        return self.group.decision(order[:k].tolist(), reason, score=self.score.tolist())
 
 
 @dataclass(frozen=True)
@@ -112,11 +106,6 @@ class Untouched:
 
     def keep(self, k: int, *, why: str) -> GroupDecision:
         """See :class:`GroupChoice`."""
-        return GroupDecision(
-            name=self.group.name,
-            members=self.group.members,
-            size=self.group.size,
-            kept=tuple(range(self.group.size)),
-            reason=f"all {self.group.size} stay: {self.cause}",
-            reason_code=ReasonCode.LEFT_WHOLE,
-        )
+        size = self.group.size
+        reason = f"all {size} stay: {self.cause}"
+        return self.group.decision(range(size), reason, reason_code=ReasonCode.LEFT_WHOLE)

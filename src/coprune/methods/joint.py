@@ -5,6 +5,7 @@ Shapes: ``U`` units of a group, ``A`` units of all groups together, in the order
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,33 +60,22 @@ class JointRanking:
 
     def keep(self, k: int, *, why: str) -> tuple[GroupDecision, ...]:
         """See :class:`JointChoice`. Keeps ``max(k, groups)`` units; more units include the fewer."""
-        best = torch.cat([_first_best(score) for score in self.scores])
+        best = first_best(self.scores)
         # Every group's best unit goes before all others; among the rest the score alone decides.
         by_score = torch.cat(self.scores).argsort(descending=True, stable=True)
         order = by_score[best[by_score].to(torch.int8).argsort(descending=True, stable=True)]
         kept = torch.zeros(len(best), dtype=torch.bool)
         kept[order[: max(k, len(self.groups))]] = True
-        total, decisions = int(kept.sum()), []
+        said = f"{int(kept.sum())} of {len(kept)} in all layers, with the highest {self.meaning}"
+        decisions = []
         parts = kept.split([g.size for g in self.groups])
         for group, score, part in zip(self.groups, self.scores, parts, strict=True):
             here = part.nonzero().flatten().tolist()
-            decisions.append(
-                GroupDecision(
-                    name=group.name,
-                    members=group.members,
-                    size=group.size,
-                    kept=tuple(here),
-                    reason=f"{len(here)} of {group.size} here, {total} of {len(kept)} in all layers, with "
-                    f"the highest {self.meaning} (every layer keeps its best); {why}",
-                    score=tuple(score.tolist()),
-                )
-            )
+            reason = f"{len(here)} of {group.size} here, {said} (every layer keeps its best); {why}"
+            decisions.append(group.decision(here, reason, score=score.tolist()))
         return tuple(decisions)
 
 
-def _first_best(score: Tensor) -> Tensor:
-    """Marks the first of the highest, ``[U]`` bool."""
-    marked = torch.zeros(len(score), dtype=torch.bool)
-    # argmax may return any of equals.
-    marked[score.argsort(descending=True, stable=True)[0]] = True
-    return marked
+def first_best(scores: Sequence[Tensor]) -> Tensor:
+    """Marks the first of the highest of every group, ``[A]`` bool; argmax may return any of equals."""
+    return torch.cat([torch.arange(len(s)) == s.argsort(descending=True, stable=True)[0] for s in scores])

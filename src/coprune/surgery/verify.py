@@ -226,10 +226,4 @@ def _some(group: ChannelGroup, draw: int | None) -> GroupDecision:
     drawing = seeded(draw, group.name)
     count = group.size - 1 if draw is None else int(torch.randint(1, group.size, (1,), generator=drawing))
     kept = torch.randperm(group.size, generator=drawing)[:count]
-    return GroupDecision(
-        name=group.name,
-        members=group.members,
-        size=group.size,
-        kept=tuple(sorted(kept.tolist())),
-        reason="tried",
-    )
+    return group.decision(kept.tolist(), "tried")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from coprune.methods.cahp.distances import head_distances
 from coprune.methods.cahp.salience import HeadSalience, salience_of
 from coprune.methods.cahp.settings import CAHPSettings, ClusterSettings
 from coprune.methods.cahp.signatures import HeadSignatures, heads_of
+from coprune.methods.joint import first_best
 from coprune.plan import GroupDecision, Knee
 from coprune.statistics import Profile
 
@@ -56,10 +57,6 @@ class HeadClusters:
     knee: Knee
     salience: Tensor | None
 
-    @cached_property
-    def _sizes(self) -> list[int]:
-        return [g.size for g in self.groups]
-
     def _rank(self, clustering: Clustering) -> Tensor:
         """What decides within a cluster and in an emptied layer, ``[A]``: salience, or how central."""
         if self.salience is not None:
@@ -74,37 +71,33 @@ class HeadClusters:
         See :class:`coprune.methods.joint.JointChoice`.
         """
         clustering = with_k(self.distance.numpy(), self.clusterings, k)
-        rank = self._rank(clustering)
+        rank, sizes = self._rank(clustering), [group.size for group in self.groups]
         medoid = torch.zeros(len(rank), dtype=torch.bool)
         medoid[torch.from_numpy(clustering.medoids)] = True
-        chosen = medoid.clone()
+        chosen, best = medoid, "most central"
         if self.salience is not None:
-            chosen = torch.zeros_like(medoid)
+            chosen, best = torch.zeros_like(medoid), "most salient"
             chosen[torch.from_numpy(heaviest(clustering, rank.numpy()))] = True
-        kept, given_back = _no_layer_empty(chosen, rank, self._sizes)
+        empty = torch.cat([(~part.any()).expand(len(part)) for part in chosen.split(sizes)])
+        kept = chosen | (empty & first_best(rank.split(sizes)))
         said = self._words(int(chosen.sum()), int(kept.sum()))
-        # Heads of layer l are rows start[l] … of everything that spans all layers.
-        start = [sum(self._sizes[:i]) for i in range(len(self.groups))]
         decisions = []
-        for group, at, back in zip(self.groups, start, given_back, strict=True):
-            part = slice(at, at + group.size)
+        # Heads of a layer are a part of everything that spans all layers.
+        for group, end in zip(self.groups, accumulate(sizes), strict=True):
+            part = slice(end - group.size, end)
             here = kept[part].nonzero().flatten().tolist()
-            best = "most salient" if self.salience is not None else "most central"
-            guard = f"; none was chosen here, so the layer keeps its {best} head" if back else ""
+            guard = f"; none was chosen here, so the layer keeps its {best} head" if empty[part][0] else ""
             decisions.append(
-                GroupDecision(
-                    name=group.name,
-                    members=group.members,
-                    size=group.size,
-                    kept=tuple(here),
-                    reason=f"{len(here)} of {group.size} here: {said}{guard}; {why}",
+                group.decision(
+                    here,
+                    f"{len(here)} of {group.size} here: {said}{guard}; {why}",
                     curve=self.curve,
                     curve_name="mean simplified silhouette over all layers",
                     knee=self.knee,
-                    clusters=tuple(clustering.labels[part].tolist()),
-                    medoids=tuple(medoid[part].nonzero().flatten().tolist()),
-                    position=tuple((float(x), float(y)) for x, y in self.position[part]),
-                    score=tuple(self.salience[part].tolist()) if self.salience is not None else (),
+                    clusters=clustering.labels[part].tolist(),
+                    medoids=medoid[part].nonzero().flatten().tolist(),
+                    position=self.position[part].tolist(),
+                    score=() if self.salience is None else self.salience[part].tolist(),
                 )
             )
         return tuple(decisions)
@@ -116,28 +109,6 @@ class HeadClusters:
         if total > clusters:
             said += f" ({total} stay, since {total - clusters} more keep a layer from losing all its heads)"
         return said
-
-
-def _no_layer_empty(chosen: Tensor, rank: Tensor, sizes: Sequence[int]) -> tuple[Tensor, list[bool]]:
-    """Give every layer without a chosen head its highest ranked back (the first of equals).
-
-    Args:
-        chosen: ``[A]`` bool.
-        rank: ``[A]``.
-        sizes: heads of each layer.
-
-    Returns:
-        What stays, ``[A]`` bool, and which layers were helped.
-    """
-    parts, helped = [], []
-    for part, ranks in zip(chosen.split(list(sizes)), rank.split(list(sizes)), strict=True):
-        empty = not bool(part.any())
-        part = part.clone()
-        if empty:
-            part[ranks.argsort(descending=True, stable=True)[0]] = True
-        parts.append(part)
-        helped.append(empty)
-    return torch.cat(parts), helped
 
 
 def head_groups(profile: Profile, method: str) -> tuple[ChannelGroup, ...]:
@@ -179,21 +150,12 @@ def cluster_heads(
     if 1 in values:
         # Every head lies on its medoid: more clusters only part what is the same.
         values = values[: values.index(1) + 1]
-    knee = find_knee(
-        range(2, 2 + len(values)),
-        values,
-        units=len(distance),
-        fit="polynomial",
-        degree=settings.knee_degree,
-    )
+    sizes, degree = range(2, 2 + len(values)), settings.knee_degree
+    knee = find_knee(sizes, values, units=len(distance), fit="polynomial", degree=degree)
     if knee.fallback and values and values[-1] == 1:
         # No more than so many heads differ, which says more than a fallback for odd curves does.
-        knee = knee.model_copy(
-            update={
-                "k": len(values) + 1,
-                "fallback": "no knee found; from here on every head lies on a medoid",
-            }
-        )
+        said = "no knee found; from here on every head lies on a medoid"
+        knee = knee.model_copy(update={"k": len(values) + 1, "fallback": said})
     return HeadClusters(
         groups=groups,
         distance=distance,

@@ -1,4 +1,4 @@
-"""Keep the units whose part the others could not take over. Knows nothing of surgery and training."""
+"""Keep the units that the others predict least. Knows nothing of surgery and training."""
 
 from coprune.methods.complementary.settings import COMPLEMENTARY, ComplementarySettings
 

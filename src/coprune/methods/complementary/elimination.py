@@ -1,4 +1,4 @@
-"""Backward elimination: in which order units can go when the others take over what they said.
+"""Backward elimination: in which order units can go when the consumers are solved again on the others.
 
 Shapes: ``U`` units of a group, ``b`` values of a unit that a consumer reads at a place, ``D = U·b``,
 ``O`` outputs of a consumer.

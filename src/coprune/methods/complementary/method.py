@@ -1,4 +1,4 @@
-"""The project's own default: keep the units whose part the others could not take over.
+"""The project's own default: keep the units that the others predict least.
 
 Every unit of a group is judged by what its consumers read: a unit is redundant when the consumers,
 solved again on the others, put out the same. Backward elimination gives the order and the cost of
@@ -19,7 +19,7 @@ from coprune.clustering.embedding import classical_scaling
 from coprune.groups import ChannelGroup
 from coprune.methods.base import GroupChoice
 from coprune.methods.complementary.elimination import Elimination, Reader, eliminate
-from coprune.methods.complementary.redundancy import alike, took_over, unit_covariance
+from coprune.methods.complementary.redundancy import predictions, similarity, unit_covariance
 from coprune.methods.complementary.settings import ComplementarySettings
 from coprune.plan import GroupDecision
 from coprune.progress import track
@@ -51,10 +51,10 @@ class ComplementaryChoice:
         return self.elimination.loss.flip(0)
 
     @cached_property
-    def _position(self) -> tuple[tuple[float, float], ...]:
+    def _position(self) -> list[list[float]]:
         # Distance 0 for units that vary together, √2 for units that have nothing to do with each other.
-        points = classical_scaling((2 * (1 - alike(self.covariance, self._each))).clamp_min(0).sqrt())
-        return tuple((float(x), float(y)) for x, y in points)
+        apart = 2 * (1 - similarity(self.covariance, self._each))
+        return classical_scaling(apart.clamp_min(0).sqrt()).tolist()
 
     @property
     def _each(self) -> int:
@@ -69,16 +69,13 @@ class ComplementaryChoice:
         size = self.group.size
         kept = self.kept(k)
         loss = self.loss / self.loss[0].clamp_min(1e-30)
-        return GroupDecision(
-            name=self.group.name,
-            members=self.group.members,
-            size=size,
-            kept=tuple(kept.tolist()),
-            reason=f"the {k} of {size} whose part the others could take over least; {why}",
+        return self.group.decision(
+            kept.tolist(),
+            f"the {k} of {size} that the others could predict least; {why}",
             curve=tuple((i, float(loss[i])) for i in range(1, size + 1)),
             curve_name="share of the consumers' output lost",
             position=self._position,
-            predicted=took_over(self.covariance, kept, each=self._each) if k < size else (),
+            predicted=predictions(self.covariance, kept, each=self._each) if k < size else (),
         )
 
 

@@ -1,4 +1,4 @@
-"""Which kept units say what a removed one said.
+"""Which kept units predict a removed one.
 
 Shapes: ``U`` units, ``K`` kept, ``R`` removed, ``e`` channels of a unit (a head has many).
 """
@@ -27,7 +27,7 @@ def unit_covariance(covariance: Tensor, units: int) -> Tensor:
     return blocks.diagonal(dim1=1, dim2=3).mean(-1)
 
 
-def alike(covariance: Tensor, each: int) -> Tensor:
+def similarity(covariance: Tensor, each: int) -> Tensor:
     """How much two units vary together, 0 … 1, ``[U, U]``: |correlation|, for several channels √RV.
 
     RV (Escoufier 1973; Robert & Escoufier 1976) is ‖C_ij‖² / (‖C_ii‖ ‖C_jj‖) in Frobenius norms; it
@@ -43,7 +43,7 @@ def alike(covariance: Tensor, each: int) -> Tensor:
     return (square / scale.outer(scale)).clamp(0, 1).sqrt()
 
 
-def took_over(
+def predictions(
     covariance: Tensor, kept: Tensor, *, each: int = 1, ridge: float = RIDGE
 ) -> tuple[Prediction, ...]:
     """Regress every removed unit on the kept ones, all channels of the one on all of the others.
@@ -60,7 +60,7 @@ def took_over(
         ridge: λ, relative to the mean diagonal.
 
     Returns:
-        An entry a removed unit, in their order. A unit that never varies says nothing: fully explained.
+        An entry a removed unit, in their order. A unit that never varies is fully explained.
     """
     units = len(covariance) // each
     gone = removed(kept, units)

@@ -38,7 +38,7 @@ class ComplementarySettings(Options):
 
 COMPLEMENTARY = Method(
     name="complementary",
-    summary="the channels whose part the others could take over least",
+    summary="the channels that the others could predict least",
     settings=ComplementarySettings,
     needs=lambda settings: (settings.statistic,),
     choose=deferred("coprune.methods.complementary.method:choose"),

@@ -55,8 +55,8 @@ class CoSePChoice:
     distances: str = ""
 
     @cached_property
-    def _position(self) -> tuple[tuple[float, float], ...]:
-        return tuple((float(x), float(y)) for x, y in classical_scaling(self.distance))
+    def _position(self) -> list[list[float]]:
+        return classical_scaling(self.distance).tolist()
 
     def keep(self, k: int, *, why: str) -> GroupDecision:
         """One unit of each of ``k`` clusters."""
@@ -64,18 +64,15 @@ class CoSePChoice:
         kept, chosen = clustering.medoids, "medoid"
         if self.settings.representative == "weight":
             kept, chosen = heaviest(clustering, self.weight.numpy()), "largest weight"
-        return GroupDecision(
-            name=self.group.name,
-            members=self.group.members,
-            size=self.group.size,
-            kept=tuple(sorted(kept.tolist())),
-            reason=f"the {chosen} of each of {k} clusters of units that separate the same "
-            f"classes{self.distances}; {why}",
+        same = f"clusters of units that separate the same classes{self.distances}"
+        return self.group.decision(
+            kept.tolist(),
+            f"the {chosen} of each of {k} {same}; {why}",
             curve=self.curve,
             curve_name="mean simplified silhouette",
             knee=self.knee,
-            clusters=tuple(clustering.labels.tolist()),
-            medoids=tuple(clustering.medoids.tolist()),
+            clusters=clustering.labels.tolist(),
+            medoids=clustering.medoids.tolist(),
             position=self._position,
         )
 
