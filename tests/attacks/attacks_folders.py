@@ -242,7 +242,7 @@ ATTACKS: list[Attack] = [
     Attack(
         FOLDERS,
         "coprune.load('run')",
-        "run/model.safetensors: not weights of this SmallImageResNet: conv1.weight (…) for (…); …",
+        "run/model.safetensors: 'conv1.weight' holds int32 for float32; save the weights as they are used",
         makes=tensors("run/model.safetensors", lambda t: t.update({"conv1.weight": t["conv1.weight"].int()})),
         shown='coprune.load("run"), whole numbers in model.safetensors',
     ),

@@ -11,7 +11,6 @@ from coprune.models.attention import (
     SeparateAttention,
     can_be_separated,
     separate_attention,
-    separated,
     separated_in,
 )
 from coprune.models.canonicalize import canonical_copy
@@ -64,7 +63,7 @@ def same(found, wanted):
 )
 def test_values_and_maps_are_those_of_pytorch(settings, weights, mask):
     attention = made(**settings)
-    ours = separated(attention).double()
+    ours = SeparateAttention(attention).double()
     query, key, value = drawn(N, L, E), drawn(N, S, attention.kdim), drawn(N, S, attention.vdim)
     if not attention.batch_first:
         query, key, value = (t.transpose(0, 1) for t in (query, key, value))
@@ -79,7 +78,7 @@ def test_values_and_maps_are_those_of_pytorch(settings, weights, mask):
 
 def test_of_a_single_sample_without_an_axis_for_it():
     attention = made()
-    ours = separated(attention)
+    ours = SeparateAttention(attention)
     x, padded = drawn(L, E), torch.tensor([False, False, False, True, True])
     for found, wanted in zip(
         ours(x, x, x, key_padding_mask=padded), attention(x, x, x, key_padding_mask=padded), strict=True
@@ -89,7 +88,7 @@ def test_of_a_single_sample_without_an_axis_for_it():
 
 def test_gradients_reach_the_same_places():
     attention = made(batch_first=True)
-    ours, x = separated(attention), drawn(N, L, E)
+    ours, x = SeparateAttention(attention), drawn(N, L, E)
     for module in (attention, ours):
         module(x, x, x, need_weights=False)[0].square().sum().backward()
     q, k, v = attention.in_proj_weight.grad.chunk(3)
@@ -99,7 +98,7 @@ def test_gradients_reach_the_same_places():
 
 
 def test_dropout_acts_in_training_alone():
-    ours, x = separated(made(dropout=0.5, batch_first=True)), drawn(N, L, E)
+    ours, x = SeparateAttention(made(dropout=0.5, batch_first=True)), drawn(N, L, E)
     for fused, need in itertools.product((True, False), (True, False)):
         ours.fused_attn = fused
         ours.eval()
@@ -110,7 +109,7 @@ def test_dropout_acts_in_training_alone():
 
 
 def test_a_mask_for_other_heads_and_a_hint_without_a_mask_are_refused():
-    ours, x = separated(made(batch_first=True)), drawn(N, L, E)
+    ours, x = SeparateAttention(made(batch_first=True)), drawn(N, L, E)
     with pytest.raises(RuntimeError, match="for 3 samples of 4 heads"):
         ours(x, x, x, attn_mask=torch.zeros(N * 2, L, L))
     with pytest.raises(RuntimeError, match="attn_mask must be given"):

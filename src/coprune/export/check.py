@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from coprune.errors import UserError
+from coprune.errors import UserError, first_line
 from coprune.export.formats import Run
 from coprune.tracing.forward import Inputs, logits_of, part_of, samples_in
 
@@ -57,8 +57,8 @@ def check_against(model: nn.Module, run: Run, batches: Sequence[Inputs], *, read
         try:
             found = run(inputs).float()
         except Exception as cause:  # whatever a foreign engine raises: the export is not usable
-            said = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-            raise UserError(f"{reader} cannot run the exported model on {size} samples ({said})") from cause
+            why = first_line(cause)
+            raise UserError(f"{reader} cannot run the exported model on {size} samples ({why})") from cause
         if found.shape != wanted.shape:
             raise UserError(
                 f"{reader} gives {list(found.shape)} for {size} samples where PyTorch gives "

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from coprune.errors import UserError
+from coprune.errors import UserError, first_line
 from coprune.export.program import free_axes
-from coprune.tracing.forward import Inputs, tensors_of
+from coprune.tracing.forward import FAILURES, Inputs, tensors_of
 
 Run = Callable[[Inputs], Tensor]
 """Inputs ``[N, …]`` → logits ``[N, C]``."""
@@ -40,22 +40,15 @@ def onnx_bytes(program: ExportedProgram, inputs: Inputs, names: Sequence[str]) -
         import onnxscript  # noqa: F401
     except ImportError as cause:
         raise UserError(f"--onnx {_MISSING}") from cause
+    axes = free_axes(inputs, "batch", "sequence")
+    named: Any = {"input_names": list(names), "output_names": ["logits"], "dynamic_shapes": axes}
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # about its own internals
-            made: Any = torch.onnx.export(
-                program,
-                (),
-                dynamo=True,
-                dynamic_shapes=free_axes(inputs, "batch", "sequence"),
-                input_names=list(names),
-                output_names=["logits"],
-                verbose=False,
-            )
+            made: Any = torch.onnx.export(program, (), dynamo=True, verbose=False, **named)
         return made.model_proto.SerializeToString()
-    except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.OnnxExporterError) as cause:
-        said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        raise UserError(f"no ONNX for this model ({said}); --torch-export may do") from cause
+    except (*FAILURES, torch.onnx.OnnxExporterError) as cause:
+        raise UserError(f"no ONNX for this model ({first_line(cause)}); --torch-export may do") from cause
 
 
 def onnx_runner(content: bytes) -> Run:
@@ -68,24 +61,14 @@ def onnx_runner(content: bytes) -> Run:
         import onnxruntime
     except ImportError as cause:
         raise UserError(f"ONNX Runtime is missing; this {_MISSING}") from cause
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except (
-        errors.EPFail,
-        errors.Fail,
-        errors.InvalidArgument,
-        errors.InvalidGraph,
-        errors.InvalidProtobuf,
-        errors.NotImplemented,
-        errors.RuntimeException,
-    ) as cause:
-        raise UserError(f"ONNX Runtime refuses the model ({str(cause).splitlines()[0]})") from cause
+    except Exception as cause:  # a class of its own a cause, none of them an error of Python
+        raise UserError(f"ONNX Runtime refuses the model ({first_line(cause)})") from cause
     names = [entry.name for entry in session.get_inputs()]
 
     def run(inputs: Inputs) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
-from coprune.errors import UserError
-from coprune.tracing.forward import Inputs, logits_of, samples_in, tensors_of
+from coprune.errors import UserError, first_line
+from coprune.tracing.forward import FAILURES, Inputs, logits_of, samples_in, tensors_of
 
 IMAGES = "images"
 """What an exported image model calls its input."""
@@ -34,14 +34,12 @@ class LogitsOnly(nn.Module):
 
     def __init__(self, model: nn.Module, names: Sequence[str] | None) -> None:
         super().__init__()
-        self.model = model
-        self.names = tuple(names) if names is not None else None
+        self.model, self.names = model, None if names is None else tuple(names)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Inputs ``[N, …]`` → logits ``[N, C]``."""
-        if self.names is None:
-            return logits_of(self.model, tensors[0])
-        return logits_of(self.model, dict(zip(self.names, tensors, strict=True)))
+        named = self.names and dict(zip(self.names, tensors, strict=True))
+        return logits_of(self.model, named or tensors[0])
 
 
 def free_axes(inputs: Inputs, batch: Any, sequence: Any) -> dict[str, tuple[dict[int, Any], ...]]:
@@ -52,11 +50,8 @@ def free_axes(inputs: Inputs, batch: Any, sequence: Any) -> dict[str, tuple[dict
         batch, sequence: what stands for the two axes.
     """
     tokens = isinstance(inputs, dict)
-    return {
-        "tensors": tuple(
-            {0: batch, 1: sequence} if tokens and t.ndim == 2 else {0: batch} for t in tensors_of(inputs)
-        )
-    }
+    axes = ({0: batch, 1: sequence} if tokens and t.ndim == 2 else {0: batch} for t in tensors_of(inputs))
+    return {"tensors": tuple(axes)}
 
 
 def traced_program(model: nn.Module, inputs: Inputs) -> ExportedProgram:
@@ -82,9 +77,8 @@ def traced_program(model: nn.Module, inputs: Inputs) -> ExportedProgram:
     try:
         with torch.no_grad():
             return export(whole, tuple(tensors_of(inputs)), dynamic_shapes=axes, strict=False)
-    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as cause:
-        said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    except FAILURES as cause:
         raise UserError(
-            f"this {type(model).__name__} cannot be exported for any number of samples ({said}); "
-            "its forward pass must not depend on values or on a fixed size"
+            f"this {type(model).__name__} cannot be exported for any number of samples "
+            f"({first_line(cause)}); its forward pass must not depend on values or on a fixed size"
         ) from cause

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 class SeparateAttention(nn.Module):
     """Multi-head attention with separate projections.
 
+    Args:
+        attention: what it is to compute; its parameters are copied.
+
     Attributes:
         num_heads: ``H``.
         head_dim: ``D``.
@@ -32,25 +35,20 @@ class SeparateAttention(nn.Module):
     _qkv_same_embed_dim = False
     in_proj_weight = in_proj_bias = None
 
-    def __init__(
-        self,
-        *,
-        embed_dim: int,
-        num_heads: int,
-        kdim: int | None = None,
-        vdim: int | None = None,
-        bias: bool = True,
-        dropout: float = 0.0,
-        batch_first: bool = False,
-    ) -> None:
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
         super().__init__()
-        self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
-        self.batch_first, self.fused_attn = batch_first, True
-        self.q_proj = nn.Linear(embed_dim, embed_dim, bias)
-        self.k_proj = nn.Linear(kdim or embed_dim, embed_dim, bias)
-        self.v_proj = nn.Linear(vdim or embed_dim, embed_dim, bias)
-        self.attn_drop = nn.Dropout(dropout)
-        self.out_proj = nn.Linear(embed_dim, embed_dim, bias)
+        self.num_heads, self.head_dim = attention.num_heads, attention.embed_dim // attention.num_heads
+        self.batch_first, self.fused_attn = attention.batch_first, True
+        if attention._qkv_same_embed_dim:
+            q, k, v = attention.in_proj_weight.chunk(3)
+        else:
+            q, k, v = attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight
+        biases = (None,) * 3 if attention.in_proj_bias is None else attention.in_proj_bias.chunk(3)
+        self.q_proj, self.k_proj, self.v_proj = map(_linear, (q, k, v), biases)
+        self.attn_drop = nn.Dropout(attention.dropout)
+        self.out_proj = _linear(attention.out_proj.weight, attention.out_proj.bias)
+        self.requires_grad_(attention.out_proj.weight.requires_grad)
+        self.train(attention.training)
 
     def forward(
         self,
@@ -122,6 +120,15 @@ class SeparateAttention(nn.Module):
         return found
 
 
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A layer with copies of a weight ``[O, I]`` and a bias ``[O]``."""
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
+    made.weight = nn.Parameter(weight.detach().clone())
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach().clone())
+    return made
+
+
 def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask as what is added to scores: −∞ where a boolean one is true."""
     if mask.dtype != torch.bool:
@@ -151,39 +158,13 @@ def separate_attention(model: nn.Module, *, only: Collection[str] | None = None)
     """
     for name, module in list(model.named_modules()):
         if name and can_be_separated(module) and (only is None or name in only):
-            model.set_submodule(name, rotary(module) if _is_eva(module) else separated(module))
+            known: Any = module
+            model.set_submodule(name, rotary(known) if _is_eva(known) else SeparateAttention(known))
     for module in model.modules():
         # The stack would hand nested tensors, which only PyTorch's own attention reads, to its layers.
         if isinstance(module, nn.TransformerEncoder) and separated_in(module):
             module.use_nested_tensor = False
     return model
-
-
-@torch.no_grad()
-def separated(attention: nn.MultiheadAttention) -> SeparateAttention:
-    """A module that computes the same; its parameters are copies."""
-    made = SeparateAttention(
-        embed_dim=attention.embed_dim,
-        num_heads=attention.num_heads,
-        kdim=attention.kdim,
-        vdim=attention.vdim,
-        bias=attention.in_proj_bias is not None,
-        dropout=attention.dropout,
-        batch_first=attention.batch_first,
-    )
-    if attention._qkv_same_embed_dim:
-        weights = attention.in_proj_weight.chunk(3)
-    else:
-        weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
-    biases = (None,) * 3 if attention.in_proj_bias is None else attention.in_proj_bias.chunk(3)
-    out = attention.out_proj
-    layers = (made.q_proj, made.k_proj, made.v_proj, made.out_proj)
-    for layer, *tensors in zip(layers, (*weights, out.weight), (*biases, out.bias), strict=True):
-        for name, tensor in zip(("weight", "bias"), tensors, strict=True):
-            if tensor is not None:
-                copy = nn.Parameter(tensor.detach().clone(), requires_grad=out.weight.requires_grad)
-                setattr(layer, name, copy)
-    return made.train(attention.training)
 
 
 @torch.no_grad()
@@ -202,9 +183,9 @@ def rotary(attention: nn.Module) -> nn.Module:
         num_prefix_tokens=given.num_prefix_tokens,
         rotate_half=given.rotate_half,
     )
-    for part in ("qkv", "q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "norm", "gate", "proj"):
+    parts = ("qkv", "q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "norm", "gate", "proj")
+    for part in (*parts, "attn_drop", "proj_drop", "fused_attn"):
         setattr(made, part, getattr(given, part))
-    made.attn_drop, made.proj_drop, made.fused_attn = given.attn_drop, given.proj_drop, given.fused_attn
     if given.q_bias is not None:
         bias = torch.cat([given.q_bias, given.k_bias, given.v_bias])
         made.qkv.bias = nn.Parameter(bias, requires_grad=given.q_bias.requires_grad)
