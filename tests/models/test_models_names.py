@@ -1,5 +1,8 @@
 """Names to networks, and what a network was built from."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -129,3 +132,22 @@ def test_an_impossible_width_is_one_line(width):
     # Once a bug: −1 is a RuntimeError of PyTorch; 0 gives a network without channels.
     with pytest.raises(UserError):
         build(ModelSource("coprune:resnet20", {"width": width}))
+
+
+def test_names_are_known_without_torch():
+    code = """
+import sys
+from coprune.errors import UserError
+from coprune.models.names import bundled_names, check_known
+for name in ("coprune:resnet20", "timm:x", "hf:x", "python:a:b", ".", *bundled_names()):
+    check_known(name)
+for name, near in (("coprune:resnet21", "coprune:resnet20"), ("runs/none", "no such run folder"), ("tim:x", "timm:NAME")):
+    try:
+        check_known(name)
+    except UserError as refused:
+        assert near in str(refused), refused
+    else:
+        raise AssertionError(name)
+assert "torch" not in sys.modules
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch_pruning._helpers import _HybridIndex
 from torch_pruning.dependency import Dependency, Group, Node, index_mapping
 
-from coprune.compat.checkpointing import unchecked
 from coprune.errors import UserError
 from coprune.layers import (
     FROZEN,
@@ -38,6 +37,7 @@ from coprune.layers import (
     norm_of,
 )
 from coprune.tracing.calls import Intercepted, name_of
+from coprune.tracing.checkpointing import unchecked
 from coprune.tracing.forward import FAILURES, Inputs, said
 
 SUPPORTED = ((1, 6), (1, 7))

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from coprune.budget.decide import decide
 from coprune.budget.search import Found
-from coprune.compat.checkpointing import passed_over
 from coprune.data import DataSet, LoaderSource
 from coprune.distributed.collectives import check_same, on_first
 from coprune.files import dispensable
@@ -37,6 +36,7 @@ from coprune.result import Code, Note
 from coprune.statistics import Profile
 from coprune.store.model import weights_fingerprint
 from coprune.store.profile import load_profile, save_profile
+from coprune.tracing.checkpointing import passed_over
 
 
 @dataclass(frozen=True)

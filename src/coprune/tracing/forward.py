@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coprune.compat.checkpointing import unchecked
 from coprune.errors import UserError, is_out_of_memory
+from coprune.tracing.checkpointing import unchecked
 from coprune.user_code import place_of
 
 Inputs = Tensor | dict[str, Tensor]

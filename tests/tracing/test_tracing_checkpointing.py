@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.utils.checkpoint as theirs
 
-from coprune.compat import checkpointing
+from coprune.tracing import checkpointing
 
 
 def test_the_version_is_known():
