@@ -141,7 +141,8 @@ from coprune.errors import UserError
 from coprune.models.names import bundled_names, check_known
 for name in ("coprune:resnet20", "timm:x", "hf:x", "python:a:b", ".", *bundled_names()):
     check_known(name)
-for name, near in (("coprune:resnet21", "coprune:resnet20"), ("runs/none", "no such run folder"), ("tim:x", "timm:NAME")):
+wrong = {"coprune:resnet21": "coprune:resnet20", "runs/none": "no such run folder", "tim:x": "timm:NAME"}
+for name, near in wrong.items():
     try:
         check_known(name)
     except UserError as refused:
