@@ -27,18 +27,15 @@ class SkipCode(str, Enum):
     FIRST = "first_layer", "first layer, left alone"
     OUTPUT = "model_output", "makes the model's output"
     SINGLE = "single_unit", "makes a single {unit}"
-    ONE_UNIT = "all_channels_are_one_unit", "coupled: all its channels can only go together"
-    SUMMED = "coupled_by_sum_or_product", "coupled: {layers} are added together or multiplied"
-    COUPLED = (
-        "coupled_by_layer_or_concatenation",
-        "coupled: its channels pass a grouped layer, a norm over channels or a concatenation",
-    )
-    OUTSIDE = "outside_transformer_blocks", "outside the attention and feed-forward blocks"
+    ONE_UNIT = "one_unit", "coupled: all its channels can only go together"
+    SUMMED = "summed", "coupled: {layers} are added together or multiplied"
+    COUPLED = "coupled", "coupled: its channels pass a grouped layer, a norm over channels or a concatenation"
+    OUTSIDE = "outside_blocks", "outside the attention and feed-forward blocks"
     NOT_TRACED = "not_traced", "outside the attention and feed-forward blocks, and {cause}"
     RESIDUAL = "residual_stream", "adds to the residual stream, whose width all layers share"
     EMBEDDING = "embedding", "embedding: makes the residual stream, whose width all layers share"
     MEETS_BLOCKS = (
-        "meets_transformer_blocks",
+        "meets_blocks",
         "its channels meet those of attention or feed-forward blocks, which go by heads and neurons",
     )
     FAMILY = "family_cannot_be_cut", "{cause}"
@@ -48,15 +45,9 @@ class SkipCode(str, Enum):
         "the heads of '{layer}' ({kind}) cannot be found: {cause}; docs/transformers.md says how "
         "to add yours, --skip {layer} leaves it alone",
     )
-    NO_PROJECTION = "projection_is_not_linear", "its {layer} is no linear layer"
-    UNEVEN_HEADS = (
-        "projections_do_not_divide",
-        "its {layer} and projections do not divide into heads of {size}",
-    )
-    NOT_RUN = (
-        "not_run",
-        "did not run on the example: not used, not called as a layer, or only for other inputs",
-    )
+    NO_PROJECTION = "no_projection", "its {layer} is no linear layer"
+    UNEVEN_HEADS = "uneven_heads", "its {layer} and projections do not divide into heads of {size}"
+    NOT_RUN = "not_run", "did not run on the example: unused, not called as a layer, or only for other inputs"
     SOME_INPUTS = "runs_for_some_inputs", "'{layer}' runs for some inputs only"
     ALL_SAMPLES = "runs_once_for_all_samples", "'{layer}' runs once for all samples, whatever they are"
     TIED = "tied_weights", "'{layer}' has the weights of '{other}'"
@@ -66,23 +57,14 @@ class SkipCode(str, Enum):
     UNPAIRED = "channels_not_paired", "Torch-Pruning does not say which channels of '{layer}' go with which"
     MISCOUNTED = "channels_miscounted", "Torch-Pruning counts '{layer}' wrongly"
     READER = "reader_cannot_be_cut", "read by '{layer}', a {kind}, whose channels cannot be cut"
-    UNKNOWN_UNITS = "layer_of_unknown_units", "they pass '{layer}', a {kind}, whose units are not known"
-    SEVERAL_AXES = (
-        "parameter_of_several_axes",
-        "'{parameter}' has several dimensions and it is not known which is whose",
-    )
-    NORM_OVER_MAP = "norm_over_pixels_and_channels", "'{layer}' normalises over pixels and channels at once"
+    UNKNOWN_UNITS = "unknown_units", "they pass '{layer}', a {kind}, whose units are not known"
+    SEVERAL_AXES = "several_axes", "'{parameter}' has several dimensions and it is not known which is whose"
+    NORM_OVER_MAP = "norm_over_map", "'{layer}' normalises over pixels and channels at once"
     UNEVEN_BLOCKS = "uneven_blocks", "'{layer}' reads several channels a group and makes one"
-    RANDOM = "unverified_random_model", "no cut could be tried: the model is random in evaluation mode"
-    CONSTANT = (
-        "unverified_constant_output",
-        "no cut could be tried: the model's output hardly depends on its input",
-    )
-    NOT_FINITE = "unverified_output_not_finite", "no cut could be tried: the model's output is not finite"
-    UNVERIFIED = (
-        "unverified_does_not_run",
-        "no cut could be tried: the model does not run on random inputs ({cause})",
-    )
+    RANDOM = "random_model", "no cut could be tried: the model is random in evaluation mode"
+    CONSTANT = "constant_output", "no cut could be tried: the model's output hardly depends on its input"
+    NOT_FINITE = "output_not_finite", "no cut could be tried: the model's output is not finite"
+    UNVERIFIED = "unverified", "no cut could be tried: the model does not run on random inputs ({cause})"
     NOT_CUT = "cut_is_refused", "it cannot be cut: {cause}"
     CUT_FAILS = "cut_does_not_run", "the model does not run when it is cut ({cause})"
     OUTPUT_SIZE = "cut_changes_output_size", "the model's output depends on how many there are"

@@ -10,7 +10,6 @@ Shapes: ``U`` units of a group.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
 from torch import nn
 
@@ -23,7 +22,7 @@ from coprune.groups.families import (
     Refusal,
 )
 from coprune.groups.group import ChannelGroup, Units
-from coprune.layers import is_convolution, is_linear
+from coprune.layers import Side, channel_count, is_convolution, is_linear
 from coprune.plan import Member
 from coprune.skipped import Reason, SkipCode, because
 
@@ -43,26 +42,19 @@ def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Uni
         has no attention whose heads are known.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    groups, refused = _groups(model, modules)
+    groups, refused = _groups(modules)
     if not groups:
         return None
-    foreign = dict(_foreign(model))
-    kept, skipped = [], dict(refused | foreign)
+    left, kept = {**dict(_rest(model, groups)), **refused}, []
     for group in groups:
-        own = [m.layer for m in group.members if m.role != "consumer"]
-        if any(within(layer, skip) for layer in own):
-            skipped |= dict.fromkeys(group.producers, because(SkipCode.ASKED))
+        if any(within(layer, skip) for layer in group.own):
+            left |= dict.fromkeys(group.producers, because(SkipCode.ASKED))
         elif group.size < 2:
-            one = because(SkipCode.SINGLE, unit="head" if group.kind == "heads" else "neuron")
-            skipped |= dict.fromkeys(group.producers, one)
+            one = because(SkipCode.SINGLE, unit=group.kind.removesuffix("s"))
+            left |= dict.fromkeys(group.producers, one)
         else:
             kept.append(group)
-    skipped = {**dict(_rest(model, groups)), **skipped}
-    order = {name: at for at, name in enumerate(modules)}
-    return Units(
-        tuple(kept),
-        tuple(why.of(layer) for layer, why in sorted(skipped.items(), key=lambda i: order[i[0]])),
-    )
+    return Units(tuple(kept), tuple(left[layer].of(layer) for layer in modules if layer in left))
 
 
 def unknown_heads(model: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, Reason]:
@@ -73,17 +65,11 @@ def unknown_heads(model: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, Re
         skip: module names to leave alone anyway.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    _, refused = _groups(model, modules)
     return {
         name: because(SkipCode.UNKNOWN_HEADS, layer=name, kind=type(modules[name]).__name__, cause=why)
-        for name, why in {**refused, **dict(_foreign(model))}.items()
+        for name, why in _groups(modules)[1].items()
         if not within(name, skip)
     }
-
-
-def transformer_groups(model: nn.Module) -> tuple[ChannelGroup, ...]:
-    """All groups of heads and of neurons, in the order of the network; none for other models."""
-    return _groups(model, dict(model.named_modules(remove_duplicate=False)))[0]
 
 
 def attention_family(name: str, module: nn.Module) -> AttentionFamily | None:
@@ -103,10 +89,9 @@ def within(layer: str, names: Sequence[str]) -> bool:
     return any(layer == name or layer.startswith(f"{name}.") for name in names)
 
 
-def channels_of(layer: nn.Module, side: Literal["input", "output"]) -> int | None:
+def channels_of(layer: nn.Module, side: Side) -> int | None:
     """How many channels a linear layer reads or makes; None for other layers."""
-    names = ("in_features", "nx") if side == "input" else ("out_features", "nf")
-    return next((getattr(layer, n) for n in names if hasattr(layer, n)), None) if is_linear(layer) else None
+    return channel_count(layer, side) if is_linear(layer) else None
 
 
 def _is_of(family: AttentionFamily | FeedForwardFamily, module: nn.Module) -> bool:
@@ -115,13 +100,17 @@ def _is_of(family: AttentionFamily | FeedForwardFamily, module: nn.Module) -> bo
     return kind.__name__ in family.classes and parts[: len(home)] == home
 
 
-def _groups(
-    model: nn.Module, modules: Mapping[str, nn.Module]
-) -> tuple[tuple[ChannelGroup, ...], dict[str, Reason]]:
-    """All groups, and modules of known families that are left alone, with the reason."""
+def _groups(modules: Mapping[str, nn.Module]) -> tuple[tuple[ChannelGroup, ...], dict[str, Reason]]:
+    """All groups in the order of the network, and modules that are left alone, with the reason.
+
+    Args:
+        modules: name → module, ``""`` the model, all names of a shared one.
+    """
+    model = modules[""]
     heads: list[ChannelGroup] = []
     neurons: list[ChannelGroup] = []
     refused: dict[str, Reason] = {}
+    foreign: dict[str, Reason] = {}
     attention = False
     present = {type(module).__name__ for module in model.modules()}
     for name, module in model.named_modules():
@@ -136,20 +125,29 @@ def _groups(
                 refused[name] = found
             else:
                 heads.append(found)
+        elif _looks_like_attention(module):
+            foreign[name] = because(SkipCode.UNKNOWN_FAMILY, kind=type(module).__name__)
         block = next((f for f in FEED_FORWARDS if _is_of(f, module)), None)
         # As convolutions, such blocks are traced like any other.
-        if block is not None and channels_of(modules[relative(name, block.second)], "input"):
+        size = channels_of(modules[relative(name, block.second)], "input") if block else None
+        if block is not None and size:
             reason = _refusal(module, block.unless)
             first = [relative(name, layer) for layer in block.first]
-            if reason:
+            if reason is not None:
                 refused |= dict.fromkeys(first, reason)
-            else:
-                neurons.append(_neurons(first, relative(name, block.second), modules, parts=block.parts))
+                continue
+            members = [
+                Member(layer=layer, role="producer", offset=part * size)
+                for layer in first
+                for part in range(block.parts)
+            ]
+            members.append(Member(layer=relative(name, block.second), role="consumer"))
+            neurons.append(ChannelGroup(first[0], size, tuple(members), "neurons"))
     if not attention:
-        return (), {}
+        return (), foreign
     order = {name: at for at, name in enumerate(modules)}
     groups = sorted([*_joined(heads), *neurons], key=lambda g: order[g.name])
-    return tuple(groups), refused
+    return tuple(groups), refused | foreign
 
 
 def _refusal(module: nn.Module, unless: tuple[Refusal, ...], beside: Refusal | None = None) -> Reason | None:
@@ -202,14 +200,6 @@ def _heads(
     return ChannelGroup(name, size, tuple(members), "heads")
 
 
-def _neurons(first: list[str], second: str, modules: Mapping[str, nn.Module], *, parts: int) -> ChannelGroup:
-    size = channels_of(modules[second], "input") or 0
-    producers = tuple(
-        Member(layer=layer, role="producer", offset=part * size) for layer in first for part in range(parts)
-    )
-    return ChannelGroup(first[0], size, (*producers, Member(layer=second, role="consumer")), "neurons")
-
-
 def _joined(groups: list[ChannelGroup]) -> list[ChannelGroup]:
     """Groups that share a layer become one, under the name of the first."""
     joined: list[ChannelGroup] = []
@@ -224,15 +214,11 @@ def _joined(groups: list[ChannelGroup]) -> list[ChannelGroup]:
     return joined
 
 
-def _foreign(model: nn.Module) -> Iterator[tuple[str, Reason]]:
-    """Modules that look like attention but are in no entry of the table."""
-    for name, module in model.named_modules():
-        kind = type(module).__name__
-        counts = any(isinstance(getattr(module, a, None), int) for a in _COUNTS)
-        linear = any(channels_of(child, "output") for child in module.children())
-        known = attention_family(name, module) is not None or isinstance(module, nn.MultiheadAttention)
-        if "attention" in kind.lower() and counts and linear and not known:
-            yield name, because(SkipCode.UNKNOWN_FAMILY, kind=kind)
+def _looks_like_attention(module: nn.Module) -> bool:
+    """Whether a module that is in no entry of the table counts heads and projects."""
+    counts = any(isinstance(getattr(module, a, None), int) for a in _COUNTS)
+    linear = any(channels_of(child, "output") for child in module.children())
+    return "attention" in type(module).__name__.lower() and counts and linear
 
 
 def _rest(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator[tuple[str, Reason]]:

@@ -9,6 +9,7 @@ is tried in its own precision.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -50,39 +51,36 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
         All other groups; the producers of the refused ones are among the skipped, with the reason.
     """
     # Heads and neurons are not traced: a family's forward pass was read for them.
-    tried = sorted((g for g in units.groups if g.kind in ("inner", "coupled")), key=_alike)
+    # Blocks are alike but for their numbers, and what fails together is best halved together.
+    tried = [g for g in units.groups if g.kind in ("inner", "coupled")]
+    tried.sort(key=lambda group: re.sub(r"\d+", "", group.name))
     if not tried or not isinstance(example, Tensor):
         return units
     refused = _outcome(model, tried, example)
-    left = tuple(
-        refused[group.name].of(layer) for group in tried if group.name in refused for layer in group.producers
-    )
     groups = tuple(g for g in units.groups if g.name not in refused)
     made = {layer for g in groups for layer in g.producers}
-    return Units(groups, (*(s for s in left if s.layer not in made), *units.skipped))
+    wrong = (g for g in tried if g.name in refused)
+    left = (refused[g.name].of(layer) for g in wrong for layer in g.producers if layer not in made)
+    return Units(groups, (*left, *units.skipped))
 
 
 def _outcome(model: nn.Module, groups: Sequence[ChannelGroup], example: Tensor) -> dict[str, Reason]:
     """Group name → what is wrong with its cut, or why it could not be verified."""
-    reason = because(SkipCode.NOT_FINITE)
-    for images, draws, double in [
-        *((images, draws, True) for images, draws in _images(example)),
-        *((images.to(example.dtype), draws, False) for images, draws in _images(example)),
-    ]:
+    for double, (images, draws) in itertools.product((True, False), _images(example)):
+        images = images if double else images.to(example.dtype)
+        reason = because(SkipCode.NOT_FINITE)
         try:
             twin = _twin(model, images, double=double)
-            output = _output(twin, images)
-            again = _output(twin, images)
+            output, again = _output(twin, images), _output(twin, images)
         except FAILURES as cause:
             reason = because(SkipCode.UNVERIFIED, cause=said(model, cause))
             continue
         if bool(torch.isfinite(output).all()):
             # What differs from itself would differ from its cut too, whatever that is.
-            if float((output - again).abs().max()) > _tolerance(twin, output) * float(output.abs().max()):
-                reason = because(SkipCode.RANDOM)
-                break
-            return _refused(twin, groups, images, draws)
-        reason = because(SkipCode.NOT_FINITE)
+            if float((output - again).abs().max()) <= _tolerance(twin, output) * float(output.abs().max()):
+                return _refused(twin, groups, images, draws)
+            reason = because(SkipCode.RANDOM)
+            break
     return dict.fromkeys((group.name for group in groups), reason)
 
 
@@ -123,11 +121,6 @@ def _around(example: Tensor) -> Tensor:
     images = torch.randn((_IMAGES, *example.shape[1:]), generator=generator, dtype=torch.float64)
     spread = float(example.double().std()) if example.numel() > 1 else 0.0
     return example.double() + images * spread if spread > 0 else images
-
-
-def _alike(group: ChannelGroup) -> str:
-    """The group's name without numbers: blocks are alike, and what fails together is best halved together."""
-    return re.sub(r"\d+", "", group.name)
 
 
 @torch.no_grad()
