@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import coprune
+from coprune.budget.cost import CostModel
 from coprune.data import ArraySource
-from coprune.groups import ChannelGroup, CostModel
+from coprune.groups import ChannelGroup
 from coprune.models.names import ModelSource
 from coprune.models.registry import build
 from coprune.plan import GroupDecision, Member

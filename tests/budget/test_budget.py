@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from coprune.budget.cost import cost_model
 from coprune.budget.sensitivity_curves import measured_curves, pruned_alone, resolved, through
-from coprune.groups import cost_model, find_units
+from coprune.groups import find_units
 from coprune.methods.complementary import COMPLEMENTARY, ComplementarySettings
 from coprune.statistics import Calibration, Profile, collect
 from tiny import network, source

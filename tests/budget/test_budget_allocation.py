@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coprune.budget.allocation import lagrangian_allocation
-from coprune.groups import cost_model, find_units
+from coprune.budget.cost import cost_model
+from coprune.groups import find_units
 from tiny import network, source
 
 seeds = st.integers(0, 9999)

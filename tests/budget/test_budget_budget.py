@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import tiny
 from coprune.budget.allocation import uniform_allocation
+from coprune.budget.cost import CostModel, LayerShare, cost_model
 from coprune.budget.counts import (
     Budget,
     allowed_counts,
@@ -17,8 +18,7 @@ from coprune.budget.counts import (
     uniform_counts,
 )
 from coprune.errors import UserError
-from coprune.groups import cost_model, find_units
-from coprune.groups.cost import CostModel, LayerShare
+from coprune.groups import find_units
 from coprune.measure import count_macs, count_params
 from coprune.models.names import ModelSource
 from coprune.models.registry import build

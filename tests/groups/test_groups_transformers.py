@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from coprune.budget.cost import cost_model
 from coprune.errors import UserError
-from coprune.groups import cost_model, families, find_transformer_units, find_units
+from coprune.groups import families, find_transformer_units, find_units
 from coprune.measure.macs import count_macs, layer_costs
 from coprune.models.attention import separate_attention
 from coprune.plan import Member

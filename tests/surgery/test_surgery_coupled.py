@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import tiny
 import tiny_coupled
+from coprune.budget.cost import cost_model
 from coprune.errors import UserError
-from coprune.groups import cost_model, find_units
+from coprune.groups import find_units
 from coprune.measure import count_macs, count_params
 from coprune.plan import GroupDecision, Member
 from coprune.store import load, save_model

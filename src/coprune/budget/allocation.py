@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from coprune.budget.cost import CostModel, Quantity
 from coprune.budget.counts import allowed_counts, check_reachable
-from coprune.groups import CostModel, Quantity
 
 Counts = Mapping[str, int]
 Cost = Callable[[Counts], float]

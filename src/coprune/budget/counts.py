@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from coprune.budget.cost import CostModel, Quantity
 from coprune.budget.request import Budget as Budget
 from coprune.errors import UserError, setting
-from coprune.groups import CostModel, Quantity
 
 
 class OutOfReachError(UserError):

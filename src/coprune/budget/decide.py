@@ -10,6 +10,7 @@ from functools import partial
 from torch import Tensor
 
 from coprune.budget.allocation import lagrangian_allocation, uniform_allocation
+from coprune.budget.cost import CostModel, Quantity
 from coprune.budget.counts import (
     Budget,
     OutOfReachError,
@@ -21,7 +22,6 @@ from coprune.budget.counts import (
 )
 from coprune.budget.validation import BETTER, Measured
 from coprune.errors import UserError, setting
-from coprune.groups import CostModel, Quantity
 from coprune.methods.base import GroupChoice, Untouched
 from coprune.methods.joint import JointChoice
 from coprune.plan import GroupDecision, ReasonCode

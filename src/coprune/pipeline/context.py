@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from coprune.budget.cost import CostModel, Quantity, cost_model
 from coprune.budget.counts import OutOfReachError, least_counts
 from coprune.data import DataSet, MemorySource, Source
 from coprune.data.dataset import check_classes, in_memory
@@ -17,7 +18,7 @@ from coprune.data.source import name_of
 from coprune.distributed.collectives import on_first
 from coprune.distributed.world import world
 from coprune.errors import UserError
-from coprune.groups import CostModel, Quantity, Units, cost_model
+from coprune.groups import Units
 from coprune.measure import (
     LatencyPlan,
     Score,

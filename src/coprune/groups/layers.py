@@ -1,3 +1,0 @@
-"""Moved: :mod:`coprune.layers`."""
-
-from coprune.layers import *  # noqa: F403
