@@ -62,15 +62,7 @@ def _torchvision_weights(models: Any, name: str, tag: str) -> dict[str, Tensor]:
     return published[key].get_state_dict(progress=False, check_hash=True, weights_only=True)
 
 
-def _timm_weights(timm: Any, name: str, tag: str) -> dict[str, Tensor]:
-    if tag != PRETRAINED:
-        raise UserError(f"timm:{name}@{tag}: write timm:{name}@{PRETRAINED}, or the tag as timm:{name}.{tag}")
-    return timm.create_model(name, pretrained=True).state_dict()
-
-
 def _pytorchcv_weights(_: Any, name: str, tag: str) -> dict[str, Tensor]:
-    if tag != PRETRAINED:
-        raise UserError(f"pytorchcv:{name}@{tag}: write pytorchcv:{name}@{PRETRAINED}")
     from pytorchcv.models.common.model_store import get_model_file
 
     # Its own loader would run whatever a file's pickle says.
@@ -88,7 +80,7 @@ _HUBS = (
         "timm",
         lambda timm: timm.list_models(),
         lambda timm, name, **arguments: timm.create_model(name, pretrained=False, **arguments),
-        _timm_weights,
+        lambda timm, name, _: timm.create_model(name, pretrained=True).state_dict(),
         channels="in_chans",
     ),
     Hub(
@@ -169,6 +161,9 @@ def load_published(model: nn.Module, name: str, tag: str) -> None:
         UserError: no such weights, no network, or weights that do not fit.
     """
     scheme, _, rest = name.partition(":")
+    if scheme != "torchvision" and tag != PRETRAINED:
+        renamed = f", or the tag as timm:{rest}.{tag}" if scheme == "timm" else ""
+        raise UserError(f"{name}@{tag}: write {name}@{PRETRAINED}{renamed}")
     try:
         with quiet_hub():
             state = LIBRARIES[scheme].weights(_opened(scheme), rest, tag)

@@ -6,16 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor
 
+from coprune.documents import Document
 from coprune.errors import UserError, shown
-from coprune.files import read_document, write_json
+from coprune.store.state_dict import type_of
 from coprune.store.tensors import read_tensors, write_tensors
 
 INDEX = "profile.json"
 SCHEMA = 1
+
+
+class _Index(Document):
+    what = "profile"
+    schema_version: int = Field(SCHEMA, alias="schema")
+    model: str
+    data: str
+    groups: dict[str, int]
+    statistics: tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...]
 
 
 def save_profile(
@@ -37,14 +46,8 @@ def save_profile(
     """
     for key, tensors in statistics.items():
         write_tensors(folder / f"{key}.safetensors", tensors)
-    index = {
-        "schema": SCHEMA,
-        "model": model,
-        "data": data,
-        "groups": dict(groups),
-        "statistics": sorted(statistics),
-    }
-    write_json(folder / INDEX, index)
+    described = _Index(model=model, data=data, groups=dict(groups), statistics=tuple(sorted(statistics)))
+    described.save(folder / INDEX)
 
 
 def load_profile(
@@ -59,13 +62,11 @@ def load_profile(
     Raises:
         UserError: missing, truncated, gathered from another model or other samples, or without some groups.
     """
-    index = read_document(folder / INDEX, _Index, what="profile", schema=SCHEMA)
+    index = _Index.load(folder / INDEX)
     for what, has, wanted in (("model", index.model, model), ("data", index.data, data)):
         if has != wanted:
-            raise UserError(
-                f"{folder}: was gathered from another {what} ({shown(has)}, here {wanted}); "
-                "leave --profile out to gather anew"
-            )
+            found = f"another {what} ({shown(has)}, here {wanted})"
+            raise UserError(f"{folder}: was gathered from {found}; leave --profile out to gather anew")
     unknown = [name for name, size in groups.items() if index.groups.get(name) != size]
     if unknown:
         raise UserError(
@@ -73,14 +74,6 @@ def load_profile(
             f"({unknown[0]}); give --only, --skip and --units as there, or leave --profile out to gather anew"
         )
     return {key: read_tensors(folder / f"{key}.safetensors", what="statistic") for key in index.statistics}
-
-
-class _Index(BaseModel):
-    schema_version: int = Field(alias="schema")
-    model: str
-    data: str
-    groups: dict[str, int]
-    statistics: tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...]
 
 
 def check_profile(
@@ -103,20 +96,17 @@ def check_profile(
             if found is None:
                 cause = "is missing"
             elif found.shape != wanted.shape or found.dtype != wanted.dtype:
-                kinds = (f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in (found, wanted))
-                cause = " for ".join(kinds)
-            elif not bool(torch.isfinite(found).all()):
+                cause = " for ".join(f"{type_of(t)} {list(t.shape)}" for t in (found, wanted))
+            elif not bool(found.isfinite().all()):
                 cause = "has NaN or Inf"
-            elif name.endswith(("count", "/m2")) and bool(_own(found).lt(0).any()):
-                cause = "has values below 0"
-            elif name.endswith("/count") and not bool(found.sum() > 0):
-                cause = "is of no samples"
+            elif name.endswith(("count", "/m2")):
+                # Of a covariance those that are squares.
+                squares = found.diagonal() if found.ndim == 2 else found
+                if bool(squares.lt(0).any()):
+                    cause = "has values below 0"
+                elif name.endswith("/count") and not bool(found.sum() > 0):
+                    cause = "is of no samples"
             if cause:
                 raise UserError(
                     f"{where}: damaged profile: '{name}' of {key} {cause}; leave --profile out to gather anew"
                 )
-
-
-def _own(squares: Tensor) -> Tensor:
-    """Those of a covariance that are squares."""
-    return squares.diagonal() if squares.ndim == 2 else squares

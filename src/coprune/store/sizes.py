@@ -62,7 +62,7 @@ def resize(
     """
     modules = dict(model.named_modules())
     full = layer_sizes(model)
-    rows = {name: channels_of(module, "output") for name, module in modules.items()}
+    before = {name: channels_of(module, "output") for name, module in modules.items()}
     for name, sizes in layers.items():
         if name not in modules:
             raise UserError(f"{where.parent}: layer '{shown(name)}' is not in this {type(model).__name__}")
@@ -84,9 +84,10 @@ def resize(
                     fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
                 setattr(module, key, fresh)
     check_weights(tensors, model, where=str(where))
+    rows = {n: (was, channels_of(modules[n], "output") or was) for n, was in before.items() if was}
     for name, module in modules.items():
         cause = "its heads are not those of its projections"
-        wrong = not _heads_fit(name, modules, full.get(name, {}), rows)
+        wrong = not _heads_fit(name, module, full.get(name, {}), rows)
         for key, shape in _due(module):
             tensor = module._parameters.get(key, module._buffers.get(key))
             if tensor is not None and tuple(tensor.shape) != shape:
@@ -120,18 +121,19 @@ def _due(module: nn.Module) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def _heads_fit(
-    name: str,
-    modules: Mapping[str, nn.Module],
-    full: Mapping[str, Size],
-    rows: Mapping[str, int | None],
+    name: str, module: nn.Module, full: Mapping[str, Size], rows: Mapping[str, tuple[int, int]]
 ) -> bool:
-    """Whether what counts an attention module's heads shrank as its first projection did."""
-    family = attention_family(name, modules[name])
+    """Whether what counts an attention module's heads shrank as its first projection did.
+
+    Args:
+        name: of the module.
+        module: with its new sizes.
+        full: its sizes before.
+        rows: layer → outputs before and now.
+    """
+    family = attention_family(name, module)
     if family is None or not family.scaled:
         return True
-    layer = relative(name, family.projections[0].layer)
-    before, after = rows.get(layer), channels_of(modules[layer], "output") if layer in modules else None
-    if before is None or after is None:
-        return True
-    counts = ((getattr(modules[name], a), full[a]) for a in family.scaled)
-    return all(int(now) * before == was * after and now > 0 for now, was in counts if isinstance(was, int))
+    before, now = rows.get(relative(name, family.projections[0].layer), (1, 1))
+    counts = ((int(getattr(module, a)), full[a]) for a in family.scaled)
+    return all(count * before == was * now and count > 0 for count, was in counts if isinstance(was, int))
