@@ -10,7 +10,7 @@ import pytest
 
 from coprune.bounds import Bounds, Device, Share
 from coprune.cli.command import options_in
-from coprune.cli.main import COMMANDS, function_of
+from coprune.cli.commands import COMMANDS, function_of
 from coprune.errors import UserError, typed_on_the_command_line
 from coprune.methods.registry import METHODS, find_method, method_settings
 from coprune.options import Named, Nested, Options, checked, made, options_of, words

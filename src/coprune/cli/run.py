@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from coprune.cli.command import options_in
+from coprune.cli.commands import function_of
 from coprune.errors import UserError, near_matches, shown
 from coprune.files import read_text
 from coprune.pipeline.inputs import described_in
@@ -29,8 +30,6 @@ def arguments_of(path: Path) -> list[str]:
     Raises:
         UserError: missing file, no TOML, no or an unknown command, a value that is no option value.
     """
-    from coprune.cli.main import function_of
-
     text = read_text(path, what="job file")
     try:
         content: dict[str, Any] = tomllib.loads(text)

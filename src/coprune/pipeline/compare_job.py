@@ -81,7 +81,7 @@ class CompareJob(CalibratedJob, Units, Machine, title="Comparison"):
     """
 
     methods: tuple[str, ...] = ("complementary", "cosep", "random", "magnitude", "bn_scale", "fpgm", "taylor")
-    budgets: Annotated[tuple[float | str, ...], Nested(Levels, make=_levels)]
+    budgets: Annotated[tuple[Level, ...], Nested(Levels, make=_levels)]
     budget_of: Annotated[Literal["macs", "heads"], Nested(Levels, make=_budget_of)] = "macs"
     options: Annotated[Mapping[str, Any], MethodOptions()] = {}
     seed: Seed = 0
