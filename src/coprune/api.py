@@ -95,7 +95,7 @@ def prune(
         finetune_optimizer: ``sgd`` or ``adamw``; transformers are trained with ``adamw`` unless you say else.
         distill: weight of the unpruned model's soft labels in the loss; 0.9.
         match: weight of the error of hidden outputs against the unpruned model's, added to the loss;
-            10 beside soft labels when not given.
+            10 with soft labels when not given.
         force: go on, with a note, where the figures cannot mean anything: a base no better than always
             answering one class, calibration samples that are all alike.
         options: the method's own settings, e.g. ``mss="nearest"`` for cosep, and any other option of
@@ -159,13 +159,13 @@ def recover_model(
         model: pruned; left as it is.
         teacher: the unpruned model, with the weights that were pruned.
         calibration: batches of (inputs, labels); the labels are not read.
-        plan: what was cut, or its file, or the folder of its run; told by the channels' behaviour when it is
+        plan: what was cut, or its file, or the folder of its run; found by the channels' behaviour when it is
             not given.
         recovery: ``least-squares``; ``reconstruction``, least squares and then all layers together, which is
             better and slower; ``channel-least-squares``, each layer by itself; or ``bn``, batch-norm
             re-estimation.
         calibration_samples: how many to take.
-        seed: which pixels are looked at, and the order of the samples.
+        seed: which pixels are sampled, and the order of the samples.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:

@@ -59,7 +59,7 @@ class Bounds:
                 return exact
         meant = self._meant(value, number, whole=whole)
         hint = "" if meant is None else f"; did you mean {meant if whole else format(meant, 'g')}?"
-        raise PydanticCustomError("number", "{said}", {"said": self._words(whole=whole) + hint})
+        raise PydanticCustomError("number", "{range}", {"range": self._words(whole=whole) + hint})
 
     def _holds(self, number: float) -> bool:
         over = number > self.low if self.above else number >= self.low

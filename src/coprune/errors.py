@@ -124,9 +124,9 @@ def kind_of(given: object) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python or PyTorch says that memory ran out."""
-    said = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+    phrases = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in said)
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in phrases)
     )
 
 

@@ -139,7 +139,7 @@ class Spread(Protocol):
 
 @dataclass(frozen=True)
 class Nested:
-    """Settings inside settings: their fields are options beside those around them.
+    """Settings inside settings: their fields are options among those around them.
 
     Attributes:
         settings: their type.

@@ -25,10 +25,10 @@ _REMOTE = "Original Traceback (most recent call last):"
 def raised(cause: BaseException) -> str:
     """Type, message and place of what a user's code raised: ``ValueError: no label (mine.py, line 12)``."""
     place = place_of(cause)
-    return f"{said_by(cause)} ({place})" if place else said_by(cause)
+    return f"{message_of(cause)} ({place})" if place else message_of(cause)
 
 
-def said_by(cause: BaseException) -> str:
+def message_of(cause: BaseException) -> str:
     """Type and message in one line, also of what a worker of a ``DataLoader`` raised."""
     if isinstance(cause, SystemExit):
         return f"it ends the program (sys.exit({'' if cause.code is None else shown(cause.code)}))"

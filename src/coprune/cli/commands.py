@@ -23,7 +23,7 @@ COMMANDS = {
     "export": "Write the model of a run as ONNX or for torch.export.",
     "run": "Run a command described in a TOML file.",
 }
-"""Subcommands, each a function of its name in a module of its name; ``report`` stands beside ``inspect``."""
+"""Subcommands, each a function of its name in a module of its name; ``report`` in that of ``inspect``."""
 
 SHARED = ("demo", "train", "prune", "recover", "compare", "run")
 """Those that several processes can do together."""

@@ -29,8 +29,8 @@ def inspect(run: Run) -> None:
     table(("group", ">kept", ">of", ">knee", "why"), rows)
     if plan.joint and plan.knees:
         (knee_of_all,) = plan.knees
-        said = f"the knee says {knee_of_all.k} of {plan.units['total']} units"
-        say(said + (f" ({knee_of_all.fallback})" if knee_of_all.fallback else ""))
+        line = f"the knee says {knee_of_all.k} of {plan.units['total']} units"
+        say(line + (f" ({knee_of_all.fallback})" if knee_of_all.fallback else ""))
     for group in () if plan.joint else plan.groups:
         if group.knee and group.knee.fallback:
             say(f"* {group.name}: {group.knee.fallback}")

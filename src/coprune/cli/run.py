@@ -39,8 +39,7 @@ def arguments_of(path: Path) -> list[str]:
         raise UserError(f"{path}: not TOML ({shown(str(cause), most=200)})") from cause
     command = content.pop("command", None)
     if command not in COMMANDS:
-        said = shown(repr(command))
-        raise UserError(f"{path}: command = {said}; {near_matches(str(command), COMMANDS)}")
+        raise UserError(f"{path}: command = {shown(repr(command))}; {near_matches(str(command), COMMANDS)}")
     flags = {option.name for option in options_in(function_of(command)) if option.is_flag}
     words = [command]
     for key, value in content.items():

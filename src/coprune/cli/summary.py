@@ -57,8 +57,8 @@ def summarise(run: Path) -> None:
         say(f"note: {slow}")
     if plan.knees:
         fallbacks = sum(1 for k in plan.knees if k.fallback)
-        said = f"the knee says {sum(k.k for k in plan.knees)} of {units['total']} units"
-        say(said + (f" ({fallbacks} by fallback)" if fallbacks else ""))
+        line = f"the knee says {sum(k.k for k in plan.knees)} of {units['total']} units"
+        say(line + (f" ({fallbacks} by fallback)" if fallbacks else ""))
     for note in result.notes:
         if note.code != Code.MORE_LOST:
             say(f"note: {note}")

@@ -23,7 +23,7 @@ def say(text: str = "", *, bold: str = "", width: int | None = None) -> None:
     Args:
         text: the line.
         bold: printed before it, in bold.
-        width: of the terminal, where it is to be said.
+        width: of the terminal, where it is to be another.
     """
     from rich.text import Text
 
@@ -36,7 +36,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str] | None], *, width
     Args:
         columns: their names; after ``>`` what is below stands at the right.
         rows: a text a column; None: a gap.
-        width: of the terminal, where it is to be said.
+        width: of the terminal, where it is to be another.
     """
     from rich.table import Table
     from rich.text import Text

@@ -11,7 +11,7 @@ from typing import Any
 
 from coprune.errors import UserError, near_matches, shown
 from coprune.models.names import PYTHON
-from coprune.user_code import place_of, said_by
+from coprune.user_code import message_of, place_of
 
 
 def user_factory(name: str) -> Callable[..., Any]:
@@ -67,7 +67,9 @@ def user_code(name: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as cause:
         place = place_of(cause)
-        raise UserError(f"model '{name}' fails{f' in {place}' if place else ''}: {said_by(cause)}") from cause
+        raise UserError(
+            f"model '{name}' fails{f' in {place}' if place else ''}: {message_of(cause)}"
+        ) from cause
     finally:
         sys.path.remove(here)
         if here not in sys.path:
