@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ from coprune.plan import GroupDecision
 from coprune.recovery import Pair, Recovered, find_recovery, kept_outputs
 from coprune.result import Latency, Stage, StageName
 from coprune.statistics import Calibration, Profile, Statistic, collect
+from coprune.store.model import weights_fingerprint
 from coprune.store.profile import check_profile
 from coprune.store.tensors import tensor_file_size
 from coprune.surgery import cut
@@ -99,6 +101,11 @@ class Context:
         units, more = removable(model, example, data.calibration, scope or Scope())
         cost = cost_model(model, example, units.groups)
         return Context(model, data, data.calibration, example, units, cost, device, seed, more)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the weights."""
+        return weights_fingerprint(self.model)
 
     @contextmanager
     def within_reach(self) -> Iterator[None]:

@@ -170,7 +170,7 @@ def _statistics(run: Pruning, folder: RunFolder | None) -> Profile:
     context, settings = run.context, run.settings
     own = folder.path / "profile" if folder else None
     of: dict[str, Any] = {
-        "model": weights_fingerprint(context.model),
+        "model": context.fingerprint,
         "data": run.statistics_from,
         "groups": {g.name: g.size for g in context.units.groups},
     }
@@ -226,7 +226,7 @@ def _plan(run: Pruning, selection: Selection, folder: RunFolder | None) -> Plan:
         settings={**run.options.model_dump(mode="json"), **general},
         budget=settings.budget.words,
         seed=settings.seed,
-        model=weights_fingerprint(context.model),
+        model=context.fingerprint,
         data={"name": data.name, "fingerprint": data.fingerprint, "statistics": run.statistics_from},
         groups=tuple(d.model_copy(update={"kind": kinds[d.name]}) for d in selection.decisions),
         skipped=context.units.skipped,

@@ -153,7 +153,7 @@ def _plan(context: Context, job: RecoverJob, given: Plan | None, left: Surviving
         settings={"recovery": job.recovery},
         budget="as it came",
         seed=job.seed,
-        model=weights_fingerprint(context.model),
+        model=context.fingerprint,
         data={"name": data.name, "fingerprint": data.fingerprint, "statistics": data.fingerprint},
         groups=() if left is None else cut_elsewhere(units.groups, left.outputs),
         skipped=units.skipped,
