@@ -103,18 +103,14 @@ class SmallImageResNet(nn.Module):
 class _Stack(nn.Module):
     """Layers one after another (``features``), pooling, ``classifier``."""
 
-    def __init__(
-        self,
-        layers: Iterable[nn.Module],
-        channels: int,
-        num_classes: int,
-        mode: Literal["fan_in", "fan_out"] = "fan_out",
-    ) -> None:
+    fan: Literal["fan_in", "fan_out"] = "fan_out"
+
+    def __init__(self, layers: Iterable[nn.Module], channels: int, num_classes: int) -> None:
         super().__init__()
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(channels, num_classes)
-        _initialise(self, mode)
+        _initialise(self, self.fan)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images ``[N, in_channels, H, W]`` → logits ``[N, num_classes]``."""
@@ -229,6 +225,8 @@ class SmallImageDenseNet(_Stack):
         width: channels that a layer adds, k (12 in the paper, where the stem has 16: so in proportion).
     """
 
+    fan = "fan_in"
+
     def __init__(self, *, in_channels: int = 3, num_classes: int = 10, width: int = 12) -> None:
         _require_positive(in_channels=in_channels, num_classes=num_classes, width=width)
         channels = 4 * width // 3
@@ -241,4 +239,4 @@ class SmallImageDenseNet(_Stack):
                 layers.append(DenseLayer(channels, width))
                 channels += width
         layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-        super().__init__(layers, channels, num_classes, mode="fan_in")
+        super().__init__(layers, channels, num_classes)

@@ -12,7 +12,7 @@ from coprune.errors import UserError, setting
 from coprune.models.attention import separate_attention
 from coprune.models.hf import pretrained
 from coprune.models.hubs import load_published, split_tag
-from coprune.models.names import BUNDLED, HF, ModelSource, bundled_names, unknown
+from coprune.models.names import BUNDLED, HF, ModelSource, bundled_names
 from coprune.models.registry import accepted_arguments, build
 from coprune.store.checkpoints import fitting, read_checkpoint
 from coprune.store.model import load
@@ -44,34 +44,24 @@ def open_model(
     Raises:
         UserError: an unknown name (with near matches), weights that do not fit, NaN in weights.
     """
-    trained = name in bundled_names() or Path(name).is_dir()
-    for argument in arguments if trained else ():
-        raise UserError(
-            f"{setting(argument, arguments[argument])}: "
-            f"{name} is a trained model and has its own; leave it out"
-        )
-    if name in bundled_names():
-        model = load(BUNDLED / name.removeprefix("coprune:"))
-    elif Path(name).is_dir():
-        model = load(name, trust=trust)
+    folder = BUNDLED / name.removeprefix("coprune:") if name in bundled_names() else Path(name)
+    if folder.is_dir():
+        for argument, value in arguments.items():
+            its = f"{name} is a trained model and has its own"
+            raise UserError(f"{setting(argument, value)}: {its}; leave it out")
+        model = load(folder, trust=trust)
     elif name.startswith(HF):
-        chosen = {**{k: offered[k] for k in ("num_classes",) if k in offered}, **arguments}
-        if chosen.keys() - {"num_classes"}:
-            wrong = setting(sorted(chosen.keys() - {"num_classes"})[0])
-            raise UserError(
-                f"{wrong}: a checkpoint ({name}) has its own; only {setting('num_classes')} can be given"
-            )
+        chosen = {k: v for k, v in offered.items() if k == "num_classes"} | dict(arguments)
+        for argument in sorted(chosen.keys() - {"num_classes"}):
+            only = f"only {setting('num_classes')} can be given"
+            raise UserError(f"{setting(argument)}: a checkpoint ({name}) has its own; {only}")
         model = pretrained(name, num_classes=chosen.get("num_classes"), seed=seed)
-    elif "/" in name and ":" not in name:
-        raise unknown(name)
     else:
         plain, tag = split_tag(name)
         for argument in arguments.keys() - accepted_arguments(plain, arguments).keys():
-            raise UserError(
-                f"{setting(argument, arguments[argument])}: {plain} takes no {argument}; leave it out"
-            )
-        chosen = {**accepted_arguments(plain, offered), **arguments}
-        model = build(ModelSource(plain, chosen))
+            given = setting(argument, arguments[argument])
+            raise UserError(f"{given}: {plain} takes no {argument}; leave it out")
+        model = build(ModelSource(plain, {**accepted_arguments(plain, offered), **arguments}))
         if tag is not None:
             load_published(model, plain, tag)
     if weights is not None:
