@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 
 import transformers
 
-from coprune.compat.transformers import VERSIONS, asking, model_class, quiet_hub, tamed
+from coprune.compat.transformers import VERSIONS, library_errors, local_only, model_class, quiet_hub
 from coprune.errors import UserError
 from coprune.groups.families import ATTENTIONS, FEED_FORWARDS
 
@@ -45,14 +45,14 @@ def test_internals_are_there():
     assert model_class("BertModel") is transformers.BertModel
     assert model_class("BertConfig") is None
     config._attn_implementation = "someone/kernels"
-    assert tamed(config)._attn_implementation is None
+    assert local_only(config)._attn_implementation is None
 
 
 def test_what_the_library_says_is_one_line():
     with (
         pytest.raises(UserError, match=r"^model 'x' cannot be read \(lost\); look there$"),
-        asking("model 'x' cannot be read", then="; look there"),
+        library_errors("model 'x' cannot be read", then="; look there"),
     ):
         raise OSError("\n lost \nfor long")
-    with quiet_hub(), pytest.raises(UserError, match="already said"), asking("x"):
+    with quiet_hub(), pytest.raises(UserError, match="already said"), library_errors("x"):
         raise UserError("already said")

@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 
 import tiny
 from coprune.errors import UserError
-from coprune.store.checkpoints import fitting, read_checkpoint
+from coprune.store.checkpoints import match_weights, read_checkpoint
 
 
 def net() -> nn.Module:
@@ -22,7 +22,7 @@ def net() -> nn.Module:
 
 
 def read(path: Path, model: nn.Module) -> dict:
-    return fitting(read_checkpoint(path), model, where=path.name)
+    return match_weights(read_checkpoint(path), model, where=path.name)
 
 
 def named(prefix: str, state: dict) -> dict:

@@ -56,7 +56,7 @@ def quiet_hub() -> Iterator[None]:
 
 
 @contextmanager
-def asking(refused: str, *, then: str = "") -> Iterator[None]:
+def library_errors(refused: str, *, then: str = "") -> Iterator[None]:
     """Within the context the library shows no bars and tables, and what it raises becomes one line.
 
     Args:
@@ -106,7 +106,7 @@ def _parts(config: Any) -> dict[str, Any]:
     return {"": config, **{key: part for key, part in inside.items() if part is not None}}
 
 
-def tamed(config: Any) -> Any:
+def local_only(config: Any) -> Any:
     """A configuration that fetches neither weights nor kernels; changed in place."""
     for part in _parts(config).values():
         if getattr(part, "use_pretrained_backbone", False):
@@ -130,7 +130,7 @@ def set_attention(config: Any, attention: Mapping[str, str]) -> None:
             part._attn_implementation = attention[key]
 
 
-def described(model: Any) -> dict[str, str]:
+def config_files(model: Any) -> dict[str, str]:
     """File → content, as ``save_pretrained`` writes what describes a model."""
     config = copy.deepcopy(model.config)
     config.architectures, config.dtype = [type(model).__name__], model.dtype

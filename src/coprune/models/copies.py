@@ -96,7 +96,7 @@ def _deep(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-_ANEW: dict[type, Any] = {type(make()): make for make in (threading.Lock, threading.RLock)}
+_RECREATED: dict[type, Any] = {type(make()): make for make in (threading.Lock, threading.RLock)}
 
 
 def _uncopyable(model: nn.Module) -> dict[int, Any]:
@@ -109,7 +109,7 @@ def _uncopyable(model: nn.Module) -> dict[int, Any]:
             try:
                 copy.deepcopy(value, dict(parts))
             except FAILURES:
-                found[id(value)] = _ANEW[type(value)]() if type(value) in _ANEW else value
+                found[id(value)] = _RECREATED[type(value)]() if type(value) in _RECREATED else value
     return found
 
 

@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from coprune.compat.transformers import CONFIG, asking, cached_folder, library, pretrained_weights, tamed
+from coprune.compat.transformers import (
+    CONFIG,
+    cached_folder,
+    library,
+    library_errors,
+    local_only,
+    pretrained_weights,
+)
 from coprune.errors import UserError, shown
 from coprune.files import read_json
 from coprune.models.names import HF, ModelSource
@@ -61,10 +68,10 @@ def config_of(name: str, *, num_labels: int | None = None) -> Any:
     way_out = "no folder of that name; check the id and the network, or give a folder: hf:DIR"
     if Path(where).is_dir():
         way_out = f"check its {CONFIG}"
-    with asking(f"model '{name}' cannot be read", then=f"; {way_out}"):
+    with library_errors(f"model '{name}' cannot be read", then=f"; {way_out}"):
         if Path(where).is_dir():
             read_config(Path(where))
-        config = tamed(transformers.AutoConfig.from_pretrained(where, trust_remote_code=False))
+        config = local_only(transformers.AutoConfig.from_pretrained(where, trust_remote_code=False))
     if num_labels is not None and config.num_labels != num_labels:
         config.num_labels = num_labels
     return config
@@ -156,7 +163,7 @@ def from_config(name: str, *, num_labels: int | None = None) -> nn.Module:
     """
     config = config_of(name, num_labels=num_labels)
     kind = _classifier(config, name)
-    with asking(f"model '{name}' makes no classifier"):
+    with library_errors(f"model '{name}' makes no classifier"):
         model: nn.Module = kind.from_config(config)
     return model.float().eval()
 
@@ -178,7 +185,7 @@ def pretrained(name: str, *, num_classes: int | None, seed: int | None = None) -
     config, place = config_of(name, num_labels=num_classes), place_of(name)
     kind = _classifier(config, name)
     with (
-        asking(f"model '{name}': its weights cannot be loaded"),
+        library_errors(f"model '{name}': its weights cannot be loaded"),
         torch.random.fork_rng(devices=[], enabled=seed is not None),
     ):
         if seed is not None:

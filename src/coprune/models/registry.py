@@ -90,9 +90,13 @@ def accepted_arguments(name: str, offered: Mapping[str, Any]) -> dict[str, Any]:
 
     The data's channels and classes are *offered* to every factory; a user's own factory may have
     fixed them and take neither.
+
+    Raises:
+        UserError: an unknown name.
     """
+    factory = _factory(name)
     try:
-        parameters = inspect.signature(_factory(name)).parameters
+        parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):  # some of C's functions do not say
         return {}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -98,7 +98,7 @@ def _state_dicts(content: object, key: str, depth: int) -> Iterator[Found]:
         yield from _state_dicts(value, f"{key}.{name}".lstrip("."), depth - 1)
 
 
-def fitting(found: list[Found], model: nn.Module, *, where: str) -> dict[str, Tensor]:
+def match_weights(found: list[Found], model: nn.Module, *, where: str) -> dict[str, Tensor]:
     """The tensors of a file under the names of a model.
 
     Args:

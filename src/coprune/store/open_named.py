@@ -14,7 +14,7 @@ from coprune.models.hf import pretrained
 from coprune.models.hubs import load_published, split_tag
 from coprune.models.names import BUNDLED, HF, ModelSource, bundled_names
 from coprune.models.registry import accepted_arguments, build
-from coprune.store.checkpoints import fitting, read_checkpoint
+from coprune.store.checkpoints import match_weights, read_checkpoint
 from coprune.store.model import load
 from coprune.store.state_dict import check_finite, load_weights
 
@@ -65,7 +65,7 @@ def open_model(
         if tag is not None:
             load_published(model, plain, tag)
     if weights is not None:
-        fit = fitting(read_checkpoint(weights), model, where=str(weights))
+        fit = match_weights(read_checkpoint(weights), model, where=str(weights))
         load_weights(model, fit, where=str(weights))
     check_finite(model.state_dict(), model=model, where=f"model '{name}'")
     return separate_attention(model)

@@ -51,7 +51,7 @@ def save_architecture(folder: Path, model: nn.Module) -> Architecture | None:
     if not compat.is_transformers_model(model):
         return None
     source: Any = model
-    for name, text in compat.described(model).items():
+    for name, text in compat.config_files(model).items():
         write_text(folder / name, text)
     origin = getattr(model, "_coprune_tokenizer", None) or compat.origin_of(model)
     if origin and Path(origin).is_dir() and Path(origin).resolve() != folder.resolve():
@@ -80,14 +80,14 @@ def build_architecture(folder: Path, architecture: Architecture) -> nn.Module:
             f"{folder / CONFIG}: names the class '{shown(name)}', which transformers {version} does not "
             "have; install the version that the model was made with"
         )
-    with compat.asking(f"{folder / CONFIG}: {name} refuses it", then="; restore the file"):
-        config = compat.tamed(kind.config_class.from_dict(described))
+    with compat.library_errors(f"{folder / CONFIG}: {name} refuses it", then="; restore the file"):
+        config = compat.local_only(kind.config_class.from_dict(described))
         compat.set_attention(config, architecture.attention)
         with torch.random.fork_rng(devices=[]):
             model: Any = kind(config)
     if (folder / GENERATION).is_file() and model.can_generate():
         settings = read_json(folder / GENERATION, what="generation settings")
-        with compat.asking(f"{folder / GENERATION}: not generation settings"):
+        with compat.library_errors(f"{folder / GENERATION}: not generation settings"):
             model.generation_config = compat.library().GenerationConfig.from_dict(settings)
     if any((folder / file).is_file() for file in INPUT_FILES):
         model._coprune_tokenizer = str(folder)
