@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The files of tests side by side, one a core; a gigabyte each.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render errors-table clean
+.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render errors-table plotly-bundle docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -56,7 +56,7 @@ bench-cosep: $(VENV)/.ready $(BASES)/resnet56/model.json $(BASES)/vgg16_bn/model
 	  resnet56=$(BASES)/resnet56 vgg16_bn=$(BASES)/vgg16_bn --out benchmarks/results/cosep_variants.json
 	$(BIN)/python benchmarks/render.py
 
-# CoSeP at its knee and at half the MACs against five rivals, full Fashion-MNIST, 3 seeds, one epoch of
+# CoSeP at its knee and at half the MACs against five baselines, full Fashion-MNIST, 3 seeds, one epoch of
 # equal fine-tuning (about an hour on two cores).
 bench-cosep-compare: $(VENV)/.ready
 	$(BIN)/coprune run benchmarks/cosep_compare.toml
@@ -144,6 +144,27 @@ bench-speed: $(VENV)/.ready
 
 bench-picture: demo
 	$(BIN)/python benchmarks/picture.py demo-run docs/report.png
+
+# The part of plotly.js that the pages carry; renewed with the version that Plotly's Python package draws with
+# (plotly.offline.get_plotlyjs_version). Needs node and npm.
+PLOTLY_JS := 4.1.1
+PAGES := src/coprune/report/templates
+plotly-bundle:
+	rm -rf build/plotly && mkdir -p build/plotly
+	cd build/plotly && npm install --silent --no-audit --no-fund --ignore-scripts plotly.js@$(PLOTLY_JS) esbuild@0.28.2
+	echo 'const Plotly = require("plotly.js/lib/core");' > build/plotly/index.js
+	echo 'Plotly.register([require("plotly.js/lib/bar"), require("plotly.js/lib/heatmap")]);' >> build/plotly/index.js
+	echo 'module.exports = Plotly;' >> build/plotly/index.js
+	cd build/plotly && node_modules/.bin/esbuild index.js --bundle --minify --format=iife --global-name=Plotly \
+	  --target=es2020 --define:global=window --loader:.css=empty --legal-comments=eof --outfile=plotly.min.js \
+	  --banner:js="/* plotly.js $(PLOTLY_JS) (bar, heatmap, scatter), Copyright Plotly, Inc.; MIT licence: see plotly.LICENSE */"
+	cp build/plotly/plotly.min.js $(PAGES)/plotly.min.js
+	cp build/plotly/node_modules/plotly.js/LICENSE $(PAGES)/plotly.LICENSE
+
+# The site with the reference of the Python functions, in build/site; a broken link or name fails it.
+docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --quiet --strict
 
 # docs/errors.md from the rows of bad input that the tests run.
 errors-table: $(VENV)/.ready

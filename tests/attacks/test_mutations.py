@@ -22,9 +22,9 @@ from mutate import mutated, tensors_mutated, text_mutated
 import coprune
 from coprune.cli.inspect import inspect
 from coprune.cli.run import arguments_of
+from coprune.comparison import BaseFigures, Comparison, Row
 from coprune.errors import UserError
 from coprune.methods.registry import find_method, method_settings
-from coprune.pipeline.comparison import BaseFigures, Comparison, Row
 from coprune.pipeline.context import Context
 from coprune.pipeline.measure import note_latency, promise_note
 from coprune.pipeline.run_folder import RunFolder, claim

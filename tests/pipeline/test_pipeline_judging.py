@@ -22,7 +22,7 @@ from coprune.measure.latency import median_interval
 from coprune.pipeline.checks import check_base, check_calibration
 from coprune.pipeline.judging import SEEN, Judging, judging_of, more_lost, notes_on, parts_for
 from coprune.pipeline.settings import PruneSettings
-from coprune.report import formatting as words
+from coprune.report import sentences
 from coprune.result import Code, Judged, Latency, Result
 from coprune.training import Recipe, fit
 from digits import write_digits
@@ -157,10 +157,10 @@ def test_training_samples_that_decide_a_size_are_said():
 
 
 def test_who_judged_in_words():
-    text = words.judged(judged())
+    text = sentences.judged(judged())
     assert text == "at most 2 points lost, on 400 validation samples: 1.23 (0.79 to 1.92) points lost"
     other = judged(decision="knee", allowed=None, on="training samples set aside", interval=None)
-    assert words.judged(other) == "the size, on 400 training samples set aside: 1.23 points lost"
+    assert sentences.judged(other) == "the size, on 400 training samples set aside: 1.23 points lost"
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def timed(low, ratio, high, *, base=(2.0, 2.4), pruned=(1.0, 1.2)):
     ],
 )
 def test_a_ratio_that_noise_swamps_is_no_speed(entry, told, differs, text):
-    assert (entry.told, entry.differs, words.sped(entry)) == (told, differs, text)
+    assert (entry.told, entry.differs, sentences.speed(entry)) == (told, differs, text)
 
 
 def test_the_interval_of_a_median_by_hand():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+from importlib import resources
 from pathlib import Path
 
 import browser
 import pytest
-from plotly.offline import get_plotlyjs
 
 from coprune.plan import Plan
 from coprune.result import Result
+
+LIBRARY = resources.files("coprune.report").joinpath("templates", "plotly.min.js").read_text()
 
 
 @pytest.fixture
@@ -31,22 +34,32 @@ def own():
     """What is ours in a page: all but the inlined plotly.js."""
 
     def without(page: str) -> str:
-        library = get_plotlyjs()
-        assert page.count(library) == 1
-        return page.replace(library, "")
+        assert page.count(LIBRARY) == 1
+        return page.replace(LIBRARY, "")
 
     return without
 
 
 @pytest.fixture
-def drawn_from():
-    """The data block a page's script draws from."""
+def drawn():
+    """The figures of a page by name; of a group's, with its place: ``3/curve``."""
 
-    def read(page: str) -> dict:
-        (block,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-        return json.loads(block)
+    def read(page: str) -> dict[str, dict]:
+        page = page.replace(LIBRARY, "")
+        found = figures(page[: page.find("<template")]) if "<template" in page else figures(page)
+        for place, part in re.findall(r'<template id="group-(\d+)">(.*?)</template>', page, re.DOTALL):
+            found |= {f"{place}/{name}": figure for name, figure in figures(part).items()}
+        return found
 
     return read
+
+
+def figures(part: str) -> dict[str, dict]:
+    """The figures that stand in a part of a page."""
+    blocks = re.findall(
+        r'<script type="application/json" data-figure="(.*?)">(.*?)</script>', part, re.DOTALL
+    )
+    return {html.unescape(name): json.loads(text) for name, text in blocks}
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from coprune.report import write, write_compare
 READER = """
 <script>
 byId("next").click();
-byId("group").selectedIndex = groups.length - 1;
+byId("group").selectedIndex = byId("group").length - 1;
 byId("group").dispatchEvent(new Event("change"));
-for (const button of document.querySelectorAll("#scale button")) button.click();
-redraw();
-document.body.dataset.reason = byId("reason").textContent;
+for (const button of document.querySelectorAll('[data-chart="overview"] button')) button.click();
+drawAll(document);
+document.body.dataset.reason = document.querySelector("#details p").textContent;
 document.body.dataset.wide = String(document.documentElement.scrollWidth > window.innerWidth);
 </script>
 """
@@ -47,7 +47,7 @@ def test_a_clustering_run(folder, chromium):
     seen = chromium(read(page))
     assert seen.console == []
     assert seen.requests == []
-    assert charts(seen.dom) == {"stages", "overview", "curve", "map", "latency", "search"}
+    assert charts(seen.dom) == {"stages", "overview", "curve", "plane", "latency", "search"}
     assert 'data-reason="Kept 32 of 64.' in seen.dom
     assert 'data-wide="false"' in seen.dom
 
@@ -58,7 +58,7 @@ def test_a_ranking_run_on_a_narrow_screen(folder, chromium):
     seen = chromium(read(page), width=500)
     assert seen.console == []
     assert seen.requests == []
-    assert charts(seen.dom) == {"stages", "overview", "score"}
+    assert charts(seen.dom) == {"stages", "overview", "scores"}
     assert 'data-wide="false"' in seen.dom
 
 
@@ -66,10 +66,10 @@ def test_many_groups_and_many_units(folder, chromium):
     groups = [samples.clustered(f"features.block{i}.conv", 2000 if i == 0 else 24) for i in range(110)]
     plan = samples.plan(groups)
     page = write(folder(plan, samples.result(plan)))
-    assert page.stat().st_size < 8_000_000
+    assert page.stat().st_size < 4_000_000
     seen = chromium(page)
     assert seen.console == []
-    assert charts(seen.dom) == {"stages", "overview", "curve", "map", "latency"}
+    assert charts(seen.dom) == {"stages", "overview", "curve", "plane", "latency"}
     assert seen.dom.count("<option") == 110
     assert "All 1,000 kept units" in seen.dom
 
@@ -83,27 +83,27 @@ TAKEN = (
 # Chooses every removed unit in turn, then opens what is folded.
 LISTENER = """
 <script>
-const heard = [];
-for (const option of byId("took-unit").options) {
-  byId("took-unit").value = option.value;
-  byId("took-unit").dispatchEvent(new Event("change"));
-  heard.push(byId("took-sentence").textContent + byId("took-split").textContent);
+const heard = [], said = () => byId("prediction").textContent;
+for (const option of byId("predicted").options) {
+  byId("predicted").value = option.value;
+  byId("predicted").dispatchEvent(new Event("change"));
+  heard.push(said() + byId("split").textContent);
 }
-byId("took").emit("plotly_hover", { points: [{ x: 0 }] });
-heard.push(byId("took-sentence").textContent);
-byId("took").emit("plotly_click", { points: [{ x: 1 }] });
-byId("took").emit("plotly_unhover", {});
-heard.push(byId("took-sentence").textContent, byId("took-unit").value);
-byId("took-all").open = true;
+byId("predictions").emit("plotly_hover", { points: [{ x: "5" }] });
+heard.push(said());
+byId("predictions").emit("plotly_click", { points: [{ x: "17" }] });
+byId("predictions").emit("plotly_unhover", {});
+heard.push(said(), byId("predicted").value);
+byId("removed").open = true;
 document.body.dataset.heard = JSON.stringify(heard);
-document.body.dataset.shapes = byId("took").layout.shapes.length;
+document.body.dataset.shapes = byId("predictions").layout.shapes.length;
 document.body.dataset.wide = String(document.documentElement.scrollWidth > window.innerWidth);
 </script>
 """
 
 
 @pytest.mark.parametrize("width", [1200, 500])
-def test_who_took_over(folder, chromium, width):
+def test_predictions_of_removed_units(folder, chromium, width):
     group = samples.complementary("layer1.0.conv1", 20)
     kept = (0, 1, 2, 3, 9, *range(10, 17), 18, 19)
     first = group.model_copy(update={"kept": kept, "predicted": TAKEN})
@@ -113,26 +113,26 @@ def test_who_took_over(folder, chromium, width):
     page = write(folder(plan, samples.result(plan, search=samples.PROBES)))
     seen = chromium(read(page, LISTENER), width=width)
     assert seen.console == []
-    assert charts(seen.dom) == {"stages", "overview", "took", "curve", "latency", "search"}
+    assert charts(seen.dom) == {"stages", "overview", "predictions", "curve", "latency", "search"}
     assert 'data-wide="false"' in seen.dom
     assert 'data-shapes="2"' in seen.dom
     heard = json.loads(html.unescape(re.findall(r'data-heard="(.*?)"', seen.dom)[0]).replace("\u00a0", " "))
     assert heard == [
-        "Channel 5: 9 says 99.5 % of what it said.9: 99.5 %",
-        "Channel 6: no mix of the kept ones says what it said.lost 99.6 %",
-        "Channel 7: the kept ones together say 80 % of what it said, "
-        "foremost 3 (30 %), 9 (20 %) and 0 (10 %).3: 30 %9: 20 %0others: 18 %lost 20 %",
-        "Channel 17: 3 and 9 say 94 % of what it said.3: 61 %9: 33 %lost",
-        "Channel 5: 9 says 99.5 % of what it said.",
-        "Channel 17: 3 and 9 say 94 % of what it said.",
+        "Channel 5: 9 predicts 99.5 % of it.9: 99.5 %lost: 0.5 %",
+        "Channel 6: no mix of the kept ones predicts it.lost: 100 %",
+        "Channel 7: the kept ones together predict 80 % of it, "
+        "mostly 3 (30 %), 9 (20 %) and 0 (10 %).3: 30 %9: 20 %0: 10 %1: 2 %others: 18 %lost: 20 %",
+        "Channel 17: 3 and 9 predict 94 % of it.3: 61 %9: 33 %lost: 6.0 %",
+        "Channel 5: 9 predicts 99.5 % of it.",
+        "Channel 17: 3 and 9 predict 94 % of it.",
         "17",
     ]
-    # The least explained first, in the folded table; the busiest kept unit first in the other.
-    removed = seen.dom[seen.dom.index('id="took-table"') :]
-    cells = re.findall(r"<tr><td>(\d+)</td>", removed)
-    assert cells[:4] == ["6", "7", "17", "5"]
-    helpers = seen.dom[seen.dom.index('id="why"') : seen.dom.index('id="took-table"')]
-    assert re.findall(r'<td class="number">([\d.]+)</td>', helpers)[:4] == ["3", "1.52", "2", "0.91"]
+    # The least predicted first, in the folded table; the busiest kept unit first in the other.
+    details = seen.dom[seen.dom.index('id="details"') : seen.dom.index("<template")]
+    removed = details[details.index('id="removed"') :]
+    assert re.findall(r"<tr><td>(\d+)</td>", removed)[:4] == ["6", "7", "17", "5"]
+    kept_table = details[details.index('id="why"') : details.index('id="removed"')]
+    assert re.findall(r'<td class="number">([\d.]+)</td>', kept_table)[:4] == ["3", "1.52", "2", "0.91"]
 
 
 def test_512_units_and_a_foreign_plan(folder, chromium):
@@ -146,7 +146,7 @@ def test_512_units_and_a_foreign_plan(folder, chromium):
     page = write(folder(plan, samples.result(plan)))
     seen = chromium(page)
     assert seen.console == []
-    assert charts(seen.dom) == {"stages", "overview", "took", "curve", "latency"}
+    assert charts(seen.dom) == {"stages", "overview", "predictions", "curve", "latency"}
     seen = chromium(read(page))
     assert seen.console == []
     assert 'data-reason="Kept 1 of 4. Removed one after the other' in seen.dom
@@ -156,15 +156,15 @@ def test_an_older_search_and_one_far_from_the_limit(folder, chromium):
     plan = samples.plan(budget="max_drop=1")
     old = tuple({k: p[k] for k in ("macs", "value", "ok")} for p in samples.PROBES)
     reader = """<script>
-    document.body.dataset.zoom = byId("zoom").hidden + " " + byId("search").layout.yaxis.range[0];
+    document.body.dataset.near = byId("search").layout.yaxis.range[0];
     document.body.dataset.limit = byId("search").layout.shapes[0].y0;
-    byId("zoom").children[1].click();
+    document.querySelector('[data-chart="search"] [value="all"]').click();
     document.body.dataset.all = byId("search").layout.yaxis.range[0] < 10.2;
     </script>"""
     seen = chromium(read(write(folder(plan, samples.result(plan, search=old))), reader))
     assert seen.console == []
     assert "search" in charts(seen.dom)
-    assert re.search(r'data-zoom="false 9[12]\.', seen.dom)
+    assert re.search(r'data-near="9[12]\.', seen.dom)
     assert 'data-limit="93"' in seen.dom
     assert 'data-all="true"' in seen.dom
 
@@ -204,7 +204,8 @@ def test_a_comparison_by_step_and_recovery(tmp_path, chromium):
     (tmp_path / "compare.json").write_text(json.dumps({"schema": 1, "base": base, "rows": rows}))
     reader = """<script>
     const drawn = {};
-    for (const step of byId("stage").children) for (const by of byId("recovery").children) {
+    const [steps, recoveries] = document.querySelectorAll('[data-chart="accuracy"]');
+    for (const step of steps.children) for (const by of recoveries.children) {
       step.click(); by.click();
       drawn[step.textContent + ", " + by.textContent] = byId("accuracy").data.map((t) => t.name);
     }

@@ -8,9 +8,15 @@ import re
 import pytest
 import report_samples as samples
 
+from coprune.comparison import Comparison
 from coprune.errors import UserError
+from coprune.report import compare as page_of_comparison
 from coprune.report import formatting as words
-from coprune.report import render_compare, write_compare
+from coprune.report import write_compare
+
+
+def render_compare(content: dict) -> str:
+    return page_of_comparison.render_compare(Comparison.model_validate(content))
 
 
 def test_every_row_is_there_best_first(own):
@@ -24,17 +30,19 @@ def test_every_row_is_there_best_first(own):
     assert "5 methods at 3 budgets: Complementary pruning comes first at 2 of 3." in page
 
 
-def test_points_are_mean_least_and_greatest(drawn_from):
+def test_points_are_mean_least_and_greatest(drawn):
     rows = [
         {"method": "a", "budget": 0.5, "seed": s, "macs_ratio": 0.5, "pruned": p, "recovery": "ls"}
         for s, p in enumerate((0.2, 0.3, 0.7))
     ]
     base = {"value": 0.9, "macs": 10, "params": 5}
-    (line,) = drawn_from(render_compare({"schema": 1, "base": base, "rows": rows}))["series"]
-    (point,) = line["points"]["pruned"]
-    assert (point["low"], point["high"], point["seeds"]) == (0.2, 0.7, 3)
-    assert point["mean"] == pytest.approx(0.4)
-    assert list(line["points"]) == ["pruned"]
+    found = drawn(render_compare({"schema": 1, "base": base, "rows": rows}))
+    assert [name for name in found if name != "look"] == ["accuracy/pruned"]
+    (line,) = found["accuracy/pruned"]["data"]
+    assert (line["x"], line["y"]) == ([50], [pytest.approx(40)])
+    assert line["error_y"]["array"] == [pytest.approx(30)]
+    assert line["error_y"]["arrayminus"] == [pytest.approx(20)]
+    assert "(20.00 – 70.00, 3 seeds)" in line["hovertext"][0]
 
 
 def rows_of(*given):
@@ -79,32 +87,46 @@ THREE_RECOVERIES = rows_of(
 )
 
 
-def test_a_line_a_method_and_recovery(drawn_from):
-    data = drawn_from(render_compare(THREE_RECOVERIES))
-    assert data["recoveries"] == [
-        ["none", "none"],
-        ["bn", "batch norm"],
-        ["least-squares", "least squares"],
-        ["swapped", "swapped"],
+def buttons(page, what):
+    """What can be chosen, and what is: pairs of label and whether it is pressed."""
+    (group,) = re.findall(f'aria-label="{what}" data-chart="accuracy">(.*?)</span>', page)
+    return [
+        (label, "true" in pressed) for pressed, label in re.findall(r"<button(.*?)>(.*?)</button>", group)
     ]
-    assert data["stages"] == [
-        ["pruned", "Right after surgery"],
-        ["recovered", "Recovered"],
-        ["finetuned", "Fine-tuned"],
+
+
+def test_a_line_a_method_and_recovery(drawn):
+    page = render_compare(THREE_RECOVERIES)
+    assert buttons(page, "Recovery") == [
+        ("all", True),
+        ("none", False),
+        ("batch norm", False),
+        ("least squares", False),
+        ("swapped", False),
     ]
-    assert data["base"] == 0.94
-    assert data["shown"] is None
-    assert [(s["label"], s["recovery"]) for s in data["series"]] == [
-        ("Complementary pruning · no recovery", "none"),
-        ("Complementary pruning · batch norm", "bn"),
-        ("Complementary pruning · least squares", "least-squares"),
-        ("Random choice · swapped", "swapped"),
+    assert buttons(page, "Step") == [
+        ("Right after surgery", False),
+        ("Recovered", False),
+        ("Fine-tuned", True),
     ]
-    bare, _, squares, _ = data["series"]
-    assert bare["points"]["recovered"] == []
-    (point,) = squares["points"]["finetuned"]
-    assert (point["macs"], point["mean"]) == (pytest.approx(0.495), pytest.approx(0.925))
-    assert (point["low"], point["high"], point["seeds"], point["budget"]) == (0.92, 0.93, 2, "0.5")
+    found = drawn(page)
+    assert found["accuracy/finetuned/all"]["layout"]["shapes"][0]["y0"] == 94
+    assert [line["name"] for line in found["accuracy/finetuned/all"]["data"]] == [
+        "Complementary pruning · no recovery",
+        "Complementary pruning · batch norm",
+        "Complementary pruning · least squares",
+        "Random choice · swapped",
+    ]
+    assert found["accuracy/recovered/none"]["data"] == []
+    (squares,) = found["accuracy/finetuned/least-squares"]["data"]
+    assert (squares["name"], squares["x"], squares["y"]) == (
+        "Complementary pruning",
+        [pytest.approx(49.5)],
+        [pytest.approx(92.5)],
+    )
+    assert "budget 0.5: 49.5 % of the MACs<br>92.50 % (92.00 – 93.00, 2 seeds)" in squares["hovertext"][
+        0
+    ].replace(words.NB, " ")
 
 
 def test_recoveries_in_the_table_best_first_and_the_losers_stay(own):
@@ -120,14 +142,15 @@ def test_recoveries_in_the_table_best_first_and_the_losers_stay(own):
     assert "−1.50" in page
 
 
-def test_many_lines_start_with_the_recovery_that_wins_most(drawn_from):
+def test_many_lines_start_with_the_recovery_that_wins_most(drawn):
     ranks = {"least-squares": 0.9, "bn": 0.8, "none": 0.7}
     given = [(f"m{i}", 0.5, 0, r, 0.1, None, v - i / 100) for i in range(4) for r, v in ranks.items()]
-    assert drawn_from(render_compare(rows_of(*given)))["shown"] == "least-squares"
+    chosen = [label for label, pressed in buttons(render_compare(rows_of(*given)), "Recovery") if pressed]
+    assert chosen == ["least squares"]
     alone = [(f"m{i}", 0.5, 0, "bn", 0.1, None, 0.5) for i in range(12)]
-    data = drawn_from(render_compare(rows_of(*alone)))
-    assert data["shown"] is None
-    assert data["series"][0]["label"] == "m0"
+    page = render_compare(rows_of(*alone))
+    assert 'aria-label="Recovery"' not in page
+    assert drawn(page)["accuracy/finetuned"]["data"][0]["name"] == "m0"
 
 
 def test_hostile_method_names_stay_text(own):
@@ -162,14 +185,14 @@ def test_a_foreign_file_is_one_clear_line(tmp_path, content, says):
         write_compare(tmp_path)
 
 
-def test_shares_of_heads_are_drawn_over_heads(own, drawn_from):
+def test_shares_of_heads_are_drawn_over_heads(own, drawn):
     compare = samples.comparison()
     compare["rows"] = [{**row, "kept": 18} for row in compare["rows"]]
     plain = render_compare(compare)
-    assert not drawn_from(plain)["heads"]
     page = render_compare({**compare, "job": {"budget_of": "heads"}})
-    assert drawn_from(page)["heads"]
-    assert {p["kept"] for s in drawn_from(page)["series"] for p in s["points"]["finetuned"]} == {18}
+    axes = [drawn(p)["accuracy/finetuned/all"]["layout"]["xaxis"]["title"]["text"] for p in (plain, page)]
+    assert axes == ["MACs left, % of the base", "heads kept"]
+    assert {x for line in drawn(page)["accuracy/finetuned/all"]["data"] for x in line["x"]} == {18}
     assert "Accuracy against heads" in own(page)
     assert "keep 50 % of the heads" in own(page).replace(words.NB, " ")
     assert "of the heads" not in own(plain)

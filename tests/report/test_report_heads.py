@@ -16,7 +16,8 @@ from coprune.methods.cahp.distances import together
 from coprune.methods.cahp.signatures import HeadSignatures
 from coprune.plan import GroupDecision, Knee, Plan, Prediction
 from coprune.report import formatting as words
-from coprune.report import heads, pairs, render, write
+from coprune.report import groups, heads, pairs, render, write
+from coprune.report.sentences import knees
 from coprune.statistics import Calibration, Profile, collect
 from coprune.store.profile import save_profile
 from tiny_heads import CLASSES, bert, bert_groups, sentences
@@ -56,31 +57,52 @@ def run(decided, profile, folder):
     return path
 
 
+def drawn_heads(plan: Plan) -> heads.Heads:
+    """The heads of a plan as its page shows them."""
+    plan = words.completed(plan)
+    found = heads.of_plan(plan.model_copy(update={"groups": tuple(groups.fitted(g) for g in plan.groups)}))
+    assert found is not None
+    return found
+
+
 def layer(i, size=4, kept=(0,), **values) -> GroupDecision:
     return GroupDecision(
         name=f"enc.layer.{i}.att", members=(), size=size, kept=kept, reason="", kind="heads", **values
     )
 
 
-def test_cells_equal_the_plan(run, decided, drawn_from):
-    drawn = drawn_from(write(run).read_text())["heads"]
-    assert (drawn["joint"], drawn["only"], drawn["plane"], drawn["score"]) == (True, True, True, "salience")
-    assert [row["label"] for row in drawn["layers"]] == ["layer 0", "layer 1", "layer 2"]
-    for row, group in zip(drawn["layers"], decided.groups, strict=True):
-        assert [h for h, stays in enumerate(row["stays"]) if stays] == list(group.kept)
-        assert row["cluster"] == list(group.clusters)
-        assert row["score"] == pytest.approx(group.score, rel=1e-4)
-        assert np.array(row["position"]) == pytest.approx(np.array(group.position), rel=1e-4)
-    curve = drawn["curve"]
-    assert [k for k, _ in curve["curve"]] == list(range(2, 12))
-    assert (curve["size"], curve["at"]) == (12, 5)
-    assert curve["kept"] == decided.units["kept"]
-    assert curve["knee"]["k"] == decided.groups[0].knee.k
+def test_cells_equal_the_plan(run, decided, drawn):
+    found = drawn(write(run).read_text())
+    kept, removed = found["heads-map"]["data"]
+    rows = {"layer 0": 0, "layer 1": 1, "layer 2": 2}
+    at = {
+        (rows[y], x): score for y, x, score in zip(kept["y"], kept["x"], kept["marker"]["color"], strict=True)
+    }
+    assert set(at) == {(i, h) for i, g in enumerate(decided.groups) for h in g.kept}
+    at |= {
+        (rows[y], x): s
+        for y, x, s in zip(removed["y"], removed["x"], removed["marker"]["color"], strict=True)
+    }
+    assert at == {
+        (i, h): pytest.approx(g.score[h]) for i, g in enumerate(decided.groups) for h in range(g.size)
+    }
+    assert kept["customdata"] == [i for i, g in enumerate(decided.groups) for _ in g.kept]
+    first = f"<b>layer 0, head {decided.groups[0].kept[0]}</b> (kept)<br>salience "
+    assert kept["hovertext"][0].startswith(first)
+    assert f"cluster {decided.groups[0].clusters[decided.groups[0].kept[0]]}, with" in kept["hovertext"][0]
+    spokes, hollow, filled = found["heads-plane"]["data"]
+    places = [g.position[h] for g in decided.groups for h in g.kept]
+    assert pytest.approx(np.array(places)) == np.array([filled["x"], filled["y"]]).T
+    assert len(hollow["x"]) == len(spokes["x"]) // 3 == 12 - len(places)
+    assert found["heads-curve"]["data"][0]["x"] == list(range(2, 12))
+    assert [len(bars["x"]) for bars in found["heads-score"]["data"]] == [len(places), 12 - len(places)]
+    everything = drawn_heads(decided)
+    assert (everything.at, everything.units.decision.size) == (5, 12)
+    assert everything.units.decision.knee.k == decided.groups[0].knee.k
 
 
-def test_what_belongs_to_all_layers_is_not_drawn_in_each(run, drawn_from):
-    for group in drawn_from(render(run))["groups"]:
-        assert (group["curve"], group["knee"], group["position"], group["stand"]) == ([], None, [], [])
+def test_what_belongs_to_all_layers_is_not_drawn_in_each(run, drawn):
+    assert [name for name in drawn(render(run)) if name[0].isdigit()] == []
 
 
 def nearest_twins(groups):
@@ -101,41 +123,43 @@ def nearest_twins(groups):
 
 @pytest.mark.parametrize("k", [1, 3, 5, 8, 11])
 def test_partners_and_pairs_against_brute_force(profile, k):
-    groups = list(CAHP.choose(profile, CAHPSettings(grid=4), 0).keep(k, why=""))
-    twins = nearest_twins(groups)
-    rows = heads.partners(groups, joint=True)
-    for i, group in enumerate(groups):
-        for h in range(group.size):
-            assert rows[i][h] == (None if h in group.kept else twins[i, h][1])
+    layers = [
+        d.model_copy(update={"kind": "heads"})
+        for d in CAHP.choose(profile, CAHPSettings(grid=4), 0).keep(k, why="")
+    ]
+    twins = nearest_twins(layers)
+    all_heads = drawn_heads(plan_of(layers))
+    for unit, by in enumerate(all_heads.units.by):
+        i, h = all_heads.owners[unit]
+        assert all_heads.owners[by] == ((i, h) if h in layers[i].kept else twins[i, h][1])
     expected, used = [], set()
     for removed, (_, kept) in sorted(twins.items(), key=lambda t: (t[1][0], t[0])):
         if kept not in used:
             expected.append((removed, kept))
             used.add(kept)
-    assert pairs.pick(groups, joint=True) == expected[:4]
+    found = [tuple(all_heads.owners[u] for u in pair) for pair in pairs.pick(all_heads.units)]
+    assert found == expected[:4]
 
 
 def test_maps_are_the_mean_over_all_samples(run, decided, profile):
-    shown = pairs.view(decided, run)
+    found = pairs.of_run(drawn_heads(decided), decided, run)
     gathered = [g for g in profile.groups if g.kind == "heads"]
     moments = together([profile.of(HeadSignatures(4), g) for g in gathered])
     mean = ((moments.count.view(-1, 1, 1) * moments.mean).sum(0) / moments.count.sum()).numpy()
     every = np.corrcoef(mean)
-    assert shown["typical"] == pytest.approx(
-        np.median([every[i, j] for i in range(12) for j in range(i)]), abs=1e-3
-    )
-    assert shown["shown"]
-    for pair in shown["shown"]:
-        one, other = (4 * layer + head for layer, head in (pair["removed"], pair["kept"]))
-        assert pair["side"] == 4
-        assert pair["correlation"] == pytest.approx(every[one, other], abs=1e-3)
-        top = np.percentile(mean[[one, other]], 99.5)
-        for drawn, row in zip(pair["maps"], (one, other), strict=True):
-            assert drawn == np.rint(99 * np.minimum(mean[row] / top, 1)).astype(int).tolist()
+    typical = np.median([every[i, j] for i in range(12) for j in range(i)])
+    assert found.typical == pytest.approx(typical, abs=1e-3)
+    assert found.shown
+    for pair in found.shown:
+        both = mean[[pair.removed, pair.kept]]
+        assert pair.correlation == pytest.approx(every[pair.removed, pair.kept], abs=1e-3)
+        expected = np.rint(100 * np.minimum(both / np.percentile(both, 99.5), 1)).reshape(2, 4, 4)
+        for figure, levels in zip(pair.maps, expected, strict=True):
+            assert np.array_equal(np.array(figure.data[0].z), levels)
 
 
 def test_without_maps_of_this_run_no_pairs_and_no_word_of_them(run, decided, own, profile):
-    said = "the kept ones that stand for them"
+    said = "the kept ones that represent them"
     assert said in own(render(run))
     file = run / "profile" / "head_signatures-grid4.safetensors"
     whole = file.read_bytes()
@@ -161,48 +185,49 @@ def test_fine_maps_are_averaged_in_blocks():
 def test_a_head_given_back_stands_beside_the_chosen_one():
     near = layer(0, 2, (0,), clusters=(0, 0), position=((0.0, 0.0), (4.0, 0.0)), medoids=(0,))
     back = layer(1, 1, (0,), clusters=(0,), position=((5.0, 0.0),))
-    assert heads.partners([near, back], joint=True) == [[None, (1, 0)], [None]]
+    units = drawn_heads(plan_of([near, back])).units
+    assert units.by == [0, 2, 2]
 
 
-def test_complementary_names_the_foremost_and_pairs_the_largest_part(folder, drawn_from, own):
+def test_complementary_names_the_foremost_and_pairs_the_largest_part(folder, drawn, own):
     took = (
         Prediction(unit=1, explained=0.7, by=((0, 0.4), (3, 0.3))),
         Prediction(unit=2, explained=0.95, by=((3, 0.9),)),
     )
-    groups = [layer(0, kept=(0, 3), predicted=took), layer(1, kept=(0, 1, 2, 3))]
-    plan = plan_of(groups, "complementary")
-    drawn = drawn_from(render(folder(plan, samples.result(plan))))["heads"]
-    assert drawn["layers"][0]["by"] == [None, [0, 0], [0, 3], None]
-    explained = drawn["layers"][0]["explained"]
-    assert [e and e.replace(words.NB, " ") for e in explained] == [None, "70 %", "95 %", None]
-    assert (drawn["joint"], drawn["plane"], drawn["curve"], drawn["score"]) == (False, False, None, "")
-    assert pairs.pick(groups, joint=False) == [((0, 2), (0, 3)), ((0, 1), (0, 0))]
-    assert "kept 6 of 8 heads" in own(render(folder(plan, samples.result(plan))))
+    plan = plan_of([layer(0, kept=(0, 3), predicted=took), layer(1, kept=(0, 1, 2, 3))], "complementary")
+    page = render(folder(plan, samples.result(plan)))
+    found = drawn(page)
+    assert [name for name in found if name.startswith("heads-")] == ["heads-map"]
+    removed = [text.replace(words.NB, " ") for text in found["heads-map"]["data"][1]["hovertext"]]
+    assert removed == [
+        "<b>layer 0, head 1</b> (removed)<br>0·0 and 0·3 predict 70 % of it",
+        "<b>layer 0, head 2</b> (removed)<br>the kept ones together predict 95 % of it, mostly 0·3 (90 %)",
+    ]
+    assert pairs.pick(drawn_heads(plan).units) == [(2, 3), (1, 0)]
+    assert "kept 6 of 8 heads" in own(page)
 
 
 def test_an_old_plan_tells_by_its_method_or_budget():
     old = [layer(i).model_copy(update={"kind": ""}) for i in range(2)]
-    assert heads.view(plan_of(old, "michel", joint=False))["joint"]
-    assert heads.view(plan_of(old, "complementary"))["only"]
-    assert heads.view(plan_of(old, "complementary", budget="keep_macs=0.5")) is None
+    assert drawn_heads(plan_of(old, "michel", joint=False)).joint
+    assert drawn_heads(plan_of(old, "complementary")).places == (0, 1)
+    assert heads.of_plan(words.completed(plan_of(old, "complementary", budget="keep_macs=0.5"))) is None
 
 
-def test_mixed_units_keep_the_overview(folder, own, drawn_from):
+def test_mixed_units_keep_the_overview(folder, own, drawn):
     plan = plan_of([layer(0), samples.ranked("ffn", 8).model_copy(update={"kind": "neurons"})], "magnitude")
     page = render(folder(plan, samples.result(plan)))
     assert 'id="overview"' in page
     assert "kept 5 of 12 units" in own(page)
-    assert [row["place"] for row in drawn_from(page)["heads"]["layers"]] == [0]
+    assert [trace["customdata"] for trace in drawn(page)["heads-map"]["data"]] == [[0], [0, 0, 0]]
 
 
-def test_channels_have_no_heads(folder, own, drawn_from):
+def test_channels_have_no_heads(folder, own, drawn):
     plan = samples.plan()
     page = render(folder(plan, samples.result(plan)))
-    data = drawn_from(page)
-    assert data["heads"] is None
-    assert data["pairs"] == {"shown": [], "typical": None}
+    assert not any(name.startswith(("heads-", "map-")) for name in drawn(page))
     assert "Which heads stayed" not in own(page)
-    assert data["groups"][0]["knee"]["k"] == plan.groups[0].knee.k
+    assert "0/curve" in drawn(page)
 
 
 def test_lists_that_do_not_fit_are_left_out():
@@ -210,9 +235,11 @@ def test_lists_that_do_not_fit_are_left_out():
         layer(0, clusters=(0, 0, 0, 0), position=((0.0, math.nan),) * 4),
         layer(1, clusters=(1,), score=(1.0,)),
     ]
-    drawn = heads.view(plan_of(odd))
-    assert (drawn["plane"], drawn["score"], drawn["curve"]) == (False, "", None)
-    assert heads.partners(odd, joint=True) == [[None] * 4, [None] * 4]
+    found = drawn_heads(plan_of(odd))
+    group = found.units.decision
+    assert (group.clusters, group.score, group.position, group.curve) == ((), (), (), ())
+    assert list(heads.charts(found)) == ["map"]
+    assert found.units.by == [0, None, None, None, 4, None, None, None]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +278,7 @@ def test_short_names_of_layers(names, short):
 def test_one_knee_for_all_layers(budget, knee, says):
     told = {"knee": Knee(k=knee, rule="kneedle"), "curve": ((2, 0.5),)}
     plan = plan_of([layer(0, **told), layer(1, **told)], budget=budget)
-    assert words.knees(plan) == says
+    assert knees(plan) == says
     assert [k.k for k in plan.knees] == [knee]
     assert [k.k for k in plan.model_copy(update={"joint": False}).knees] == [knee, knee]
 
@@ -262,14 +289,14 @@ def test_the_page_stays_small(run, own):
 
 LOOKER = """
 <script>
-redraw();
-const canvases = [...document.querySelectorAll("#pairs canvas")];
-document.body.dataset.canvases = JSON.stringify(canvases.map((c) => [c.width, c.getAttribute("aria-label")]));
-const cells = byId("heads-map").data.slice(0, 2).map((t) => t.z.map((row) => row.map((v) => v !== null)));
-document.body.dataset.cells = JSON.stringify(cells);
-document.body.dataset.hover = byId("heads-map").data[1].text.flat().find((t) => t.includes("(removed)"));
-byId("heads-map").emit("plotly_click", { points: [{ y: 2 }] });
-document.body.dataset.group = byId("group").value;
+drawAll(document);
+const maps = [...document.querySelectorAll("#pairs .chart")];
+document.body.dataset.maps = JSON.stringify(maps.map((map) => map.getAttribute("aria-label")));
+const [kept, removed] = byId("heads-map").data;
+document.body.dataset.cells = JSON.stringify([kept, removed].map((t) => t.y.map((y, i) => [y, t.x[i]])));
+document.body.dataset.hover = removed.hovertext[0];
+byId("heads-map").emit("plotly_click", { points: [{ customdata: 2 }] });
+document.body.dataset.group = byId("group").selectedIndex;
 document.body.dataset.wide = String(document.documentElement.scrollWidth > window.innerWidth);
 </script>
 """
@@ -283,16 +310,20 @@ def test_in_a_browser(run, decided, chromium, width):
     seen = chromium(looked, width=width)
     assert (seen.console, seen.requests) == ([], [])
     told = {k: html.unescape(v) for k, v in re.findall(r'data-(\w+)="([^"]*)"', seen.dom)}
-    kept = [[h in g.kept for h in range(4)] for g in decided.groups]
-    assert json.loads(told["cells"]) == [kept, [[not yes for yes in row] for row in kept]]
-    shown = pairs.view(decided, run)["shown"]
-    assert [side for side, _ in json.loads(told["canvases"])] == [4] * 2 * len(shown)
-    (layer, head), by = shown[0]["removed"], shown[0]["kept"]
-    assert json.loads(told["canvases"])[0][1] == f"Mean attention map of layer {layer}, head {head}, removed"
+    heads_of = [
+        [[f"layer {i}", h] for i, g in enumerate(decided.groups) for h in range(4) if (h in g.kept) == stays]
+        for stays in (True, False)
+    ]
+    assert json.loads(told["cells"]) == heads_of
+    shown = pairs.of_run(drawn_heads(decided), decided, run).shown
+    maps = json.loads(told["maps"])
+    assert len(maps) == 2 * len(shown)
+    names = drawn_heads(decided).units.names
+    assert maps[0] == f"Mean attention map of {names[shown[0].removed]}, removed"
     assert "salience" in told["hover"]
-    assert "stands for it: layer" in told["hover"]
+    assert "represented by layer" in told["hover"]
     assert (told["group"], told["wide"]) == ("2", "false")
-    assert f"layer {by[0]}, head {by[1]}: kept" in seen.dom
+    assert f"{names[shown[0].kept]}: kept" in seen.dom
     for chart in ("heads-map", "heads-plane", "heads-curve", "heads-score"):
         after = seen.dom[seen.dom.index(f'<div id="{chart}"') :]
         assert "main-svg" in after[:3000], chart

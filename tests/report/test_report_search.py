@@ -23,12 +23,17 @@ def table_of(text):
     return [re.sub(r"<[^>]+>", "|", row).replace(words.NB, " ").strip("|").split("||") for row in rows]
 
 
-def test_intervals_the_chosen_one_and_the_limit(folder, own, drawn_from):
+def test_intervals_the_chosen_one_and_the_limit(folder, own, drawn):
     page = page_of(folder, samples.PROBES)
-    drawn = drawn_from(page)["search"]
-    assert drawn["limit"] == 1.0
-    assert drawn["base"] == pytest.approx(0.94)
-    assert drawn["probes"][4] == samples.PROBES[4]
+    near, whole = (drawn(page)[f"search/{view}"] for view in ("near", "all"))
+    assert near["layout"]["shapes"][0]["y0"] == pytest.approx(93)  # the base, 94 %, less the allowed point
+    assert near["layout"]["yaxis"]["range"][0] > 91
+    assert "range" not in whole["layout"]["yaxis"]
+    _, good, refused, chosen = near["data"]
+    assert (good["x"], refused["x"], chosen["x"]) == ([63, 75, 100], [3, 50], [63])
+    assert chosen["error_y"]["array"] == pytest.approx([0.4])  # 0.2 points lost, at least −0.2
+    assert chosen["error_y"]["arrayminus"] == pytest.approx([0.5])
+    assert "points lost: 0.20 (−0.20 to 0.70)<br>chosen" in chosen["hovertext"][0]
     text = own(page)
     assert table_of(text) == [
         ["1", "100.0 %", "94.00 %", "0.00 (0.00 to 0.00)", "within the allowed drop"],
@@ -42,16 +47,16 @@ def test_intervals_the_chosen_one_and_the_limit(folder, own, drawn_from):
     assert "The allowed drop is 1 point." in text
 
 
-def test_a_run_from_before_there_were_intervals(folder, own, drawn_from):
+def test_a_run_from_before_there_were_intervals(folder, own, drawn):
     old = [
         {"macs": 1.0, "value": 0.94, "ok": True},
         {"macs": 0.5, "value": 0.935, "ok": True},
         {"macs": 0.25, "value": 0.9, "ok": False},
     ]
     page = page_of(folder, old, "max_drop=0.5, keep_units=0.9")
-    drawn = drawn_from(page)["search"]
-    assert (drawn["limit"], drawn["base"]) == (0.5, 0.94)
-    assert drawn["probes"][1] == {**old[1], "chosen": False, "drop": None, "low": None, "high": None}
+    found = drawn(page)["search/near"]
+    assert found["layout"]["shapes"][0]["y0"] == pytest.approx(93.5)
+    assert not any("error_y" in trace for trace in found["data"])
     assert [row[3:] for row in table_of(own(page))] == [
         ["0.00", "within the allowed drop"],
         ["0.50", "within the allowed drop"],
@@ -61,7 +66,7 @@ def test_a_run_from_before_there_were_intervals(folder, own, drawn_from):
     assert "The allowed drop is 0.5 points." in own(page)
 
 
-def test_odd_probes_do_no_harm(folder, own, drawn_from):
+def test_odd_probes_do_no_harm(folder, own):
     odd = [
         {"macs": "all", "value": 0.9},
         {"value": 0.9},
@@ -71,15 +76,7 @@ def test_odd_probes_do_no_harm(folder, own, drawn_from):
         {"macs": 0.4, "value": 0.9, "drop": 3.0, "low": None, "high": 5.0, "chosen": True},
     ]
     page = page_of(folder, odd, "keep_macs=0.5")
-    drawn = drawn_from(page)["search"]
-    assert drawn["limit"] is None
-    assert [(p["drop"], p["low"], p["high"], p["chosen"]) for p in drawn["probes"]] == [
-        (None, None, None, False),
-        (3.0, None, None, False),
-        (3.0, None, None, True),
-    ]
     assert [row[3:] for row in table_of(own(page))] == [
-        ["3.00", "refused"],
         ["3.00", "refused"],
         ["3.00", "|chosen, beyond the allowed drop"],
     ]
@@ -88,12 +85,16 @@ def test_odd_probes_do_no_harm(folder, own, drawn_from):
 def test_not_a_number_is_left_out():
     plan = samples.plan(budget="max_drop=2e-1")
     nan, inf = float("nan"), float("inf")
-    given = ({"macs": nan, "value": 0.9}, {"macs": 0.5, "value": 0.9, "drop": inf, "low": nan, "high": 1.0})
-    drawn = search.view(plan, samples.result(plan, search=given))
-    assert drawn["limit"] == 0.2
-    assert [(p["macs"], p["drop"], p["low"]) for p in drawn["probes"]] == [(0.5, None, None)]
-    assert drawn["base"] is None
-    assert search.rows(drawn)[0]["lost"] == "–"
+    given = (
+        {"macs": nan, "value": 0.9},
+        {"macs": 0.5, "value": 0.9, "drop": inf},
+        {"macs": 0.5, "value": 0.8},
+    )
+    found = search.read(plan, samples.result(plan, search=given))
+    assert found.limit == 0.2
+    assert [(p.macs, p.value, p.drop) for p in found.probes] == [(0.5, 0.8, None)]
+    assert found.base is None
+    assert found.lost(found.probes[0]) == "–"
 
 
 def test_no_search_no_section(folder, own):

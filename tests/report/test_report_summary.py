@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from coprune.comparison import Comparison
 from coprune.report import render_compare, summarise
 
 
@@ -71,8 +72,12 @@ def test_training_that_diverged_with_one_seed_has_no_mean_over_the_others_and_co
     assert (first["method"], first["finetuned"]) == ("steady", (pytest.approx(0.8), 0.0))
     assert (last["method"], last["recovered"], last["finetuned"]) == ("lucky", (0.9, 0.0), None)
     # The page draws no such point, crowns it nowhere and gives no change.
-    page = render_compare({"schema": 1, "base": {"value": 0.95, "macs": 10, "params": 5}, "rows": rows})
-    assert "0.98765" not in page
+    page = render_compare(
+        Comparison.model_validate(
+            {"schema": 1, "base": {"value": 0.95, "macs": 10, "params": 5}, "rows": rows}
+        )
+    )
+    assert "98.765" not in page
     assert "98.77" not in page
     assert "Steady comes first" in page or "steady comes first" in page
 

@@ -10,7 +10,7 @@ from coprune.pipeline.compare_job import CompareJob
 from coprune.pipeline.jobs import Writing
 
 if TYPE_CHECKING:
-    from coprune.pipeline.comparison import Comparison
+    from coprune.comparison import Comparison
 
 
 def compare(job: CompareJob, to: Writing) -> None:

@@ -11,7 +11,7 @@ def summarise(run: Path) -> None:
     """Print a finished run on one screen, naming its files."""
     from coprune.pipeline.measure import promise_note, told
     from coprune.plan import Plan
-    from coprune.report import formatting as words
+    from coprune.report import sentences
     from coprune.result import Code, Result
     from coprune.store.model import needs_trust
 
@@ -43,9 +43,9 @@ def summarise(run: Path) -> None:
         if note.code == Code.MORE_LOST:
             say(bold=f"note: {note}")
     if result.judged:
-        say(f"judged   {words.judged(result.judged)}")
-    if words.held_out(result):
-        say(f"held out {words.held_out(result)}; {result.calibration or 0:,} for calibration")
+        say(f"judged   {sentences.judged(result.judged)}")
+    if sentences.held_out(result):
+        say(f"held out {sentences.held_out(result)}; {result.calibration or 0:,} for calibration")
     for entry in result.latency:
         say(
             f"batch {entry.batch}, {entry.threads} threads, {entry.device}: {entry.base_ms:.2f} → "

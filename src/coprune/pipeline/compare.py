@@ -19,6 +19,7 @@ from torch import nn
 
 from coprune.budget.counts import Budget, OutOfReachError, check_reachable
 from coprune.budget.decide import decide, kept_ratio
+from coprune.comparison import BaseFigures, Comparison, Row
 from coprune.data import DataSet
 from coprune.distributed.collectives import on_first
 from coprune.errors import UserError
@@ -36,7 +37,6 @@ from coprune.pipeline.compare_job import (
     offered_kinds,
     trained_as_suits,
 )
-from coprune.pipeline.comparison import BaseFigures, Comparison, Row
 from coprune.pipeline.context import Context
 from coprune.pipeline.divergence import measured_for
 from coprune.pipeline.environment import pick_device, set_up, versions

@@ -26,7 +26,7 @@ from coprune.pipeline.environment import pick_device, set_up
 from coprune.pipeline.jobs import Measuring
 from coprune.pipeline.opening import open_data
 from coprune.plan import Plan
-from coprune.report import formatting as words
+from coprune.report import sentences
 from coprune.report import write as write_page
 from coprune.result import Latency, Result
 from coprune.store import load
@@ -119,7 +119,7 @@ def told(entry: Latency) -> str:
     """How much faster, or that it cannot be told."""
     if entry.told:
         return f"{entry.ratio:.2f}× as fast"
-    return words.sped(entry)
+    return sentences.speed(entry)
 
 
 def promise_note(timed: Sequence[Latency], *, share: float, plan: Plan) -> str | None:

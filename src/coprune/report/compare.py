@@ -2,91 +2,56 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections import Counter
+from itertools import groupby, product
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from coprune.files import Count, Figure, read_document, write_text
-from coprune.report import formatting as words
+from coprune.comparison import BaseFigures, Comparison
+from coprune.files import write_text
+from coprune.report import formatting as f
 from coprune.report.page import page
 from coprune.report.summary import STAGES, last_measured, notes_of, read_budget, stage_values, summarise
 
-SCHEMA = 1
-_LINES = 8
-_STEPS = {**words.STAGES, "pruned": "Right after surgery"}
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+ALL = "all"
+"""The choice of recovery that shows every one."""
+
+_LINES = 8  # they can be told apart
+_DASHES = ("dot", "dash", "solid", "dashdot")
 
 
-class _Base(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    value: Figure
-    macs: Count
-    params: Count
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    method: str
-    budget: Figure | str
-    seed: int
-    macs_ratio: Figure
-    pruned: Figure | None = None
-    recovered: Figure | None = None
-    finetuned: Figure | None = None
-    recovery: str = "none"
-    kept: Count | None = None
-    notes: tuple[str, ...] | None = ()
-
-
-class _Comparison(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    schema_version: int = Field(SCHEMA, alias="schema")
-    base: _Base
-    rows: list[_Row]
-    left_out: tuple[str, ...] = ()
-    job: dict[str, Any] | None = None
-
-
-def render_compare(compare: dict[str, Any]) -> str:
+def render_compare(comparison: Comparison) -> str:
     """One self-contained HTML page about a comparison; it asks for no other file.
-
-    Args:
-        compare: the content of ``compare.json``; accuracies are fractions, a stage that was not asked
-            for is None.
 
     Returns:
         The page.
     """
-    rows = compare["rows"]
-    summary = summarise(compare)
+    content = comparison.as_json()
+    summary = summarise(content)
     measured = [stage for stage in STAGES if any(r[stage] is not None for r in summary)]
-    counts = sorted({r["seeds"] for r in summary})
-    of_heads = _of_heads(compare)
+    recoveries = _recoveries(content)
+    choices = [ALL, *recoveries] if len(recoveries) > 1 else [""]
     return page(
         "compare.html.j2",
-        data={
-            "base": compare["base"]["value"],
-            "stages": [[stage, _STEPS[stage]] for stage in measured],
-            "series": _series(rows, measured),
-            "recoveries": [[name, words.recovery(name)] for name in _recoveries(rows)],
-            "shown": _shown(summary),
-            "heads": of_heads,
-        },
         title="Comparison of pruning methods",
         headline=_headline(summary),
-        base=compare["base"],
-        seeds=" to ".join(str(c) for c in dict.fromkeys((counts[0], counts[-1]))) if counts else "0",
-        budgets=[
-            (_budget(budget, of_heads=of_heads), _table(list(part), measured, compare["base"]))
-            for budget, part in groupby(summary, key=lambda r: r["budget"])
-        ],
-        stages=[words.STAGES[stage] for stage in measured],
-        of_heads=of_heads,
-        notes=notes_of(compare),
+        base=comparison.base,
+        of_heads=_of_heads(content),
+        stages=measured,
+        recoveries=choices if len(choices) > 1 else [],
+        shown=_shown(summary),
+        notes=notes_of(content),
+        seeds=sorted({row["seeds"] for row in summary}) or [0],
+        charts={
+            "/".join(filter(None, (stage, choice))): accuracy(content, stage, recovery=choice)
+            for stage in measured
+            for choice in choices
+        },
+        budgets=[_table(list(part), measured, comparison) for _, part in groupby(summary, key=_of_budget)],
     )
 
 
@@ -99,145 +64,128 @@ def write_compare(folder: Path) -> Path:
     Raises:
         UserError: ``compare.json`` is missing, truncated or foreign, or the page cannot be written.
     """
-    folder = Path(folder)
-    content = read_document(folder / "compare.json", _Comparison, what="comparison", schema=SCHEMA)
-    target = folder / "compare.html"
-    write_text(target, render_compare(content.model_dump(by_alias=True)))
+    target = Path(folder) / "compare.html"
+    write_text(target, render_compare(Comparison.load(Path(folder) / "compare.json")))
     return target
 
 
-def _label(method: str, recovery: str, recoveries: list[str]) -> str:
-    if len(recoveries) < 2:
-        return words.method(method)
-    return f"{words.method(method)} · {'no recovery' if recovery == 'none' else words.recovery(recovery)}"
+def _of_heads(content: dict[str, Any]) -> bool:
+    """Whether the budgets are shares of the attention heads, and every row says how many it kept."""
+    return content["job"].get("budget_of") == "heads" and all(r["kept"] is not None for r in content["rows"])
 
 
-def _recoveries(rows: list[dict[str, Any]]) -> list[str]:
-    """Those that occur, in the order of :data:`words.RECOVERIES`, unknown ones last."""
-    found = {row.get("recovery") or "none" for row in rows}
-    known = [name for name in words.RECOVERIES if name in found]
-    return known + sorted(found - set(known))
+def _of_budget(row: dict[str, Any]) -> float | str:
+    return row["budget"]
 
 
-def _shown(summary: list[dict[str, Any]]) -> str | None:
-    """The recovery the chart starts with: None for all, while the lines can be told apart."""
+def _recoveries(content: dict[str, Any]) -> list[str]:
+    """Those that occur, in the order of :data:`formatting.RECOVERIES`, unknown ones last."""
+    found, order = {row["recovery"] for row in content["rows"]}, list(f.RECOVERIES)
+    return [*(r for r in order if r in found), *sorted(found - set(order))]
+
+
+def _winners(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first row of every budget."""
+    return [next(part) for _, part in groupby(summary, key=_of_budget)]
+
+
+def _shown(summary: list[dict[str, Any]]) -> str:
+    """The recovery the chart starts with: all while lines can be told apart, else the one that wins most."""
     lines = {(row["method"], row["recovery"]) for row in summary}
     if len(lines) <= _LINES or len({recovery for _, recovery in lines}) < 2:
-        return None
-    winners = [next(part)["recovery"] for _, part in groupby(summary, key=lambda r: r["budget"])]
-    return max(dict.fromkeys(winners), key=winners.count)
-
-
-def _of_heads(compare: dict[str, Any]) -> bool:
-    """Whether the budgets are shares of the attention heads, and every row says how many it kept."""
-    asked = (compare.get("job") or {}).get("budget_of") == "heads"
-    return asked and all(row.get("kept") is not None for row in compare["rows"])
-
-
-def _budget(budget: float | str, *, of_heads: bool) -> str:
-    if isinstance(budget, str):
-        return f"Budget: {budget}"
-    return f"Budget: keep {words.percent(budget, 0)}" + (" of the heads" if of_heads else "")
+        return ALL
+    return Counter(row["recovery"] for row in _winners(summary)).most_common(1)[0][0]
 
 
 def _headline(summary: list[dict[str, Any]]) -> str:
     """Who came first at how many budgets; the first budget's winner when there is but one."""
     if not summary:
         return "Nothing was compared."
-    winners = [next(part) for _, part in groupby(summary, key=lambda r: r["budget"])]
-    wins: dict[str, int] = {}
-    for row in winners:
-        wins[row["method"]] = wins.get(row["method"], 0) + 1
-    best, count = max(wins.items(), key=lambda w: w[1])
-    methods = len({r["method"] for r in summary})
-    over = f"{methods} method{'s' if methods > 1 else ''} at {len(winners)} budget{'s' * (len(winners) > 1)}"
+    winners = _winners(summary)
+    best, count = Counter(row["method"] for row in winners).most_common(1)[0]
+    methods = len({row["method"] for row in summary})
+    over = f"{f.counted(methods, 'method')} at {f.counted(len(winners), 'budget')}"
     if min(row["seeds"] for row in winners) < 2:
         return f"{over}, with one seed: which of them is best cannot be told from one."
     if count < len(winners):
-        return f"{over}: {words.method(best)} comes first at {count} of {len(winners)}."
-    row = winners[0]
-    last = last_measured(row)
-    value = f" ({words.percent(last[0], 2)})" if last and len(winners) == 1 else ""
-    return f"{over}: {words.method(best)} comes first{' at every one' if len(winners) > 1 else ''}{value}."
+        return f"{over}: {f.method(best)} comes first at {count} of {len(winners)}."
+    last = last_measured(winners[0])
+    value = f" ({f.percent(last[0], 2)})" if last and len(winners) == 1 else ""
+    return f"{over}: {f.method(best)} comes first{' at every one' if len(winners) > 1 else ''}{value}."
 
 
-def _series(rows: list[dict[str, Any]], measured: list[str]) -> list[dict[str, Any]]:
-    """One line a method and recovery; a point a budget: mean, least and greatest over seeds."""
-    recoveries = _recoveries(rows)
-    lines: dict[tuple[str, str], dict[float | str, list[dict[str, Any]]]] = {}
+def _points(rows: list[dict[str, Any]], stage: str, *, of_heads: bool) -> tuple[tuple[Any, ...], ...]:
+    """A point a budget: x, (least, mean, greatest) accuracy over seeds in per cent, and its hover text."""
+    budgets: dict[float | str, list[dict[str, Any]]] = {}
     for row in rows:
-        line = lines.setdefault((row["method"], row.get("recovery") or "none"), {})
-        line.setdefault(read_budget(row["budget"]), []).append(row)
-    series = []
-    for (method, recovery), budgets in lines.items():
-        points: dict[str, list[dict[str, Any]]] = {stage: [] for stage in measured}
-        for budget, same in budgets.items():
-            for stage in measured:
-                values = stage_values(same, stage)
-                if values:
-                    points[stage].append(
-                        {
-                            "macs": sum(r["macs_ratio"] for r in same) / len(same),
-                            "kept": sum(r.get("kept") or 0 for r in same) / len(same),
-                            "mean": sum(values) / len(values),
-                            "low": min(values),
-                            "high": max(values),
-                            "seeds": len(values),
-                            "budget": str(budget),
-                        }
-                    )
-        for stage in measured:
-            points[stage].sort(key=lambda p: (p["macs"], p["kept"]))
-        series.append(
-            {
-                "label": _label(method, recovery, recoveries),
-                "name": words.method(method),
-                "method": method,
-                "recovery": recovery,
-                "variant": recoveries.index(recovery),
-                "points": points,
-            }
-        )
-    return series
+        budgets.setdefault(read_budget(row["budget"]), []).append(row)
+    points = []
+    for budget, same in budgets.items():
+        if values := stage_values(same, stage):
+            macs, kept = (fmean(r[of] or 0 for r in same) for of in ("macs_ratio", "kept"))
+            low, mean, high = 100 * min(values), 100 * fmean(values), 100 * max(values)
+            heads = f"{kept:.4g} heads, " if of_heads else ""
+            text = f"budget {budget}: {heads}{f.percent(macs)} of the MACs<br>{mean:.2f}{f.NB}%"
+            text += f" ({low:.2f} – {high:.2f}, {len(values)} seeds)" if len(values) > 1 else ""
+            points.append((kept if of_heads else 100 * macs, (low, mean, high), text))
+    return tuple(sorted(points))
 
 
-def _above_chance(base: dict[str, Any]) -> float:
+def accuracy(content: dict[str, Any], stage: str, *, recovery: str) -> go.Figure:
+    """Accuracy after a step against MACs, or heads where these were asked for: a line a method and recovery.
+
+    Before recovery a method's lines are one and the same: it is drawn once, without its recovery's name.
+
+    Args:
+        content: of ``compare.json``.
+        stage: the step.
+        recovery: which to draw; :data:`ALL`, or nothing where there is but one.
+    """
+    from coprune.report.theme import BASE, HUES, SHAPES, Rule, figure, points, safe, whiskers
+
+    every, of_heads = _recoveries(content), _of_heads(content)
+    methods = list(dict.fromkeys(row["method"] for row in content["rows"]))
+    lines: dict[tuple[str, tuple[Any, ...]], list[str]] = {}
+    for method, own in product(methods, [recovery] if recovery in every else every):
+        rows = [row for row in content["rows"] if (row["method"], row["recovery"]) == (method, own)]
+        if found := _points(rows, stage, of_heads=of_heads):
+            lines.setdefault((method, found), []).append(own)
+    traces = []
+    for (method, found), same in lines.items():
+        at, name, dash = methods.index(method), f.method(method), "solid"
+        if recovery == ALL and len(same) == 1:
+            name += f" · {'no recovery' if same[0] == 'none' else f.recovery(same[0])}"
+            dash = _DASHES[every.index(same[0]) % len(_DASHES)]
+        x, spans, texts = zip(*found, strict=True)
+        color, about = HUES[at % len(HUES)], [f"<b>{safe(name)}</b><br>{text}" for text in texts]
+        more = {"error_y": whiskers(spans, color), "symbol": SHAPES[at % len(SHAPES)], "name": safe(name)}
+        more |= {"mode": "lines+markers", "line": {"color": color, "dash": dash}}
+        traces.append(points(x, [mean for _, mean, _ in spans], about, color, **more))
+    base = content["base"]["value"]
+    title = "heads kept" if of_heads else "MACs left, % of the base"
+    if not traces:
+        title = "With this recovery the step was not measured."
+    rule, legend = Rule(100 * base, f"base {f.percent(base, 2)}", BASE), {"y": -0.16, "yanchor": "top"}
+    axes = {"xaxis_title_text": title, "yaxis_title_text": "accuracy, %", "margin": {"t": 20, "b": 60}}
+    height = 420 + 22 * -(-len(traces) // 3)
+    return figure(traces, height=height, rules=[rule], showlegend=True, legend=legend, **axes)
+
+
+def _above_chance(base: BaseFigures) -> float:
     """Accuracy from which on a model is surely (95 %) better than always answering the commonest class."""
-    constant, samples = base.get("constant"), base.get("samples")
-    if constant is None or not samples:
+    if base.constant is None or not base.samples:
         return 0.0
-    return float(constant + 1.645 * (constant * (1 - constant) / samples) ** 0.5)
+    return float(base.constant + 1.645 * (base.constant * (1 - base.constant) / base.samples) ** 0.5)
 
 
-def _table(rows: list[dict[str, Any]], measured: list[str], base: dict[str, Any]) -> list[dict[str, Any]]:
-    """One budget's rows as text; the best of every stage is marked, where there is one to be told."""
-    best = {s: max((r[s][0] for r in rows if r[s] is not None), default=0.0) for s in measured}
-    floor = _above_chance(base)
-    table = []
+def _table(rows: list[dict[str, Any]], measured: list[str], comparison: Comparison) -> dict[str, Any]:
+    """One budget's rows with their change against the base; the best of every stage, where it can be told."""
+    means = {s: [r[s][0] for r in rows if r[s] is not None and r["seeds"] > 1] for s in measured}
+    best = {s: max(found) for s, found in means.items() if found and len(rows) > 1}
+    floor, changes = _above_chance(comparison.base), []
     for row in rows:
         diverged = "finetuned" in measured and row["finetuned"] is None
         last = None if diverged else last_measured(row)
-        cells = [
-            {
-                "text": "–"
-                if row[s] is None
-                else f"{100 * row[s][0]:.2f}"
-                + (f"{words.NB}±{words.NB}{100 * row[s][1]:.2f}" if row["seeds"] > 1 else ""),
-                "best": len(rows) > 1
-                and row["seeds"] > 1
-                and row[s] is not None
-                and row[s][0] == best[s] > floor,
-            }
-            for s in measured
-        ]
-        table.append(
-            {
-                "method": words.method(row["method"]),
-                "recovery": words.recovery(row["recovery"]),
-                "macs": words.percent(row["macs_ratio"]),
-                "seeds": row["seeds"],
-                "cells": cells,
-                "change": "–" if last is None else words.points(last[0] - base["value"]).split(words.NB)[0],
-            }
-        )
-    return table
+        changes.append("–" if last is None else f.points(last[0] - comparison.base.value).split(f.NB)[0])
+    best = {s: value for s, value in best.items() if value > floor}
+    return {"budget": rows[0]["budget"], "rows": list(zip(rows, changes, strict=True)), "best": best}

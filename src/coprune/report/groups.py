@@ -1,92 +1,129 @@
-"""One group of a plan as the page's script needs it: plain lists, short numbers.
+"""The units of one group, or of all that were decided together: what represents which, and hover texts.
 
-Shapes: ``U`` units of a group, ``K`` kept units.
+Shapes: ``U`` units, ``K`` kept ones.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from itertools import chain
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property, partial
+from html import escape
 
 from coprune.plan import GroupDecision
-from coprune.report import redundancy as took_over
+from coprune.report.formatting import counted, foremost
+from coprune.report.predictions import predictors, shown
 
 
-def stand_ins(group: GroupDecision) -> list[int | None]:
-    """Which kept unit speaks for every unit, ``[U]``.
+def fitted(group: GroupDecision) -> GroupDecision:
+    """The group as it is shown: the curve in order of k, without lists that lack entries (a foreign plan)."""
+    odd = {n: () for n in ("clusters", "position", "score") if len(getattr(group, n)) != group.size}
+    return group.model_copy(update={**odd, "curve": tuple(sorted(group.curve)), "predicted": shown(group)})
 
-    A kept unit speaks for itself. For a removed one it is, of the kept units in its cluster, the
-    medoid, else the nearest in ``position``, else the first; None when its cluster kept nobody or
-    nothing was clustered.
+
+def representatives(group: GroupDecision) -> list[int | None]:
+    """Which kept unit represents every unit, ``[U]``.
+
+    A kept unit represents itself. A removed one is represented by the kept one that predicts most of it;
+    where nothing was predicted, of the kept units in its cluster by the medoid, else the nearest in
+    ``position``, else the first; None when its cluster kept nobody or nothing was clustered.
     """
-    if not group.clusters:
-        return [unit if unit in set(group.kept) else None for unit in range(group.size)]
-    kept = set(group.kept)
+    found: list[int | None] = [None] * group.size
+    mates: dict[int, list[int]] = {}
+    for unit in group.kept if group.clusters else ():
+        mates.setdefault(group.clusters[unit], []).append(unit)
     medoids = set(group.medoids)
-    speakers: dict[int, list[int]] = {}
+    central = {c: [u for u in units if u in medoids] or units for c, units in mates.items()}
+    for unit, cluster in enumerate(() if group.predicted else group.clusters):
+        found[unit] = min(central.get(cluster, ()), key=partial(_distance, group, unit), default=None)
+    for entry in group.predicted:
+        found[entry.unit] = entry.by[0][0] if entry.by else None
     for unit in group.kept:
-        speakers.setdefault(group.clusters[unit], []).append(unit)
-    result: list[int | None] = []
-    for unit in range(group.size):
-        candidates = speakers.get(group.clusters[unit], [])
-        if unit in kept:
-            result.append(unit)
-        elif not candidates:
-            result.append(None)
-        else:
-            central = [c for c in candidates if c in medoids]
-            result.append(_nearest(group, unit, central or candidates))
-    return result
+        found[unit] = unit
+    return found
 
 
-def _nearest(group: GroupDecision, unit: int, candidates: list[int]) -> int:
-    if len(candidates) == 1 or not group.position:
-        return candidates[0]
-    x, y = group.position[unit]
-    return min(candidates, key=lambda c: (group.position[c][0] - x) ** 2 + (group.position[c][1] - y) ** 2)
+def _distance(group: GroupDecision, one: int, other: int) -> float:
+    return math.dist(group.position[one], group.position[other]) if group.position else 0.0
 
 
-def short(number: float) -> float:
-    """Five significant digits: enough for a chart, a third of the file."""
-    return float(f"{number:.5g}")
+@dataclass(frozen=True)
+class Units:
+    """Units that were decided together: those of a group, or the heads of all layers.
 
-
-def finite(numbers: Iterable[float]) -> bool:
-    """Whether all can be drawn: JSON as Python reads it may hold NaN."""
-    return all(math.isfinite(n) for n in numbers)
-
-
-def view(group: GroupDecision, unit: str = "channel") -> dict[str, Any]:
-    """The group for the page's script.
-
-    Lists that do not have one finite entry a unit (a foreign plan) are left out rather than drawn wrong.
-
-    Args:
-        group: the decision.
-        unit: one of what it removes, in words.
+    Attributes:
+        decision: what became of them.
+        unit: what one is called.
+        names: of each in full, ``[U]``: ``channel 3`` or ``layer 1, head 7``.
+        labels: and short: ``3`` or ``1·7``.
+        score: what a score is called.
+        ranked: whether scores are of all of them, so that ranks say something.
     """
-    size = group.size
-    clusters = group.clusters if len(group.clusters) == size else ()
-    position = group.position if len(group.position) == size and finite(chain(*group.position)) else ()
-    score = group.score if len(group.score) == size and finite(group.score) else ()
-    whole = group.model_copy(update={"clusters": clusters, "position": position})
-    took = took_over.view(group)
-    return {
-        "name": group.name,
-        "size": size,
-        "kept": list(group.kept),
-        "reason": group.reason,
-        # A method that removes unit after unit writes its curve downwards.
-        "curve": [[k, short(value)] for k, value in sorted(group.curve) if math.isfinite(value)],
-        "curve_name": group.curve_name,
-        "knee": group.knee.model_dump() if group.knee else None,
-        "clusters": list(clusters),
-        "stand": stand_ins(whole) if clusters and not took else [],
-        "took": took,
-        "took_summary": took_over.about_group(group, unit),
-        "position": [[short(x), short(y)] for x, y in position],
-        "score": [short(s) for s in score],
-        "members": [[m.layer, m.role, m.span] for m in group.members],
-    }
+
+    decision: GroupDecision
+    unit: str
+    names: list[str]
+    labels: list[str]
+    score: str = "score"
+    ranked: bool = True
+
+    @cached_property
+    def kept(self) -> frozenset[int]:
+        """Those that stay."""
+        return frozenset(self.decision.kept)
+
+    @cached_property
+    def by(self) -> list[int | None]:
+        """What represents each, see :func:`representatives`."""
+        return representatives(self.decision)
+
+    @cached_property
+    def represented(self) -> dict[int, list[int]]:
+        """Kept unit → the removed ones that it represents."""
+        found: dict[int, list[int]] = {unit: [] for unit in self.decision.kept}
+        for unit, by in enumerate(self.by):
+            if by is not None and by != unit:
+                found[by].append(unit)
+        return found
+
+    @cached_property
+    def ranking(self) -> list[int]:
+        """From the highest score to the lowest; of equals the first comes first."""
+        score = self.decision.score
+        return sorted(range(len(score)), key=lambda u: -score[u])
+
+    @cached_property
+    def ranks(self) -> dict[int, int]:
+        """Unit → its place in the ranking, from 1."""
+        return {unit: place for place, unit in enumerate(self.ranking, 1)}
+
+    @cached_property
+    def about(self) -> list[str]:
+        """What a cursor tells of each unit, ``[U]``, as Plotly's HTML."""
+        group, mates = self.decision, Counter(self.decision.clusters)
+        predicted = {e.unit: escape(predictors(e, self.labels)) for e in group.predicted}
+        found = []
+        for unit, name in enumerate(self.names):
+            lines = [f"<b>{escape(name)}</b> ({'kept' if unit in self.kept else 'removed'})"]
+            if group.score:
+                rank = f", rank {self.ranks[unit]} of {group.size}" if self.ranked else ""
+                lines.append(f"{self.score} {group.score[unit]:.4g}{rank}")
+            if group.clusters:
+                others = mates[group.clusters[unit]] - 1
+                lines.append(f"cluster {group.clusters[unit]}, with {counted(others, 'other')}")
+            by = self.by[unit]
+            if unit in predicted:
+                lines.append(predicted[unit])
+            elif by is not None and by != unit:
+                lines.append(f"represented by {escape(self.names[by])}")
+            elif not predicted and self.represented.get(unit):
+                lines.append(f"represents {foremost([self.labels[u] for u in self.represented[unit]], 8)}")
+            found.append("<br>".join(lines))
+        return found
+
+
+def of_group(group: GroupDecision, unit: str) -> Units:
+    """The units of one group."""
+    labels = [str(u) for u in range(group.size)]
+    return Units(group, unit, [f"{unit} {label}" for label in labels], labels)

@@ -1,55 +1,99 @@
-"""The attention heads of all layers of a plan, as the page's script draws them.
+"""The attention heads of all layers of a plan together.
 
 Shapes: ``L`` layers, ``H`` heads of a layer, ``A`` heads of all layers, in the order of the layers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coprune.plan import GroupDecision, Plan
-from coprune.report import formatting as words
-from coprune.report import redundancy as took_over
-from coprune.report.groups import finite, short, stand_ins
+from coprune.report.formatting import JOINT, foremost
+from coprune.report.groups import Units
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
-def layers_of(plan: Plan) -> list[int]:
-    """Which groups of a plan are layers of heads: their places in ``plan.groups``."""
-    if not any(g.kind for g in plan.groups) and words.units(plan) == "heads":
-        return list(range(len(plan.groups)))
-    return [i for i, g in enumerate(plan.groups) if g.kind == "heads"]
+@dataclass(frozen=True)
+class Heads:
+    """The layers of heads of a plan.
 
-
-def view(plan: Plan) -> dict[str, Any] | None:
-    """The heads for the page's script; None for a plan without any.
-
-    Returns:
-        ``joint``: whether layers were decided together; ``only``: whether nothing but heads was;
-        ``layers``: one entry a layer, see :func:`_layer`; ``score``: what a score is called, empty
-        without one; ``curve``: of all heads together, None without one; ``plane``: whether every
-        head has a position in one plane.
+    Attributes:
+        groups: the layers, ``[L]``.
+        places: and their places in the plan.
+        joint: whether they were decided together.
+        score: what a score is called.
     """
-    places = layers_of(plan)
-    if not places:
-        return None
-    groups = [plan.groups[i] for i in places]
-    joint = words.joint(plan)
-    by = partners(groups, joint=joint)
-    names = labels([g.name for g in groups])
-    together = gathered(groups) if joint else None
-    scored = all(len(g.score) == g.size and finite(g.score) for g in groups)
-    return {
-        "joint": joint,
-        "only": len(places) == len(plan.groups),
-        "layers": [
-            _layer(group, place, name, partner, scored=scored)
-            for group, place, name, partner in zip(groups, places, names, by, strict=True)
-        ],
-        "score": words.score(plan.method) if scored else "",
-        "curve": _curve(together) if together and together.curve else None,
-        "plane": bool(together and together.position),
-    }
+
+    groups: tuple[GroupDecision, ...]
+    places: tuple[int, ...]
+    joint: bool
+    score: str
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """What the layers are called, ``[L]``."""
+        return labels([g.name for g in self.groups])
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The place of every layer's first head among all heads, ``[L]``."""
+        return list(accumulate((g.size for g in self.groups[:-1]), initial=0))
+
+    @cached_property
+    def owners(self) -> list[tuple[int, int]]:
+        """Layer (counted among the layers of heads) and head of every head, ``[A]``."""
+        return [(layer, head) for layer, g in enumerate(self.groups) for head in range(g.size)]
+
+    @cached_property
+    def units(self) -> Units:
+        """All heads as one set of units."""
+        short = [
+            n.removeprefix("layer ") if n.startswith("layer ") else str(i) for i, n in enumerate(self.layers)
+        ]
+        return Units(
+            gathered(self.groups, self.starts, joint=self.joint),
+            "head",
+            names=[f"{self.layers[layer]}, head {head}" for layer, head in self.owners],
+            labels=[f"{short[layer]}·{head}" for layer, head in self.owners],
+            score=self.score if self.joint else f"share of the layer's highest {self.score}",
+            ranked=self.joint,
+        )
+
+    @property
+    def at(self) -> int:
+        """Where on the curve over the number of heads the choice was made."""
+        return len(set(self.units.decision.clusters)) or len(self.units.decision.kept)
+
+    def why(self, place: int) -> tuple[list[tuple[str, str]], list[list[str]]]:
+        """Why each head of a layer stayed or went: columns with their class, and rows, kept ones first."""
+        units, start = self.units, self.starts[self.places.index(place)]
+        score, clusters, rows = units.decision.score, units.decision.clusters, []
+        for head in range(self.groups[self.places.index(place)].size):
+            unit, stays = start + head, start + head in units.kept
+            by, others = units.by[unit], [units.labels[u] for u in units.represented.get(unit, ())]
+            what = f"represents {foremost(others, 24)}" if others else "represents itself alone"
+            if not stays:
+                what = "" if by is None else f"{units.names[by]} represents it"
+            row = [str(head), "stays" if stays else "removed"]
+            row += [f"{score[unit]:.4g}", str(units.ranks[unit])] if score else []
+            rows.append(row + ([str(clusters[unit]), what] if clusters else []))
+        columns = [("Head", ""), ("outcome", "")]
+        columns += [(self.score, "number"), (f"rank of {units.decision.size}", "number")] if score else []
+        columns += [("cluster", "number"), ("why", "long gap")] if clusters else []
+        return columns, sorted(rows, key=lambda row: row[1] == "removed")
+
+
+def of_plan(plan: Plan) -> Heads | None:
+    """The heads of a :func:`coprune.report.formatting.completed` plan; None for one without any."""
+    places = tuple(i for i, g in enumerate(plan.groups) if g.kind == "heads")
+    groups = tuple(plan.groups[i] for i in places)
+    return Heads(groups, places, plan.joint, JOINT.get(plan.method, "score")) if groups else None
 
 
 def alone(group: GroupDecision) -> GroupDecision:
@@ -58,51 +102,38 @@ def alone(group: GroupDecision) -> GroupDecision:
     return group.model_copy(update=gone)
 
 
-def partners(groups: list[GroupDecision], *, joint: bool) -> list[list[tuple[int, int] | None]]:
-    """Which kept head, as (layer, head), stands for every removed one; ``[L][H]``, None for the others.
+def gathered(groups: Sequence[GroupDecision], starts: Sequence[int], *, joint: bool) -> GroupDecision:
+    """All layers as one group of ``A`` heads; lists that not every layer has are left out.
 
-    In clusters it is the kept head of the same cluster, the nearest where layers got heads back; else
-    the foremost of those that took over. None also where the plan names nobody.
+    In a joint choice clusters and scores are of all layers; else clusters are told apart by their layer, and
+    a score is its share of the layer's highest. Medoids are left out: where layers got heads back the medoid
+    may have gone, and who stays instead is judged by distance, not by rank.
     """
-    if joint and (merged := gathered(groups)).clusters:
-        owner = [(layer, head) for layer, g in enumerate(groups) for head in range(g.size)]
-        # The medoid may have gone, and who stays instead is judged by distance, not by rank.
-        flat = stand_ins(merged.model_copy(update={"medoids": ()}))
-        found = [None if s is None or s == a else owner[s] for a, s in enumerate(flat)]
-        starts = _starts(groups)
-        return [found[s : s + g.size] for s, g in zip(starts, groups, strict=True)]
-    result: list[list[tuple[int, int] | None]] = []
-    for layer, group in enumerate(groups):
-        row: list[tuple[int, int] | None] = [None] * group.size
-        for entry in took_over.recorded(group):
-            if entry.by:
-                row[entry.unit] = (layer, entry.by[0][0])
-        result.append(row)
-    return result
+    both = list(zip(groups, starts, strict=True))
 
-
-def gathered(groups: list[GroupDecision]) -> GroupDecision:
-    """All layers of a joint choice as one group of ``A`` heads; lists that do not fit are left out."""
-    starts = _starts(groups)
-    size = sum(g.size for g in groups)
-
-    def whole(name: str) -> tuple[Any, ...]:
+    def whole(name: str) -> list[Any] | None:
         parts = [getattr(g, name) for g in groups]
-        fits = all(len(p) == g.size for p, g in zip(parts, groups, strict=True))
-        return tuple(chain(*parts)) if fits else ()
+        return list(chain(*parts)) if all(parts) else None
 
-    def moved(name: str) -> tuple[int, ...]:
-        return tuple(s + u for s, g in zip(starts, groups, strict=True) for u in getattr(g, name))
-
-    position = whole("position")
+    score, clusters = whole("score"), whole("clusters")
+    if not joint:
+        clusters = clusters and [start + c for g, start in both for c in g.clusters]
+        score = score and [s / (max(g.score) or 1) for g in groups for s in g.score]
+    predicted = [
+        e.model_copy(update={"unit": start + e.unit, "by": tuple((start + u, part) for u, part in e.by)})
+        for g, start in both
+        for e in g.predicted
+    ]
     return groups[0].model_copy(
         update={
-            "size": size,
-            "kept": moved("kept"),
-            "clusters": whole("clusters"),
-            "medoids": moved("medoids"),
-            "position": position if finite(chain(*position)) else (),
-            "score": whole("score"),
+            "size": sum(g.size for g in groups),
+            "kept": tuple(start + u for g, start in both for u in g.kept),
+            "clusters": tuple(clusters or ()),
+            "position": tuple(whole("position") or ()),
+            "score": tuple(score or ()),
+            "predicted": tuple(predicted),
+            "medoids": (),
+            **({} if joint else {"curve": (), "knee": None}),
         }
     )
 
@@ -115,58 +146,59 @@ def labels(names: list[str]) -> list[str]:
         ['layer 0', 'layer 1']
     """
     parts = [name.split(".") for name in names]
-    front = 0 if len(names) == 1 else _shared(parts)
-    back = 0 if len(names) == 1 else _shared([p[:front:-1] for p in parts])
-    numbers = [".".join(w for w in p[front : len(p) - back] if w.isdigit()) for p in parts]
-    # Numbers may be all that differs only if nothing else does: encoder and decoder both have a 0.
-    words_left = {tuple(w for w in p[front : len(p) - back] if not w.isdigit()) for p in parts}
-    if all(numbers) and len(set(numbers)) == len(names) and len(words_left) == 1:
-        return [f"layer {n}" for n in numbers]
+    differ = [at for at, column in enumerate(zip(*parts, strict=False)) if len(set(column)) > 1]
+    if len(names) == 1:
+        differ = [at for at, word in enumerate(parts[0]) if word.isdigit()]
+    same_length = len({len(p) for p in parts}) == 1
+    if same_length and differ and all(p[at].isdigit() for p in parts for at in differ):
+        return [f"layer {'.'.join(p[at] for at in differ)}" for p in parts]
     return list(names)
 
 
-def _shared(parts: list[list[str]]) -> int:
-    """How many leading words all have in common."""
-    same = [len(set(column)) == 1 for column in zip(*parts, strict=False)]
-    return next((i for i, yes in enumerate(same) if not yes), len(same))
+def charts(heads: Heads) -> dict[str, go.Figure]:
+    """The figures of all heads: their map, and of a joint choice the plane, the curve and the scores."""
+    from coprune.report import figures
+
+    group, found = heads.units.decision, {"map": _map(heads)}
+    if heads.joint and group.position:
+        found["plane"] = figures.plane(heads.units)
+    if group.curve:
+        found["curve"] = figures.curve(group, axis="number of heads", at=heads.at)
+    if heads.joint and group.score:
+        found["score"] = figures.scores(heads.units)
+    return found
 
 
-def _starts(groups: list[GroupDecision]) -> list[int]:
-    return list(accumulate((g.size for g in groups[:-1]), initial=0))
+def _map(heads: Heads) -> go.Figure:
+    """A row a layer, a square a head: large ones stay, small ones went; its colour tells its score."""
+    from coprune.report.theme import BASE, KEPT, PALE, figure, named, points
 
-
-def _layer(
-    group: GroupDecision, place: int, name: str, by: list[tuple[int, int] | None], *, scored: bool
-) -> dict[str, Any]:
-    """One layer: lists have an entry a head, ``[H]``.
-
-    ``place``: its number among the groups; ``stays``: 1 or 0; ``by``: who stands for it; ``explained``:
-    share of what it said that the kept ones say, in per cent, None where the plan does not tell.
-    """
-    kept = set(group.kept)
-    explained = {e.unit: words.share(e.explained) for e in took_over.recorded(group)}
-    position = group.position if len(group.position) == group.size and finite(chain(*group.position)) else ()
-    return {
-        "name": group.name,
-        "label": name,
-        "place": place,
-        "stays": [int(u in kept) for u in range(group.size)],
-        "score": [short(s) for s in group.score] if scored else [],
-        "cluster": list(group.clusters) if len(group.clusters) == group.size else [],
-        "position": [[short(x), short(y)] for x, y in position],
-        "by": by,
-        "explained": [explained.get(u) for u in range(group.size)] if explained else [],
-    }
-
-
-def _curve(together: GroupDecision) -> dict[str, Any]:
-    """The curve over the number of heads; ``at`` is where on it the choice was made."""
-    clusters = len(set(together.clusters))
-    return {
-        "curve": [[k, short(v)] for k, v in sorted(together.curve) if finite([v])],
-        "curve_name": together.curve_name,
-        "knee": together.knee.model_dump() if together.knee else None,
-        "size": together.size,
-        "at": clusters or len(together.kept),
-        "kept": len(together.kept),
-    }
+    units, score, traces = heads.units, heads.units.decision.score, []
+    for stays, size, color in ((True, 17, KEPT), (False, 7, BASE)):
+        some = [u for u in range(units.decision.size) if (u in units.kept) == stays]
+        layers, columns = [heads.owners[u][0] for u in some], [heads.owners[u][1] for u in some]
+        rows, about = [heads.layers[layer] for layer in layers], [units.about[u] for u in some]
+        more = {"symbol": "square", "customdata": [heads.places[layer] for layer in layers]}
+        traces.append(
+            points(columns, rows, about, [score[u] for u in some] if score else color, size=size, **more)
+        )
+        traces[-1]["marker"] |= {"coloraxis": "coloraxis"} if score else {}
+    most, (axis, narrow) = max(g.size for g in heads.groups), named(heads.layers)
+    right = {"xref": "paper", "x": 1, "xanchor": "left"}
+    bar = {"orientation": "h", "len": 0.6, "x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "ypad": 46}
+    return figure(
+        traces,
+        height=26 * len(heads.groups) + (134 if score else 66),
+        annotations=[
+            {**right, "y": name, "text": f" {len(g.kept)} of {g.size}"}
+            for name, g in zip(heads.layers, heads.groups, strict=True)
+        ],
+        xaxis={"range": [-0.5, most - 0.5], "title": {"text": "head"}, "showgrid": False, "tickformat": "d"},
+        coloraxis={
+            "colorscale": [[0, PALE], [1, KEPT]],
+            "colorbar": {**bar, "title": {"text": units.score, "side": "top", "font": {"size": 12}}},
+        },
+        yaxis=axis,
+        meta=narrow,
+        margin={"t": 12, "b": 122 if score else 54, "r": 64},
+    )

@@ -1,50 +1,54 @@
-"""The shell both pages share: template environment, inlined plotly.js, embedded data.
+"""The shell both pages share: one file that asks for nothing, its text first, the charts' library at its end.
 
-A page is one file that asks for nothing: scripts and styles are inline, the icon is an empty
-``data:`` URL, and a content security policy forbids every request in case something tries.
+Scripts and styles are inline, the icon is an empty ``data:`` URL, and a content security policy forbids every
+request in case something tries. Figures are JSON beside the place where the page's script draws them.
 """
 
 from __future__ import annotations
 
 import json
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from coprune.report import formatting as words
+from coprune.report import formatting, sentences
 
-# "<" closes a script block in the middle of a string; the two separators end a line in old JavaScript.
-_UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+# Inside <script>: "<" may close the element in the middle of a string.
+_UNSAFE = str.maketrans(
+    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+)
 
 
-def embed(value: Any) -> Markup:
-    r"""JSON that may stand inside a ``<script>`` element whatever its strings hold.
+def embed(figure: Any) -> Markup:
+    r"""A figure, or a template of figures, as JSON that may stand inside a ``<script>`` element.
 
     Args:
-        value: anything JSON can say.
+        figure: of :mod:`plotly.graph_objects`.
 
     Returns:
-        Markup in which ``<``, ``>`` and ``&`` are written as ``\u003c`` and so on.
+        Markup in which ``<``, ``>`` and ``&`` are written as ``\u003c`` and so on; without a look of its own.
     """
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    for character, escape in _UNSAFE.items():
-        text = text.replace(character, escape)
-    return Markup(text)
+    from plotly.utils import PlotlyJSONEncoder
+
+    content = figure.to_plotly_json()
+    content["layout"].pop("template", None)
+    text = json.dumps(content, cls=PlotlyJSONEncoder, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.translate(_UNSAFE))
 
 
-def page(template: str, *, data: Any, **values: Any) -> str:
+def page(template: str, **values: Any) -> str:
     """Fill a template, with autoescape on, and inline what it needs.
 
     Args:
         template: file name in ``report/templates``.
-        data: what the page's script draws from, see :func:`embed`.
         values: what the template shows.
 
     Returns:
         The whole page.
     """
-    from plotly.offline import get_plotlyjs
+    from coprune.report.theme import template as look
 
     environment = Environment(
         loader=PackageLoader("coprune.report", "templates"),
@@ -53,9 +57,20 @@ def page(template: str, *, data: Any, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        percent=words.percent, count=words.count, size=words.size, points=words.points, ms=words.milliseconds
-    )
-    return environment.get_template(template).render(
-        data=embed(data), plotly=Markup(get_plotlyjs()), **values
-    )
+    for name in (
+        "counted",
+        "duration",
+        "method",
+        "milliseconds",
+        "minus",
+        "percent",
+        "points",
+        "recovery",
+        "si",
+        "times",
+    ):
+        environment.filters[name] = getattr(formatting, name)
+    environment.filters |= {"embed": embed, "speed": sentences.speed, "place": sentences.place}
+    environment.globals["STAGES"] = formatting.STAGES
+    library = resources.files("coprune.report").joinpath("templates", "plotly.min.js").read_text()
+    return environment.get_template(template).render(look=look(), library=Markup(library), **values)

@@ -8,13 +8,13 @@ from typing import Any
 
 from coprune.files import write_text
 from coprune.plan import Plan
-from coprune.report import formatting as words
-from coprune.report import groups, heads, pairs, search
-from coprune.report import redundancy as took_over
+from coprune.report import formatting as f
+from coprune.report import heads, pairs, search, sentences
+from coprune.report.details import details
+from coprune.report.groups import fitted
 from coprune.report.page import page
+from coprune.report.predictions import summary
 from coprune.result import Result
-
-_ORDER = ("base", "pruned", "recovered", "finetuned")
 
 
 def render(run: Path) -> str:
@@ -29,47 +29,42 @@ def render(run: Path) -> str:
     Raises:
         UserError: one of the two is missing, truncated, foreign, or of another schema.
     """
+    from coprune.report import figures  # Plotly takes a third of a second to import
+
     run = Path(run)
-    plan, result = Plan.load(run / "plan.json"), Result.load(run / "result.json")
-    stages = _stages(result)
-    searched = search.view(plan, result)
-    units = words.units(plan)
-    all_heads = heads.view(plan)
-    redundant = pairs.view(plan, run)
+    plan, result = f.completed(Plan.load(run / "plan.json")), Result.load(run / "result.json")
+    plan = plan.model_copy(update={"groups": tuple(fitted(g) for g in plan.groups)})
+    stages = [stage for name in f.STAGES if (stage := result.stage(name))]
+    units, searched, of_heads = f.units(plan), search.read(plan, result), heads.of_plan(plan)
+    unit, sizes = f.one(units), [g.size for g in plan.groups]
+    charts = {
+        "stages": {"": figures.steps(stages)} if stages else {},
+        "overview": {scale: figures.overview(plan, share=scale == "share") for scale in ("units", "share")},
+        "latency": {"": figures.latency(result.latency)} if result.latency else {},
+        "search": {view: search.figure(searched, view=view) for view in searched.views},
+    }
     return page(
         "run.html.j2",
-        data={
-            "method": words.method(plan.method),
-            "unit": units,
-            "groups": [
-                groups.view(heads.alone(g) if all_heads and all_heads["joint"] else g, words.one(units))
-                for g in plan.groups
-            ],
-            "heads": all_heads,
-            "pairs": redundant,
-            "stages": stages,
-            "latency": [_latency(t) for t in result.latency],
-            "search": searched,
-        },
+        title=f"{f.method(plan.method)} · {plan.budget}",
+        headline=sentences.headline(plan, result),
+        small_print=_small_print(plan, result),
         plan=plan,
         result=result,
-        title=f"{words.method(plan.method)} · {plan.budget}",
-        headline=words.headline(plan, result),
-        small_print=_small_print(plan, result),
-        tiles=_tiles(result),
+        units=units,
+        unit=unit,
         stages=stages,
-        knees=words.knees(plan),
-        promise=words.promise(result),
-        took_over=took_over.about_plan(plan),
-        heads=all_heads,
-        pairs=redundant,
+        charts=charts,
+        last=sentences.last_stage(result),
+        knees=sentences.knees(plan),
+        predicted=summary(plan.groups, units),
+        uneven=bool(sizes) and max(sizes) > 8 * min(sizes),
+        heads=of_heads,
+        head_charts=heads.charts(of_heads) if of_heads else {},
+        pairs=pairs.of_run(of_heads, plan, run) if of_heads else None,
+        groups=[details(g, units, unit, place=i, heads=of_heads) for i, g in enumerate(plan.groups)],
+        promise=sentences.promise(result),
         search=searched,
-        probes=search.rows(searched),
-        intervals=any(p["low"] is not None for p in searched["probes"]),
-        of_heldout=result.judged is not None and result.judged.on == "validation",
-        unit=words.one(units),
         settings=[(key, _plain(value)) for key, value in plan.settings.items()],
-        seconds=[(key, words.duration(value)) for key, value in result.seconds.items()],
     )
 
 
@@ -87,75 +82,18 @@ def write(run: Path) -> Path:
     return target
 
 
-def _stages(result: Result) -> list[dict[str, Any]]:
-    base = result.stage("base")
-    found = [s for name in _ORDER if (s := result.stage(name))]
-    return [
-        {
-            "label": words.STAGES[s.name],
-            "value": s.value,
-            "change": None if base is None or s is base else s.value - base.value,
-            "calibration": s.calibration,
-            "macs": s.macs,
-            "params": s.params,
-            "bytes": s.bytes,
-            "peak_memory": s.peak_memory,
-        }
-        for s in found
-    ]
-
-
-def _tiles(result: Result) -> list[dict[str, str]]:
-    """Label, value and a line of explanation for every tile."""
-    base, last = result.stage("base"), words.last_stage(result)
-    tiles = []
-    for label, field, write_out in (
-        ("MACs left", "macs", words.count),
-        ("Parameters left", "params", words.count),
-        ("Size on disk", "bytes", words.size),
-        ("Peak memory", "peak_memory", words.size),
-    ):
-        before = getattr(base, field, None)
-        after = getattr(last, field, None)
-        if before and after is not None:
-            tiles.append(
-                {
-                    "label": label,
-                    "value": words.percent(after / before),
-                    "note": f"{write_out(before)} → {write_out(after)}",
-                }
-            )
-        else:
-            tiles.append({"label": label, "value": "–", "note": "not measured"})
-    if result.latency:
-        first = result.latency[0]
-        note = f"{words.place(first)}, {first.engine} on {first.device}"
-        if not first.told:
-            note = f"{words.sped(first)}; {note}"
-        tiles.append(
-            {"label": "Speed", "value": words.times(first.ratio) if first.told else "?", "note": note}
-        )
-    else:
-        tiles.append({"label": "Speed", "value": "–", "note": "not measured"})
-    return tiles
-
-
-def _latency(latency: Any) -> dict[str, Any]:
-    return {**latency.model_dump(), "place": words.place(latency)}
-
-
-def _small_print(plan: Plan, result: Result) -> list[tuple[str, str]]:
-    data = plan.data.get("name") or ", ".join(plan.data.values()) or "not stated"
-    return [
-        ("Method", plan.method),
-        ("Budget", plan.budget),
-        *([("Judged", words.judged(result.judged))] if result.judged else []),
-        *([("Held out", words.held_out(result))] if words.held_out(result) else []),
-        ("Seed", str(plan.seed)),
-        ("Data", data),
-        ("Took", words.duration(sum(result.seconds.values())) if result.seconds else "not timed"),
-        ("Versions", ", ".join(f"{k} {v}" for k, v in result.versions.items()) or "not stated"),
-    ]
+def _small_print(plan: Plan, result: Result) -> dict[str, str]:
+    lines = {
+        "Method": plan.method,
+        "Budget": plan.budget,
+        "Judged": sentences.judged(result.judged) if result.judged else "",
+        "Held out": sentences.held_out(result),
+        "Seed": str(plan.seed),
+        "Data": plan.data.get("name") or ", ".join(plan.data.values()) or "not stated",
+        "Took": f.duration(sum(result.seconds.values())) if result.seconds else "not timed",
+        "Versions": ", ".join(f"{k} {v}" for k, v in result.versions.items()) or "not stated",
+    }
+    return {label: line for label, line in lines.items() if line}
 
 
 def _plain(value: Any) -> str:

@@ -39,7 +39,7 @@ class Row(Value):
         recovered: after recovery and before training; None without recovery.
         finetuned: after equal training; None without training.
         recovery: one of :data:`coprune.recovery.RECOVERIES`.
-        kept: units kept.
+        kept: units kept; None in older files.
         seconds: the row took.
         rate: the learning rate that ``finetuned`` was trained with; None also where every rate diverged.
         notes: what is to be known of the row, in words.
@@ -49,12 +49,12 @@ class Row(Value):
     budget: Figure | str
     seed: int
     macs_ratio: Figure
-    pruned: Figure
-    recovered: Figure | None
-    finetuned: Figure | None
-    recovery: str
-    kept: Count
-    seconds: Figure
+    pruned: Figure | None = None
+    recovered: Figure | None = None
+    finetuned: Figure | None = None
+    recovery: str = "none"
+    kept: Count | None = None
+    seconds: Figure = 0
     rate: Figure | None = None
     notes: tuple[str, ...] = ()
 

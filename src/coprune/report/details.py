@@ -1,0 +1,94 @@
+"""One group as the page shows it when it is chosen: its charts and its tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coprune.plan import GroupDecision
+from coprune.report import predictions
+from coprune.report.formatting import ranges
+from coprune.report.groups import Units, of_group
+from coprune.report.heads import Heads, alone
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Column = tuple[str, str]
+"""A column of a table: its name and its style class."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """What the page tells about one group.
+
+    Attributes:
+        group: the decision; without what belongs to all layers of a joint choice.
+        summary: what the kept units predict, in a sentence; may be empty.
+        charts: figure by name: ``predictions``, ``curve``, ``plane``, ``scores``.
+        shares: removed unit → how much of it is predicted, in words, in order.
+        removed: the predictions as rows, the least predicted first.
+        why: columns and rows: why each unit stayed.
+    """
+
+    group: GroupDecision
+    summary: str
+    charts: dict[str, go.Figure]
+    shares: dict[str, str]
+    removed: list[list[str]]
+    why: tuple[list[Column], list[list[str]]]
+
+
+def details(group: GroupDecision, units: str, unit: str, *, place: int, heads: Heads | None) -> Details:
+    """What is told about a group.
+
+    Args:
+        group: the decision, its lists fitted.
+        units: what it removes.
+        unit: one of it.
+        place: among the plan's groups.
+        heads: of the plan, where it has any.
+    """
+    from coprune.report import figures
+
+    of_joint_heads = heads if heads and heads.joint and place in heads.places else None
+    if of_joint_heads:
+        group = alone(group)
+    own, charts = of_group(group, unit), {}
+    if group.predicted:
+        charts["predictions"] = predictions.matrix(group, units)
+    if group.curve:
+        charts["curve"] = figures.curve(group, axis="kept units k", at=len(group.kept))
+    if group.position:
+        charts["plane"] = figures.plane(own)
+    if group.score and not group.clusters:
+        charts["scores"] = figures.scores(own)
+    return Details(
+        group,
+        predictions.summary([group], units),
+        charts,
+        {str(e.unit): predictions.share(e.explained) for e in sorted(group.predicted, key=lambda e: e.unit)},
+        predictions.removed_rows(group),
+        of_joint_heads.why(place) if of_joint_heads else _why(own, unit),
+    )
+
+
+def _why(own: Units, unit: str) -> tuple[list[Column], list[list[str]]]:
+    """Why each kept unit stayed: what it predicts, what it represents, or its rank."""
+    group, score = own.decision, [f"{s:.4g}" for s in own.decision.score]
+    first, scored = (f"Kept {unit}", ""), [("score", "number")] if own.decision.score else []
+    if group.predicted:
+        columns = [("predicts", "long"), ("how many", "number"), ("in all", "number")]
+        return [first, *columns], predictions.kept_rows(group)
+    if group.clusters:
+        order = sorted(own.represented.items(), key=lambda item: (-len(item[1]), item[0]))
+        rows = [
+            [str(u), ranges(some) or "only itself", str(len(some)), *score[u : u + 1]] for u, some in order
+        ]
+        if orphans := [u for u, by in enumerate(own.by) if by is None]:
+            rows.append(["none", ranges(orphans), str(len(orphans)), *["–"] * len(scored)])
+        return [first, ("represents", "long"), ("how many", "number"), *scored], rows
+    if scored:
+        rows = [[str(u), f"{own.ranks[u]} of {group.size}", score[u]] for u in own.ranking if u in own.kept]
+        return [first, ("rank", "number"), *scored], rows
+    return [(f"Kept {unit}s", "long")], [[ranges(group.kept)]]

@@ -1,0 +1,159 @@
+"""How every figure looks: one Plotly template, the style sheet's colours by name, and the traces that occur.
+
+Colours are written as in CSS, ``var(--kept)``; the page's script puts in what the style sheet says, so that
+light and dark agree. Traces are dicts, which :class:`plotly.graph_objects.Figure` checks.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+INK, MUTED, LINE, PANEL, PAPER = (f"var(--{name})" for name in ("ink", "muted", "line", "panel", "paper"))
+KEPT, SOFT, PALE = "var(--kept)", "var(--soft)", "var(--pale)"
+REMOVED, ACCENT, BASE = "var(--removed)", "var(--accent)", "var(--base)"
+
+HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8a8f94")
+"""Colour-blind safe (Okabe and Ito 2008, without yellow and black)."""
+
+SHAPES = ("circle", "square", "diamond", "triangle-up", "pentagon")
+"""They tell more than seven things apart."""
+
+Trace = dict[str, Any]
+
+
+def template() -> go.layout.Template:
+    """The look that all figures share."""
+    axis: Trace = {
+        "gridcolor": LINE,
+        "linecolor": LINE,
+        "zeroline": False,
+        "fixedrange": True,
+        "automargin": True,
+    }
+    axis |= {"tickfont": {"size": 12, "color": MUTED}, "title": {"font": {"size": 13, "color": MUTED}}}
+    look: Trace = {"font": {"family": "system-ui, -apple-system, sans-serif", "size": 13, "color": INK}}
+    look |= {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "hovermode": "closest"}
+    look |= {"showlegend": False, "dragmode": False, "margin": {"l": 8, "r": 12, "t": 36, "b": 46}}
+    look |= {"hoverlabel": {"bgcolor": PANEL, "bordercolor": LINE, "font": {"color": INK}, "align": "left"}}
+    look |= {"legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}}
+    look |= {"annotationdefaults": {"showarrow": False, "font": {"size": 12, "color": MUTED}}}
+    scale = [[0, PANEL], [0.01, PALE], [0.4, SOFT], [1, KEPT]]
+    look |= {"coloraxis": {"colorscale": scale, "colorbar": {"thickness": 10, "outlinewidth": 0}}}
+    return go.layout.Template(layout={**look, "xaxis": axis, "yaxis": axis})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A straight line across a figure, with its label.
+
+    Attributes:
+        at: where it crosses the axis.
+        axis: ``x``, ``y`` or ``y2``.
+        lean: which way the label of an upright line leans.
+        lift: how far above the figure it stands.
+    """
+
+    at: float
+    text: str
+    color: str
+    axis: str = "y"
+    dash: str = "dash"
+    lean: str = "right"
+    lift: int = 0
+
+    def drawn(self) -> tuple[Trace, Trace]:
+        """The line and the label."""
+        own, other = ("x", "y") if self.axis == "x" else ("y", "x")
+        line = {f"{own}0": self.at, f"{own}1": self.at, f"{own}ref": self.axis, f"{other}ref": "paper"}
+        line |= {
+            f"{other}0": 0,
+            f"{other}1": 1,
+            "line": {"color": self.color, "width": 1.5, "dash": self.dash},
+        }
+        label = {
+            own: self.at,
+            f"{own}ref": self.axis,
+            f"{other}ref": "paper",
+            other: int(own == "x"),
+            "yanchor": "bottom",
+        }
+        label |= {"text": f" {self.text} ", "font": {"color": self.color}, "yshift": self.lift}
+        return line, label | {"xanchor": "right" if self.lean == "left" else "left"}
+
+
+def figure(traces: Iterable[Trace], *, height: int, rules: Sequence[Rule] = (), **layout: Any) -> go.Figure:
+    """A figure whose look comes from the page.
+
+    Args:
+        traces: from the lowest to the topmost.
+        height: in pixels; the width is the page's.
+        rules: lines across it.
+        layout: as :class:`plotly.graph_objects.Layout` takes it; ``meta`` holds what is different on a narrow
+            screen, by part of the layout.
+    """
+    drawn = [rule.drawn() for rule in rules]
+    layout["annotations"] = [label for _, label in drawn if label["text"].strip()] + layout.get(
+        "annotations", []
+    )
+    empty = go.layout.Template()
+    return go.Figure(
+        list(traces), {"height": height, "shapes": [s for s, _ in drawn], "template": empty, **layout}
+    )
+
+
+def points(x: Sequence[Any], y: Sequence[Any], about: Sequence[str], color: Any, **more: Any) -> Trace:
+    """Marks with a hover text each; ``size`` and ``symbol`` are the marks'."""
+    marker = {"color": color, "size": more.pop("size", 11), "symbol": more.pop("symbol", "circle")}
+    trace = {"type": "scatter", "mode": "markers", "x": x, "y": y, "marker": marker, "cliponaxis": False}
+    return {**trace, "hovertext": about, "hoverinfo": "text", **more}
+
+
+def line(x: Sequence[Any], y: Sequence[Any], color: str, **more: Any) -> Trace:
+    """A line without hover texts."""
+    trace = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "line": {"color": color},
+        "showlegend": False,
+    }
+    return {**trace, "hoverinfo": "skip", **more}
+
+
+def bars(x: Sequence[Any], y: Sequence[Any], about: Sequence[str], color: Any, **more: Any) -> Trace:
+    """Bars with a hover text each."""
+    trace = {
+        "type": "bar",
+        "x": x,
+        "y": y,
+        "marker": {"color": color, "line": {"width": 0}},
+        "cliponaxis": False,
+    }
+    return {**trace, "hovertext": about, "hoverinfo": "text", **more}
+
+
+def whiskers(spans: Sequence[tuple[float, float, float]], color: str) -> dict[str, Any]:
+    """Error bars from (least, middle, greatest)."""
+    down, up = [middle - low for low, middle, _ in spans], [high - middle for _, middle, high in spans]
+    return {"symmetric": False, "array": up, "arrayminus": down, "color": color, "thickness": 1.5, "width": 4}
+
+
+def safe(text: object) -> str:
+    """Text for a label: Plotly reads labels as a small HTML, names must not be."""
+    return html.escape(str(text), quote=False)
+
+
+def named(names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A vertical axis of names, the first on top: its layout, and what is different on a narrow screen."""
+    axis = {"type": "category", "categoryarray": names, "tickvals": names, "showgrid": False}
+    ticks = [
+        [safe(n if len(n) <= m else f"{n[: m // 3]}…{n[-m // 2 :]}") + " " for n in names] for m in (36, 18)
+    ]
+    axis |= {"range": [len(names) - 0.4, -0.6], "ticktext": ticks[0], "tickfont": {"size": 12, "color": INK}}
+    return axis, {"yaxis": {"ticktext": ticks[1]}}
