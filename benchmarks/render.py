@@ -24,6 +24,7 @@ def measured(name: str) -> bool:
     """Whether the results of a table are there."""
     wanted = {
         "bundled": (),
+        "headline": ("quality_resnet20",),
         "training": ("training_1000x2",),
         "networks": ("networks_vgg16_bn",),
         "networks_all": ("networks_vgg16_bn",),
@@ -42,6 +43,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bundled": cosep.bundled,
     "cosep_variants": cosep.cosep_variants,
     **{name: of_speed(name) for name in speed.TABLES},
+    "headline": quality.headline,
     "quality_resnet20": quality.quality("quality_resnet20"),
     "quality_resnet20_coupled": quality.quality("quality_resnet20_coupled"),
     "quality_vgg16_bn": quality.quality("quality_vgg16_bn"),

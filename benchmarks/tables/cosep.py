@@ -1,4 +1,4 @@
-"""CoSeP: against rivals at its knee, and its readings; the bundled base model."""
+"""CoSeP: against baselines at its knee, and its readings; the bundled base model."""
 
 from __future__ import annotations
 

@@ -21,16 +21,16 @@ def measured() -> dict[str, dict]:
 
 
 def networks() -> str:
-    """A row a network and budget: the default beside the best of the rivals."""
+    """A row a network and budget: the default beside the best of the baselines."""
     lines = []
     for name, content in measured().items():
         rows = {(r["budget"], r["method"]): r for r in summarise(content)}
         for budget in sorted({budget for budget, _ in rows}, reverse=True):
             ours = rows[budget, "complementary"]
-            rivals = [r for (b, method), r in rows.items() if b == budget and method != "complementary"]
+            baselines = [r for (b, method), r in rows.items() if b == budget and method != "complementary"]
             line = [f"`{name}`, {100 * content['base']['value']:.2f} %", f"{100 * budget:.0f} %"]
             for stage in ("recovered", "finetuned"):
-                best = max(rivals, key=lambda r: r[stage][0])
+                best = max(baselines, key=lambda r: r[stage][0])
                 lead = 100 * (ours[stage][0] - best[stage][0])
                 line += [points(ours[stage]), f"{points(best[stage])} (`{best['method']}`)", f"{lead:+.2f}"]
             lines.append(line)
@@ -38,10 +38,10 @@ def networks() -> str:
         "network, base",
         "MACs",
         "untrained",
-        "best rival",
+        "best baseline",
         "lead",
         "after an epoch",
-        "best rival",
+        "best baseline",
         "lead",
     ]
     return table(head, lines) + _said() + versions(next(iter(measured().values())))

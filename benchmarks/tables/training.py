@@ -27,7 +27,7 @@ def training() -> str:
             rates = {r["rate"] for r in content["rows"] if (r["budget"], r["method"], r["recovery"]) == of}
             line[name] = f"{points(row['finetuned'])} ({', '.join(f'{r:g}' for r in sorted(rates))})"
             sizes.setdefault((*of, hidden), row["recovered"][0])
-    # Where only the rivals' best was trained it is for the sentence below the table.
+    # Where only the baselines' best was trained it is for the sentence below the table.
     several = [name for name, content in contents if len(content["job"]["methods"]) > 1]
     shown = [name for name in TRAININGS if name in several]
     order = sorted(cells, key=lambda key: (-key[0], key[2] != "least-squares", not key[3], -sizes[key]))
@@ -64,17 +64,18 @@ def training() -> str:
 
 
 def _least_trained(cells: dict[tuple, dict[str, str]], untrained: dict[tuple, float]) -> str:
-    """How much training a rival without least squares needs to reach the default without any."""
-    said = "\n\nTo reach untrained `complementary` with least squares, the best rival with batch norm needs"
+    """How much training a baseline without least squares needs to reach the default without any."""
+    said = "\n\nTo reach untrained `complementary` with least squares, "
+    said += "the best baseline with batch norm needs"
     for budget in sorted({key[0] for key in cells}, reverse=True):
         wanted = 100 * untrained[budget, "complementary", "least-squares", False]
-        rivals = [
+        others = [
             line
             for (b, m, how, _), line in cells.items()
             if (b, how) == (budget, "bn") and m != "complementary"
         ]
-        tried = [name for name in TRAININGS if any(name in line for line in rivals)]
-        best = {name: max(float(line[name].split()[0]) for line in rivals if name in line) for name in tried}
+        tried = [name for name in TRAININGS if any(name in line for line in others)]
+        best = {name: max(float(line[name].split()[0]) for line in others if name in line) for name in tried}
         enough = next((name for name in tried if best[name] >= wanted), None)
         need = (
             f"{TRAININGS[enough]} ({best[enough]:.2f})"
