@@ -30,7 +30,7 @@ def render_compare(comparison: Comparison) -> str:
     Returns:
         The page.
     """
-    content = comparison.as_json()
+    content = comparison.model_dump(mode="json")
     summary = summarise(content)
     measured = [stage for stage in STAGES if any(r[stage] is not None for r in summary)]
     recoveries = _recoveries(content)
