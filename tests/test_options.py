@@ -45,7 +45,7 @@ class Outer(Options, title="Outside"):
     word: Literal["a", "b"] = "a"
     names: Annotated[tuple[str, ...], Named("name")] = ()
     many: Annotated[int, Bounds(1, 8)] = 2
-    inner: Annotated[Inner, Nested(Inner, "inner_", fields={"rate": ""})] = Inner()
+    inner: Annotated[Inner, Nested(Inner, "inner_", fields=("rate",))] = Inner()
     flat: Inner = Inner()
 
 

@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
@@ -145,14 +145,14 @@ class Nested:
         settings: their type.
         prefix: before the names of its fields.
         bare: fields whose options are named without the prefix, since others share them.
-        fields: those that are options → help, ``""`` for the field's own; all that have help when empty.
+        fields: those that are options; all that have help when empty.
         make: (fields given, all options given) → the value; None: the settings themselves.
     """
 
     settings: type[Options]
     prefix: str = ""
     bare: tuple[str, ...] = ()
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: tuple[str, ...] = ()
     make: Callable[[dict[str, Any], Mapping[str, Any]], Any] | None = None
 
     def name(self, of: str) -> str:
@@ -163,15 +163,13 @@ class Nested:
         """See :class:`Spread`."""
         if not self.fields:
             return options_of(self.settings)
-        fields = self.settings.model_fields
+        heading = str(self.settings.model_config.get("title") or "")
+        known = self.settings.model_fields
         return {
             self.name(of): Option(
-                self.name(of),
-                help or fields[of].description or "",
-                fields[of].annotation,
-                heading=str(self.settings.model_config.get("title") or ""),
+                self.name(of), known[of].description or "", known[of].annotation, heading=heading
             )
-            for of, help in self.fields.items()
+            for of in self.fields
         }
 
     def made(self, values: Mapping[str, Any]) -> Any:

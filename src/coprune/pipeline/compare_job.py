@@ -60,9 +60,7 @@ def _recipe(given: dict[str, Any], values: Mapping[str, Any]) -> Recipe:
     return finetune_recipe({**given, "lr": rates[0]} if rates else given, values)
 
 
-_FINETUNE = replace(
-    FINETUNE, fields={of: help for of, help in FINETUNE.fields.items() if of != "lr"}, make=_recipe
-)
+_FINETUNE = replace(FINETUNE, fields=tuple(of for of in FINETUNE.fields if of != "lr"), make=_recipe)
 
 
 class CompareJob(CalibratedJob, Units, Machine, title="Comparison"):

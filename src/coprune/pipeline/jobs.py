@@ -106,7 +106,7 @@ class PruneJob(CalibratedJob):
 class TrainJob(Job, Seeded, Machine):
     """Everything ``coprune train`` can be asked for, but where to write."""
 
-    recipe: Annotated[Recipe, Nested(BaseRecipe, fields=dict.fromkeys(_TRAINING, ""))]
+    recipe: Annotated[Recipe, Nested(BaseRecipe, fields=_TRAINING)]
 
 
 class RecoverJob(CalibratedJob, Timing, Seeded, Machine):

@@ -75,34 +75,35 @@ def _between_recipe(given: Mapping[str, Any], values: Mapping[str, Any]) -> Reci
     return recipe
 
 
-FINETUNE = Nested(
-    Recipe,
-    "finetune_",
-    _SHARED,
-    {
-        "epochs": "Epochs of training at the end; 0 by default.",
-        "images": "",
-        "lr": "Highest learning rate; 0.02 by default, 2e-5 of transformers.",
-        "optimizer": "",
-        "schedule": "``cosine``, the default, linear, that of transformers, onecycle, step or constant.",
-        **dict.fromkeys(("warmup", "weight_decay", "clip", "unit_clip", *_SHARED), ""),
-    },
-    finetune_recipe,
-)
+class Finetuning(Recipe, title="Training"):
+    """What a training at the end is asked for by.
+
+    Attributes:
+        epochs: epochs of training at the end; 0 by default.
+        lr: highest learning rate; 0.02 by default, 2e-5 of transformers.
+        schedule: ``cosine``, the default, linear, that of transformers, onecycle, step or constant.
+    """
+
+
+class Between(Recipe, title="Training"):
+    """What the training after each layer is asked for by.
+
+    Attributes:
+        epochs: ``layerwise``: epochs after each layer; 2 by default.
+        fraction: ``layerwise``: share of the training samples; 0.25 by default.
+        lr: ``layerwise``: learning rate, halved after an epoch; 0.01 by default, 2e-5 of transformers.
+    """
+
+
+_FINETUNED = (
+    "epochs", "images", "lr", "optimizer", "schedule", "warmup", "weight_decay", "clip", "unit_clip",
+)  # fmt: skip
+
+FINETUNE = Nested(Finetuning, "finetune_", _SHARED, (*_FINETUNED, *_SHARED), finetune_recipe)
 """Of the training at the end."""
 
 _BETWEEN = Nested(
-    Recipe,
-    "between_",
-    _SHARED,
-    {
-        "epochs": "``layerwise``: epochs after each layer; 2 by default.",
-        "fraction": "``layerwise``: share of the training samples; 0.25 by default.",
-        "lr": "``layerwise``: learning rate, halved after an epoch; 0.01 by default, 2e-5 of transformers.",
-        "batch_size": "",
-        "precision": "",
-    },
-    _between_recipe,
+    Between, "between_", _SHARED, ("epochs", "fraction", "lr", "batch_size", "precision"), _between_recipe
 )
 
 
