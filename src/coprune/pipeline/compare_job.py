@@ -103,15 +103,11 @@ def _settings(job: CompareJob) -> dict[str, tuple[Method, Options]]:
     for option in job.options:
         if option not in known:
             raise UserError(f"{setting(option)} is no option of {', '.join(job.methods)}")
-    return {
-        name: (
-            method,
-            method_settings(
-                method, {k: v for k, v in job.options.items() if k in method.settings.model_fields}
-            ),
-        )
-        for name, method in methods.items()
-    }
+    found = {}
+    for name, method in methods.items():
+        own = {k: v for k, v in job.options.items() if k in method.settings.model_fields}
+        found[name] = method, method_settings(method, own)
+    return found
 
 
 def check_job(job: CompareJob) -> dict[str, tuple[Method, Options]]:
@@ -146,24 +142,17 @@ def trained_as_suits(job: CompareJob, model: nn.Module) -> CompareJob:
 def common_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, Options]]) -> tuple[str, ...]:
     """What all of the methods can remove, so that they are compared on the same units."""
     asked = kinds_asked(("heads",) if job.budget_of == "heads" else job.units)
-    offered = offered_kinds(job, methods)
-    found = tuple(kind for kind in asked if kind in offered)
+    found = tuple(kind for kind in asked if kind in offered_kinds(job, methods))
     if not found:
-        raise UserError(
-            f"{', '.join(methods)} have no kind of units in common"
-            + (
-                " with --keep-heads"
-                if job.budget_of == "heads"
-                else f" among {', '.join(asked)}"
-                if job.units
-                else "; with cahp, give --keep-heads"
-            )
-        )
+        heads = setting("keep_heads")
+        why = f" among {', '.join(asked)}" if job.units else f"; with cahp, give {heads}"
+        why = f" with {heads}" if job.budget_of == "heads" else why
+        raise UserError(f"{', '.join(methods)} have no kind of units in common{why}")
     return found
 
 
 def offered_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, Options]]) -> tuple[str, ...]:
     """What all of the methods could be asked to remove; of a budget of heads only they."""
-    first, *others = (m.units for m, _ in methods.values())
-    every = tuple(kind for kind in first if all(kind in units for units in others))
-    return tuple(kind for kind in every if kind == "heads") if job.budget_of == "heads" else every
+    units = [set(method.units) for method, _ in methods.values()]
+    kinds = ("heads",) if job.budget_of == "heads" else next(iter(methods.values()))[0].units
+    return tuple(kind for kind in kinds if all(kind in of for of in units))

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from coprune.bounds import Calibration, Channels, Classes, Length
+from coprune.data.names import is_text
+from coprune.errors import UserError, setting
 from coprune.options import DATA, MODEL, PATH, Nested, Options, Reads, valid
 from coprune.pipeline.inputs import check_there
 from coprune.pipeline.run_folder import check_out
@@ -71,6 +73,9 @@ class Job(Trust, title="The model"):
         Raises:
             UserError: options that contradict each other, unknown names, a folder that is taken.
         """
+        if self.tokenizer is not None and not is_text(self.data):
+            asked = setting("tokenizer", self.tokenizer)
+            raise UserError(f"{asked} is for texts, and {self.data} holds images")
         check_there(self)
         check_out(out, self, resume=resume, overwrite=overwrite)
 

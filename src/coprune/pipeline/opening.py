@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from coprune.data import DataSet, load_data
 from coprune.data.names import is_text
 from coprune.distributed.collectives import check_same, first_goes_ahead
-from coprune.errors import UserError, setting
 from coprune.models.hf import label_names, tokenizer_of
 from coprune.pipeline.jobs import Job
 from coprune.store import open_model
@@ -30,19 +30,11 @@ def open_data(
     Raises:
         UserError: see :func:`coprune.data.load_data`.
     """
+    asked: dict[str, Any] = {"calibration": calibration, "seed": seed, "validation": validation}
     with first_goes_ahead():
-        if not is_text(data):
-            if tokenizer is not None:
-                raise UserError(f"{setting('tokenizer', tokenizer)} is for texts, and {data} holds images")
-            return load_data(data, calibration=calibration, seed=seed, validation=validation)
-        return load_data(
-            data,
-            calibration=calibration,
-            seed=seed,
-            tokenizer=tokenizer or tokenizer_of(model),
-            class_order=label_names(model),
-            validation=validation,
-        )
+        if is_text(data):
+            asked |= {"tokenizer": tokenizer or tokenizer_of(model), "class_order": label_names(model)}
+        return load_data(data, **asked)
 
 
 def offered_by(data: DataSet) -> dict[str, int]:
