@@ -73,11 +73,11 @@ class Job(Trust, title="The model"):
         Raises:
             UserError: options that contradict each other, unknown names, a folder that is taken.
         """
+        check_there(self)
+        check_out(out, self, resume=resume, overwrite=overwrite)
         if self.tokenizer is not None and not is_text(self.data):
             asked = setting("tokenizer", self.tokenizer)
             raise UserError(f"{asked} is for texts, and {self.data} holds images")
-        check_there(self)
-        check_out(out, self, resume=resume, overwrite=overwrite)
 
 
 class CalibratedJob(Job, title="The data"):
