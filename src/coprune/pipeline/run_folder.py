@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -39,7 +39,7 @@ class _Kept(BaseModel, Generic[D]):
     value: D
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
     """A folder that one run owns, used as a context; of several processes the first one writes into it.
 
@@ -62,7 +62,7 @@ class RunFolder:
     replaces: bool = False
     fresh: bool = False
     finished: bool = False
-    made: tuple[Path, ...] = ()
+    made: list[Path] = field(default_factory=list)
     locks: list[int | None] = field(default_factory=list)
 
     def __enter__(self) -> RunFolder:
@@ -87,8 +87,11 @@ class RunFolder:
         keep_undoable(self._drop)
 
     def _drop(self) -> None:
-        if self.fresh:
-            _undo(self.path, self.made)
+        with contextlib.suppress(OSError):
+            if self.fresh:
+                _clear(self.path)
+            for folder in self.made:
+                folder.rmdir()
 
     def _unlock(self) -> None:
         while self.locks and is_first():
@@ -197,49 +200,47 @@ def _claim(out: Path, asked: Any, *, resume: bool, overwrite: bool) -> RunFolder
     mend(out)
     place = real(out)
     new = newcomer(place)
-    made: list[Path] = []
-    locks: list[int | None] = []
-    mine: Path | None = None
+    run = RunFolder(out, out)
     try:
         # The folder that all know comes first, so that one of two processes gets both.
         for folder in (place, new):
             if folder.is_dir():
-                locks.append(lock(folder, named=out))
+                run.locks.append(lock(folder, named=out))
         path, again = _destination(out, asked, resume=resume, overwrite=overwrite)
-        if path == place and not out.is_symlink():
-            path = out  # the name that the user knows
+        run.replaces = path == new
+        if run.replaces or out.is_symlink():
+            run.path = path  # else the name that the user knows
         if again:
-            return _taken_up(path, out, locks, replaces=path == new)
-        if path != new and new.is_dir():
+            _take_up(run)
+            return run
+        if not run.replaces and new.is_dir():
             _clear(new)
             new.rmdir()
-        made += [folder for folder in (path, *path.parents) if not folder.exists()]
-        make_folder(path)
-        if made:
-            locks.append(lock(path, named=out))
-        mine = path
-        _clear(path)
-        make_folder(path / "work")
-        write_json(path / "job.json", asked)
+        run.made += [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
+        make_folder(run.path)
+        if run.made:
+            run.locks.append(lock(run.path, named=out))
+        run.fresh = True
+        _clear(run.path)
+        make_folder(run.work)
+        write_json(run.path / "job.json", asked)
     except BaseException:
-        _undo(mine, made)
-        for held in locks:
-            unlock(held)
+        run._drop()
+        run._unlock()
         raise
-    return RunFolder(path, out, path == new, fresh=True, made=tuple(made), locks=locks)
+    return run
 
 
-def _taken_up(path: Path, out: Path, locks: list[int | None], *, replaces: bool) -> RunFolder:
-    """A folder whose run goes on, or is whole."""
-    for torn in [*path.rglob(".*.tmp")]:  # what a kill left half-written, beside the whole ones
+def _take_up(run: RunFolder) -> None:
+    """Go on with the run in a folder, which may be whole."""
+    for torn in [*run.path.rglob(".*.tmp")]:  # what a kill left half-written, beside the whole ones
         shutil.rmtree(torn) if torn.is_dir() else torn.unlink(missing_ok=True)
-    if (path / "work").exists():
-        return RunFolder(path, out, replaces, locks=locks)
-    if replaces:
-        replace(real(out))
-    for held in locks:
-        unlock(held)
-    return RunFolder(out, out, finished=True)
+    if run.work.exists():
+        return
+    if run.replaces:
+        replace(real(run.out))
+    run._unlock()
+    run.path, run.finished = run.out, True
 
 
 def _destination(out: Path, asked: Any, *, resume: bool, overwrite: bool) -> tuple[Path, bool]:
@@ -351,12 +352,3 @@ def _remove(entry: Path) -> None:
         shutil.rmtree(entry, ignore_errors=True)
     else:
         entry.unlink(missing_ok=True)
-
-
-def _undo(path: Path | None, made: Sequence[Path]) -> None:
-    """Remove what a run has written, and the folders that it made, innermost first."""
-    with contextlib.suppress(OSError):
-        if path is not None:
-            _clear(path)
-        for folder in made:
-            folder.rmdir()
