@@ -119,14 +119,7 @@ def prune(run: Pruning, folder: RunFolder | None = None) -> Outcome:
     if record.stages[1].macs >= record.stages[0].macs:
         record.note(Code.NOTHING_REMOVED, f"nothing was removed: {why_nothing(run, selection.found)}")
     else:
-        with record.timed("recover"):
-            did = context.recover(pruned, selection.decisions, settings.recovery)
-        record.notes += did.notes
-        if folder and did.together is not None:
-            folder.log("reconstruction", **asdict(did.together))
-        if did.ran:
-            check_same(pruned, weights_fingerprint, what="result of the recovery")
-            record.stage("recovered", pruned)
+        _recover(run, record, pruned, selection, folder)
         if settings.finetune.epochs:
             with record.timed("finetune"):
                 trained = finetuned(run, pruned, selection.decisions, folder)
@@ -209,6 +202,20 @@ def _select(run: Pruning, profile: Profile, folder: RunFolder | None) -> Selecti
         round_to=settings.round_to,
     )
     return Selection(decisions, joint)
+
+
+def _recover(
+    run: Pruning, record: Record, pruned: nn.Module, selection: Selection, folder: RunFolder | None
+) -> None:
+    """Bring accuracy back without labels, in place."""
+    with record.timed("recover"):
+        did = run.context.recover(pruned, selection.decisions, run.settings.recovery)
+    record.notes += did.notes
+    if folder and did.together is not None:
+        folder.log("reconstruction", **asdict(did.together))
+    if did.ran:
+        check_same(pruned, weights_fingerprint, what="result of the recovery")
+        record.stage("recovered", pruned)
 
 
 def _plan(run: Pruning, selection: Selection, folder: RunFolder | None) -> Plan:
