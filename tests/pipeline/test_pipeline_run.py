@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from coprune.errors import UserError
 from coprune.pipeline.run import Begun, run
+from coprune.pipeline.run_folder import check_out
 
 
 class Job(BaseModel):
@@ -14,6 +15,9 @@ class Job(BaseModel):
 
     model: str = "none"
     size: int = 1
+
+    def check(self, out, *, resume, overwrite):
+        check_out(out, self, resume=resume, overwrite=overwrite)
 
 
 def begun(job, *, work=lambda _: "worked"):
