@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The files of tests side by side, one a core; a gigabyte each.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render errors-table plotly-bundle docs clean
+.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render errors-table options-table plotly-bundle docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -169,6 +169,10 @@ docs: $(VENV)/.ready
 # docs/errors.md from the rows of bad input that the tests run.
 errors-table: $(VENV)/.ready
 	PYTHONPATH=tests $(BIN)/python tests/attacks/render_errors.py
+
+# docs/options.md from the settings that the options are.
+options-table: $(VENV)/.ready
+	$(BIN)/python tests/cli/render_options.py
 
 bench-render: $(VENV)/.ready
 	$(BIN)/python benchmarks/render.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -152,3 +153,13 @@ def test_a_method_with_an_option_is_one_file_and_one_line(tmp_path, monkeypatch)
             method_settings(find_method("cosep"), {"sweetness": 1})
     finally:
         sys.modules.pop("toy_method", None)
+
+
+def test_the_page_of_options_is_what_the_help_says():
+    sys.path.insert(0, str(Path(__file__).parent / "cli"))
+    try:
+        from render_options import rendered
+    finally:
+        sys.path.pop(0)
+    page = Path(__file__).parents[1] / "docs" / "options.md"
+    assert page.read_text() == rendered(), "run: make options-table"

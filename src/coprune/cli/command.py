@@ -113,7 +113,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         kind, default = (kind, str(default)) if default not in (None, "") else (Optional[kind], None)
     info = typer.Option(
         flag,
-        help=_sentence(option.help),
+        help=sentence(option.help),
         metavar=None if option.is_flag else _metavar(option),
         rich_help_panel=option.heading,
     )
@@ -125,7 +125,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     )
 
 
-def _sentence(help: str) -> str:
+def sentence(help: str) -> str:
     """A line of a docstring as help: a capital, no markup."""
     plain = re.sub(r"``|:\w+:`~?|`", "", help)
     return plain if help.startswith("``") else plain[:1].upper() + plain[1:]
