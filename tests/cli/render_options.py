@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from coprune.cli.command import options_in, sentence
+from coprune.cli.command import HEADINGS, options_in, sentence
 from coprune.cli.commands import COMMANDS, function_of
 from coprune.options import Option
 
@@ -21,7 +21,13 @@ def _row(option: Option) -> str:
     default = option.default
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
-    shown = "required" if option.required else "" if default in (None, "", False) else f"`{default}`"
+    shown = (
+        "required"
+        if option.required
+        else ""
+        if default is None or default is False or default == ""
+        else f"`{default}`"
+    )
     help = sentence(option.help).replace("|", "\\|")
     return f"| `--{option.name.replace('_', '-')}` | {shown} | {help} |"
 
@@ -33,7 +39,7 @@ def rendered() -> str:
         options = options_in(function_of(command))
         if options:
             parts.append(f"## coprune {command}\n\n{summary}\n")
-        for heading in dict.fromkeys(option.heading for option in options):
+        for heading in sorted({option.heading for option in options}, key=HEADINGS.index):
             rows = [_row(option) for option in options if option.heading == heading]
             parts.append("\n".join([f"| {heading} | default | |", "|---|---|---|", *rows, ""]))
     return "\n".join(parts)
