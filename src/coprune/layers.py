@@ -71,9 +71,10 @@ def _has_a_shape(module: nn.Module) -> bool:
 
 def _is_frozen(module: nn.Module) -> bool:
     """Whether all that a layer has of its own are vectors with an entry a channel, statistics among them."""
-    own = {name: t for name, t in (*module._parameters.items(), *module._buffers.items()) if t is not None}
-    shapes = {tuple(t.shape) for t in own.values() if t.ndim}
-    return {"running_mean", "running_var"} <= own.keys() and [len(shape) for shape in shapes] == [1]
+    own = {**module._parameters, **module._buffers}
+    shapes = {tuple(t.shape) for t in own.values() if t is not None and t.ndim}
+    statistics = own.get("running_mean") is not None and own.get("running_var") is not None
+    return statistics and [len(shape) for shape in shapes] == [1]
 
 
 FROZEN = Norm(_is_frozen, "one")

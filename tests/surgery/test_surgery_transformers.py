@@ -169,5 +169,5 @@ def test_a_group_without_a_share_in_the_layer_it_is_named_after_is_refused():
     model, example = transformer("bert"), inputs("bert")
     group = find_units(model, example).groups[1]
     other = decide(group, (0,)).model_copy(update={"name": "bert.pooler.dense"})
-    with pytest.raises(UserError, match=r"group 'bert\.pooler\.dense' says of no channels"):
+    with pytest.raises(UserError, match=r"group 'bert\.pooler\.dense' lists no channels"):
         cut(model, (other,))

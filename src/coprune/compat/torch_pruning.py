@@ -100,6 +100,9 @@ class ChannelGraph:
         self._names = {module: name for name, module in model.named_modules() if name}
         self._parameters = {p: name for name, p in model.named_parameters()}
         self._model = model
+        # Nothing between layers is wider than the widest of them; where regrouping is misread, indices grow.
+        sides: tuple[Side, ...] = ("input", "output")
+        self._widest = max(channel_count(m, side) or 0 for m in model.modules() for side in sides)
 
     def __contains__(self, layer: str) -> bool:
         """Whether a layer was reached."""
@@ -117,10 +120,8 @@ class ChannelGraph:
             NotFollowedError: with the cause.
         """
         root = self._model.get_submodule(layer)
-        node, handler = (
-            self._graph.module2node[root],
-            self._graph.get_pruner_of_module(root).prune_out_channels,
-        )
+        node = self._graph.module2node[root]
+        handler = self._graph.get_pruner_of_module(root).prune_out_channels
         try:
             found = self._walked(Dependency(handler, handler, source=node, target=node))
         except (LookupError, ArithmeticError, ValueError, TypeError, AttributeError) as cause:
@@ -159,8 +160,9 @@ class ChannelGraph:
             seen.add(id(node))
             # Of layers that the graph does not know as such it sees the weights alone.
             for part in (node.module, *(owners.get(id(weight.module)) for weight in node.inputs)):
-                known = part is None or is_dense(part) or is_convolution(part) or norm_of(part) is not None
-                if not known and part in self._names and has_channels(part):
+                if part not in self._names or not has_channels(part):
+                    continue
+                if not (is_dense(part) or is_convolution(part) or norm_of(part)):
                     return self._names[part], type(part).__name__
             left.extend(node.outputs)
         return None
@@ -174,9 +176,6 @@ class ChannelGraph:
 
     def _walked(self, start: Dependency) -> list[tuple[Dependency, tuple[int, ...], tuple[int | None, ...]]]:
         count = channel_count(start.target.module, "output") or 0
-        # Nothing between layers is wider than the widest of them; where regrouping is misread, indices grow.
-        sides: tuple[Side, ...] = ("input", "output")
-        widest = max(channel_count(m, side) or 0 for m in self._model.modules() for side in sides)
         # Place → how it was reached, and the number of each of its channels among all that were found.
         seen = {(id(start.target), start.handler): (start, {i: i for i in range(count)})}
         total = count
@@ -195,7 +194,7 @@ class ChannelGraph:
                     continue
                 place = seen.setdefault((id(new.target), new.handler), (new, {}))[1]
                 later = []
-                has = self._channels_at(new) or widest
+                has = self._channels_at(new) or self._widest
                 for index, source in reached:
                     if index not in place:
                         if index >= has:

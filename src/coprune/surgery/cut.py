@@ -83,7 +83,7 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
         for member in decision.members:
             shares[member.layer, member.role].append(member)
         if decision.name not in {layer for layer, _ in shares}:
-            raise refuse(f"group '{decision.name}' says of no channels of that layer that they go")
+            raise refuse(f"group '{decision.name}' lists no channels of that layer")
         for (layer, role), members in shares.items():
             module = modules.get(layer)
             if module is None:
