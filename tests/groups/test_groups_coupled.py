@@ -179,7 +179,7 @@ def test_only_the_named_layers_groups_are_offered(traced):
 
 
 def test_an_unknown_name_in_only_is_one_line_with_a_near_one(traced):
-    with pytest.raises(UserError, match=r"--only layer2\.1\.conv9: no such layer .*did you mean layer2"):
+    with pytest.raises(UserError, match=r"only=\('layer2\.1\.conv9',\): no such layer .*did you mean"):
         find_units(traced["resnet20"][0], IMAGE, only=("layer2.1.conv9",))
 
 

@@ -137,7 +137,7 @@ def test_only_the_named_groups_lose_channels():
     net = tiny.network("resnet20")
     outcome = pruned(net, method="magnitude", keep_macs=None, keep_units=0.5, only=("layer2.1.conv1",))
     assert [g.name for g in outcome.plan.groups] == ["layer2.1.conv1"]
-    with pytest.raises(UserError, match="--only layer9: no such layer"):
+    with pytest.raises(UserError, match=r"only=\('layer9',\): no such layer"):
         pruned(net, method="magnitude", only=("layer9",))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from coprune.errors import UserError, near_matches
+from coprune.errors import UserError, near_matches, setting
 from coprune.groups.attention import find_transformer_units, unknown_heads, within
 from coprune.groups.channels import find_channels
 from coprune.groups.group import Units
@@ -52,7 +52,7 @@ def find_units(
         if unknown:
             alike = [n for n in known if n and n.count(".") == unknown[0].count(".")] or list(known)
             raise UserError(
-                f"--{option} {unknown[0]}: no such layer in {type(model).__name__}; "
+                f"{setting(option, (unknown[0],))}: no such layer in {type(model).__name__}; "
                 f"{near_matches(unknown[0], alike)}"
             )
     transformer = find_transformer_units(model, skip=skip)
