@@ -1,4 +1,4 @@
-"""Several processes for a test: torchrun's own agent, with processes that are forked.
+"""Processes for a test, alone or under torchrun's own agent; all are forked.
 
 They are forked from one process that has imported everything and done nothing, as a new process would
 import for many times as long as the tests themselves take, and a fork of the tests' own process would
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import sys
 import tempfile
 from collections.abc import Callable
@@ -23,9 +24,91 @@ from coprune.distributed.launch import joined
 
 T = TypeVar("T")
 
-multiprocessing.set_forkserver_preload(
-    ["processes", "coprune.cli.main", "coprune.pipeline.jobs", "coprune.pipeline.compare"]
-)
+multiprocessing.set_forkserver_preload(["processes", "preloaded"])
+
+
+class Started:
+    """A process with what tests use of ``subprocess.Popen``: forked, so that it need not import torch.
+
+    Args:
+        action: a function of a module.
+        given: its arguments.
+    """
+
+    def __init__(self, action: Callable[..., object], *given: object) -> None:
+        self._logs = tempfile.TemporaryDirectory()
+        self._process = multiprocessing.get_context("forkserver").Process(
+            target=_logged, args=(self._logs.name, action, given)
+        )
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code; of a signal its negative number; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """See :attr:`returncode`."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for its end."""
+        self._process.join(timeout)
+        assert self.returncode is not None, "it runs on"
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Its end, and what it printed."""
+        self.wait(timeout)
+        out, err = ((Path(self._logs.name) / name).read_text() for name in ("out", "err"))
+        return out, err
+
+    def kill(self) -> None:
+        """End it, if it still runs."""
+        self._process.kill()
+        self._process.join()
+
+
+def started(*words: object) -> Started:
+    """``coprune WORDS``, begun."""
+    return Started(_main, tuple(map(str, words)), None)
+
+
+def finished(*words: object) -> tuple[str, str]:
+    """``coprune WORDS``, done without an error; what it printed."""
+    return _checked(started(*words))
+
+
+def script(path: Path, *words: object) -> None:
+    """A script with arguments, run without an error in the folder above its own."""
+    _checked(Started(_script, path, tuple(map(str, words))))
+
+
+def _checked(process: Started) -> tuple[str, str]:
+    try:
+        printed = process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode == 0, printed[1]
+    return printed
+
+
+def _logged(logs: str, action: Callable[..., object], given: tuple[object, ...]) -> None:
+    for name, stream in (("out", sys.stdout), ("err", sys.stderr)):
+        with open(Path(logs) / name, "w") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    _with_one_thread(action, given)
+
+
+def _script(path: Path, words: tuple[str, ...]) -> None:
+    os.chdir(path.parent.parent)
+    sys.path.insert(0, str(path.parent))
+    sys.argv = [str(path), *words]
+    runpy.run_path(str(path), run_name="__main__")
 
 
 def launch(count: int, action: Callable[..., T], *given: Any, logs: Path | None = None) -> list[T]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import processes
 import texts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +18,7 @@ JOBS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.toml"))
 
 
 def run(name: str, *args: object) -> None:
-    subprocess.run([sys.executable, str(ROOT / "benchmarks" / name), *map(str, args)], check=True, cwd=ROOT)
+    processes.script(ROOT / "benchmarks" / name, *args)
 
 
 def module(name: str):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,13 +18,13 @@ import processes
 
 def command(base: Path, digits: str, out: Path, *more: str) -> list[str]:
     common = ["prune", "--model", str(base), "--data", digits, "--threads", "1", "--latency-batches", "1"]
-    return [sys.executable, "-m", "coprune", *common, "--out", str(out), "--resume", *more]
+    return [*common, "--out", str(out), "--resume", *more]
 
 
 def kill_when(typed: list[str], sign: Path) -> bool:
     """Run until the file is there, then kill. False when the run ended before."""
     assert not sign.exists(), sign
-    running = subprocess.Popen(typed, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    running = processes.started(*typed)
     try:
         while running.poll() is None:
             if sign.exists():
@@ -35,12 +34,8 @@ def kill_when(typed: list[str], sign: Path) -> bool:
             time.sleep(0.001)
     finally:
         running.kill()
-    assert running.returncode == 0, running.stderr.read() if running.stderr else ""
+    assert running.returncode == 0, running.communicate()
     return False
-
-
-def finish(typed: list[str]) -> None:
-    subprocess.run(typed, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +54,11 @@ def finish(typed: list[str]) -> None:
 )
 def test_killed_at_every_step(base, digits, tmp_path, options, signs):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
-    finish(command(base, digits, whole, *options))
+    processes.finished(*command(base, digits, whole, *options))
     killed = [kill_when(command(base, digits, torn, *options), torn / sign) for sign in signs]
     # The last signs come so late that the process may win the race; most must have been kills.
     assert sum(killed) >= len(signs) - 1
-    finish(command(base, digits, torn, *options))
+    processes.finished(*command(base, digits, torn, *options))
     for file in ("plan.json", "model.safetensors", "model.json"):
         assert (torn / file).read_bytes() == (whole / file).read_bytes(), file
     assert {p.name for p in torn.iterdir()} == {p.name for p in whole.iterdir()}
@@ -71,20 +66,20 @@ def test_killed_at_every_step(base, digits, tmp_path, options, signs):
 
 def test_killed_training(digits, tmp_path):
     common = ["--model", "coprune:resnet20", "--width", "4", "--data", digits, "--batch-size", "16"]
-    typed = [sys.executable, "-m", "coprune", "train", *common, "--epochs", "6", "--threads", "1"]
+    typed = ["train", *common, "--epochs", "6", "--threads", "1"]
     typed += ["--resume", "--out"]
-    finish([*typed, str(tmp_path / "whole")])
+    processes.finished(*[*typed, str(tmp_path / "whole")])
     assert kill_when([*typed, str(tmp_path / "torn")], tmp_path / "torn" / "work" / "training.safetensors")
-    finish([*typed, str(tmp_path / "torn")])
+    processes.finished(*[*typed, str(tmp_path / "torn")])
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "torn")]
     assert weights[0] == weights[1]
 
 
 def test_resuming_a_finished_run_changes_nothing(base, digits, tmp_path):
     typed = command(base, digits, tmp_path / "run", "--keep-macs", "0.5")
-    finish(typed)
+    processes.finished(*typed)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    finish(typed)
+    processes.finished(*typed)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
 
 
@@ -92,15 +87,10 @@ def test_resuming_a_finished_run_changes_nothing(base, digits, tmp_path):
 def test_an_overwriting_run_is_alone_and_says_how_to_go_on(base, digits, tmp_path, coprune, stopped_by):
     out, whole, new = tmp_path / "run", tmp_path / "whole", tmp_path / ".run.coprune-new"
     options = ("--keep-macs", "0.5", "--finetune-epochs", "60")
-    again = [word for word in command(base, digits, out, *options)[3:] if word != "--resume"]
-    assert coprune(*command(base, digits, out, "--keep-macs", "0.8")[3:]).code == 0
+    again = [word for word in command(base, digits, out, *options) if word != "--resume"]
+    assert coprune(*command(base, digits, out, "--keep-macs", "0.8")).code == 0
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    running = subprocess.Popen(
-        [sys.executable, "-m", "coprune", *again, "--overwrite"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    running = processes.started(*again, "--overwrite")
     try:
         while not (new / "work" / "finetune.safetensors").exists():
             assert running.poll() is None, running.communicate()
@@ -124,7 +114,7 @@ def test_an_overwriting_run_is_alone_and_says_how_to_go_on(base, digits, tmp_pat
     )
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
     assert coprune(*again, "--resume").code == 0
-    assert coprune(*command(base, digits, whole, *options)[3:]).code == 0
+    assert coprune(*command(base, digits, whole, *options)).code == 0
     for file in ("plan.json", "model.safetensors"):
         assert (out / file).read_bytes() == (whole / file).read_bytes(), file
     assert not new.exists()
@@ -151,12 +141,12 @@ def dying(words: list[str], out: str, after: int) -> None:
 def test_killed_inside_writes_of_a_run(base, digits, tmp_path, coprune):
     options = ("--keep-macs", "0.5", "--finetune-epochs", "2")
     whole = tmp_path / "whole"
-    assert coprune(*command(base, digits, whole, *options)[3:]).code == 0
+    assert coprune(*command(base, digits, whole, *options)).code == 0
     context = processes.multiprocessing.get_context("forkserver")
     ends = []
     for after in (1, 8, 18, 30):
         out = tmp_path / str(after) / "run"
-        words = command(base, digits, out, *options)[3:]
+        words = command(base, digits, out, *options)
         child = context.Process(target=dying, args=(words, str(out), after))
         child.start()
         child.join()
