@@ -27,11 +27,11 @@ from torch_pruning.dependency import Dependency, Group, Node, index_mapping
 
 from coprune.errors import UserError
 from coprune.layers import (
-    FROZEN,
     Side,
     channel_count,
     grouping,
     has_channels,
+    is_channelwise,
     is_convolution,
     is_dense,
     norm_of,
@@ -242,7 +242,7 @@ def _traced(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
                 model.eval(),
                 example_inputs=example,
                 output_transform=_tensors,
-                customized_pruners={type(m): _ByChannel() for m in model.modules() if norm_of(m) is FROZEN},
+                customized_pruners={type(m): _ByChannel() for m in model.modules() if _is_unknown(m)},
             )
             _tell_paths(graph)
             return graph
@@ -253,6 +253,11 @@ def _traced(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
+
+
+def _is_unknown(module: nn.Module) -> bool:
+    """Whether a layer works channel by channel in a way that Torch-Pruning does not know."""
+    return is_channelwise(module) and tp.ops.module2type(module) == tp.ops.OPTYPE.ELEMENTWISE
 
 
 class _Regrouped(torch.autograd.Function):
@@ -351,10 +356,10 @@ def unknown_parts() -> Iterator[None]:
 
 @contextmanager
 def _plain_norms(model: nn.Module) -> Iterator[None]:
-    """Within the context, norms over groups of channels that are no PyTorch layer weigh channels and no more.
+    """Within the context, norms that are no PyTorch layer weigh channels and no more.
 
-    Which channels form a group is known (:func:`coprune.layers.grouping`); how the norm reshapes its maps
-    would only mislead Torch-Pruning.
+    Which channels they have, or form a group, is known (:mod:`coprune.layers`); how they reshape maps and
+    weights would only mislead Torch-Pruning.
     """
 
     def weighing(norm: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -369,6 +374,8 @@ def _plain_norms(model: nn.Module) -> Iterator[None]:
         for norm in model.modules():
             if grouping(norm) is not None and not isinstance(norm, nn.GroupNorm):
                 _replace(norm, "forward", weighing(norm), until=patches)
+            elif _is_unknown(norm):
+                _replace(norm, "forward", Tensor.clone, until=patches)
         yield
 
 
