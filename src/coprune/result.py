@@ -80,7 +80,7 @@ class Latency(Value):
     repeats: Count
 
     @property
-    def told(self) -> bool:
+    def conclusive(self) -> bool:
         """Whether the ratio says something: its interval is narrow, and neither time swings widely."""
         low, high = self.ratio_interval or (self.ratio, self.ratio)
         spreads = (self.base_spread_ms, self.pruned_spread_ms)
@@ -91,7 +91,7 @@ class Latency(Value):
     def differs(self) -> bool:
         """Whether one of the two is surely faster."""
         low, high = self.ratio_interval or (self.ratio, self.ratio)
-        return self.told and not low <= 1 <= high
+        return self.conclusive and not low <= 1 <= high
 
 
 class Code(str, Enum):

@@ -9,7 +9,7 @@ from coprune.cli.terminal import say, table
 
 def summarise(run: Path) -> None:
     """Print a finished run on one screen, naming its files."""
-    from coprune.pipeline.measure import promise_note, told
+    from coprune.pipeline.measure import promise_note, speedup
     from coprune.plan import Plan
     from coprune.report import sentences
     from coprune.result import Code, Result
@@ -49,7 +49,7 @@ def summarise(run: Path) -> None:
     for entry in result.latency:
         say(
             f"batch {entry.batch}, {entry.threads} threads, {entry.device}: {entry.base_ms:.2f} → "
-            f"{entry.pruned_ms:.2f} ms, {told(entry)} (median of {entry.repeats})"
+            f"{entry.pruned_ms:.2f} ms, {speedup(entry)} (median of {entry.repeats})"
         )
     share = result.stages[-1].macs / base.macs
     slow = promise_note(result.latency, share=share, plan=plan)

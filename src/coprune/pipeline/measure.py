@@ -78,7 +78,7 @@ def measure_run(run: Path, asked: Measuring) -> Iterator[str]:
         entry for name in asked.engine for entry in _timed(name, base or model, model, example, plan, device)
     ]
     for entry in timed:
-        took = f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {told(entry)}"
+        took = f"{entry.base_ms:.2f} → {entry.pruned_ms:.2f} ms, {speedup(entry)}"
         if base is None:
             took = f"{entry.pruned_ms:.2f} ms; the unpruned model is not recorded"
         yield (
@@ -115,9 +115,9 @@ def _timed(
     return measure_engine(full, small, example, plan, engine=engine)
 
 
-def told(entry: Latency) -> str:
-    """How much faster, or that it cannot be told."""
-    if entry.told:
+def speedup(entry: Latency) -> str:
+    """How much faster, in words; or that the figures do not say."""
+    if entry.conclusive:
         return f"{entry.ratio:.2f}× as fast"
     return sentences.speed(entry)
 
@@ -133,7 +133,7 @@ def promise_note(timed: Sequence[Latency], *, share: float, plan: Plan) -> str |
         share: MACs of the pruned model over the unpruned one's, in (0, 1].
         plan: of the run; one without channels, or with ``round_to``, has nothing to gain.
     """
-    short = [entry for entry in timed if entry.told and entry.ratio * share < PROMISED]
+    short = [entry for entry in timed if entry.conclusive and entry.ratio * share < PROMISED]
     channels = any(group.kind in ("inner", "coupled") for group in plan.groups)
     if not short or not channels or plan.settings.get("round_to", 1) > 1 or share == 1:
         return None

@@ -83,7 +83,7 @@ def knees(plan: Plan) -> str | None:
 def speed(latency: Latency) -> str:
     """What a measured ratio base/pruned says, in words; with its interval where it is not certain."""
     ratio = latency.ratio
-    if not latency.told or not (latency.differs or latency.ratio_interval is None):
+    if not latency.conclusive or not (latency.differs or latency.ratio_interval is None):
         low, high = latency.ratio_interval or (ratio, ratio)
         verdict = "no difference can be told" if low <= 1 <= high else "how much cannot be told"
         return f"{verdict} ({low:.2f}–{times(high)})"
@@ -109,7 +109,7 @@ def promise(result: Result) -> str | None:
     if low is not high:
         certain = low.differs or high.differs or not low.ratio_interval
         measured = f"from {measured} to {most}" if certain else f"{measured}, {most}"
-    if not (low.told and high.told):
+    if not (low.conclusive and high.conclusive):
         verdict = "The clock was too unsteady to say whether it gives what the MACs promise."
     elif high.ratio < 0.95 * promised:
         verdict = "The clock gives less than the MACs promise."
