@@ -120,17 +120,17 @@ def mean_maps(heads: Heads, plan: Plan, profile: Path) -> dict[int, Maps]:
         own = profile / f"head_signatures-grid{plan.settings.get('grid')}.safetensors"
         with safe_open(own if own in files else files[0], framework="numpy") as tensors:
             for group, start in zip(heads.groups, heads.starts, strict=True):
-                wanted = [f"{group.name}/{part}" for part in ("count", "mean")]
-                if set(tensors.keys()).issuperset(wanted):
-                    layer = _averaged(*(tensors.get_tensor(n) for n in wanted), size=group.size)
+                parts = [f"{group.name}/{part}" for part in ("count", "mean")]
+                if set(tensors.keys()).issuperset(parts):
+                    layer = _averaged(*map(tensors.get_tensor, parts), size=group.size)
                     found.update(enumerate(layer, start))
-    except (OSError, SafetensorError, UserError, AttributeError, IndexError):
+    except (OSError, SafetensorError, UserError, AttributeError, IndexError, ValueError):
         return {}
     return found
 
 
 def _averaged(count: Maps, mean: Maps, *, size: int) -> Maps:
-    """Mean over classes, each as heavy as it has samples; nothing when shapes or figures are foreign.
+    """Mean over classes, each as heavy as it has samples.
 
     Args:
         count: ``[C]``.
@@ -139,15 +139,15 @@ def _averaged(count: Maps, mean: Maps, *, size: int) -> Maps:
 
     Returns:
         ``[H, B', B']``, at most :data:`FINEST` cells a side.
+
+    Raises:
+        ValueError: shapes or figures are foreign.
     """
-    if mean.ndim != 3 or mean.shape[:2] != (len(count), size) or not count.sum() > 0:
-        return np.empty((0, 0, 0))
-    side = math.isqrt(mean.shape[2])
-    seen = count > 0
-    maps = np.einsum("c,chg->hg", count[seen] / count.sum(), mean[seen])
-    if side * side != mean.shape[2] or not np.isfinite(maps).all():
-        return np.empty((0, 0, 0))
-    return _coarser(maps.reshape(size, side, side))
+    side, seen = math.isqrt(mean.shape[-1]), count > 0
+    maps = np.einsum("c,chg->hg", count[seen], mean[seen]).reshape(size, side, side)
+    if not np.isfinite(maps).all():
+        raise ValueError("no finite maps")
+    return _coarser(maps / max(count.sum(), 1))
 
 
 def _coarser(maps: Maps) -> Maps:

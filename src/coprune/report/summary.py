@@ -94,15 +94,8 @@ def last_measured(row: dict[str, Any]) -> tuple[float, float] | None:
     return next((row[stage] for stage in reversed(STAGES) if row[stage] is not None), None)
 
 
-def _order(row: dict[str, Any], *, trained: bool) -> tuple[bool, str, float, bool, float, str, str]:
+def _order(row: dict[str, Any], *, trained: bool) -> tuple[Any, ...]:
     budget, last = row["budget"], last_measured(row)
-    word = isinstance(budget, str)
-    return (
-        not word,
-        budget if word else "",
-        0.0 if word else -budget,
-        trained and row["finetuned"] is None,
-        -last[0] if last else 1.0,
-        row["method"],
-        row["recovery"],
-    )
+    first = (0, budget) if isinstance(budget, str) else (1, -budget)
+    untrained, value = trained and row["finetuned"] is None, -last[0] if last else 1.0
+    return *first, untrained, value, row["method"], row["recovery"]
