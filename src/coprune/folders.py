@@ -54,10 +54,11 @@ def lock(folder: Path, *, named: Path | None = None) -> int | None:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if folder.exists() and os.path.samestat(os.fstat(held), folder.stat()):
             return held
-    except OSError as cause:
-        if not isinstance(cause, BlockingIOError):
-            os.close(held)
-            return None
+    except BlockingIOError:
+        pass
+    except OSError:
+        os.close(held)
+        return None
     os.close(held)  # another process has it, or has just put another folder in its place
     raise UserError(f"{named or folder}: in use, another run is writing there; wait until it has ended")
 

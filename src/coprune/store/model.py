@@ -21,7 +21,7 @@ from coprune.errors import UserError, shown
 from coprune.files import read_document, write_json
 from coprune.folders import mend
 from coprune.models.canonicalize import canonicalize, replaced_in, restore_format
-from coprune.models.names import ModelSource
+from coprune.models.names import HF, PYTHON, ModelSource
 from coprune.models.registry import build, remember, source_of
 from coprune.store.guard import built_within
 from coprune.store.sizes import Size, layer_sizes, resize
@@ -116,7 +116,7 @@ def describe(folder: Path) -> Description:
 def needs_trust(folder: Path) -> bool:
     """Whether :func:`load` runs code that is not the package's, and so must be told to."""
     source = describe(folder).source
-    return source is not None and source.name.startswith("python:")
+    return source is not None and source.name.startswith(PYTHON)
 
 
 def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False) -> nn.Module:
@@ -165,9 +165,9 @@ def full_size(run: Path, *, trust: bool = False) -> nn.Module | None:
         UserError: see :func:`load`.
     """
     described = describe(run)
-    if described.source is None and described.transformers is None:
-        return None
-    return _full_size(run, described, read_header(run / WEIGHTS, what="weights file"), trust=trust)
+    known = described.source or described.transformers
+    header = read_header(run / WEIGHTS, what="weights file")
+    return _full_size(run, described, header, trust=trust) if known else None
 
 
 def _full_size(
@@ -182,13 +182,13 @@ def _full_size(
             f"{folder}: holds a {shown(described.class_name, most=80)} that was not built by name; "
             "give a fresh one: coprune.load(run, model=...)"
         )
-    if source.name.startswith("python:"):
+    if source.name.startswith(PYTHON):
         if not trust:
             raise UserError(
                 f"{folder}: was built by {source.name}, and loading it runs that code; allow it with "
                 "coprune.load(run, trust=True) or --trust, or give the model: coprune.load(run, model=...)"
             )
         return build(source)
-    if source.name.startswith("hf:"):
+    if source.name.startswith(HF):
         raise UserError(f"{folder / DESCRIPTION}: does not say how its 🤗 model was built; restore the file")
     return built_within(header, lambda: build(source), where=str(folder))
