@@ -132,8 +132,9 @@ def _heads_fit(
         rows: layer → outputs before and now.
     """
     family = attention_family(name, module)
-    if family is None or not family.scaled:
+    first = rows.get(relative(name, family.projections[0].layer)) if family and family.scaled else None
+    if family is None or first is None:
         return True
-    before, now = rows.get(relative(name, family.projections[0].layer), (1, 1))
+    before, now = first
     counts = ((int(getattr(module, a)), full[a]) for a in family.scaled)
     return all(count * before == was * now and count > 0 for count, was in counts if isinstance(was, int))
