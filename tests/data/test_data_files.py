@@ -189,7 +189,10 @@ BAD = {
     "nan held out": ({"x_test": floats(20, 1, 4, 4, value=np.nan)}, "held-out: NaN or Inf in 20 of 20"),
     "negative": ({"y_train": np.arange(60) % 3 - 1}, "negative label -1"),
     "negative held out": ({"y_test": np.arange(20) % 3 - 1}, "negative label -1"),
-    "one class": ({"y_train": np.zeros(60, int), "y_test": np.zeros(20, int)}, "only one class"),
+    "one class": (
+        {"y_train": np.zeros(60, int), "y_test": np.zeros(20, int)},
+        "all 60 are of class 0; give samples of all classes",
+    ),
     "lengths": ({"y_train": np.arange(59) % 3}, "60 samples but 59 labels"),
     "empty": ({"x_train": floats(0, 1, 4, 4), "y_train": np.zeros(0, int)}, "no samples"),
     "shapes": ({"x_test": floats(20, 3, 4, 4)}, r"\[1, 4, 4\] but held-out samples are \[3, 4, 4\]"),

@@ -146,8 +146,11 @@ def test_fingerprints(root):
         (lambda root: shutil.rmtree(root / "val"), "val/ is missing"),
         (lambda root: shutil.rmtree(root / "val" / "n001"), "classes n001 of train are not in val"),
         (lambda root: shutil.rmtree(root / "train" / "n001"), "classes n001 of val are not in train"),
-        (lambda root: (root / "train" / "n009").mkdir(), "train/ has no image of class n009"),
-        (lambda root: [shutil.rmtree(p) for p in (root / "train").iterdir()], "no folders of classes"),
+        (lambda root: (root / "train" / "n009").mkdir(), "train/: Found no valid file for the classes n009"),
+        (
+            lambda root: [shutil.rmtree(p) for p in (root / "train").iterdir()],
+            "Couldn't find any class folder",
+        ),
         (shutil.rmtree, "no such folder"),
     ],
 )

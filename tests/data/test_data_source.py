@@ -212,11 +212,6 @@ def test_one_class_to_learn_from_is_refused_and_a_class_that_is_not_is_said():
     assert data.notes == ("no calibration sample of class 2, which held-out samples have",)
 
 
-def test_all_may_not_be_set_aside():
-    with pytest.raises(UserError, match="takes all 60"):
-        divide((numbered(60), numbered(12)), name="test", calibration=60, seed=0)
-
-
 def test_the_fingerprint_follows_samples_not_training():
     same_data = [divide((numbered(60), numbered(12)), name=n, calibration=15, seed=1) for n in "ab"]
     assert same_data[0].fingerprint == same_data[1].fingerprint

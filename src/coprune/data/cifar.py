@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -20,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,9 +64,9 @@ class Archive:
     normalisation: Normalisation
 
     @property
-    def record(self) -> int:
-        """Bytes of a record."""
-        return self.label_bytes + int(np.prod(SHAPE))
+    def files(self) -> dict[str, int]:
+        """File → records, of all images."""
+        return {**self.train, **self.heldout}
 
 
 ARCHIVES = {
@@ -108,45 +108,28 @@ def read_records(raw: bytes, archive: Archive, *, records: int, where: str) -> t
     Raises:
         UserError: another size, or a label that is no class.
     """
-    due = records * archive.record
-    if len(raw) != due:
-        state = "truncated" if len(raw) < due else "too long"
-        raise UserError(f"{where}: {state}, {len(raw):,} bytes where {due:,} are due; fetch it again")
-    table = np.frombuffer(raw, np.uint8).reshape(records, archive.record)
-    labels = table[:, archive.label_bytes - 1].astype(np.int64)
-    if records and int(labels.max()) >= archive.classes:
+    width = archive.label_bytes + math.prod(SHAPE)
+    if len(raw) != records * width:
+        raise UserError(f"{where}: {len(raw):,} bytes where {records * width:,} are due; fetch it again")
+    table = torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(records, width)
+    labels = table[:, archive.label_bytes - 1].long()
+    if int(labels.max()) >= archive.classes:
         raise UserError(f"{where}: label {int(labels.max())} of {archive.classes} classes; fetch it again")
-    images = table[:, archive.label_bytes :].reshape(records, *SHAPE).copy()
-    return torch.from_numpy(images), torch.from_numpy(labels)
+    return table[:, archive.label_bytes :].reshape(records, *SHAPE), labels
 
 
-def _from_folder(folder: Path, names: Mapping[str, int]) -> dict[str, bytes]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = (folder / name).read_bytes()
-        except FileNotFoundError as cause:
-            raise UserError(f"{folder}: {name} is missing; unpack the archive again") from cause
-        except OSError as cause:
-            raise UserError(f"{folder / name}: cannot be read ({cause.strerror})") from cause
-    return found
-
-
-def _from_archive(path: Path, archive: Archive, names: Mapping[str, int]) -> dict[str, bytes]:
+def _from_archive(path: Path, archive: Archive) -> dict[str, bytes]:
     """Files straight out of the packed archive; nothing is unpacked to disk."""
-    try:
-        raw = path.read_bytes()
-        digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
-        if digest != archive.md5:
-            raise UserError(
-                f"{path}: not the published {archive.file} (MD5 {digest}, due {archive.md5}); "
-                "remove it and fetch it again"
-            )
-        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:gz") as packed:
-            members = {name: packed.extractfile(f"{archive.folder}/{name}") for name in names}
-            return {name: member.read() if member else b"" for name, member in members.items()}
-    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as cause:
-        raise UserError(f"{path}: cannot be read ({cause}); fetch it again") from cause
+    raw = path.read_bytes()
+    digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+    if digest != archive.md5:
+        raise UserError(
+            f"{path}: not the published {archive.file} (MD5 {digest}, due {archive.md5}); "
+            "remove it and fetch it again"
+        )
+    with tarfile.open(fileobj=io.BytesIO(raw), mode="r:gz") as packed:
+        members = {name: packed.extractfile(f"{archive.folder}/{name}") for name in archive.files}
+        return {name: member.read() if member else b"" for name, member in members.items()}
 
 
 def _download(root: Path, archive: Archive, *, name: str) -> Path:
@@ -176,14 +159,18 @@ def _files(name: str, root: str | None) -> tuple[Path, dict[str, bytes]]:
     """Where the images were found, and every file's content."""
     archive = ARCHIVES[name]
     place = Path(root).expanduser() if root else DOWNLOAD_ROOT
-    names = {**archive.train, **archive.heldout}
-    for folder in (place, place / archive.folder):
-        if any((folder / file).is_file() for file in names):
-            return folder, _from_folder(folder, names)
-    packed = place if place.is_file() else place / archive.file
-    if not packed.is_file():
-        packed = _download(place, archive, name=name)
-    return packed, _from_archive(packed, archive, names)
+    folders = (place, place / archive.folder)
+    found = next((f for f in folders if any((f / file).is_file() for file in archive.files)), None)
+    if found is None:
+        found = place if place.is_file() else place / archive.file
+        if not found.is_file():
+            found = _download(place, archive, name=name)
+    try:
+        if found.is_file():
+            return found, _from_archive(found, archive)
+        return found, {file: (found / file).read_bytes() for file in archive.files}
+    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as cause:
+        raise UserError(f"{found}: cannot be read ({cause}); fetch it again") from cause
 
 
 def _load(root: str | None, *, name: str) -> tuple[ArraySource, ...]:
@@ -201,10 +188,7 @@ def _load(root: str | None, *, name: str) -> tuple[ArraySource, ...]:
     where, files = _files(name, root)
     sources = []
     for part in (archive.train, archive.heldout):
-        read = [
-            read_records(files[file], archive, records=records, where=f"{where}, {file}")
-            for file, records in part.items()
-        ]
+        read = [read_records(files[f], archive, records=n, where=f"{where}, {f}") for f, n in part.items()]
         images, labels = (torch.cat(tensors) for tensors in zip(*read, strict=True))
         sources.append(ArraySource(images, labels, archive.normalisation, AUGMENTATION))
     return tuple(sources)

@@ -145,14 +145,14 @@ def divide(
     Args:
         parts: all training samples, those accuracy is reported on, and perhaps those that judge.
         name: the data set's name, also used in messages.
-        calibration: how many samples to set aside; 0 keeps all of them for training.
+        calibration: how many samples to set aside, fewer than there are; 0 keeps all of them for training.
         seed: which samples are drawn.
         names: what the classes are called.
         notes: passed on.
 
     Raises:
-        UserError: see :func:`check_samples`; also one class only, or a calibration set that would leave
-            nothing to train on.
+        UserError: see :func:`check_samples`; also training samples of one class only, or validation samples
+            of classes that there are none of, or that are the others.
     """
     train, heldout, *judging = parts
     for part, what in zip(parts, ("train", "held-out", "validation"), strict=False):
@@ -162,13 +162,6 @@ def divide(
         if error:
             raise UserError(f"{where}: {error.replace('held-out', what)}")
     classes = max(int(train.labels.max()) + 1, int(heldout.labels.max()) + 1, len(names))
-    if classes < 2:
-        raise UserError(f"{name}: only one class; a classifier has at least two")
-    if calibration >= len(train):
-        raise UserError(
-            f"{setting('calibration_samples', calibration)} takes all {len(train)} training samples of {name}"
-            "; ask for fewer"
-        )
     check_mixed(train.labels, where=f"{name}, training samples")
     for validation in judging:
         highest = int(validation.labels.max())

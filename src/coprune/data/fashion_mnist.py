@@ -7,10 +7,10 @@ and is not needed by those who have the files.
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,15 +51,13 @@ def read_idx(path: Path) -> Tensor:
     raw = read_unpacked(path, what="IDX file")
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
         raise UserError(f"{path}: not an IDX file of unsigned bytes; fetch the file again")
-    dims = raw[3]
-    header = 4 + 4 * dims
-    shape = struct.unpack(f">{dims}I", raw[4:header]) if len(raw) >= header else ()
-    wanted = int(np.prod(shape, dtype=np.int64))
-    if not shape or len(raw) - header != wanted:
-        raise UserError(
-            f"{path}: truncated, {len(raw)} bytes where {header + wanted} are due; fetch it again"
-        )
-    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy())
+    axes = raw[3]
+    header = 4 + 4 * axes
+    shape = struct.unpack(f">{axes}I", raw[4:header]) if len(raw) >= header else ()
+    due = header + math.prod(shape)
+    if not shape or len(raw) != due:
+        raise UserError(f"{path}: {len(raw)} bytes where {due} are due; fetch it again")
+    return torch.frombuffer(bytearray(raw[header:]), dtype=torch.uint8).view(shape)
 
 
 def _find(root: Path, stem: str) -> Path | None:

@@ -167,16 +167,11 @@ def _part(root: Path, part: str, *, name: str, size: int) -> FolderSource:
     except ImportError as cause:
         raise UserError("imagefolder: needs torchvision: pip install coprune[vision]") from cause
     try:
-        found = ImageFolder(str(folder), allow_empty=True)
+        found = ImageFolder(str(folder))
     except (OSError, ValueError) as cause:
-        raise UserError(f"{name}: {folder} has no folders of classes") from cause
+        # A class without images, or no class at all.
+        raise UserError(f"{name}: {part}/: {cause}; add images, or drop the class") from cause
     labels = torch.tensor(found.targets, dtype=torch.int64)
-    counts = torch.bincount(labels, minlength=len(found.classes))
-    empty = [found.classes[i] for i in torch.nonzero(counts == 0).flatten().tolist()]
-    if empty:
-        raise UserError(
-            f"{name}: {part}/ has no image of class {listed(empty, most=3)}; add some, or drop the class"
-        )
     files = tuple(os.path.relpath(path, folder) for path, _ in found.samples)
     return FolderSource(folder, files, labels, tuple(found.classes), size)
 

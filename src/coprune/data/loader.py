@@ -25,11 +25,6 @@ _GIVE = "give batches of (inputs, labels): a DataLoader, or a list of them"
 
 _TWICE = "it is read several times, so give a DataLoader, or a list of batches"
 
-_NO_LENGTH = (
-    "{}: a loader needs a length (len(loader)), and so does its data set; "
-    "give a DataLoader over a data set with __len__, or a list of batches"
-)
-
 _END = object()
 
 
@@ -78,27 +73,17 @@ class LoaderSource:
             )
         return (f"{self.name} gave {least} batches in a pass of training; its length says {due}",)
 
-    def started(self) -> Iterator[Any]:
-        """What goes through the loader once.
-
-        Raises:
-            UserError: what the loader raises.
-        """
-        with _user_code(f"{self.name or 'a loader'}: "):
-            return iter(self.loader)
-
-    def checked(self, given: Iterator[Any] | None = None) -> Iterator[Batch]:
+    def checked(self) -> Iterator[Batch]:
         """One pass: batches as they are read, and refused by their number.
-
-        Args:
-            given: from :meth:`started`, where that has been asked already.
 
         Raises:
             UserError: what is no batch (:func:`~coprune.data.collect.collect`), or what the loader raises.
         """
-        given = self.started() if given is None else given
+        name = self.name or "a loader"
+        with _user_code(f"{name}: "):
+            given = iter(self.loader)
         for number in itertools.count(1):
-            with within(f"{self.name or 'a loader'}, batch {number}"):
+            with within(f"{name}, batch {number}"):
                 with _user_code():
                     batch = next(given, _END)
                 if batch is _END:
@@ -143,18 +128,16 @@ class LoaderSource:
             UserError: see :meth:`checked`; also no batches.
         """
         torch.manual_seed(batch_seed(seed, epoch, -1))
-        last, step = self.steps(batch_size, fraction), -1
-        for step, (inputs, labels) in enumerate(self.checked()):
-            if step >= last:
-                if fraction == 1:
-                    self.given.add(step + 1)
-                return
-            if step >= skip:
+        last, count = self.steps(batch_size, fraction), 0
+        for count, (inputs, labels) in enumerate(self.checked(), 1):
+            if count > last:
+                break
+            if count > skip:
                 yield part_of(inputs, own_part(len(labels))), labels
-        if step < 0:
+        if not count:
             raise UserError(f"{self.name}: gave no batches in pass {epoch + 1} of training; {_TWICE}")
-        if step + 1 < last:
-            self.given.add(step + 1)
+        if count < last or (count > last and fraction == 1):
+            self.given.add(count)
 
 
 def opened(given: Any, name: str, *, once: bool = False) -> LoaderSource:
@@ -180,25 +163,25 @@ def opened(given: Any, name: str, *, once: bool = False) -> LoaderSource:
     if isinstance(given, Iterator):
         raise UserError(f"{name} is {kind_of(given)}, which is empty after one pass; {_TWICE}")
     source.length = length_of(given, name)
-    if source.length is None:
-        raise UserError(_NO_LENGTH.format(name))
-    if isinstance(given, Sequence):
-        pairs = list(source.checked())
-        source.samples = sum(len(labels) for _, labels in pairs)
-    else:
-        pairs, samples = _first_batch(source), length_of(getattr(given, "dataset", given), name)
-        if samples is None:
-            raise UserError(_NO_LENGTH.format(name))
-        source.samples = samples
+    samples = length_of(getattr(given, "dataset", given), name)
+    if source.length is None or samples is None:
+        raise UserError(
+            f"{name}: a loader needs a length (len(loader)), and so does its data set; "
+            "give a DataLoader over a data set with __len__, or a list of batches"
+        )
+    whole = isinstance(given, Sequence)
+    pairs = list(source.checked()) if whole else _first_batch(source)
+    source.samples = sum(len(labels) for _, labels in pairs) if whole else samples
     if not pairs or not source.length or not source.samples:
         raise empty(name)
-    kinds: dict[str, int] = {}
+    kinds: dict[str, tuple[int, Inputs]] = {}
     for number, (inputs, labels) in enumerate(pairs):
         with within(where_in(source, number)):
             check_finite_inputs(inputs)
-        kinds.setdefault(str([(t.shape[1:], t.dtype) for t in tensors_of(inputs)]), number)
+        kind = str([(t.shape[1:], t.dtype) for t in tensors_of(inputs)])
+        kinds.setdefault(kind, (number, part_of(inputs, [0])))
         source.highest = max(source.highest, int(labels.max()))
-    source.examples = {number: part_of(pairs[number][0], [0]) for number in kinds.values()}
+    source.examples = dict(kinds.values())
     return source
 
 
@@ -243,20 +226,16 @@ def _first_batch(source: LoaderSource) -> list[Batch]:
     Raises:
         UserError: there is none in a second pass: it hands out what is left of a single one.
     """
-    loader, before = source.loader, None
-    found: list[Batch] = []
+    loader = source.loader
     lasting = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
-    for number in range(1 if lasting else 2):
-        with torch.random.fork_rng(devices=[]):
-            given = source.started()
-            if given is before:
+    with torch.random.fork_rng(devices=[]):
+        with _user_code(f"{source.name}: "):
+            if not lasting and iter(loader) is iter(loader):
                 raise UserError(f"{source.name} hands out the same iterator in every pass; {_TWICE}")
-            before = None  # what it goes through ends with it
-            pairs = list(itertools.islice(source.checked(given), 1))
-        if number and found and not pairs:
-            raise UserError(f"{source.name}: gave no batches in a second pass; {_TWICE}")
-        found, before = pairs, given
-    return found
+        passes = [list(itertools.islice(source.checked(), 1)) for _ in range(1 if lasting else 2)]
+    if passes[0] and not passes[-1]:
+        raise UserError(f"{source.name}: gave no batches in a second pass; {_TWICE}")
+    return passes[0]
 
 
 def _way_to_a_loader(given: Any) -> str | None:

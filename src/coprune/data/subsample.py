@@ -5,27 +5,16 @@ Shapes: ``N`` samples, ``M`` of them taken.
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from coprune.data.source import MemorySource, Source
+from coprune.data.text import Texts
 from coprune.tracing.forward import Inputs, joined, part_of, samples_in
 
-
-class Labelled(Protocol):
-    """Samples that can be taken apart by their labels."""
-
-    @property
-    def labels(self) -> Tensor:
-        """``[N]`` int64."""
-
-    def take(self: L, index: Tensor) -> L:
-        """The samples with the given indices ``[M]``."""
-
-
-L = TypeVar("L", bound=Labelled)
+L = TypeVar("L", Texts, MemorySource)
 
 MIN_PER_CLASS = 2
 """Samples of every class that a draw takes first: fewer have no variance."""

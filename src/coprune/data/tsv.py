@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,10 @@ def class_names(labels: Sequence[str], *, where: str = "labels") -> tuple[str, .
         UserError: numbers that are not whole, which are measured and not counted; or no label twice.
     """
     found = set(labels)
-    broken = min((number for number in _numbers(found) if not number.is_integer()), default=None)
+    try:
+        broken = min((n for n in map(float, found) if not n.is_integer()), default=None)
+    except ValueError:  # one is no number
+        broken = None
     if broken is not None:
         raise UserError(
             f"{where}: labels such as {broken:g} are numbers that are not whole, so they are measured and no "
@@ -142,14 +145,6 @@ def class_names(labels: Sequence[str], *, where: str = "labels") -> tuple[str, .
         return tuple(sorted(found, key=int))
     except ValueError:
         return tuple(sorted(found))
-
-
-def _numbers(labels: Iterable[str]) -> list[float]:
-    """The labels as numbers; none where one is no number."""
-    try:
-        return [float(label) for label in labels]
-    except ValueError:
-        return []
 
 
 def texts_of(
