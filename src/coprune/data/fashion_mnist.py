@@ -17,7 +17,7 @@ from torch import Tensor
 from coprune.data import npz
 from coprune.data.arrays import ArraySource, Augmentation, Normalisation
 from coprune.data.packed import read_unpacked
-from coprune.errors import UserError
+from coprune.errors import UserError, first_line
 
 DEBIAN_ROOT = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD_ROOT = Path("~/.cache/coprune").expanduser()
@@ -78,8 +78,7 @@ def _download() -> Path:
             f"Fashion-MNIST is not here: {ways}, or `pip install coprune[vision]` to download it"
         ) from cause
     except (OSError, RuntimeError) as cause:
-        said = str(cause).splitlines()[0]
-        raise UserError(f"Fashion-MNIST could not be downloaded ({said}); {ways}") from cause
+        raise UserError(f"Fashion-MNIST could not be downloaded ({first_line(cause)}); {ways}") from cause
     return DOWNLOAD_ROOT
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from coprune.data.text import Texts
 from coprune.data.tsv import held_out, texts_of
-from coprune.errors import UserError
+from coprune.errors import UserError, first_line
 
 _COLUMNS = (
     ("text", "text_pair"),
@@ -34,10 +34,9 @@ def _loaded(name: str, config: str | None) -> Mapping[str, Any]:
     try:
         return load_dataset(name, config)
     except (OSError, ValueError, RuntimeError, LookupError, ImportError) as cause:
-        said = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
         raise UserError(
-            f"hf:{name} cannot be loaded ({said}); check the name and the network, or save it as a table and "
-            "use tsv:FILE"
+            f"hf:{name} cannot be loaded ({first_line(cause)}); check the name and the network, "
+            "or save it as a table and use tsv:FILE"
         ) from cause
 
 

@@ -27,7 +27,7 @@ from coprune.data.arrays import Normalisation
 from coprune.data.dataset import listed
 from coprune.data.source import MemorySource, Part
 from coprune.distributed.world import world
-from coprune.errors import UserError
+from coprune.errors import UserError, first_line
 
 SIZE, MOST = 224, 8192
 """Pixels a side of an input, unless another size is asked for, and at most."""
@@ -118,8 +118,7 @@ class FolderSource(MemorySource):
         try:
             image = pil_loader(str(path))
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as cause:
-            said = next(iter(str(cause).splitlines()), type(cause).__name__)
-            return f"{path}: not a readable image ({said}); replace or remove it"
+            return f"{path}: not a readable image ({first_line(cause)}); replace or remove it"
         if seed is None:
             return _transform(self.size, training=False)(image)
         # The transforms draw from the global generator: by the image, not by who decodes it.

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from coprune.data.arrays import ArraySource, Augmentation, Normalisation
 from coprune.data.collect import MOST_CLASSES
-from coprune.errors import UserError
+from coprune.errors import UserError, first_line
 from coprune.files import check_regular
 
 _UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -83,7 +83,7 @@ def _arrays(path: Path, *, name: str) -> dict[str, np.ndarray]:
             loaded = np.load(file, allow_pickle=False)
             arrays = {key: loaded[key] for key in getattr(loaded, "files", ())}
     except _UNREADABLE as cause:
-        said = next(iter(str(cause).splitlines()), type(cause).__name__)
+        said = first_line(cause)
         way = "save numbers, not Python objects" if "Object arrays" in said else "write it again"
         raise UserError(f"{name}: not a readable .npz archive ({said}); {way}") from cause
     if isinstance(loaded, np.ndarray):

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from coprune.compat.transformers import quiet_hub
 from coprune.data.source import MemorySource, Part, drawn_order
-from coprune.errors import UserError
+from coprune.errors import UserError, first_line
 from coprune.tracing.forward import Inputs, part_of
 
 _CHUNK = 50
@@ -221,9 +221,8 @@ def open_tokenizer(where: str) -> Any:
                 str(folder) if folder.is_dir() else where, trust_remote_code=False
             )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as cause:
-        said = str(cause).strip().splitlines()
         raise UserError(
-            f"no tokenizer in '{where}' ({said[0] if said else type(cause).__name__}); "
+            f"no tokenizer in '{where}' ({first_line(cause)}); "
             "give the folder with its files as --tokenizer DIR"
         ) from cause
 
