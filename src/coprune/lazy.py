@@ -20,6 +20,23 @@ def imported(place: str) -> Any:
     return getattr(import_module(module), name)
 
 
+def required(module: str, what: str, *, extra: str) -> Any:
+    """A module of a library that only some need.
+
+    Args:
+        module: its name.
+        what: says who needs which library, for the message.
+        extra: of coprune, which brings it.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as cause:
+        raise UserError(f"{what}: pip install coprune[{extra}]") from cause
+
+
 def deferred(place: str) -> Callable[..., Any]:
     """The function ``package.module:name``, imported when it is first called."""
 

@@ -18,6 +18,7 @@ from coprune.data import npz
 from coprune.data.arrays import ArraySource, Augmentation, Normalisation
 from coprune.data.packed import read_unpacked
 from coprune.errors import UserError, first_line
+from coprune.lazy import required
 
 DEBIAN_ROOT = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD_ROOT = Path("~/.cache/coprune").expanduser()
@@ -69,14 +70,11 @@ def _find(root: Path, stem: str) -> Path | None:
 def _download() -> Path:
     """The folder into which torchvision downloads the files; it would fetch none that are whole."""
     ways = "install Debian's dataset-fashion-mnist or give the folder as fashion-mnist:ROOT"
+    library = required(
+        "torchvision.datasets", f"Fashion-MNIST is not here: {ways}; or to download it", extra="vision"
+    )
     try:
-        from torchvision.datasets import FashionMNIST
-
-        FashionMNIST(str(DOWNLOAD_ROOT), download=True)
-    except ImportError as cause:
-        raise UserError(
-            f"Fashion-MNIST is not here: {ways}, or `pip install coprune[vision]` to download it"
-        ) from cause
+        library.FashionMNIST(str(DOWNLOAD_ROOT), download=True)
     except (OSError, RuntimeError) as cause:
         raise UserError(f"Fashion-MNIST could not be downloaded ({first_line(cause)}); {ways}") from cause
     return DOWNLOAD_ROOT

@@ -8,6 +8,7 @@ from typing import Any
 from coprune.data.text import Texts
 from coprune.data.tsv import held_out, texts_of
 from coprune.errors import UserError, first_line
+from coprune.lazy import required
 
 _COLUMNS = (
     ("text", "text_pair"),
@@ -27,12 +28,9 @@ _UNLABELLED = ("-1", "None")
 
 
 def _loaded(name: str, config: str | None) -> Mapping[str, Any]:
+    library = required("datasets", f"hf:{name} needs 🤗 Datasets", extra="text")
     try:
-        from datasets import load_dataset
-    except ImportError as cause:
-        raise UserError(f"hf:{name} needs 🤗 Datasets: pip install coprune[text]") from cause
-    try:
-        return load_dataset(name, config)
+        return library.load_dataset(name, config)
     except (OSError, ValueError, RuntimeError, LookupError, ImportError) as cause:
         raise UserError(
             f"hf:{name} cannot be loaded ({first_line(cause)}); check the name and the network, "

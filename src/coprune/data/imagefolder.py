@@ -28,6 +28,7 @@ from coprune.data.dataset import listed
 from coprune.data.source import MemorySource, Part
 from coprune.distributed.world import world
 from coprune.errors import UserError, first_line
+from coprune.lazy import required
 
 SIZE, MOST = 224, 8192
 """Pixels a side of an input, unless another size is asked for, and at most."""
@@ -161,12 +162,9 @@ def _part(root: Path, part: str, *, name: str, size: int) -> FolderSource:
     folder = root / part
     if not folder.is_dir():
         raise UserError(f"{name}: {part}/ is missing; images lie in ROOT/train/CLASS/ and ROOT/val/CLASS/")
+    library = required("torchvision.datasets", "imagefolder: needs torchvision", extra="vision")
     try:
-        from torchvision.datasets import ImageFolder
-    except ImportError as cause:
-        raise UserError("imagefolder: needs torchvision: pip install coprune[vision]") from cause
-    try:
-        found = ImageFolder(str(folder))
+        found = library.ImageFolder(str(folder))
     except (OSError, ValueError) as cause:
         # A class without images, or no class at all.
         raise UserError(f"{name}: {part}/: {cause}; add images, or drop the class") from cause

@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from coprune.compat.transformers import quiet_hub
 from coprune.data.source import MemorySource, Part, drawn_order
 from coprune.errors import UserError, first_line
+from coprune.lazy import required
 from coprune.tracing.forward import Inputs, part_of
 
 _CHUNK = 50
@@ -208,18 +209,14 @@ def open_tokenizer(where: str) -> Any:
     Raises:
         UserError: 🤗 transformers is not installed, or there is no tokenizer.
     """
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as cause:
-        raise UserError("text data needs 🤗 transformers: pip install coprune[text]") from cause
+    library = required("transformers", "text data needs 🤗 transformers", extra="text")
     folder = Path(where).expanduser()
     if where.startswith((".", "/", "~")) and not folder.is_dir():
         raise UserError(f"no tokenizer in '{where}': no such folder")
     try:
         with quiet_hub():
-            return AutoTokenizer.from_pretrained(
-                str(folder) if folder.is_dir() else where, trust_remote_code=False
-            )
+            place = str(folder) if folder.is_dir() else where
+            return library.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as cause:
         raise UserError(
             f"no tokenizer in '{where}' ({first_line(cause)}); "
