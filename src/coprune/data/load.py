@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from coprune.data import tsv
 from coprune.data.dataset import CALIBRATION, DataSet, divide
@@ -44,22 +44,19 @@ def load_data(
     check_known(name)
     if calibration < 0:
         raise UserError(f"{setting('calibration_samples', calibration)}: a number of samples, 0 or more")
-    if is_text(name) and tokenizer is None:
+    notes: list[str] = []
+    if not is_text(name):
+        parts = _parts(name, validation)
+        names = getattr(parts[0], "names", ())
+    elif tokenizer is None:
         raise UserError(
             f"{name} is text and needs a tokenizer: use a model such as hf:DIR, or --tokenizer DIR"
         )
-    opened = open_tokenizer(str(tokenizer)) if is_text(name) else None
-    parts = _read(name)
-    notes: list[str] = []
-    if _is_name(validation):
-        parts = (*parts[:2], _judging(validation, parts[0], of_texts=is_text(name)))
-    elif validation == "none":
-        parts = parts[:2]
-    if class_order is not None and opened is not None:
-        parts = tuple(part.ordered(class_order) for part in parts)
-    names = getattr(parts[0], "names", ())
-    if opened is not None:
-        parts, notes = _tokenised(parts, opened, name=name)
+    else:
+        opened = open_tokenizer(str(tokenizer))
+        texts = [part.ordered(class_order) if class_order else part for part in _parts(name, validation)]
+        names = texts[0].names
+        parts, notes = _tokenised(texts, opened, name=name)
     train, heldout, *_ = parts
     if calibration and 0 < len(train) < 4:
         raise UserError(f"{name}: {len(train)} training samples are too few to set any aside")
@@ -82,23 +79,26 @@ def _read(name: str) -> tuple[Any, ...]:
     return (TEXT_LOADERS if is_text(name) else LOADERS)[head](argument or None)
 
 
-def _is_name(validation: str | None) -> TypeGuard[str]:
-    return validation not in (None, "none") and not str(validation).isdecimal()
-
-
-def _judging(name: str, train: Any, *, of_texts: bool) -> Any:
-    """The held-out samples of other data, or all of a table without parts; texts labelled as these are."""
-    check_known(name, of_texts=of_texts)
-    head, _, argument = name.partition(":")
+def _parts(name: str, validation: str | None) -> tuple[Any, ...]:
+    """Training and held-out samples, and those that judge: own ones, or of other data where that is named."""
+    parts = _read(name)
+    if validation is None:
+        return parts
+    if validation == "none" or validation.isdecimal():
+        return parts[:2]
+    of_texts = is_text(name)
+    check_known(validation, of_texts=of_texts)
+    head, _, argument = validation.partition(":")
+    found = tsv.judging(argument or None) if head == "tsv" else _read(validation)[-1]
     if not of_texts:
-        return _read(name)[-1]
-    found = tsv.judging(argument or None) if head == "tsv" else _read(name)[-1]
-    unknown = sorted(set(found.names) - set(train.names))
+        return (*parts[:2], found)
+    names = parts[0].names
+    unknown = sorted(set(found.names) - set(names))
     if unknown:
         raise UserError(
-            f"{setting('validation', name)}: class '{unknown[0]}' is none of {', '.join(train.names[:5])}"
+            f"{setting('validation', validation)}: class '{unknown[0]}' is none of {', '.join(names[:5])}"
         )
-    return found.numbered_as(train.names)
+    return (*parts[:2], found.numbered_as(names))
 
 
 def _tokenised(

@@ -63,20 +63,16 @@ def _normalisation(arrays: Mapping[str, np.ndarray], *, name: str) -> Normalisat
     for key, array in stated.items():
         if array.dtype.kind not in "iuf":
             raise UserError(f"{name}, {key}: {array.dtype}; needs a number for each channel")
-        value = np.atleast_1d(array).astype(np.float64)
-        if value.shape != (channels,) or not np.isfinite(value).all() or (key == "std" and value.min() <= 0):
-            raise UserError(
-                f"{name}, {key}: {value.tolist()}; needs one finite value for each of {channels} channels"
-                + (", above 0" if key == "std" else "")
-            )
+        value, above = np.atleast_1d(array).astype(np.float64), ", above 0" if key == "std" else ""
+        if value.shape != (channels,) or not np.isfinite(value).all() or (above and value.min() <= 0):
+            what = f"one finite value for each of {channels} channels{above}"
+            raise UserError(f"{name}, {key}: {value.tolist()}; needs {what}")
         values.append(tuple(value.tolist()))
     return Normalisation(*values)
 
 
 def _arrays(path: Path, *, name: str) -> dict[str, np.ndarray]:
     """All arrays of an archive."""
-    if not path.exists():
-        raise UserError(f"{name}: no such file: {path}")
     check_regular(path, what="archive")
     try:
         with open(path, "rb") as file:
