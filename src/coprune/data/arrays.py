@@ -91,7 +91,7 @@ class ArraySource(MemorySource):
     def inputs(self, parts: Sequence[Part], draw: Callable[[int], int] | None = None) -> Iterator[Tensor]:
         """See :class:`~coprune.data.source.MemorySource`."""
         for part in parts:
-            images = self.images[part.index]
+            images = self.images.index_select(0, part.index)
             if draw is not None:
                 # Of all samples, so that the draws are those of one process alone.
                 generator = torch.Generator().manual_seed(draw(part.step))

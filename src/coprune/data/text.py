@@ -10,14 +10,15 @@ therefore stored by length, and every batch is cut to its own longest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from coprune.compat.transformers import quiet_hub
 from coprune.data.source import MemorySource, Part, drawn_order
@@ -69,12 +70,13 @@ class Texts:
         return replace(self, names=tuple(names[theirs.index(name)] for name in mine)).numbered_as(names)
 
 
-def _table(rows: Iterable[Any], fill: int) -> Tensor:
+def _table(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
     """Rows of numbers as one table ``[N, L]`` int64, the shorter ones filled on the right."""
-    found = [torch.as_tensor(row, dtype=torch.int64) for row in rows]
-    if not found:
-        return torch.zeros(0, 0, dtype=torch.int64)
-    return pad_sequence(found, batch_first=True, padding_value=fill)
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    inside = torch.arange(max(map(len, rows), default=0)) < lengths.unsqueeze(1)
+    out = torch.full(inside.shape, fill, dtype=torch.int64)
+    out[inside] = torch.from_numpy(np.fromiter(chain.from_iterable(rows), np.int64))
+    return out
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ class TextSource(MemorySource):
                 "a loader of texts gives input_ids, attention_mask and perhaps token_type_ids, not "
                 + ", ".join(sorted(found))
             )
-        whole = {key: _table((row for batch in batches for row in batch[key]), 0) for key in found}
+        whole = {
+            key: _table([row for batch in batches for row in batch[key].long().tolist()], 0) for key in found
+        }
         mask = whole["attention_mask"].bool()
         lengths = mask.sum(1)
         if not torch.equal(mask, torch.arange(mask.shape[1]) < lengths.unsqueeze(1)):
