@@ -73,7 +73,7 @@ def _normalisation(arrays: Mapping[str, np.ndarray], *, name: str) -> Normalisat
 
 def _arrays(path: Path, *, name: str) -> dict[str, np.ndarray]:
     """All arrays of an archive."""
-    check_regular(path, what="archive")
+    check_regular(path, what="file")
     try:
         with open(path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
