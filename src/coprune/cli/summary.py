@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coprune.cli.terminal import say, table
+
+if TYPE_CHECKING:
+    from coprune.result import Stage
 
 
 def summarise(run: Path) -> None:
@@ -24,21 +29,7 @@ def summarise(run: Path) -> None:
         bold=result.method,
     )
     say()
-    table(
-        ("", ">top-1", ">MACs", ">", ">parameters", ">", ">file"),
-        [
-            (
-                stage.name,
-                f"{stage.value:.2%}",
-                f"{stage.macs / 1e6:.2f} M",
-                f"{stage.macs / base.macs:.0%}",
-                f"{stage.params:,}",
-                f"{stage.params / base.params:.0%}",
-                f"{(stage.bytes or 0) / 1e6:.2f} MB",
-            )
-            for stage in result.stages
-        ],
-    )
+    _print_stages(result.stages)
     for note in result.notes:
         if note.code == Code.MORE_LOST:
             say(bold=f"note: {note}")
@@ -68,3 +59,22 @@ def summarise(run: Path) -> None:
     say(f"model   {run / 'model.safetensors'}   coprune.load({str(run)!r}{trust})")
     for what, file in (("plan", "plan.json"), ("figures", "result.json"), ("report", "report.html")):
         say(f"{what:7} {run / file}")
+
+
+def _print_stages(stages: Sequence[Stage]) -> None:
+    base = stages[0]
+    table(
+        ("", ">top-1", ">MACs", ">", ">parameters", ">", ">file"),
+        [
+            (
+                stage.name,
+                f"{stage.value:.2%}",
+                f"{stage.macs / 1e6:.2f} M",
+                f"{stage.macs / base.macs:.0%}",
+                f"{stage.params:,}",
+                f"{stage.params / base.params:.0%}",
+                f"{(stage.bytes or 0) / 1e6:.2f} MB",
+            )
+            for stage in stages
+        ],
+    )
