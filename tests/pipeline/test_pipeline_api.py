@@ -163,7 +163,7 @@ def test_a_plan_applies_to_another_copy(tmp_path):
         ({"keep_macs": 0.5, "schedule": "never"}, "schedule=never: Input"),
         ({"keep_macs": 1.5}, r"keep_macs=1.5: a number in \(0, 1\]; did you mean 1\?$"),
         ({"keep_macs": 0.5, "units": "cuopled"}, "units=cuopled: Input should be 'channels'"),
-        ({"keep_macs": 0.5, "skip": "b.3"}, "skip=('b.3',): no such layer"),
+        ({"keep_macs": 0.5, "skip": "b.3"}, r"skip=\('b\.3',\): no such layer"),
         ({"keep_macs": 0.5, "calibration_samples": -1}, "calibration_samples=-1"),
         ({"keep_macs": 0.5, "eval": []}, "the eval loader is empty"),
         ({"keep_macs": 0.5, "train": []}, "empty"),

@@ -50,7 +50,8 @@ def find_units(
     for option, given in (("skip", skip), ("only", only)):
         unknown = sorted(set(given) - known.keys())
         if unknown:
-            alike = [n for n in known if n and n.count(".") == unknown[0].count(".")] or list(known)
+            named = [n for n in known if n]
+            alike = [n for n in named if n.count(".") == unknown[0].count(".")] or named
             raise UserError(
                 f"{setting(option, (unknown[0],))}: no such layer in {type(model).__name__}; "
                 f"{near_matches(unknown[0], alike)}"
