@@ -380,7 +380,7 @@ def _plain_norms(model: nn.Module) -> Iterator[None]:
 
 
 class _ByChannel(tp.pruner.function.BasePruningFunc):
-    """A batch norm that Torch-Pruning does not know; it is never cut by it, so that only its size is told."""
+    """A batch norm that Torch-Pruning does not know; it is never cut by it: only its size is needed."""
 
     def get_out_channels(self, layer: nn.Module) -> int | None:
         return channel_count(layer, "output")

@@ -33,7 +33,7 @@ def find_transformer_units(model: nn.Module, *, skip: Sequence[str] = ()) -> Uni
     """Attention heads and feed-forward neurons of a transformer, and the layers left alone.
 
     Args:
-        model: looked at, never called.
+        model: inspected, never called.
         skip: module names to leave alone; a container stands for all layers inside it.
 
     Returns:
@@ -61,7 +61,7 @@ def unknown_heads(model: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, Re
     """Attention modules whose heads cannot be told apart, with the reason and the way out.
 
     Args:
-        model: looked at, never called.
+        model: inspected, never called.
         skip: module names to leave alone anyway.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -119,8 +119,8 @@ def _groups(modules: Mapping[str, nn.Module]) -> tuple[tuple[ChannelGroup, ...],
             attention, refused[name] = True, because(SkipCode.FAMILY, cause=FIXED_WIDTH)
         elif family is not None:
             attention = True
-            beside = next((r for r in family.beside if r.attribute in present), None)
-            found = _refusal(module, family.unless, beside) or _heads(name, module, family, modules)
+            other = next((r for r in family.unless_present if r.attribute in present), None)
+            found = _refusal(module, family.unless, other) or _heads(name, module, family, modules)
             if isinstance(found, Reason):
                 refused[name] = found
             else:
@@ -150,13 +150,13 @@ def _groups(modules: Mapping[str, nn.Module]) -> tuple[tuple[ChannelGroup, ...],
     return tuple(groups), refused | foreign
 
 
-def _refusal(module: nn.Module, unless: tuple[Refusal, ...], beside: Refusal | None = None) -> Reason | None:
-    """Why the units of a module depend on one another, by what it has or what stands beside it, if so."""
+def _refusal(module: nn.Module, unless: tuple[Refusal, ...], other: Refusal | None = None) -> Reason | None:
+    """Why the units of a module depend on one another, by what it or another module has, if so."""
     for refusal in unless:
         part = getattr(module, refusal.attribute, None)
         if part is not None and part is not False and not isinstance(part, nn.Identity):
-            beside = beside or refusal
-    return because(SkipCode.FAMILY, cause=beside.reason) if beside else None
+            other = other or refusal
+    return because(SkipCode.FAMILY, cause=other.reason) if other else None
 
 
 def relative(name: str, path: str) -> str:

@@ -139,7 +139,7 @@ class _Rules:
         inner = group.kind == "inner"
         reasons = [why for name, why in self.closed.items() if any(within(n, (name,)) for n in group.own)]
         reasons += [self.whole[m.layer] for m in group.members if m.layer in self.whole]
-        # Inner channels may be handed out too, beside what reads them.
+        # Inner channels may be returned by the model too.
         reasons += [why for why in refused if not (inner and why.code is _OUTPUT)]
         if self.dense[-1] in group.producers or not group.of_role("consumer"):
             reasons.append(because(_OUTPUT))
@@ -154,7 +154,7 @@ class _Rules:
         return one if group.size < 2 else None
 
     def _by_reader(self, reason: Reason, group: ChannelGroup) -> Reason:
-        """What is better said of the layer that reads the channels, where that cannot be cut."""
+        """The reason, or the layer that reads the channels, where that is what cannot be cut."""
         if reason.code in (_OUTPUT, SkipCode.NOT_FOLLOWED, SkipCode.UNKNOWN_UNITS):
             readers = (self.graph.uncuttable_reader(n) for n in group.producers if n in self.graph)
             for name, kind in filter(None, readers):

@@ -49,8 +49,8 @@ class Refusal:
     """A part, or a flag, of a module that couples its units.
 
     Attributes:
-        attribute: of the matched module; harmless when absent, None, false or an ``nn.Identity``. Of what
-            stands beside it, the name of the class.
+        attribute: of the matched module; harmless when absent, None, false or an ``nn.Identity``. Of
+            another module, the name of its class.
         reason: why such a module is left alone.
     """
 
@@ -77,7 +77,7 @@ class AttentionFamily:
             Attention modules that share one form one group.
         called: the last part of the module's name, where one class serves several purposes.
         unless: what makes heads depend on one another.
-        beside: class names of modules anywhere in the model that do.
+        unless_present: class names of modules anywhere in the model that do.
         note: for those who read the table.
     """
 
@@ -92,7 +92,7 @@ class AttentionFamily:
     carriers: tuple[str, ...] = ()
     called: str | None = None
     unless: tuple[Refusal, ...] = ()
-    beside: tuple[Refusal, ...] = ()
+    unless_present: tuple[Refusal, ...] = ()
     note: str = ""
 
 

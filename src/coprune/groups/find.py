@@ -51,10 +51,10 @@ def find_units(
         unknown = sorted(set(given) - known.keys())
         if unknown:
             named = [n for n in known if n]
-            alike = [n for n in named if n.count(".") == unknown[0].count(".")] or named
+            similar = [n for n in named if n.count(".") == unknown[0].count(".")] or named
             raise UserError(
                 f"{setting(option, (unknown[0],))}: no such layer in {type(model).__name__}; "
-                f"{near_matches(unknown[0], alike)}"
+                f"{near_matches(unknown[0], similar)}"
             )
     transformer = find_transformer_units(model, skip=skip)
     closed = unknown_heads(model, skip=skip)

@@ -96,8 +96,8 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
             # A fused projection has several shares in a group of heads, the last one up to its end.
             needs = max(m.width or m.offset + decision.size * m.span for m in members)
             # A consumer behind a concatenation reads more than this group.
-            told = any(m.width for m in members)
-            enough = role == "consumer" and not told and has is not None and has >= needs
+            partial = any(m.width for m in members)
+            enough = role == "consumer" and not partial and has is not None and has >= needs
             if has is not None and has != needs and not enough:
                 raise refuse(f"layer '{layer}' has {has} channels, the plan says {needs}")
 

@@ -76,9 +76,9 @@ def _normalising(layer: nn.Module, gone: Tensor) -> Callable[[nn.Module, tuple[T
 
 def _normalised_axis(layer: nn.Module, x: Tensor, count: int) -> int:
     """The axis of a norm's channels: the last, or the second in norms for maps such as LayerNorm2d."""
-    told = getattr(layer, "channel_dim", None)
-    if told is not None:
-        return int(told)
+    known = getattr(layer, "channel_dim", None)
+    if known is not None:
+        return int(known)
     if x.shape[-1] != count:
         return 1
     if x.ndim < 3 or x.shape[1] != count:

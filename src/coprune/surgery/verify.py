@@ -1,4 +1,4 @@
-"""Try groups of channels before they are offered: what is cut must compute what is masked.
+"""Verify groups of channels before they are offered: what is cut must compute what is masked.
 
 A dependency graph sees which tensors meet, not everything that is done to them: a channel shuffle is a
 reshape to it, a maximum over channels an activation, a split in two halves stays where it was. So every
@@ -34,8 +34,8 @@ _BLIND = 1e-6
 _IMAGES = 4
 _NOISE = 0.1
 _DRAWS = 2
-_DRAWS_ALIKE = 6
-"""Where images are more alike, so that a wrong cut may show by a single unit only, such as the strongest."""
+_DRAWS_SIMILAR = 6
+"""Where images are more similar, so that a wrong cut may show by a single unit only, the strongest."""
 
 
 def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
@@ -44,22 +44,22 @@ def sound(model: nn.Module, units: Units, example: Inputs) -> Units:
     Args:
         model: unpruned; left as it is.
         units: of it.
-        example: one sample ``[1, …]``; the images tried are random ones around it, or where the model
+        example: one sample ``[1, …]``; the images are random ones around it, or where the model
             does not take those, some in the range of its values, or the sample itself.
 
     Returns:
         All other groups; the producers of the refused ones are among the skipped, with the reason.
     """
     # Heads and neurons are not traced: a family's forward pass was read for them.
-    # Blocks are alike but for their numbers, and what fails together is best halved together.
-    tried = [g for g in units.groups if g.kind in ("inner", "coupled")]
-    tried.sort(key=lambda group: re.sub(r"\d+", "", group.name))
-    if not tried or not isinstance(example, Tensor):
+    # Blocks differ in their numbers only, and what fails together is best halved together.
+    candidates = [g for g in units.groups if g.kind in ("inner", "coupled")]
+    candidates.sort(key=lambda group: re.sub(r"\d+", "", group.name))
+    if not candidates or not isinstance(example, Tensor):
         return units
-    refused = _outcome(model, tried, example)
+    refused = _outcome(model, candidates, example)
     groups = tuple(g for g in units.groups if g.name not in refused)
     made = {layer for g in groups for layer in g.producers}
-    wrong = (g for g in tried if g.name in refused)
+    wrong = (g for g in candidates if g.name in refused)
     left = (refused[g.name].of(layer) for g in wrong for layer in g.producers if layer not in made)
     return Units(groups, (*left, *units.skipped))
 
@@ -107,8 +107,8 @@ def _images(example: Tensor) -> Iterator[tuple[Tensor, int]]:
         example = example.double()
         least, most = float(example.min()), float(example.max())
         if least < most:
-            yield images.clamp(least, most), _DRAWS_ALIKE
-    yield example, _DRAWS_ALIKE
+            yield images.clamp(least, most), _DRAWS_SIMILAR
+    yield example, _DRAWS_SIMILAR
 
 
 def _around(example: Tensor) -> Tensor:
