@@ -43,7 +43,7 @@ class SkipCode(str, Enum):
     UNKNOWN_HEADS = (
         "heads_not_found",
         "the heads of '{layer}' ({kind}) cannot be found: {cause}; docs/transformers.md says how "
-        "to add yours, --skip {layer} leaves it alone",
+        "to add yours, {skip} leaves it alone",
     )
     NO_PROJECTION = "no_projection", "its {layer} is no linear layer"
     UNEVEN_HEADS = "uneven_heads", "its {layer} and projections do not divide into heads of {size}"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
 
+from coprune.errors import setting
 from coprune.groups.families import (
     ATTENTIONS,
     FEED_FORWARDS,
@@ -66,7 +67,13 @@ def unknown_heads(model: nn.Module, *, skip: Sequence[str] = ()) -> dict[str, Re
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     return {
-        name: because(SkipCode.UNKNOWN_HEADS, layer=name, kind=type(modules[name]).__name__, cause=why)
+        name: because(
+            SkipCode.UNKNOWN_HEADS,
+            layer=name,
+            kind=type(modules[name]).__name__,
+            cause=why,
+            skip=setting("skip", (name,)),
+        )
         for name, why in _groups(modules)[1].items()
         if not within(name, skip)
     }
