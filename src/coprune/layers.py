@@ -77,13 +77,10 @@ def _is_frozen(module: nn.Module) -> bool:
     return statistics and [len(shape) for shape in shapes] == [1]
 
 
-FROZEN = Norm(_is_frozen, "one")
-"""A batch norm that is none of PyTorch's, such as ``FrozenBatchNorm2d``."""
-
 NORMS: list[Norm] = [
     Norm(_is(_BatchNorm, _InstanceNorm), "one"),
     Norm(_is(nn.PReLU), "one", count="num_parameters", vectors=("weight",), shared=True),
-    FROZEN,
+    Norm(_is_frozen, "one"),  # none of PyTorch's, such as FrozenBatchNorm2d
     Norm(_is(nn.GroupNorm), "groups", count="num_channels", groups="num_groups"),
     # Liu et al. 2020, arXiv 2004.02967.
     Norm(
