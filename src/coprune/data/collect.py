@@ -102,8 +102,17 @@ def _class_numbers(labels: Any) -> Tensor:
         )
     if not found.is_floating_point():
         found = found.long()  # of unsigned integers some have no least
-    if len(found) and float(found.min()) < 0:
-        raise UserError(f"negative label {int(found.min())}; labels count from 0")
-    if len(found) and float(found.max()) >= MOST_CLASSES:
-        raise UserError(f"label {found.max().item():g}; labels are classes, counted from 0")
+    check_class_numbers(found)
     return found.long()
+
+
+def check_class_numbers(labels: Tensor) -> None:
+    """Refuse labels ``[N]`` that are below 0, or so high that they are no classes.
+
+    Raises:
+        UserError: says which.
+    """
+    if len(labels) and float(labels.min()) < 0:
+        raise UserError(f"negative label {int(labels.min())}; labels count from 0")
+    if len(labels) and float(labels.max()) >= MOST_CLASSES:
+        raise UserError(f"label {labels.max().item():g}; labels are classes, counted from 0")

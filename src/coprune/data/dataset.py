@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from coprune.data.arrays import ArraySource
-from coprune.data.collect import MOST_CLASSES
+from coprune.data.collect import check_class_numbers
 from coprune.data.source import Batch, MemorySource, S, Source
 from coprune.data.subsample import drawn_indices, without
 from coprune.data.text import TextSource
 from coprune.errors import UserError, setting
 from coprune.result import JudgedOn
+from coprune.user_code import within
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,13 @@ def check_samples(source: MemorySource, *, where: str) -> None:
     Raises:
         UserError: no samples, lengths that differ, NaN or Inf, empty texts, labels that are negative.
     """
-    error, labels = source.validation_error(), source.labels
-    if error:
+    error = source.validation_error()
+    if error is None and len(source) == 0:
+        error = "no samples; give at least two of each class"
+    if error is not None:
         raise UserError(f"{where}: {error}")
-    if len(labels) == 0:
-        raise UserError(f"{where}: no samples; give at least two of each class")
-    if int(labels.min()) < 0:
-        raise UserError(f"{where}: negative label {int(labels.min())}; labels count from 0")
-    if int(labels.max()) >= MOST_CLASSES:
-        raise UserError(f"{where}: label {int(labels.max())}; labels are classes, counted from 0")
+    with within(where):
+        check_class_numbers(source.labels)
 
 
 def check_mixed(labels: Tensor, *, where: str) -> None:
