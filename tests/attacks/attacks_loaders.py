@@ -296,7 +296,10 @@ ATTACKS: list[Attack] = [
     argument("prune(units=[None])", "units: None; give kinds, such as 'heads'"),
     argument("prune(device='gpu')", "device=gpu: known are auto, cpu, cuda"),
     argument("prune(pruning_ratio=0.5)", "pruning_ratio: here it is keep_macs or keep_units"),
-    argument("prune(batch_size=4)", "batch_size: here it is train or eval, which come in batches"),
+    argument(
+        "prune(batch_size=4)",
+        "batch_size=4 is of a training that was not asked for; it needs finetune_epochs",
+    ),
     argument(
         "prune(keep_mac=0.5)",
         "keep_mac is no argument, nor an option of method 'magnitude'; did you mean keep_macs, …?",
