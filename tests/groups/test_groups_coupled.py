@@ -107,7 +107,7 @@ def test_units_may_own_channels_in_any_order():
     [
         (tiny_coupled.Shuffled, {"one", "two"}, "when it is cut"),
         (tiny_coupled.Strongest, {"one", "two"}, "mixes or orders channels"),
-        (tiny_coupled.Halved, {"one", "two"}, "coupled"),
+        (tiny_coupled.Halved, {"one", "two"}, "when it is cut"),
         (tiny_coupled.Reversed, {"made"}, "mixes or orders channels"),
         (tiny_coupled.FlatConcatenation, {"left", "right"}, "cannot follow its channels"),
     ],

@@ -77,12 +77,13 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
         return UserError(f"plan for another model: {cause}")
 
     for decision in decisions:
-        if decision.name not in modules:
-            raise refuse(f"layer '{decision.name}' is not in this {type(model).__name__}")
+        first = decision.name.partition("#")[0]  # which several groups may be named after
+        if first not in modules:
+            raise refuse(f"layer '{first}' is not in this {type(model).__name__}")
         shares: dict[tuple[str, str], list[Member]] = defaultdict(list)
         for member in decision.members:
             shares[member.layer, member.role].append(member)
-        if decision.name not in {layer for layer, _ in shares}:
+        if first not in {layer for layer, _ in shares}:
             raise refuse(f"group '{decision.name}' lists no channels of that layer")
         for (layer, role), members in shares.items():
             module = modules.get(layer)
