@@ -38,7 +38,7 @@ from coprune.layers import (
 )
 from coprune.tracing.calls import Intercepted, name_of
 from coprune.tracing.checkpointing import unchecked
-from coprune.tracing.forward import FAILURES, Inputs, said
+from coprune.tracing.forward import FAILURES, Inputs, model_raised
 
 SUPPORTED = ((1, 6), (1, 7))
 """The first version that is known, and the first that is not; pyproject.toml pins the same."""
@@ -248,7 +248,7 @@ def _traced(model: nn.Module, example: Inputs) -> tp.DependencyGraph:
             return graph
     except FAILURES as cause:
         raise UserError(
-            f"the dependency graph of {type(model).__name__} cannot be traced: {said(model, cause)}"
+            f"the dependency graph of {type(model).__name__} cannot be traced: {model_raised(model, cause)}"
         ) from cause
     finally:
         for parameter in frozen:

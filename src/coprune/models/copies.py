@@ -14,10 +14,10 @@ import types
 from typing import Any
 
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from coprune.errors import UserError
-from coprune.tracing.forward import FAILURES, said
+from coprune.tracing.calls import Function, Intercepted
+from coprune.tracing.forward import FAILURES, model_raised
 
 _WRAPPERS = {
     "OptimizedModule": "_orig_mod",
@@ -51,7 +51,7 @@ def copied(model: nn.Module) -> nn.Module:
     """
     model = unwrapped(model)
     memo: dict[int, Any] = {}
-    with _WithoutGraphs():
+    with Intercepted(_values_alone):
         try:
             made = _deep(model, memo)
         except FAILURES:
@@ -60,8 +60,8 @@ def copied(model: nn.Module) -> nn.Module:
                 made = _deep(model, memo)
             except FAILURES as cause:
                 raise UserError(
-                    f"this {type(model).__name__} cannot be copied ({said(model, cause)}), and the one given "
-                    "must stay as it is; give one that copy.deepcopy can copy"
+                    f"this {type(model).__name__} cannot be copied ({model_raised(model, cause)}), and the "
+                    "one given must stay as it is; give one that copy.deepcopy can copy"
                 ) from cause
     shared = {id(p) for p in made.parameters()}
     for name, parameter in model.named_parameters():
@@ -76,15 +76,11 @@ def copied(model: nn.Module) -> nn.Module:
     return made
 
 
-class _WithoutGraphs(TorchFunctionMode):
-    """Within the context ``deepcopy`` takes values alone of a tensor with a graph, which PyTorch refuses."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
-            return args[0].detach().clone()
-        return func(*args, **(kwargs or {}))
+def _values_alone(function: Function, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """``deepcopy`` takes values alone of a tensor with a graph, which PyTorch refuses."""
+    if function is Tensor.__deepcopy__ and not args[0].is_leaf:
+        return args[0].detach().clone()
+    return function(*args, **named)
 
 
 def _deep(model: nn.Module, memo: dict[int, Any]) -> nn.Module:

@@ -63,23 +63,14 @@ def fold_standardised(model: nn.Module, *, only: Collection[str] | None = None) 
 
 @torch.no_grad()
 def _folded(layer: nn.Conv2d) -> PlainConv2d:
-    made = PlainConv2d(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,  # type: ignore[arg-type]
-        stride=layer.stride,  # type: ignore[arg-type]
-        padding=layer.padding,  # type: ignore[arg-type]
-        dilation=layer.dilation,  # type: ignore[arg-type]
-        groups=layer.groups,
-        bias=layer.bias is not None,
-    ).to(layer.weight)
+    shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding)
+    made = PlainConv2d(*shape, layer.dilation, layer.groups, layer.bias is not None).to(layer.weight)  # type: ignore[arg-type]
     made.same = bool(getattr(layer, "same_pad", False))
     size = max(k * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True))
     blank = layer.weight.new_zeros(1, layer.in_channels, size, size)
     weight = convolution_of(layer, blank)["weight"]
     made.weight = nn.Parameter(weight.detach().clone(), requires_grad=layer.weight.requires_grad)
-    if made.bias is not None and layer.bias is not None:
-        made.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=layer.bias.requires_grad)
+    made.bias = layer.bias
     return made.train(layer.training)
 
 

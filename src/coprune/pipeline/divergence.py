@@ -20,7 +20,7 @@ from coprune.budget.validation import Measured
 from coprune.data import MemorySource, split_source
 from coprune.pipeline.context import Context
 from coprune.plan import GroupDecision
-from coprune.recovery import Pair, least_squares
+from coprune.recovery import Pair, kept_outputs, least_squares
 from coprune.tracing.forward import logits_of, moved
 
 _LEARNING, _JUDGING = 128, 256
@@ -57,7 +57,8 @@ class Divergence:
         """
         context, (learning, judging) = self.context, self._parts
         pruned = context.cut(decisions)
-        pair = Pair.of(pruned, context.model, decisions, device=context.device)
+        kept = kept_outputs(context.model, decisions)
+        pair = Pair(pruned, context.model, kept, decisions, context.device)
         least_squares(pair, learning, seed=context.seed, rows=_ROWS)
         found = self._log_shares(pruned, judging)
         context.model.cpu()

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.plan import GroupDecision
-from coprune.recovery.channel_map import kept_outputs
 from coprune.result import TAKEN_BACK, Code, Note
 
 UNCHANGED = Note(
@@ -36,18 +35,6 @@ class Pair:
     kept: Mapping[str, Tensor]
     decisions: Sequence[GroupDecision] = ()
     device: str = "cpu"
-
-    @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        teacher: nn.Module,
-        decisions: Sequence[GroupDecision],
-        *,
-        device: str = "cpu",
-    ) -> Pair:
-        """With the channels that decisions have kept."""
-        return cls(model, teacher, kept_outputs(teacher, decisions), decisions, device)
 
     def ready(self) -> tuple[nn.Module, nn.Module]:
         """The model and the unpruned one, on the device and in evaluation mode."""

@@ -25,7 +25,7 @@ from coprune.seeding import generator as seeded
 from coprune.skipped import Reason, SkipCode, because
 from coprune.surgery.cut import cut
 from coprune.surgery.mask import masked
-from coprune.tracing.forward import FAILURES, Inputs, logits_of, said
+from coprune.tracing.forward import FAILURES, Inputs, logits_of, model_raised
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
 """Largest difference between masked and cut outputs, in proportion to how far outputs are apart."""
@@ -73,7 +73,7 @@ def _outcome(model: nn.Module, groups: Sequence[ChannelGroup], example: Tensor) 
             twin = _twin(model, images, double=double)
             output, again = _output(twin, images), _output(twin, images)
         except FAILURES as cause:
-            reason = because(SkipCode.UNVERIFIED, cause=said(model, cause))
+            reason = because(SkipCode.UNVERIFIED, cause=model_raised(model, cause))
             continue
         if bool(torch.isfinite(output).all()):
             # What differs from itself would differ from its cut too, whatever that is.
@@ -198,7 +198,7 @@ def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], images: Tenso
     except UserError as cause:
         return because(SkipCode.NOT_CUT, cause=cause)
     except FAILURES as cause:
-        return because(SkipCode.CUT_FAILS, cause=said(model, cause))
+        return because(SkipCode.CUT_FAILS, cause=model_raised(model, cause))
     if found.shape != expected.shape:
         return because(SkipCode.OUTPUT_SIZE)
     if not bool(torch.isfinite(expected).all() and torch.isfinite(other).all()):

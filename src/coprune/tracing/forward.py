@@ -6,7 +6,8 @@ samples first, and hand back an object with ``logits``. Nothing else in the proj
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError, is_out_of_memory
 from coprune.tracing.checkpointing import unchecked
-from coprune.user_code import place_of
+from coprune.user_code import place_of, said_by
 
 Inputs = Tensor | dict[str, Tensor]
 """What a model reads: one tensor ``[N, …]``, or named ones, each ``[N, …]``."""
@@ -51,24 +52,20 @@ FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, At
 """What a model's forward pass may raise when inputs do not suit it; the classes of builtin errors."""
 
 
-def said(model: nn.Module, cause: BaseException) -> str:
-    """An error's kind and first line, and the hook of the model that it came out of, if any."""
-    line = f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}"
+def model_raised(model: nn.Module, cause: BaseException) -> str:
+    """What a model raised, in one line, and the hook of it that this came out of, if any."""
     hooks: dict[Any, str] = {}
     for name, module in model.named_modules():
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
             code = getattr(getattr(hook, "func", hook), "__code__", None)
             hooks.setdefault(code, f"the hook '{getattr(hook, '__name__', 'hook')}' on '{name}'")
-    trace = cause.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code in hooks:
-            named = f"{hooks[trace.tb_frame.f_code]} ({place_of(cause)})"
-            return (
-                f"{line}, in {named}; it runs on a copy of the model: remove it, or let it use the module "
-                "that it is given"
-            )
-        trace = trace.tb_next
-    return line
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    for hook in (hooks[code] for code in codes if code in hooks):
+        return (
+            f"{said_by(cause)}, in {hook} ({place_of(cause)}); it runs on a copy of the model: remove it, or "
+            "let it use the module that it is given"
+        )
+    return said_by(cause)
 
 
 def check_takes(model: nn.Module, inputs: Inputs) -> Tensor:
@@ -95,7 +92,7 @@ def check_takes(model: nn.Module, inputs: Inputs) -> Tensor:
             raise UserError(
                 f"memory ran out with inputs {shapes}; give smaller batches or samples"
             ) from cause
-        why = said(model, cause)
+        why = model_raised(model, cause)
         # A key or an assertion alone says little.
         if isinstance(cause, (RuntimeError, ValueError, TypeError)):
             why = why.removeprefix(f"{type(cause).__name__}: ")
@@ -159,11 +156,13 @@ def samples_in(inputs: Inputs) -> int:
     return len(tensors_of(inputs)[0])
 
 
+def _mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    return {n: change(t) for n, t in inputs.items()} if isinstance(inputs, dict) else change(inputs)
+
+
 def part_of(inputs: Inputs, index: slice | Tensor | list[int]) -> Inputs:
     """Some of the samples."""
-    if isinstance(inputs, dict):
-        return {name: tensor[index] for name, tensor in inputs.items()}
-    return inputs[index]
+    return _mapped(inputs, lambda tensor: tensor[index])
 
 
 def lengths_of(inputs: Inputs) -> Tensor | None:
@@ -180,10 +179,7 @@ def trimmed(inputs: Inputs) -> Inputs:
     if lengths is None or not isinstance(inputs, dict):
         return inputs
     full, width = inputs["attention_mask"].shape[1], max(1, int(lengths.max()))
-    return {
-        name: tensor[:, :width] if tensor.ndim > 1 and tensor.shape[1] == full else tensor
-        for name, tensor in inputs.items()
-    }
+    return _mapped(inputs, lambda t: t[:, :width] if t.ndim > 1 and t.shape[1] == full else t)
 
 
 def split(inputs: Inputs, size: int) -> list[Inputs]:
@@ -193,16 +189,12 @@ def split(inputs: Inputs, size: int) -> list[Inputs]:
 
 def moved(inputs: Inputs, device: str | torch.device) -> Inputs:
     """On a device."""
-    if isinstance(inputs, dict):
-        return {name: tensor.to(device) for name, tensor in inputs.items()}
-    return inputs.to(device)
+    return _mapped(inputs, lambda tensor: tensor.to(device))
 
 
 def copied(inputs: Inputs) -> Inputs:
     """A copy, for a model whose first layer works in place."""
-    if isinstance(inputs, dict):
-        return {name: tensor.clone() for name, tensor in inputs.items()}
-    return inputs.clone()
+    return _mapped(inputs, torch.clone)
 
 
 def joined(parts: Sequence[Inputs]) -> Inputs:

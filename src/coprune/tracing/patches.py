@@ -6,8 +6,6 @@ convolution of images, channel-major like its weight; the features of a linear l
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,25 +69,15 @@ def read_rows(layer: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
     """
     if not is_convolution(layer):
         return _pick(inputs.reshape(len(positions), -1, inputs.shape[-1]), positions)
-    padded = _padded(layer, inputs)
-    n, channels, *extent = padded.shape
-    of_sample, of_channel, *along = padded.stride()
-    kernel, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
-    made = [
-        (e - d * (k - 1) - 1) // s + 1 for e, k, s, d in zip(extent, kernel, stride, dilation, strict=True)
-    ]
-    patches = padded.as_strided(
-        (n, *made, channels, *kernel),
-        (
-            of_sample,
-            *(a * s for a, s in zip(along, stride, strict=True)),
-            of_channel,
-            *(a * d for a, d in zip(along, dilation, strict=True)),
-        ),
-    )
-    sample = torch.arange(n, device=inputs.device).unsqueeze(1)
-    picked = patches[(sample, *torch.unravel_index(positions, made))]  # [N, P, U, kh, kw]
-    return picked.reshape(n * positions.shape[1], channels * math.prod(kernel))
+    patches = _padded(layer, inputs)
+    axes = zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
+    for axis, (kernel, stride, dilation) in enumerate(axes, start=2):
+        patches = patches.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    behind = patches.ndim // 2  # axes: N, U, then as many of places as of a kernel
+    patches = patches.movedim(1, behind)  # [N, H, W, U, kh, kw]
+    at = torch.unravel_index(positions, patches.shape[1:behind])
+    sample = torch.arange(len(inputs), device=inputs.device).unsqueeze(1)
+    return patches[(sample, *at)].flatten(2).flatten(0, 1)
 
 
 def centred_gram(rows: Tensor, mean: Tensor) -> Tensor:
@@ -121,19 +109,7 @@ def _gram(rows: Tensor) -> Tensor:
 
 
 def _padded(layer: Convolution, inputs: Tensor) -> Tensor:
-    """Inputs with all that the kernel passes over, ``[N, U, …]``."""
-    if getattr(layer.forward, "__func__", None) not in _FORWARDS:
-        return _padded_by_itself(layer, inputs)
-    both = layer._reversed_padding_repeated_twice
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    return F.pad(inputs, both, mode=mode).contiguous() if any(both) else inputs.contiguous()
-
-
-_FORWARDS = (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
-
-
-def _padded_by_itself(layer: Convolution, inputs: Tensor) -> Tensor:
-    """What a layer that pads in a ``forward`` of its own (TensorFlow's ``SAME``) hands to its product."""
+    """Inputs with all that the kernel passes over, ``[N, U, …]``, however the layer pads them."""
     product = convolution_of(layer, inputs)
     padded, padding = product["input"], product.get("padding", 0)
     axes = padded.ndim - 2

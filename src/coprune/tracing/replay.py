@@ -9,7 +9,7 @@ positions does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -48,26 +48,22 @@ class _Known:
 
 
 class _Pass:
-    """One pass that notes products, as long as there is room, or hands out those of the first runs."""
+    """One pass that notes products, as long as there is room, or hands out those of the first runs.
 
-    def __init__(self, known: _Known, fragile: set[_Run], *, upto: int = 0, room: int = 0) -> None:
-        self._known, self._fragile, self._upto, self._room = known, fragile, upto, room
+    Copies of them, since somebody may work on them in place.
+    """
+
+    def __init__(self, known: _Known, *, upto: int = 0, room: int = 0) -> None:
+        self._known, self._upto, self._room = known, upto, room
         self._runs: Counter[str] = Counter()
         self._entered: _Run | None = None
-        self._noted: list[tuple[_Run, Tensor, int]] = []
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
         """Of the model on a batch, ``[N, C]``."""
         dense = [n for n, m in model.named_modules() if is_convolution(m) or is_linear(m)]
         entered = hooked(model, {name: partial(self._enter, name) for name in dense}, before=True)
         with entered, hooked(model, dict.fromkeys(dense, self._leave)), Intercepted(self._call):
-            logits = logits_of(model, copied(inputs))
-        for run, product, version in self._noted:
-            # Somebody has worked on it in place: of the next batch a copy is kept.
-            if product._version != version:
-                self._fragile.add(run)
-                del self._known.products[run]
-        return logits
+            return logits_of(model, copied(inputs))
 
     def _enter(self, name: str, *_: Any) -> None:
         self._entered = (name, self._runs[name])
@@ -83,18 +79,12 @@ class _Pass:
             return function(*args, **named)
         self._entered = None
         if self._known.order[run] < self._upto and run in self._known.products:
-            product = self._known.products[run]
-            return product.clone() if run in self._fragile else product
+            return self._known.products[run].clone()
         product = function(*args, **named)
         size = product.untyped_storage().nbytes()
-        # Of a tensor made in inference mode it cannot be seen whether somebody works on it.
-        if size <= self._room and not product.is_inference():
+        if size <= self._room:
             self._room -= size
-            if run in self._fragile:
-                self._known.products[run] = product.clone()
-            else:
-                self._known.products[run] = product
-                self._noted.append((run, product, product._version))
+            self._known.products[run] = product.clone()
         return product
 
 
@@ -108,11 +98,10 @@ class Replay:
     """
 
     def __init__(self, model: nn.Module, batches: Iterable[Inputs], *, memory: int = MEMORY) -> None:
-        self._model, self._batches = model, list(batches)
-        self._fragile: set[_Run] = set()  # whose products somebody works on in place
-        self._known = [_Known() for _ in self._batches]
+        self._model = model
+        self._batches = [(batch, _Known()) for batch in batches]
         room = memory // max(1, len(self._batches))
-        self.logits = self._passed(lambda known: _Pass(known, self._fragile, room=room))
+        self.logits = torch.cat([_Pass(known, room=room).logits(model, x) for x, known in self._batches])
         """Of the unchanged model, ``[N, C]``."""
 
     def again(self, changed: Iterable[str]) -> Tensor:
@@ -122,8 +111,5 @@ class Replay:
             changed: the dense layers that are not what they were; nothing else may be.
         """
         names = list(changed)
-        return self._passed(lambda known: _Pass(known, self._fragile, upto=known.before(names)))
-
-    def _passed(self, how: Callable[[_Known], _Pass]) -> Tensor:
-        batches = zip(self._batches, self._known, strict=True)
-        return torch.cat([how(known).logits(self._model, batch) for batch, known in batches])
+        passes = [(_Pass(known, upto=known.before(names)), x) for x, known in self._batches]
+        return torch.cat([one.logits(self._model, x) for one, x in passes])

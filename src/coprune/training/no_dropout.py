@@ -7,35 +7,23 @@ training is about to change (the attention biases of timm's LeViT and TinyViT).
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coprune.tracing.calls import Function, Intercepted
+from coprune.tracing.calls import Function, Intercepted, name_of
 
-_DROPOUTS: tuple[Function, ...] = (
-    F.dropout,
-    F.dropout1d,
-    F.dropout2d,
-    F.dropout3d,
-    F.alpha_dropout,
-    F.feature_alpha_dropout,
-    torch.dropout,
-    torch.dropout_,
-    torch.feature_dropout,
-    torch.feature_dropout_,
-    torch.alpha_dropout,
-    torch.alpha_dropout_,
-)
+_DROPOUT = re.compile(r"(feature_)?(alpha_)?dropout([123]d)?_?")
+"""Names of functions that drop values and do nothing else."""
 
 _SHARE = 4
 """Place of ``dropout_p`` among the arguments of scaled dot-product attention, which has no signature."""
 
 
 def _undropped(function: Function, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    if function in _DROPOUTS:
+    if _DROPOUT.fullmatch(name_of(function)):
         return args[0] if args else named["input"]
     if function is F.scaled_dot_product_attention:
         if len(args) > _SHARE:
