@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError, is_out_of_memory
 from coprune.tracing.checkpointing import unchecked
-from coprune.user_code import place_of, said_by
+from coprune.user_code import message_of, place_of
 
 Inputs = Tensor | dict[str, Tensor]
 """What a model reads: one tensor ``[N, …]``, or named ones, each ``[N, …]``."""
@@ -62,10 +62,10 @@ def model_raised(model: nn.Module, cause: BaseException) -> str:
     codes = [frame.f_code for frame, _ in traceback.walk_tb(cause.__traceback__)]
     for hook in (hooks[code] for code in codes if code in hooks):
         return (
-            f"{said_by(cause)}, in {hook} ({place_of(cause)}); it runs on a copy of the model: remove it, or "
+            f"{message_of(cause)}, in {hook} ({place_of(cause)}); it runs on a copy of the model: remove it, or "
             "let it use the module that it is given"
         )
-    return said_by(cause)
+    return message_of(cause)
 
 
 def check_takes(model: nn.Module, inputs: Inputs) -> Tensor:
