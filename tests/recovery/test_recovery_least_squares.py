@@ -133,9 +133,9 @@ def test_little_memory_takes_fewer_samples_and_still_works(monkeypatch):
     model = made("vgg16_bn")
     decisions = halved(model)
     seen = []
-    visit = sequential.visit_sites
+    visit = sequential.walk_layers
     monkeypatch.setattr(
-        sequential, "visit_sites", lambda m, s, x, v, **k: (seen.append(len(x)), visit(m, s, x, v, **k))[1]
+        sequential, "walk_layers", lambda m, s, x, v, **k: (seen.append(len(x)), visit(m, s, x, v, **k))[1]
     )
     pruned = cut(model, decisions)
     least_squares(Pair(pruned, model, kept_outputs(model, decisions)), SAMPLES, memory=1)

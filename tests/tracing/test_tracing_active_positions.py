@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import texts
-from coprune.tracing.active_positions import _first, _last, learn_reach, reach
+from coprune.tracing.active_positions import _first, _last, active_positions, learn_active_positions
 from coprune.tracing.forward import logits_of
 from coprune.tracing.patches import draw_valid
 
@@ -30,7 +30,7 @@ def test_padding_has_no_say_and_behind_the_last_layer_only_the_first_token_has(e
     inputs = sentences(3, 7, 5)
     first, last = (f"bert.encoder.layer.{i}.output.dense" for i in (0, 1))
     values = "bert.encoder.layer.1.attention.self.value"
-    found = reach(encoder, inputs, [first, last, values, "classifier"])
+    found = active_positions(encoder, inputs, [first, last, values, "classifier"])
     assert torch.equal(found[first], inputs["attention_mask"].bool())
     assert torch.equal(found[values], inputs["attention_mask"].bool())
     assert found[last].sum(1).tolist() == [1, 1, 1]
@@ -41,7 +41,7 @@ def test_padding_has_no_say_and_behind_the_last_layer_only_the_first_token_has(e
 
 def test_a_place_without_a_say_can_be_changed_freely(encoder):
     inputs, layer = sentences(3, 6), encoder.bert.encoder.layer[0].output.dense
-    (found,) = reach(encoder, inputs, ["bert.encoder.layer.0.output.dense"]).values()
+    (found,) = active_positions(encoder, inputs, ["bert.encoder.layer.0.output.dense"]).values()
 
     @torch.no_grad()
     def with_noise(where):
@@ -59,11 +59,11 @@ def test_a_place_without_a_say_can_be_changed_freely(encoder):
 
 def test_of_a_frozen_model_too_and_gradients_are_left_alone(encoder):
     inputs, name = sentences(4, 2), "bert.encoder.layer.1.intermediate.dense"
-    wanted = reach(encoder, inputs, [name])[name]
+    wanted = active_positions(encoder, inputs, [name])[name]
     for parameter in encoder.parameters():
         parameter.requires_grad_(False)
     try:
-        assert torch.equal(reach(encoder, inputs, [name])[name], wanted)
+        assert torch.equal(active_positions(encoder, inputs, [name])[name], wanted)
     finally:
         for parameter in encoder.parameters():
             parameter.requires_grad_(True)
@@ -73,10 +73,10 @@ def test_of_a_frozen_model_too_and_gradients_are_left_alone(encoder):
 @pytest.mark.parametrize("seen", [(3, 7, 5), (6, 6)])
 def test_a_few_samples_tell_what_gradients_would_tell_of_all(encoder, seen):
     names = [n for n, m in encoder.named_modules() if isinstance(m, nn.Linear)]
-    rule = learn_reach(encoder, sentences(*seen), names)
+    rule = learn_active_positions(encoder, sentences(*seen), names)
     assert all(pattern is not None for pattern in rule.patterns.values())
     others = sentences(2, 9, 4, 8, 3)
-    wanted = reach(encoder, others, names)
+    wanted = active_positions(encoder, others, names)
     found = rule.of(others)
     assert found.keys() == wanted.keys()
     assert len(found) > 8
@@ -94,7 +94,7 @@ def test_a_layer_of_which_no_usual_pattern_holds_is_told_by_gradients():
             return self.last(self.layer(x)[:, 1])
 
     net, x = Second().eval(), torch.randn(5, 3, 4)
-    rule = learn_reach(net, x[:2], ["layer", "last"])
+    rule = learn_active_positions(net, x[:2], ["layer", "last"])
     assert rule.patterns == {"layer": None}
     assert rule.of(x)["layer"].tolist() == [[False, True, False]] * 5
 
@@ -108,7 +108,7 @@ def test_the_last_token_of_a_padded_sentence():
 
 def test_convolutions_are_looked_at_everywhere():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
-    assert reach(net, torch.zeros(2, 1, 4, 4), ["0", "2"]) == {}
+    assert active_positions(net, torch.zeros(2, 1, 4, 4), ["0", "2"]) == {}
 
 
 @pytest.mark.parametrize("wanted", [1, 3, 50])
@@ -135,4 +135,4 @@ def test_outputs_whose_sum_never_changes_still_depend_on_their_tokens():
             return scores - scores.mean(1, keepdim=True)
 
     net, x = Shares().eval(), torch.randn(2, 5, 4)
-    assert reach(net, x, ["layer"])["layer"].all()
+    assert active_positions(net, x, ["layer"])["layer"].all()

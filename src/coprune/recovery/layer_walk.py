@@ -1,4 +1,4 @@
-"""Passes that stop by at every layer of a walk, and what the unpruned network puts out there.
+"""Walks through a network, layer by layer, and what the unpruned one puts out there.
 
 Shapes: ``N`` samples, ``P`` places a sample, ``R`` runs of a layer, ``O`` its outputs, ``K`` those kept.
 """
@@ -23,22 +23,22 @@ from coprune.tracing.hooks import hooked
 from coprune.tracing.layer_graph import Site
 from coprune.tracing.patches import pick_outputs
 
-Visitor = Callable[[Site, nn.Module, Tensor, "Tensor | None"], None]
-"""Told site, layer, what the layer reads (or puts out), and the other operand of the sum behind it."""
+Observer = Callable[[Site, nn.Module, Tensor, "Tensor | None"], None]
+"""Given site, layer, what the layer reads (or puts out), and the other operand of the sum behind it."""
 
 
 @torch.no_grad()
-def visit_sites(
-    model: nn.Module, sites: Sequence[Site], inputs: Inputs, visitor: Visitor, *, after: bool = False
+def walk_layers(
+    model: nn.Module, sites: Sequence[Site], inputs: Inputs, observer: Observer, *, after: bool = False
 ) -> None:
-    """One forward pass that stops by at every site.
+    """One forward pass in which an observer is called at every site.
 
     Args:
-        model: run without gradients. A layer that the visitor changes runs with its new weights.
-        sites: where to stop by.
+        model: run without gradients. A layer that the observer changes runs with its new weights.
+        sites: where it is called.
         inputs: ``[N, …]``.
-        visitor: see :data:`Visitor`.
-        after: whether to stop behind the layers rather than in front of them.
+        observer: see :data:`Observer`.
+        after: whether behind the layers rather than in front of them.
 
     Raises:
         UserError: the samples take another way through the model than those that the sites were found with.
@@ -57,7 +57,7 @@ def visit_sites(
                 f"another way through the model than the first two; use {setting('recovery', 'bn')}"
             )
         with taps.aside():
-            visitor(site, layer, output if after else args[0], waiting.pop(site.layer, None))
+            observer(site, layer, output if after else args[0], waiting.pop(site.layer, None))
 
     read = copied(inputs)  # which a model whose first layer works in place changes
     stops = {site.layer: partial(stop, site) for site in sites}
@@ -66,7 +66,7 @@ def visit_sites(
 
 
 Pick = Callable[[Site, nn.Module, Tensor, "Tensor | None", Tensor], Tensor]
-"""What a :data:`Visitor` is told, and the places ``[N, P]`` → rows ``[N·P, …]``."""
+"""What an :data:`Observer` is given, and the places ``[N, P]`` → rows ``[N·P, …]``."""
 
 
 def rows_of(
@@ -92,7 +92,7 @@ def rows_of(
     for start in range(0, samples_in(sample.inputs), BATCH):
         here = slice(start, start + BATCH)
         batch = trimmed(part_of(sample.inputs, here))
-        visit_sites(model, sites, batch, note, after=after)
+        walk_layers(model, sites, batch, note, after=after)
         for name, parts in found.items():
             if name not in runs:
                 raise UserError(

@@ -16,7 +16,7 @@ from coprune.data.subsample import spread
 from coprune.distributed.world import own_range, world
 from coprune.layers import is_convolution
 from coprune.measure.memory import peak_memory
-from coprune.tracing.active_positions import learn_reach
+from coprune.tracing.active_positions import learn_active_positions
 from coprune.tracing.forward import Inputs, copied, lengths_of, moved, part_of, samples_in, split
 from coprune.tracing.layer_graph import Site
 from coprune.tracing.patches import draw_positions, draw_valid
@@ -105,7 +105,7 @@ def drawn(
     names = [s.layer for s in sites if s.places > 1 and not is_convolution(teacher.get_submodule(s.layer))]
     valid: dict[str, Tensor] = {}
     if names:
-        rule = learn_reach(teacher, part_of(inputs, slice(_PROBES)), names)
+        rule = learn_active_positions(teacher, part_of(inputs, slice(_PROBES)), names)
         parts = [rule.of(part) for part in split(inputs, BATCH)]
         valid = {name: torch.cat([part[name] for part in parts]) for name in names}
     index, judging, shared = own_samples(samples)

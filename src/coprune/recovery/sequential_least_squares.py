@@ -41,7 +41,7 @@ from coprune.recovery.layer_walk import (
     norm_line,
     shift_output,
     side_by_side,
-    visit_sites,
+    walk_layers,
 )
 from coprune.recovery.ridge import Line, Target, solve
 from coprune.recovery.sampling import BATCH, Sample, drawn, samples_that_fit
@@ -138,12 +138,12 @@ class _Walk:
             at = self._sample.places[site.layer]
             self._solve(site, None if other is None else pick_outputs(other, at, last=is_linear(layer)))
 
-        visit_sites(self._model, sites, self._inputs, visit)
+        walk_layers(self._model, sites, self._inputs, visit)
 
     def solve_by_turns(self, sites: list[Site]) -> None:
         """Layers that run several times, each on all of its runs."""
         for site in sites * _SWEEPS:
-            visit_sites(self._model, [site], self._inputs, self._note)
+            walk_layers(self._model, [site], self._inputs, self._note)
             self._solve(site, None)
 
     def _note(self, site: Site, layer: nn.Module, read: Tensor, _: Tensor | None = None) -> None:

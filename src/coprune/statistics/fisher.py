@@ -23,7 +23,7 @@ from coprune.layers import channel_count, is_linear
 from coprune.progress import track
 from coprune.statistics.collect import Calibration
 from coprune.statistics.moments import merge
-from coprune.tracing.active_positions import has_tokens, learn_reach
+from coprune.tracing.active_positions import has_tokens, learn_active_positions
 from coprune.tracing.forward import Inputs, copied, logits_of, moved, part_of, samples_in
 from coprune.tracing.hooks import hooked
 
@@ -200,7 +200,7 @@ def active_positions(calibration: Calibration) -> dict[str, list[Tensor]]:
     model, device = calibration.ready(), calibration.device
     keys = _keys(calibration.groups)
     first, _ = next(iter(calibration.source.batches(_PROBES)))
-    rule = learn_reach(model, moved(part_of(first, slice(_PROBES)), device), list(keys))
+    rule = learn_active_positions(model, moved(part_of(first, slice(_PROBES)), device), list(keys))
     found: dict[str, list[Tensor]] = {}
     if rule.patterns:
         for batch in calibration.batches("positions"):

@@ -28,7 +28,7 @@ def has_tokens(layer: nn.Module, output: Tensor, *, samples: int) -> bool:
 
 
 @torch.enable_grad()
-def reach(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str, Tensor]:
+def active_positions(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str, Tensor]:
     """Places of each layer's output that the logits depend on.
 
     Args:
@@ -81,7 +81,7 @@ _PATTERNS: tuple[Pattern, ...] = (lambda real: real, torch.ones_like, _last, _fi
 
 
 @dataclass(frozen=True)
-class Reach:
+class ActivePositions:
     """Which places of some layers can reach the logits, for any samples.
 
     Attributes:
@@ -97,14 +97,14 @@ class Reach:
     def of(self, inputs: Inputs) -> dict[str, Tensor]:
         """Layer → ``[N, places]`` bool."""
         unknown = [name for name, pattern in self.patterns.items() if pattern is None]
-        found = reach(self.model, copied(inputs), unknown) if unknown else {}
+        found = active_positions(self.model, copied(inputs), unknown) if unknown else {}
         for name, pattern in self.patterns.items():
             if pattern is not None:
                 found[name] = pattern(_real(inputs, self.places[name]))
         return found
 
 
-def learn_reach(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> Reach:
+def learn_active_positions(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> ActivePositions:
     """Which pattern each layer has, from a few samples.
 
     Args:
@@ -112,13 +112,13 @@ def learn_reach(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> Reach
         inputs: ``[N, …]``; of texts, some shorter than others.
         names: layers; those that are not applied to tokens are passed over.
     """
-    found = reach(model, copied(inputs), names)
+    found = active_positions(model, copied(inputs), names)
     patterns: dict[str, Pattern | None] = {}
     for name, seen in found.items():
         real = _real(inputs, seen.shape[1])
         fits = (p for p in _PATTERNS if real.shape == seen.shape and torch.equal(p(real), seen))
         patterns[name] = next(fits, None)
-    return Reach(model, patterns, {name: seen.shape[1] for name, seen in found.items()})
+    return ActivePositions(model, patterns, {name: seen.shape[1] for name, seen in found.items()})
 
 
 def _real(inputs: Inputs, places: int) -> Tensor:

@@ -62,8 +62,8 @@ def model_raised(model: nn.Module, cause: BaseException) -> str:
     codes = [frame.f_code for frame, _ in traceback.walk_tb(cause.__traceback__)]
     for hook in (hooks[code] for code in codes if code in hooks):
         return (
-            f"{message_of(cause)}, in {hook} ({place_of(cause)}); it runs on a copy of the model: remove it, or "
-            "let it use the module that it is given"
+            f"{message_of(cause)}, in {hook} ({place_of(cause)}); it runs on a copy of the model: remove it, "
+            "or let it use the module that it is given"
         )
     return message_of(cause)
 
