@@ -1,4 +1,4 @@
-"""Channel least squares: what reads removed channels takes what they said from the kept ones.
+"""Channel least squares: layers that read removed channels reconstruct them from the kept ones.
 
 Each layer by itself, as it is in the unpruned network. With x what a layer reads, K its kept and R its
 removed channels, A, a = argmin ‖x_R − A x_K − a‖² over places, and in every position of its kernel
@@ -74,18 +74,18 @@ def channel_least_squares(
     Args:
         pair: its model is left in evaluation mode.
         source: calibration samples; labels are not read.
-        seed: which places are looked at.
+        seed: of the drawn places.
         rows: of a regression, about.
         memory: bytes that what layers read may take at once; one layer's is held whatever it takes.
 
     Returns:
         An entry for every layer that lost inputs, in the order of the network. Errors are those of the
-        removed channels, over their variation, on samples that the solver did not see. A layer of which A
-        says less than nothing keeps the weights that surgery left.
+        removed channels, over their variation, on samples that the solver did not see. A layer whose A
+        predicts worse than the mean keeps the weights that surgery left.
 
     Raises:
         UserError: the models are not one network before and after surgery, channels have another order, or
-            some are gone and no decision says so.
+            some are gone by no decision.
     """
     if pair.kept and not pair.decisions:
         raise UserError("channel least squares must be told what was cut; give the plan that cut it")

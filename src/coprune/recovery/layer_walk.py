@@ -151,7 +151,7 @@ class Targets:
 
     Args:
         teacher: the unpruned model; not changed.
-        walk: the layers, in the order in which they will be asked for.
+        walk: the layers, in the order in which they are solved.
         sample: which samples, and where to look.
         memory: bytes; one layer's targets are held whatever they take.
     """
@@ -164,7 +164,7 @@ class Targets:
     def take(self, site: Site) -> Tensor:
         """What the unpruned network puts out behind norm and sum of a site, ``[N·R·P, K]``.
 
-        Of a layer that runs once it is forgotten, since it is asked for once.
+        Of a layer that runs once it is forgotten, since it is needed once.
         """
         if site.layer not in self._held:
             self._held.clear()

@@ -1,7 +1,7 @@
-"""All layers together, until the pruned network says again what the unpruned one said. Reads no label.
+"""All layers together, until the pruned network's outputs match the unpruned one's. Reads no label.
 
-Solved one after the other (:mod:`coprune.recovery.sequential_least_squares`), every layer says as
-well as it can what the unpruned one said *at that place*: a block's first
+Solved one after the other (:mod:`coprune.recovery.sequential_least_squares`), every layer matches as
+well as it can what the unpruned one puts out *at that place*: a block's first
 layer repeats the channels that were kept. Other features
 may serve the layer behind it better, and no layer finds them alone. So from there on all weights move
 together, down the error of the blocks' outputs and of the prediction against the unpruned network's
@@ -40,7 +40,7 @@ SAMPLES = 4_000
 """Different ones, at most; five passes still see each of them often enough."""
 
 JUDGING = 1 / 8
-"""Share of the samples that is not learned from and says whether it helped."""
+"""Share of the samples that is not learned from and decides whether it helped."""
 
 RECIPE = Recipe(epochs=1, batch_size=64, lr=0.03, unit_clip=0.2, weight_decay=0.0, distill=1.0, match=30.0)
 """Soft labels and hidden outputs only. Chosen on training images that were not calibrated on: rates from
@@ -53,7 +53,7 @@ WITHOUT_BATCH_NORM = RECIPE.model_copy(
 made a vision transformer worse, and Adam's steps made it better."""
 
 MEMORY = 3 << 30
-"""Bytes that the unpruned model's outputs may take; where they would take more it is asked in every pass."""
+"""Bytes that the unpruned model's outputs may take; where they would take more it runs in every pass."""
 
 _BATCH = 125
 
@@ -147,7 +147,7 @@ def held_back(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]
 
 
 def _answered(learning: MemorySource, pair: Pair) -> tuple[MemorySource, KnownOutputs | None]:
-    """Numbered samples and what the unpruned model says to them.
+    """Numbered samples and the unpruned model's outputs on them.
 
     Of texts, and where it takes more than :data:`MEMORY`, nothing is known beforehand.
     """

@@ -37,7 +37,7 @@ class Recovery:
         Args:
             pair: the model right after surgery, left in evaluation mode, and the unpruned one.
             source: calibration samples; labels are not read.
-            seed: of the places that are looked at, and of the order of the samples.
+            seed: of the drawn places, and of the order of the samples.
 
         Raises:
             UserError: the models are not one network before and after surgery.

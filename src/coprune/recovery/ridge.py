@@ -29,7 +29,7 @@ RIDGE = 1e-3
 _TRIES = 8  # tenfold ridges
 
 EXACT = 1e-10
-"""Up to this error, in proportion to what is wanted, old weights say all there is to say; float32 is not
+"""Up to this error, in proportion to what is wanted, the old weights cannot be improved; float32 is not
 surer, and whether others are better would hang on how sums were rounded."""
 
 SWEEPS = 8
@@ -200,8 +200,8 @@ def solve(
         return best  # of one sample alone none is left to solve on
     equations = _Equations(rows[fit], start, intercept=intercept, count=count, total=total)
     now = [start.output(rows[c]) for c in _chunks(fit)]
-    lacks = [target.output(c) - y for c, y in zip(_chunks(fit), now, strict=True)]
-    plain, factor = equations.right(lacks), None
+    residuals = [target.output(c) - y for c, y in zip(_chunks(fit), now, strict=True)]
+    plain, factor = equations.right(residuals), None
     for ridge in RIDGES:
         tried = ridge_factor(equations.gram, ridge * equations.scale)
         if tried is None or not float(equations.scale) > 0:
@@ -215,16 +215,16 @@ def solve(
     values = [target.behind(y, c) for c, y in zip(_chunks(fit), now, strict=True)]
 
     def rectified(line: Line) -> Iterator[Tensor]:
-        """What the old weights lack when rows with a target below 0 are given their own value, cut at 0.
+        """The old weights' residuals when rows with a target below 0 are given their own value, cut at 0.
 
         With d what the line has more than the old weights, that value is ``value + scale · d`` less its
-        positive part, so that d less that part over the scale is lacking.
+        positive part, so that d less that part over the scale is the residual.
         """
         more = Line(line.weight - start.weight, line.bias - start.bias)
-        for chunk, value, lack in zip(_chunks(fit), values, lacks, strict=True):
+        for chunk, value, residual in zip(_chunks(fit), values, residuals, strict=True):
             d = more.output(rows[chunk])
             above = torch.addcmul(value, d, target.scale).relu_()
-            yield torch.where(target.value[chunk] > 0, lack, d.sub_(above.div_(target.scale)))
+            yield torch.where(target.value[chunk] > 0, residual, d.sub_(above.div_(target.scale)))
 
     found: Line = best
     for _ in range(SWEEPS):
@@ -265,21 +265,21 @@ class _Equations:
             self.gram = total(centred_gram(rows, self._mean))
         self.scale = self.gram.trace() / width
 
-    def right(self, lacks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """Right-hand side (``[D, O]``, dual ``[M, O]``) and mean ``[O]`` of what the old weights lack.
+    def right(self, residuals: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Right-hand side (``[D, O]``, dual ``[M, O]``) and mean ``[O]`` of the residuals of the old weights.
 
         Args:
-            lacks: ``[m, O]``, a chunk of rows after the other.
+            residuals: ``[m, O]``, a chunk of rows after the other.
         """
         parts: list[Tensor] = []
         sums = torch.zeros_like(self._start.bias)
         products = sums.new_zeros(self._rows.shape[1], len(sums))
-        for chunk, lack in zip(self._rows.split(_CHUNK), lacks, strict=True):
-            sums += lack.sum(0, dtype=torch.float64)
+        for chunk, residual in zip(self._rows.split(_CHUNK), residuals, strict=True):
+            sums += residual.sum(0, dtype=torch.float64)
             if self._dual:
-                parts.append(lack.double())
+                parts.append(residual.double())
             else:
-                products += chunk.T @ lack
+                products += chunk.T @ residual
         sums = self._total(sums)
         mean = sums / self._count if self._intercept else torch.zeros_like(sums)
         right = torch.cat(parts) - mean if self._dual else self._total(products) - self._mean.outer(sums)

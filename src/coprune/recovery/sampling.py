@@ -34,7 +34,7 @@ class Sample:
 
     Attributes:
         inputs: ``[N, …]``.
-        places: layer → where to look, ``[N, P]`` int64.
+        places: layer → drawn places, ``[N, P]`` int64.
         judging: how many of the last samples judge and are not solved on.
         shared: whether other processes have other samples.
     """
@@ -90,7 +90,7 @@ def own_samples(samples: int) -> tuple[Tensor, int, bool]:
 def drawn(
     teacher: nn.Module, sites: Sequence[Site], inputs: Inputs, *, rows: Mapping[str, int], seed: int
 ) -> Sample:
-    """This process's share of the samples, and where to look at every layer.
+    """This process's share of the samples, and the drawn places of every layer.
 
     Of tokens, only at those that can reach the logits.
 

@@ -1,8 +1,8 @@
 """Sequential patch least squares: every dense layer solved again on what the pruned network feeds it.
 
 One walk through the network, in the order in which it runs. Each dense layer's weights are set so
-that, on what the layers before it (already solved) now feed it, the network says what the unpruned
-one said at that place: behind the layer's batch norm and, at a residual sum, behind the sum, so that
+that, on what the layers before it (already solved) now feed it, the network puts out what the unpruned
+one did at that place: behind the layer's batch norm and, at a residual sum, behind the sum, so that
 the layer also makes up for the error that the skip path carries. Errors do not pile up, nothing is
 trained and no label is read. What a depthwise layer cannot absorb, the next dense one does.
 
@@ -72,13 +72,13 @@ def least_squares(
     """Solve every dense layer of a pruned model again, in place.
 
     The samples pass the pruned model once, all together; as many are taken (evenly spread) as fit
-    into ``memory``, and the fewer they are, the more places of each are looked at. The unpruned model is
-    asked as often as its answers need, to fit into as much again. Texts are padded to the longest of them.
+    into ``memory``, and the fewer they are, the more places of each are drawn. The unpruned model
+    runs as often as its outputs need, to fit into as much again. Texts are padded to the longest of them.
 
     Args:
         pair: its model is left in evaluation mode.
         source: calibration samples; labels are not read.
-        seed: which places are looked at.
+        seed: of the drawn places.
         rows: of a regression, about.
         memory: bytes.
 
@@ -161,7 +161,7 @@ class _Walk:
         self._runs = []
         scale, shift = norm_line(self._model, site, layer)
         weight, bias = filters(layer), layer.bias
-        # What a norm scales by 0 has no say and no target.
+        # What a norm scales by 0 has no effect and no target.
         live = scale.abs() > 1e-6 * scale.abs().max().clamp_min(1e-30)
         old = weight.double().flatten(1)[live]
         added = bias.double()[live] if isinstance(bias, Tensor) else torch.zeros_like(old[:, 0])

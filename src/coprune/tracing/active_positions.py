@@ -2,7 +2,7 @@
 
 In a transformer not every token counts: padding does not, and in the last layer only the token that is
 classified. An error made elsewhere costs nothing, so a regression must not spend itself there. Told by
-the gradient: a place whose output has no gradient has no say. A backward pass of every sample would
+the gradient: a place whose output has no gradient has no effect. A backward pass of every sample would
 cost more than the rest of the profile, so a few samples tell which of the usual patterns a layer has
 (all tokens but padding, the first, the last), and the others follow it.
 """
@@ -87,7 +87,7 @@ class ActivePositions:
     Attributes:
         model: in evaluation mode.
         patterns: layer → its pattern; None where none of the usual ones fits, and gradients must tell.
-        places: layer → places of the sample looked at, which inputs without a mask have always.
+        places: layer → places of the samples that were tried, which inputs without a mask have always.
     """
 
     model: nn.Module

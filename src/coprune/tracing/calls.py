@@ -57,7 +57,7 @@ def name_of(function: Function) -> str:
 
 
 class _ReachedError(Exception):
-    """A forward pass has come to what was looked for."""
+    """A forward pass has come to the call that was wanted."""
 
 
 def convolution_of(layer: nn.Module, inputs: Tensor) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def check_takes(model: nn.Module, inputs: Inputs) -> Tensor:
         Logits ``[N, C]``.
 
     Raises:
-        UserError: the model does not take them; says what it said.
+        UserError: the model does not take them; with what it raised.
     """
     try:
         with torch.no_grad():
@@ -93,7 +93,7 @@ def check_takes(model: nn.Module, inputs: Inputs) -> Tensor:
                 f"memory ran out with inputs {shapes}; give smaller batches or samples"
             ) from cause
         why = model_raised(model, cause)
-        # A key or an assertion alone says little.
+        # The type of these tells nothing more.
         if isinstance(cause, (RuntimeError, ValueError, TypeError)):
             why = why.removeprefix(f"{type(cause).__name__}: ")
         why += _other_type(model, inputs)
@@ -137,7 +137,7 @@ def taking(model: nn.Module, inputs: Inputs) -> Iterator[None]:
 
 
 READS = "reads"
-"""Under this note a stored model says what it reads, see :func:`shapes_of`."""
+"""The note of a stored model with what it reads, see :func:`shapes_of`."""
 
 
 def shapes_of(inputs: Inputs) -> dict[str, list[int]]:

@@ -36,7 +36,7 @@ class Site:
             then all the same.
         places: at how many places of one sample the layer is applied (pixels, tokens of all windows, or 1).
         runs: how often it is applied in one pass, with the same weights (ALBERT). Of one that runs more
-            than once nothing is said of what lies behind it.
+            than once what lies behind it is not known.
     """
 
     layer: str

@@ -28,7 +28,7 @@ def output_positions(layer: nn.Module, output: Tensor, *, samples: int) -> int:
 def draw_positions(name: str, *, samples: int, places: int, wanted: int, seed: int) -> Tensor:
     """Where to look: ``[N, P]`` int64 below ``places``, different places for every sample.
 
-    A function of the layer's name and the seed, so that two networks are looked at in the same places.
+    A function of the layer's name and the seed, so that two networks are compared in the same places.
     """
     if wanted >= places:
         return torch.arange(places).expand(samples, places)
