@@ -87,7 +87,7 @@ ATTACKS: list[Attack] = [
         f"{PRUNE}digits.npz {DROP} sst5:trees",
         "coprune: --validation sst5:trees: the data are images, and so must these be",
     ),
-    Attack(JUDGES, f"{PRUNE}digits.npz {DROP} npz:no.npz", "coprune: no.npz: no such file"),
+    Attack(JUDGES, f"{PRUNE}digits.npz {DROP} npz:no.npz", "coprune: npz:no.npz: no such file: no.npz"),
     Attack(
         JUDGES,
         f"{PRUNE}digits.npz {DROP} npz:digits.npz",
