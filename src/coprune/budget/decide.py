@@ -27,7 +27,7 @@ from coprune.methods.joint import JointChoice
 from coprune.plan import GroupDecision, ReasonCode
 
 Choices = Sequence[GroupChoice] | JointChoice
-"""What a method says: a choice a group, or one over all groups."""
+"""A method's answer: a choice a group, or one over all groups."""
 
 
 def decide(
@@ -45,7 +45,7 @@ def decide(
     Args:
         budget: what was asked for; what has to be searched is searched elsewhere.
         cost: the cost model.
-        choices: what the method says.
+        choices: the method's.
         allocation: see :func:`counts`; a joint choice shares out by itself.
         measured: see :func:`coprune.pipeline.divergence.measured_for`. What its curves say is tried
             against a uniform allocation.
@@ -74,11 +74,11 @@ def decide(
         return made
     if uniform == wanted:
         return made
-    rival = _keep(choices, uniform, why=f"{why or said}, by uniform allocation: tried, it loses less")
+    uniformly = _keep(choices, uniform, why=f"{why or said}, by uniform allocation: tried, it loses less")
     try:
         at_most = BETTER * measured.divergence(made)
-        if measured.divergence(rival) < at_most:
-            return _coded(rival, ReasonCode.UNIFORM)
+        if measured.divergence(uniformly) < at_most:
+            return _coded(uniformly, ReasonCode.UNIFORM)
         return made
     except UserError as cause:
         untried = f"{why or said}; not tried against a uniform allocation ({cause})"
@@ -102,7 +102,7 @@ def spendable(cost: CostModel, choices: Choices) -> CostModel:
 
     Args:
         cost: of all groups.
-        choices: what the method says; it may have nothing to say about a group.
+        choices: the method's; it may leave a group whole.
     """
     if not isinstance(choices, Sequence):
         return cost

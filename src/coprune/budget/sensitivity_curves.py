@@ -159,7 +159,7 @@ def pruned_alone(
 ) -> Iterator[None]:
     """Within the context the consumers read the kept units only, and are solved again on them.
 
-    W'_K = W C_·K (C_KK + λI)⁻¹, and what the removed units said on average is added to the output.
+    W'_K = W C_·K (C_KK + λI)⁻¹, and what the removed units contributed on average is added to the output.
 
     Args:
         model: changed only within the context.

@@ -188,7 +188,7 @@ def _rows(seen: Gaussians, dtype: torch.dtype) -> Iterator[Tensor]:
     """Overlaps of all class pairs, some tiles at a time, ``[rows, U]``; a row less its mean.
 
     Distances do not depend on the origin, and a central one keeps the Gram matrix small. Tiles on the
-    diagonal have every pair twice (and K = 1 for the pair of a class with itself, which says nothing), so
+    diagonal have every pair twice (and K = 1 for the pair of a class with itself, the same for all units), so
     their rows weigh √½. The tensor that is handed out is used again.
     """
     classes, cells, units = seen.half.shape

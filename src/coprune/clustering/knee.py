@@ -38,7 +38,7 @@ def find_knee(
     Args:
         k: numbers of clusters, ascending.
         values: the curve at each k.
-        units: size of the group, kept whole when the curve says nothing at all.
+        units: size of the group, kept whole when the curve has no knee at all.
         fit: ``interpolate`` or ``polynomial``.
         degree: of the polynomial.
         sensitivity: Kneedle's S.

@@ -1,7 +1,7 @@
 """Collect every declared statistic of a model's groups, each once, in one pass over the samples.
 
-A statistic is a value: the method that needs it declares it, and it says itself how it is collected and
-what it says of a group (:class:`Statistic`). A new one is one file.
+A statistic is a value: the method that needs it declares it, and it defines how it is collected and
+what is read of it for a group (:class:`Statistic`). A new one is one file.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class _Readable(Protocol[S]):
 
 @dataclass(frozen=True)
 class Profile:
-    """Everything a method may look at.
+    """All statistics that a method may use.
 
     Attributes:
         groups: what can be removed.
@@ -145,7 +145,7 @@ class Profile:
     device: str = "cpu"
 
     def of(self, wanted: _Readable[T], group: ChannelGroup) -> T:
-        """What a statistic says of a group."""
+        """A statistic of one group."""
         return wanted.of_group(self.tensors[wanted.key], group)
 
 

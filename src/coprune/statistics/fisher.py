@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.func import functional_call
 
 from coprune.data.subsample import spread_batches
 from coprune.distributed.collectives import Parts, merged
@@ -149,15 +150,10 @@ def _apart_from_input(model: nn.Module, names: Iterable[str], inputs: Inputs) ->
         if output.requires_grad:
             found.discard(name)
 
-    trained = [p for p in model.parameters() if p.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        with hooked(model, {name: partial(note, name) for name in names}), torch.enable_grad():
-            logits_of(model, copied(inputs.detach().requires_grad_()))
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
+    frozen = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    with hooked(model, {name: partial(note, name) for name in names}), torch.enable_grad():
+        calling = partial(functional_call, model, frozen)
+        logits_of(calling, copied(inputs.detach().requires_grad_()))  # type: ignore[arg-type]
     return found
 
 

@@ -38,7 +38,7 @@ def together(layers: Sequence[Moments]) -> Moments:
     """
     seen = layers[0].count > 0
     if int(seen.sum()) < 2:
-        raise UserError("heads are told apart by classes, and fewer than two have samples; give more data")
+        raise UserError("head signatures compare classes, and fewer than two have samples; give more data")
     count = layers[0].count[seen].clamp_min(2)
     variance = torch.cat([m.variance[seen] for m in layers], 1).clamp_min_(VARIANCE_FLOOR)
     mean = torch.cat([m.mean[seen] for m in layers], 1)

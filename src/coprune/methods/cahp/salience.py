@@ -55,7 +55,7 @@ class HeadSalience:
     """Gradients by the heads' gates, on evenly spread batches of 32.
 
     Attributes:
-        share: of the batches, in (0, 1]; CAHP's quarter. At least one batch is looked at.
+        share: of the batches, in (0, 1]; CAHP's quarter. At least one batch is taken.
     """
 
     share: float = 0.25

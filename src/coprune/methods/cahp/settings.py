@@ -48,7 +48,7 @@ def _needs(settings: CAHPSettings) -> tuple[Statistic, ...]:
 
 CAHP = Method(
     name="cahp",
-    summary="the most salient head of each cluster that looks at the classes alike (arXiv 2606.19150)",
+    summary="the most salient head of each cluster that separates the same classes (arXiv 2606.19150)",
     settings=CAHPSettings,
     needs=_needs,
     choose=deferred("coprune.methods.cahp.method:choose"),

@@ -1,10 +1,10 @@
-"""What a head looks at: class-conditional moments of its attention map, on a grid of one size.
+"""A head's signature: class-conditional moments of its attention map, on a grid of one size.
 
 CAHP (arXiv 2606.19150) describes an attention head by the maps it draws: of every sentence the map
 is cropped to the real tokens, resized bilinearly to ``B × B``, and its mean and variance in every
 class are accumulated. Resizing is linear in rows and in columns, so for a whole batch it is two
 matrix products, ``R A Rᵀ``, with one small matrix ``R`` a sentence that also does the cropping; the
-maps of one layer are looked at while they are there, and never kept.
+maps of one layer are read while the batch passes, and never kept.
 
 Shapes: ``N`` samples, ``H`` heads of a layer, ``T`` tokens of a batch, ``B`` cells a side, ``C`` classes.
 """
@@ -37,7 +37,7 @@ class HeadSignatures:
 
     Where several query heads share a key and a value (grouped-query attention), the unit is the
     key/value head and its map is the mean over its query heads. Of layers that can only lose the same
-    heads together (one group), the first layer's maps are looked at. Where an image is attended to
+    heads together (one group), the first layer's maps are read. Where an image is attended to
     window by window (Swin), its map is the mean over the windows.
 
     Attributes:

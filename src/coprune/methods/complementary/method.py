@@ -34,7 +34,7 @@ class ComplementaryChoice:
         group: the group.
         elimination: order and losses.
         covariance: of the units, ``[U·e, U·e]``; ``e`` is 1 but for heads, whose channels in the same
-            place have nothing in common, so that all of them are looked at.
+            place have nothing in common, so that all of them count.
         consumers: what reads the group.
         knee: always None: the recovered curve of the whole network has one, a group has not.
     """

@@ -42,7 +42,7 @@ class CoSePChoice:
         curve: mean simplified silhouette of each of them.
         knee: what the curve says.
         settings: that led here.
-        distances: what is to be said of the distances; empty when they are exact.
+        distances: a note on the distances; empty when they are exact.
     """
 
     group: ChannelGroup
@@ -114,7 +114,7 @@ def choose_group(profile: Profile, group: ChannelGroup, settings: CoSePSettings,
 
 
 def _distances(moments: Moments, settings: CoSePSettings, device: str) -> tuple[Tensor, str]:
-    """The units' distances, and what the plan says of them when they are no exact ones."""
+    """The units' distances, and a note for the plan when they are not exact."""
     eps = settings.variance_eps
     if settings.pairs == "exact" or (settings.pairs == "auto" and exact_work(moments) <= LARGE):
         return profile_distances(moments, relative_eps=eps, device=device), ""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cosep_clusters import assert_partition, points
+from test_clustering_kmedoids import assert_partition, points
 
 from coprune.clustering import kmedoids as clusters
 from coprune.clustering.kmedoids import cluster_every_k

@@ -1,6 +1,8 @@
 """One pass gathers what plain loops over activations and weights give, and leaves no trace."""
 
 import math
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import tiny
 from coprune.data import LoaderSource
 from coprune.errors import UserError
 from coprune.groups import find_units
-from coprune.statistics import Calibration, ClassMoments, Importance, L1Norm, collect
+from coprune.statistics import Calibration, ClassMoments, Importance, L1Norm, Profile, collect
+from coprune.tracing.hooks import hooked
 
 ALL = (
     ClassMoments(grid=0),
@@ -235,3 +238,60 @@ def test_groups_that_wait_for_each_other_give_what_each_gives_alone(resnet, monk
     assert together.keys() == alone.keys()
     for name, tensor in together.items():
         np.testing.assert_allclose(tensor, alone[name], rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+class Largest:
+    """A statistic of a user's own: the largest value that every unit puts out, gathered while batches pass."""
+
+    key, per_class = "largest", False
+
+    def collect(self, calibration):
+        self.groups = calibration.groups
+        self.found = {}
+        return self
+
+    @contextmanager
+    def attached(self, model):
+        with hooked(model, {g.name: partial(self.see, g.name) for g in self.groups}):
+            yield
+
+    def start_batch(self, labels, *, start):
+        pass
+
+    def see(self, name, layer, inputs, output):
+        most = output.transpose(0, 1).flatten(1).amax(1).double()
+        self.found[name] = torch.maximum(self.found.get(name, most), most)
+
+    def tensors(self):
+        return self.found
+
+    def of_group(self, tensors, group):
+        return tensors[group.name]
+
+
+class Filters:
+    """Another, that reads no samples."""
+
+    key, per_class = "filters", False
+
+    def collect(self, calibration):
+        return {g.name: calibration.model.get_submodule(g.name).weight.detach() for g in calibration.groups}
+
+    def of_group(self, tensors, group):
+        return tensors[group.name]
+
+
+def test_a_users_own_statistics_are_collected_as_those_that_come_with_it(flattened):
+    net, groups = flattened
+    tensors = collect(Calibration(net, groups, samples(), 3, batch_size=7), [Largest(), L1Norm(), Filters()])
+    profile = Profile(groups, tensors)
+    x, _ = next(samples().batches(24))
+    seen = {}
+    behind = {g.name: lambda _, __, output, g=g: seen.setdefault(g.name, output.clone()) for g in groups}
+    with hooked(net, behind), torch.no_grad():
+        net(x)
+    for group in groups:
+        most = seen[group.name].transpose(0, 1).flatten(1).amax(1)
+        torch.testing.assert_close(profile.of(Largest(), group), most)
+        weight = profile.of(Filters(), group)
+        torch.testing.assert_close(profile.of(L1Norm(), group), weight.abs().flatten(1).sum(1).double())
