@@ -241,7 +241,7 @@ def test_groups_that_wait_for_each_other_give_what_each_gives_alone(resnet, monk
 
 
 class Largest:
-    """A statistic of a user's own: the largest value that every unit puts out, gathered while batches pass."""
+    """A user's own statistic: the largest value that every unit puts out, gathered while batches pass."""
 
     key, per_class = "largest", False
 
