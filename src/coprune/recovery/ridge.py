@@ -10,7 +10,7 @@ Shapes: ``M`` rows (places of samples) of this process, ``D`` values read at a p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -182,11 +182,7 @@ def solve(
     count = int(total(torch.tensor(fit.stop)))
     if shared and rows.shape[1] > count:
         # Products of rows with each other cannot be summed; but then the rows are the smaller thing.
-        def whole(values: Tensor) -> Tensor:
-            return torch.cat([joined_rows(values[fit]), joined_rows(values[judge])])
-
-        other = None if target.other is None else whole(target.other)
-        target, rows = replace(target, value=whole(target.value), other=other), whole(rows)
+        rows, target = _everybodys(rows, target, fit.stop)
         return solve(rows, target, start, held_back=len(rows) - count, intercept=intercept)
     energy = target.energy(judge, total)
 
@@ -213,24 +209,41 @@ def solve(
     if factor is None or not target.rectified:
         return best
     values = [target.behind(y, c) for c, y in zip(_chunks(fit), now, strict=True)]
-
-    def rectified(line: Line) -> Iterator[Tensor]:
-        """The old weights' residuals when rows with a target below 0 are given their own value, cut at 0.
-
-        With d what the line has more than the old weights, that value is ``value + scale · d`` less its
-        positive part, so that d less that part over the scale is the residual.
-        """
-        more = Line(line.weight - start.weight, line.bias - start.bias)
-        for chunk, value, residual in zip(_chunks(fit), values, residuals, strict=True):
-            d = more.output(rows[chunk])
-            above = torch.addcmul(value, d, target.scale).relu_()
-            yield torch.where(target.value[chunk] > 0, residual, d.sub_(above.div_(target.scale)))
-
     found: Line = best
     for _ in range(SWEEPS):
-        found = equations.solved(factor, equations.right(rectified(found)))
+        more = Line(found.weight - start.weight, found.bias - start.bias)
+        beyond = (more.output(rows[c]) for c in _chunks(fit))
+        parts = zip(_chunks(fit), values, residuals, beyond, strict=True)
+        found = equations.solved(factor, equations.right(_rectified(target, *part) for part in parts))
     after = error(found)
     return replace(best, weight=found.weight, bias=found.bias, after=after) if after < best.after else best
+
+
+def _everybodys(rows: Tensor, target: Target, solving: int) -> tuple[Tensor, Target]:
+    """The rows of all processes: those that are solved on, the first of each, and then those that judge."""
+
+    def whole(values: Tensor) -> Tensor:
+        return torch.cat([joined_rows(values[:solving]), joined_rows(values[solving:])])
+
+    other = None if target.other is None else whole(target.other)
+    return whole(rows), replace(target, value=whole(target.value), other=other)
+
+
+def _rectified(target: Target, rows: slice, value: Tensor, residual: Tensor, more: Tensor) -> Tensor:
+    """The old weights' residuals when rows with a target below 0 are given their own value, cut at 0.
+
+    That value is ``value + scale · more`` less its positive part, so that ``more`` less that part over the
+    scale is the residual.
+
+    Args:
+        target: what should come of the layer.
+        rows: of it.
+        value: what the old weights lead to there, ``[m, O]``.
+        residual: of the old weights by the plain target.
+        more: what the layer puts out beyond the old weights; changed.
+    """
+    above = torch.addcmul(value, more, target.scale).relu_()
+    return torch.where(target.value[rows] > 0, residual, more.sub_(above.div_(target.scale)))
 
 
 def _chunks(part: slice) -> list[slice]:
