@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from coprune.errors import UserError, first_line, shown
+from coprune.lazy import required
 from coprune.tracing.forward import FAILURES
 
 VERSIONS = ((5, 20), (6, 0))
@@ -36,11 +37,7 @@ def library() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        import transformers
-    except ImportError as cause:
-        raise UserError("hf: models need 🤗 transformers: pip install coprune[text]") from cause
-    return transformers
+    return required("transformers", "hf: models need 🤗 transformers", extra="text")
 
 
 @contextmanager

@@ -15,12 +15,13 @@ from torch.export import ExportedProgram
 
 from coprune.errors import UserError, first_line
 from coprune.export.program import free_axes
+from coprune.lazy import required
 from coprune.tracing.forward import FAILURES, Inputs, tensors_of
 
 Run = Callable[[Inputs], Tensor]
 """Inputs ``[N, …]`` → logits ``[N, C]``."""
 
-_MISSING = "needs onnx, onnxscript and onnxruntime: pip install coprune[export]"
+_NEEDS = "needs onnx, onnxscript and onnxruntime"
 
 
 def onnx_bytes(program: ExportedProgram, inputs: Inputs, names: Sequence[str]) -> bytes:
@@ -35,11 +36,8 @@ def onnx_bytes(program: ExportedProgram, inputs: Inputs, names: Sequence[str]) -
         UserError: the extra ``export`` is not installed, an operation without a translation, or a model
             beyond the 2 GB that an ONNX file of one piece can have.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as cause:
-        raise UserError(f"--onnx {_MISSING}") from cause
+    for module in ("onnx", "onnxscript"):
+        required(module, f"--onnx {_NEEDS}", extra="export")
     axes = free_axes(inputs, "batch", "sequence")
     named: Any = {"input_names": list(names), "output_names": ["logits"], "dynamic_shapes": axes}
     try:
@@ -57,10 +55,7 @@ def onnx_runner(content: bytes) -> Run:
     Raises:
         UserError: onnxruntime is not installed, or it refuses the model.
     """
-    try:
-        import onnxruntime
-    except ImportError as cause:
-        raise UserError(f"ONNX Runtime is missing; this {_MISSING}") from cause
+    onnxruntime = required("onnxruntime", f"ONNX Runtime is missing; this {_NEEDS}", extra="export")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1

@@ -7,7 +7,6 @@ without them, so that a run folder needs no network.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from coprune.compat.transformers import quiet_hub
 from coprune.errors import UserError, first_line, near_matches
+from coprune.lazy import required
 from coprune.models.names import HUBS
 from coprune.tracing.forward import FAILURES
 
@@ -95,11 +95,9 @@ LIBRARIES: dict[str, Hub] = dict(zip(HUBS, _HUBS, strict=True))
 
 
 def _opened(scheme: str) -> Any:
-    try:
-        importlib.import_module(scheme)
-        return importlib.import_module(LIBRARIES[scheme].module)
-    except ImportError as cause:
-        raise UserError(f"{scheme}: models need {scheme}: pip install coprune[vision]") from cause
+    what = f"{scheme}: models need {scheme}"
+    required(scheme, what, extra="vision")
+    return required(LIBRARIES[scheme].module, what, extra="vision")
 
 
 def known_names(scheme: str) -> list[str]:
