@@ -114,15 +114,15 @@ def test_every_recovery_of_every_method_and_a_resumed_table_is_the_same(
         assert 0 <= row["pruned"] <= 1
     import coprune.pipeline.context as module
 
-    real, calls = module.recovered, []
+    real, calls = module.find_recovery, []
 
-    def dies(*args, **kwargs):
-        calls.append(kwargs["how"])
+    def dies(how):
+        calls.append(how)
         if len(calls) == 6:
             raise KeyboardInterrupt
-        return real(*args, **kwargs)
+        return real(how)
 
-    monkeypatch.setattr(module, "recovered", dies)
+    monkeypatch.setattr(module, "find_recovery", dies)
     assert coprune(*typed, "--out", tmp_path / "torn").code == 130
     assert not (tmp_path / "torn" / "compare.json").exists()
     assert coprune(*typed, "--out", tmp_path / "torn", "--resume").code == 0
