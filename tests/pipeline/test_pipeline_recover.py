@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -74,12 +75,13 @@ def test_a_model_that_recovery_would_make_worse_comes_back_as_it_came(
     assert coprune("prune", "--model", base, "--data", digits, "--method", "magnitude", "--keep-macs", "0.9",
                    "--recovery", "none", "--out", cut_run).code == 0  # fmt: skip
 
-    def harmed(model, *_args, **_named):
-        for weight in model.parameters():
+    def harmed(pair, *_args, **_named):
+        for weight in pair.model.parameters():
             weight.data.zero_()
         return Recovered(True, True)
 
-    monkeypatch.setattr(import_module("coprune.pipeline.context"), "recovered", harmed)
+    found = SimpleNamespace(run=harmed)
+    monkeypatch.setattr(import_module("coprune.pipeline.context"), "find_recovery", lambda _: found)
     assert coprune("recover", "--model", cut_run, "--teacher", base, "--data", digits, "--out", out).code == 0
     result = json.loads((out / "result.json").read_text())
     pruned, recovered = (next(s for s in result["stages"] if s["name"] == n) for n in ("pruned", "recovered"))
