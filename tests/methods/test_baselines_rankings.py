@@ -1,6 +1,7 @@
 """The rivals: each keeps what its formula says, for any number of units."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_magnitude_counts_filter_batch_norm_and_next_layer(traced, profiled):
 
 def test_fpgm_drops_a_filter_in_the_middle_of_the_others():
     # Three filters on a line: the middle one is replaceable, though not the smallest.
-    group = tiny.group(3)
+    group = replace(tiny.group(3), members=tiny.group(3).of_role("producer"))
     net = torch.nn.Sequential()
     net.add_module("conv", torch.nn.Conv2d(1, 3, 1, bias=False))
     with torch.no_grad():
