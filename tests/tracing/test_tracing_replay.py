@@ -122,7 +122,7 @@ def test_no_more_is_kept_than_allowed():
     kept = []
     for memory in (0, 50_000, 1 << 30):
         again = Replay(net, parts, memory=memory)
-        held = [t for known in again._known for t in known.products.values()]
+        held = [t for _, known in again._batches for t in known.products.values()]
         kept.append(sum(t.untyped_storage().nbytes() for t in held))
         assert kept[-1] <= memory
     assert 0 == kept[0] < kept[1] < kept[2]
