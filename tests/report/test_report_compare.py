@@ -37,7 +37,7 @@ def test_points_are_mean_least_and_greatest(drawn):
     ]
     base = {"value": 0.9, "macs": 10, "params": 5}
     found = drawn(render_compare({"schema": 1, "base": base, "rows": rows}))
-    assert [name for name in found if name != "look"] == ["accuracy/pruned"]
+    assert [name for name in found if name != "theme"] == ["accuracy/pruned"]
     (line,) = found["accuracy/pruned"]["data"]
     assert (line["x"], line["y"]) == ([50], [pytest.approx(40)])
     assert line["error_y"]["array"] == [pytest.approx(30)]

@@ -137,6 +137,16 @@ def test_the_page_asks_for_nothing(folder, own):
     assert "default-src 'none'" in page
 
 
+def test_text_comes_first_and_the_library_is_small(folder, own):
+    plan = samples.plan()
+    page = render(folder(plan, samples.result(plan)))
+    library = page[page.index("</footer>") :]
+    assert "<script>/* plotly.js " in library
+    assert "MIT licence" in library[: library.index("*/")]
+    assert len(page) - len(own(page)) < 1_500_000
+    assert own(page).index("<table>") < own(page).index("<template") < own(page).index("<script>")
+
+
 def test_hostile_names_stay_text(folder, own, drawn):
     group = samples.ranked("a", 4).model_copy(update={"name": EVIL, "reason": EVIL})
     plan = samples.plan(

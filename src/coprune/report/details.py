@@ -20,7 +20,7 @@ Column = tuple[str, str]
 
 @dataclass(frozen=True)
 class Details:
-    """What the page tells about one group.
+    """What the page shows of one group.
 
     Attributes:
         group: the decision; without what belongs to all layers of a joint choice.
@@ -40,7 +40,7 @@ class Details:
 
 
 def details(group: GroupDecision, units: str, unit: str, *, place: int, heads: Heads | None) -> Details:
-    """What is told about a group.
+    """What is shown of a group.
 
     Args:
         group: the decision, its lists fitted.

@@ -78,7 +78,7 @@ def enumeration(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
-def foremost(parts: Sequence[str], most: int) -> str:
+def first_few(parts: Sequence[str], most: int) -> str:
     """The first so many, and how many more there are."""
     more = len(parts) - most
     return ", ".join(parts[:most]) + (f" and {more:,} more" if more > 0 else "")
@@ -93,7 +93,7 @@ def ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([number])
     parts = [p for r in runs for p in ([f"{r[0]}–{r[-1]}"] if len(r) > 2 else map(str, r))]
-    return foremost(parts, 40)
+    return first_few(parts, 40)
 
 
 def minus(text: str) -> str:

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from html import escape
 
 from coprune.plan import GroupDecision
-from coprune.report.formatting import counted, foremost
+from coprune.report.formatting import counted, first_few
 from coprune.report.predictions import predictors, shown
 
 
@@ -27,7 +27,7 @@ def representatives(group: GroupDecision) -> list[int | None]:
 
     A kept unit represents itself. A removed one is represented by the kept one that predicts most of it;
     where nothing was predicted, of the kept units in its cluster by the medoid, else the nearest in
-    ``position``, else the first; None when its cluster kept nobody or nothing was clustered.
+    ``position``, else the first; None when its cluster kept none or nothing was clustered.
     """
     found: list[int | None] = [None] * group.size
     mates: dict[int, list[int]] = {}
@@ -100,7 +100,7 @@ class Units:
 
     @cached_property
     def about(self) -> list[str]:
-        """What a cursor tells of each unit, ``[U]``, as Plotly's HTML."""
+        """The hover text of each unit, ``[U]``, as Plotly's HTML."""
         group, mates = self.decision, Counter(self.decision.clusters)
         predicted = {e.unit: escape(predictors(e, self.labels)) for e in group.predicted}
         found = []
@@ -118,7 +118,7 @@ class Units:
             elif by is not None and by != unit:
                 lines.append(f"represented by {escape(self.names[by])}")
             elif not predicted and self.represented.get(unit):
-                lines.append(f"represents {foremost([self.labels[u] for u in self.represented[unit]], 8)}")
+                lines.append(f"represents {first_few([self.labels[u] for u in self.represented[unit]], 8)}")
             found.append("<br>".join(lines))
         return found
 

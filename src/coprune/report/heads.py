@@ -12,7 +12,7 @@ from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from coprune.plan import GroupDecision, Plan
-from coprune.report.formatting import JOINT, foremost
+from coprune.report.formatting import JOINT, first_few
 from coprune.report.groups import Units
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Heads:
         for head in range(self.groups[self.places.index(place)].size):
             unit, stays = start + head, start + head in units.kept
             by, others = units.by[unit], [units.labels[u] for u in units.represented.get(unit, ())]
-            what = f"represents {foremost(others, 24)}" if others else "represents itself alone"
+            what = f"represents {first_few(others, 24)}" if others else "represents itself alone"
             if not stays:
                 what = "" if by is None else f"{units.names[by]} represents it"
             row = [str(head), "stays" if stays else "removed"]
@@ -107,7 +107,7 @@ def gathered(groups: Sequence[GroupDecision], starts: Sequence[int], *, joint: b
 
     In a joint choice clusters and scores are of all layers; else clusters are told apart by their layer, and
     a score is its share of the layer's highest. Medoids are left out: where layers got heads back the medoid
-    may have gone, and who stays instead is judged by distance, not by rank.
+    may have gone, and which stays instead is judged by distance, not by rank.
     """
     both = list(zip(groups, starts, strict=True))
 

@@ -7,6 +7,7 @@ request in case something tries. Figures are JSON beside the place where the pag
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -19,6 +20,18 @@ from coprune.report import formatting, sentences
 _UNSAFE = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 )
+_FILTERS = (
+    "counted",
+    "duration",
+    "method",
+    "milliseconds",
+    "minus",
+    "percent",
+    "points",
+    "recovery",
+    "si",
+    "times",
+)
 
 
 def embed(figure: Any) -> Markup:
@@ -28,7 +41,7 @@ def embed(figure: Any) -> Markup:
         figure: of :mod:`plotly.graph_objects`.
 
     Returns:
-        Markup in which ``<``, ``>`` and ``&`` are written as ``\u003c`` and so on; without a look of its own.
+        Markup in which ``<``, ``>`` and ``&`` are written as ``\u003c`` and so on, without a theme.
     """
     from plotly.utils import PlotlyJSONEncoder
 
@@ -36,6 +49,21 @@ def embed(figure: Any) -> Markup:
     content["layout"].pop("template", None)
     text = json.dumps(content, cls=PlotlyJSONEncoder, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.translate(_UNSAFE))
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("coprune.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {name: getattr(formatting, name) for name in _FILTERS}
+    made.filters |= {"embed": embed, "speed": sentences.speed, "place": sentences.place}
+    made.globals["STAGES"] = formatting.STAGES
+    return made
 
 
 def page(template: str, **values: Any) -> str:
@@ -48,29 +76,7 @@ def page(template: str, **values: Any) -> str:
     Returns:
         The whole page.
     """
-    from coprune.report.theme import template as look
+    from coprune.report.theme import template as theme
 
-    environment = Environment(
-        loader=PackageLoader("coprune.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in (
-        "counted",
-        "duration",
-        "method",
-        "milliseconds",
-        "minus",
-        "percent",
-        "points",
-        "recovery",
-        "si",
-        "times",
-    ):
-        environment.filters[name] = getattr(formatting, name)
-    environment.filters |= {"embed": embed, "speed": sentences.speed, "place": sentences.place}
-    environment.globals["STAGES"] = formatting.STAGES
     library = resources.files("coprune.report").joinpath("templates", "plotly.min.js").read_text()
-    return environment.get_template(template).render(look=look(), library=Markup(library), **values)
+    return _environment().get_template(template).render(theme=theme(), library=Markup(library), **values)

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from coprune.plan import GroupDecision, Prediction
-from coprune.report.formatting import NB, enumeration, foremost, one, share
+from coprune.report.formatting import NB, enumeration, first_few, one, share
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -30,7 +30,7 @@ def shown(group: GroupDecision) -> tuple[Prediction, ...]:
     """The group's predictions that can be shown, the best first.
 
     A plan may name units that do not exist, that stayed or that it named before: such entries are left out,
-    and so are parts of units that went, below 1 %, or beyond the six foremost of a unit; all of them still
+    and so are parts of units that went, below 1 %, or beyond the six largest of a unit; all of them still
     count in ``explained``.
     """
     kept = set(group.kept)
@@ -49,7 +49,7 @@ def well_predicted(group: GroupDecision) -> int:
 
 
 def predictors(entry: Prediction, labels: Sequence[str] | None = None) -> str:
-    """``3 and 9 predict 94 % of it``; when more than four are needed, the foremost three.
+    """``3 and 9 predict 94 % of it``; when more than four are needed, the three largest.
 
     Args:
         entry: the prediction of one removed unit.
@@ -63,12 +63,12 @@ def predictors(entry: Prediction, labels: Sequence[str] | None = None) -> str:
     much = f"{share(entry.explained)} of it"
     if enough:
         return f"{enumeration([unit for unit, _ in by[:enough]])} predict{'s' * (enough == 1)} {much}"
-    who = enumeration(_parts(by[:3]))
-    return f"the kept ones together predict {much}" + (f", mostly {who}" if who else "")
+    most = enumeration(_parts(by[:3]))
+    return f"the kept ones together predict {much}" + (f", mostly {most}" if most else "")
 
 
 def summary(groups: Sequence[GroupDecision], units: str) -> str:
-    """One sentence over one group or all of them; empty when the plan says nothing about it.
+    """One sentence over one group or all of them; empty when the plan has no predictions.
 
     Args:
         groups: the decisions.
@@ -118,7 +118,7 @@ def kept_rows(group: GroupDecision) -> list[list[str]]:
     return [
         [
             str(unit),
-            foremost(_parts(parts), 10) or "none of them",
+            first_few(_parts(parts), 10) or "none of them",
             str(len(parts)),
             f"{sum(p for _, p in parts):.2f}",
         ]
@@ -128,10 +128,9 @@ def kept_rows(group: GroupDecision) -> list[list[str]]:
 
 def removed_rows(group: GroupDecision) -> list[list[str]]:
     """A row a removed unit, the least predicted first: its share, and by which kept ones."""
-    nobody = f"no unit predicts 1{NB}% of it alone"
+    none = f"no unit predicts 1{NB}% of it alone"
     return [
-        [str(e.unit), share(e.explained), ", ".join(_parts(e.by)) or nobody]
-        for e in reversed(group.predicted)
+        [str(e.unit), share(e.explained), ", ".join(_parts(e.by)) or none] for e in reversed(group.predicted)
     ]
 
 

@@ -27,7 +27,7 @@ Trace = dict[str, Any]
 
 
 def template() -> go.layout.Template:
-    """The look that all figures share."""
+    """The theme that all figures share."""
     axis: Trace = {
         "gridcolor": LINE,
         "linecolor": LINE,
@@ -36,15 +36,15 @@ def template() -> go.layout.Template:
         "automargin": True,
     }
     axis |= {"tickfont": {"size": 12, "color": MUTED}, "title": {"font": {"size": 13, "color": MUTED}}}
-    look: Trace = {"font": {"family": "system-ui, -apple-system, sans-serif", "size": 13, "color": INK}}
-    look |= {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "hovermode": "closest"}
-    look |= {"showlegend": False, "dragmode": False, "margin": {"l": 8, "r": 12, "t": 36, "b": 46}}
-    look |= {"hoverlabel": {"bgcolor": PANEL, "bordercolor": LINE, "font": {"color": INK}, "align": "left"}}
-    look |= {"legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}}
-    look |= {"annotationdefaults": {"showarrow": False, "font": {"size": 12, "color": MUTED}}}
+    shared: Trace = {"font": {"family": "system-ui, -apple-system, sans-serif", "size": 13, "color": INK}}
+    shared |= {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "hovermode": "closest"}
+    shared |= {"showlegend": False, "dragmode": False, "margin": {"l": 8, "r": 12, "t": 36, "b": 46}}
+    shared |= {"hoverlabel": {"bgcolor": PANEL, "bordercolor": LINE, "font": {"color": INK}, "align": "left"}}
+    shared |= {"legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}}
+    shared |= {"annotationdefaults": {"showarrow": False, "font": {"size": 12, "color": MUTED}}}
     scale = [[0, PANEL], [0.01, PALE], [0.4, SOFT], [1, KEPT]]
-    look |= {"coloraxis": {"colorscale": scale, "colorbar": {"thickness": 10, "outlinewidth": 0}}}
-    return go.layout.Template(layout={**look, "xaxis": axis, "yaxis": axis})
+    shared |= {"coloraxis": {"colorscale": scale, "colorbar": {"thickness": 10, "outlinewidth": 0}}}
+    return go.layout.Template(layout={**shared, "xaxis": axis, "yaxis": axis})
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Rule:
 
 
 def figure(traces: Iterable[Trace], *, height: int, rules: Sequence[Rule] = (), **layout: Any) -> go.Figure:
-    """A figure whose look comes from the page.
+    """A figure whose theme comes from the page.
 
     Args:
         traces: from the lowest to the topmost.

@@ -14,7 +14,7 @@ function read(name) {
 function draw(chart) {
   const pressed = document.querySelectorAll(`[data-chart="${chart.id}"] [aria-pressed="true"]`);
   const { data, layout } = read([chart.id, ...[...pressed].map((button) => button.value)].join("/"));
-  layout.template = read("look");
+  layout.template = read("theme");
   if (narrow.matches) for (const [part, changes] of Object.entries(layout.meta || {})) Object.assign(layout[part], changes);
   chart.style.height = layout.height + "px";
   Plotly.react(chart, data, layout, { displayModeBar: false, responsive: true });
