@@ -115,7 +115,7 @@ def bad_archives():
     return {
         "nan": ({"x_train": nan, "y_train": y}, "NaN or Inf in 1 of 40"),
         "inf": ({"x_test": inf, "y_test": y}, "NaN or Inf"),
-        "one class": ({"y_train": y * 0, "x_train": x, "x_test": x, "y_test": y * 0}, "all 40 are of class 0"),
+        "one class": ({"y_train": y * 0, "x_train": x, "x_test": x, "y_test": y * 0}, "all 40 are of"),
         "negative": ({"x_train": x, "y_train": y - 1}, "negative label"),
         "lengths": ({"x_train": x, "y_train": y[:-1]}, "39 labels"),
         "float labels": ({"x_train": x, "y_train": y.astype(float)}, "labels are integers"),
