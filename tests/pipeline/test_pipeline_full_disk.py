@@ -30,7 +30,7 @@ def test_a_page_that_does_not_fit_leaves_model_plan_and_figures(coprune, base, d
     common = ("prune", "--model", base, "--data", digits, "--threads", 1, "--latency-batches", 1)
     typed = (*common, "--keep-macs", "0.5", "--finetune-epochs", 1, "--out")
     run = small_disk / "run"
-    grown(small_disk, "3m")
+    grown(small_disk, "2m")
     ended = coprune(*typed, run)
     assert ended.code == 2
     (line,) = ended.err.splitlines()
