@@ -53,20 +53,20 @@ def test_without_a_method_it_is_complementary(prune, tmp_path):
     assert result.search == ()
     for group in plan.groups:
         removed = sorted(set(range(group.size)) - set(group.kept))
-        assert [t.unit for t in group.took_over] == removed
+        assert [t.unit for t in group.predicted] == removed
         assert group.curve_name == "share of the consumers' output lost"
         assert [k for k, _ in group.curve] == list(range(1, group.size + 1))
         lost = [loss for _, loss in group.curve]
         assert lost == sorted(lost, reverse=True)
         assert len(group.position) == group.size
-        for one in group.took_over:
+        for one in group.predicted:
             assert {unit for unit, _ in one.by} <= set(group.kept)
             assert 0 <= one.explained <= 1
             assert sum(part for _, part in one.by) <= one.explained + 5e-4  # rounded one by one
-    assert any(t.explained > 0 for g in plan.groups for t in g.took_over)
+    assert any(t.explained > 0 for g in plan.groups for t in g.predicted)
     # A reader of the JSON finds them without the package.
     written = json.loads((tmp_path / "run" / "plan.json").read_text())["groups"]
-    assert any(group["took_over"] for group in written)
+    assert any(group["predicted"] for group in written)
     assert "complementary" in ended.out
 
 
@@ -218,7 +218,7 @@ def test_layer_after_layer(prune, tmp_path, option, quantity):
     assert [s.name for s in result.stages] == ["base", "pruned", "recovered"]
     assert plan.settings["recovery"] == "bn"
     assert plan.settings["allocation"] == "uniform"
-    assert all(group.took_over for group in plan.groups if len(group.kept) < group.size)
+    assert all(group.predicted for group in plan.groups if len(group.kept) < group.size)
     package.load(tmp_path / "run")
 
 
