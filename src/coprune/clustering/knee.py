@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from kneed import KneeLocator
 
 from coprune.plan import Knee
 
@@ -56,6 +55,8 @@ def find_knee(
         return Knee(k=units, rule=rule, fallback="the curve is flat; all units stay")
     if not y[-1] > y[0]:
         return Knee(k=units, rule=rule, fallback="the curve does not rise; all units stay")
+    from kneed import KneeLocator  # which imports matplotlib
+
     with warnings.catch_warnings():
         # kneed warns when there is no knee, and numpy when the polynomial is badly conditioned.
         warnings.simplefilter("ignore")

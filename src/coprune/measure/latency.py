@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import binom
+from scipy.special import bdtr  # scipy.stats would take a second to import
 from torch import nn
 
 from coprune.result import Latency
@@ -122,7 +122,8 @@ def median_interval(values: np.ndarray) -> tuple[float, float]:
     Nonparametric Statistics, 3rd ed., section 3.2).
     """
     ordered, count = np.sort(values), len(values)
-    outside = max(0, int(binom.ppf(0.025, count, 0.5)) - 1)
+    quantile = int(np.searchsorted(bdtr(np.arange(count + 1), count, 0.5), 0.025))
+    outside = max(0, quantile - 1)
     return float(ordered[outside]), float(ordered[count - 1 - outside])
 
 
