@@ -20,7 +20,7 @@ from coprune.budget.counts import Budget
 from coprune.errors import UserError
 from coprune.files import write_json
 from coprune.pipeline.environment import versions
-from coprune.pipeline.jobs import PruneJob
+from coprune.pipeline.jobs import Measuring, PruneJob
 from coprune.pipeline.measure import ENGINES, measure_run
 from coprune.pipeline.prune import run_prune
 from coprune.pipeline.settings import PruneSettings
@@ -35,9 +35,10 @@ def timed(model: str, data: str, *, keep: float, round_to: int, args: argparse.N
     with tempfile.TemporaryDirectory() as folder:
         run = run_prune(job, out=Path(folder) / "run")
         batches = tuple(args.batches)
-        for line in measure_run(
-            run, data=data, shape=(), batches=batches, threads=args.threads, device="cpu", engines=ENGINES
-        ):
+        asked = Measuring(
+            data=data, latency_batches=batches, threads=args.threads, device="cpu", engine=ENGINES
+        )
+        for line in measure_run(run, asked):
             print(line, flush=True)
         result = json.loads((run / "result.json").read_text())
     base, last = result["stages"][0], result["stages"][-1]
