@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -101,6 +102,7 @@ def _logged(logs: str, action: Callable[..., object], given: tuple[object, ...])
     for name, stream in (("out", sys.stdout), ("err", sys.stderr)):
         with open(Path(logs) / name, "w") as file:
             os.dup2(file.fileno(), stream.fileno())
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     _with_one_thread(action, given)
 
 

@@ -386,8 +386,8 @@ ATTACKS: list[Attack] = [
                 "coprune report run",
                 "NaN in result.json",
                 edited("run/result.json", lambda d: d["seconds"].update(measure=float("nan"))),
-                "coprune: run/result.json: truncated or not a result of coprune (Out of range float "
-                "values are not JSON compliant…); make it again",
+                "coprune: run/result.json: truncated or not a result of coprune (Out of range …); "
+                "make it again",
             ),
             (
                 "coprune report run",

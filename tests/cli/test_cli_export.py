@@ -78,7 +78,7 @@ def test_without_its_data_noise_of_the_noted_shape_is_compared(coprune, run, wor
     out = tmp_path / "elsewhere" / "net.onnx"
     ended = coprune("export", run, "--onnx", "--out", out)
     assert ended.code == 0, ended.err
-    assert "noise; npz:/nowhere.npz: no such file" in ended.out
+    assert "noise; /nowhere.npz: no such file" in ended.out
     assert session(out).get_inputs()[0].shape == ["batch", 1, 12, 12]
     # Data that was asked for is not replaced by noise.
     ended = coprune("export", run, "--onnx", "--data", "npz:/nowhere.npz")

@@ -104,7 +104,7 @@ def test_a_mistake_of_all_is_one_line(base, digits, tmp_path, command, wrong, li
 
 def fails_in_process_1() -> None:
     """Let the cut go wrong in one process while the other goes on to the next exchange."""
-    from coprune.pipeline import prune as steps
+    from coprune.pipeline import context as steps
 
     cut = steps.cut
 

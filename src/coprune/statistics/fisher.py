@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.func import functional_call
 
 from coprune.data.subsample import spread_batches
 from coprune.distributed.collectives import Parts, merged
@@ -150,10 +149,16 @@ def _apart_from_input(model: nn.Module, names: Iterable[str], inputs: Inputs) ->
         if output.requires_grad:
             found.discard(name)
 
-    frozen = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    with hooked(model, {name: partial(note, name) for name in names}), torch.enable_grad():
-        calling = partial(functional_call, model, frozen)
-        logits_of(calling, copied(inputs.detach().requires_grad_()))  # type: ignore[arg-type]
+    # Not by torch.func.functional_call: a layer with two names keeps plain tensors (torch 2.14).
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    try:
+        with hooked(model, {name: partial(note, name) for name in names}), torch.enable_grad():
+            logits_of(model, copied(inputs.detach().requires_grad_()))
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)
     return found
 
 
