@@ -1,10 +1,21 @@
-"""All of coprune, imported: for the process that tests fork others from."""
+"""All of coprune, and what it imports late, imported: for the process that tests fork others from."""
 
+import contextlib
 import pkgutil
 from importlib import import_module
 
 import coprune
 
-for _module in pkgutil.walk_packages(coprune.__path__, "coprune."):
-    if not _module.name.endswith("__main__"):
-        import_module(_module.name)
+LATE = (
+    "accelerate.utils",
+    "kneed",
+    "plotly.graph_objects",
+    "sklearn.manifold",
+    "torch._dynamo",
+    "torch.export",
+)
+
+for _name in (*LATE, *(m.name for m in pkgutil.walk_packages(coprune.__path__, "coprune."))):
+    if not _name.endswith("__main__"):
+        with contextlib.suppress(ImportError):  # an extra that is not installed
+            import_module(_name)
