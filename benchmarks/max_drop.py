@@ -21,8 +21,6 @@ from coprune.pipeline.judging import SOLVED_ON
 from coprune.pipeline.prune import run_prune
 from coprune.pipeline.settings import PruneSettings
 
-STEP = 0.95
-
 
 def pruned(model: str, data: str, *, budget: Budget, calibration: int, seed: int) -> dict:
     """``result.json`` of one ``coprune prune``."""
@@ -46,12 +44,12 @@ def searched(result: dict) -> dict:
     return {**size_and_loss(result), **known, "seconds": seconds}
 
 
-def around(model: str, data: str, *, start: dict, limit: float, seed: int) -> list[dict]:
-    """Sizes 5 % apart: downwards until two in a row lose too much, upwards until one does not."""
+def around(model: str, data: str, *, start: dict, limit: float, seed: int, step: float) -> list[dict]:
+    """Sizes a step apart: downwards until two in a row lose too much, upwards until one does not."""
     down = start["heldout_drop"] <= limit
     sizes, share, ended = [], start["macs"], 0
     while ended < (2 if down else 1):
-        share = share * STEP if down else share / STEP
+        share = share * step if down else share / step
         if not 0.01 < share < 1:
             break
         budget = Budget(keep_macs=share)
@@ -72,6 +70,7 @@ def main() -> None:
     parser.add_argument("--max-drop", type=float, default=1.0)
     parser.add_argument("--calibration", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--step", type=float, default=0.95, help="from one judged size to the next")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rows, sizes, versions = [], [], {}
@@ -81,7 +80,7 @@ def main() -> None:
             result = pruned(model, args.data, budget=budget, calibration=args.calibration, seed=seed)
             versions = result["versions"]
             row = searched(result)
-            tried = around(model, args.data, start=row, limit=args.max_drop, seed=seed)
+            tried = around(model, args.data, start=row, limit=args.max_drop, seed=seed, step=args.step)
             rows.append({"model": model, "seed": seed, **row})
             sizes.extend({"model": model, "seed": seed, **size} for size in tried)
             print(rows[-1], tried, flush=True)

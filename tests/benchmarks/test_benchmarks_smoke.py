@@ -65,7 +65,7 @@ def test_variants(base, digits, tmp_path):
 
 def test_max_drop(base, digits, tmp_path):
     out = tmp_path / "drop.json"
-    args = [base, "--data", digits, "--seeds", 1, "--max-drop", 0.01, "--calibration", 300]
+    args = [base, "--data", digits, "--seeds", 1, "--max-drop", 0.01, "--calibration", 300, "--step", 0.7]
     run("max_drop.py", *args, "--out", out)
     content = json.loads(out.read_text())
     (row,) = content["rows"]
