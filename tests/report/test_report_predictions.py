@@ -56,7 +56,7 @@ def test_the_summary_of_a_group_by_hand():
         (
             [(0, 0.2, []), (1, 0.3, [])],
             (2, 3),
-            "The kept heads predict less than 90 % of any of the 2 removed ones; "
+            "None of the 2 removed heads is predicted to 90 % by the kept ones; "
             "least predicted: head 0 (20 %) and 1 (30 %).",
         ),
         ([(1, 0.996, [])], (0, 2, 3), "The kept heads predict 99.6 % of the removed one."),
@@ -64,7 +64,7 @@ def test_the_summary_of_a_group_by_hand():
             [(1, 0.95, [])],
             (2,),
             "The kept heads predict at least 90 % of 1 of the 3 removed ones; "
-            "least predicted: head 1 (95 %). Of 2 of them the plan does not tell.",
+            "least predicted: head 1 (95 %). The plan says nothing of 2 of them.",
         ),
         ([], (0, 1), ""),
     ],

@@ -90,13 +90,13 @@ def summary(groups: Sequence[GroupDecision], units: str) -> str:
     which = f"each of the {gone:,}" if well == gone else f"{well:,} of the {gone:,}"
     text = f"The kept {units} predict at least {bound} of {which} removed ones"
     if not well:
-        text = f"The kept {units} predict less than {bound} of any of the {gone:,} removed ones"
+        text = f"None of the {gone:,} removed {units} is predicted to {bound} by the kept ones"
     several = len(groups) > 1
     worst = known[:1] if several else [k for k in known if k[1].explained < WELL][:3] or known[:1]
     named = [f"{e.unit}{f' of {name}' * several} ({share(e.explained)})" for name, e in worst]
     text += f"; least predicted: {one(units)} {enumeration(named)}."
     unknown = gone - len(known)
-    return text + (f" Of {unknown:,} of them the plan does not tell." if unknown else "")
+    return text + (f" The plan says nothing of {unknown:,} of them." if unknown else "")
 
 
 def by_kept(group: GroupDecision) -> dict[int, list[tuple[int, float]]]:
