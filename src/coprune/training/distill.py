@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coprune.distributed.collectives import gathered_tensors
+from coprune.distributed.collectives import summed
 from coprune.distributed.world import world
 from coprune.layers import channel_count, is_convolution, is_dense, is_transposed
 from coprune.tracing.forward import Inputs, logits_of
@@ -264,29 +264,16 @@ def _apart(rows: Sequence[Tensor], *, counted: bool) -> list[tuple[Tensor, int]]
         rows: ``[M, C]`` each, of this process.
         counted: whether they are its own.
     """
-    means = [r.mean(0) for r in rows]
-    around = [(r - mean).square().sum() for r, mean in zip(rows, means, strict=True)]
-    found = [(m2, len(r)) for m2, r in zip(around, rows, strict=True)]
-    if world() == 1 or not found:
-        return found
-    own = [
-        torch.cat([mean.new_tensor([n * counted], dtype=torch.float64), m2[None].double(), mean.double()])
-        for (m2, n), mean in zip(found, means, strict=True)
-    ]
-    # One exchange for all of them; merged as Chan et al. (1983, eq. 2.1) merge two.
-    everybodys = torch.stack(gathered_tensors(torch.cat(own)))  # [processes, sets · (2 + C)]
+    if world() == 1 or not rows:
+        return [((r - r.mean(0)).square().sum(), len(r)) for r in rows]
+    # Count, squares and sums of each set; one exchange for all of them.
+    wide = [r.detach().double() for r in rows]
+    own = [torch.cat([r.new_tensor([len(r), r.square().sum()]), r.sum(0)]) * counted for r in wide]
+    everybodys = summed(torch.cat(own)).split([len(o) for o in own])
     return [
-        _together(part, dtype=m2.dtype)
-        for part, m2 in zip(everybodys.split([len(o) for o in own], dim=1), around, strict=True)
+        ((all_[1] - all_[2:].square().sum() / all_[0].clamp_min(1)).to(r.dtype), int(all_[0]))
+        for all_, r in zip(everybodys, rows, strict=True)
     ]
-
-
-def _together(parts: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, int]:
-    """What :func:`_apart` says of one set; ``parts`` ``[processes, 2 + C]`` are its count, M2 and mean."""
-    parts = parts[parts[:, 0] > 0]
-    n, m2, mean = parts[:, 0], parts[:, 1], parts[:, 2:]
-    away = mean - (n[:, None] * mean).sum(0) / n.sum().clamp_min(1)
-    return (m2.sum() + (n * away.square().sum(1)).sum()).to(dtype), int(n.sum())
 
 
 def _rows(output: Tensor, mask: Tensor | None, axis: int) -> Tensor:
