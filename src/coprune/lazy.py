@@ -6,7 +6,6 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -45,19 +44,6 @@ def deferred(place: str) -> Callable[..., Any]:
         return imported(place)(*values, **named)
 
     return call
-
-
-@contextmanager
-def hidden(module: str) -> Iterator[None]:
-    """Within the context, a library that is not imported yet cannot be: for what would only try it."""
-    absent = module not in sys.modules
-    if absent:
-        sys.modules[module] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if absent:
-            del sys.modules[module]
 
 
 def exports(package: str) -> Callable[[str], Any]:

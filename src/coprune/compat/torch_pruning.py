@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch_pruning as tp
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
+from torch_pruning._helpers import _HybridIndex
+from torch_pruning.dependency import Dependency, Group, Node, index_mapping
 
 from coprune.errors import UserError
 from coprune.layers import (
@@ -33,15 +36,9 @@ from coprune.layers import (
     is_dense,
     norm_of,
 )
-from coprune.lazy import hidden
 from coprune.tracing.calls import Intercepted, name_of
 from coprune.tracing.checkpointing import unchecked
 from coprune.tracing.forward import FAILURES, Inputs, model_raised
-
-with hidden("timm"):  # it would be imported, three seconds long, for counters that nobody asks
-    import torch_pruning as tp
-    from torch_pruning._helpers import _HybridIndex
-    from torch_pruning.dependency import Dependency, Group, Node, index_mapping
 
 SUPPORTED = ((1, 6), (1, 7))
 """The first version that is known, and the first that is not; pyproject.toml pins the same."""
