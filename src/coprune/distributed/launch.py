@@ -91,7 +91,9 @@ def _logs() -> Path | None:
 def _is_mistake_elsewhere() -> bool:
     """Whether another process has recorded that the user must change something."""
     logs = _logs()
-    return logs is not None and any(logs.glob("*/error.json"))
+    # Elastic records crashes in such files, too: what those leave can be gone on with.
+    files = () if logs is None else logs.glob("*/error.json")
+    return any(f'"{UserError.__name__}: ' in file.read_text() for file in files)
 
 
 def _is_first_to_speak() -> bool:
@@ -157,7 +159,7 @@ def leave(line: str, *, code: int, cause: BaseException | None = None) -> NoRetu
     if cause is not None and is_mistake(cause):
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-        get_error_handler().record_exception(cause)
+        get_error_handler().record_exception(UserError(str(cause)))
     if not is_first():
         time.sleep(_COURTESY_S)
         line = f"process {rank()}: {line}"
