@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from coprune.data.sharding import OwnBatch
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup
 from coprune.methods.cahp.signatures import (
@@ -100,7 +101,7 @@ def test_parts_of_the_data_merge_into_the_whole(gathered):
         collector = SignatureCollector(wanted, tuple(heads), classes=CLASSES)
         with collector.attached(model), torch.no_grad():
             for inputs, labels in list(source.batches(1))[part]:
-                collector.start_batch(labels, start=0)
+                collector.start_batch(OwnBatch(0, 0, inputs, labels))
                 logits_of(model, inputs)
         halves.append(Profile(groups, {wanted.key: collector.tensors()}))
     for group in heads:
@@ -143,7 +144,7 @@ def test_a_module_without_maps_is_refused():
     collector = SignatureCollector(
         HeadSignatures(2), (ChannelGroup("", 2, members, kind="heads"),), classes=2
     )
-    collector.start_batch(torch.tensor([0]), start=0)
+    collector.start_batch(OwnBatch(0, 0, torch.zeros(1, 4), torch.tensor([0])))
     with collector.attached(layer), pytest.raises(UserError, match="no attention maps of its 2 heads"):
         layer(torch.zeros(1, 4))
 
@@ -152,7 +153,7 @@ def check_images(model, groups, maps_of):
     """All tokens of an image count; ``maps_of`` gives the maps of each layer, ``[N, H, T, T]``."""
     images, labels = torch.rand(6, 3, 16, 16), torch.tensor([0, 1, 0, 1, 0, 1])
     collector = SignatureCollector(HeadSignatures(4), heads_of(groups), classes=2)
-    collector.start_batch(labels, start=0)
+    collector.start_batch(OwnBatch(0, 0, images, labels))
     with collector.attached(model), torch.no_grad():
         model(images)
     profile = Profile(groups, {HeadSignatures(4).key: collector.tensors()})
@@ -247,8 +248,8 @@ def test_windows_of_an_image_are_averaged():
     attention, labels = nn.Identity(), torch.tensor([0, 1, 1])
     group = ChannelGroup("", 2, (), "heads")
     collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
-    collector.start_batch(labels, start=0)
     maps = torch.rand(3 * 4, 2, 5, 5, dtype=torch.float64).softmax(-1)  # four windows an image
+    collector.start_batch(OwnBatch(0, 0, maps, labels))
     with collector.attached(attention):
         attention(maps)
     found = Profile((group,), {"head_signatures-grid3": collector.tensors()})
@@ -259,7 +260,7 @@ def test_windows_of_an_image_are_averaged():
 def test_maps_of_other_samples_are_refused():
     attention, group = nn.Identity(), ChannelGroup("", 2, (), "heads")
     collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
-    collector.start_batch(torch.tensor([0, 1, 1]), start=0)
+    collector.start_batch(OwnBatch(0, 0, torch.zeros(3, 1), torch.tensor([0, 1, 1])))
     with collector.attached(attention), pytest.raises(UserError, match="do not cover the 3 samples"):
         attention(torch.rand(4, 2, 5, 5).softmax(-1))
 
@@ -267,7 +268,7 @@ def test_maps_of_other_samples_are_refused():
 def test_other_values_of_that_shape_are_no_maps():
     attention, group = nn.Identity(), ChannelGroup("", 2, (), "heads")
     collector = SignatureCollector(HeadSignatures(3), (group,), classes=2)
-    collector.start_batch(torch.tensor([0, 1]), start=0)
+    collector.start_batch(OwnBatch(0, 0, torch.zeros(2, 1), torch.tensor([0, 1])))
     with collector.attached(attention), pytest.raises(UserError, match="no attention maps"):
         attention(torch.randn(2, 2, 5, 5))
     with collector.attached(attention):

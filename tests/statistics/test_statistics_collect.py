@@ -216,6 +216,14 @@ def test_labels_outside_the_datas_classes_are_refused(resnet, wanted, label):
         collect(Calibration(net, groups, LoaderSource([(x, y)], 6), 3), [wanted])
 
 
+def test_what_reads_no_classes_takes_any_labels(resnet):
+    net, groups = resnet
+    x, y = next(samples(6).batches(6))
+    plain = collect(Calibration(net, groups, LoaderSource([(x, y)], 6), 3), [Largest()])
+    masks = collect(Calibration(net, groups, LoaderSource([(x, y + 7)], 6), 3), [Largest()])
+    assert tiny.same_state(plain["largest"], masks["largest"])
+
+
 @pytest.mark.parametrize("wanted", [ClassMoments(), Importance("taylor"), Importance("hessian")])
 def test_nan_is_refused_and_named(wanted):
     net = tiny.randomise(tiny.Flattened()).double()
@@ -255,7 +263,7 @@ class Largest:
         with hooked(model, {g.name: partial(self.see, g.name) for g in self.groups}):
             yield
 
-    def start_batch(self, labels, *, start):
+    def start_batch(self, batch):
         pass
 
     def see(self, name, layer, inputs, output):

@@ -174,7 +174,16 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
         NotFiniteError: some are not; in the process that sees it.
     """
     check_outputs(logits, labels)
-    if not _finite(logits):
+    check_finite(logits)
+
+
+def check_finite(output: Tensor) -> None:
+    """Refuse an output with NaN or Inf.
+
+    Raises:
+        NotFiniteError: in the process that sees it.
+    """
+    if not _finite(output):
         raise NotFiniteError(_NOT_FINITE)
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from coprune.data.sharding import OwnBatch
 from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
 from coprune.statistics.collect import Calibration
@@ -64,11 +65,11 @@ class GroupMoments:
         self._shapes: dict[str, torch.Size] = {}
         self._found: dict[tuple[str, ...], Moments] = {}
 
-    def start_batch(self, labels: Tensor, *, start: int) -> None:
+    def start_batch(self, batch: OwnBatch) -> None:
         """See :class:`coprune.statistics.collect.Collector`."""
         self._take_waiting()
         # Only classes of the batch are touched, so that a batch costs the same however many there are.
-        self._present, self._labels = labels.unique(return_inverse=True)
+        self._present, self._labels = batch.labels.unique(return_inverse=True)
 
     def add(self, group: ChannelGroup, values: Tensor) -> None:
         """Take in the values of a batch, ``[N, U, cells]``; of every group once."""

@@ -18,7 +18,7 @@ from coprune.data import Source
 from coprune.data.sharding import OwnBatch, own_batches, own_steps
 from coprune.distributed.world import own
 from coprune.groups import ChannelGroup
-from coprune.measure.accuracy import check_labels, check_logits
+from coprune.measure.accuracy import check_finite, check_labels, check_logits
 from coprune.progress import track
 from coprune.tracing.forward import logits_of, moved
 
@@ -63,14 +63,11 @@ class Calibration:
             size: samples of a batch; 0: ``batch_size``.
             chosen: numbers of the batches to take, ascending; None: all.
 
-        Raises:
-            UserError: labels outside the classes of the data.
         """
         size = size or self.batch_size
         steps = own_steps(self.source, size) if chosen is None else len(own(chosen))
         own_ones = own_batches(self.source, size, chosen=chosen)
         for batch in track(own_ones, label=", ".join(filter(None, (self.label, what))), total=steps):
-            check_labels(batch.labels, self.classes)
             yield batch._replace(inputs=moved(batch.inputs, self.device), labels=batch.labels.to(self.device))
 
     def once(self, make: Callable[[Calibration], T]) -> T:
@@ -87,13 +84,8 @@ class Collector(Protocol):
         """Within the context, hooks on the model see what passes."""
         ...
 
-    def start_batch(self, labels: Tensor, *, start: int) -> None:
-        """Called before every batch.
-
-        Args:
-            labels: ``[N]``, on the model's device.
-            start: number of the batch's first sample among all; other processes may have those before it.
-        """
+    def start_batch(self, batch: OwnBatch) -> None:
+        """Called before every batch, which is on the model's device."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -111,7 +103,7 @@ class Statistic(Protocol):
 
     @property
     def per_class(self) -> bool:
-        """Whether every class must have samples."""
+        """Whether every class must have samples; only then labels are read."""
         ...
 
     def collect(self, calibration: Calibration) -> Mapping[str, Tensor] | Collector:
@@ -160,18 +152,26 @@ def collect(calibration: Calibration, statistics: Iterable[Statistic]) -> dict[s
         Statistic key → name → tensor on the CPU, float64.
 
     Raises:
-        UserError: labels outside the classes of data or model, NaN or Inf in the model's output, or
-            importances of a model that cannot be traced.
+        UserError: labels outside the classes of data or model, where classes count; NaN or Inf in the model's
+            output; importances of a model that cannot be traced.
     """
-    started = {wanted.key: wanted.collect(calibration) for wanted in statistics}
+    wanted = {one.key: one for one in statistics}
+    started = {key: one.collect(calibration) for key, one in wanted.items()}
     collectors = {key: c for key, c in started.items() if not isinstance(c, Mapping)}
     if collectors:
         model = calibration.ready()
+        per_class = any(wanted[key].per_class for key in collectors)
         with ExitStack() as hooks, torch.no_grad():
             for collector in collectors.values():
                 hooks.enter_context(collector.attached(model))
             for batch in calibration.batches():
+                if per_class:
+                    check_labels(batch.labels, calibration.classes)
                 for collector in collectors.values():
-                    collector.start_batch(batch.labels, start=batch.start)
-                check_logits(logits_of(model, batch.inputs), batch.labels)
+                    collector.start_batch(batch)
+                output = logits_of(model, batch.inputs)
+                if per_class:
+                    check_logits(output, batch.labels)
+                else:
+                    check_finite(output)
     return {key: dict(c) if isinstance(c, Mapping) else c.tensors() for key, c in started.items()}

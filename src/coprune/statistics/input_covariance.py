@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coprune.data.sharding import OwnBatch
 from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
 from coprune.layers import filters, is_linear
 from coprune.statistics.collect import Calibration
 from coprune.statistics.fisher import active_positions, output_sensitivity
 from coprune.statistics.moments import merge
+from coprune.tracing.forward import samples_in
 from coprune.tracing.hooks import hooked
 from coprune.tracing.patches import (
     centred_gram,
@@ -130,7 +132,7 @@ class ConsumerCollector:
         self._wanted, self._calibration = wanted, calibration
         self._sensitivity, self._active = sensitivity, active
         self._labels = torch.empty(0, dtype=torch.int64)
-        self._start, self._batch = 0, -1
+        self._start, self._samples, self._batch = 0, 0, -1
         self._positions: dict[str, Tensor] = {}  # of all samples; drawing them costs more than a batch
         self._weights: dict[str, Tensor] = {}
         self._found: dict[str, Parts] = {}
@@ -148,9 +150,9 @@ class ConsumerCollector:
         with hooked(model, hooks):
             yield
 
-    def start_batch(self, labels: Tensor, *, start: int) -> None:
+    def start_batch(self, batch: OwnBatch) -> None:
         """See :class:`coprune.statistics.collect.Collector`."""
-        self._labels, self._start = labels, start
+        self._labels, self._start, self._samples = batch.labels, batch.start, samples_in(batch.inputs)
         self._batch += 1
 
     def _add(
@@ -170,7 +172,7 @@ class ConsumerCollector:
         mean = rows.mean(0, dtype=torch.float64)
         batch = {"count": mean.new_tensor(float(len(rows))), "mean": mean, "m2": centred_gram(rows, mean)}
         if self._wanted.classes:
-            each = at.numel() // len(self._labels)
+            each = at.numel() // self._samples
             labels = F.one_hot(self._labels.repeat_interleave(each), self._calibration.classes).double()
             batch |= {"class_count": labels.sum(0), "class_sum": labels.T @ rows.double()}
         self._found[key] = merge(self._found[key], batch) if key in self._found else batch
@@ -182,8 +184,8 @@ class ConsumerCollector:
             valid = self._active[key][self._batch]
             return draw_valid(f"{key}/{self._start}", valid, wanted=self._wanted.places, seed=0)
         # To a convolution, a window of a sample is a sample.
-        each = 1 if is_linear(layer) else len(inputs) // len(self._labels)
-        rows = each * len(self._labels)
+        each = 1 if is_linear(layer) else len(inputs) // self._samples
+        rows = each * self._samples
         if key not in self._positions:
             samples = each * len(self._calibration.source)
             places = output_positions(layer, output, samples=rows)

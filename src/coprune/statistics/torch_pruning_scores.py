@@ -81,9 +81,10 @@ class Importance:
         """
         twin = calibration.once(_twin)
         if self.kind == "taylor":
-            _leave_gradients(twin, ((b.inputs, b.labels) for b in calibration.batches(self.kind)), power=1)
+            batches = ((b.inputs, b.labels) for b in calibration.batches(self.kind))
+            _leave_gradients(twin, batches, classes=calibration.classes, power=1)
         elif self.kind == "hessian":
-            _leave_gradients(twin, _singles(calibration, self.kind), power=2)
+            _leave_gradients(twin, _singles(calibration, self.kind), classes=calibration.classes, power=2)
         return {
             group.name: (_of_slices if group.kind in SLICED else _of_channels)(self.kind, twin, group)
             for group in calibration.groups
@@ -111,7 +112,6 @@ def _spread(calibration: Calibration, wanted: set[int]) -> Iterator[tuple[Inputs
     """The samples with the given numbers, one by one."""
     seen = 0
     for inputs, labels in calibration.source.batches(calibration.batch_size):
-        check_labels(labels, calibration.classes)
         for i in range(len(labels)):
             if seen + i in wanted:
                 yield part_of(inputs, [i]), labels[i : i + 1]
@@ -163,12 +163,15 @@ def _of_channels(kind: ImportanceKind, model: nn.Module, group: ChannelGroup) ->
     return torch.where(values.isnan(), 0.0, values)
 
 
-def _leave_gradients(model: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], *, power: int) -> None:
+def _leave_gradients(
+    model: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], *, classes: int, power: int
+) -> None:
     """Set every parameter's ``.grad`` to a mean over the samples of all processes.
 
     Args:
         model: all its parameters require gradients.
         batches: inputs and labels on any device.
+        classes: ``C``.
         power: 1: of the gradients. 2: of their squares; every batch is then one sample.
     """
     parameters = list(model.parameters())
@@ -177,6 +180,7 @@ def _leave_gradients(model: nn.Module, batches: Iterable[tuple[Inputs, Tensor]],
     totals = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
     count = 0
     for inputs, labels in batches:
+        check_labels(labels, classes)
         x, y = moved(inputs, parameters[0].device), labels.to(parameters[0].device)
         with torch.enable_grad():
             logits = logits_of(model, x)

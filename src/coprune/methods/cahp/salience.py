@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from coprune.data.subsample import evenly
 from coprune.distributed.collectives import summed
 from coprune.groups import ChannelGroup
-from coprune.measure.accuracy import check_logits
+from coprune.measure.accuracy import check_labels, check_logits
 from coprune.methods.cahp.signatures import heads_of
 from coprune.plan import Member
 from coprune.statistics import Calibration, Profile
@@ -87,6 +87,7 @@ class HeadSalience:
         # Evenly spread, since samples may be stored by length or by class.
         chosen = evenly(steps, wanted)
         for batch in calibration.batches("salience", size=BATCH, chosen=chosen):
+            check_labels(batch.labels, calibration.classes)
             gradients = gate_gradients(model, groups, batch.inputs, batch.labels)
             for group, gradient in zip(groups, gradients, strict=True):
                 gradient = gradient.double().cpu()
