@@ -132,10 +132,10 @@ def table_of_scores(world: World) -> None:
 
 
 def language_model(world: World) -> None:
-    """``llama/``: the configuration of one."""
+    """``llama/``: the configuration of one with code of its own."""
     (world.folder / "llama").mkdir()
     (world.folder / "llama" / "config.json").write_text(
-        json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
+        json.dumps({"model_type": "llama", "architectures": ["OurLlamaForCausalLM"]})
     )
 
 
@@ -367,9 +367,8 @@ ATTACKS: list[Attack] = [
     Attack(
         FILES,
         "coprune train --model hf:llama --data npz:digits.npz --out out",
-        "coprune: model 'hf:llama' is a LlamaForCausalLM, and no classifier; only classifiers are pruned "
-        "so far: "
-        "give a checkpoint of a …ForSequenceClassification, or of an encoder to train as one",
+        "coprune: model 'hf:llama' names the class OurLlamaForCausalLM, which transformers … does not have; "
+        "only its own classes are opened: build it in a function and give that: python:module:factory",
         makes=language_model,
     ),
     Attack(

@@ -10,6 +10,7 @@ from torch import nn
 
 import texts
 from coprune.errors import UserError
+from coprune.models.architectures import task_of
 from coprune.models.hf import config_of, fresh_parameters, label_names, pretrained, reads_images, tokenizer_of
 from coprune.models.names import ModelSource
 from coprune.models.registry import accepted_arguments, build, source_of
@@ -217,10 +218,108 @@ def test_weights_of_another_architecture_are_one_line(copy):
 
 
 def test_a_model_that_makes_no_classifier(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
-    one_line(f"hf:{tmp_path}", "weights cannot be loaded")
-    with pytest.raises(UserError, match="makes no classifier"):
-        build(ModelSource(f"hf:{tmp_path}"))
+    (tmp_path / "config.json").write_text('{"model_type": "vitpose"}')
+    one_line(f"hf:{tmp_path}", "has no AutoModelForSequenceClassification of a vitpose")
+
+
+def test_a_class_that_the_library_does_not_have(encoder, tmp_path):
+    shutil.copytree(encoder, tmp_path / "m")
+    config = json.loads((encoder / "config.json").read_text()) | {"architectures": ["MineForCausalLM"]}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    one_line(f"hf:{tmp_path}/m", "names the class MineForCausalLM, which transformers .* does not have")
+
+
+_TEXT = {
+    **{"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+    **{"intermediate_size": 32, "max_position_embeddings": 16},
+}
+_BART = {
+    **{"vocab_size": 24, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1},
+    **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32},
+    **{"decoder_ffn_dim": 32, "max_position_embeddings": 16},
+}
+_SEGFORMER = {
+    **{"num_channels": 1, "num_encoder_blocks": 2, "depths": [1, 1], "sr_ratios": [2, 1]},
+    **{"hidden_sizes": [8, 8], "patch_sizes": [3, 3], "strides": [2, 2], "num_attention_heads": [1, 1]},
+    **{"mlp_ratios": [2, 2], "decoder_hidden_size": 8},
+}
+_SPEECH = {
+    **{"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32},
+    **{"conv_dim": [8], "conv_stride": [4], "conv_kernel": [4], "num_conv_pos_embeddings": 4},
+    **{"num_conv_pos_embedding_groups": 2, "vocab_size": 12},
+}
+NAMED = {
+    "LlamaForCausalLM": ("LlamaConfig", _TEXT, "text-generation"),
+    "GPT2LMHeadModel": (
+        "GPT2Config",
+        {"vocab_size": 24, "n_embd": 16, "n_layer": 1, "n_head": 2},
+        "text-generation",
+    ),
+    "BartForConditionalGeneration": ("BartConfig", _BART, "seq2seq"),
+    "BertForTokenClassification": ("BertConfig", _TEXT, "token-classification"),
+    "BertForQuestionAnswering": ("BertConfig", _TEXT, "question-answering"),
+    "SegformerForSemanticSegmentation": ("SegformerConfig", _SEGFORMER, "segmentation"),
+    "Wav2Vec2ForCTC": ("Wav2Vec2Config", _SPEECH, None),
+    "Wav2Vec2ForSequenceClassification": ("Wav2Vec2Config", _SPEECH, "classification"),
+}
+
+
+@pytest.mark.parametrize("named", NAMED)
+def test_the_class_that_the_configuration_names(named, tmp_path):
+    import transformers
+
+    kind, shape, task = NAMED[named]
+    saved = getattr(transformers, named)(getattr(transformers, kind)(**shape))
+    saved.save_pretrained(tmp_path)
+    model = open_model(f"hf:{tmp_path}", arguments={}, offered={}, seed=0)
+    assert type(model) is type(saved)
+    assert fresh_parameters(model) == ()
+    assert all(torch.equal(saved.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    assert task_of(model) == task_of(config_of(f"hf:{tmp_path}")) == task
+    # A stated task changes nothing, nor do classes that it has no place for.
+    assert type(pretrained(f"hf:{tmp_path}", num_classes=None, task="feature-extraction")) is type(saved)
+    given = pretrained(f"hf:{tmp_path}", num_classes=4)
+    assert bool(fresh_parameters(given)) == (
+        task in ("classification", "token-classification", "segmentation")
+    )
+
+
+def test_a_base_is_opened_as_the_task_asks(encoder):
+    def opened(task, classes=None):
+        return pretrained(f"hf:{encoder}", num_classes=classes, task=task, seed=0)
+
+    for task, named in {
+        None: "BertModel",
+        "feature-extraction": "BertModel",
+        "outputs": "BertModel",
+        "token-classification": "BertForTokenClassification",
+        "question-answering": "BertForQuestionAnswering",
+        "classification": "BertForSequenceClassification",
+    }.items():
+        assert type(opened(task)).__name__ == named
+    assert type(opened(None, 3)).__name__ == "BertForSequenceClassification"
+    numbers, several = opened("regression"), opened("multilabel", 5)
+    assert (numbers.config.num_labels, task_of(numbers)) == (1, "regression")
+    assert (several.config.num_labels, task_of(several)) == (5, "multilabel")
+    with pytest.raises(UserError, match="has no AutoModelForSemanticSegmentation of a bert"):
+        opened("segmentation")
+
+
+def test_a_pretrainings_head_stays_where_nothing_else_is_asked(tmp_path):
+    from transformers import BertConfig, BertForMaskedLM
+
+    BertForMaskedLM(BertConfig(**_TEXT)).save_pretrained(tmp_path)
+    kinds = {
+        (None, None): "BertForMaskedLM",
+        (None, 3): "BertForSequenceClassification",
+        ("feature-extraction", None): "BertModel",
+    }
+    for (task, classes), named in kinds.items():
+        assert type(pretrained(f"hf:{tmp_path}", num_classes=classes, task=task)).__name__ == named
+
+
+def test_no_task_of_what_is_no_model_of_the_library():
+    assert task_of(nn.Linear(2, 2)) is None
 
 
 def test_code_of_a_checkpoint_is_not_run(copy, tmp_path):

@@ -1,4 +1,4 @@
-"""Classifiers of 🤗 transformers: ``hf:DIR`` or ``hf:ID``, texts or images.
+"""Models of 🤗 transformers: ``hf:DIR`` or ``hf:ID``.
 
 A checkpoint's ``config.json`` says what it is; no code that comes with a checkpoint is ever run.
 """
@@ -22,6 +22,7 @@ from coprune.compat.transformers import (
 )
 from coprune.errors import UserError, shown
 from coprune.files import read_json
+from coprune.models.architectures import has_labels, is_base, kind_of, reads_images
 from coprune.models.names import HF, ModelSource
 from coprune.models.registry import check_arguments, remember
 
@@ -84,6 +85,9 @@ _ELSEWHERE = (
 )
 """Keys of a configuration that make transformers look for code, weights or kernels somewhere."""
 
+_PROBLEMS = {"multilabel": "multi_label_classification", "regression": "regression"}
+"""Task → what the library calls it."""
+
 _MOST = {"label": 1_000_000, "layer": 10_000, "block": 10_000, "depth": 10_000}
 """What keys with these words in them may count: lists are made of so many entries before any weight is."""
 
@@ -119,71 +123,48 @@ def _inside(part: Any, *, where: Path) -> Any:
     return found
 
 
-def reads_images(config: Any) -> bool:
-    """Whether a configuration is that of an image model."""
-    if getattr(config, "vocab_size", None) is not None:
-        return False
-    return any(getattr(config, key, None) is not None for key in ("image_size", "num_channels"))
-
-
-_TRAINABLE = (
-    *("ForSequenceClassification", "ForImageClassification", "ForImageClassificationWithTeacher"),
-    *("Model", "ForMaskedLM", "ForPreTraining", "ForMaskedImageModeling"),
-)
-"""Ends of the names of classifiers, and of what is trained into one: without a task, or a pretraining's."""
-
-_OTHER_HEADS = ("HeadModel", "HeadsModel", "EncoderDecoderModel")
-
-
-def _classifier(config: Any, name: str) -> Any:
-    """The library's classifiers for a configuration.
-
-    Raises:
-        UserError: it is of another task: a classifier would have a head of random numbers.
-    """
-    task = "ForImageClassification" if reads_images(config) else "ForSequenceClassification"
-    named = [str(found) for found in getattr(config, "architectures", None) or ()]
-    if named and not any(n.endswith(_TRAINABLE) and not n.endswith(_OTHER_HEADS) for n in named):
-        raise UserError(
-            f"model '{name}' is a {named[0]}, and no classifier; only classifiers are pruned so far: "
-            f"give a checkpoint of a …{task}, or of an encoder to train as one"
-        )
-    return getattr(library(), f"AutoModel{task}")
-
-
 def from_config(name: str, *, num_labels: int | None = None) -> nn.Module:
-    """A classifier with fresh weights, in evaluation mode.
+    """A model with fresh weights, in evaluation mode.
 
     Args:
         name: ``hf:DIR`` or ``hf:ID``; of a folder only ``config.json`` is read.
         num_labels: classes; those of the configuration when not given.
 
     Raises:
-        UserError: see :func:`config_of`; an architecture without a classifier.
+        UserError: see :func:`config_of` and :func:`coprune.models.architectures.kind_of`.
     """
     config = config_of(name, num_labels=num_labels)
-    kind = _classifier(config, name)
-    with library_errors(f"model '{name}' makes no classifier"):
-        model: nn.Module = kind.from_config(config)
+    kind = kind_of(config, name, task=None, classes=num_labels)
+    with library_errors(f"model '{name}' cannot be built"):
+        model: nn.Module = (getattr(kind, "from_config", None) or kind._from_config)(config)
     return model.float().eval()
 
 
-def pretrained(name: str, *, num_classes: int | None, seed: int | None = None) -> nn.Module:
-    """A classifier with its trained weights, float32, in evaluation mode.
+def pretrained(
+    name: str, *, num_classes: int | None, task: str | None = None, seed: int | None = None
+) -> nn.Module:
+    """A model with its trained weights, float32, in evaluation mode.
 
     A checkpoint without a head, or with one of another number of classes, gets a fresh one
     (:func:`fresh_parameters` says so).
 
     Args:
         name: ``hf:DIR`` or ``hf:ID``.
-        num_classes: of the data; None keeps those of the checkpoint.
+        num_classes: of the data, where the model has classes; None keeps those of the checkpoint.
+        task: what it is to do, see :func:`coprune.models.architectures.kind_of`.
         seed: of a fresh head; None draws from torch's generator as it stands.
 
     Raises:
-        UserError: see :func:`config_of`; weights that are missing, damaged or of another architecture.
+        UserError: see :func:`config_of`; a class that is not known; weights that are missing, damaged or of
+            another architecture.
     """
-    config, place = config_of(name, num_labels=num_classes), place_of(name)
-    kind = _classifier(config, name)
+    config, place = config_of(name), place_of(name)
+    kind = kind_of(config, name, task=task, classes=num_classes)
+    if is_base(config) and task in _PROBLEMS:
+        config.problem_type = _PROBLEMS[task]
+        num_classes = num_classes or (1 if task == "regression" else None)
+    if num_classes is not None and config.num_labels != num_classes and has_labels(kind):
+        config.num_labels = num_classes
     with (
         library_errors(f"model '{name}': its weights cannot be loaded"),
         torch.random.fork_rng(devices=[], enabled=seed is not None),

@@ -25,6 +25,7 @@ def open_model(
     weights: Path | None = None,
     arguments: Mapping[str, Any],
     offered: Mapping[str, Any],
+    task: str | None = None,
     trust: bool = False,
     seed: int | None = None,
 ) -> nn.Module:
@@ -38,6 +39,7 @@ def open_model(
         arguments: the user's own factory arguments.
         offered: arguments that the data suggests, used where the user gave none and the factory
             takes them.
+        task: what the model is to do: how an ``hf:`` checkpoint without a head is opened. None: not said.
         trust: run the ``python:`` factory that a run folder names.
         seed: of the head that an ``hf:`` checkpoint lacks; None: torch's generator as it stands.
 
@@ -55,7 +57,7 @@ def open_model(
         for argument in sorted(chosen.keys() - {"num_classes"}):
             only = f"only {setting('num_classes')} can be given"
             raise UserError(f"{setting(argument)}: a checkpoint ({name}) has its own; {only}")
-        model = pretrained(name, num_classes=chosen.get("num_classes"), seed=seed)
+        model = pretrained(name, num_classes=chosen.get("num_classes"), task=task, seed=seed)
     else:
         plain, tag = split_tag(name)
         for argument in arguments.keys() - accepted_arguments(plain, arguments).keys():
