@@ -54,7 +54,8 @@ class Tiny:
     Attributes:
         model, config: names of the classes in transformers; "" for other libraries.
         settings: of the configuration.
-        reads: ``text``, ``image``, ``both``, or ``pair`` (encoder and decoder).
+        reads: ``text``, ``image``, ``both``, ``pair`` (encoder and decoder), ``mel`` (spectrograms for the
+            encoder) or ``wave``.
         implementations: of attention.
         make: instead of the classes.
     """
@@ -242,6 +243,27 @@ _SWIN = {
     "num_labels": CLASSES,
 }
 
+_GROUPED = {**_DECODER, "num_attention_heads": 8, "head_dim": 4}
+_FALCON = {**_TEXT, "bos_token_id": 1, "eos_token_id": 2, "ffn_hidden_size": 40}
+_WHISPER = {
+    **_BART,
+    "num_mel_bins": 6,
+    "max_source_positions": 8,
+    "max_target_positions": 20,
+    "begin_suppress_tokens": None,
+}
+_SPEECH = {
+    **_TEXT,
+    "conv_dim": [8, 8],
+    "conv_kernel": [4, 3],
+    "conv_stride": [4, 3],
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "apply_spec_augment": False,
+    "classifier_proj_size": 16,
+}
+
 ZOO: dict[str, Tiny] = {
     "bert": Tiny("BertForSequenceClassification", "BertConfig", _TEXT),
     "roberta": Tiny("RobertaForSequenceClassification", "RobertaConfig", _TEXT),
@@ -312,6 +334,79 @@ ZOO: dict[str, Tiny] = {
     ),
     "qwen2": Tiny("Qwen2ForCausalLM", "Qwen2Config", {**_DECODER, "num_attention_heads": 8, "head_dim": 4}),
     "mistral": Tiny("MistralForCausalLM", "MistralConfig", {**_DECODER, "num_attention_heads": 8}),
+    "qwen3": Tiny("Qwen3ForCausalLM", "Qwen3Config", _GROUPED),
+    "gemma2": Tiny(
+        "Gemma2ForCausalLM",
+        "Gemma2Config",
+        {**_GROUPED, "query_pre_attn_scalar": 4},
+        implementations=("eager",),
+    ),
+    "smollm3": Tiny("SmolLM3ForCausalLM", "SmolLM3Config", _GROUPED),
+    "stablelm": Tiny("StableLmForCausalLM", "StableLmConfig", {**_DECODER, "num_attention_heads": 8}),
+    "starcoder2": Tiny("Starcoder2ForCausalLM", "Starcoder2Config", {**_DECODER, "num_attention_heads": 8}),
+    "phi": Tiny("PhiForCausalLM", "PhiConfig", {**_DECODER, "num_attention_heads": 8}),
+    "phi3": Tiny("Phi3ForCausalLM", "Phi3Config", {**_DECODER, "num_attention_heads": 8}),
+    "gpt_neox": Tiny("GPTNeoXForCausalLM", "GPTNeoXConfig", _DECODER),
+    "gpt_neo": Tiny(
+        "GPTNeoForCausalLM",
+        "GPTNeoConfig",
+        {
+            "vocab_size": WORDS,
+            "hidden_size": 32,
+            "num_layers": 2,
+            "num_heads": 4,
+            "intermediate_size": 40,
+            "attention_types": [[["global", "local"], 1]],
+            "max_position_embeddings": 40,
+        },
+        implementations=("eager",),
+    ),
+    "gptj": Tiny(
+        "GPTJForCausalLM",
+        "GPTJConfig",
+        {
+            "vocab_size": WORDS,
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_inner": 40,
+            "n_positions": 40,
+            "rotary_dim": 4,
+        },
+        implementations=("eager",),
+    ),
+    "opt": Tiny("OPTForCausalLM", "OPTConfig", {**_DECODER, "ffn_dim": 40, "word_embed_proj_dim": 32}),
+    "bloom": Tiny(
+        "BloomForCausalLM",
+        "BloomConfig",
+        {"vocab_size": WORDS, "hidden_size": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0},
+        implementations=("eager",),
+    ),
+    "falcon": Tiny("FalconForCausalLM", "FalconConfig", {**_FALCON, "multi_query": False}),
+    "falcon_grouped": Tiny(
+        "FalconForCausalLM",
+        "FalconConfig",
+        {**_FALCON, "num_attention_heads": 8, "num_kv_heads": 4, "new_decoder_architecture": True},
+    ),
+    "falcon_alibi": Tiny(
+        "FalconForCausalLM", "FalconConfig", {**_FALCON, "multi_query": False, "alibi": True}
+    ),
+    "bert_tagger": Tiny("BertForTokenClassification", "BertConfig", _TEXT),
+    "bert_base": Tiny("BertModel", "BertConfig", _TEXT),
+    "ernie": Tiny("ErnieForSequenceClassification", "ErnieConfig", _TEXT),
+    "modernbert": Tiny("ModernBertForTokenClassification", "ModernBertConfig", {**_TEXT, "eos_token_id": 2}),
+    "mt5": Tiny("MT5ForConditionalGeneration", "MT5Config", _T5, "pair"),
+    "marian": Tiny("MarianMTModel", "MarianConfig", _BART, "pair"),
+    "whisper": Tiny("WhisperForConditionalGeneration", "WhisperConfig", _WHISPER, "mel"),
+    "wav2vec2": Tiny("Wav2Vec2ForCTC", "Wav2Vec2Config", _SPEECH, "wave"),
+    "wav2vec2_stable": Tiny(
+        "Wav2Vec2ForSequenceClassification",
+        "Wav2Vec2Config",
+        {**_SPEECH, "do_stable_layer_norm": True},
+        "wave",
+    ),
+    "hubert": Tiny("HubertForSequenceClassification", "HubertConfig", _SPEECH, "wave"),
+    "dinov2": Tiny("Dinov2ForImageClassification", "Dinov2Config", {**_IMAGE, "mlp_ratio": 2}, "image"),
     "clip": Tiny("CLIPModel", "CLIPConfig", _CLIP, "both"),
     "clip_vision": Tiny(
         "CLIPForImageClassification", "CLIPConfig", {**_CLIP, "num_labels": CLASSES}, "image"
@@ -398,6 +493,12 @@ def inputs(name: str, *, samples: int = 2, dtype: torch.dtype = torch.float64) -
         return image.to(dtype)
     if tiny.reads == "image":
         return {"pixel_values": image.to(dtype)}
+    if tiny.reads == "wave":
+        return {"input_values": torch.randn(samples, 96, generator=generator, dtype=dtype)}
+    words = torch.randint(5, WORDS, (samples, 4), generator=generator)
+    if tiny.reads == "mel":
+        mel = torch.randn(samples, 6, 16, generator=generator, dtype=dtype)
+        return {"input_features": mel, "decoder_input_ids": words}
     ids = torch.randint(5, WORDS, (samples, TOKENS), generator=generator)
     ids[:, -1] = 2  # BART classifies where the end of the sentence is
     mask = torch.ones_like(ids)
@@ -413,12 +514,12 @@ def inputs(name: str, *, samples: int = 2, dtype: torch.dtype = torch.float64) -
 
 
 def output(model: nn.Module, x: Any) -> Tensor:
-    """Logits, whatever the model calls them."""
+    """Logits, whatever the model calls them, or the last hidden states of a model without a head."""
     with torch.no_grad():
         found = model(**x) if isinstance(x, dict) else model(x)
     if isinstance(found, Tensor):
         return found
-    return found.logits if hasattr(found, "logits") else found.logits_per_image
+    return next(found[key] for key in ("logits", "logits_per_image", "last_hidden_state") if key in found)
 
 
 def decide(group: ChannelGroup, kept: tuple[int, ...]) -> GroupDecision:

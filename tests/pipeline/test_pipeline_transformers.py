@@ -14,8 +14,13 @@ from coprune.tracing.forward import part_of
 
 transformers = pytest.importorskip("transformers")
 
-NO_CLASSIFIERS = {"gpt2", "llama", "qwen2", "mistral", "clip", "t5", "t5_gated", "bart"}
-"""They generate, or compare; their classifying forms are other cases."""
+CLASSIFIES = ("SequenceClassification", "ImageClassification")
+NO_CLASSIFIERS = {
+    name
+    for name, tiny in zoo.ZOO.items()
+    if (tiny.model and not tiny.model.endswith(CLASSIFIES)) or tiny.reads == "wave"
+}
+"""They generate, tag, or compare; their classifying forms are other cases. Or hear, which loaders do not."""
 
 FEW_UNITS = {
     "torchvision": 0.9,

@@ -9,7 +9,9 @@ Shapes: ``U`` units of a group.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -20,6 +22,7 @@ from coprune.groups.families import (
     FIXED_WIDTH,
     AttentionFamily,
     FeedForwardFamily,
+    Projection,
     Refusal,
 )
 from coprune.groups.group import ChannelGroup, Units
@@ -160,7 +163,9 @@ def _groups(modules: Mapping[str, nn.Module]) -> tuple[tuple[ChannelGroup, ...],
 def _refusal(module: nn.Module, unless: tuple[Refusal, ...], other: Refusal | None = None) -> Reason | None:
     """Why the units of a module depend on one another, by what it or another module has, if so."""
     for refusal in unless:
-        part = getattr(module, refusal.attribute, None)
+        part: Any = module
+        for name in refusal.attribute.split("."):
+            part = getattr(part, name, None)
         if part is not None and part is not False and not isinstance(part, nn.Identity):
             other = other or refusal
     return because(SkipCode.FAMILY, cause=other.reason) if other else None
@@ -178,6 +183,8 @@ def _heads(
 ) -> ChannelGroup | Reason:
     """The heads of one attention module, or why they cannot be told apart."""
     head_size = getattr(module, family.head_size) if family.head_size else 0
+    out = relative(name, family.out)
+    read = channels_of(modules[out], "input") if out in modules else None
     parts: list[tuple[str, int, int, int]] = []
     for projection in family.projections:
         layer = relative(name, projection.layer)
@@ -186,12 +193,10 @@ def _heads(
             continue
         if width is None:
             return because(SkipCode.NO_PROJECTION, layer=projection.layer)
-        part = width // projection.parts
+        offset, part = _share(projection, width, read)
         if not head_size:
-            head_size = part // getattr(module, family.scaled[0])
-        parts.append((layer, projection.part * part, part, part // (head_size * projection.each)))
-    out = relative(name, family.out)
-    read = channels_of(modules[out], "input") if out in modules else None
+            head_size = part // count_of(module, family.scaled[0])
+        parts.append((layer, offset, part, part // (head_size * projection.each)))
     size = min((heads for *_, heads in parts), default=0)
     if read is None or size < 1 or read % size or any(part % size for _, _, part, _ in parts):
         return because(SkipCode.UNEVEN_HEADS, layer=family.out, size=head_size)
@@ -205,6 +210,29 @@ def _heads(
     members += [Member(layer=c, role="carrier") for c in carriers if c in modules and c != name]
     members.append(Member(layer=out, role="consumer", span=read // size))
     return ChannelGroup(name, size, tuple(members), "heads")
+
+
+def _share(projection: Projection, width: int, read: int | None) -> tuple[int, int]:
+    """Where in a layer's output the meant part begins, and how wide it is."""
+    if projection.parts == 3 and read is not None and width > read:
+        rest = (width - read) // 2
+        return ((0, read), (read, rest), (read + rest, rest))[projection.part]
+    part = width // projection.parts
+    return projection.part * part, part
+
+
+def count_of(module: nn.Module, path: str) -> int:
+    """An attribute that counts heads, see :class:`coprune.groups.families.AttentionFamily`."""
+    owner, _, name = path.rpartition(".")
+    return int(getattr(getattr(module, owner) if owner else module, name))
+
+
+def set_count(module: nn.Module, path: str, count: object) -> None:
+    """Change such an attribute of one module; what it shares with others it then has a copy of."""
+    owner, _, name = path.rpartition(".")
+    if owner:
+        setattr(module, owner, copy.copy(getattr(module, owner)))
+    setattr(getattr(module, owner) if owner else module, name, count)
 
 
 def _joined(groups: list[ChannelGroup]) -> list[ChannelGroup]:

@@ -25,8 +25,9 @@ class Projection:
 
     Attributes:
         layer: its relative name.
-        part, parts: which of how many equal, consecutive parts of its output is meant; a fused
-            projection holds queries, keys and values one after another.
+        part, parts: which of how many consecutive parts of its output is meant; a fused projection holds
+            queries, keys and values one after another. Parts are equal; of three, the first is as wide as
+            what the output projection reads, so that there may be fewer keys and values than queries.
         each: how many times the head's size one head owns, consecutively; 3 where a fused projection
             holds query, key and value of a head side by side.
         optional: absent in some configurations.
@@ -49,8 +50,8 @@ class Refusal:
     """A part, or a flag, of a module that couples its units.
 
     Attributes:
-        attribute: of the matched module; harmless when absent, None, false or an ``nn.Identity``. Of
-            another module, the name of its class.
+        attribute: of the matched module, or with dots of what it holds; harmless when absent, None, false or
+            an ``nn.Identity``. Of another module, the name of its class.
         reason: why such a module is left alone.
     """
 
@@ -71,7 +72,8 @@ class AttentionFamily:
         out: the output projection, which reads the heads side by side.
         head_size: attribute with the channels of one head; "" where ``scaled`` begins with the attribute
             that counts the heads of the first projection instead.
-        scaled: integer attributes in proportion to the number of heads.
+        scaled: integer attributes in proportion to the number of heads; ``config.NAME`` is one of the
+            configuration that all layers share, of which a layer that is cut gets its own.
         parameters: the module's own parameters with one share a head, along their last axis.
         carriers: modules with one parameter column a head, such as a table of relative positions.
             Attention modules that share one form one group.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from coprune.errors import UserError, shown
-from coprune.groups.attention import attention_family, channels_of, relative
+from coprune.groups.attention import attention_family, channels_of, count_of, relative, set_count
 from coprune.layers import has_channels, is_transposed, norm_of, size_attributes
 from coprune.store.state_dict import check_weights, numbers_of
 
@@ -37,7 +37,7 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Size]]:
             sizes[name] = found
         family = attention_family(name, module)
         if family is not None and family.scaled:
-            sizes[name] = sizes.get(name, {}) | {a: int(getattr(module, a)) for a in family.scaled}
+            sizes[name] = sizes.get(name, {}) | {a: count_of(module, a) for a in family.scaled}
     return sizes
 
 
@@ -71,7 +71,7 @@ def resize(
             if was is None or isinstance(was, tuple) != isinstance(value, tuple):
                 said = f"{shown(attribute)} = {shown(value)}"
                 raise UserError(f"{where.parent}: layer '{name}' has no size {said}; restore model.json")
-            setattr(modules[name], attribute, value)
+            set_count(modules[name], attribute, value)
     for name, module in modules.items():
         for key, old in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             saved = tensors.get(f"{name}.{key}" if name else key)
@@ -136,5 +136,5 @@ def _heads_fit(
     if family is None or first is None:
         return True
     before, now = first
-    counts = ((int(getattr(module, a)), full[a]) for a in family.scaled)
+    counts = ((count_of(module, a), full[a]) for a in family.scaled)
     return all(count * before == was * now and count > 0 for count, was in counts if isinstance(was, int))

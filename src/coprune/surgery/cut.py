@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from coprune import given
 from coprune.errors import UserError, shown
 from coprune.groups import removed, removed_channels
-from coprune.groups.attention import attention_family
+from coprune.groups.attention import attention_family, count_of, set_count
 from coprune.layers import Side, channel_count, is_convolution, is_dense, is_transposed, norm_of
 from coprune.models.canonicalize import canonical_copy, restore_format
 from coprune.models.copies import copied
@@ -210,4 +210,4 @@ def _slice_carrier(name: str, layer: nn.Module, gone: Tensor, decision: GroupDec
     for parameter in family.parameters if family else ():
         _drop(layer, parameter, gone, -1)
     for attribute in family.scaled if family else ():
-        setattr(layer, attribute, getattr(layer, attribute) * len(decision.kept) // decision.size)
+        set_count(layer, attribute, count_of(layer, attribute) * len(decision.kept) // decision.size)
