@@ -251,7 +251,7 @@ def test_groups_that_wait_for_each_other_give_what_each_gives_alone(resnet, monk
 class Largest:
     """A user's own statistic: the largest value that every unit puts out, gathered while batches pass."""
 
-    key, per_class = "largest", False
+    key, reads = "largest", "nothing"
 
     def collect(self, calibration):
         self.groups = calibration.groups
@@ -280,7 +280,7 @@ class Largest:
 class Filters:
     """Another, that reads no samples."""
 
-    key, per_class = "filters", False
+    key, reads = "filters", "nothing"
 
     def collect(self, calibration):
         return {g.name: calibration.model.get_submodule(g.name).weight.detach() for g in calibration.groups}

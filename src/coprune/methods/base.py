@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from coprune.options import Options
@@ -39,6 +40,21 @@ class GroupChoice(Protocol):
         ...
 
 
+class Lack(str, Enum):
+    """What a method would read and is not there: a stable word, and a sentence about the method."""
+
+    sentence: str
+
+    def __new__(cls, value: str, sentence: str) -> Lack:
+        """A member whose value is the word."""
+        code = str.__new__(cls, value)
+        code._value_, code.sentence = value, sentence
+        return code
+
+    CLASSES = "no_classes", "it looks at classes, and these samples have no class each"
+    LOSS = "no_loss", "it takes gradients of a loss, and these samples have no targets to take one on"
+
+
 class NoSettings(Options):
     """Settings of a method that has none."""
 
@@ -51,7 +67,7 @@ class Method:
         name: what the user types.
         summary: one line for ``--help`` and the page.
         settings: pydantic model of the method's options.
-        needs: the statistics to gather, given the settings.
+        needs: the statistics to gather, given the settings; they say what they read beside inputs.
         choose: one choice a group, or one for all groups together, given profile, settings and seed.
         has_knee: whether the choices say how many units to keep.
         knee_of_curve: whether, with nothing asked, the knee of the recovered accuracy of the whole
@@ -70,8 +86,21 @@ class Method:
     has_knee: bool = False
     knee_of_curve: bool = False
     allocation: Literal["uniform", "measured"] = "uniform"
-    recovery: Literal["least-squares", "bn", "none"] = "least-squares"
+    recovery: Literal["least-squares", "bn", "bias", "none"] = "least-squares"
     units: tuple[str, ...] = ("inner", "heads", "neurons", "coupled")
+
+    def lacking(self, options: Options, *, classes: bool, loss: bool) -> Lack | None:
+        """What the method would read with these settings and is not there; None when it can run.
+
+        Args:
+            options: the method's settings.
+            classes: whether each sample has one class, and how many there are is known.
+            loss: whether there are targets that a loss can be taken on.
+        """
+        reads = {statistic.reads for statistic in self.needs(options)}
+        if "classes" in reads and not classes:
+            return Lack.CLASSES
+        return Lack.LOSS if "loss" in reads and not loss else None
 
 
 @dataclass(frozen=True)

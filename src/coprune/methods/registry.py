@@ -83,6 +83,30 @@ def described() -> str:
     return "; ".join(f"for {kind} {', '.join(names)}" for kind, names in by_kind.items())
 
 
+def check_reads(method: Method, options: Options, *, classes: bool, loss: bool) -> None:
+    """Refuse a method that would read what is not there.
+
+    Args:
+        method, options, classes, loss: see :meth:`coprune.methods.base.Method.lacking`.
+
+    Raises:
+        UserError: names methods that can run, of those that choose the same kinds of units.
+    """
+    lack = method.lacking(options, classes=classes, loss=loss)
+    if lack is None:
+        return
+    able = ", ".join(
+        other.name
+        for other in METHODS.values()
+        if set(other.units) & set(method.units)
+        and other.lacking(other.settings(), classes=classes, loss=loss) is None
+    )
+    asked = "".join(
+        f" with {name}={value}" for name, value in options.model_dump(exclude_defaults=True).items()
+    )
+    raise UserError(f"method '{method.name}'{asked}: {lack.sentence}; these need neither: {able}")
+
+
 def unknown_argument(name: str, method: Method, arguments: Iterable[str]) -> UserError:
     """The error that refuses a Python argument that is none.
 

@@ -25,6 +25,7 @@ from coprune.distributed.collectives import on_first
 from coprune.errors import UserError
 from coprune.measure import NotFiniteError, count_macs, count_params, evaluate
 from coprune.methods.base import Method
+from coprune.methods.registry import check_reads
 from coprune.models.canonicalize import canonicalize
 from coprune.models.copies import copied
 from coprune.options import Options
@@ -33,6 +34,7 @@ from coprune.pipeline.compare_job import (
     KNEE,
     CompareJob,
     check_job,
+    check_knee,
     common_kinds,
     offered_kinds,
     trained_as_suits,
@@ -56,20 +58,25 @@ Key = tuple[float | str, str, str]
 
 @dataclass(frozen=True)
 class _LeftOut:
-    """A method that cannot keep a budget on this network, and why; the others are compared without it."""
+    """A method that cannot run on these samples, or keep a budget on this network, and why."""
 
     method: str
     why: str
+
+    def __str__(self) -> str:
+        return f"{self.method} is left out: {self.why}"
 
 
 def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Comparison:
     """Compare and write ``compare.json`` and ``compare.html``; see :func:`coprune.pipeline.run.run`."""
 
     def begin(job: CompareJob) -> Begun[Comparison]:
-        methods = check_job(job)
+        methods: Methods = check_job(job)
         device = pick_device(job.device)
         set_up(threads=job.threads, seed=0)
         model, data = _open(job, seed=0)
+        methods, left_out = able(methods, classes=data.classes is not None, loss=True)
+        check_knee(job, methods)
         job = trained_as_suits(job, model)
         scope = Scope(common_kinds(job, methods), offered_kinds(job, methods), job.skip, job.only)
         context = Context.of(model, data, scope, device=device)
@@ -80,7 +87,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
         check_trainings(model, data, context.example, [job.finetune], device=device)
         return Begun(
             job,
-            lambda folder: _compare(job, methods, context, folder),
+            lambda folder: _compare(job, methods, left_out, context, folder),
             lambda: Comparison.load(out / "compare.json"),
         )
 
@@ -92,7 +99,30 @@ def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
     return canonicalize(model), data
 
 
-def _compare(job: CompareJob, methods: Methods, context: Context, folder: RunFolder) -> Comparison:
+def able(methods: Methods, *, classes: bool, loss: bool) -> tuple[Methods, tuple[_LeftOut, ...]]:
+    """The methods that can run, and those that would read what is not there.
+
+    Args:
+        methods: with their settings.
+        classes, loss: see :meth:`coprune.methods.base.Method.lacking`.
+
+    Raises:
+        UserError: none can.
+    """
+    lacks = {name: m.lacking(options, classes=classes, loss=loss) for name, (m, options) in methods.items()}
+    if all(lacks.values()):
+        check_reads(*next(iter(methods.values())), classes=classes, loss=loss)
+    left_out = tuple(_LeftOut(name, lack.sentence) for name, lack in lacks.items() if lack)
+    return {name: methods[name] for name, lack in lacks.items() if lack is None}, left_out
+
+
+def _compare(
+    job: CompareJob,
+    methods: Methods,
+    unable: Sequence[_LeftOut],
+    context: Context,
+    folder: RunFolder,
+) -> Comparison:
     score, data = context.evaluate(context.model, "base"), context.data
     notes = check_calibration(data.calibration, force=job.force)
     notes = check_base(score, force=job.force) + notes
@@ -106,15 +136,15 @@ def _compare(job: CompareJob, methods: Methods, context: Context, folder: RunFol
     total = job.seeds * len(job.budgets) * len(methods) * len(job.recoveries)
     found = list(track(_rows(job, methods, context, base, folder), label="rows", total=total))
     rows = tuple(row for row in found if isinstance(row, Row))
-    left_out = dict.fromkeys(row for row in found if isinstance(row, _LeftOut))
+    out_of_reach = dict.fromkeys(row for row in found if isinstance(row, _LeftOut))
     if not rows:
-        raise UserError(next(iter(left_out)).why)
+        raise UserError(next(iter(out_of_reach)).why)
     comparison = Comparison(
         schema=1,
         base=base,
         rows=rows,
         notes=(*data.notes, *map(str, notes)),
-        left_out=tuple(f"{one.method} is left out: {one.why}" for one in left_out),
+        left_out=tuple(map(str, (*unable, *out_of_reach))),
         job=job.model_dump(mode="json"),
         versions=versions(),
     )

@@ -127,10 +127,16 @@ def check_job(job: CompareJob) -> dict[str, tuple[Method, Options]]:
             raise UserError(f"{setting(option)} names none; {known}")
         if len(set(names)) < len(names):
             raise UserError(f"{setting(option, tuple(map(str, names)))} names one twice")
-    if KNEE in job.budgets and not any(method.has_knee for method, _ in methods.values()):
-        raise UserError(f"{setting(budget, KNEE)} needs a method with a knee, such as cosep")
+    check_knee(job, methods)
     common_kinds(job, methods)
     return methods
+
+
+def check_knee(job: CompareJob, methods: Mapping[str, tuple[Method, Options]]) -> None:
+    """Refuse the knee as a budget where no method has one."""
+    if KNEE in job.budgets and not any(method.has_knee for method, _ in methods.values()):
+        asked = setting(f"keep_{job.budget_of}", KNEE)
+        raise UserError(f"{asked} needs a method with a knee, such as cosep")
 
 
 def trained_as_suits(job: CompareJob, model: nn.Module) -> CompareJob:

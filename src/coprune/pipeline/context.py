@@ -154,7 +154,7 @@ class Context:
             due = self._collected([s for s in wanted if s.key in have], few, batch_size=1)
             check_profile(have, due, where=where)
         missing = {s.key: s for s in wanted if s.key not in have}
-        if isinstance(self.learning, MemorySource) and any(s.per_class for s in missing.values()):
+        if isinstance(self.learning, MemorySource) and any(s.reads == "classes" for s in missing.values()):
             check_classes(self.learning.labels, self.data.classes, where="calibration samples")
         try:
             found = self._collected(missing.values(), self.learning)

@@ -10,7 +10,7 @@ from torch import nn
 from coprune.data import DataSet
 from coprune.measure.memory import check_batches
 from coprune.methods.base import Method
-from coprune.methods.registry import find_method, method_settings
+from coprune.methods.registry import check_reads, find_method, method_settings
 from coprune.models.canonicalize import canonical_copy
 from coprune.pipeline.checks import check_trainings
 from coprune.pipeline.context import Context
@@ -63,6 +63,7 @@ class Pruning:
         method = find_method(settings.method)
         options = method_settings(method, settings.options)
         check_settings(settings, method)
+        check_reads(method, options, classes=data.classes is not None, loss=True)
         device = pick_device(settings.device)
         set_up(threads=settings.threads, seed=settings.seed)
         check_finite(model.state_dict(), model=model, where=f"this {type(model).__name__}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from coprune.data.sharding import OwnBatch
 from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
-from coprune.statistics.collect import Calibration
+from coprune.statistics.collect import Calibration, Reads
 from coprune.statistics.moments import Moments, batch_moments, merge, to_grid
 from coprune.tracing.hooks import Hook, hooked
 from coprune.tracing.patches import pick_channels
@@ -39,7 +39,7 @@ class ClassMoments:
 
     grid: int = 1
     at: Where = "consumer"
-    per_class: ClassVar[bool] = True
+    reads: ClassVar[Reads] = "classes"
 
     @property
     def key(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,10 @@ from coprune.tracing.forward import logits_of, moved
 
 T = TypeVar("T")
 S = TypeVar("S", covariant=True)
+
+Reads = Literal["nothing", "loss", "classes"]
+"""What a statistic needs beside inputs: ``nothing``; targets that a ``loss`` can be taken on; ``classes``, a
+number a sample, with samples of each."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ class Statistic(Protocol):
         ...
 
     @property
-    def per_class(self) -> bool:
-        """Whether every class must have samples; only then labels are read."""
+    def reads(self) -> Reads:
+        """What it needs beside inputs."""
         ...
 
     def collect(self, calibration: Calibration) -> Mapping[str, Tensor] | Collector:
@@ -160,7 +164,7 @@ def collect(calibration: Calibration, statistics: Iterable[Statistic]) -> dict[s
     collectors = {key: c for key, c in started.items() if not isinstance(c, Mapping)}
     if collectors:
         model = calibration.ready()
-        per_class = any(wanted[key].per_class for key in collectors)
+        per_class = any(wanted[key].reads == "classes" for key in collectors)
         with ExitStack() as hooks, torch.no_grad():
             for collector in collectors.values():
                 hooks.enter_context(collector.attached(model))

@@ -19,7 +19,7 @@ from coprune.data.sharding import OwnBatch
 from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
 from coprune.layers import filters, is_linear
-from coprune.statistics.collect import Calibration
+from coprune.statistics.collect import Calibration, Reads
 from coprune.statistics.fisher import active_positions, output_sensitivity
 from coprune.statistics.moments import merge
 from coprune.tracing.forward import samples_in
@@ -75,9 +75,9 @@ class ConsumerCovariance:
     classes: bool = False
 
     @property
-    def per_class(self) -> bool:
-        """Whether every class must have samples."""
-        return self.classes
+    def reads(self) -> Reads:
+        """Classes, where class means are kept."""
+        return "classes" if self.classes else "nothing"
 
     @property
     def key(self) -> str:

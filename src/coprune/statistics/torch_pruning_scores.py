@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ from coprune.layers import Side, is_linear, is_transposed
 from coprune.measure.accuracy import check_labels, check_logits
 from coprune.models.copies import copied
 from coprune.progress import track
-from coprune.statistics.collect import Calibration
+from coprune.statistics.collect import Calibration, Reads
 from coprune.tracing.forward import Inputs, logits_of, moved, part_of
 
 ImportanceKind = Literal["magnitude", "magnitude_l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"]
@@ -64,7 +64,11 @@ class Importance:
     """
 
     kind: ImportanceKind
-    per_class: ClassVar[bool] = False
+
+    @property
+    def reads(self) -> Reads:
+        """A loss, where gradients count."""
+        return "loss" if self.kind in ("taylor", "hessian") else "nothing"
 
     @property
     def key(self) -> str:

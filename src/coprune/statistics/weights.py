@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coprune.groups import ChannelGroup
 from coprune.layers import filters
-from coprune.statistics.collect import Calibration
+from coprune.statistics.collect import Calibration, Reads
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class L1Norm:
     """Sum of the absolute weights of every unit (Li et al. 2017, arXiv 1608.08710), over all producers."""
 
     key: ClassVar[str] = "weights-l1_norm"
-    per_class: ClassVar[bool] = False
+    reads: ClassVar[Reads] = "nothing"
 
     def collect(self, calibration: Calibration) -> dict[str, Tensor]:
         """See :class:`coprune.statistics.Statistic`."""

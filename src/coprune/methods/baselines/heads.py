@@ -22,6 +22,7 @@ from coprune.methods.cahp.settings import ClusterSettings
 from coprune.methods.cahp.signatures import heads_of
 from coprune.methods.joint import JointRanking
 from coprune.statistics import Calibration, Profile
+from coprune.statistics.collect import Reads
 
 
 def michel(profile: Profile, settings: MichelSettings, seed: int) -> JointRanking:
@@ -49,7 +50,7 @@ class HeadMagnitude:
     """Euclidean norm of the output projection's weights that read a head; needs no data."""
 
     key: ClassVar[str] = "head_magnitude"
-    per_class: ClassVar[bool] = False
+    reads: ClassVar[Reads] = "nothing"
 
     def collect(self, calibration: Calibration) -> dict[str, Tensor]:
         """See :class:`coprune.statistics.Statistic`."""

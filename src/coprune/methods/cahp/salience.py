@@ -31,6 +31,7 @@ from coprune.measure.accuracy import check_labels, check_logits
 from coprune.methods.cahp.signatures import heads_of
 from coprune.plan import Member
 from coprune.statistics import Calibration, Profile
+from coprune.statistics.collect import Reads
 from coprune.tracing.forward import Inputs, logits_of
 from coprune.tracing.hooks import hooked
 
@@ -59,7 +60,7 @@ class HeadSalience:
     """
 
     share: float = 0.25
-    per_class: ClassVar[bool] = False
+    reads: ClassVar[Reads] = "loss"
 
     @property
     def key(self) -> str:

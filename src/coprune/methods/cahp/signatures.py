@@ -24,6 +24,7 @@ from coprune.errors import UserError
 from coprune.groups import ChannelGroup
 from coprune.statistics import Calibration
 from coprune.statistics.class_moments import GroupMoments
+from coprune.statistics.collect import Reads
 from coprune.statistics.moments import Moments
 from coprune.tracing.hooks import Hook, hooked
 
@@ -45,7 +46,7 @@ class HeadSignatures:
     """
 
     grid: int = 32
-    per_class: ClassVar[bool] = True
+    reads: ClassVar[Reads] = "classes"
 
     @property
     def key(self) -> str:
