@@ -111,6 +111,7 @@ class Code(str, Enum):
     TAKEN_BACK = "reconstruction_taken_back"
     HANDED_BACK = "handed_back_as_it_came"
     FINETUNING_UNDONE = "finetuning_undone"
+    FORMAT = "what_opens_the_run_folder"
     OTHER = "other"
 
 

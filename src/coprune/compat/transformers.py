@@ -31,6 +31,19 @@ ATTENTIONS = ("eager", "sdpa")
 """Ways to compute attention that every model has."""
 
 
+WIDTHS = ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim")
+"""Keys of configurations that say how many neurons all feed-forward blocks have."""
+
+HEAD_COUNTS = (
+    *("num_attention_heads", "num_heads", "n_head", "n_heads", "num_key_value_heads"),
+    *("encoder_attention_heads", "decoder_attention_heads"),
+)
+"""Keys that say how many heads all attention modules have."""
+
+HEAD_SIZES = ("head_dim", "d_kv")
+"""Keys that say how many channels a head has; without one, or where it is read from the width, it is their ratio."""
+
+
 def library() -> Any:
     """The package.
 
@@ -90,6 +103,15 @@ def is_transformers_model(model: nn.Module) -> bool:
     return ours and callable(getattr(model, "save_pretrained", None)) and hasattr(model, "config")
 
 
+def inner_models(model: nn.Module) -> dict[str, nn.Module]:
+    """The transformers models in a model, by name, and none that are parts of those."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if is_transformers_model(module) and not any(name.startswith(f"{outer}.") for outer in found):
+            found[name] = module
+    return found
+
+
 def model_class(name: object) -> Any:
     """The package's own class of models of that name; None where it has none."""
     kind: Any = getattr(library(), name, None) if isinstance(name, str) and name.isidentifier() else None
@@ -97,7 +119,7 @@ def model_class(name: object) -> Any:
     return kind if known and kind.config_class is not None else None
 
 
-def _parts(config: Any) -> dict[str, Any]:
+def parts(config: Any) -> dict[str, Any]:
     """A configuration under ``""`` and those inside it, such as ``text_config``, under their names."""
     inside = {key: getattr(config, key, None) for key in getattr(config, "sub_configs", ())}
     return {"": config, **{key: part for key, part in inside.items() if part is not None}}
@@ -105,7 +127,7 @@ def _parts(config: Any) -> dict[str, Any]:
 
 def local_only(config: Any) -> Any:
     """A configuration that fetches neither weights nor kernels; changed in place."""
-    for part in _parts(config).values():
+    for part in parts(config).values():
         if getattr(part, "use_pretrained_backbone", False):
             part.use_pretrained_backbone = False
         for attribute in ("_attn_implementation", "_experts_implementation"):
@@ -114,22 +136,37 @@ def local_only(config: Any) -> Any:
     return config
 
 
+def skeleton(kind: Any, config: Any) -> nn.Module | None:
+    """A model of a configuration without memory, as its file would build it; None where it refuses."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        read = type(config).from_dict(config.to_dict())
+        for key, part in parts(config).items():
+            parts(read)[key]._attn_implementation = part._attn_implementation
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            made: nn.Module = kind(read)
+    except (*FAILURES, StrictDataclassError):
+        return None
+    return made
+
+
 def attention_of(config: Any) -> dict[str, str]:
     """How attention is computed, part by part, where it is one of :data:`ATTENTIONS`."""
-    found = {key: part._attn_implementation for key, part in _parts(config).items()}
+    found = {key: part._attn_implementation for key, part in parts(config).items()}
     return {key: value for key, value in found.items() if value in ATTENTIONS}
 
 
 def set_attention(config: Any, attention: Mapping[str, str]) -> None:
     """Set what :func:`attention_of` found."""
-    for key, part in _parts(config).items():
+    for key, part in parts(config).items():
         if attention.get(key) in ATTENTIONS:
             part._attn_implementation = attention[key]
 
 
-def config_files(model: Any) -> dict[str, str]:
-    """File → content, as ``save_pretrained`` writes what describes a model."""
-    config = copy.deepcopy(model.config)
+def config_files(model: Any, config: Any) -> dict[str, str]:
+    """File → content, as ``save_pretrained`` writes what describes a model of a configuration."""
+    config = copy.deepcopy(config)
     config.architectures, config.dtype = [type(model).__name__], model.dtype
     files = {CONFIG: config.to_json_string(use_diff=True)}
     if model.can_generate() and model.generation_config is not None:
@@ -152,7 +189,10 @@ def cached_folder(name: str) -> str:
     """The folder of the hub's cache that holds a model's files; its name where it is not cached."""
     from transformers.utils import cached_file
 
-    found = cached_file(name, CONFIG)
+    try:
+        found = cached_file(name, CONFIG, local_files_only=True)
+    except (*FAILURES, OSError):
+        found = None
     return str(Path(found).parent) if found else name
 
 

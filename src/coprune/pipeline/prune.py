@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from coprune.budget.decide import decide
 from coprune.budget.search import Found
+from coprune.compat.transformers import is_transformers_model
 from coprune.data import DataSet, LoaderSource
 from coprune.distributed.collectives import check_same, on_first
 from coprune.files import dispensable
@@ -34,6 +35,7 @@ from coprune.pipeline.settings import PruneSettings, trained_as_suits
 from coprune.plan import GroupDecision, Plan
 from coprune.result import Code, Note
 from coprune.statistics import Profile
+from coprune.store.config_sizes import opened_by
 from coprune.store.model import weights_fingerprint
 from coprune.store.profile import load_profile, save_profile
 from coprune.tracing.checkpointing import passed_over
@@ -132,6 +134,8 @@ def prune(run: Pruning, folder: RunFolder | None = None) -> Outcome:
         times = LatencyPlan(batches=settings.latency_batches, seconds=settings.latency_seconds)
         latency = context.latency(pruned, times)
     _last_notes(run, record, checkpointed=passed_over() > checkpointed)
+    if is_transformers_model(pruned):
+        record.note(Code.FORMAT, opened_by(pruned))
     result = record.result(
         before=(*more_lost(judged, record.lost()), *notes_on(judged)),
         method=plan.method,

@@ -167,15 +167,17 @@ def full_size(run: Path, *, trust: bool = False) -> nn.Module | None:
     described = describe(run)
     known = described.source or described.transformers
     header = read_header(run / WEIGHTS, what="weights file")
-    return _full_size(run, described, header, trust=trust) if known else None
+    return _full_size(run, described, header, trust=trust, full=True) if known else None
 
 
 def _full_size(
-    folder: Path, described: Description, header: Mapping[str, Tensor], *, trust: bool
+    folder: Path, described: Description, header: Mapping[str, Tensor], *, trust: bool, full: bool = False
 ) -> nn.Module:
     if described.transformers is not None:
         architecture = described.transformers
-        return built_within(header, lambda: build_architecture(folder, architecture), where=str(folder))
+        return built_within(
+            header, lambda: build_architecture(folder, architecture, full=full), where=str(folder)
+        )
     source = described.source
     if source is None:
         raise UserError(

@@ -19,6 +19,7 @@ from coprune.compat.transformers import CONFIG, GENERATION
 from coprune.errors import UserError, shown
 from coprune.files import read_json, write_bytes, write_text
 from coprune.models.hf import TOKENIZER_FILES, read_config
+from coprune.store.config_sizes import CHANGED, changed, fitted, full_of
 from coprune.store.state_dict import type_of
 
 INPUT_FILES = (
@@ -29,6 +30,10 @@ INPUT_FILES = (
 """Text that turns sentences or images into inputs; no code is among them."""
 
 
+INNER = "transformers"
+"""The folder with the configurations of models inside another one."""
+
+
 class Architecture(BaseModel):
     """What ``config.json`` does not say about a model of 🤗 transformers.
 
@@ -36,36 +41,61 @@ class Architecture(BaseModel):
         attention: how attention is computed: ``""`` is the model's own, other keys are parts of it
             such as ``text_config``. Not the same bits for ``eager`` and ``sdpa``.
         buffers: name → dtype of the floating-point buffers that are no weights (rotary frequencies).
+        full: ``part.key`` → what it was before pruning, where ``config.json`` says the sizes after it.
     """
 
     attention: dict[str, str] = {}
     buffers: dict[str, str] = {}
+    full: dict[str, int | None] = {}
 
 
 def save_architecture(folder: Path, model: nn.Module) -> Architecture | None:
     """Write configuration and tokenizer files of a transformers model; None for any other model.
 
+    Of models inside another one, such as the backbone of a user's own, the configurations go into folders
+    of their names under ``transformers/``: the folder itself is none of theirs.
+
     The tokenizer is looked for in the folder that ``model._coprune_tokenizer`` names, or in the one that
     the model came from.
     """
     if not compat.is_transformers_model(model):
+        for name, part in compat.inner_models(model).items():
+            _save_config(folder / INNER / name, part)
+            _save_tokenizer(folder, part)
         return None
+    full = _save_config(folder, model)
+    _save_tokenizer(folder, model)
     source: Any = model
-    for name, text in compat.config_files(model).items():
-        write_text(folder / name, text)
-    origin = getattr(model, "_coprune_tokenizer", None) or compat.origin_of(model)
-    if origin and Path(origin).is_dir() and Path(origin).resolve() != folder.resolve():
-        for name in INPUT_FILES:
-            if (Path(origin) / name).is_file():
-                write_bytes(folder / name, (Path(origin) / name).read_bytes())
     return Architecture(
         attention=compat.attention_of(source.config),
         buffers={name: type_of(buffer) for name, buffer in compat.unsaved_buffers(model).items()},
+        full={f"{part}.{key}": value for (part, key), value in full.items()},
     )
 
 
-def build_architecture(folder: Path, architecture: Architecture) -> nn.Module:
-    """A full-size model with fresh weights from the folder's ``config.json``.
+def _save_config(folder: Path, model: Any) -> dict[tuple[str, str], Any]:
+    """Write the configuration that says a model's sizes, as far as one can; what it says of the full ones."""
+    fit, parts = fitted(model), compat.parts(model.config)
+    for name, text in compat.config_files(model, changed(model.config, fit.changes)).items():
+        write_text(folder / name, text)
+    return {(p, k): getattr(parts[p], k, None) for p, k in fit.changes} | full_of(model)
+
+
+def _save_tokenizer(folder: Path, model: nn.Module) -> None:
+    origin = getattr(model, "_coprune_tokenizer", None) or compat.origin_of(model)
+    place = Path(compat.cached_folder(origin) if origin and not Path(origin).is_dir() else origin or ".")
+    if origin and place.is_dir() and place.resolve() != folder.resolve():
+        for name in INPUT_FILES:
+            if (place / name).is_file():
+                write_bytes(folder / name, (place / name).read_bytes())
+
+
+def build_architecture(folder: Path, architecture: Architecture, *, full: bool = False) -> nn.Module:
+    """A model with fresh weights from the folder's ``config.json``.
+
+    Args:
+        folder, architecture: what was saved.
+        full: with the sizes from before pruning, where the file says those after it.
 
     Raises:
         UserError: transformers is not installed, the file is missing or damaged, or it names a class
@@ -83,8 +113,13 @@ def build_architecture(folder: Path, architecture: Architecture) -> nn.Module:
     with compat.library_errors(f"{folder / CONFIG}: {name} refuses it", then="; restore the file"):
         config = compat.local_only(kind.config_class.from_dict(described))
         compat.set_attention(config, architecture.attention)
+        places = {tuple(place.rsplit(".", 1)): value for place, value in architecture.full.items()}
+        if full:
+            config = changed(config, places)
         with torch.random.fork_rng(devices=[]):
             model: Any = kind(config)
+        if places and not full:
+            vars(model)[CHANGED] = places
     if (folder / GENERATION).is_file() and model.can_generate():
         settings = read_json(folder / GENERATION, what="generation settings")
         with compat.library_errors(f"{folder / GENERATION}: not generation settings"):
