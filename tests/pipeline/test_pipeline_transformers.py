@@ -10,6 +10,7 @@ import coprune
 import tiny
 import tiny_transformers as zoo
 from coprune.models.attention import separate_attention
+from coprune.result import Code
 from coprune.tracing.forward import part_of
 
 transformers = pytest.importorskip("transformers")
@@ -125,6 +126,40 @@ def test_the_default_prunes_and_recovers_every_family(name, tmp_path):
         torch.cat([zoo.output(m, x) for x, _ in read]) for m in (model, with_it.model, without.model)
     )
     assert (recovered - wanted).square().mean() < (cut - wanted).square().mean()
+
+
+@pytest.mark.parametrize(("units", "opens"), [("neurons", True), ("heads", False)])
+@pytest.mark.parametrize("method", ["complementary", "magnitude"])
+def test_uniform_sizes_are_what_the_library_opens(method, units, opens, tmp_path):
+    model, read = classifier(), sentences()
+    outcome = tiny.prune(
+        model,
+        train=read,
+        eval=read,
+        calibration=read,
+        method=method,
+        units=units,
+        keep_macs=0.7,
+        uniform=True,
+    )
+    kept = {len(group.kept) for group in outcome.plan.groups}
+    assert len(kept) == 1
+    assert outcome.plan.settings["uniform"] is True
+    (note,) = (n for n in outcome.result.notes if n.code == Code.FORMAT)
+    assert ("does not" in note) != opens
+    outcome.save(tmp_path / "run")
+    first = read[0][0]
+    if opens:
+        assert outcome.model.config.n_inner == kept.pop() < model.config.n_inner
+        opened = type(model).from_pretrained(tmp_path / "run")
+        assert torch.equal(opened(**first).logits, outcome.model(**first).logits)
+    assert torch.equal(coprune.load(tmp_path / "run")(**first).logits, outcome.model(**first).logits)
+
+
+def test_uniform_layers_one_after_another_need_a_budget():
+    read = sentences()
+    with pytest.raises(coprune.UserError, match="uniform needs a budget"):
+        tiny.prune(classifier(), train=read, eval=read, method="cosep", schedule="layerwise", uniform=True)
 
 
 class Around(nn.Module):

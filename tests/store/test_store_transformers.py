@@ -6,9 +6,12 @@ import pytest
 import torch
 
 import coprune
+import tiny
 from coprune.errors import UserError
 from coprune.groups import find_units
 from coprune.store import save_model
+from coprune.store.config_sizes import adopt, fitted
+from coprune.store.model import full_size
 from coprune.surgery import cut
 from tiny_transformers import CASES, WORDS, ZOO, inputs, output, transformer, uneven
 
@@ -20,6 +23,13 @@ STORED = [(name, how) for name, how in CASES if ZOO[name].make is None]
 def pruned(name, how="", dtype=torch.float32):
     model, example = transformer(name, how, dtype=dtype), inputs(name, dtype=dtype)
     return cut(model, uneven(find_units(model, example).groups))
+
+
+def evenly(name, kinds=("neurons", "heads")):
+    """Half of the units of every group."""
+    model, example = transformer(name, dtype=torch.float32), inputs(name, dtype=torch.float32)
+    groups = [g for g in find_units(model, example).groups if g.kind in kinds]
+    return model, cut(model, [tiny.decision(g, list(range(0, g.size, 2))) for g in groups])
 
 
 def tokenizer(folder):
@@ -235,3 +245,105 @@ def test_unknown_buffer_is_refused(tmp_path):
         (tmp_path / "model.json").write_text(json.dumps(described))
         with pytest.raises(UserError):
             coprune.load(tmp_path)
+
+
+BOTH = ("neurons", "heads")
+EXPRESSIBLE = [
+    *((name, BOTH) for name in ("llama", "qwen2", "mistral", "t5", "vit")),
+    *((name, ("neurons",)) for name in ("bert", "gpt2", "opt", "bart", "distilbert", "clip")),
+]
+"""What a configuration can say; heads where it has their size."""
+
+
+@pytest.mark.parametrize(("name", "kinds"), EXPRESSIBLE, ids=[n for n, _ in EXPRESSIBLE])
+def test_the_library_opens_what_has_the_same_sizes_in_all_layers(tmp_path, name, kinds):
+    whole, model = evenly(name, kinds)
+    example = inputs(name, dtype=torch.float32)
+    save_model(tmp_path, model)
+    opened, report = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
+    assert torch.equal(output(opened.eval(), example), output(model, example))
+    loaded = coprune.load(tmp_path)
+    assert torch.equal(output(loaded, example), output(model, example))
+    if model.can_generate():
+        given = {k: v for k, v in example.items() if k in ("input_ids", "attention_mask")}
+        options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
+        answers = [net.generate(**given, **options) for net in (model, opened, loaded)]
+        assert all(torch.equal(answers[0], answer) for answer in answers)
+    # What it was cut from is remembered, also by what is loaded and saved again.
+    save_model(tmp_path / "again", loaded)
+    for folder in (tmp_path, tmp_path / "again"):
+        full = full_size(folder)
+        assert {n: t.shape for n, t in full.state_dict().items()} == {
+            n: t.shape for n, t in whole.state_dict().items()
+        }
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "opt", "bart"])
+def test_heads_that_follow_from_the_width_are_left_to_coprune(tmp_path, name):
+    whole, model = evenly(name)
+    assert not adopt(model)
+    assert model.config.to_dict() == whole.config.to_dict()
+    save_model(tmp_path, model)
+    example = inputs(name, dtype=torch.float32)
+    assert torch.equal(output(coprune.load(tmp_path), example), output(model, example))
+    with pytest.raises(RuntimeError, match="mismatch"):
+        type(model).from_pretrained(tmp_path)
+
+
+def test_a_pruned_model_saves_itself_once_its_configuration_says_its_sizes(tmp_path):
+    _, model = evenly("llama")
+    assert adopt(model)
+    assert fitted(model).changes == {}
+    assert (model.config.intermediate_size, model.config.num_key_value_heads) == (20, 2)
+    model.save_pretrained(tmp_path)
+    example = inputs("llama", dtype=torch.float32)
+    assert torch.equal(output(type(model).from_pretrained(tmp_path), example), output(model, example))
+    # A cache of a fixed size is as wide as the configuration says.
+    first = {"input_ids": example["input_ids"][:1], "do_sample": False, "max_new_tokens": 6}
+    assert torch.equal(model.generate(**first, cache_implementation="static"), model.generate(**first))
+
+
+def test_a_damaged_description_changes_nothing_else(tmp_path):
+    save_model(tmp_path, evenly("llama")[1])
+    described = json.loads((tmp_path / "model.json").read_text())
+    described["transformers"]["full"]["vocab_size"] = 9
+    (tmp_path / "model.json").write_text(json.dumps(described))
+    assert full_size(tmp_path).config.vocab_size == WORDS
+    described["transformers"]["full"]["text_config.d_ff"] = 9
+    (tmp_path / "model.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=r"config\.json"):
+        full_size(tmp_path)
+
+
+class Embedding(torch.nn.Module):
+    """Mean of the last hidden states, as sentence encoders have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = transformer("bert", dtype=torch.float32).bert
+
+    def forward(self, input_ids, attention_mask):
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return (hidden * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)
+
+
+def test_a_users_module_keeps_what_describes_the_model_inside(tmp_path):
+    from transformers import AutoTokenizer, BertConfig
+
+    tokenizer(tmp_path / "origin")
+    model, example = Embedding().eval(), inputs("bert", dtype=torch.float32)
+    example = {name: example[name] for name in ("input_ids", "attention_mask")}
+    model.backbone.config._name_or_path = str(tmp_path / "origin")
+    groups = [g for g in find_units(model, example).groups if g.kind == "neurons"]
+    assert groups
+    small = cut(model, [tiny.decision(g, [1, 5, 7]) for g in groups])
+    save_model(tmp_path / "run", small)
+    described = BertConfig.from_pretrained(tmp_path / "run" / "transformers" / "backbone")
+    assert (described.intermediate_size, described.architectures) == (3, ["BertModel"])
+    assert AutoTokenizer.from_pretrained(tmp_path / "run")("w1 w2").input_ids
+    assert not (tmp_path / "run" / "config.json").exists()
+    loaded = coprune.load(tmp_path / "run", model=Embedding())
+    assert torch.equal(loaded(**example), small(**example))
+    with pytest.raises(UserError, match=r"holds a .*Embedding.*give a fresh one"):
+        coprune.load(tmp_path / "run")

@@ -6,7 +6,7 @@ Shapes: ``L`` layers (weights and biases apart), ``G`` groups.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -49,10 +49,16 @@ class CostModel:
     concatenation a share is the sum of several groups' parts. Biases are an entry of their own, which no
     input scales. Of a group's own count the cost is a polynomial of degree 2 at most: a layer may read and
     write the same stream.
+
+    Attributes:
+        layers: every layer's own cost.
+        sizes: group → units.
+        ties: group → the name of those that keep as many units as it does; others are free.
     """
 
     layers: tuple[LayerShare, ...]
     sizes: Mapping[str, int]
+    ties: Mapping[str, str] = field(default_factory=dict)
 
     def macs(self, counts: Mapping[str, int]) -> float:
         """MACs when group g keeps ``counts[g]`` units (groups not named keep all)."""
@@ -70,6 +76,23 @@ class CostModel:
     def ratio(self, counts: Mapping[str, int], quantity: Quantity = "macs") -> float:
         """MACs (or parameters) of the pruned model over those of the unpruned one."""
         return self._total(counts, quantity) / self._all[quantity]
+
+    def tied(self) -> CostModel:
+        """The same cost of fewer numbers: tied groups are one, under the name of what ties them."""
+        sizes = {self.ties.get(group, group): size for group, size in self.sizes.items()}
+        layers = tuple(
+            replace(layer, output=self._summed(layer.output), input=self._summed(layer.input))
+            for layer in self.layers
+        )
+        return CostModel(layers, sizes) if self.ties else self
+
+    def _summed(self, parts: Mapping[str, float]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for group, part in parts.items():
+            if group in self.sizes:
+                name = self.ties.get(group, group)
+                found[name] = found.get(name, 0.0) + part
+        return found
 
     def by_layer(self, counts: Mapping[str, int], quantity: Quantity = "macs") -> dict[str, float]:
         """What share of :meth:`ratio` each layer is, largest first."""
@@ -137,7 +160,9 @@ class CostModel:
         return {"macs": self.full, "params": sum(layer.params for layer in self.layers)}
 
 
-def cost_model(model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]) -> CostModel:
+def cost_model(
+    model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup], *, uniform: bool = False
+) -> CostModel:
     """What each layer costs and which groups scale it.
 
     The products of queries, keys and values are an attention module's own cost, and its heads' group
@@ -147,6 +172,7 @@ def cost_model(model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]
         model: unpruned.
         example: one sample ``[1, …]``.
         groups: the groups that may lose units.
+        uniform: groups of one kind and size keep the same number of units.
     """
     makes: dict[str, dict[str, float]] = {}
     reads: dict[str, dict[str, float]] = {}
@@ -166,4 +192,5 @@ def cost_model(model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]
             layers.append(LayerShare(cost.name, cost.macs, cost.params - biases, made, read))
         if biases:
             layers.append(LayerShare(cost.name, 0, biases, made))
-    return CostModel(tuple(layers), {g.name: g.size for g in groups})
+    ties = {g.name: f"{g.kind} of {g.size}" for g in groups} if uniform else {}
+    return CostModel(tuple(layers), {g.name: g.size for g in groups}, ties)

@@ -57,10 +57,11 @@ def decide(
     """
     code = ReasonCode.SEARCH if why else ReasonCode.KNEE if budget.empty else ReasonCode.BUDGET
     if not isinstance(choices, Sequence):
-        if round_to > 1:
-            raise UserError(
-                f"{setting('round_to')} rounds each group; this method chooses over all groups at once"
-            )
+        for option, asked in (("round_to", round_to > 1), ("uniform", bool(cost.ties))):
+            if asked:
+                raise UserError(
+                    f"{setting(option)} is of each group; this method chooses over all groups at once"
+                )
         total, said = _joint_count(budget, cost, choices)
         return _coded(choices.keep(total, why=why or said), code)
     curves = measured.curves if measured else None
@@ -181,8 +182,44 @@ def counts(
         UserError: no budget and a method without a knee, or a budget out of reach.
     """
     cost = spendable(cost, choices)
-    knees = {c.group.name: c.knee for c in choices if c.group.name in cost.sizes}
-    curves = curves if allocation == "measured" else None
+    tied, members = cost.tied(), {name: cost.ties.get(name, name) for name in cost.sizes}
+    knees = _knees(choices, members)
+    if allocation != "measured" or (cost.ties and budget.keep_heads is not None):
+        curves = None
+    elif curves is not None and cost.ties:
+        curves = _summed(curves, members)
+    found, why = _counts(budget, tied, knees, allocation=allocation, curves=curves, round_to=round_to)
+    return {name: found[one] for name, one in members.items()}, why
+
+
+def _knees(choices: Sequence[GroupChoice], members: Mapping[str, str]) -> dict[str, float | None]:
+    """What is tied → the units of its groups' knees, in the mean; None where one has none."""
+    found: dict[str, list[int | None]] = {}
+    for choice in choices:
+        name = choice.group.name
+        if name in members:
+            found.setdefault(members[name], []).append(choice.knee.k if choice.knee else None)
+    return {n: None if None in k else sum(filter(None, k)) / len(k) for n, k in found.items()}
+
+
+def _summed(curves: Mapping[str, Tensor], members: Mapping[str, str]) -> dict[str, Tensor]:
+    """What is tied → the sum of its groups' curves."""
+    found: dict[str, Tensor] = {}
+    for name, one in members.items():
+        found[one] = found[one] + curves[name] if one in found else curves[name]
+    return found
+
+
+def _counts(
+    budget: Budget,
+    cost: CostModel,
+    knees: Mapping[str, float | None],
+    *,
+    allocation: str,
+    curves: Mapping[str, Tensor] | None,
+    round_to: int,
+) -> tuple[dict[str, int], str]:
+    """:func:`counts` of groups that are free of one another."""
     ways = {name: allowed_counts(size, round_to) for name, size in cost.sizes.items()}
     for option, target in _asked(budget, "keep_macs", "keep_params"):
         quantity, why = _QUANTITIES[option], _as_many(option, target)
@@ -192,7 +229,7 @@ def counts(
             return lagrangian_allocation(curves, ratio, target, slope=slope, ways=ways), why
         shares = None
         if allocation == "knee":
-            shares = {name: knee.k / cost.sizes[name] for name, knee in knees.items() if knee}
+            shares = {name: knee / cost.sizes[name] for name, knee in knees.items() if knee}
             if not shares:
                 raise UserError(f"{setting('allocation', 'knee')} needs a method with a knee, such as cosep")
         return uniform_allocation(cost, target, shares=shares, quantity=quantity, round_to=round_to), why
@@ -204,7 +241,7 @@ def counts(
         return lagrangian_allocation(curves, _total, wanted, slope=lambda *_: (1.0, 0.0), ways=ways), why
     if not all(knees.values()):
         raise _no_knee()
-    kept = {name: nearest_allowed(k.k, cost.sizes[name], round_to) for name, k in knees.items() if k}
+    kept = {name: nearest_allowed(k, cost.sizes[name], round_to) for name, k in knees.items() if k}
     return kept, "the knee of its curve"
 
 

@@ -31,7 +31,15 @@ ATTENTIONS = ("eager", "sdpa")
 """Ways to compute attention that every model has."""
 
 
-WIDTHS = ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim")
+WIDTHS = (
+    "intermediate_size",
+    "ffn_dim",
+    "d_ff",
+    "n_inner",
+    "hidden_dim",
+    "encoder_ffn_dim",
+    "decoder_ffn_dim",
+)
 """Keys of configurations that say how many neurons all feed-forward blocks have."""
 
 HEAD_COUNTS = (
@@ -41,7 +49,11 @@ HEAD_COUNTS = (
 """Keys that say how many heads all attention modules have."""
 
 HEAD_SIZES = ("head_dim", "d_kv")
-"""Keys that say how many channels a head has; without one, or where it is read from the width, it is their ratio."""
+"""Keys that say how many channels a head has; without one it is the width over the heads."""
+
+
+SIZES = (*WIDTHS, *HEAD_COUNTS, *HEAD_SIZES)
+"""Keys that a pruned model's configuration may have changed."""
 
 
 def library() -> Any:

@@ -78,7 +78,9 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
         methods, left_out = able(methods, classes=data.classes is not None, loss=True)
         check_knee(job, methods)
         job = trained_as_suits(job, model)
-        scope = Scope(common_kinds(job, methods), offered_kinds(job, methods), job.skip, job.only)
+        scope = Scope(
+            common_kinds(job, methods), offered_kinds(job, methods), job.skip, job.only, job.uniform
+        )
         context = Context.of(model, data, scope, device=device)
         # Before hours have gone into the budgets that are within reach.
         for share in (float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"):

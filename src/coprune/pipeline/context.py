@@ -98,8 +98,9 @@ class Context:
         with within(name_of(data.heldout)):
             check_takes(model, example)
         check_first_samples(model, data)
-        units, more = removable(model, example, data.calibration, scope or Scope())
-        cost = cost_model(model, example, units.groups)
+        scope = scope or Scope()
+        units, more = removable(model, example, data.calibration, scope)
+        cost = cost_model(model, example, units.groups, uniform=scope.uniform)
         return Context(model, data, data.calibration, example, units, cost, device, seed, more)
 
     @cached_property

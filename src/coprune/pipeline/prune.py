@@ -228,6 +228,7 @@ def _plan(run: Pruning, selection: Selection, folder: RunFolder | None) -> Plan:
     fields = {"allocation", "schedule", "recovery", "skip", "only", "units", "round_to"}
     fields |= {"between"} if settings.schedule == "layerwise" else set()
     fields |= {"finetune"} if settings.finetune.epochs else set()
+    fields |= {"uniform"} if settings.uniform else set()
     general = settings.model_dump(mode="json", include=fields)
     kinds = {g.name: g.kind for g in context.units.groups}
     data = context.data

@@ -32,12 +32,14 @@ class Scope:
         offered: kinds that might have been asked for, which a budget out of reach is pointed to.
         skip: layers to leave alone.
         only: layers whose groups may be pruned, and nothing else; empty: all.
+        uniform: groups of a kind and size keep the same number of units.
     """
 
     kinds: Sequence[str] = DEFAULT_KINDS
     offered: Sequence[str] = KINDS
     skip: Sequence[str] = ()
     only: Sequence[str] = ()
+    uniform: bool = False
 
 
 def removable(model: nn.Module, example: Inputs, source: Source, scope: Scope) -> tuple[Units, str]:

@@ -156,6 +156,7 @@ class Units(Options, title="What to remove"):
         skip: layers to leave alone, separated by commas.
         only: layers whose groups may be pruned, and nothing else; all by default.
         round_to: groups keep multiples of so many units, or all; smaller groups any.
+        uniform: groups of a kind and size keep the same number, as 🤗 configurations need it.
         force: go on where figures mean nothing: a base at chance, samples all alike.
     """
 
@@ -163,6 +164,7 @@ class Units(Options, title="What to remove"):
     skip: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     round_to: Block = 1
+    uniform: bool = False
     force: bool = False
 
 
@@ -285,6 +287,8 @@ def check_settings(settings: PruneSettings, method: Method | None = None) -> Non
         f"{setting('profile', settings.profile)} is of the unpruned model; leave {walk} out": (
             layerwise and settings.profile is not None
         ),
+        f"{setting('uniform')} needs a budget where groups are cut one after another; give "
+        f"{setting('keep_macs')} or leave {walk} out": layerwise and settings.uniform and not given,
         f"{shares} shares out one-shot budgets; leave {walk} out": layerwise and uneven,
         f"{shares} shares out MACs, parameters or heads; {setting('keep_units')} is a share of every group": (
             budget.keep_units is not None and uneven

@@ -19,7 +19,7 @@ from coprune.compat.transformers import CONFIG, GENERATION
 from coprune.errors import UserError, shown
 from coprune.files import read_json, write_bytes, write_text
 from coprune.models.hf import TOKENIZER_FILES, read_config
-from coprune.store.config_sizes import CHANGED, changed, fitted, full_of
+from coprune.store.config_sizes import FULL, changed, fitted
 from coprune.store.state_dict import type_of
 
 INPUT_FILES = (
@@ -41,7 +41,8 @@ class Architecture(BaseModel):
         attention: how attention is computed: ``""`` is the model's own, other keys are parts of it
             such as ``text_config``. Not the same bits for ``eager`` and ``sdpa``.
         buffers: name → dtype of the floating-point buffers that are no weights (rotary frequencies).
-        full: ``part.key`` → what it was before pruning, where ``config.json`` says the sizes after it.
+        full: place (:mod:`coprune.store.config_sizes`) → its value before pruning, where ``config.json`` has
+            that after it.
     """
 
     attention: dict[str, str] = {}
@@ -69,16 +70,16 @@ def save_architecture(folder: Path, model: nn.Module) -> Architecture | None:
     return Architecture(
         attention=compat.attention_of(source.config),
         buffers={name: type_of(buffer) for name, buffer in compat.unsaved_buffers(model).items()},
-        full={f"{part}.{key}": value for (part, key), value in full.items()},
+        full=full,
     )
 
 
-def _save_config(folder: Path, model: Any) -> dict[tuple[str, str], Any]:
+def _save_config(folder: Path, model: Any) -> dict[str, Any]:
     """Write the configuration that says a model's sizes, as far as one can; what it says of the full ones."""
-    fit, parts = fitted(model), compat.parts(model.config)
+    fit = fitted(model)
     for name, text in compat.config_files(model, changed(model.config, fit.changes)).items():
         write_text(folder / name, text)
-    return {(p, k): getattr(parts[p], k, None) for p, k in fit.changes} | full_of(model)
+    return fit.before
 
 
 def _save_tokenizer(folder: Path, model: nn.Module) -> None:
@@ -113,13 +114,13 @@ def build_architecture(folder: Path, architecture: Architecture, *, full: bool =
     with compat.library_errors(f"{folder / CONFIG}: {name} refuses it", then="; restore the file"):
         config = compat.local_only(kind.config_class.from_dict(described))
         compat.set_attention(config, architecture.attention)
-        places = {tuple(place.rsplit(".", 1)): value for place, value in architecture.full.items()}
         if full:
-            config = changed(config, places)
+            before = {p: v for p, v in architecture.full.items() if p.rpartition(".")[2] in compat.SIZES}
+            config = changed(config, before)
         with torch.random.fork_rng(devices=[]):
             model: Any = kind(config)
-        if places and not full:
-            vars(model)[CHANGED] = places
+    if not full:
+        vars(model)[FULL] = architecture.full
     if (folder / GENERATION).is_file() and model.can_generate():
         settings = read_json(folder / GENERATION, what="generation settings")
         with compat.library_errors(f"{folder / GENERATION}: not generation settings"):
