@@ -40,7 +40,7 @@ format: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("coprune needs Python 3.10 or newer; set PYTHON=python3.x") if sys.version_info < (3, 10) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,vision,text,export]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,vision,text,export,detection]'
 	touch $@
 
 # ---- benchmarks: JSON under benchmarks/results, tables rendered from it -------------------------------

@@ -192,3 +192,16 @@ def test_timm(tmp_path):
     )
     with pytest.raises(UserError, match="write timm:resnet10t@pretrained"):
         opened("timm:resnet10t@c3_in1k")
+
+
+def test_timm_hands_out_the_maps_of_all_stages(tmp_path):
+    pytest.importorskip("timm")
+    model = open_model("timm:resnet18", arguments={"features_only": True}, offered={"num_classes": 3})
+    found = model(torch.zeros(1, 3, 32, 32))
+    assert [maps.shape[1] for maps in found] == [64, 64, 128, 256, 512]
+    save_model(tmp_path, model)
+    loaded = coprune.load(tmp_path)
+    assert type(loaded) is type(model)
+    assert all(torch.equal(a, b) for a, b in zip(found, loaded(torch.zeros(1, 3, 32, 32)), strict=True))
+    with pytest.raises(UserError, match="takes no features_only"):
+        open_model("torchvision:resnet18", arguments={"features_only": True}, offered={})

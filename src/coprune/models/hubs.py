@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any
@@ -35,15 +35,17 @@ class Hub:
         module: what is imported.
         names: its classifiers.
         make: (module, name, keyword arguments) → a fresh network.
-        weights: (module, name, tag) → a state dict.
+        weights: (module, name, tag, arguments of ``more``) → a state dict.
         channels: what its networks call the number of image channels; None where it is fixed.
+        more: other arguments that its networks take.
     """
 
     module: str
     names: Callable[[Any], Iterable[str]]
     make: Callable[..., nn.Module]
-    weights: Callable[[Any, str, str], dict[str, Tensor]]
+    weights: Callable[..., dict[str, Tensor]]
     channels: str | None = None
+    more: tuple[str, ...] = ()
 
 
 def _torchvision_make(models: Any, name: str, **arguments: Any) -> nn.Module:
@@ -80,8 +82,9 @@ _HUBS = (
         "timm",
         lambda timm: timm.list_models(),
         lambda timm, name, **arguments: timm.create_model(name, pretrained=False, **arguments),
-        lambda timm, name, _: timm.create_model(name, pretrained=True).state_dict(),
+        lambda timm, name, _, **more: timm.create_model(name, pretrained=True, **more).state_dict(),
         channels="in_chans",
+        more=("features_only",),
     ),
     Hub(
         "pytorchcv.model_provider",
@@ -132,7 +135,7 @@ def hub_factory(scheme: str, name: str) -> Callable[..., nn.Module]:
         return library.make(opened, name, **{k: v for k, v in offered.items() if k and v is not None} | rest)
 
     # The arguments that the data offers to a network (coprune.models.registry.accepted_arguments).
-    taken = ("num_classes", "in_channels") if library.channels else ("num_classes",)
+    taken = ("num_classes", *(("in_channels",) if library.channels else ()), *library.more)
     make.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(argument, inspect.Parameter.KEYWORD_ONLY, default=None) for argument in taken]
     )
@@ -145,7 +148,7 @@ def split_tag(name: str) -> tuple[str, str | None]:
     return (plain, tag or None) if name.partition(":")[0] in HUBS else (name, None)
 
 
-def load_published(model: nn.Module, name: str, tag: str) -> None:
+def load_published(model: nn.Module, name: str, tag: str, arguments: Mapping[str, Any]) -> None:
     """Load a library's published weights, in place.
 
     A classifier for another number of classes keeps its fresh last layer.
@@ -154,6 +157,7 @@ def load_published(model: nn.Module, name: str, tag: str) -> None:
         model: built from ``name``.
         name: ``scheme:NAME``.
         tag: of the weights.
+        arguments: that it was built with.
 
     Raises:
         UserError: no such weights, no network, or weights that do not fit.
@@ -164,7 +168,9 @@ def load_published(model: nn.Module, name: str, tag: str) -> None:
         raise UserError(f"{name}@{tag}: write {name}@{PRETRAINED}{renamed}")
     try:
         with quiet_hub():
-            state = LIBRARIES[scheme].weights(_opened(scheme), rest, tag)
+            library = LIBRARIES[scheme]
+            more = {name: value for name, value in arguments.items() if name in library.more}
+            state = library.weights(_opened(scheme), rest, tag, **more)
     except UserError:
         raise
     except (*FAILURES, OSError, ImportError, UnpicklingError) as cause:

@@ -26,8 +26,8 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {
 HUBS = ("torchvision", "timm", "pytorchcv")
 """Libraries whose networks go by ``library:NAME``."""
 
-HF, PYTHON = "hf:", "python:"
-"""Begins the name of a 🤗 transformers checkpoint; of a user's own factory."""
+HF, PYTHON, ULTRALYTICS = "hf:", "python:", "ultralytics:"
+"""Begins the name of a 🤗 transformers checkpoint; of a user's own factory; of a network of Ultralytics."""
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -47,7 +47,12 @@ def bundled_names() -> list[str]:
 
 def brings_weights(name: str, weights: str | None) -> bool:
     """Whether a named model, or what is loaded into it, has been trained."""
-    return bool(weights) or "@" in name or name.startswith(HF) or Path(name).is_dir()
+    return bool(weights) or "@" in name or name.startswith(HF) or is_yolo_file(name) or Path(name).is_dir()
+
+
+def is_yolo_file(name: str) -> bool:
+    """Whether a name is that of a trained network of Ultralytics, and not of a configuration."""
+    return name.startswith(ULTRALYTICS) and name.endswith(".pt")
 
 
 def check_known(name: str) -> None:
@@ -58,7 +63,7 @@ def check_known(name: str) -> None:
     """
     scheme, colon, rest = name.partition(":")
     own = scheme == "coprune" and rest in NETWORKS
-    other = bool(colon) and (scheme in HUBS or name.startswith((HF, PYTHON)))
+    other = bool(colon) and (scheme in HUBS or name.startswith((HF, PYTHON, ULTRALYTICS)))
     if not (own or other or name in bundled_names() or Path(name).is_dir()):
         raise unknown(name)
 
@@ -70,5 +75,5 @@ def unknown(name: str) -> UserError:
     known = [f"coprune:{network}" for network in NETWORKS]
     if not name.startswith("coprune:"):
         known += [*(f"{hub}:NAME" for hub in HUBS), f"{PYTHON}package.module:factory", f"{HF}DIR"]
-        known.append("a run folder")
+        known += [f"{ULTRALYTICS}FILE.pt", f"{ULTRALYTICS}NAME.yaml", "a run folder"]
     return UserError(f"unknown model '{name}'; {near_matches(name, known)}")

@@ -19,7 +19,7 @@ from coprune.errors import UserError, setting, shown
 from coprune.memory import check_free
 from coprune.models import small_images
 from coprune.models.hubs import hub_factory
-from coprune.models.names import HF, HUBS, NETWORKS, PYTHON, ModelSource, unknown
+from coprune.models.names import HF, HUBS, NETWORKS, PYTHON, ULTRALYTICS, ModelSource, unknown
 from coprune.models.user_factory import user_code, user_factory
 from coprune.tracing.forward import FAILURES
 
@@ -36,6 +36,7 @@ _SHAPING = """
     qkv_bias qk_norm class_token reg_tokens no_embed_class dynamic_img_size init_values layer_scale
     drop_rate drop_path_rate proj_drop_rate attn_drop_rate pos_drop_rate patch_drop_rate
     dropout dropout_rate attention_dropout stochastic_depth_prob
+    features_only out_indices
     output_stride replace_stride_with_dilation global_pool act_layer norm_layer pos_embed stem_type pad_type
     aux_logits transform_input init_weights zero_init_residual zero_init_last fixed_size bottleneck
     """
@@ -80,6 +81,10 @@ def _factory(name: str) -> Callable[..., nn.Module]:
         from coprune.models.hf import from_config
 
         return functools.partial(from_config, name)
+    if name.startswith(ULTRALYTICS):
+        from coprune.models.yolo import fresh
+
+        return functools.partial(fresh, rest)
     if name.startswith(PYTHON):
         return user_factory(name)
     raise unknown(name)

@@ -25,11 +25,13 @@ class Shape(Options, title="The model"):
         in_channels: image channels; the data's by default.
         num_classes: classes; the data's by default.
         width: channels of the first stage.
+        features_only: ``timm``: the maps of all stages, and no classes.
     """
 
     in_channels: Channels | None = None
     num_classes: Classes | None = None
     width: Channels | None = None
+    features_only: bool | None = None
 
 
 _SHAPE = Nested(Shape, make=lambda given, _: valid(Shape, given).model_dump(exclude_none=True))
@@ -45,7 +47,7 @@ class Job(Trust, title="The model"):
 
     Attributes:
         model: ``coprune:NET``, coprune:NET@DATA (trained), torchvision:, timm:, pytorchcv: or hf:NAME,
-            python:module:factory, or a run folder.
+            ultralytics:FILE.pt or NAME.yaml, python:module:factory, or a run folder.
         data: ``fashion-mnist[:ROOT]``, fashion-mnist-sample, cifar10[:ROOT], cifar100[:ROOT],
             imagefolder:ROOT[@SIZE], npz:FILE; texts: tsv:FILE, sst5:ROOT, mnli:ROOT, mnli-mm:ROOT,
             hf:NAME[:CONFIG].

@@ -60,6 +60,7 @@ class Description(BaseModel):
             (:mod:`coprune.models.weight_standardization`).
         channels_last: the order in memory of its weights.
         transformers: set when ``config.json`` says what builds the model.
+        names: what the model calls its classes, where it does (Ultralytics').
         fingerprint: digest of the weights.
         notes: how the model came to be.
     """
@@ -72,6 +73,7 @@ class Description(BaseModel):
     folded: tuple[str, ...] = ()
     channels_last: bool = False
     transformers: Architecture | None = None
+    names: dict[int, str] = {}
     fingerprint: str
     notes: dict[str, Any] = {}
 
@@ -89,7 +91,7 @@ def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None =
     """
     source = source_of(model)
     size = write_tensors(folder / WEIGHTS, model.state_dict())
-    architecture = save_architecture(folder, model)
+    architecture, named = save_architecture(folder, model), getattr(model, "names", None)
     described = {
         "schema": SCHEMA,
         "source": {"name": source.name, "arguments": dict(source.arguments)} if source else None,
@@ -97,6 +99,7 @@ def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None =
         "layers": layer_sizes(model),
         **replaced_in(model),
         **({"transformers": architecture.model_dump()} if architecture else {}),
+        **({"names": named} if isinstance(named, dict) else {}),
         "fingerprint": weights_fingerprint(model),
         "notes": notes or {},
     }
@@ -154,6 +157,8 @@ def load(run: str | Path, *, model: nn.Module | None = None, trust: bool = False
     load_weights(model, read_tensors(folder / WEIGHTS, what="weights file"), where=str(folder / WEIGHTS))
     if weights_fingerprint(model) != described.fingerprint:
         raise UserError(f"{folder}: {WEIGHTS} is damaged or not the one that {DESCRIPTION} describes")
+    if described.names:
+        model.names = described.names  # type: ignore[assignment]
     restore_format(model, channels_last=described.channels_last)
     return (remember(model, described.source) if described.source else model).eval()
 

@@ -12,8 +12,9 @@ from coprune.errors import UserError, setting
 from coprune.models.attention import separate_attention
 from coprune.models.hf import pretrained
 from coprune.models.hubs import load_published, split_tag
-from coprune.models.names import BUNDLED, HF, ModelSource, bundled_names
+from coprune.models.names import BUNDLED, HF, ModelSource, bundled_names, is_yolo_file
 from coprune.models.registry import accepted_arguments, build
+from coprune.models.yolo import trained
 from coprune.store.checkpoints import match_weights, read_checkpoint
 from coprune.store.model import load
 from coprune.store.state_dict import check_finite, load_weights
@@ -34,7 +35,8 @@ def open_model(
     Args:
         name: ``coprune:NET``, ``coprune:NET@DATA`` (trained, bundled), ``torchvision:``, ``timm:`` or
             ``pytorchcv:NAME`` (``@pretrained``: with published weights), ``python:module:factory``,
-            ``hf:DIR_OR_ID`` (trained) or a run folder.
+            ``hf:DIR_OR_ID`` (trained), ``ultralytics:FILE.pt`` (trained), ``ultralytics:NAME.yaml`` or a run
+            folder.
         weights: a file with a state dict to load into it (:mod:`coprune.store.checkpoints`).
         arguments: the user's own factory arguments.
         offered: arguments that the data suggests, used where the user gave none and the factory
@@ -47,11 +49,11 @@ def open_model(
         UserError: an unknown name (with near matches), weights that do not fit, NaN in weights.
     """
     folder = BUNDLED / name.removeprefix("coprune:") if name in bundled_names() else Path(name)
-    if folder.is_dir():
+    if folder.is_dir() or is_yolo_file(name):
         for argument, value in arguments.items():
             its = f"{name} is a trained model and has its own"
             raise UserError(f"{setting(argument, value)}: {its}; leave it out")
-        model = load(folder, trust=trust)
+        model = load(folder, trust=trust) if folder.is_dir() else trained(name)
     elif name.startswith(HF):
         chosen = {k: v for k, v in offered.items() if k == "num_classes"} | dict(arguments)
         for argument in sorted(chosen.keys() - {"num_classes"}):
@@ -65,7 +67,7 @@ def open_model(
             raise UserError(f"{given}: {plain} takes no {argument}; leave it out")
         model = build(ModelSource(plain, {**accepted_arguments(plain, offered), **arguments}))
         if tag is not None:
-            load_published(model, plain, tag)
+            load_published(model, plain, tag, arguments)
     if weights is not None:
         fit = match_weights(read_checkpoint(weights), model, where=str(weights))
         load_weights(model, fit, where=str(weights))
