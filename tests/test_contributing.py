@@ -57,14 +57,14 @@ def test_each_is_one_file_and_one_line():
 
 def test_they_prune_together(house, digits):
     common = ("--model", "python:mynet:net", "--data", digits, "--force", "--latency-batches", "1")
-    asked = ("--method", "loudest", "--power", "2", "--keep-macs", "0.5", "--recovery", "bias")
+    asked = ("--method", "loudest", "--power", "2", "--keep-macs", "0.5", "--recovery", "logits")
     ended = typed(house, "prune", *common, *asked, "--out", "run")
     assert ended.returncode == 0, ended.stderr
     plan = json.loads((house / "run/plan.json").read_text())
     assert (plan["method"], plan["settings"]["power"], plan["settings"]["recovery"]) == (
         "loudest",
         2.0,
-        "bias",
+        "logits",
     )
     # The norm is a member of its group: without its entry nothing could be cut there.
     layers = [member["layer"] for group in plan["groups"] for member in group["members"]]
@@ -80,7 +80,7 @@ def test_the_options_are_there_by_themselves(house):
     for command in ("prune", "compare"):
         words = " ".join(typed(house, command, "--help").stdout.split())
         assert "--power" in words
-        assert "bias (correct the last layer's bias)" in words
+        assert "logits (correct the last layer's bias)" in words
     ended = typed(
         house, "prune", "--model", "x", "--data", "fashion-mnist", "--method", "loudst", "--out", "r"
     )

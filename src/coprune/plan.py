@@ -203,8 +203,6 @@ class Plan(Document):
     def _groups_fit(self) -> Plan:
         owners: dict[tuple[str, str, str | None], dict[int, str]] = {}
         for group in self.groups:
-            if self.joint and group.kind in ("inner", "coupled"):
-                raise ValueError(f"group {group.name}: channels are not decided together (joint)")
             for member in group.members:
                 if member.role == "carrier":  # a layer without channels of its own may serve several groups
                     continue

@@ -296,11 +296,6 @@ ATTACKS: list[Attack] = [
                 "Value error, groups … and … share channel 0 of …",
             ),
             (
-                "channels that are decided together",
-                edited("run/plan.json", lambda d: d.update(joint=True)),
-                "Value error, group …: channels are not decided together (joint)",
-            ),
-            (
                 "nothing kept",
                 first_group(kept=[]),
                 "groups.0.kept: Tuple should have at least 1 item after validation, not 0",

@@ -28,6 +28,8 @@ METHODS: Registry[Method] = Registry(
         "medoid": "coprune.methods.baselines.entries:MEDOID",
         "last_layers": "coprune.methods.baselines.entries:LAST_LAYERS",
         "head_magnitude": "coprune.methods.baselines.entries:HEAD_MAGNITUDE",
+        "wanda_sp": "coprune.methods.baselines.entries:WANDA_SP",
+        "flap": "coprune.methods.baselines.entries:FLAP",
     },
 )
 

@@ -64,6 +64,7 @@ RECOVERIES: dict[str, Recovery] = {
             "each layer by itself",
             "channel least squares",
         ),
+        Recovery("bias", f"{_HERE}.mean_bias:recover", "the mean of what goes stays", "bias"),
         Recovery("bn", f"{_HERE}.batchnorm:recover", "re-estimate batch norm", "batch norm", compares=False),
         Recovery("none", f"{_HERE}.base:leave", "", "none", compares=False),
     )

@@ -13,6 +13,7 @@ METHODS = {
     "cahp": "CAHP",
     "complementary": "Complementary pruning",
     "cosep": "CoSeP",
+    "flap": "FLAP",
     "fpgm": "FPGM",
     "head_magnitude": "Head magnitude",
     "hessian": "Hessian ranking",
@@ -24,6 +25,7 @@ METHODS = {
     "michel": "Michel head ranking",
     "random": "Random choice",
     "taylor": "Taylor ranking",
+    "wanda_sp": "Wanda-sp",
 }
 STAGES = {"base": "Base", "pruned": "Pruned", "recovered": "Recovered", "finetuned": "Fine-tuned"}
 RECOVERIES = {recovery.name: recovery.label for recovery in reversed(KNOWN.values())}

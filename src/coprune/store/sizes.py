@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from coprune.errors import UserError, shown
 from coprune.groups.attention import attention_family, channels_of, count_of, relative, set_count
-from coprune.layers import has_channels, is_transposed, norm_of, size_attributes
+from coprune.layers import has_channels, is_dense, is_transposed, norm_of, size_attributes
 from coprune.store.state_dict import check_weights, numbers_of
 
 _Positive = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
@@ -73,6 +73,11 @@ def resize(
                 raise UserError(f"{where.parent}: layer '{name}' has no size {said}; restore model.json")
             set_count(modules[name], attribute, value)
     for name, module in modules.items():
+        given = tensors.get(f"{name}.bias")
+        # A recovery gives layers a bias that had none (coprune.recovery.mean_bias).
+        if given is not None and (is_dense(module) or is_transposed(module)) and module.bias is None:
+            weight = module.get_parameter("weight")
+            module.bias = nn.Parameter(torch.empty(len(given), dtype=given.dtype), weight.requires_grad)
         for key, old in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             saved = tensors.get(f"{name}.{key}" if name else key)
             # What is left as it is here differs, and is refused below.

@@ -60,6 +60,17 @@ def _signatures(settings: ClusterSettings) -> tuple[Statistic, ...]:
     return (HeadSignatures(settings.grid),)
 
 
+def _inputs(name: str, summary: str, **more: Any) -> Method:
+    choose = deferred(f"coprune.methods.baselines.inputs:{name}")
+    return Method(name, summary, NoSettings, _input_moments, choose, **more)
+
+
+def _input_moments(_: NoSettings) -> tuple[Statistic, ...]:
+    from coprune.statistics import InputMoments
+
+    return (InputMoments(),)
+
+
 def _magnitude(_: NoSettings) -> tuple[Statistic, ...]:
     from coprune.methods.baselines.heads import HeadMagnitude
 
@@ -119,4 +130,14 @@ MEDOID = _heads(
 LAST_LAYERS = _heads("last_layers", "heads of the first layers; the last layers' go first", lambda _: ())
 HEAD_MAGNITUDE = _heads(
     "head_magnitude", "heads whose part of the output projection has the largest L2 norm", _magnitude
+)
+WANDA_SP = _inputs(
+    "wanda_sp",
+    "largest weights times norms of what they read (Wanda, arXiv 2306.11695, summed over a unit)",
+    recovery="none",  # the paper has none
+)
+FLAP = _inputs(
+    "flap",
+    "what its readers see vary most, in one order over all layers (arXiv 2312.11983)",
+    recovery="bias",
 )

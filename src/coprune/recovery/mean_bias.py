@@ -1,0 +1,64 @@
+"""The mean of what was removed stays as a bias (FLAP, An et al., AAAI 2024, arXiv 2312.11983).
+
+Of every layer that lost inputs, ``b' = b + W_R E[x_R]``: R its removed inputs, the mean over calibration
+samples and places as the unpruned network has it. A layer without a bias is given one. No weight changes, no
+label is read and nothing is trained. Where a convolution pads, the mean is right but at the border.
+
+Shapes: ``I`` inputs of a layer, ``O`` outputs, ``K`` those kept, ``R`` removed inputs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from coprune.data import Source
+from coprune.errors import UserError, setting
+from coprune.groups import ChannelGroup, removed_channels
+from coprune.layers import filters
+from coprune.recovery.base import Pair, Recovered
+from coprune.statistics import Calibration, InputMoments, collect
+
+
+@torch.no_grad()
+def recover(pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
+    """Add the mean of what each layer no longer reads to its bias, in place.
+
+    Args:
+        pair: the model right after surgery, with the decisions that cut it, and the unpruned one.
+        source: calibration samples; labels are not read.
+        seed: nothing is drawn.
+
+    Raises:
+        UserError: it is not known what was cut.
+    """
+    if pair.kept and not pair.decisions:
+        raise UserError(f"{setting('recovery', 'bias')} must be told what was cut; give the plan that cut it")
+    model, teacher = pair.ready()
+    gone: dict[str, list[torch.Tensor]] = {}
+    for _, member, channels in removed_channels(pair.decisions):
+        if member.role == "consumer" and member.parameter is None:
+            gone.setdefault(member.layer, []).append(channels)
+    wanted = InputMoments()
+    groups = tuple(
+        ChannelGroup(d.name, d.size, d.members, "inner") for d in pair.decisions if len(d.kept) < d.size
+    )
+    calibration = Calibration(teacher, groups, source, classes=0, device=pair.device, label="bias")
+    means = collect(calibration, [wanted])[wanted.key] if groups else {}
+    for name, parts in gone.items():
+        channels = torch.cat(parts)
+        weight = filters(teacher.get_submodule(name)).double()[:, channels.to(pair.device)]  # [O, R, …]
+        shift = weight.flatten(2).sum(2) if weight.ndim > 2 else weight
+        shift = shift @ means[f"{name}/mean"][channels].to(shift.device)
+        kept = pair.kept.get(name)
+        add_bias(model.get_submodule(name), shift if kept is None else shift[kept.to(shift.device)])
+    return Recovered(True, changed=bool(gone))
+
+
+def add_bias(layer: nn.Module, shift: torch.Tensor) -> None:
+    """Add ``[O]`` to what a dense layer puts out; it is given a bias where it has none."""
+    if isinstance(layer.bias, torch.Tensor):
+        layer.bias += shift.to(layer.bias)
+    else:
+        weight = layer.get_parameter("weight")
+        layer.bias = nn.Parameter(shift.to(weight), requires_grad=weight.requires_grad)
