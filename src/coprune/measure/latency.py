@@ -17,7 +17,7 @@ from scipy.special import bdtr  # scipy.stats would take a second to import
 from torch import nn
 
 from coprune.result import Latency
-from coprune.tracing.forward import Inputs, logits_of, moved, part_of
+from coprune.tracing.forward import Inputs, moved, part_of, run
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def measure_latency(
     Returns:
         One entry a batch size; milliseconds.
     """
-    full, small = (functools.partial(logits_of, model.to(device).eval()) for model in (base, pruned))
+    full, small = (functools.partial(run, model.to(device).eval()) for model in (base, pruned))
     return measure_engine(full, small, example, plan, engine="torch", device=device)
 
 
@@ -109,10 +109,10 @@ def median_ms(model: nn.Module, example: Inputs, *, repeats: int = 30, device: s
         repeats: passes that are timed.
         device: ``"cpu"`` or ``"cuda"``.
     """
-    run, inputs = functools.partial(logits_of, model.to(device).eval()), moved(part_of(example, [0]), device)
+    once, inputs = functools.partial(run, model.to(device).eval()), moved(part_of(example, [0]), device)
     for _ in range(5):
-        _once(run, inputs, device)
-    return float(np.median([_once(run, inputs, device) for _ in range(repeats)]))
+        _once(once, inputs, device)
+    return float(np.median([_once(once, inputs, device) for _ in range(repeats)]))
 
 
 def median_interval(values: np.ndarray) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from coprune.measure.mode import evaluating
-from coprune.tracing.forward import Inputs, logits_of
+from coprune.tracing.forward import Inputs, run
 from coprune.tracing.hooks import hooked
 
 
@@ -120,7 +120,7 @@ def layer_costs(model: nn.Module, example: Inputs) -> list[LayerCost]:
         example: one sample with a batch dimension, ``[1, …]``.
     """
     with _counting(model) as counter, _by_module(model, counter) as flops:
-        logits_of(model, example)
+        run(model, example)
     found = []
     for name, module in model.named_modules():
         macs = flops[name] // 2
@@ -134,7 +134,7 @@ def layer_costs(model: nn.Module, example: Inputs) -> list[LayerCost]:
 def count_macs(model: nn.Module, example: Inputs) -> int:
     """MACs of one forward pass of ``example`` ``[1, …]``."""
     with _counting(model) as counter:
-        logits_of(model, example)
+        run(model, example)
     return int(counter.get_total_flops()) // 2
 
 

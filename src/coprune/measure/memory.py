@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from coprune.errors import setting
 from coprune.measure.mode import evaluating
 from coprune.memory import check_free, free_bytes
-from coprune.tracing.forward import Inputs, logits_of, tensors_of
+from coprune.tracing.forward import Inputs, run, tensors_of
 
 
 class _LiveStorages(TorchDispatchMode):
@@ -63,7 +63,7 @@ def _peak(model: nn.Module, example: Inputs) -> tuple[int, int]:
         for tensors in ([*model.parameters(), *model.buffers()], tensors_of(example))
     )
     with evaluating(model), _LiveStorages({*weights, *inputs}) as live:
-        logits_of(model, example)
+        run(model, example)
     return sum(weights.values()), sum(inputs.values()) + live.peak
 
 

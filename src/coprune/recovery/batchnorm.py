@@ -17,7 +17,7 @@ from coprune.distributed.collectives import summed
 from coprune.distributed.world import world
 from coprune.progress import track
 from coprune.recovery.base import Pair, Recovered
-from coprune.tracing.forward import logits_of, moved, samples_in
+from coprune.tracing.forward import moved, run, samples_in
 
 
 def recover(pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
@@ -61,7 +61,7 @@ def reestimate_batchnorm(
         for batch in track(own_batches(source, batch_size), label="batch norm", total=steps):
             # A batch of one sample has no variance over 1×1 maps.
             if samples_in(batch.inputs) > 1:
-                logits_of(model, moved(batch.inputs, device))
+                run(model, moved(batch.inputs, device))
         for layer in layers if world() > 1 else ():
             _average(layer)
         for layer, before in zip(layers, known, strict=True):

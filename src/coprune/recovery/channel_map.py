@@ -13,7 +13,7 @@ from coprune.errors import UserError, setting
 from coprune.groups import ChannelGroup, channel_indices, removed, removed_channels
 from coprune.layers import channel_count, filters, is_linear
 from coprune.plan import GroupDecision, Member
-from coprune.tracing.forward import Inputs, copied, logits_of, part_of
+from coprune.tracing.forward import Inputs, copied, part_of, run
 from coprune.tracing.hooks import hooked
 from coprune.tracing.layer_graph import paired_sites
 from coprune.tracing.patches import draw_positions, output_positions, pick_outputs
@@ -125,5 +125,5 @@ def _outputs(model: nn.Module, names: list[str], inputs: Inputs) -> dict[str, Te
         found[name] = picked.double().cpu()
 
     with hooked(model, {name: partial(take, name) for name in names}):
-        logits_of(model.eval(), copied(inputs))  # the first layer may work in place
+        run(model.eval(), copied(inputs))  # the first layer may work in place
     return found

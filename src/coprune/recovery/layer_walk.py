@@ -18,7 +18,7 @@ from coprune.errors import UserError, setting
 from coprune.layers import filters, is_linear
 from coprune.recovery.sampling import BATCH, Sample
 from coprune.tracing.call_trace import Place, Taps
-from coprune.tracing.forward import Inputs, copied, logits_of, part_of, samples_in, trimmed
+from coprune.tracing.forward import Inputs, copied, part_of, run, samples_in, trimmed
 from coprune.tracing.hooks import hooked
 from coprune.tracing.layer_graph import Site
 from coprune.tracing.patches import pick_outputs
@@ -62,7 +62,7 @@ def walk_layers(
     read = copied(inputs)  # which a model whose first layer works in place changes
     stops = {site.layer: partial(stop, site) for site in sites}
     with hooked(model, stops, before=not after), taps.of(model) if takers else nullcontext():
-        logits_of(model, read)
+        run(model, read)
 
 
 Pick = Callable[[Site, nn.Module, Tensor, "Tensor | None", Tensor], Tensor]

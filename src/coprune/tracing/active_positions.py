@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from coprune.layers import is_convolution
-from coprune.tracing.forward import Inputs, copied, logits_of, samples_in, tensors_of
+from coprune.tracing.forward import Inputs, copied, logits_of, mask_of, samples_in, tensors_of
 from coprune.tracing.hooks import hooked
 from coprune.tracing.patches import output_positions
 
@@ -123,9 +123,9 @@ def learn_active_positions(model: nn.Module, inputs: Inputs, names: Sequence[str
 
 def _real(inputs: Inputs, places: int) -> Tensor:
     """Which tokens are no padding, ``[N, places]``; all where there is no mask."""
-    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    mask = mask_of(inputs)
     if mask is not None:
-        return mask.bool()
+        return mask
     samples = samples_in(inputs)
     if isinstance(inputs, dict) and "input_ids" in inputs:
         places = inputs["input_ids"].shape[1]

@@ -1,7 +1,8 @@
-"""How a model is called: one place that knows tensors from named inputs, and outputs from logits.
+"""How a model is called: one place that knows what a model reads, whatever it is, and what it hands back.
 
-Image models take one tensor ``[N, …]``. Text models (🤗 transformers) take named tensors, all with the
-samples first, and hand back an object with ``logits``. Nothing else in the project calls a model.
+Inputs are a tree of tensors with the samples first: one tensor ``[N, …]``; named ones, as texts are; a tuple,
+an argument each; or a list of samples of their own sizes, one argument (torchvision's detectors). Nothing else
+in the project calls a model.
 """
 
 from __future__ import annotations
@@ -9,25 +10,42 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from coprune.errors import UserError, is_out_of_memory
 from coprune.tracing.checkpointing import unchecked
 from coprune.user_code import message_of, place_of
 
-Inputs = Tensor | dict[str, Tensor]
-"""What a model reads: one tensor ``[N, …]``, or named ones, each ``[N, …]``."""
+T = TypeVar("T")
+
+Inputs = Any
+"""What a model reads: a tensor ``[N, …]``, a dict of named ones, a tuple of arguments, each a tree of them with
+``N`` samples first; or a list of ``N`` samples."""
+
+
+def run(model: nn.Module, inputs: Inputs) -> Any:
+    """One forward pass, and what it hands back as it is.
+
+    Args:
+        model: takes ``inputs``: a dict by name, a tuple argument by argument, all else as one argument.
+        inputs: see the module.
+    """
+    with unchecked():
+        if isinstance(inputs, dict):
+            return model(**inputs)
+        return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
 def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
-    """One forward pass.
+    """One forward pass of a classifier.
 
     Args:
         model: takes ``inputs``; hands back a tensor, or an object or a dict with ``logits``.
-        inputs: ``[N, …]``, or named.
+        inputs: see the module.
 
     Returns:
         Logits ``[N, C]``.
@@ -35,8 +53,7 @@ def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
     Raises:
         TypeError: the output is neither.
     """
-    with unchecked():
-        output: Any = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+    output: Any = run(model, inputs)
     if isinstance(output, Tensor):
         return output
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
@@ -68,22 +85,27 @@ def model_raised(model: nn.Module, cause: BaseException) -> str:
     return message_of(cause)
 
 
-def check_takes(model: nn.Module, inputs: Inputs) -> Tensor:
+def _as_it_is(output: Any) -> Any:
+    return output
+
+
+def check_takes(model: nn.Module, inputs: Inputs, read: Callable[[Any], T] = _as_it_is) -> T:
     """One forward pass in evaluation mode.
 
     Args:
         model: left in evaluation mode.
-        inputs: ``[N, …]``, or named.
+        inputs: see the module.
+        read: takes what counts out of the output, see :mod:`coprune.task`.
 
     Returns:
-        Logits ``[N, C]``.
+        What ``read`` finds; the output as it is where nothing reads it.
 
     Raises:
         UserError: the model does not take them; with what it raised.
     """
     try:
         with torch.no_grad():
-            return logits_of(model.eval(), copied(inputs))  # the first layer may work in place
+            return read(run(model.eval(), copied(inputs)))  # the first layer may work in place
     except UserError:
         raise
     except Exception as cause:  # a model may be a user's own code
@@ -107,7 +129,7 @@ def _other_type(model: nn.Module, inputs: Inputs) -> str:
         return ""
     try:
         with torch.no_grad():
-            logits_of(model, inputs.to(dtype))
+            run(model, inputs.to(dtype))
     except FAILURES:
         return ""
     given, due = (str(d).removeprefix("torch.") for d in (inputs.dtype, dtype))
@@ -122,7 +144,7 @@ def taking(model: nn.Module, inputs: Inputs) -> Iterator[None]:
 
     Args:
         model: what is called inside.
-        inputs: ``[N, …]``, or named.
+        inputs: see the module.
 
     Raises:
         UserError: see :func:`check_takes`.
@@ -141,42 +163,59 @@ READS = "reads"
 
 
 def shapes_of(inputs: Inputs) -> dict[str, list[int]]:
-    """Name of every input (empty for an image) → its shape without the samples; JSON values."""
-    named = inputs if isinstance(inputs, dict) else {"": inputs}
-    return {name: list(tensor.shape[1:]) for name, tensor in named.items()}
+    """Name of every input (empty where there is one) → its shape without the samples; JSON values."""
+    tensors = tensors_of(inputs)
+    names = list(inputs) if isinstance(inputs, dict) else [""] if len(tensors) == 1 else range(len(tensors))
+    return {str(name): list(tensor.shape[1:]) for name, tensor in zip(names, tensors, strict=False)}
 
 
-def tensors_of(inputs: Inputs) -> list[Tensor]:
-    """All tensors of the inputs."""
-    return list(inputs.values()) if isinstance(inputs, dict) else [inputs]
+def tensors_of(inputs: Any) -> list[Tensor]:
+    """All tensors of a tree, in its order; of an object, such as a dataclass, those of its attributes."""
+    found: list[Tensor] = []
+    for leaf in tree_leaves(inputs):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, type | nn.Module):
+            found += [value for value in tree_leaves(dict(vars(leaf))) if isinstance(value, Tensor)]
+    return found
 
 
 def samples_in(inputs: Inputs) -> int:
     """Number of samples ``N``."""
-    return len(tensors_of(inputs)[0])
+    if isinstance(inputs, list):
+        return len(inputs)
+    return next((len(tensor) for tensor in tensors_of(inputs) if tensor.ndim), 0)
 
 
 def _mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    return {n: change(t) for n, t in inputs.items()} if isinstance(inputs, dict) else change(inputs)
+    return tree_map(lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf, inputs)
 
 
 def part_of(inputs: Inputs, index: slice | Tensor | list[int]) -> Inputs:
-    """Some of the samples."""
-    return _mapped(inputs, lambda tensor: tensor[index])
+    """Some of the samples. What has no samples, a number or a tensor without axes, stays."""
+    if isinstance(inputs, list):
+        if isinstance(index, slice):
+            return inputs[index]
+        return [inputs[i] for i in (index.tolist() if isinstance(index, Tensor) else index)]
+    return _mapped(inputs, lambda tensor: tensor[index] if tensor.ndim else tensor)
+
+
+def mask_of(inputs: Inputs) -> Tensor | None:
+    """Which tokens are real ones, ``[N, T]`` bool; None of inputs without a mask."""
+    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    return mask.bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
 
 def lengths_of(inputs: Inputs) -> Tensor | None:
     """Tokens of every sample up to its last real one, ``[N]`` int64; None of inputs without a mask."""
-    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
-    if mask is None or mask.ndim != 2:
-        return None
-    return (mask.bool() * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
+    mask = mask_of(inputs)
+    return None if mask is None else (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
 
 
 def trimmed(inputs: Inputs) -> Inputs:
     """Without the padding behind the longest of the samples; a token of it costs as much as any other."""
     lengths = lengths_of(inputs)
-    if lengths is None or not isinstance(inputs, dict):
+    if lengths is None:
         return inputs
     full, width = inputs["attention_mask"].shape[1], max(1, int(lengths.max()))
     return _mapped(inputs, lambda t: t[:, :width] if t.ndim > 1 and t.shape[1] == full else t)
@@ -198,14 +237,17 @@ def copied(inputs: Inputs) -> Inputs:
 
 
 def joined(parts: Sequence[Inputs]) -> Inputs:
-    """Several batches as one. Named inputs must be as wide as one another.
+    """Several batches as one. Their samples must be of one shape, named ones as wide as one another.
 
     Raises:
         ValueError: batches of different shapes.
     """
+    if isinstance(parts[0], list):
+        return [sample for part in parts for sample in part]
+    leaves, tree = tree_flatten(parts[0])
+    columns = zip(leaves, *(tree_leaves(part) for part in parts[1:]), strict=True)
     try:
-        if isinstance(parts[0], dict):
-            return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}  # type: ignore[index]
-        return torch.cat(list(parts))  # type: ignore[arg-type]
+        whole = [torch.cat(c) if isinstance(c[0], Tensor) and c[0].ndim else c[0] for c in columns]
     except RuntimeError as cause:
         raise ValueError(f"batches of different shapes cannot be joined: {cause}") from cause
+    return tree_unflatten(whole, tree)

@@ -17,7 +17,7 @@ from coprune import layers
 from coprune.errors import UserError
 from coprune.layers import is_convolution, is_linear
 from coprune.tracing.call_trace import Call, Place, Record
-from coprune.tracing.forward import Inputs, copied, logits_of, part_of, samples_in
+from coprune.tracing.forward import Inputs, copied, part_of, run, samples_in
 from coprune.tracing.hooks import hooked
 from coprune.tracing.patches import output_positions
 
@@ -84,7 +84,7 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     seen = copied(example)  # which a model whose first layer works in place changes
     entered = hooked(model, {name: partial(enter, name) for name in watched}, before=True)
     with entered, hooked(model, {name: partial(leave, name) for name in watched}), record.of(model):
-        logits_of(model.eval(), seen)
+        run(model.eval(), seen)
     readers: dict[int, list[Call]] = {}
     own: dict[str, list[Call]] = {}
     for call in record.calls:
@@ -146,7 +146,7 @@ def _places(model: nn.Module, outputs: dict[str, Tensor], example: Inputs) -> di
         heights[name] = len(output)
 
     with hooked(model, {name: partial(note, name) for name in outputs}):
-        logits_of(model, copied(part_of(example, other)))
+        run(model, copied(part_of(example, other)))
     found: dict[str, int] = {}
     for name, output in outputs.items():
         layer, windows = model.get_submodule(name), len(output) // samples

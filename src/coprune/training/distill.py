@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from coprune.distributed.collectives import summed
 from coprune.distributed.world import world
 from coprune.layers import channel_count, is_convolution, is_dense, is_transposed
-from coprune.tracing.forward import Inputs, logits_of
+from coprune.tracing.forward import Inputs, logits_of, mask_of
 from coprune.tracing.hooks import hooked
 
 Recorded = dict[str, list[Tensor]]
@@ -232,7 +232,7 @@ def matching_loss(
     Returns:
         A scalar in float32; 0 where no block's outputs have equal shapes.
     """
-    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    mask = mask_of(inputs)
     errors: list[Tensor] = []
     wanted_rows: list[Tensor] = []
     for name, outputs in student.items():
@@ -281,5 +281,5 @@ def _rows(output: Tensor, mask: Tensor | None, axis: int) -> Tensor:
     if axis != output.ndim - 1:
         return output.movedim(axis, -1).flatten(0, -2)
     if mask is not None and output.ndim == 3 and mask.shape == output.shape[:2]:
-        return output[mask.bool()]
+        return output[mask]
     return output.reshape(-1, output.shape[-1])

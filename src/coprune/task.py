@@ -1,0 +1,95 @@
+"""The task: what a network's outputs mean. All that depends on the kind of work is this one value.
+
+The choice of units and the recovery read no targets: they ask the task's divergence how far outputs are apart
+and what an error costs. Targets are read by a metric, by a loss and by methods that look at classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coprune.tasks.agreement import agreement
+from coprune.tasks.divergence import Divergence
+from coprune.tasks.metrics import Metric
+from coprune.tasks.outputs import Outputs, Reader
+from coprune.tracing.forward import Inputs, run
+
+Loss = Callable[[Outputs, Any], Tensor]
+"""(outputs, targets) → scalar, the mean over samples."""
+OwnLoss = Callable[[Any, Any], Tensor]
+"""(what the model hands back, targets) → scalar: a user's."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What outputs mean.
+
+    Attributes:
+        name: e.g. ``segmentation``.
+        summary: in a few words.
+        reader: takes the tensors that count out of what the model hands back.
+        divergence: how far two outputs are apart.
+        metric: judges where there are targets; None: agreement with the unpruned model does.
+        loss: of training and of Taylor's scores; None where there is none.
+        own_loss: a user's, in place of it.
+    """
+
+    name: str
+    summary: str
+    reader: Reader
+    divergence: Divergence
+    metric: Metric | None = None
+    loss: Loss | None = None
+    own_loss: OwnLoss | None = None
+
+    def read(self, output: Any, inputs: Inputs) -> Outputs:
+        """What counts of an output.
+
+        Raises:
+            TypeError: it is not there.
+        """
+        return Outputs.of(self.reader(output, inputs), inputs)
+
+    def outputs(self, model: torch.nn.Module, inputs: Inputs) -> Outputs:
+        """One forward pass, and what counts of it."""
+        return self.read(run(model, inputs), inputs)
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether it can be trained with targets."""
+        return self.loss is not None or self.own_loss is not None
+
+    def loss_of(self, output: Any, inputs: Inputs, targets: Any) -> Tensor:
+        """The loss of an output, a mean over the samples.
+
+        Args:
+            output: what the model handed back.
+            inputs: of it.
+            targets: on the same device.
+        """
+        if self.own_loss is not None:
+            return self.own_loss(output, targets)
+        if self.loss is None:
+            raise TypeError(f"the task '{self.name}' has no loss of its own; give loss=")
+        return self.loss(self.read(output, inputs), targets)
+
+    @cached_property
+    def agreement(self) -> Metric:
+        """The metric without targets."""
+        return agreement(self.divergence)
+
+    @property
+    def judged(self) -> Metric:
+        """The metric: that of the task, else agreement with the unpruned model."""
+        return self.metric or self.agreement
+
+    @property
+    def classifies(self) -> bool:
+        """Whether targets are class numbers, one a sample."""
+        return self.name == "classification"

@@ -1,0 +1,204 @@
+"""What is judged: a figure over samples, by its name, its direction and its unit.
+
+Most figures are made of sums over samples (right ones and all; squared errors and squared deviations; negative
+log-likelihoods and tokens; overlaps and unions of every class). Of these the values of single samples are known,
+so that two networks are compared pair by pair. What is not is worked out by somebody else's code, as a whole:
+a torchmetrics metric, a function.
+
+Shapes: ``S`` sums of a metric; else see :mod:`coprune.tasks.outputs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coprune.tasks.outputs import Outputs
+
+IGNORED = -100
+"""Label of places that do not count, as in PyTorch and 🤗."""
+
+Sums = Callable[[Outputs, Any], Tensor]
+"""(outputs, targets) → ``[N, S]`` float64. Targets are those of the batch; of an agreement, the unpruned model's
+:class:`Outputs`."""
+Batches = Iterable[tuple[Any, Any]]
+"""(inputs, targets), again and again."""
+Whole = Callable[[nn.Module, Sequence[Batches], Callable[[Any, Any], Outputs]], Sequence[float]]
+"""(model in evaluation mode, blocks of the samples, reader of outputs) → the figure of all of them, then that of
+every block."""
+
+
+def share(sums: Tensor) -> Tensor:
+    """``[…, 2]`` (part, whole) → their ratio."""
+    return sums[..., 0] / sums[..., 1].clamp_min(1e-12)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that says how good a network is.
+
+    Attributes:
+        name: as it is shown, e.g. ``miou``.
+        higher_is_better: its direction.
+        unit: ``%``: a share that is shown in per cent, and whose losses are in points; empty: its own.
+        sums: of every sample; None where only the whole figure can be had.
+        finish: sums over samples, ``[…, S]`` → the figure ``[…]``.
+        whole: where there are no sums.
+        pairs: whether every sample is right or wrong, and nothing else: ``sums`` is (1 or 0, 1).
+        reads_targets: whether the data must have targets; an agreement reads the unpruned model's outputs.
+    """
+
+    name: str
+    higher_is_better: bool = True
+    unit: Literal["%", ""] = ""
+    sums: Sums | None = None
+    finish: Callable[[Tensor], Tensor] = share
+    whole: Whole | None = None
+    pairs: bool = False
+    reads_targets: bool = True
+
+    @property
+    def scale(self) -> float:
+        """What a loss is multiplied with to be in the unit of ``max_drop``: points of a share."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    def lost(self, before: float, after: float) -> float:
+        """How much worse, in the unit of ``max_drop``; negative where it is better."""
+        return self.scale * (before - after if self.higher_is_better else after - before)
+
+
+def _two(part: Tensor, whole: Tensor) -> Tensor:
+    return torch.stack([part.double().cpu(), whole.double().cpu()], 1)
+
+
+def right(outputs: Outputs, targets: Tensor) -> Tensor:
+    """Whether the largest logit is that of the class; and one, ``[N, 2]``."""
+    logits = outputs.tensors[0]
+    hit = logits.argmax(1) == targets.to(logits.device)
+    return _two(hit, torch.ones_like(hit))
+
+
+def right_places(axis: int, *, shift: bool = False) -> Sums:
+    """Places with the right class of those that have one."""
+
+    def sums(outputs: Outputs, targets: Tensor) -> Tensor:
+        found, wanted = labelled(outputs.tensors[0], targets, axis=axis, shift=shift)
+        counts = wanted != IGNORED
+        hit = (found.argmax(-1) == wanted) & counts
+        return _two(hit.flatten(1).sum(1), counts.flatten(1).sum(1))
+
+    return sums
+
+
+def labelled(logits: Tensor, targets: Tensor, *, axis: int, shift: bool = False) -> tuple[Tensor, Tensor]:
+    """Logits ``[N, …, C]`` with the classes last, and the classes of their places ``[N, …]``.
+
+    Args:
+        logits: ``[N, C, …]`` or ``[N, …, C]``.
+        targets: int64, :data:`IGNORED` or 255 (of masks) where none counts; one-channel masks may have an axis
+            for it.
+        axis: where the classes are, 1 or -1.
+        shift: whether every place predicts the next one's class (language models).
+    """
+    found = logits.movedim(axis, -1)
+    wanted = targets.to(logits.device).long()
+    if wanted.ndim == found.ndim and wanted.shape[1] == 1:
+        wanted = wanted[:, 0]
+    if shift:
+        found, wanted = found[:, :-1], wanted[:, 1:]
+    if axis == 1:
+        wanted = wanted.masked_fill(wanted == 255, IGNORED)
+    if found.shape[-1] == 1:  # one logit: yes or no
+        found = torch.cat([torch.zeros_like(found), found], -1)
+    return found, wanted
+
+
+def likelihood(axis: int, *, shift: bool = False) -> Sums:
+    """Negative log-likelihood of the classes, and how many places have one."""
+
+    def sums(outputs: Outputs, targets: Tensor) -> Tensor:
+        found, wanted = labelled(outputs.tensors[0], targets, axis=axis, shift=shift)
+        each = F.cross_entropy(found.flatten(0, -2).float(), wanted.flatten(), reduction="none")
+        return _two(each.view(len(found), -1).double().sum(1), (wanted != IGNORED).flatten(1).sum(1))
+
+    return sums
+
+
+def perplexity(sums: Tensor) -> Tensor:
+    """exp of the mean negative log-likelihood of a token."""
+    return share(sums).exp()
+
+
+def overlaps(outputs: Outputs, targets: Tensor) -> Tensor:
+    """Intersection and union with the true mask, class by class, ``[N, 2C]``."""
+    found, wanted = labelled(outputs.tensors[0], targets, axis=1)
+    classes, counts = found.shape[-1], wanted != IGNORED
+    guess = found.argmax(-1).masked_fill(~counts, classes)
+    truth = wanted.masked_fill(~counts, classes)
+    ours, theirs = (F.one_hot(x, classes + 1).flatten(1, -2)[..., :classes].bool() for x in (guess, truth))
+    return torch.cat([(ours & theirs).sum(1), (ours | theirs).sum(1)], 1).double().cpu()
+
+
+def mean_iou(sums: Tensor) -> Tensor:
+    """Mean over the classes that occur of intersection over union."""
+    inside, union = sums.chunk(2, -1)
+    there = union > 0
+    return (inside / union.clamp_min(1)).mul(there).sum(-1) / there.sum(-1).clamp_min(1)
+
+
+def agreed_labels(outputs: Outputs, targets: Tensor) -> Tensor:
+    """Labels of a sample that are answered right, of all (yes where the logit is positive), ``[N, 2]``."""
+    logits = outputs.tensors[0]
+    hit = (logits > 0) == (targets.to(logits.device) > 0.5)
+    return _two(hit.flatten(1).sum(1), torch.full((len(hit),), hit[0].numel()))
+
+
+def f1_sums(outputs: Outputs, targets: Tensor) -> Tensor:
+    """True positives; and those with half of the false ones: their ratio is the F1 of all labels together."""
+    logits = outputs.tensors[0]
+    yes, due = (logits > 0).flatten(1), (targets.to(logits.device) > 0.5).flatten(1)
+    hit = (yes & due).sum(1)
+    return _two(hit, hit + 0.5 * (yes ^ due).sum(1))
+
+
+def squared(outputs: Outputs, targets: Tensor) -> Tensor:
+    """Squared error and number of the values, ``[N, 2]``."""
+    values = outputs.tensors[0]
+    error = (values.double() - targets.to(values.device).double().view_as(values)).square().flatten(1)
+    return _two(error.sum(1), torch.full((len(error),), error.shape[1]))
+
+
+def explained(outputs: Outputs, targets: Tensor) -> Tensor:
+    """What R² is made of: squared error, number of samples, sum and sum of squares of the values, ``[N, 3C + 1]``."""
+    values = outputs.tensors[0]
+    wanted = targets.to(values.device).double().view_as(values).flatten(1)
+    error = (values.double().flatten(1) - wanted).square()
+    one = torch.ones(len(error), 1, dtype=torch.float64, device=error.device)
+    return torch.cat([error, wanted, wanted.square(), one], 1).cpu()
+
+
+def r2(sums: Tensor) -> Tensor:
+    """1 − squared error by squared deviation from the mean, of all values together."""
+    values, count = sums[..., :-1], sums[..., -1:]
+    error, total, square = values.chunk(3, -1)
+    apart = (square - total.square() / count.clamp_min(1)).sum(-1)
+    return 1 - error.sum(-1) / apart.clamp_min(1e-12)
+
+
+def psnr(outputs: Outputs, targets: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of a sample in dB, of values from 0 to 1; and one, ``[N, 2]``."""
+    error = share(squared(outputs, targets))
+    return _two(-10 * error.clamp_min(1e-12).log10(), torch.ones_like(error))
+
+
+def exact_spans(outputs: Outputs, targets: Any) -> Tensor:
+    """Whether start and end of the answer are right; and one, ``[N, 2]``."""
+    wanted = targets if isinstance(targets, tuple | list) else tuple(targets.values())
+    hits = [t.argmax(1) == w.to(t.device) for t, w in zip(outputs.tensors, wanted, strict=True)]
+    hit = torch.stack(hits).all(0)
+    return _two(hit, torch.ones_like(hit))
