@@ -57,7 +57,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Path:
         threads=1,
     )
     score = train(job, out=out)
-    assert score.top1 > 0.9
+    assert score.value > 0.9
     return out
 
 

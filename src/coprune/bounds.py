@@ -27,6 +27,7 @@ class Bounds:
         above: whether ``low`` itself is outside.
         below: whether ``high`` itself is outside.
         words: what may stand instead of a number.
+        relative: whether a number of per cent, ``1%``, may, as that text.
     """
 
     low: float
@@ -34,6 +35,7 @@ class Bounds:
     above: bool = False
     below: bool = False
     words: tuple[str, ...] = ()
+    relative: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         """Instead of pydantic's own numbers: percentages, booleans and what was meant are known here."""
@@ -52,6 +54,8 @@ class Bounds:
         """
         if isinstance(value, str) and value in self.words:
             return value
+        if self.relative and isinstance(value, str) and value.strip().endswith("%"):
+            return f"{self.checked(value.strip()[:-1], whole=whole):g}%"
         number = _number(value)
         if number is not None and math.isfinite(number) and (not whole or number == int(number)):
             exact = int(number) if whole else float(number) + 0.0  # −0 becomes 0
@@ -112,8 +116,8 @@ Weight = Annotated[float, Bounds(0, 1)]
 
 BelowOne = Annotated[float, Bounds(0, 1, below=True)]
 
-Points = Annotated[float, Bounds(0, 100)]
-"""Percentage points of accuracy."""
+Drop = Annotated[float | str, Bounds(0, 100, relative=True)]
+"""Of a metric: percentage points of a share, else its own unit; or relative to its value, ``1%``."""
 
 Positive = Annotated[float, Bounds(0, above=True)]
 

@@ -21,6 +21,9 @@ class BaseFigures(Value):
         constant: top-1 of always answering the commonest class.
     """
 
+    metric: str = "top1"
+    higher_is_better: bool = True
+    unit: str = "%"
     value: Figure
     macs: Count
     params: Count

@@ -21,18 +21,25 @@ OLDER = (1,)
 StageName = Literal["base", "pruned", "recovered", "finetuned"]
 
 
+def shown_value(value: float, unit: str) -> str:
+    """A metric's value as it is read: a share in per cent, else four significant figures."""
+    return f"{value:.2%}" if unit == "%" else f"{value:.4g}"
+
+
 class Stage(Value):
     """The model after one step.
 
     Attributes:
         name: ``base``, ``pruned`` (right after surgery), ``recovered`` (without labels) or
             ``finetuned``.
-        value: held-out top-1, a fraction.
+        metric: what ``value`` is: ``top1``, ``miou``, ``perplexity``, …
+        unit: ``%``, a share that is shown in per cent and whose losses are in points; empty, its own.
+        value: held-out; a share is a fraction.
         samples: held-out ones that gave the value.
-        interval: 95 % interval (Wilson) of the accuracy on all samples of the kind.
+        interval: 95 % interval of the value on all samples of the kind; Wilson's of top-1.
         macs: multiply-adds of one sample.
         params: number of parameters.
-        calibration: top-1 on the calibration samples that decisions may use, when it was measured.
+        calibration: the same on the calibration samples that decisions may use, when it was measured.
         bytes: size of the weights on disk.
         peak_memory: bytes of tensors alive at the worst moment of one forward pass of one sample.
     """
@@ -40,7 +47,8 @@ class Stage(Value):
     name: StageName
     metric: str = "top1"
     higher_is_better: bool = True
-    value: float = Field(ge=0, le=1)
+    unit: str = "%"
+    value: Figure
     samples: Count | None = None
     interval: tuple[Figure, Figure] | None = None
     macs: Count
@@ -176,8 +184,9 @@ class Judged(Value):
         decision: ``max_drop``, ``knee``, ``fine-tuning`` or ``recovery``.
         on: which samples judged.
         samples: how many.
-        allowed: points that might be lost; None where no limit was asked for.
-        found: points that the model that was taken lost there against the unpruned one (for ``fine-tuning``
+        allowed: what might be lost, in points of a share, else in the metric's unit; None where no limit was
+            asked for.
+        found: what the model that was taken lost there against the unpruned one (for ``fine-tuning``
             and ``recovery``: against the model before that).
         interval: 80 % interval of the true loss; with validation samples, 86 % interval of the loss that the
             held-out samples will show.
@@ -190,6 +199,16 @@ class Judged(Value):
     found: Figure
     interval: tuple[Figure, Figure] | None = None
     metric: str = "top1"
+    unit: str = "%"
+
+    @property
+    def places(self) -> int:
+        """Decimals that a loss is shown with."""
+        return 2 if self.unit == "%" else 4
+
+    def amount(self, loss: float) -> str:
+        """A loss with its unit, e.g. ``0.21 points``."""
+        return f"{loss:.{self.places}f} {'points' if self.unit == '%' else self.metric}"
 
 
 class Result(Document):

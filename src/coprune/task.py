@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coprune.tasks import losses, outputs
 from coprune.tasks.agreement import agreement
 from coprune.tasks.divergence import Divergence
-from coprune.tasks.metrics import Metric
+from coprune.tasks.metrics import METRICS, SEQ2SEQ, Metric
 from coprune.tasks.outputs import Outputs, Reader
+from coprune.tracing.active_positions import uneven_sum
 from coprune.tracing.forward import Inputs, run
 
 Loss = Callable[[Outputs, Any], Tensor]
@@ -60,6 +62,16 @@ class Task:
         """One forward pass, and what counts of it."""
         return self.read(run(model, inputs), inputs)
 
+    def signal(self, model: torch.nn.Module, inputs: Inputs) -> Tensor:
+        """See :data:`coprune.tracing.active_positions.Signal`."""
+        found, axis = self.outputs(model, inputs), self.divergence.axis
+        parts = []
+        for tensor in found.tensors:
+            masked = axis == -1 and found.mask is not None and found.mask.shape == tensor.shape[:2]
+            channels = axis if tensor.ndim > 2 else -1
+            parts.append(uneven_sum(tensor, axis=channels, mask=found.mask if masked else None))
+        return torch.stack(parts).sum()
+
     @property
     def has_loss(self) -> bool:
         """Whether it can be trained with targets."""
@@ -93,3 +105,88 @@ class Task:
     def classifies(self) -> bool:
         """Whether targets are class numbers, one a sample."""
         return self.name == "classification"
+
+
+_LOGITS = outputs.either("logits", what="logits [N, C]")
+_MAPS = outputs.either("logits", "out", "masks", what="logits [N, C, H, W]")
+_IMAGES = outputs.either("sample", "reconstruction", "logits", what="images [N, C, H, W]")
+_VALUES = outputs.either("logits", "predictions", what="values [N, …]")
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "classification",
+            "one class a sample",
+            _LOGITS,
+            Divergence("softmax"),
+            METRICS["top1"],
+            losses.class_loss,
+        ),
+        Task(
+            "multilabel",
+            "several labels a sample, each yes or no",
+            _LOGITS,
+            Divergence("sigmoid"),
+            METRICS["f1"],
+            losses.label_loss,
+        ),
+        Task("regression", "numbers", _VALUES, Divergence("gaussian"), METRICS["r2"], losses.squared_loss),
+        Task(
+            "segmentation",
+            "a class a pixel",
+            _MAPS,
+            Divergence("softmax"),
+            METRICS["miou"],
+            losses.PlaceLoss(1),
+        ),
+        Task(
+            "detection",
+            "boxes: the raw heads count, your metric judges",
+            outputs.everything,
+            Divergence("gaussian"),
+        ),
+        Task(
+            "text-generation",
+            "the next token",
+            _LOGITS,
+            Divergence("softmax", -1),
+            METRICS["perplexity"],
+            losses.PlaceLoss(-1, shift=True),
+        ),
+        Task(
+            "token-classification",
+            "a class a token",
+            _LOGITS,
+            Divergence("softmax", -1),
+            METRICS["token_accuracy"],
+            losses.PlaceLoss(-1),
+        ),
+        Task(
+            "question-answering",
+            "start and end of an answer",
+            outputs.answers,
+            Divergence("softmax"),
+            METRICS["exact_match"],
+            losses.span_loss,
+        ),
+        Task(
+            "seq2seq", "a text for a text", _LOGITS, Divergence("softmax", -1), SEQ2SEQ, losses.PlaceLoss(-1)
+        ),
+        Task("feature-extraction", "embeddings", outputs.embeddings, Divergence("cosine")),
+        Task(
+            "reconstruction",
+            "an image for an image",
+            _IMAGES,
+            Divergence("gaussian"),
+            METRICS["psnr"],
+            losses.squared_loss,
+        ),
+        Task(
+            "outputs",
+            "anything; the unpruned model's outputs are what is wanted",
+            outputs.everything,
+            Divergence("gaussian"),
+        ),
+    )
+}

@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 
 from coprune.budget.search import (
     KNEE_SHARES,
-    least_provable,
-    paired_drop,
     search_drop,
     search_knee,
     search_latency,
-    tango_interval,
 )
+from coprune.measure.intervals import least_provable, paired_drop, tango_interval
 from search_curves import SAMPLES, UNITS, World, share_of, true_loss
 
 BASE = torch.ones(SAMPLES, dtype=torch.bool)
@@ -31,8 +29,18 @@ def drawn(seed: int) -> Callable[[float], float]:
     return lambda share: values[round(share * UNITS) - 1]
 
 
+def judging(right, base=BASE):
+    """What a search asks for, of which judging samples a model has right."""
+
+    def judge(decisions):
+        pruned = right(decisions)
+        return float(pruned.double().mean()), paired_drop(base, pruned)
+
+    return judge
+
+
 def drop(world: World, limit: float, **more):
-    return search_drop(world.least, BASE, limit, decide=world.decide, judge=world.judge, **more)
+    return search_drop(world.least, 1.0, limit, decide=world.decide, judge=judging(world.judge), **more)
 
 
 def twin_of_tango(lost: int, gained: int, samples: int, delta: float) -> float:
@@ -98,7 +106,12 @@ def test_a_model_at_the_limit_is_rarely_accepted(samples, loss):
     for lost in range(samples):
         pruned = torch.arange(samples) >= lost
         found = search_drop(
-            0.5, base, 100 * loss, decide=World(lambda s: s).decide, judge=lambda _, p=pruned: p, probes=1
+            0.5,
+            1.0,
+            100 * loss,
+            decide=World(lambda s: s).decide,
+            judge=judging(lambda _, p=pruned: p, base),
+            probes=1,
         )
         if not found.probes[1].ok:
             break
@@ -126,7 +139,7 @@ def test_a_whole_search_keeps_its_promise(churn):
             return (base & ~gone) | won
 
         world = World(lambda share: share)
-        found = search_drop(0.05, base, 1.0, decide=world.decide, judge=judge)
+        found = search_drop(0.05, 0.94, 1.0, decide=world.decide, judge=judging(judge, base))
         taken = true_loss(share_of(found.decisions))
         above += taken > 0.01
         left += taken / runs
@@ -176,7 +189,9 @@ def test_a_loss_within_the_limit_is_not_enough_when_the_samples_are_few():
 
     def judged(lost):
         pruned = torch.arange(100) >= lost
-        found = search_drop(0.5, few, 1.0, decide=world.decide, judge=lambda _: pruned, probes=1)
+        found = search_drop(
+            0.5, 1.0, 1.0, decide=world.decide, judge=judging(lambda _: pruned, few), probes=1
+        )
         return found.probes[1]
 
     # Nothing lost: z² / (100 + z²) is 1.6 points, still beyond the limit of 1.
@@ -209,7 +224,7 @@ def test_the_smallest_probe_is_never_below_what_can_be_reached(least):
 
 
 def knee(world: World):
-    return search_knee(world.least, BASE, decide=world.decide, judge=world.judge)
+    return search_knee(world.least, 1.0, decide=world.decide, judge=judging(world.judge))
 
 
 def test_the_knee_of_a_curve_with_a_corner_is_the_corner():

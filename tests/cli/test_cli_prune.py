@@ -77,7 +77,7 @@ def test_result_figures_are_those_of_the_stored_model(coprune, base, digits, tmp
     assert coprune("prune", "--model", base, "--data", digits, "--keep-units", 0.5, "--out", out).code == 0
     final = Result.load(out / "result.json").stages[-1]
     model, data = package.load(out), load_data(digits, calibration=60)
-    assert evaluate(model, data.heldout).top1 == final.value
+    assert evaluate(model, data.heldout).value == final.value
     assert count_params(model) == final.params
     assert count_macs(model, torch.zeros(1, 1, 12, 12)) == final.macs
     assert (out / "model.safetensors").stat().st_size == pytest.approx(final.bytes, abs=64)
@@ -142,7 +142,7 @@ def test_max_drop_never_loses_more_on_calibration_data(coprune, base, digits, tm
     assert ended.code == 0, ended.err
     data = load_data(digits)
     _, judging = split_source(data.calibration, (0.5, 0.5), seed=0)
-    lost = evaluate(package.load(base), judging).top1 - evaluate(package.load(out), judging).top1
+    lost = evaluate(package.load(base), judging).value - evaluate(package.load(out), judging).value
     assert lost * 100 <= limit + 1e-9
     result = Result.load(out / "result.json")
     accepted = [p["macs"] for p in result.search if p["ok"]]

@@ -51,13 +51,17 @@ def differences(model, groups, inputs, labels, step=1e-5):
     return found
 
 
+def of(model):
+    return Calibration(model, (), None, 3)
+
+
 def heads(model):
     return tuple(g for g in bert_groups(model) if g.kind == "heads")
 
 
 def test_gate_gradients_equal_finite_differences(model):
     inputs, labels = next(sentences(6).batches(6))
-    found = gate_gradients(model, heads(model), inputs, labels)
+    found = gate_gradients(of(model), heads(model), inputs, labels)
     for gradient, twin in zip(found, differences(model, heads(model), inputs, labels), strict=True):
         assert gradient.shape == (6, 4)
         torch.testing.assert_close(gradient, twin, rtol=1e-5, atol=1e-8)
@@ -67,8 +71,8 @@ def test_layers_that_lose_the_same_heads_share_their_gates(model):
     first, second = heads(model)
     both = ChannelGroup(first.name, first.size, (*first.members, *second.members), "heads")
     inputs, labels = next(sentences(6).batches(6))
-    (found,) = gate_gradients(model, (both,), inputs, labels)
-    torch.testing.assert_close(found, sum(gate_gradients(model, (first, second), inputs, labels)))
+    (found,) = gate_gradients(of(model), (both,), inputs, labels)
+    torch.testing.assert_close(found, sum(gate_gradients(of(model), (first, second), inputs, labels)))
 
 
 class Windows(nn.Module):
@@ -87,9 +91,9 @@ def test_windows_of_an_image_share_their_gates():
     model = Windows().double()
     group = ChannelGroup("made", 3, (Member(layer="out", role="consumer", span=2),), "heads")
     x, labels = torch.rand(5, 144, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
-    (found,) = gate_gradients(model, (group,), x, labels)
+    (found,) = gate_gradients(of(model), (group,), x, labels)
     for i in range(5):
-        (alone,) = gate_gradients(model, (group,), x[i : i + 1], labels[i : i + 1])
+        (alone,) = gate_gradients(of(model), (group,), x[i : i + 1], labels[i : i + 1])
         torch.testing.assert_close(found[i : i + 1], alone)
 
 

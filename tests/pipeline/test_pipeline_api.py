@@ -91,7 +91,7 @@ def test_a_training_that_does_harm_is_said_to(rate, said):
     # The better one is handed back, and its figures are the last ones.
     assert last.name == ("recovered" if said else "finetuned")
     assert any(note.code == "finetuning_undone" for note in outcome.result.notes) == said
-    assert evaluate(outcome.model, LoaderSource(loader(seed=1), 90)).top1 == last.value
+    assert evaluate(outcome.model, LoaderSource(loader(seed=1), 90)).value == last.value
     assert outcome.result.judged.decision == "fine-tuning"
     assert (outcome.result.judged.found > 0) == said
 
@@ -414,7 +414,7 @@ def test_with_a_limit_a_training_must_be_as_sure_as_a_probe(monkeypatch, allowed
     # Once a bug: what it was seen to lose counted, not what it may have lost.
     search, judging = (import_module(f"coprune.pipeline.{name}") for name in ("search", "judging"))
     monkeypatch.setattr(search, "search_drop", cut_to_half)
-    monkeypatch.setattr(judging, "paired_drop", lambda *_, **__: Loss(0.5, 0.4, 1.0 if allowed else 1.1))
+    monkeypatch.setattr(judging, "lost", lambda *_, **__: Loss(0.5, 0.4, 1.0 if allowed else 1.1))
     given = {"train": loader(), "eval": loader(), "max_drop": 1.0, "finetune_epochs": 1}
     outcome = tiny.prune(Net(), calibration=loader(seed=2), **given)
     said = "no longer show a loss of at most 1 points" in " ".join(outcome.result.notes)
@@ -422,9 +422,9 @@ def test_with_a_limit_a_training_must_be_as_sure_as_a_probe(monkeypatch, allowed
     assert (outcome.result.stage("finetuned") is not None) == allowed
 
 
-def cut_to_half(_least, _base, _limit, *, decide, judge, z):
+def cut_to_half(_least, _base, limit, *, decide, judge):
     probe = Probe(macs=0.5, value=0.9, drop=0.0, low=0.0, high=0.0, ok=True, chosen=True)
-    return Found(decide(0.5)[1], (probe,))
+    return Found(decide(0.5)[1], (probe,), limit)
 
 
 @pytest.mark.parametrize("recovery", ["bn", "none"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,18 +13,19 @@ from torch import nn
 import coprune as package
 import tiny
 from coprune.budget.counts import Budget
-from coprune.budget.search import SURE, search_drop
+from coprune.budget.search import search_drop
 from coprune.data import load_data
 from coprune.data.source import MemorySource
 from coprune.errors import UserError
-from coprune.measure import Score
-from coprune.measure.accuracy import wilson
+from coprune.measure.evaluation import Score
+from coprune.measure.intervals import SURE, paired_drop, wilson
 from coprune.measure.latency import median_interval
 from coprune.pipeline.checks import check_base, check_calibration
 from coprune.pipeline.judging import SEEN, Judging, judging_of, more_lost, notes_on, parts_for
 from coprune.pipeline.settings import PruneSettings
 from coprune.report import sentences
 from coprune.result import Code, Judged, Latency, Result
+from coprune.task import TASKS
 from coprune.training import Recipe, fit
 from digits import write_digits
 from search_curves import World, share_of, true_loss
@@ -41,6 +43,12 @@ def archive(tmp_path):
     return write
 
 
+def context_of(data):
+    """Just what judges need."""
+    task = TASKS["classification"]
+    return SimpleNamespace(data=data, device="cpu", task=task, reference=None, seed=LIMIT.seed)
+
+
 def drawn(n, seed=1):
     rng = np.random.default_rng(seed)
     return {"x_val": rng.integers(0, 255, (n, 1, 12, 12), dtype=np.uint8), "y_val": np.arange(n) % 4}
@@ -50,11 +58,11 @@ def test_the_data_s_own_validation_part_judges_and_statistics_use_all_calibratio
     plain, data = load_data(archive("p.npz")), load_data(archive(**drawn(50)))
     # The other parts are what they are without it.
     assert (data.fingerprint, len(data.train)) == (plain.fingerprint, len(plain.train))
-    statistics, judging = parts_for(data, seed=LIMIT.seed, searched=True)
+    statistics, judging = parts_for(context_of(data), searched=True)
     assert statistics is data.calibration
     assert (judging.source, judging.on) == (data.validation, "validation")
     assert judging.z == pytest.approx(SEEN * math.sqrt(1 + 50 / 120))
-    statistics, judging = parts_for(plain, seed=LIMIT.seed, searched=True)
+    statistics, judging = parts_for(context_of(plain), searched=True)
     assert (len(statistics), len(judging.source), judging.z) == (30, 30, SURE)
     assert judging.on == "training samples set aside"
     assert load_data(archive(**drawn(50)), validation="none").validation is None
@@ -118,11 +126,17 @@ def test_held_out_samples_rarely_show_more_than_validation_samples_allowed(judgi
 
         found = search_drop(
             0.05,
-            base[:judging],
+            0.94,
             2.0,
             decide=World(lambda share: share).decide,
-            judge=lambda decisions, right=right: right(share_of(decisions))[:judging],
-            z=SEEN * math.sqrt(1 + judging / heldout),
+            judge=lambda decisions, right=right, base=base: (
+                0.9,
+                paired_drop(
+                    base[:judging],
+                    right(share_of(decisions))[:judging],
+                    z=SEEN * math.sqrt(1 + judging / heldout),
+                ),
+            ),
         )
         share = share_of(found.decisions)
         after = base if share == 1 else right(share)
@@ -216,7 +230,7 @@ def test_validation_loaders_that_cannot_judge_are_refused(learned):
     ],
 )
 def test_a_base_must_be_surely_better_than_one_answer(right, samples, commonest, commonest_right, told):
-    score = Score(right / samples, 1.0, samples, commonest, commonest_right)
+    score = Score(right / samples, samples, commonest=commonest, commonest_right=commonest_right)
     assert score.beats_constant == told
     if told:
         assert check_base(score, force=False) == []
@@ -304,7 +318,7 @@ def test_a_panel_names_its_samples():
     assert Judging(tiny.source(9), "validation").samples == "validation samples"
     assert Judging(tiny.source(9), "training samples").samples == "training samples"
     data = load_data("fashion-mnist-sample", calibration=100, validation="500")
-    assert judging_of(data).z == pytest.approx(SEEN * math.sqrt(1 + 500 / 1500))
+    assert judging_of(context_of(data)).z == pytest.approx(SEEN * math.sqrt(1 + 500 / 1500))
 
 
 def test_first_screen_and_result_say_who_judged(coprune, base, tmp_path):

@@ -40,7 +40,7 @@ def asked(monkeypatch, coprune):
 
         def take(job, *, out, **_):
             found.append((job, out))
-            return Score(0.5, 1.0, 10)
+            return Score(0.5, 10)
 
         # What a recipe reads lies on no test machine.
         monkeypatch.setattr("coprune.pipeline.jobs.check_there", lambda _: None)

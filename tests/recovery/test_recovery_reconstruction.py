@@ -192,22 +192,24 @@ def test_answers_hold_what_a_pass_says(trained):
     source = squares(30, seed=1)
     blocks = ("block", "head.4")
     batches = [x for x, _ in source.batches(8)]
-    answers = known_outputs(trained.eval(), blocks, batches, memory=1 << 20)
+    answers = known_outputs(Teacher(trained.eval()), blocks, batches, memory=1 << 20)
     number = torch.tensor([29, 3, 3, 17])
     with torch.no_grad(), recorded(trained, blocks) as hidden:
         logits = trained(source.images[number])
     said, outputs = answers.of(number)
-    assert torch.allclose(said, logits, atol=1e-5)
+    assert torch.allclose(said.tensors[0], logits, atol=1e-5)
     for block in blocks:
         assert torch.allclose(outputs[block][0], hidden[block][0], atol=1e-5)
-    size = sum(t.nbytes for t in (answers.logits, *(o for runs in answers.hidden.values() for o in runs)))
-    assert known_outputs(trained, blocks, batches, memory=size) is not None
-    assert known_outputs(trained, blocks, batches, memory=size - 30) is None
+    size = sum(
+        t.nbytes for t in (*answers.outputs.tensors, *(o for runs in answers.hidden.values() for o in runs))
+    )
+    assert known_outputs(Teacher(trained), blocks, batches, memory=size) is not None
+    assert known_outputs(Teacher(trained), blocks, batches, memory=size - 30) is None
 
 
 def test_numbers_of_samples_are_never_learned_as_labels(trained, halved):
     source = squares(30, seed=1)
-    answers = known_outputs(trained.eval(), (), [source.images], memory=1 << 20)
+    answers = known_outputs(Teacher(trained.eval()), (), [source.images], memory=1 << 20)
     with pytest.raises(ValueError, match="distill must be 1"):
         fit(
             copy.deepcopy(halved[0]),

@@ -14,10 +14,11 @@ from coprune.plan import GroupDecision
 from coprune.recovery import kept_outputs
 from coprune.surgery import cut
 from coprune.training import Recipe, fit
-from coprune.training.distill import Block, distillation_loss, matched_blocks, matching_loss, recorded
+from coprune.training.distill import Block, matched_blocks, matching_loss, recorded
 from tiny_signals import Signals
 
 IMAGE = torch.zeros(1, 1, 12, 12)
+from teaching import taught_loss
 
 
 def halves(model, image):
@@ -153,7 +154,7 @@ def test_a_step_adds_the_error_to_the_loss_and_leaves_no_hooks():
     blocks = matched_blocks(other, twin)
     with torch.no_grad(), recorded(other, blocks) as ours, recorded(twin, blocks) as theirs:
         logits, soft = other(x), twin(x)
-        kl = distillation_loss(logits, soft, temperature=2.0)
+        kl = taught_loss(logits, soft, temperature=2.0)
         wanted = (
             0.7 * F.cross_entropy(logits, y) + 0.3 * kl + 2 * matching_loss(ours, theirs, x, blocks=blocks)
         )
@@ -209,7 +210,7 @@ def test_dropout_is_off_while_there_is_a_teacher_and_batch_norm_is_not(taught):
         logits, soft = twin(x), tiny.randomise(Noisy()).eval()(x)
         wanted = F.cross_entropy(logits, y)
         if taught:
-            wanted = 0.5 * wanted + 0.5 * distillation_loss(logits, soft, temperature=2.0)
+            wanted = 0.5 * wanted + 0.5 * taught_loss(logits, soft, temperature=2.0)
     assert (abs(log.loss[0] - float(wanted)) < 1e-4) == taught
     assert torch.allclose(net.norm.running_mean, twin.norm.running_mean)
     assert not net.training

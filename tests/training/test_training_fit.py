@@ -16,8 +16,8 @@ from coprune.data import ArraySource, LoaderSource
 from coprune.data.arrays import Augmentation
 from coprune.errors import UserError
 from coprune.training import Checkpoint, DivergedError, Recipe, fit
-from coprune.training.distill import distillation_loss
 from coprune.training.optimizers import scheduler
+from teaching import taught_loss
 
 
 class Small(nn.Module):
@@ -291,10 +291,8 @@ def test_distillation_loss_by_the_formula():
         p = [math.exp(v) / sum(map(math.exp, teacher_row)) for v in teacher_row]
         q = [math.exp(v) / sum(map(math.exp, student_row)) for v in student_row]
         total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-    assert float(distillation_loss(logits, teacher, temperature=2.0)) == pytest.approx(
-        4 * total / 4, abs=1e-12
-    )
-    assert float(distillation_loss(logits, logits, temperature=3.0)) == pytest.approx(0, abs=1e-15)
+    assert float(taught_loss(logits, teacher, temperature=2.0)) == pytest.approx(4 * total / 4, abs=1e-12)
+    assert float(taught_loss(logits, logits, temperature=3.0)) == pytest.approx(0, abs=1e-15)
 
 
 def test_distillation_mixes_both_losses_and_leaves_the_teacher_alone():
@@ -305,7 +303,7 @@ def test_distillation_mixes_both_losses_and_leaves_the_teacher_alone():
     x, y = next(samples().epoch(40, seed=4, epoch=0))
     with torch.no_grad():
         logits, soft = twin(x), teacher(x)
-        wanted = 0.7 * F.cross_entropy(logits, y) + 0.3 * distillation_loss(logits, soft, temperature=2.0)
+        wanted = 0.7 * F.cross_entropy(logits, y) + 0.3 * taught_loss(logits, soft, temperature=2.0)
     assert log.loss[0] == pytest.approx(float(wanted), rel=1e-4)
     assert tiny.same_state(before, tiny.state_of(teacher))
     assert all(p.grad is None for p in teacher.parameters())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coprune.bounds import Points, Positive, Share
+from coprune.bounds import Drop, Positive, Share
 from coprune.options import Options
 
 
@@ -15,7 +15,8 @@ class Budget(Options, title="What to keep"):
         keep_units: share of every group's units to keep, in (0, 1].
         keep_heads: share of all attention heads to keep, in (0, 1]; nothing else goes.
         latency_ms: milliseconds that one sample may take here, on these threads.
-        max_drop: smallest model that loses at most this many points on calibration data.
+        max_drop: smallest model that loses at most this much on calibration data: points of a share such as
+            top-1, else in the metric's own unit; ``1%`` is relative to the unpruned value.
     """
 
     keep_macs: Share | None = None
@@ -23,12 +24,16 @@ class Budget(Options, title="What to keep"):
     keep_units: Share | None = None
     keep_heads: Share | None = None
     latency_ms: Positive | None = None
-    max_drop: Points | None = None
+    max_drop: Drop | None = None
 
     @property
     def words(self) -> str:
         """For plan and page, e.g. ``keep_macs=0.5``."""
-        given = [f"{k}={v:g}" for k, v in self.model_dump().items() if v is not None]
+        given = [
+            f"{k}={v}" if isinstance(v, str) else f"{k}={v:g}"
+            for k, v in self.model_dump().items()
+            if v is not None
+        ]
         return ", ".join(given) or "knee"
 
     @property

@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import NamedTuple
 
 import torch
-from scipy.optimize import brentq
-from torch import Tensor
 
 from coprune.clustering.knee import find_knee
+from coprune.measure.intervals import Loss
 from coprune.plan import GroupDecision
 
 PROBES = 8
@@ -27,13 +25,12 @@ CONFIDENCE = 0.9
 samples judge up to eight models, and the smallest accepted one is taken; simulated searches (test of
 this module) end above the limit in less than one of ten."""
 
-SURE = 1.2816
-"""Normal quantile of ``CONFIDENCE``; the interval shown is the two-sided one, 80 %."""
-
 KNEE_SHARES = (0.8, 0.62, 0.48, 0.37, 0.28, 0.21, 0.15)
 
 Decide = Callable[[float], tuple[float, tuple[GroupDecision, ...]]]
-Judge = Callable[[tuple[GroupDecision, ...]], Tensor]
+Judge = Callable[[tuple[GroupDecision, ...]], tuple[float, Loss]]
+"""Decisions → the recovered model's figure, and what it loses against the unpruned one, on judging
+samples."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,9 @@ class Probe:
 
     Attributes:
         macs: its share of the MACs.
-        value: its accuracy on the judging samples.
-        drop: points lost there against the unpruned model, sample by sample.
+        value: the metric's figure on the judging samples.
+        drop: what is lost there against the unpruned model, in the metric's unit (points of a share), in
+            pairs.
         low, high: 80 % interval of the true loss; it is below ``high`` with ``CONFIDENCE``.
         ok: whether the loss is allowed with the stated confidence.
         chosen: whether it is the one that was taken.
@@ -65,108 +63,37 @@ class Probe:
 
 @dataclass(frozen=True)
 class Found:
-    """The model that was taken, and every probe in the order it was made."""
+    """The model that was taken, every probe in the order it was made, and the loss that was allowed."""
 
     decisions: tuple[GroupDecision, ...]
     probes: tuple[Probe, ...]
+    allowed: float | None = None
 
 
-class Loss(NamedTuple):
-    """Points lost on judging samples, and both ends of an interval of the true loss."""
-
-    found: float
-    low: float
-    high: float
-
-    def within(self, limit: float) -> bool:
-        """Whether at most ``limit`` points are lost, with the probability of the interval's end."""
-        return self.high <= limit + 1e-9
+def _unpruned(base: float) -> Probe:
+    return Probe(1.0, base, 0.0, 0.0, 0.0, ok=True)
 
 
-def paired_drop(base: Tensor, pruned: Tensor, *, z: float = SURE) -> Loss:
-    """Points lost on the same samples, and an interval of the true loss.
-
-    Pairs agree on most samples, so the difference is known far better than either accuracy. The interval
-    inverts Tango's score test (Statistics in Medicine 17, 1998, pp. 891-908): it holds what it promises
-    where few samples differ, and none seen to differ is not certainty.
-
-    Args:
-        base, pruned: which samples are right, ``[N]`` bool.
-        z: normal quantile of the ends.
-
-    Returns:
-        The loss, and its two-sided interval (80 % with ``SURE``).
-    """
-    lost, gained = int((base & ~pruned).sum()), int((pruned & ~base).sum())
-    low, high = tango_interval(lost, gained, len(base), z=z)
-    return Loss(100 * (lost - gained) / len(base), 100 * low, 100 * high)
-
-
-def tango_interval(lost: int, gained: int, samples: int, *, z: float) -> tuple[float, float]:
-    """Both ends of Tango's interval for the difference of two proportions seen in pairs.
-
-    Args:
-        lost, gained: pairs in which only the first, only the second is right.
-        samples: all pairs.
-        z: normal quantile.
-    """
-    seen = (lost - gained) / samples
-
-    def score(delta: float) -> float:
-        # Most likely share of gained pairs when the true difference is delta: Tango's equation 6.
-        a, b = 2 * samples, (2 * samples - lost + gained) * delta - lost - gained
-        c = -gained * delta * (1 - delta)
-        share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
-        variance = samples * (2 * share + delta * (1 - delta))
-        return samples * (seen - delta) / math.sqrt(max(variance, 1e-300))
-
-    # The variance is positive strictly inside (−1, 1). When all pairs differ one way, that end is an end.
-    edge = 1 - 1e-9
-    low, high = -1.0, 1.0
-    if score(-edge) > z and seen > -1:
-        low = brentq(lambda delta: score(delta) - z, -edge, seen)
-    if score(edge) < -z and seen < 1:
-        high = brentq(lambda delta: score(delta) + z, seen, edge)
-    return low, high
-
-
-def least_provable(samples: int, *, z: float = SURE) -> float:
-    """Points of the smallest limit that so many samples can show, when none of them is lost."""
-    return 100 * tango_interval(0, 0, samples, z=z)[1]
-
-
-def _unpruned(base: Tensor) -> Probe:
-    return Probe(1.0, float(base.double().mean()), 0.0, 0.0, 0.0, ok=True)
-
-
-def _probe(macs: float, base: Tensor, pruned: Tensor, limit: float, *, z: float) -> Probe:
-    loss = paired_drop(base, pruned, z=z)
-    return Probe(macs, float(pruned.double().mean()), *loss, ok=loss.within(limit))
+def _probe(macs: float, judged: tuple[float, Loss], limit: float) -> Probe:
+    value, loss = judged
+    return Probe(macs, value, *loss, ok=loss.within(limit))
 
 
 def search_drop(
-    least: float,
-    base: Tensor,
-    max_drop: float,
-    *,
-    decide: Decide,
-    judge: Judge,
-    probes: int = PROBES,
-    z: float = SURE,
+    least: float, base: float, max_drop: float, *, decide: Decide, judge: Judge, probes: int = PROBES
 ) -> Found:
     """The smallest model that keeps the loss within a limit: bisection of the logarithm of the MACs.
 
-    Accuracy need not fall steadily, so only a model that was really tried is ever returned: the
+    A figure need not fall steadily, so only a model that was really tried is ever returned: the
     smallest accepted one. Keeping everything loses nothing.
 
     Args:
         least: the smallest share of MACs that the groups allow.
-        base: which judging samples the unpruned model has right, ``[N]`` bool.
-        max_drop: allowed loss in points.
+        base: the unpruned model's figure on the judging samples.
+        max_drop: allowed loss, in the metric's unit.
         decide: share of MACs → the share really reached, and the decisions for it.
-        judge: decisions → which judging samples the recovered model has right.
+        judge: see :data:`Judge`.
         probes: how many models to try.
-        z: normal quantile of how sure a model must be within the limit.
     """
     models, tried, chosen = [decide(1.0)[1]], [_unpruned(base)], 0
     low, high = math.log(least), 0.0
@@ -176,26 +103,25 @@ def search_drop(
         # exp(log(least)) may round to just below the least that can be reached.
         reached, decisions = decide(max(least, math.exp(target)))
         models.append(decisions)
-        tried.append(_probe(reached, base, judge(decisions), max_drop, z=z))
+        tried.append(_probe(reached, judge(decisions), max_drop))
         if tried[-1].ok:
             high, chosen = target, len(tried) - 1
             if step == 0:
                 break
         else:
             low = target
-    return _found(models, tried, chosen)
+    return replace(_found(models, tried, chosen), allowed=max_drop)
 
 
 def search_knee(
-    least: float, base: Tensor, *, decide: Decide, judge: Judge, z: float = SURE
+    least: float, base: float, *, decide: Decide, judge: Judge, higher_is_better: bool = True
 ) -> tuple[Found, str]:
-    """The knee of recovered accuracy over MACs (Kneedle; Satopää et al. 2011).
+    """The knee of the recovered figure over MACs (Kneedle; Satopää et al. 2011).
 
     Args:
         least: the smallest share of MACs that the groups allow.
-        base: which judging samples the unpruned model has right, ``[N]`` bool.
-        decide, judge: as for :func:`search_drop`.
-        z: of the intervals.
+        base, decide, judge: as for :func:`search_drop`.
+        higher_is_better: direction of the figure.
 
     Returns:
         What was found, and the rule in words.
@@ -205,12 +131,13 @@ def search_knee(
     for share in [s for s in KNEE_SHARES if s >= least] or [least]:
         reached, decisions = decide(share)
         models.append(decisions)
-        tried.append(replace(_probe(reached, base, judge(decisions), 100.0, z=z), ok=True))
+        tried.append(replace(_probe(reached, judge(decisions), math.inf), ok=True))
     order = sorted(range(len(tried)), key=lambda i: tried[i].macs)
+    sign = 1 if higher_is_better else -1
     # In thousandths of the MACs, as the knee of a curve is a whole number of something.
     knee = find_knee(
         [round(1000 * tried[i].macs) for i in order],
-        torch.tensor([tried[i].value for i in order]).cummax(0).values.tolist(),
+        torch.tensor([sign * tried[i].value for i in order]).cummax(0).values.tolist(),
         units=1000,
         fit="interpolate",
     )

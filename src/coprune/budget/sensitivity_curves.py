@@ -22,7 +22,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.data import Source
@@ -31,9 +30,11 @@ from coprune.distributed.collectives import gathered
 from coprune.distributed.world import own
 from coprune.groups import ChannelGroup, columns_of
 from coprune.layers import filters, is_linear
+from coprune.measure.evaluation import CLASSIFICATION
 from coprune.progress import track
 from coprune.recovery.ridge import RIDGE, growing_factor
 from coprune.statistics import Consumer
+from coprune.task import Task
 from coprune.tracing.forward import moved
 from coprune.tracing.hooks import hooked
 from coprune.tracing.replay import Replay
@@ -90,7 +91,12 @@ class Curved(Protocol):
 
 @torch.no_grad()
 def measured_curves(
-    model: nn.Module, choices: Sequence[Curved], source: Source, *, device: str = "cpu"
+    model: nn.Module,
+    choices: Sequence[Curved],
+    source: Source,
+    *,
+    task: Task = CLASSIFICATION,
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
     """Divergence of the network's output when one group alone is pruned, for every k.
 
@@ -112,14 +118,17 @@ def measured_curves(
     effort = IMAGES if isinstance(first, Tensor) else TEXTS
     count = max(effort.least, min(effort.most, effort.work // max(1, len(plan))))
     inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=effort.batch)]
-    replay = Replay(model, inputs)
-    reference = replay.logits.double().log_softmax(1)
+    replay, divergence = Replay(model, inputs), task.divergence
+    wanted = [divergence.cells(task.read(output, x)) for x, output in replay.first()]
     mine: list[tuple[str, int, float]] = []
     for choice, k in track(own(plan), label="sensitivity of groups", total=len(own(plan))):
         with pruned_alone(model, choice.consumers, choice.kept(k), choice.group.size):
-            found = replay.again(c.layer for c in choice.consumers).double().log_softmax(1)
-        divergence = F.kl_div(found, reference, log_target=True, reduction="batchmean")
-        mine.append((choice.group.name, k, float(divergence)))
+            again = replay.again(c.layer for c in choice.consumers)
+            apart = [
+                divergence.distance(task.read(output, x), due)
+                for (x, output), due in zip(again, wanted, strict=True)
+            ]
+        mine.append((choice.group.name, k, float(torch.cat(apart).mean())))
     points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
     for name, k, value in (point for share in gathered(mine) for point in share):
         points[name][k] = value

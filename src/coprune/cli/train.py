@@ -14,4 +14,4 @@ def train(job: TrainJob, to: Writing) -> None:
     from coprune.pipeline.train import train as run_train
 
     score = run_train(job, **dict(to), command=" ".join(["coprune", *sys.argv[1:]]))
-    say(f"top-1 {score.top1:.2%} on {score.samples:,} held-out samples · {to.out}")
+    say(f"{score.words} on {score.samples:,} held-out samples · {to.out}")

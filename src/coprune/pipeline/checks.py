@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from coprune.data import DataSet, LoaderSource, Source
 from coprune.data.source import name_of, where_in
-from coprune.data.subsample import spread
+from coprune.data.subsample import spread_batches
 from coprune.errors import UserError, setting
 from coprune.measure import Score
-from coprune.measure.accuracy import check_outputs
+from coprune.measure.evaluation import check_outputs
 from coprune.measure.memory import check_batches
 from coprune.result import Code, Note
-from coprune.tracing.forward import Inputs, check_takes, moved, part_of
+from coprune.task import Task
+from coprune.tracing.forward import Inputs, check_takes, moved, part_of, samples_in, tensors_of
 from coprune.training import Recipe
 from coprune.training.check import check_trains
 from coprune.user_code import within
@@ -28,14 +30,19 @@ _SAMPLED = 128
 _ALIKE = 0.01
 
 
-def check_first_samples(model: nn.Module, data: DataSet) -> None:
+def check_first_samples(model: nn.Module, data: DataSet, task: Task) -> None:
     """Refuse training or calibration samples of another kind than the model takes, before anything is done.
+
+    Args:
+        model: on the CPU.
+        data: of the run.
+        task: reads the outputs.
 
     Raises:
         UserError: names the argument that a user's own loader was given by.
     """
     for source in (data.train, data.calibration):
-        if not name_of(source):
+        if source is None or not name_of(source):
             continue
         if isinstance(source, LoaderSource):
             examples, highest = source.examples, source.highest
@@ -43,21 +50,22 @@ def check_first_samples(model: nn.Module, data: DataSet) -> None:
             examples, highest = {0: part_of(next(source.batches(1))[0], [0])}, 0
         for number, example in examples.items():
             with within(where_in(source, number)):
-                logits = check_takes(model, moved(example, "cpu"))
-        if examples and logits.ndim == 2:
+                inputs = moved(example, "cpu")
+                found = check_takes(model, inputs, partial(task.read, inputs=inputs))
+        if examples and task.classifies and found.tensors[0].ndim == 2:
             with within(name_of(source)):
-                check_outputs(logits, torch.tensor([highest]))
+                check_outputs(found.tensors[0], torch.tensor([highest]))
 
 
 def check_trainings(
-    model: nn.Module, data: DataSet, example: Inputs, recipes: Iterable[Recipe], *, device: str
+    model: nn.Module, data: DataSet, task: Task, recipes: Iterable[Recipe], *, device: str
 ) -> None:
     """Find what would stop a training before any work.
 
     Args:
         model: to be trained, or to be cut before.
         data: a batch is never larger than its training part.
-        example: one sample, ``[1, …]``.
+        task: whose loss trains.
         recipes: of the trainings; those of no epochs are none.
         device: where.
 
@@ -65,7 +73,13 @@ def check_trainings(
         UserError: see :func:`coprune.training.check.check_trains`; or a batch that is larger than the memory.
     """
     for recipe in (recipe for recipe in recipes if recipe.epochs):
-        check_trains(model, example, recipe, classes=data.classes, device=device)
+        if data.train is None:
+            raise UserError(f"{setting('finetune_epochs')} needs training samples; give {setting('train')}")
+        sample = next(iter(data.train.batches(1)))
+        example = moved(part_of(sample[0], [0]), "cpu")
+        check_trains(
+            model, task, (example, part_of(sample[1], [0])), recipe, classes=data.classes, device=device
+        )
         size = min(recipe.batch_size, len(data.train))
         check_batches(model, example, [size], name="batch_size", device=device)
 
@@ -83,8 +97,11 @@ def check_base(score: Score, *, force: bool) -> list[Note]:
     if score.beats_constant:
         return []
     text = (
-        f"the unpruned model is right on {score.top1:.2%} of {score.samples:,} held-out samples, and always "
+        f"the unpruned model is right on {score.value:.2%} of {score.samples:,} held-out samples, and always "
         f"answering the commonest class on {score.constant:.2%}: what it loses means nothing"
+        if score.constant is not None
+        else f"the unpruned model's {score.metric.name} is {score.value:.3g} on {score.samples:,} held-out "
+        "samples, no better than always answering the mean: what it loses means nothing"
     )
     if not force:
         raise UserError(
@@ -103,10 +120,12 @@ def check_calibration(source: Source, *, force: bool = False) -> list[Note]:
     Raises:
         UserError: all of them are the same or constant, or differ by next to nothing.
     """
-    inputs = spread(source, _SAMPLED)
-    seen = inputs["input_ids"] if isinstance(inputs, dict) else inputs
-    distinct = len({hashlib.blake2b(row.float().numpy().tobytes()).digest() for row in seen})
-    if len(seen) > 1 and (distinct == 1 or (seen.ndim > 3 and _indistinct(seen.float().flatten(1)))):
+    parts = spread_batches(source, _SAMPLED, batch_size=_SAMPLED)
+    samples = [part_of(part, [i]) for part in parts for i in range(samples_in(part))]
+    distinct, seen = len({_digest(sample) for sample in samples}), len(samples)
+    images = parts[0] if len(parts) == 1 and isinstance(parts[0], Tensor) and parts[0].ndim > 3 else None
+    blank = images is not None and _indistinct(images.float().flatten(1))
+    if seen > 1 and (distinct == 1 or blank):
         text = f"calibration samples: all {len(source):,} are alike or without content"
         if not force:
             raise UserError(f"{text}; give samples such as the model meets, or go on with {setting('force')}")
@@ -114,10 +133,17 @@ def check_calibration(source: Source, *, force: bool = False) -> list[Note]:
     if len(source) < FEW:
         text = f"{len(source)} calibration samples are few; {FEW} or more make statistics and recovery surer"
         return [Note(Code.FEW_SAMPLES, text)]
-    if distinct < max(FEW, len(seen) / 2):
-        text = f"of {len(seen)} calibration samples {distinct} differ; the others are copies of them"
+    if distinct < max(FEW, seen / 2):
+        text = f"of {seen} calibration samples {distinct} differ; the others are copies of them"
         return [Note(Code.FEW_SAMPLES, text)]
     return []
+
+
+def _digest(sample: Inputs) -> bytes:
+    digest = hashlib.blake2b()
+    for tensor in tensors_of(sample):
+        digest.update(tensor.double().numpy().tobytes())
+    return digest.digest()
 
 
 def _indistinct(images: Tensor) -> bool:

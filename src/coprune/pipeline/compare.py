@@ -23,7 +23,7 @@ from coprune.comparison import BaseFigures, Comparison, Row
 from coprune.data import DataSet
 from coprune.distributed.collectives import on_first
 from coprune.errors import UserError
-from coprune.measure import NotFiniteError, count_macs, count_params, evaluate
+from coprune.measure import NotFiniteError, count_macs, count_params
 from coprune.methods.base import Method
 from coprune.methods.registry import check_reads
 from coprune.models.canonicalize import canonicalize
@@ -42,6 +42,7 @@ from coprune.pipeline.compare_job import (
 from coprune.pipeline.context import Context
 from coprune.pipeline.divergence import measured_for
 from coprune.pipeline.environment import pick_device, set_up, versions
+from coprune.pipeline.judging import judging_of
 from coprune.pipeline.opening import open_both
 from coprune.pipeline.removable import Scope
 from coprune.pipeline.run import Begun, run
@@ -86,7 +87,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
         for share in (float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"):
             with context.within_reach():
                 check_reachable(context.cost, share, quantity="macs", round_to=job.round_to)
-        check_trainings(model, data, context.example, [job.finetune], device=device)
+        check_trainings(model, data, context.task, [job.finetune], device=device)
         return Begun(
             job,
             lambda folder: _compare(job, methods, left_out, context, folder),
@@ -129,7 +130,10 @@ def _compare(
     notes = check_calibration(data.calibration, force=job.force)
     notes = check_base(score, force=job.force) + notes
     base = BaseFigures(
-        value=score.top1,
+        value=score.value,
+        metric=score.metric.name,
+        higher_is_better=score.metric.higher_is_better,
+        unit=score.metric.unit,
         macs=count_macs(context.model, context.example),
         params=count_params(context.model),
         samples=score.samples,
@@ -196,7 +200,7 @@ class _Draw:
             name: measured_for(self.context, self._choices[name], self._allocation(name)) for name in methods
         }
         self._decided: dict[tuple[float | str, str], tuple[GroupDecision, ...]] = {}
-        self._top1: dict[tuple[float | str, str], float] = {}
+        self._value: dict[tuple[float | str, str], float] = {}
 
     def row(self, key: Key, rates: Sequence[float], base: BaseFigures) -> Row:
         """Cut, recover, train and judge.
@@ -213,12 +217,12 @@ class _Draw:
         budget, name, recovery = key
         decisions = self._decisions(budget, name)
         pruned = context.cut(decisions)
-        if (budget, name) not in self._top1:
+        if (budget, name) not in self._value:
             # The same for every recovery.
-            self._top1[budget, name] = context.evaluate(pruned, "pruned").top1
+            self._value[budget, name] = context.evaluate(pruned, "pruned").value
         did = context.recover(pruned, decisions, recovery)
         notes = [str(note) for note in did.notes]
-        recovered = context.evaluate(pruned, "recovered").top1 if did.ran else None
+        recovered = context.evaluate(pruned, "recovered").value if did.ran else None
         finetuned = rate = None
         if self.job.finetune.epochs:
             finetuned, rate = self._trained(pruned, decisions, rates)
@@ -231,7 +235,7 @@ class _Draw:
             seed=context.seed,
             macs_ratio=count_macs(pruned.cpu(), context.example) / base.macs,
             recovery=recovery,
-            pruned=self._top1[budget, name],
+            pruned=self._value[budget, name],
             recovered=recovered,
             finetuned=finetuned,
             rate=rate,
@@ -277,6 +281,7 @@ class _Draw:
         A rate with which training diverges is worse than any other; (None, None) when all of them do.
         """
         context, recipe = self.context, self.job.finetune
+        sign = 1 if context.task.judged.higher_is_better else -1
         best: tuple[float, nn.Module, float] | None = None
         for rate in rates:
             trained = copied(pruned)
@@ -286,13 +291,12 @@ class _Draw:
                 # With one rate there is nothing to choose, and nothing to measure for it.
                 value = 0.0
                 if len(rates) > 1:
-                    judging = context.data.judging
-                    value = evaluate(trained, judging, device=context.device, label="calibration").top1
+                    value = sign * judging_of(context).score(trained).value
             except (DivergedError, NotFiniteError):
                 continue
             if best is None or value > best[0]:
                 best = (value, trained, rate)
         try:
-            return (context.evaluate(best[1], "fine-tuned").top1, best[2]) if best else (None, None)
+            return (context.evaluate(best[1], "fine-tuned").value, best[2]) if best else (None, None)
         except NotFiniteError:
             return None, None

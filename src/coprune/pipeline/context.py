@@ -22,6 +22,7 @@ from coprune.errors import UserError
 from coprune.groups import Units
 from coprune.measure import (
     LatencyPlan,
+    Reference,
     Score,
     count_macs,
     count_params,
@@ -29,6 +30,7 @@ from coprune.measure import (
     measure_latency,
     peak_memory,
 )
+from coprune.measure.evaluation import CLASSIFICATION
 from coprune.models.canonicalize import restore_format
 from coprune.pipeline.checks import check_first_samples
 from coprune.pipeline.removable import Scope, removable
@@ -40,6 +42,7 @@ from coprune.store.model import weights_fingerprint
 from coprune.store.profile import check_profile
 from coprune.store.tensors import tensor_file_size
 from coprune.surgery import cut
+from coprune.task import Task
 from coprune.tracing.forward import FAILURES, Inputs, check_takes, moved, part_of
 from coprune.training import Checkpoint, Recipe, fit
 from coprune.training.distill import Teacher
@@ -57,6 +60,7 @@ class Context:
     Attributes:
         model: unpruned, canonicalised, on the CPU between steps.
         data: in three parts; decisions use the calibration part only.
+        task: what the outputs mean.
         learning: the calibration samples that statistics and recovery see; a search sets others aside.
         example: one sample to trace with, ``[1, …]``.
         units: what may be removed, and what not.
@@ -68,6 +72,7 @@ class Context:
 
     model: nn.Module
     data: DataSet
+    task: Task
     learning: Source
     example: Inputs
     units: Units
@@ -78,7 +83,13 @@ class Context:
 
     @staticmethod
     def of(
-        model: nn.Module, data: DataSet, scope: Scope | None = None, *, device: str, seed: int = 0
+        model: nn.Module,
+        data: DataSet,
+        scope: Scope | None = None,
+        *,
+        task: Task = CLASSIFICATION,
+        device: str,
+        seed: int = 0,
     ) -> Context:
         """Check that model and data fit, and find what can be removed.
 
@@ -86,6 +97,7 @@ class Context:
             model: unpruned, see :func:`coprune.models.canonicalize.canonical_copy`.
             data: one held-out sample is traced with.
             scope: what may be removed.
+            task: what the outputs mean.
             device: where to compute later.
             seed: of all draws.
 
@@ -96,17 +108,22 @@ class Context:
         example = moved(part_of(inputs, [0]), "cpu")
         model.cpu()
         with within(name_of(data.heldout)):
-            check_takes(model, example)
-        check_first_samples(model, data)
+            check_takes(model, example, lambda output: task.read(output, example))
+        check_first_samples(model, data, task)
         scope = scope or Scope()
         units, more = removable(model, example, data.calibration, scope)
         cost = cost_model(model, example, units.groups, uniform=scope.uniform)
-        return Context(model, data, data.calibration, example, units, cost, device, seed, more)
+        return Context(model, data, task, data.calibration, example, units, cost, device, seed, more)
 
     @cached_property
     def fingerprint(self) -> str:
         """Digest of the weights."""
         return weights_fingerprint(self.model)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The unpruned model's outputs, which an agreement is judged by."""
+        return Reference(self.model, self.task)
 
     @contextmanager
     def within_reach(self) -> Iterator[None]:
@@ -174,8 +191,15 @@ class Context:
     def _collected(
         self, wanted: Iterable[Statistic], source: Source, batch_size: int = _PASS
     ) -> dict[str, dict[str, Tensor]]:
-        groups, classes = self.units.groups, self.data.classes
-        calibration = Calibration(self.model, groups, source, classes, batch_size, self.device)
+        calibration = Calibration(
+            self.model,
+            self.units.groups,
+            source,
+            self.data.classes,
+            batch_size,
+            self.device,
+            task=self.task,
+        )
         return collect(calibration, wanted)
 
     def cut(self, decisions: Sequence[GroupDecision]) -> nn.Module:
@@ -199,7 +223,7 @@ class Context:
             kept: layer → output channels that it still has, where decisions do not say it.
         """
         kept = kept_outputs(self.model, decisions) if kept is None else kept
-        pair = Pair(pruned, self.model, kept, decisions, self.device)
+        pair = Pair(pruned, self.model, kept, decisions, self.device, self.task)
         did = find_recovery(how).run(pair, self.learning, seed=self.seed)
         self.model.cpu()
         return did
@@ -232,9 +256,12 @@ class Context:
                 pruned,
                 self.data.train,
                 recipe,
+                task=self.task,
                 seed=self.seed if seed is None else seed,
                 teacher=Teacher(
-                    self.model, None if decisions is None else kept_outputs(self.model, decisions)
+                    self.model,
+                    None if decisions is None else kept_outputs(self.model, decisions),
+                    task=self.task,
                 ),
                 checkpoint=Checkpoint(checkpoint) if checkpoint else None,
                 device=self.device,
@@ -247,7 +274,18 @@ class Context:
 
     def evaluate(self, model: nn.Module, name: str) -> Score:
         """Held-out accuracy; the model goes to the CPU."""
-        score = evaluate(model, self.data.heldout, device=self.device, label=f"accuracy, {name}")
+        return self._score(model, self.data.heldout, name)
+
+    def _score(self, model: nn.Module, source: Source, name: str) -> Score:
+        what = "accuracy" if self.task.judged.name == "top1" else self.task.judged.name
+        score = evaluate(
+            model,
+            source,
+            task=self.task,
+            reference=self.reference,
+            device=self.device,
+            label=f"{what}, {name}",
+        )
         model.cpu()
         return score
 
@@ -260,9 +298,8 @@ class Context:
             score: held-out, where it is measured already.
         """
         score = score or self.evaluate(model, name)
-        on = self.data.calibration
-        calibration = evaluate(model, on, device=self.device, label=f"calibration, {name}")
-        return stage_of(name, model, score, self.example, calibration=calibration.top1)
+        calibration = self._score(model, self.data.calibration, f"calibration, {name}")
+        return stage_of(name, model, score, self.example, calibration=calibration.value)
 
     def latency(self, pruned: nn.Module, plan: LatencyPlan) -> tuple[Latency, ...]:
         """Times of both models, in the layout that the user's had; the other processes keep still."""
@@ -285,7 +322,10 @@ def stage_of(
     model.cpu()
     return Stage(
         name=name,
-        value=score.top1,
+        metric=score.metric.name,
+        higher_is_better=score.metric.higher_is_better,
+        unit=score.metric.unit,
+        value=score.value,
         samples=score.samples,
         interval=score.interval,
         calibration=calibration,

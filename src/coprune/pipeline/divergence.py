@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from coprune.budget.decide import Choices
 from coprune.budget.sensitivity_curves import measured_curves
 from coprune.budget.validation import Measured
-from coprune.data import MemorySource, split_source
+from coprune.data import MemorySource, Source, split_source
 from coprune.pipeline.context import Context
 from coprune.plan import GroupDecision
 from coprune.recovery import Pair, kept_outputs, least_squares
-from coprune.tracing.forward import logits_of, moved
+from coprune.tracing.forward import copied, moved
 
 _LEARNING, _JUDGING = 128, 256
 _ROWS = 2_500  # of a regression: a tenth of what recovery takes
@@ -38,7 +37,13 @@ def measured_for(context: Context, choices: Choices, allocation: str) -> Measure
     """
     if allocation != "measured":
         return None
-    curves = measured_curves(context.model, choices, context.learning, device=context.device)  # type: ignore[arg-type]
+    curves = measured_curves(
+        context.model,
+        choices,  # type: ignore[arg-type]
+        context.learning,
+        task=context.task,
+        device=context.device,
+    )
     context.model.cpu()
     return Measured(curves, Divergence(context).of)
 
@@ -50,7 +55,7 @@ class Divergence:
     context: Context
 
     def of(self, decisions: Sequence[GroupDecision]) -> float:
-        """KL divergence (nats) of the prediction on samples that were not solved on.
+        """Mean divergence of the outputs on samples that were not solved on.
 
         Raises:
             UserError: least squares cannot follow the network.
@@ -58,11 +63,11 @@ class Divergence:
         context, (learning, judging) = self.context, self._parts
         pruned = context.cut(decisions)
         kept = kept_outputs(context.model, decisions)
-        pair = Pair(pruned, context.model, kept, decisions, context.device)
+        pair = Pair(pruned, context.model, kept, decisions, context.device, context.task)
         least_squares(pair, learning, seed=context.seed, rows=_ROWS)
-        found = self._log_shares(pruned, judging)
+        found = mean_distance(context, pruned, judging)
         context.model.cpu()
-        return float(F.kl_div(found, self._wanted, log_target=True, reduction="batchmean"))
+        return found
 
     @cached_property
     def _parts(self) -> tuple[MemorySource, MemorySource]:
@@ -71,14 +76,16 @@ class Divergence:
         learning, judging = split_source(source, shares, seed=self.context.seed)
         return learning, judging if len(judging) else learning
 
-    @cached_property
-    def _wanted(self) -> Tensor:
-        return self._log_shares(self.context.model, self._parts[1])
 
-    @torch.no_grad()
-    def _log_shares(self, model: nn.Module, source: MemorySource) -> Tensor:
-        """``[N, C]`` float64."""
-        device = self.context.device
-        model.to(device).eval()
-        parts = [logits_of(model, moved(x, device)) for x, _ in source.batches(_BATCH)]
-        return torch.cat(parts).double().log_softmax(1).cpu()
+@torch.no_grad()
+def mean_distance(context: Context, model: nn.Module, source: Source) -> float:
+    """Mean divergence of a network's outputs from the unpruned one's; batch by batch, so none are kept."""
+    device, task = context.device, context.task
+    networks = [m.to(device).eval() for m in (model, context.model)]
+    total, count = 0.0, 0
+    for inputs, _ in source.batches(_BATCH):
+        x = moved(inputs, device)
+        found, wanted = (task.outputs(network, copied(x)) for network in networks)
+        distances = task.divergence.distance(found, wanted)
+        total, count = total + float(distances.sum()), count + len(distances)
+    return total / count

@@ -34,7 +34,12 @@ class Finetuned:
 
 
 def finetuned(
-    run: Pruning, pruned: nn.Module, decisions: Sequence[GroupDecision], folder: RunFolder | None
+    run: Pruning,
+    pruned: nn.Module,
+    decisions: Sequence[GroupDecision],
+    folder: RunFolder | None,
+    *,
+    limit: float | None = None,
 ) -> Finetuned:
     """Train, in place, and judge against the model before; with ``max_drop`` against the unpruned one.
 
@@ -43,12 +48,13 @@ def finetuned(
         pruned: after recovery.
         decisions: what was cut.
         folder: where unfinished training is kept.
+        limit: the largest loss that ``max_drop`` allows, in the metric's unit.
 
     Raises:
         UserError: see :func:`coprune.training.fit`.
     """
-    context, recipe, limit = run.context, run.settings.finetune, run.settings.budget.max_drop
-    judging, before = run.judging, copied(pruned)
+    context, recipe, judging, before = run.context, run.settings.finetune, run.judging, copied(pruned)
+    unit = judging.task.judged.loss_unit
 
     def undone(why: str, way_out: str = "", judged: Judged | None = None) -> Finetuned:
         text = f"{why}; the model before it is handed back{way_out}"
@@ -67,13 +73,13 @@ def finetuned(
             return Finetuned(pruned, judging.judged("max_drop", loss, allowed=limit))
         return undone(
             f"after fine-tuning {on} no longer show a loss of at most "
-            f"{limit:g} points ({loss.found:.2f}, up to {loss.high:.2f})"
+            f"{limit:g} {unit} ({loss.found:.2f}, up to {loss.high:.2f})"
         )
     judged = judging.judged("fine-tuning", loss)
     if loss.low <= 0:
         return Finetuned(pruned, judged)
     return undone(
-        f"fine-tuning made the model worse by {loss.found:.2f} points ({loss.low:.2f} to {loss.high:.2f}) "
+        f"fine-tuning made the model worse by {loss.found:.2f} {unit} ({loss.low:.2f} to {loss.high:.2f}) "
         f"on {on}",
         f"; give a lower {setting('finetune_lr')} than {recipe.lr:g}, or {setting('finetune_epochs', 0)}",
         judged,

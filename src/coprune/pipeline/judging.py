@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import nn
 
-from coprune.budget.search import SURE, Found, Loss, paired_drop
-from coprune.data import DataSet, Source, split_source
+from coprune.budget.search import Found
+from coprune.data import Source, split_source
 from coprune.errors import UserError, setting
-from coprune.measure import correctness
+from coprune.measure import Reference, Score, evaluate, lost
+from coprune.measure.evaluation import CLASSIFICATION
+from coprune.measure.intervals import SURE, Loss
+from coprune.pipeline.context import Context
 from coprune.result import Code, Judged, JudgedOn, Note
+from coprune.task import Task
 
 SOLVED_ON = 1000
 """Calibration samples that selection and recovery get in a search; the others judge. More samples
@@ -35,31 +39,37 @@ class Judging:
         z: normal quantile of the ends of an interval: of the true loss; with validation samples, of the loss
             that the held-out ones will show, which is wider by what those scatter on their own.
         device: where to compute.
+        task: its metric judges.
+        reference: the unpruned model's outputs, which an agreement reads.
     """
 
     source: Source
     on: JudgedOn
     z: float = SURE
     device: str = "cpu"
+    task: Task = CLASSIFICATION
+    reference: Reference | None = None
 
     @property
     def samples(self) -> str:
         """What they are, with the word samples."""
         return f"{self.on} samples" if self.on == "validation" else self.on
 
-    def right(self, model: nn.Module, *, label: str = "accuracy, judging") -> Tensor:
-        """Which of the samples a model has right, ``[N]`` bool; the model goes back to the CPU."""
-        found = correctness(model, self.source, device=self.device, label=label)
+    def score(self, model: nn.Module, *, label: str = "judging") -> Score:
+        """How good a model is on the samples; it goes back to the CPU."""
+        found = evaluate(
+            model, self.source, task=self.task, reference=self.reference, device=self.device, label=label
+        )
         model.cpu()
         return found
 
     def loss(self, before: nn.Module, after: nn.Module) -> Loss:
         """What one model loses against another."""
-        return self.lost(self.right(before), self.right(after))
+        return self.lost(self.score(before), self.score(after))
 
-    def lost(self, before: Tensor, after: Tensor) -> Loss:
-        """The same of two models' right samples, ``[N]`` bool."""
-        return paired_drop(before, after, z=self.z)
+    def lost(self, before: Score, after: Score) -> Loss:
+        """The same of two models' scores."""
+        return lost(before, after, z=self.z)
 
     def judged(self, decision: str, loss: Loss, *, allowed: float | None = None) -> Judged:
         """The same as it stands in ``result.json``."""
@@ -69,45 +79,46 @@ class Judging:
             samples=len(self.source),
             allowed=allowed,
             found=loss.found,
-            interval=(loss.low, loss.high),
+            interval=(loss.low, loss.high) if math.isfinite(loss.high) else None,
+            metric=self.task.judged.name,
+            unit=self.task.judged.unit,
         )
 
-    def judged_search(self, found: Found | None, allowed: float | None) -> Judged | None:
+    def judged_search(self, found: Found | None) -> Judged | None:
         """What a search says of the model that it took; None without one."""
         if found is None:
             return None
         probe = next(probe for probe in found.probes if probe.chosen)
-        decision = "knee" if allowed is None else "max_drop"
-        return self.judged(decision, Loss(probe.drop, probe.low, probe.high), allowed=allowed)
+        decision = "knee" if found.allowed is None else "max_drop"
+        return self.judged(decision, Loss(probe.drop, probe.low, probe.high), allowed=found.allowed)
 
 
-def judging_of(data: DataSet, *, device: str = "cpu") -> Judging:
+def judging_of(context: Context) -> Judging:
     """What judges where no samples need to be set aside for it."""
+    data, rest = context.data, (context.device, context.task, context.reference)
     if data.validation is None:
-        return Judging(data.calibration, data.calibration_from, device=device)
+        return Judging(data.calibration, data.calibration_from, SURE, *rest)
     share = len(data.validation) / len(data.heldout)
-    return Judging(data.validation, "validation", SEEN * math.sqrt(1 + share), device)
+    return Judging(data.validation, "validation", SEEN * math.sqrt(1 + share), *rest)
 
 
-def parts_for(data: DataSet, *, seed: int, searched: bool, device: str = "cpu") -> tuple[Source, Judging]:
+def parts_for(context: Context, *, searched: bool) -> tuple[Source, Judging]:
     """Samples for statistics and recovery, and what judges; disjoint in a search.
 
     Args:
-        data: without validation samples its calibration part is split for a search.
-        seed: decides how.
+        context: without validation samples the calibration part of its data is split for a search.
         searched: whether recovered models are judged to find the size.
-        device: where to judge.
 
     Raises:
         UserError: fewer than two samples for a search.
     """
-    judging = judging_of(data, device=device)
+    data, judging = context.data, judging_of(context)
     if not searched or data.validation is not None:
         return data.calibration, judging
     if len(data.calibration) < 2:
         raise UserError("a search judges on samples of its own; give two calibration samples or more")
     share = min(0.5, SOLVED_ON / len(data.calibration))
-    statistics, own = split_source(data.calibration, (share, 1 - share), seed=seed)
+    statistics, own = split_source(data.calibration, (share, 1 - share), seed=context.seed)
     return statistics, replace(judging, source=own)
 
 
@@ -127,13 +138,14 @@ def more_lost(judged: Judged | None, lost: float) -> list[Note]:
 
     Args:
         judged: what decided.
-        lost: held-out points.
+        lost: held-out, in the metric's unit.
     """
     if judged is None or judged.allowed is None or lost <= judged.allowed + 1e-9:
         return []
     low, high = judged.interval or (judged.found, judged.found)
     text = (
-        f"held-out samples show a loss of {lost:.2f} points, more than the {judged.allowed:g} allowed; on "
-        f"the {judged.samples:,} that judged it was {judged.found:.2f} ({low:.2f} to {high:.2f})"
+        f"held-out samples show a loss of {judged.amount(lost)}, more than the {judged.allowed:g} allowed; "
+        f"on the {judged.samples:,} that judged it was {judged.found:.{judged.places}f} "
+        f"({low:.{judged.places}f} to {high:.{judged.places}f})"
     )
     return [Note(Code.MORE_LOST, text)]

@@ -72,7 +72,7 @@ def measure_run(run: Path, asked: Measuring) -> Iterator[str]:
     yield from (_sizes(name, net, example) for name, net in (("unpruned", base), ("this run", model)) if net)
     if asked.data:
         score = evaluate(model, loaded.heldout, device=device)
-        yield f"top-1 {score.top1:.2%} on {score.samples:,} held-out samples"
+        yield f"{score.words} on {score.samples:,} held-out samples"
     plan = LatencyPlan(batches=asked.latency_batches)
     timed = [
         entry for name in asked.engine for entry in _timed(name, base or model, model, example, plan, device)

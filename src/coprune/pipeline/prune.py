@@ -115,7 +115,7 @@ def prune(run: Pruning, folder: RunFolder | None = None) -> Outcome:
         with record.timed("surgery"):
             pruned = context.cut(selection.decisions)
     record.notes += selection.notes
-    judged = run.judging.judged_search(selection.found, settings.budget.max_drop)
+    judged = run.judging.judged_search(selection.found)
     plan = _plan(run, selection, folder)
     record.stage("pruned", pruned)
     if record.stages[1].macs >= record.stages[0].macs:
@@ -124,7 +124,8 @@ def prune(run: Pruning, folder: RunFolder | None = None) -> Outcome:
         _recover(run, record, pruned, selection, folder)
         if settings.finetune.epochs:
             with record.timed("finetune"):
-                trained = finetuned(run, pruned, selection.decisions, folder)
+                limit = selection.found.allowed if selection.found else None
+                trained = finetuned(run, pruned, selection.decisions, folder, limit=limit)
             pruned, judged = trained.model, trained.judged or judged
             if trained.undone:
                 record.notes.append(trained.undone)

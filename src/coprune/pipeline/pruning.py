@@ -75,11 +75,11 @@ class Pruning:
         context = Context.of(model, data, scope, device=device, seed=settings.seed)
         example, batches = context.example, settings.latency_batches
         check_batches(model, example, batches, name="latency_batches", device=device)
-        check_trainings(model, data, example, trainings(settings), device=device)
+        check_trainings(model, data, context.task, trainings(settings), device=device)
         # A network whose size the knee of its recovered curve decides is judged as one with a largest loss.
         own_curve = settings.budget.empty and method.knee_of_curve and settings.schedule == "oneshot"
         searched = settings.budget.max_drop is not None or own_curve
-        learning, judging = parts_for(data, seed=settings.seed, searched=searched, device=device)
+        learning, judging = parts_for(context, searched=searched)
         return Pruning(replace(context, learning=learning), settings, method, options, judging, searched)
 
     @property

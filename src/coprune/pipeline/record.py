@@ -61,8 +61,8 @@ class Record:
         self.notes.append(Note(code, text))
 
     def lost(self) -> float:
-        """Held-out points that the last stage has lost."""
-        return 100 * (self.stages[0].value - self.stages[-1].value)
+        """What the last stage has lost of the held-out figure, in points or the metric's unit."""
+        return self._context.task.judged.lost(self.stages[0].value, self.stages[-1].value)
 
     def result(self, *, before: Iterable[Note] = (), **more: Any) -> Result:
         """All figures.

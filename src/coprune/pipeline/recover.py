@@ -105,7 +105,7 @@ def _recover(
     record.stage("pruned", model)
     candidate = copied(model)
     # Samples that were solved on would judge in favour of what was solved.
-    judging = judging_of(data, device=context.device)
+    judging = judging_of(context)
     if data.validation is None:
         own, learning = split_source(data.calibration, (_JUDGING, 1 - _JUDGING), seed=job.seed)
         judging = replace(judging, source=own if len(own) else learning)
@@ -113,14 +113,15 @@ def _recover(
     with record.timed("recover"):
         did = context.recover(candidate, plan.groups, job.recovery, kept=kept)
     check_same(candidate, weights_fingerprint, what="result of the recovery")
-    before, after = judging.right(model), judging.right(candidate)
-    loss = judging.lost(before, after)
+    before, after = judging.score(model), judging.score(candidate)
+    loss, metric = judging.lost(before, after), judging.task.judged
     if loss.found > 0:
         # A model that was trained after surgery can be better than any layer-by-layer imitation.
         record.note(
             Code.HANDED_BACK,
-            f"recovery would have lowered the accuracy on {judging.samples} that it had not seen "
-            f"({before.double().mean():.2%} → {after.double().mean():.2%}); {HANDED_BACK}",
+            f"recovery would have made the {'accuracy' if metric.name == 'top1' else metric.name} worse on "
+            f"{judging.samples} that it had not seen "
+            f"({metric.shown(before.value)} → {metric.shown(after.value)}); {HANDED_BACK}",
         )
         candidate = model
         record.stages.append(record.stages[-1].model_copy(update={"name": "recovered"}))

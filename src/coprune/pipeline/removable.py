@@ -78,7 +78,7 @@ def _run_for_some(model: nn.Module, source: Source, example: Inputs) -> set[str]
     few = spread_batches(source, 4 * _FEW, batch_size=_FEW)[:4] if isinstance(example, Tensor) else ()
     for inputs in (moved(batch, "cpu") for batch in few):
         with taking(model, inputs):
-            found |= run_for_some(model, [example, inputs])  # type: ignore[list-item]
+            found |= run_for_some(model, [example, inputs])
     return found
 
 

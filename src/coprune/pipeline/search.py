@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from coprune.budget.counts import Budget, least_counts
 from coprune.budget.decide import Choices, decide, kept_ratio, spendable
 from coprune.budget.search import (
     KNEE_SHARES,
     Found,
     Probe,
-    least_provable,
     search_drop,
     search_knee,
     search_latency,
@@ -24,7 +21,8 @@ from coprune.budget.validation import Measured
 from coprune.distributed.collectives import on_first
 from coprune.documents import Value
 from coprune.errors import UserError, setting
-from coprune.measure import median_ms
+from coprune.measure import Score, median_ms
+from coprune.measure.intervals import Loss, least_provable
 from coprune.pipeline.pruning import Pruning
 from coprune.plan import GroupDecision
 from coprune.result import Code, Note, Noted
@@ -39,22 +37,26 @@ class Searched(Value):
         decisions: of the model that was taken.
         probes: every model that was tried, of a search that judges accuracy.
         notes: what a user should know.
+        allowed: the largest loss, in the metric's unit.
     """
 
     decisions: Decisions
     probes: tuple[Probe, ...] | None = None
     notes: tuple[Noted, ...] = ()
+    allowed: float | None = None
 
     @property
     def found(self) -> Found | None:
         """The model that was taken, where accuracy was judged."""
-        return None if self.probes is None else Found(self.decisions, self.probes)
+        return None if self.probes is None else Found(self.decisions, self.probes, self.allowed)
 
     @staticmethod
-    def of(decisions: Decisions, probes: tuple[Probe, ...] | None, *notes: str) -> Searched:
+    def of(
+        decisions: Decisions, probes: tuple[Probe, ...] | None, *notes: str, allowed: float | None = None
+    ) -> Searched:
         """With notes in words."""
         coded = tuple(Note(Code.SEARCH, note) for note in notes)
-        return Searched(decisions=decisions, probes=probes, notes=coded)
+        return Searched(decisions=decisions, probes=probes, notes=coded, allowed=allowed)
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,21 @@ class Objective:
                     f"takes {smallest:.3g} ms here; ask for at least that much"
                 )
             return Searched.of(decisions, None, f"{ms:.3g} ms a sample when it was chosen")
-        base, z = judging.right(context.model), judging.z
+        base, metric = judging.score(context.model), judging.task.judged
+
+        def judge(decisions: Decisions) -> tuple[float, Loss]:
+            score = self.judge(decisions)
+            return score.value, judging.lost(base, score)
+
         if budget.max_drop is not None:
-            found = search_drop(least, base, budget.max_drop, decide=self.decided, judge=self.judge, z=z)
-            return Searched.of(found.decisions, found.probes)
-        found, rule = search_knee(least, base, decide=self.decided, judge=self.judge, z=z)
-        notes = [f"the knee of recovered accuracy over MACs: {rule}"]
+            limit = metric.allowed(budget.max_drop, base.value)
+            found = search_drop(least, base.value, limit, decide=self.decided, judge=judge)
+            return Searched.of(found.decisions, found.probes, allowed=limit)
+        found, rule = search_knee(
+            least, base.value, decide=self.decided, judge=judge, higher_is_better=metric.higher_is_better
+        )
+        what = "accuracy" if metric.name == "top1" else metric.name
+        notes = [f"the knee of recovered {what} over MACs: {rule}"]
         if least > max(KNEE_SHARES):
             notes.append(f"at most {1 - least:.1%} of the MACs can be removed{context.more}")
         return Searched.of(found.decisions, found.probes, *notes)
@@ -123,29 +134,30 @@ class Objective:
         # Decisions follow from it, so all processes must hear the same.
         return on_first(lambda: median_ms(candidate, context.example, device=context.device))
 
-    def judge(self, decisions: Decisions) -> Tensor:
-        """Which judging samples the cut and recovered model has right, ``[N]`` bool."""
+    def judge(self, decisions: Decisions) -> Score:
+        """How good the cut and recovered model is on the judging samples."""
         context = self.run.context
         candidate = context.cut(decisions)
         context.recover(candidate, decisions, self.run.settings.recovery)
-        return self.run.judging.right(candidate, label="accuracy, probe")
+        return self.run.judging.score(candidate, label="probe")
 
 
 def why_nothing(run: Pruning, found: Found | None) -> str:
     """Why every unit stayed, for a note."""
-    limit, judging = run.settings.budget.max_drop, run.judging
+    limit, judging = found.allowed if found else None, run.judging
     if found is not None and limit is None:
         return "at the knee of the recovered curve every unit stays; give --keep-macs or --max-drop"
     if found is None or limit is None:
         return f"the budget ({run.settings.budget.words}) keeps every unit"
     kind = "validation" if judging.on == "validation" else setting("calibration_samples")
-    samples, least = len(judging.source), least_provable(len(judging.source), z=judging.z)
+    metric, samples = judging.task.judged, len(judging.source)
+    least = least_provable(samples, z=judging.z) if metric.pairs else 0
     if limit < least:
         return (
             f"{samples:,} judging samples cannot show a loss of at most {limit:g} points; "
             f"allow {least:.2g} or more, or give more {kind} samples"
         )
     return (
-        f"no smaller model that was tried surely lost at most {limit:g} points; "
+        f"no smaller model that was tried surely lost at most {limit:g} {metric.loss_unit}; "
         f"more {kind} samples make it surer"
     )

@@ -89,7 +89,7 @@ def _train(
     notes = {
         "command": command,
         "data": job.data,
-        "top1": score.top1,
+        score.metric.name: score.value,
         "recipe": job.recipe.model_dump(mode="json"),
         READS: shapes_of(example),
         "versions": versions(),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from coprune.data import Source
 from coprune.plan import GroupDecision
 from coprune.result import TAKEN_BACK, Code, Note
+from coprune.task import TASKS, Task
 
 UNCHANGED = Note(
     Code.UNCHANGED,
@@ -28,6 +29,7 @@ class Pair:
             layer that has lost some.
         decisions: what was cut; none where that is not known.
         device: where to compute.
+        task: what the outputs mean.
     """
 
     model: nn.Module
@@ -35,6 +37,7 @@ class Pair:
     kept: Mapping[str, Tensor]
     decisions: Sequence[GroupDecision] = ()
     device: str = "cpu"
+    task: Task = TASKS["classification"]
 
     def ready(self) -> tuple[nn.Module, nn.Module]:
         """The model and the unpruned one, on the device and in evaluation mode."""

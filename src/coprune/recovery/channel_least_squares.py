@@ -101,7 +101,7 @@ def channel_least_squares(
         # Rows of a place: positions of a kernel, or pixels taken together.
         each[site.layer] = math.prod(weight.shape[2:]) * reading.inputs.shape[1]
     wanted = {name: max(1, rows // count) for name, count in each.items()}
-    sample = drawn(teacher, sites, inputs, rows=wanted, seed=seed)
+    sample = drawn(pair, sites, inputs, rows=wanted, seed=seed)
 
     def size(site: Site) -> int:
         weight = filters(teacher.get_submodule(site.layer))

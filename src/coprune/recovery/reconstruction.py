@@ -27,8 +27,8 @@ from coprune.data import ArraySource, MemorySource, Source, in_memory, split_sou
 from coprune.distributed.collectives import on_first
 from coprune.recovery.base import Pair, Reconstruction, Recovered
 from coprune.recovery.sequential_least_squares import least_squares
-from coprune.tracing.forward import Inputs, copied, logits_of, moved, samples_in
-from coprune.training.distill import KnownOutputs, Teacher, distillation_loss, known_outputs, matched_blocks
+from coprune.tracing.forward import Inputs, copied, moved, samples_in
+from coprune.training.distill import KnownOutputs, Teacher, known_outputs, matched_blocks
 from coprune.training.freezing import thawed
 from coprune.training.loop import DivergedError, TooSmallError, fit
 from coprune.training.recipe import Recipe
@@ -91,8 +91,7 @@ def reconstruct(
         learning = _unlabelled(source)
     model, teacher = pair.ready()
     batches = [moved(inputs, pair.device) for inputs, _ in judging.batches(_BATCH)]
-    wanted = _logits(teacher, batches)
-    before = _divergence(model, batches, wanted)
+    before = _divergence(pair, batches)
     weights = copied_state(model)
     passes = max(1, round(visits / len(learning)))
     learning, known = _answered(learning, pair)
@@ -105,11 +104,12 @@ def reconstruct(
                 learning,
                 recipe.model_copy(update={"epochs": passes}),
                 seed=seed,
-                teacher=Teacher(teacher, pair.kept, known),
+                task=pair.task,
+                teacher=Teacher(teacher, pair.kept, known, pair.task),
                 device=pair.device,
                 label="reconstruction",
             )
-        after = _divergence(model, batches, wanted)
+        after = _divergence(pair, batches)
     except (DivergedError, TooSmallError):
         after = math.nan  # there is no rate that the user could lower: taken back as what did not help
     # Every process has the same model, but devices round differently: one decides for all.
@@ -155,17 +155,20 @@ def _answered(learning: MemorySource, pair: Pair) -> tuple[MemorySource, KnownOu
         return learning, None
     batches = [x for x, _ in learning.batches(_BATCH) if isinstance(x, Tensor)]
     blocks = matched_blocks(pair.model, pair.teacher, pair.kept)
-    answers = known_outputs(pair.teacher, blocks, [x.to(pair.device) for x in batches], memory=MEMORY)
+    teacher = Teacher(pair.teacher, task=pair.task)
+    answers = known_outputs(teacher, blocks, [x.to(pair.device) for x in batches], memory=MEMORY)
     if answers is None:
         return learning, None
     return replace(learning, labels=torch.arange(len(learning))), answers
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, batches: Sequence[Inputs]) -> Tensor:
-    # Copies: the first layer may work in place.
-    return torch.cat([logits_of(model, copied(part)).double() for part in batches])
-
-
-def _divergence(model: nn.Module, batches: Sequence[Inputs], wanted: Tensor) -> float:
-    return float(distillation_loss(_logits(model, batches), wanted, temperature=1.0))
+def _divergence(pair: Pair, batches: Sequence[Inputs]) -> float:
+    """Mean divergence of the pruned network's outputs from the unpruned one's."""
+    model, teacher = pair.ready()
+    total, count = 0.0, 0
+    for batch in batches:
+        found, wanted = (pair.task.outputs(network, copied(batch)) for network in (model, teacher))
+        total += float(pair.task.divergence.distance(found, wanted).sum())
+        count += samples_in(batch)
+    return total / count

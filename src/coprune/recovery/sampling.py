@@ -16,6 +16,7 @@ from coprune.data.subsample import spread
 from coprune.distributed.world import own_range, world
 from coprune.layers import is_convolution
 from coprune.measure.memory import peak_memory
+from coprune.recovery.base import Pair
 from coprune.tracing.active_positions import learn_active_positions
 from coprune.tracing.forward import Inputs, copied, lengths_of, moved, part_of, samples_in, split
 from coprune.tracing.layer_graph import Site
@@ -87,25 +88,24 @@ def own_samples(samples: int) -> tuple[Tensor, int, bool]:
     return torch.tensor([*own_range(solving), *judges]), len(judges), True
 
 
-def drawn(
-    teacher: nn.Module, sites: Sequence[Site], inputs: Inputs, *, rows: Mapping[str, int], seed: int
-) -> Sample:
+def drawn(pair: Pair, sites: Sequence[Site], inputs: Inputs, *, rows: Mapping[str, int], seed: int) -> Sample:
     """This process's share of the samples, and the drawn places of every layer.
 
     Of tokens, only at those that can reach the logits.
 
     Args:
-        teacher: the unpruned model.
+        pair: of whose unpruned model the places are drawn.
         sites: the layers.
         inputs: of all processes, ``[N, …]``.
         rows: layer → rows of its regression, about.
         seed: of the draw.
     """
-    samples = samples_in(inputs)
+    teacher, samples = pair.teacher, samples_in(inputs)
     names = [s.layer for s in sites if s.places > 1 and not is_convolution(teacher.get_submodule(s.layer))]
     valid: dict[str, Tensor] = {}
     if names:
-        rule = learn_active_positions(teacher, part_of(inputs, slice(_PROBES)), names)
+        probes = part_of(inputs, slice(_PROBES))
+        rule = learn_active_positions(teacher, probes, names, signal=pair.task.signal)
         parts = [rule.of(part) for part in split(inputs, BATCH)]
         valid = {name: torch.cat([part[name] for part in parts]) for name in names}
     index, judging, shared = own_samples(samples)

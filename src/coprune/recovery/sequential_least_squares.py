@@ -93,7 +93,7 @@ def least_squares(
     inputs = samples_that_fit(source, teacher, memory=memory)
     steps = _steps(pair, part_of(inputs, slice(2)))
     sites = [step.site for step in steps]
-    sample = drawn(teacher, sites, inputs, rows={site.layer: rows for site in sites}, seed=seed)
+    sample = drawn(pair, sites, inputs, rows={site.layer: rows for site in sites}, seed=seed)
     total = sum(1 if site.runs == 1 else _SWEEPS for site in sites)
     with closing(track(range(total), label="least squares", total=total)) as bar:
         walk = _Walk(model, sample, Targets(teacher, steps, sample, memory=memory), bar)

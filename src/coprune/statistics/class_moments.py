@@ -48,7 +48,7 @@ class ClassMoments:
 
     def collect(self, calibration: Calibration) -> MomentsCollector:
         """See :class:`coprune.statistics.Statistic`."""
-        return MomentsCollector(self, calibration.groups, classes=calibration.classes)
+        return MomentsCollector(self, calibration.groups, classes=calibration.class_count)
 
     def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Moments:
         """Moments ``[C, U, G]`` of a group."""

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from coprune.data import Source
 from coprune.data.sharding import OwnBatch, own_batches, own_steps
 from coprune.distributed.world import own
+from coprune.errors import UserError
 from coprune.groups import ChannelGroup
-from coprune.measure.accuracy import check_finite, check_labels, check_logits
+from coprune.measure.evaluation import CLASSIFICATION, check_finite, check_labels, check_outputs
 from coprune.progress import track
-from coprune.tracing.forward import logits_of, moved
+from coprune.task import Task
+from coprune.tracing.forward import Inputs, moved, run, samples_in
 
 T = TypeVar("T")
 S = TypeVar("S", covariant=True)
@@ -38,20 +40,36 @@ class Calibration:
         model: unpruned.
         groups: the units to describe.
         source: calibration samples.
-        classes: number of classes ``C`` of the data.
+        classes: number of classes ``C`` of the data; None without class numbers.
         batch_size: samples of a pass, forward or backward.
         device: where to compute.
         label: of the progress bars.
+        task: what the outputs mean.
     """
 
     model: nn.Module
     groups: tuple[ChannelGroup, ...]
     source: Source
-    classes: int
+    classes: int | None
     batch_size: int = 250
     device: str = "cpu"
     label: str = "profile"
+    task: Task = CLASSIFICATION
     _made: dict[Callable[[Calibration], Any], Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def class_count(self) -> int:
+        """``C``.
+
+        Raises:
+            UserError: the data has no class numbers.
+        """
+        if self.classes is None:
+            raise UserError(
+                f"this method describes classes, and the task '{self.task.name}' has none; take one that reads "
+                "no labels, such as complementary"
+            )
+        return self.classes
 
     def ready(self) -> nn.Module:
         """The model on its device, in evaluation mode."""
@@ -72,7 +90,28 @@ class Calibration:
         steps = own_steps(self.source, size) if chosen is None else len(own(chosen))
         own_ones = own_batches(self.source, size, chosen=chosen)
         for batch in track(own_ones, label=", ".join(filter(None, (self.label, what))), total=steps):
-            yield batch._replace(inputs=moved(batch.inputs, self.device), labels=batch.labels.to(self.device))
+            yield batch._replace(
+                inputs=moved(batch.inputs, self.device), labels=moved(batch.labels, self.device)
+            )
+
+    def loss(self, model: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
+        """The task's loss of a batch, summed over its samples.
+
+        Args:
+            model: on the device.
+            inputs, targets: a batch, on the device.
+
+        Raises:
+            UserError: labels outside the classes of data or model, NaN or Inf in the outputs.
+        """
+        output = run(model, inputs)
+        outputs = self.task.read(output, inputs)
+        if self.task.classifies:
+            check_labels(targets, self.classes)
+            check_outputs(outputs.tensors[0], targets)
+        for tensor in outputs.tensors:
+            check_finite(tensor.detach())
+        return self.task.loss_of(output, inputs, targets) * samples_in(inputs)
 
     def once(self, make: Callable[[Calibration], T]) -> T:
         """What several statistics need, made by the first that asks."""
@@ -173,9 +212,9 @@ def collect(calibration: Calibration, statistics: Iterable[Statistic]) -> dict[s
                     check_labels(batch.labels, calibration.classes)
                 for collector in collectors.values():
                     collector.start_batch(batch)
-                output = logits_of(model, batch.inputs)
+                outputs = calibration.task.outputs(model, batch.inputs)
                 if per_class:
-                    check_logits(output, batch.labels)
-                else:
-                    check_finite(output)
+                    check_outputs(outputs.tensors[0], batch.labels)
+                for tensor in outputs.tensors:
+                    check_finite(tensor)
     return {key: dict(c) if isinstance(c, Mapping) else c.tensors() for key, c in started.items()}

@@ -11,7 +11,6 @@ from itertools import accumulate
 from typing import TypeGuard
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
@@ -21,10 +20,12 @@ from coprune.distributed.world import own
 from coprune.groups import ChannelGroup
 from coprune.layers import channel_count, is_linear
 from coprune.progress import track
+from coprune.seeding import generator
 from coprune.statistics.collect import Calibration
 from coprune.statistics.moments import merge
+from coprune.tasks.outputs import Outputs
 from coprune.tracing.active_positions import has_tokens, learn_active_positions
-from coprune.tracing.forward import Inputs, copied, logits_of, moved, part_of, samples_in
+from coprune.tracing.forward import Inputs, copied, moved, part_of, run, samples_in
 from coprune.tracing.hooks import hooked
 
 SENSITIVE_TEXTS = 250
@@ -37,8 +38,8 @@ _PROBES = 16
 def output_sensitivity(calibration: Calibration) -> dict[str, Tensor]:
     """Mean square gradient by every output of every consumer.
 
-    The loss is the model's own log-likelihood: classes are drawn from what it predicts (Fisher
-    information, not the empirical one), so no label counts.
+    The loss is the model's own log-likelihood of outputs drawn from what it predicts (Fisher information, not
+    the empirical one), so no target counts; see :mod:`coprune.tasks.divergence`.
 
     Args:
         calibration: the parameters' gradients are left alone; of texts, a part of the samples is taken.
@@ -52,16 +53,15 @@ def output_sensitivity(calibration: Calibration) -> dict[str, Tensor]:
     keys = _keys(calibration.groups)
     first = moved(next(iter(calibration.source.batches(1)))[0], calibration.device)
     squares = _SquaredGradients(_apart_from_input(model, keys, first))
-    drawing = _Drawing(calibration.batch_size)
+    drawing, task = _Drawing(calibration.batch_size), calibration.task
     with hooked(model, {name: partial(squares.watch, name) for name in keys}):
         for start, inputs in _passed(calibration, images=isinstance(first, Tensor)):
             squares.start_batch(samples_in(inputs))
             # The loader's own tensor is not to be marked; the first layer may work in place.
             end = inputs.detach().requires_grad_() if _differentiable(inputs) else None
             with torch.enable_grad():
-                logits = logits_of(model, copied(inputs if end is None else end))
-                drawn = drawing.classes(logits.detach().softmax(1).cpu(), start=start)
-                loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
+                outputs = task.outputs(model, copied(inputs if end is None else end))
+                loss = task.divergence.drawn_loss(outputs, drawing.at(start, outputs))
                 # All gradients on the way to the input, and to layers that do not depend on it.
                 ends = squares.roots if end is None else [get_gradient_edge(end), *squares.roots]
                 torch.autograd.grad(loss, ends, allow_unused=bool(squares.apart))
@@ -155,7 +155,7 @@ def _apart_from_input(model: nn.Module, names: Iterable[str], inputs: Inputs) ->
         parameter.requires_grad_(False)
     try:
         with hooked(model, {name: partial(note, name) for name in names}), torch.enable_grad():
-            logits_of(model, copied(inputs.detach().requires_grad_()))
+            run(model, copied(inputs.detach().requires_grad_()))
     finally:
         for parameter in learned:
             parameter.requires_grad_(True)
@@ -168,25 +168,29 @@ def _differentiable(inputs: Inputs) -> TypeGuard[Tensor]:
 
 
 class _Drawing:
-    """Draws a class for every sample, in the order of all samples, whoever has those before."""
+    """Draws outputs for every sample, the same ones whoever has the batches before."""
 
     def __init__(self, batch_size: int) -> None:
         self._generator = torch.Generator().manual_seed(0)
         self._size, self._drawn = batch_size, 0
 
-    def classes(self, shares: Tensor, *, start: int) -> Tensor:
-        """``[N]`` int64.
+    def at(self, start: int, outputs: Outputs) -> torch.Generator:
+        """For a batch.
 
         Args:
-            shares: probabilities, ``[N, C]``.
-            start: number of the first sample among all.
+            start: number of its first sample among all.
+            outputs: of a classifier the draws of all samples before are passed over; else a batch has its
+                own.
         """
+        first = outputs.tensors[0]
+        if len(outputs.tensors) > 1 or first.ndim != 2:
+            return generator(0, "sensitivity", str(start))
         while self._drawn < start:  # other processes' batches
             count = min(self._size, start - self._drawn)
-            torch.multinomial(torch.ones(count, shares.shape[1]), 1, generator=self._generator)
+            torch.multinomial(torch.ones(count, first.shape[1]), 1, generator=self._generator)
             self._drawn += count
-        self._drawn += len(shares)
-        return torch.multinomial(shares, 1, generator=self._generator)[:, 0]
+        self._drawn += len(first)
+        return self._generator
 
 
 def active_positions(calibration: Calibration) -> dict[str, list[Tensor]]:
@@ -201,7 +205,8 @@ def active_positions(calibration: Calibration) -> dict[str, list[Tensor]]:
     model, device = calibration.ready(), calibration.device
     keys = _keys(calibration.groups)
     first, _ = next(iter(calibration.source.batches(_PROBES)))
-    rule = learn_active_positions(model, moved(part_of(first, slice(_PROBES)), device), list(keys))
+    probes = moved(part_of(first, slice(_PROBES)), device)
+    rule = learn_active_positions(model, probes, list(keys), signal=calibration.task.signal)
     found: dict[str, list[Tensor]] = {}
     if rule.patterns:
         for batch in calibration.batches("positions"):

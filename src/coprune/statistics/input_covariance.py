@@ -173,7 +173,7 @@ class ConsumerCollector:
         batch = {"count": mean.new_tensor(float(len(rows))), "mean": mean, "m2": centred_gram(rows, mean)}
         if self._wanted.classes:
             each = at.numel() // self._samples
-            labels = F.one_hot(self._labels.repeat_interleave(each), self._calibration.classes).double()
+            labels = F.one_hot(self._labels.repeat_interleave(each), self._calibration.class_count).double()
             batch |= {"class_count": labels.sum(0), "class_sum": labels.T @ rows.double()}
         self._found[key] = merge(self._found[key], batch) if key in self._found else batch
 

@@ -26,10 +26,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.compat.torch_pruning import score
@@ -39,11 +38,10 @@ from coprune.distributed.world import own
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup, channel_indices
 from coprune.layers import Side, is_linear, is_transposed
-from coprune.measure.accuracy import check_labels, check_logits
 from coprune.models.copies import copied
 from coprune.progress import track
 from coprune.statistics.collect import Calibration, Reads
-from coprune.tracing.forward import Inputs, logits_of, moved, part_of
+from coprune.tracing.forward import Inputs, moved, part_of, samples_in
 
 ImportanceKind = Literal["magnitude", "magnitude_l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"]
 """One class of Torch-Pruning each."""
@@ -78,7 +76,7 @@ class Importance:
     def collect(self, calibration: Calibration) -> dict[str, Tensor]:
         """Importances in float64 (computed in float32); ``taylor`` and ``hessian`` pass over the samples.
 
-        Gradients are those of the cross-entropy, taken on a twin.
+        Gradients are those of the task's loss, taken on a twin.
 
         Raises:
             UserError: labels outside the classes of data or model, NaN or Inf in the model's output.
@@ -86,9 +84,9 @@ class Importance:
         twin = calibration.once(_twin)
         if self.kind == "taylor":
             batches = ((b.inputs, b.labels) for b in calibration.batches(self.kind))
-            _leave_gradients(twin, batches, classes=calibration.classes, power=1)
+            _leave_gradients(calibration, twin, batches, power=1)
         elif self.kind == "hessian":
-            _leave_gradients(twin, _singles(calibration, self.kind), classes=calibration.classes, power=2)
+            _leave_gradients(calibration, twin, _singles(calibration, self.kind), power=2)
         return {
             group.name: (_of_slices if group.kind in SLICED else _of_channels)(self.kind, twin, group)
             for group in calibration.groups
@@ -104,7 +102,7 @@ def _twin(calibration: Calibration) -> nn.Module:
     return copied(calibration.model).to(calibration.device).eval().requires_grad_(True)
 
 
-def _singles(calibration: Calibration, what: str) -> Iterator[tuple[Inputs, Tensor]]:
+def _singles(calibration: Calibration, what: str) -> Iterator[tuple[Inputs, Any]]:
     """Evenly spread samples of this process, one by one."""
     count = min(HESSIAN_SAMPLES, len(calibration.source))
     wanted = own(evenly(len(calibration.source), count))
@@ -112,14 +110,14 @@ def _singles(calibration: Calibration, what: str) -> Iterator[tuple[Inputs, Tens
     yield from track(single, label=f"{calibration.label}, {what}", total=len(wanted))
 
 
-def _spread(calibration: Calibration, wanted: set[int]) -> Iterator[tuple[Inputs, Tensor]]:
+def _spread(calibration: Calibration, wanted: set[int]) -> Iterator[tuple[Inputs, Any]]:
     """The samples with the given numbers, one by one."""
     seen = 0
     for inputs, labels in calibration.source.batches(calibration.batch_size):
-        for i in range(len(labels)):
+        for i in range(samples_in(inputs)):
             if seen + i in wanted:
-                yield part_of(inputs, [i]), labels[i : i + 1]
-        seen += len(labels)
+                yield part_of(inputs, [i]), part_of(labels, [i])
+        seen += samples_in(inputs)
 
 
 def _of_slices(kind: ImportanceKind, model: nn.Module, group: ChannelGroup) -> Tensor:
@@ -168,14 +166,14 @@ def _of_channels(kind: ImportanceKind, model: nn.Module, group: ChannelGroup) ->
 
 
 def _leave_gradients(
-    model: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], *, classes: int, power: int
+    calibration: Calibration, model: nn.Module, batches: Iterable[tuple[Inputs, Any]], *, power: int
 ) -> None:
     """Set every parameter's ``.grad`` to a mean over the samples of all processes.
 
     Args:
+        calibration: whose task's loss is taken.
         model: all its parameters require gradients.
-        batches: inputs and labels on any device.
-        classes: ``C``.
+        batches: inputs and targets on any device.
         power: 1: of the gradients. 2: of their squares; every batch is then one sample.
     """
     parameters = list(model.parameters())
@@ -184,16 +182,13 @@ def _leave_gradients(
     totals = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
     count = 0
     for inputs, labels in batches:
-        check_labels(labels, classes)
-        x, y = moved(inputs, parameters[0].device), labels.to(parameters[0].device)
+        x, y = moved(inputs, parameters[0].device), moved(labels, parameters[0].device)
         with torch.enable_grad():
-            logits = logits_of(model, x)
-            check_logits(logits.detach(), y)
-            loss = F.cross_entropy(logits, y, reduction="sum")
+            loss = calibration.loss(model, x, y)
             gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
         for total, gradient in zip(totals, gradients, strict=True):
             total += gradient.double() ** power
-        count += len(y)
+        count += samples_in(x)
     seen = int(summed(torch.tensor(count)))
     for parameter, total in zip(parameters, totals, strict=True):
         parameter.grad = (summed(total) / seen).to(parameter.dtype)

@@ -1,9 +1,9 @@
 """How far the outputs of two networks are apart, and what an error of an output costs: by what outputs mean.
 
 A divergence has three forms of one model of the outputs (a class drawn from a softmax, independent yes or no,
-a number with noise, a direction): a loss at outputs drawn from the model itself, whose squared gradients are its
-Fisher information; a distance of every sample; and the loss of a student that learns from a teacher. None of them
-reads a label.
+a number with noise, a direction): a loss at outputs drawn from the model itself, whose squared gradients are
+its Fisher information; a distance of every sample; and the loss of a student that learns from a teacher. None
+of them reads a label.
 
 Shapes: see :mod:`coprune.tasks.outputs`.
 """
@@ -20,6 +20,9 @@ from torch import Tensor
 
 from coprune.tasks.outputs import Cells, Outputs
 
+Seen = Outputs | tuple[Cells, ...]
+"""Outputs, or what is looked at of them."""
+
 Kind = Literal["softmax", "sigmoid", "gaussian", "cosine"]
 
 _LEAST_SPREAD = 0.01
@@ -31,8 +34,9 @@ class Divergence:
     """What outputs mean, as a distribution.
 
     Attributes:
-        kind: ``softmax``, one of ``C`` classes at every place; ``sigmoid``, each channel yes or no; ``gaussian``,
-            numbers, each channel in units of its own spread; ``cosine``, directions of the ``C`` features.
+        kind: ``softmax``, one of ``C`` classes at every place; ``sigmoid``, each channel yes or no;
+            ``gaussian``, numbers, each channel in units of its own spread; ``cosine``, directions of the
+            ``C`` features.
         axis: where tensors of more than two axes have their channels: 1 (maps), or -1 (tokens).
     """
 
@@ -42,8 +46,8 @@ class Divergence:
     def drawn_loss(self, outputs: Outputs, generator: torch.Generator) -> Tensor:
         """Minus the log-likelihood of outputs that are drawn from the model's own, summed over samples.
 
-        The mean of its squared gradients is the Fisher information (Martens 2020, arXiv 1412.1193, §5), not the
-        empirical one. Of a sample's places the mean counts.
+        The mean of its squared gradients is the Fisher information (Martens 2020, arXiv 1412.1193, §5), not
+        the empirical one. Of a sample's places the mean counts.
 
         Args:
             outputs: with gradients.
@@ -69,21 +73,25 @@ class Divergence:
         # Draws are independent, so squared gradients add up over places; a distance is their mean.
         return cells.total(each / cells.count.sqrt()) if places > 1 else each.sum()
 
-    def distance(self, found: Outputs, wanted: Outputs) -> Tensor:
+    def cells(self, outputs: Outputs) -> tuple[Cells, ...]:
+        """What is looked at of outputs, to be kept."""
+        return tuple(outputs.cells(self.axis))
+
+    def distance(self, found: Outputs, wanted: Seen) -> Tensor:
         """Of every sample, ``[N]`` float64: the mean over its places, summed over the tensors.
 
-        ``softmax`` and ``sigmoid``: KL(wanted ‖ found) in nats; ``gaussian``: half the squared error in units of
-        the wanted spread; ``cosine``: 1 − cos.
+        ``softmax`` and ``sigmoid``: KL(wanted ‖ found) in nats; ``gaussian``: half the squared error in units
+        of the wanted spread; ``cosine``: 1 − cos.
         """
         return torch.stack(
             [a.mean(self._apart(a.values.double(), b.values.double())) for a, b in self._pairs(found, wanted)]
         ).sum(0)
 
-    def taught(self, found: Outputs, wanted: Outputs, *, temperature: float = 1.0) -> Tensor:
+    def taught(self, found: Outputs, wanted: Seen, *, temperature: float = 1.0) -> Tensor:
         """Loss of a student that learns from a teacher's outputs: the mean distance of its samples.
 
-        Softmax outputs are softened by the temperature and the loss taken times its square (Hinton et al. 2015,
-        arXiv 1503.02531).
+        Softmax outputs are softened by the temperature and the loss taken times its square (Hinton et al.
+        2015, arXiv 1503.02531).
         """
         t = temperature if self.kind in ("softmax", "sigmoid") else 1.0
         parts = []
@@ -96,8 +104,9 @@ class Divergence:
                 parts.append(a.mean(self._apart(a.values / t, b.values / t)).mean())
         return torch.stack(parts).sum() * t * t
 
-    def _pairs(self, found: Outputs, wanted: Outputs) -> Iterator[tuple[Cells, Cells]]:
-        yield from zip(found.cells(self.axis), wanted.cells(self.axis), strict=True)
+    def _pairs(self, found: Outputs, wanted: Seen) -> Iterator[tuple[Cells, Cells]]:
+        kept = self.cells(wanted) if isinstance(wanted, Outputs) else wanted
+        yield from zip(self.cells(found), kept, strict=True)
 
     def _apart(self, found: Tensor, wanted: Tensor) -> Tensor:
         """Of every place, ``[N, P]``, of values ``[N, P, C]``."""

@@ -1,4 +1,4 @@
-"""What training minimises and Taylor's scores differentiate: losses of outputs and targets, means over samples."""
+"""What training minimises and gradient scores differentiate: means over samples of outputs and targets."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """What is judged: a figure over samples, by its name, its direction and its unit.
 
-Most figures are made of sums over samples (right ones and all; squared errors and squared deviations; negative
-log-likelihoods and tokens; overlaps and unions of every class). Of these the values of single samples are known,
-so that two networks are compared pair by pair. What is not is worked out by somebody else's code, as a whole:
-a torchmetrics metric, a function.
+Most figures are made of sums over samples (right ones and all; squared errors and squared deviations;
+negative log-likelihoods and tokens; overlaps and unions of every class). Of these the values of single
+samples are known, so that two networks are compared pair by pair. What is not is worked out by somebody
+else's code, as a
+whole: a torchmetrics metric, a function.
 
 Shapes: ``S`` sums of a metric; else see :mod:`coprune.tasks.outputs`.
 """
@@ -18,19 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coprune.result import shown_value
 from coprune.tasks.outputs import Outputs
 
 IGNORED = -100
 """Label of places that do not count, as in PyTorch and 🤗."""
 
 Sums = Callable[[Outputs, Any], Tensor]
-"""(outputs, targets) → ``[N, S]`` float64. Targets are those of the batch; of an agreement, the unpruned model's
-:class:`Outputs`."""
+"""(outputs, targets) → ``[N, S]`` float64. Targets are those of the batch; of an agreement, the unpruned
+model's :class:`Outputs`."""
 Batches = Iterable[tuple[Any, Any]]
 """(inputs, targets), again and again."""
 Whole = Callable[[nn.Module, Sequence[Batches], Callable[[Any, Any], Outputs]], Sequence[float]]
-"""(model in evaluation mode, blocks of the samples, reader of outputs) → the figure of all of them, then that of
-every block."""
+"""(model in evaluation mode, blocks of the samples, reader of outputs) → the figure of all of them, then that
+of every block."""
 
 
 def share(sums: Tensor) -> Tensor:
@@ -67,6 +69,29 @@ class Metric:
         """What a loss is multiplied with to be in the unit of ``max_drop``: points of a share."""
         return 100.0 if self.unit == "%" else 1.0
 
+    @property
+    def label(self) -> str:
+        """Its name as it is read."""
+        return "top-1" if self.name == "top1" else self.name.replace("_", " ")
+
+    def shown(self, value: float) -> str:
+        """A value as it is read, e.g. ``93.24%`` or ``0.9345``."""
+        return shown_value(value, self.unit)
+
+    @property
+    def loss_unit(self) -> str:
+        """What a loss is counted in, in words."""
+        return "points" if self.unit == "%" else self.name
+
+    def allowed(self, asked: float | str, base: float) -> float:
+        """A largest loss, in the unit of ``max_drop``.
+
+        Args:
+            asked: in that unit, or relative to the unpruned model's value, as ``1%``.
+            base: that value.
+        """
+        return self.scale * abs(base) * float(asked[:-1]) / 100 if isinstance(asked, str) else asked
+
     def lost(self, before: float, after: float) -> float:
         """How much worse, in the unit of ``max_drop``; negative where it is better."""
         return self.scale * (before - after if self.higher_is_better else after - before)
@@ -100,7 +125,8 @@ def labelled(logits: Tensor, targets: Tensor, *, axis: int, shift: bool = False)
 
     Args:
         logits: ``[N, C, …]`` or ``[N, …, C]``.
-        targets: int64, :data:`IGNORED` or 255 (of masks) where none counts; one-channel masks may have an axis
+        targets: int64, :data:`IGNORED` or 255 (of masks) where none counts; one-channel masks may have an
+            axis
             for it.
         axis: where the classes are, 1 or -1.
         shift: whether every place predicts the next one's class (language models).
@@ -130,7 +156,7 @@ def likelihood(axis: int, *, shift: bool = False) -> Sums:
 
 
 def perplexity(sums: Tensor) -> Tensor:
-    """exp of the mean negative log-likelihood of a token."""
+    """Exp of the mean negative log-likelihood of a token."""
     return share(sums).exp()
 
 
@@ -174,7 +200,7 @@ def squared(outputs: Outputs, targets: Tensor) -> Tensor:
 
 
 def explained(outputs: Outputs, targets: Tensor) -> Tensor:
-    """What R² is made of: squared error, number of samples, sum and sum of squares of the values, ``[N, 3C + 1]``."""
+    """Squared errors, values and their squares, and one, ``[N, 3C + 1]``: what R² is made of."""
     values = outputs.tensors[0]
     wanted = targets.to(values.device).double().view_as(values).flatten(1)
     error = (values.double().flatten(1) - wanted).square()
@@ -202,3 +228,30 @@ def exact_spans(outputs: Outputs, targets: Any) -> Tensor:
     hits = [t.argmax(1) == w.to(t.device) for t, w in zip(outputs.tensors, wanted, strict=True)]
     hit = torch.stack(hits).all(0)
     return _two(hit, torch.ones_like(hit))
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("top1", unit="%", sums=right, pairs=True),
+        Metric("label_accuracy", unit="%", sums=agreed_labels),
+        Metric("f1", unit="%", sums=f1_sums),
+        Metric("r2", sums=explained, finish=r2),
+        Metric("mse", higher_is_better=False, sums=squared),
+        Metric("psnr", sums=psnr),
+        Metric("miou", sums=overlaps, finish=mean_iou),
+        Metric("pixel_accuracy", unit="%", sums=right_places(1)),
+        Metric("token_accuracy", unit="%", sums=right_places(-1)),
+        Metric(
+            "perplexity",
+            higher_is_better=False,
+            sums=likelihood(-1, shift=True),
+            finish=perplexity,
+        ),
+        Metric("exact_match", unit="%", sums=exact_spans, pairs=True),
+    )
+}
+"""Name → metric. Append an entry for one of your own."""
+
+SEQ2SEQ = Metric("perplexity", higher_is_better=False, sums=likelihood(-1), finish=perplexity)
+"""Perplexity where the labels are not shifted."""

@@ -1,7 +1,7 @@
 """What counts of what a model hands back, as tensors with the samples first.
 
-Shapes: ``N`` samples, ``T`` tokens, ``P`` places of a sample (pixels, tokens; 1 of a classifier), ``C`` channels
-of a place (classes, features).
+Shapes: ``N`` samples, ``T`` tokens, ``P`` places of a sample (pixels, tokens; 1 of a classifier), ``C``
+channels of a place (classes, features).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 from coprune.tracing.forward import Inputs, mask_of, samples_in, tensors_of
 
 MOST = 1 << 20
-"""Numbers of a sample that are looked at, about: of larger outputs, such as tokens × vocabulary, so many places
-are drawn. A mean over places needs no more."""
+"""Numbers of a sample that are looked at, about: of larger outputs, such as tokens × vocabulary, so many
+places are drawn. A mean over places needs no more."""
 _LEAST_PLACES = 16
 
 Reader = Callable[[Any, Inputs], Sequence[Tensor]]
@@ -30,8 +30,8 @@ class Outputs:
 
     Attributes:
         tensors: each ``[N, …]``.
-        mask: real tokens, ``[N, T]`` bool; None where all places are real. It is for those tensors whose first
-            two axes it has.
+        mask: real tokens, ``[N, T]`` bool; None where all places are real. It is for those tensors whose
+            first two axes it has.
     """
 
     tensors: tuple[Tensor, ...]
@@ -49,6 +49,22 @@ class Outputs:
             axis: where a tensor of more than two axes has its channels: 1 or -1.
         """
         return [Cells.of(tensor, self.mask, axis) for tensor in self.tensors]
+
+    def float(self) -> Outputs:
+        """In float32, from whatever precision a training runs in."""
+        return Outputs(tuple(t.float() for t in self.tensors), self.mask)
+
+    def rows(self, samples: Tensor) -> Outputs:
+        """Those of some samples, by their numbers ``[M]``."""
+        mask = None if self.mask is None else self.mask.index_select(0, samples)
+        return Outputs(tuple(t.index_select(0, samples) for t in self.tensors), mask)
+
+    @staticmethod
+    def joined(parts: Sequence[Outputs]) -> Outputs:
+        """Of several batches, as wide as one another."""
+        masks = [part.mask for part in parts]
+        whole = None if masks[0] is None else torch.cat([m for m in masks if m is not None])
+        return Outputs(tuple(torch.cat(ts) for ts in zip(*(p.tensors for p in parts), strict=True)), whole)
 
     def cpu(self) -> Outputs:
         """Detached and on the CPU, to be kept."""
@@ -130,7 +146,9 @@ def _parts(found: Any) -> str:
     """What an output is made of, in words."""
     if isinstance(found, list | tuple):
         return f"{len(found)} parts, from 0"
-    return ", ".join(list(found if isinstance(found, Mapping) else getattr(found, "__dict__", {}))[:8]) or "none"
+    return (
+        ", ".join(list(found if isinstance(found, Mapping) else getattr(found, "__dict__", {}))[:8]) or "none"
+    )
 
 
 def by_name(names: Sequence[str]) -> Reader:
@@ -177,8 +195,8 @@ def everything(output: Any, inputs: Inputs) -> Sequence[Tensor]:
     found = [t for t in tensors_of(output) if t.is_floating_point() and t.ndim and len(t) == samples]
     if not found:
         raise TypeError(
-            f"the model returns a {type(output).__name__} without a tensor of {samples} samples; name what counts "
-            "with outputs="
+            f"the model returns a {type(output).__name__} without a tensor of {samples} samples; name what "
+            "counts with outputs="
         )
     return found
 

@@ -27,14 +27,41 @@ def has_tokens(layer: nn.Module, output: Tensor, *, samples: int) -> bool:
     return not is_convolution(layer) and output_positions(layer, output, samples=samples) > 1
 
 
+Signal = Callable[[nn.Module, Inputs], Tensor]
+"""One forward pass → a number that all that counts of the output has its own part in."""
+
+
+def uneven_sum(tensor: Tensor, *, axis: int = -1, mask: Tensor | None = None) -> Tensor:
+    """A sum in which everything counts differently, so that no gradient cancels: those of logits sum to 0.
+
+    Args:
+        tensor: ``[N, …]``.
+        axis: of the channels.
+        mask: places that count, ``[N, places]`` bool, of a tensor with its channels last.
+    """
+    generator = torch.Generator().manual_seed(0)
+    values = tensor.movedim(axis, -1)
+    sums = values @ (torch.rand(values.shape[-1], generator=generator) + 0.5).to(values)
+    weights = (torch.rand(sums.shape, generator=generator) + 0.5).to(sums)
+    return (sums * weights if mask is None else sums * weights * mask).sum()
+
+
+def of_logits(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Of a classifier."""
+    return uneven_sum(logits_of(model, inputs))
+
+
 @torch.enable_grad()
-def active_positions(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str, Tensor]:
-    """Places of each layer's output that the logits depend on.
+def active_positions(
+    model: nn.Module, inputs: Inputs, names: Sequence[str], *, signal: Signal = of_logits
+) -> dict[str, Tensor]:
+    """Places of each layer's output that the model's output depends on.
 
     Args:
         model: in evaluation mode; its parameters' gradients are left alone.
         inputs: ``[N, …]``.
         names: layers; of one that runs several times, a place counts if it does in any of the runs.
+        signal: what counts of the output.
 
     Returns:
         Layer → ``[N, places]`` bool, for those layers that are applied to tokens.
@@ -48,15 +75,11 @@ def active_positions(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> 
             outputs.setdefault(name, []).append(output if output.requires_grad else output.requires_grad_())
 
     with hooked(model, {name: partial(keep, name) for name in names}):
-        logits = logits_of(model, inputs)
+        total = signal(model, inputs)
     if not outputs:
         return {}
-    # Uneven weights, so that no gradient cancels: those of a softmax's logits sum to 0.
-    weights = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)) + 0.5
     runs = [(name, output) for name, outs in outputs.items() for output in outs]
-    gradients = torch.autograd.grad(
-        (logits * weights.to(logits)).sum(), [output for _, output in runs], materialize_grads=True
-    )
+    gradients = torch.autograd.grad(total, [output for _, output in runs], materialize_grads=True)
     found: dict[str, Tensor] = {}
     for (name, _), gradient in zip(runs, gradients, strict=True):
         counts = (gradient != 0).any(-1).reshape(samples, -1)
@@ -93,18 +116,21 @@ class ActivePositions:
     model: nn.Module
     patterns: Mapping[str, Pattern | None]
     places: Mapping[str, int]
+    signal: Signal = of_logits
 
     def of(self, inputs: Inputs) -> dict[str, Tensor]:
         """Layer → ``[N, places]`` bool."""
         unknown = [name for name, pattern in self.patterns.items() if pattern is None]
-        found = active_positions(self.model, copied(inputs), unknown) if unknown else {}
+        found = active_positions(self.model, copied(inputs), unknown, signal=self.signal) if unknown else {}
         for name, pattern in self.patterns.items():
             if pattern is not None:
                 found[name] = pattern(_real(inputs, self.places[name]))
         return found
 
 
-def learn_active_positions(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> ActivePositions:
+def learn_active_positions(
+    model: nn.Module, inputs: Inputs, names: Sequence[str], *, signal: Signal = of_logits
+) -> ActivePositions:
     """Which pattern each layer has, from a few samples.
 
     Args:
@@ -112,13 +138,14 @@ def learn_active_positions(model: nn.Module, inputs: Inputs, names: Sequence[str
         inputs: ``[N, …]``; of texts, some shorter than others.
         names: layers; those that are not applied to tokens are passed over.
     """
-    found = active_positions(model, copied(inputs), names)
+    found = active_positions(model, copied(inputs), names, signal=signal)
     patterns: dict[str, Pattern | None] = {}
     for name, seen in found.items():
         real = _real(inputs, seen.shape[1])
         fits = (p for p in _PATTERNS if real.shape == seen.shape and torch.equal(p(real), seen))
         patterns[name] = next(fits, None)
-    return ActivePositions(model, patterns, {name: seen.shape[1] for name, seen in found.items()})
+    places = {name: seen.shape[1] for name, seen in found.items()}
+    return ActivePositions(model, patterns, places, signal)
 
 
 def _real(inputs: Inputs, places: int) -> Tensor:

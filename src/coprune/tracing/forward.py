@@ -1,8 +1,8 @@
 """How a model is called: one place that knows what a model reads, whatever it is, and what it hands back.
 
 Inputs are a tree of tensors with the samples first: one tensor ``[N, …]``; named ones, as texts are; a tuple,
-an argument each; or a list of samples of their own sizes, one argument (torchvision's detectors). Nothing else
-in the project calls a model.
+an argument each; or a list of samples of their own sizes, one argument (torchvision's detectors). Nothing
+else in the project calls a model.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from coprune.user_code import message_of, place_of
 T = TypeVar("T")
 
 Inputs = Any
-"""What a model reads: a tensor ``[N, …]``, a dict of named ones, a tuple of arguments, each a tree of them with
-``N`` samples first; or a list of ``N`` samples."""
+"""What a model reads: a tensor ``[N, …]``, a dict of named ones, a tuple of arguments, each a tree of them
+with ``N`` samples first; or a list of ``N`` samples."""
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:

@@ -9,17 +9,16 @@ positions does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from coprune.layers import is_convolution, is_linear
 from coprune.tracing.calls import PRODUCTS, Function, Intercepted, name_of
-from coprune.tracing.forward import Inputs, copied, logits_of
+from coprune.tracing.forward import Inputs, copied, run
 from coprune.tracing.hooks import hooked
 
 MEMORY = 1 << 30
@@ -58,12 +57,12 @@ class _Pass:
         self._runs: Counter[str] = Counter()
         self._entered: _Run | None = None
 
-    def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
-        """Of the model on a batch, ``[N, C]``."""
+    def output(self, model: nn.Module, inputs: Inputs) -> Any:
+        """Of the model on a batch."""
         dense = [n for n, m in model.named_modules() if is_convolution(m) or is_linear(m)]
         entered = hooked(model, {name: partial(self._enter, name) for name in dense}, before=True)
         with entered, hooked(model, dict.fromkeys(dense, self._leave)), Intercepted(self._call):
-            return logits_of(model, copied(inputs))
+            return run(model, copied(inputs))
 
     def _enter(self, name: str, *_: Any) -> None:
         self._entered = (name, self._runs[name])
@@ -97,19 +96,22 @@ class Replay:
         memory: bytes that are kept at most.
     """
 
-    def __init__(self, model: nn.Module, batches: Iterable[Inputs], *, memory: int = MEMORY) -> None:
+    def __init__(self, model: nn.Module, batches: Sequence[Inputs], *, memory: int = MEMORY) -> None:
         self._model = model
         self._batches = [(batch, _Known()) for batch in batches]
-        room = memory // max(1, len(self._batches))
-        self.logits = torch.cat([_Pass(known, room=room).logits(model, x) for x, known in self._batches])
-        """Of the unchanged model, ``[N, C]``."""
+        self._room = memory // max(1, len(self._batches))
 
-    def again(self, changed: Iterable[str]) -> Tensor:
-        """Logits ``[N, C]`` of the model as it is now.
+    def first(self) -> Iterator[tuple[Inputs, Any]]:
+        """Every batch, and what the unchanged model hands back; before any other pass."""
+        for x, known in self._batches:
+            yield x, _Pass(known, room=self._room).output(self._model, x)
+
+    def again(self, changed: Iterable[str]) -> Iterator[tuple[Inputs, Any]]:
+        """Every batch, and what the model as it is now hands back.
 
         Args:
             changed: the dense layers that are not what they were; nothing else may be.
         """
         names = list(changed)
-        passes = [(_Pass(known, upto=known.before(names)), x) for x, known in self._batches]
-        return torch.cat([one.logits(self._model, x) for one, x in passes])
+        for x, known in self._batches:
+            yield x, _Pass(known, upto=known.before(names)).output(self._model, x)

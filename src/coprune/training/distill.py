@@ -12,39 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.distributed.collectives import summed
 from coprune.distributed.world import world
 from coprune.layers import channel_count, is_convolution, is_dense, is_transposed
-from coprune.tracing.forward import Inputs, logits_of, mask_of
+from coprune.task import TASKS, Task
+from coprune.tasks.outputs import Outputs
+from coprune.tracing.forward import Inputs, copied, mask_of, samples_in
 from coprune.tracing.hooks import hooked
 
 Recorded = dict[str, list[Tensor]]
 """Module → what it handed on, an entry a run of it."""
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
-
-def distillation_loss(logits: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-    """KL divergence from the teacher's softened classes (Hinton et al. 2015, arXiv 1503.02531, §2).
-
-    Args:
-        logits: the student's, ``[B, C]``.
-        teacher: the teacher's, ``[B, C]``.
-        temperature: T; the loss is multiplied by T² so that its gradient keeps its size.
-
-    Returns:
-        A scalar, the mean over the batch.
-    """
-    t = temperature
-    divergence = F.kl_div(
-        F.log_softmax(logits / t, 1), F.log_softmax(teacher / t, 1), reduction="batchmean", log_target=True
-    )
-    return divergence * t * t
 
 
 @dataclass(frozen=True)
@@ -139,13 +123,13 @@ class KnownOutputs:
         hidden: block → outputs, ``[N, …]`` each.
     """
 
-    logits: Tensor
+    outputs: Outputs
     hidden: Recorded
 
-    def of(self, samples: Tensor) -> tuple[Tensor, Recorded]:
-        """Logits and hidden outputs of the samples with the given numbers, ``[B]`` int64."""
+    def of(self, samples: Tensor) -> tuple[Outputs, Recorded]:
+        """Outputs and hidden ones of the samples with the given numbers, ``[B]`` int64."""
         hidden = {name: [o.index_select(0, samples) for o in found] for name, found in self.hidden.items()}
-        return self.logits.index_select(0, samples), hidden
+        return self.outputs.rows(samples), hidden
 
 
 @dataclass(frozen=True)
@@ -156,55 +140,61 @@ class Teacher:
         network: of which it was cut.
         kept: layer → its outputs in the teacher that are still there, where some are gone; without it fewer
             hidden outputs can be compared.
-        known: its outputs, where they were computed beforehand; labels are then the numbers of samples.
+        known: its outputs, where they were computed beforehand; targets are then the numbers of samples.
+        task: reads its outputs.
     """
 
     network: nn.Module
     kept: Mapping[str, Tensor] | None = None
     known: KnownOutputs | None = None
+    task: Task = TASKS["classification"]
 
     def blocks(self, student: nn.Module) -> dict[str, Block]:
         """See :func:`matched_blocks`."""
         return matched_blocks(student, self.network, self.kept)
 
-    def outputs_for(self, x: Inputs, y: Tensor, blocks: Iterable[str]) -> tuple[Tensor, Recorded]:
-        """Logits ``[B, C]`` and hidden outputs of a batch."""
+    def outputs_for(self, x: Inputs, y: Any, blocks: Iterable[str]) -> tuple[Outputs, Recorded]:
+        """Outputs and hidden ones of a batch."""
         if self.known is not None:
             return self.known.of(y)
         with recorded(self.network, blocks) as hidden:
-            return logits_of(self.network, x), hidden
+            return self.task.outputs(self.network, x), hidden
 
 
 @torch.no_grad()
 def known_outputs(
-    teacher: nn.Module, blocks: Iterable[str], batches: Sequence[Tensor], *, memory: int
+    teacher: Teacher, blocks: Iterable[str], batches: Sequence[Inputs], *, memory: int
 ) -> KnownOutputs | None:
     """Ask a teacher about all samples once.
 
     Args:
-        teacher: in evaluation mode, where the batches are.
+        teacher: its network is in evaluation mode, where the batches are.
         blocks: whose outputs are wanted, as from :func:`matched_blocks`.
-        batches: images ``[B, …]``: what a padded text's hidden outputs are depends on its batch.
+        batches: of one shape, without a mask: a padded text's hidden outputs depend on its batch.
         memory: bytes that the outputs may take.
 
     Returns:
         The outputs, or None when they would take more.
     """
-    logits: list[Tensor] = []
+    outputs: list[Outputs] = []
     hidden: dict[str, list[list[Tensor]]] = {}
-    samples = sum(len(batch) for batch in batches)
+    samples = sum(map(samples_in, batches))
     for batch in batches:
-        with recorded(teacher, blocks) as found:
-            logits.append(logits_of(teacher, batch.clone()))  # the first layer may work in place
-        for name, outputs in found.items():
-            if any(len(o) != len(batch) for o in outputs):
+        count = samples_in(batch)
+        with recorded(teacher.network, blocks) as found:
+            outputs.append(
+                teacher.task.outputs(teacher.network, copied(batch))
+            )  # its first layer may work in place
+        for name, runs in found.items():
+            if any(len(o) != count for o in runs):
                 return None  # windows of samples, which cannot be told apart by their numbers
-            hidden.setdefault(name, []).append([o.clone() for o in outputs])
-        size = sum(o.nbytes for outputs in found.values() for o in outputs) + logits[-1].nbytes
-        if size / len(batch) * samples > memory:
+            hidden.setdefault(name, []).append([o.clone() for o in runs])
+        size = sum(o.nbytes for runs in found.values() for o in runs)
+        size += sum(t.nbytes for t in outputs[-1].tensors)
+        if size / count * samples > memory:
             return None
-    runs = {name: [torch.cat(run) for run in zip(*parts, strict=True)] for name, parts in hidden.items()}
-    return KnownOutputs(torch.cat(logits), runs)
+    whole = {name: [torch.cat(run) for run in zip(*parts, strict=True)] for name, parts in hidden.items()}
+    return KnownOutputs(Outputs.joined(outputs), whole)
 
 
 def matching_loss(

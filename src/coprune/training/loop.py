@@ -7,14 +7,15 @@ only batch norms see their own share's statistics alone, and their running stati
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,17 +25,18 @@ from coprune.data.source import batch_seed, check_finite_inputs, where_in
 from coprune.distributed.collectives import gathered, summed
 from coprune.distributed.world import is_first, own, own_part, rank, world
 from coprune.errors import UserError, setting
-from coprune.measure.accuracy import check_outputs
+from coprune.measure.evaluation import CLASSIFICATION, check_outputs
 from coprune.measure.mode import evaluating
 from coprune.progress import track
-from coprune.tracing.forward import Inputs, logits_of, moved, taking
+from coprune.task import Task
+from coprune.tasks.outputs import Outputs
+from coprune.tracing.forward import Inputs, moved, part_of, run, samples_in, taking, tensors_of
 from coprune.training.accelerator import accelerated, layout_of, put_back
 from coprune.training.adaptive_clipping import limit_gradients
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.distill import (
     Block,
     Teacher,
-    distillation_loss,
     matching_loss,
     recorded,
 )
@@ -68,21 +70,23 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
+    task: Task = CLASSIFICATION,
     teacher: nn.Module | Teacher | None = None,
     checkpoint: Checkpoint | None = None,
     device: str = "cpu",
     label: str = "training",
 ) -> FitLog:
-    """Train a classifier in place; in a run of several processes all end with the same weights.
+    """Train in place; in a run of several processes all end with the same weights.
 
     With a teacher nothing but batch norm is in training mode: dropout and dropped paths are off. Weights that
     are frozen stay as they are, unless all of them are: then that is how the model was deployed.
 
     Args:
-        model: maps ``[B, …]`` to logits ``[B, C]``; left in evaluation mode on the CPU or ``device``.
+        model: takes the source's inputs; left in evaluation mode on the CPU or ``device``.
         source: the training samples.
         recipe: everything about the schedule.
         seed: order and augmentation of the batches.
+        task: its loss is minimised.
         teacher: the unpruned model, used when ``recipe.distills``, and what is known of it. With known
             outputs the source's labels are the numbers of the samples, so that none can be learned from.
         checkpoint: where to save state; if it holds one, training continues from there and ends
@@ -107,10 +111,10 @@ def fit(
     frozen = not any(p.requires_grad for p in model.parameters())
     with (
         thawed(model) if frozen else nullcontext(),
-        accelerated(recipe, device, idle=world() > 1 and _has_idle(model, source)) as accelerator,
+        accelerated(recipe, device, idle=world() > 1 and _has_idle(model, source, task)) as accelerator,
     ):
         training = _Training(
-            model, source, recipe, accelerator, teacher if recipe.distills else None, checkpoint
+            model, source, recipe, accelerator, teacher if recipe.distills else None, checkpoint, task
         )
         for epoch, inputs, labels in training.batches(seed=seed, label=label):
             # Dropout draws from the global generator: a function of the step, as everything else.
@@ -126,6 +130,7 @@ class _Training:
         model: see :func:`fit`, as for the others.
         source, recipe, accelerator, checkpoint: likewise.
         teacher: None where nothing is learned from it.
+        task: whose loss counts.
     """
 
     def __init__(
@@ -136,9 +141,10 @@ class _Training:
         accelerator: Accelerator,
         teacher: Teacher | None,
         checkpoint: Checkpoint | None,
+        task: Task,
     ) -> None:
         self.model, self.source, self.recipe, self.accelerator = model, source, recipe, accelerator
-        self.teacher, self.checkpoint = teacher, checkpoint
+        self.teacher, self.checkpoint, self.task = teacher, checkpoint, task
         self.norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         if self.norms and recipe.batch_size < 2 * world():
             raise TooSmallError(
@@ -153,7 +159,9 @@ class _Training:
         if checkpoint:
             self.done, self.sums = checkpoint.restore(model, optimizer, scaler=accelerator.scaler)
         if not is_first():
-            self.sums = {epoch: [0.0, 0.0, 0.0] for epoch in self.sums}  # those of all are the first one's
+            self.sums = {
+                epoch: [0.0] * len(sums) for epoch, sums in self.sums.items()
+            }  # those of all are the first one's
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr
         self.steps = source.steps(recipe.batch_size, recipe.fraction)
@@ -171,11 +179,11 @@ class _Training:
         self.saved_at = time.monotonic()
         self.last: Inputs | None = None
 
-    def batches(self, *, seed: int, label: str) -> Iterator[tuple[int, Inputs, Tensor]]:
-        """(epoch, own inputs, all labels) from where the training stopped to its end, with progress."""
+    def batches(self, *, seed: int, label: str) -> Iterator[tuple[int, Inputs, Any]]:
+        """(epoch, own inputs, all targets) from where the training stopped to its end, with progress."""
         first, total = self.done // self.steps, self.recipe.epochs * self.steps
 
-        def stream() -> Iterator[tuple[int, Inputs, Tensor]]:
+        def stream() -> Iterator[tuple[int, Inputs, Any]]:
             for epoch in range(first, self.recipe.epochs):
                 skip = self.done % self.steps if epoch == first else 0
                 for inputs, labels in self.source.epoch(
@@ -184,12 +192,12 @@ class _Training:
                     yield epoch, inputs, labels
 
         for epoch, inputs, labels in track(stream(), label=label, total=total, done=self.done):
-            if self.norms and len(labels) < 2 * world():
-                self._leave_out(labels)
+            if self.norms and _count(inputs, labels) < 2 * world():
+                self._leave_out(_count(inputs, labels))
             else:
                 yield epoch, inputs, labels
 
-    def _leave_out(self, labels: Tensor) -> None:
+    def _leave_out(self, samples: int) -> None:
         """Batch norm cannot learn from one value a channel: the last samples of this epoch's order.
 
         Others are left out next time. A user's own loader may have no other batches.
@@ -198,17 +206,18 @@ class _Training:
         self._pass_over(1)
         if self.done % self.steps == 0 and not self.sums:
             put_back(self.accelerator, self.model, self.trained)
-            raise TooSmallError(_too_small(f"a whole epoch in batches of {len(labels)}", "give batches of"))
+            raise TooSmallError(_too_small(f"a whole epoch in batches of {samples}", "give batches of"))
 
-    def step(self, epoch: int, inputs: Inputs, labels: Tensor) -> None:
+    def step(self, epoch: int, inputs: Inputs, targets: Any) -> None:
         """Learn from one batch: own inputs, and the labels of all processes."""
-        own_labels = labels[own_part(len(labels))]
-        x, y = moved(inputs, self.accelerator.device), own_labels.to(self.accelerator.device)
+        count = _count(inputs, targets)
+        own_targets = part_of(targets, own_part(count))
+        x, y = moved(inputs, self.accelerator.device), moved(own_targets, self.accelerator.device)
         if isinstance(x, Tensor) and x.ndim == 4:
             x = x.contiguous(memory_format=self.layout)
-        self.last, weight = x, _weight(len(labels))
+        self.last, weight = x, _weight(count)
         with within(where_in(self.source, self.done % self.steps)):
-            logits, loss = self._loss(x, y, own_labels, weight=weight)
+            outputs, loss = self._loss(x, y, weight=weight)
         self.accelerator.backward(loss * weight)
         self.accelerator.unscale_gradients(self.optimizer)
         if self.recipe.unit_clip > 0:
@@ -220,11 +229,16 @@ class _Training:
         self.optimizer.zero_grad()
         mean = _average(self.buffers, loss=float(loss.detach()))
         self.done += 1
-        entry = self.sums.setdefault(epoch, [0.0, 0.0, 0.0])
+        metric, known = self.task.judged, self.teacher is not None and self.teacher.known is not None
+        judged = (
+            metric.pairs and metric.reads_targets and metric.sums is not None and y is not None and not known
+        )
+        entry = self.sums.setdefault(epoch, [0.0] * (4 if judged else 2))
         if weight:
-            entry[0] += float(loss.detach()) * len(y)
-            entry[1] += float((logits.detach().argmax(1) == y).sum())
-            entry[2] += len(y)
+            samples = samples_in(x)
+            figures = metric.sums(outputs, y).sum(0).tolist() if judged and metric.sums else []
+            for at, figure in enumerate((float(loss.detach()) * samples, samples, *figures)):
+                entry[at] += figure
         if not mean < float("inf"):
             put_back(self.accelerator, self.model, self.trained)
             with within(where_in(self.source, (self.done - 1) % self.steps)):
@@ -234,36 +248,32 @@ class _Training:
             )
         self._save()
 
-    def _loss(self, x: Inputs, y: Tensor, labels: Tensor, *, weight: float) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, C]`` of one batch, and the loss.
-
-        Args:
-            x, y: own inputs and labels, where they are computed with.
-            labels: the same labels on the CPU, where checking them makes nobody wait.
-            weight: of this process's loss in the mean over the processes.
-        """
-        teacher, recipe = self.teacher, self.recipe
+    def _loss(self, x: Inputs, y: Any, *, weight: float) -> tuple[Outputs, Tensor]:
+        """Outputs, detached, and the loss of this process's part."""
+        teacher, recipe, task = self.teacher, self.recipe, self.task
         with (
             taking(self.model, x),
             recorded(self.model, self.blocks) as hidden,
             functions_without_dropout() if teacher else nullcontext(),
         ):
-            logits = logits_of(self.trained, x)
-        if teacher is None or teacher.known is None:
-            check_outputs(logits, labels)
+            output = run(self.trained, x)
+            outputs = task.read(output, x)
+        seen = Outputs(tuple(t.detach() for t in outputs.tensors), outputs.mask)
+        if task.classifies and (teacher is None or teacher.known is None):
+            check_outputs(seen.tensors[0], y)
         if teacher is None:
-            return logits, F.cross_entropy(logits, y)
+            return seen, task.loss_of(output, x, y)
         with torch.no_grad(), self.accelerator.autocast():
             soft, theirs = teacher.outputs_for(x, y, self.blocks)
-        kl = distillation_loss(logits.float(), soft.float(), temperature=recipe.temperature)
-        loss = recipe.distill * kl
+        taught = task.divergence.taught(outputs.float(), soft.float(), temperature=recipe.temperature)
+        loss = recipe.distill * taught
         if recipe.distill < 1:
-            loss = loss + (1 - recipe.distill) * F.cross_entropy(logits, y)
+            loss = loss + (1 - recipe.distill) * task.loss_of(output, x, y)
         if self.blocks:
             loss = loss + recipe.match * matching_loss(
                 hidden, theirs, x, teacher.kept, blocks=self.blocks, weight=weight
             )
-        return logits, loss
+        return seen, loss
 
     def _save(self) -> None:
         """At the end of an epoch, and now and then."""
@@ -291,8 +301,8 @@ class _Training:
                 f"the weights ended with NaN or Inf; lower the learning rate ({self.recipe.lr})"
             )
         return FitLog(
-            loss=tuple(s[0] / s[2] for s in sums.values()),
-            accuracy=tuple(s[1] / s[2] for s in sums.values()),
+            loss=tuple(s[0] / s[1] for s in sums.values()),
+            accuracy=tuple(s[2] / s[3] if len(s) > 2 else math.nan for s in sums.values()),
             steps=self.done,
         )
 
@@ -312,7 +322,7 @@ def _is_sound(model: nn.Module, inputs: Inputs | None) -> bool:
     """
     values: list[Tensor] = list(model.parameters())
     if inputs is not None:
-        values.append(logits_of(model, inputs))
+        values += [t for t in tensors_of(run(model, inputs)) if t.is_floating_point()]
     return all(bool(v.isfinite().all()) for v in values)
 
 
@@ -334,13 +344,19 @@ def _too_small(what: str, way: str) -> str:
     return f"{what} leaves batch norm one sample{each}; {way} {2 * world()} or more"
 
 
-def _has_idle(model: nn.Module, source: Source) -> bool:
-    """Whether some parameters get no gradient, such as those of a pooler that nothing reads."""
+def _has_idle(model: nn.Module, source: Source, task: Task) -> bool:
+    """Whether some weights have no effect on the outputs, for which every process would wait."""
     inputs, _ = next(iter(source.batches(1)))
     weights = [p for p in model.parameters() if p.requires_grad]
     with evaluating(model), torch.enable_grad():
-        logits = logits_of(model, moved(inputs, weights[0].device))
-        return any(g is None for g in torch.autograd.grad(logits.sum(), weights, allow_unused=True))
+        outputs = task.outputs(model, moved(inputs, weights[0].device))
+        total = torch.stack([t.sum() for t in outputs.tensors]).sum()
+        return any(g is None for g in torch.autograd.grad(total, weights, allow_unused=True))
+
+
+def _count(inputs: Inputs, targets: Any) -> int:
+    """Samples of a batch: targets are those of all processes, inputs are this one's."""
+    return samples_in(inputs if targets is None else targets)
 
 
 def _average(buffers: Sequence[Tensor], *, loss: float) -> float:

@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +27,11 @@ from torch import Tensor, nn
 from coprune.data.subsample import evenly
 from coprune.distributed.collectives import summed
 from coprune.groups import ChannelGroup
-from coprune.measure.accuracy import check_labels, check_logits
 from coprune.methods.cahp.signatures import heads_of
 from coprune.plan import Member
 from coprune.statistics import Calibration, Profile
 from coprune.statistics.collect import Reads
-from coprune.tracing.forward import Inputs, logits_of
+from coprune.tracing.forward import Inputs, samples_in
 from coprune.tracing.hooks import hooked
 
 BATCH = 32
@@ -78,7 +77,7 @@ class HeadSalience:
         Raises:
             UserError: labels outside the classes of data or model, NaN or Inf in the model's output.
         """
-        groups, model = heads_of(calibration.groups), calibration.ready()
+        groups = heads_of(calibration.groups)
         found = {"seen": torch.zeros(2, dtype=torch.float64)}
         for group in groups:
             for over in ("batch", "sample"):
@@ -88,13 +87,12 @@ class HeadSalience:
         # Evenly spread, since samples may be stored by length or by class.
         chosen = evenly(steps, wanted)
         for batch in calibration.batches("salience", size=BATCH, chosen=chosen):
-            check_labels(batch.labels, calibration.classes)
-            gradients = gate_gradients(model, groups, batch.inputs, batch.labels)
+            gradients = gate_gradients(calibration, groups, batch.inputs, batch.labels)
             for group, gradient in zip(groups, gradients, strict=True):
                 gradient = gradient.double().cpu()
                 found[f"{group.name}/batch"] += gradient.mean(0).abs()
                 found[f"{group.name}/sample"] += gradient.abs().sum(0)
-            found["seen"] += torch.tensor([1.0, len(batch.labels)])
+            found["seen"] += torch.tensor([1.0, samples_in(batch.inputs)])
         return {name: summed(part) for name, part in found.items()}
 
     def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Salience:
@@ -104,16 +102,16 @@ class HeadSalience:
 
 
 def gate_gradients(
-    model: nn.Module, groups: Sequence[ChannelGroup], inputs: Inputs, labels: Tensor
+    calibration: Calibration, groups: Sequence[ChannelGroup], inputs: Inputs, targets: Any
 ) -> list[Tensor]:
-    """Derivative of every sample's cross-entropy by a gate on every head, at gate 1.
+    """Derivative of every sample's loss by a gate on every head, at gate 1.
 
     Args:
-        model: in evaluation mode.
+        calibration: its model is put into evaluation mode; its task's loss counts.
         groups: of heads; their consumers are output projections. Layers that can only lose the same
             heads are one group, whose gates act in all of them.
         inputs: of ``N`` samples.
-        labels: ``[N]`` int64.
+        targets: of them.
 
     Returns:
         ``[N, H]`` for each group, in the dtype of what the output projection reads.
@@ -121,6 +119,7 @@ def gate_gradients(
     Raises:
         UserError: NaN or Inf in the model's output, labels outside its classes.
     """
+    model = calibration.ready()
     gates: list[list[Tensor]] = [[] for _ in groups]
     hooks = [
         (consumer.layer, partial(_gate, consumer, group.size, placed))
@@ -128,14 +127,12 @@ def gate_gradients(
         for consumer in group.of_role("consumer")
     ]
     with hooked(model, hooks, before=True), torch.enable_grad():
-        logits = logits_of(model, inputs)
-        check_logits(logits.detach(), labels)
-        loss = F.cross_entropy(logits, labels, reduction="sum")
+        loss = calibration.loss(model, inputs, targets)
         flat = [gate for placed in gates for gate in placed]
         found = iter(torch.autograd.grad(loss, flat, materialize_grads=True))
     # Gates of one head in several layers, in a layer that runs several times, or in several windows of
     # an image (rows of a sample follow one another) are one gate.
-    n = len(labels)
+    n = samples_in(inputs)
     return [
         torch.stack([next(found).unflatten(0, (n, -1)).sum(1) for _ in placed]).sum(0) for placed in gates
     ]

@@ -55,7 +55,7 @@ class HeadSignatures:
 
     def collect(self, calibration: Calibration) -> SignatureCollector:
         """See :class:`coprune.statistics.Statistic`."""
-        return SignatureCollector(self, heads_of(calibration.groups), classes=calibration.classes)
+        return SignatureCollector(self, heads_of(calibration.groups), classes=calibration.class_count)
 
     def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Moments:
         """Moments ``[C, H, B²]`` of a layer's maps."""
