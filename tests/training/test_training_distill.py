@@ -15,10 +15,10 @@ from coprune.recovery import kept_outputs
 from coprune.surgery import cut
 from coprune.training import Recipe, fit
 from coprune.training.distill import Block, matched_blocks, matching_loss, recorded
+from teaching import taught_loss
 from tiny_signals import Signals
 
 IMAGE = torch.zeros(1, 1, 12, 12)
-from teaching import taught_loss
 
 
 def halves(model, image):

@@ -182,7 +182,7 @@ def evaluate(
     label = label or ("accuracy" if metric.name == "top1" else metric.name)
     if metric.whole is not None:
         return _as_a_whole(model, source, task, batch_size=batch_size, device=device)
-    reference = reference or (None if metric.reads_targets else Reference(model, task))
+    reference = None if metric.reads_targets else reference or Reference(model, task)
     mine: list[tuple[Tensor, Tensor, bool]] = []
     batches = track(own_batches(source, batch_size), label=label, total=own_steps(source, batch_size))
     for batch in batches:

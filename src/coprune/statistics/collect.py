@@ -66,8 +66,8 @@ class Calibration:
         """
         if self.classes is None:
             raise UserError(
-                f"this method describes classes, and the task '{self.task.name}' has none; take one that reads "
-                "no labels, such as complementary"
+                f"this method describes classes, and the task '{self.task.name}' has none; take one that "
+                "reads no labels, such as complementary"
             )
         return self.classes
 
