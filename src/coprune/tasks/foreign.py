@@ -1,0 +1,203 @@
+"""Metrics of other libraries, and a user's own: torchmetrics, 🤗 ``compute_metrics``, plain functions.
+
+They know no single samples, so samples are taken in blocks, whose figures say how sure the whole one is.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coprune.errors import UserError, near_matches, setting, shown
+from coprune.tasks.metrics import METRICS, Batches, Metric
+from coprune.tasks.outputs import Outputs
+from coprune.tracing.forward import Inputs, moved, run, tensors_of
+
+_LOWER = ("loss", "error", "perplexity", "mse", "mae", "rmse", "wer", "cer", "distance")
+"""Words in the names of figures that are better when they are lower, where nothing else says so."""
+
+_PAD = -100
+
+
+def metric_of(given: Any) -> Metric:
+    """A metric out of whatever says one.
+
+    Args:
+        given: a :class:`~coprune.tasks.metrics.Metric`, a built-in one's name, a torchmetrics metric,
+            ``compute_metrics`` of 🤗 (one argument, predictions and label_ids → a dict), or a function
+            (model, batches of inputs and targets) → float. A function may carry ``name`` and
+            ``higher_is_better``.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if isinstance(given, Metric):
+        return given
+    if isinstance(given, str):
+        if given not in METRICS:
+            raise UserError(f"{setting('metric', shown(given))}: {near_matches(given, METRICS)}")
+        return METRICS[given]
+    if all(hasattr(given, method) for method in ("update", "compute", "reset", "clone")):
+        better = getattr(given, "higher_is_better", None)
+        return _whole(type(given).__name__, given, _Torchmetrics(given), better)
+    if callable(given) and not isinstance(given, type):
+        name = str(getattr(given, "name", None) or getattr(given, "__name__", "metric")).strip("_<>")
+        return _whole(name, given, _Score(given) if _arguments(given) == 2 else _Computed(given), None)
+    raise UserError(
+        f"{setting('metric')}: {shown(given)} is no metric; give a name ({', '.join(METRICS)}), a torchmetrics "
+        "metric, compute_metrics, or a function (model, batches) → float"
+    )
+
+
+def _whole(name: str, given: Any, whole: Any, better: bool | None) -> Metric:
+    better = getattr(given, "higher_is_better", better)
+    if not isinstance(better, bool):
+        better = not any(word in name.lower() for word in _LOWER)
+    return Metric(name, higher_is_better=better, whole=whole)
+
+
+def _arguments(function: Callable[..., Any]) -> int:
+    """Arguments that a function must be given."""
+    try:
+        known = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return 2
+    places = [p for p in known if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return sum(p.default is p.empty for p in places) or len(places)
+
+
+Read = Callable[[Any, Inputs], Outputs]
+
+
+class _Torchmetrics:
+    """A clone for every block; that of all samples is made of them where states can be merged.
+
+    Args:
+        metric: left as it is.
+    """
+
+    def __init__(self, metric: Any) -> None:
+        self._metric = metric
+
+    def __call__(self, model: nn.Module, blocks: Sequence[Batches], read: Read) -> Sequence[float]:
+        """The figure of all samples, then of every block."""
+        parts = []
+        whole = self._fresh(model)
+        for block in blocks:
+            part = self._fresh(model)
+            for inputs, targets in block:
+                output = run(model, inputs)
+                given = (_predictions(output, inputs, read, targets), targets)
+                part.update(*given)
+                whole.update(*given)
+            parts.append(_figure(part.compute()))
+        return [_figure(whole.compute()), *parts]
+
+    def _fresh(self, model: nn.Module) -> Any:
+        clone = self._metric.clone()
+        clone.reset()
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        return clone.to(device) if hasattr(clone, "to") else clone
+
+
+def _predictions(output: Any, inputs: Inputs, read: Read, targets: Any) -> Any:
+    """What a metric is given: boxes as they are, else the tensor that counts, shaped as targets where it can be."""
+    if isinstance(output, list) and output and isinstance(output[0], Mapping):
+        return output
+    found = read(output, inputs).tensors
+    if len(found) > 1:
+        return found
+    one = found[0]
+    if isinstance(targets, Tensor) and one.ndim == targets.ndim + 1 and one.shape[-1] == 1:
+        one = one[..., 0]
+    return one
+
+
+class _Score:
+    """A user's function of a model and batches.
+
+    Args:
+        function: (model, batches) → float; batches are (inputs, targets), on the model's device.
+    """
+
+    def __init__(self, function: Callable[[nn.Module, Batches], Any]) -> None:
+        self._function = function
+
+    def __call__(self, model: nn.Module, blocks: Sequence[Batches], read: Read) -> Sequence[float]:
+        """The figure of all samples, then of every block."""
+        parts = [_Chained(blocks), *(blocks if len(blocks) > 1 else ())]
+        return [_figure(self._function(model, part)) for part in parts]
+
+
+class _Chained:
+    """Batches of several blocks, again and again."""
+
+    def __init__(self, blocks: Sequence[Batches]) -> None:
+        self._blocks = blocks
+
+    def __iter__(self) -> Any:
+        return chain.from_iterable(self._blocks)
+
+
+class _Computed:
+    """``compute_metrics``: all predictions at once, as arrays.
+
+    Args:
+        function: an object with ``predictions`` and ``label_ids`` → a dict of figures, of which the first
+            counts; tokens are padded to one width with −100.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+
+    def __call__(self, model: nn.Module, blocks: Sequence[Batches], read: Read) -> Sequence[float]:
+        """The figure of all samples, then of every block."""
+        found = []
+        for block in blocks:
+            outputs, labels = [], []
+            for inputs, targets in block:
+                outputs.append([t.cpu() for t in read(run(model, inputs), inputs).tensors])
+                labels.append(tensors_of(moved(targets, "cpu")))
+            found.append((outputs, labels))
+        whole = tuple(list(chain.from_iterable(parts)) for parts in zip(*found, strict=True))
+        return [self._of(*part) for part in (whole, *(found if len(found) > 1 else ()))]
+
+    def _of(self, outputs: list[list[Tensor]], labels: list[list[Tensor]]) -> float:
+        predictions, targets = (_arrays(part) for part in (outputs, labels))
+        return _figure(self._function(SimpleNamespace(predictions=predictions, label_ids=targets)))
+
+
+def _arrays(batches: list[list[Tensor]]) -> Any:
+    """The tensors of all batches as one array each; a single one alone."""
+    found = []
+    for parts in zip(*batches, strict=True):
+        width = max((t.shape[1] for t in parts if t.ndim > 1), default=0)
+        padded = [
+            F.pad(t, (0, 0) * (t.ndim - 2) + (0, width - t.shape[1]), value=_PAD) if t.ndim > 1 else t
+            for t in parts
+        ]
+        found.append(torch.cat(padded).numpy())
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _figure(given: Any) -> float:
+    """One number out of what a metric hands back; of a dict the first, or ``map`` of boxes.
+
+    Raises:
+        UserError: there is none.
+    """
+    if isinstance(given, Mapping) and given:
+        given = given.get("map", next(iter(given.values())))
+    if isinstance(given, Tensor):
+        given = given.double().mean()
+    try:
+        return float(given)
+    except (TypeError, ValueError) as cause:
+        raise UserError(f"{setting('metric')} hands back {shown(given)}, which is no number") from cause
