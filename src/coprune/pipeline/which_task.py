@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError, near_matches, setting, shown
 from coprune.models.architectures import task_of
+from coprune.models.user_factory import user_factory
 from coprune.task import TASKS, Task
 from coprune.tasks.foreign import metric_of
 from coprune.tasks.metrics import Metric
 from coprune.tasks.outputs import by_name
 from coprune.tracing.forward import Inputs, check_takes, moved, part_of, tensors_of
-from coprune.models.user_factory import user_factory
 
 _PYTHON = "python:"
 
@@ -121,13 +121,16 @@ def _plain(output: Any, targets: Any, *, known: bool) -> str:
     """
     if targets is None:
         named = getattr(output, "logits", None) if not isinstance(output, Tensor) else output
-        rows = isinstance(named, Tensor) and named.ndim == 2 and named.shape[1] > 1
-        return "classification" if rows and not known and _are_logits(named) else "outputs"
+        if isinstance(named, Tensor) and named.ndim == 2 and named.shape[1] > 1 and not known:
+            return "classification" if _are_logits(named) else "outputs"
+        return "outputs"
     found = tensors_of(output)
     whole = isinstance(targets, Tensor) and not targets.is_floating_point()
     if whole and targets.ndim >= 3 and any(t.ndim == 4 and t.shape[-2:] == targets.shape[-2:] for t in found):
         return "segmentation"
-    kinds = " and ".join(f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in tensors_of(targets))
+    kinds = " and ".join(
+        f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in tensors_of(targets)
+    )
     names = ", ".join(name for name in TASKS if name != "classification")
     raise UserError(
         f"targets are {kinds or shown(targets)} and no class numbers [N]; say what they are with "
@@ -136,6 +139,6 @@ def _plain(output: Any, targets: Any, *, known: bool) -> str:
 
 
 def _are_logits(rows: Tensor) -> bool:
-    """Whether rows ``[N, C]`` may be a classifier's: neither vectors of length 1, nor all positive features."""
+    """Whether rows ``[N, C]`` may be logits: neither of length 1 nor all positive, as features are."""
     lengths = torch.linalg.vector_norm(rows.float(), dim=1)
     return not bool(torch.allclose(lengths, torch.ones_like(lengths), atol=1e-3)) and bool((rows < 0).any())

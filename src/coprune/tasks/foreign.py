@@ -51,8 +51,8 @@ def metric_of(given: Any) -> Metric:
         name = str(getattr(given, "name", None) or getattr(given, "__name__", "metric")).strip("_<>")
         return _whole(name, given, _Score(given) if _arguments(given) == 2 else _Computed(given), None)
     raise UserError(
-        f"{setting('metric')}: {shown(given)} is no metric; give a name ({', '.join(METRICS)}), a torchmetrics "
-        "metric, compute_metrics, or a function (model, batches) → float"
+        f"{setting('metric')}: {shown(given)} is no metric; give a name ({', '.join(METRICS)}), a "
+        "torchmetrics metric, compute_metrics, or a function (model, batches) → float"
     )
 
 
@@ -108,7 +108,7 @@ class _Torchmetrics:
 
 
 def _predictions(output: Any, inputs: Inputs, read: Read, targets: Any) -> Any:
-    """What a metric is given: boxes as they are, else the tensor that counts, shaped as targets where it can be."""
+    """What a metric is given: boxes as they are, else the tensor that counts, without an axis of one."""
     if isinstance(output, list) and output and isinstance(output[0], Mapping):
         return output
     found = read(output, inputs).tensors
