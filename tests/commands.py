@@ -61,6 +61,19 @@ def base(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def chain_base(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Path:
+    """Run folder of ``python:tiny:Chain``, trained, for what is run many times; needs ``--trust``."""
+    from coprune.pipeline.train import TrainJob, train
+    from coprune.training import Recipe
+
+    out = tmp_path_factory.mktemp("chain") / "run"
+    recipe = Recipe(epochs=6, batch_size=16, lr=0.05)
+    score = train(TrainJob(model="python:tiny:Chain", data=digits, recipe=recipe, threads=1), out=out)
+    assert score.top1 > 0.9
+    return out
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte; see :func:`grown`."""

@@ -14,8 +14,11 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from unittest.mock import patch
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
@@ -28,6 +31,15 @@ T = TypeVar("T")
 multiprocessing.set_forkserver_preload(["processes", "preloaded"])
 
 
+def forked() -> BaseContext:
+    """Where processes come from; the process that they are forked from runs."""
+    # It finds what it is to import by its environment alone (Python's issue 117378).
+    here = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with patch.dict(os.environ, PYTHONPATH=here):
+        forkserver.ensure_running()
+    return multiprocessing.get_context("forkserver")
+
+
 class Started:
     """A process with what tests use of ``subprocess.Popen``: forked, so that it need not import torch.
 
@@ -38,9 +50,7 @@ class Started:
 
     def __init__(self, action: Callable[..., object], *given: object) -> None:
         self._logs = tempfile.TemporaryDirectory()
-        self._process = multiprocessing.get_context("forkserver").Process(
-            target=_logged, args=(self._logs.name, action, given)
-        )
+        self._process = forked().Process(target=_logged, args=(self._logs.name, action, given))
         self._process.start()
 
     @property
@@ -135,7 +145,7 @@ def launch(count: int, action: Callable[..., T], *given: Any, logs: Path | None 
             rdzv_endpoint="localhost:0",
             max_restarts=0,
             monitor_interval=0.05,
-            start_method="forkserver",
+            start_method=forked().get_start_method(),
             logs_specs=DefaultLogsSpecs(log_dir=str(logs or lost), redirects=Std.ALL),
         )
         found = elastic_launch(config, _with_one_thread)(action, given)
@@ -175,6 +185,7 @@ def printed(logs: Path) -> Printed:
 
 
 def _with_one_thread(action: Callable[..., T], given: tuple[Any, ...]) -> T:
+    assert "preloaded" in sys.modules, "every process would import for seconds"
     torch.set_num_threads(1)
     return action(*given)
 

@@ -178,4 +178,5 @@ def register() -> None:
 
 def away() -> ProcessPoolExecutor:
     """A process that has the device and does what it is given."""
+    # Not forked: there everything has been imported, with another inference mode.
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=register)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,19 @@ class Flattened(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.bn(self.conv2(torch.relu(self.conv1(x)))))
         return self.fc2(torch.relu(self.fc1(F.max_pool2d(x, 2).flatten(1))))
+
+
+class Chain(nn.Sequential):
+    """Four convolutions with batch norms, and a linear layer, for 1×12×12: three groups of six channels."""
+
+    def __init__(self, classes: int = 4) -> None:
+        widths = (1, 4, 6, 6, 6)
+        blocks = [
+            (nn.Conv2d(before, width, 3, 1 + (width > before), 1), nn.BatchNorm2d(width), nn.ReLU())
+            for before, width in pairwise(widths)
+        ]
+        pooled = (nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * widths[-1], classes))
+        super().__init__(*(layer for block in blocks for layer in block), *pooled)
 
 
 class Perceptron(nn.Module):
