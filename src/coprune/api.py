@@ -83,7 +83,7 @@ def prune(
             it calibration samples do, on which a model that has learned them by heart seems to lose less.
         method: ``complementary``; for channels ``cosep``, ``bn_scale``, ``fpgm``, ``lamp``, ``hessian``;
             for attention heads ``cahp``, ``michel``, ``medoid``, ``last_layers``, ``head_magnitude``; for
-            all of them ``random``, ``magnitude``, ``magnitude_l2``, ``taylor``.
+            all of them ``random``, ``magnitude``, ``magnitude_l2``, ``taylor``, ``wanda_sp``, ``flap``.
         keep_macs, keep_params, keep_units, keep_heads, latency_ms, max_drop: at most one; none: the
             method's own knee decides.
         allocation, schedule, recovery, units, skip, only, round_to, seed, device: as on the command line.

@@ -1,5 +1,7 @@
 """What methods read beside inputs, and what happens where it is not there."""
 
+from pathlib import Path
+
 import pytest
 
 from coprune.errors import UserError
@@ -20,6 +22,17 @@ def test_every_method_says_what_it_reads():
     assert {n for n, lack in lacks(classes=True, loss=False).items() if lack is Lack.LOSS} == LOSS
     assert {n for n, lack in lacks(classes=False, loss=False).items() if lack} == CLASSES | LOSS
     assert not any(lacks(classes=True, loss=True).values())
+
+
+def test_the_page_of_methods_is_what_they_say():
+    page = Path(__file__).parents[2] / "docs" / "baselines.md"
+    rows = []
+    for name, method in METHODS.items():
+        found = {statistic.reads for statistic in method.needs(method.settings())}
+        reads = " and ".join(word for word in ("classes", "loss") if word in found) or "nothing"
+        of = ", ".join(method.units) if len(method.units) < 4 else "all"
+        rows.append(f"| `{name}` | {method.summary} | {of} | {reads} | `{method.recovery}` |")
+    assert "\n".join(rows) in page.read_text()
 
 
 def test_settings_decide_too():
