@@ -102,7 +102,7 @@ class Flat(nn.Module):
 
 
 class FlatConcatenation(nn.Module):
-    """Two parts side by side, flattened: Torch-Pruning (1.6.1) forgets where the second begins."""
+    """Two parts side by side, flattened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -269,7 +269,7 @@ class GroupNormed(nn.Module):
 
 
 class Shuffled(nn.Module):
-    """A channel shuffle between two pointwise layers, which the dependency graph does not see."""
+    """A channel shuffle between two pointwise layers: its groups stay as large as one another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -288,7 +288,7 @@ class Shuffled(nn.Module):
 
 
 class Strongest(nn.Module):
-    """Every channel of a sum is divided by the strongest of all: no layer, so nothing to be seen."""
+    """Every channel of a sum is divided by all before it, by a function that nobody knows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -301,12 +301,12 @@ class Strongest(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.stem(x))
         h = torch.relu(self.one(x) + self.two(x))
-        h = h / (1 + h.max(1, keepdim=True).values)
+        h = h / (1 + h.logcumsumexp(1))
         return self.fc(torch.relu(self.read(h)).mean((2, 3)))
 
 
 class Reversed(nn.Module):
-    """The channels of a chain come out in reverse order, which is an activation to the graph."""
+    """The channels of a chain come out in reverse order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -354,5 +354,9 @@ def networks() -> dict[str, nn.Module]:
         "own_norms": OwnNorms(),
         "group_normed": GroupNormed(),
         "paths": Paths(),
+        "shuffled": Shuffled(),
+        "halved": Halved(),
+        "flat_concatenation": FlatConcatenation(),
+        "reversed": Reversed(),
     }
     return {name: tiny.randomise(net) for name, net in made.items()}

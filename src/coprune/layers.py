@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -23,8 +24,8 @@ _COUNTS = {
 }
 """What dense layers call ``C``; ``nf``, ``nx``: GPT-2's layers."""
 
-Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
-"""Over signals, images and volumes. Transposed ones are none of them."""
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+"""Over signals, images and volumes, transposed ones among them."""
 
 
 @dataclass(frozen=True)
@@ -114,31 +115,94 @@ def channel_count(module: nn.Module, side: Side, parameter: str | None = None) -
     Args:
         module: the layer.
         side: input or output.
-        parameter: of a bare parameter of the module instead.
+        parameter: of a bare parameter of the module, or of an attribute that counts channels, instead.
     """
     if parameter is not None:
-        owned = getattr(module, parameter, None)
-        return owned.numel() if isinstance(owned, nn.Parameter) else None
+        owned = attribute_of(module, parameter)
+        return owned.numel() if isinstance(owned, nn.Parameter) else owned if isinstance(owned, int) else None
     norm = norm_of(module)
     if norm is not None:
         return norm.channels(module)
+    if is_recurrent(module):
+        return module.input_size if side == "input" else module.hidden_size
     return next((getattr(module, a) for a in _COUNTS[side] if hasattr(module, a)), None)
 
 
-def is_transposed(module: nn.Module) -> bool:
+def attribute_of(module: nn.Module, name: str) -> Any:
+    """The value of a module's attribute; of ``name.3`` the one in the list."""
+    name, _, place = name.partition(".")
+    value = getattr(module, name, None)
+    return (
+        value[int(place)] if place and isinstance(value, list | tuple) and int(place) < len(value) else value
+    )
+
+
+def is_gpt2_linear(module: nn.Module) -> bool:
     """Whether a layer is GPT-2's ``Conv1D`` of 🤗 transformers: linear, with a weight ``[input, output]``."""
     return type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers.")
 
 
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a layer's weight is ``[input, output, …]``."""
+    return is_gpt2_linear(module) or (is_convolution(module) and module.transposed)
+
+
 def is_linear(module: nn.Module) -> bool:
     """Whether a layer's channels lie on the last axis of what it reads and makes."""
-    return isinstance(module, nn.Linear) or is_transposed(module)
+    return isinstance(module, nn.Linear) or is_gpt2_linear(module) or is_recurrent(module)
+
+
+def is_recurrent(module: nn.Module) -> TypeGuard[nn.RNNBase | nn.RNNCellBase]:
+    """Whether a layer is an LSTM, a GRU or a plain recurrent one, or a cell of these."""
+    return isinstance(module, nn.RNNBase | nn.RNNCellBase)
 
 
 def filters(module: nn.Module) -> Tensor:
-    """The weight of a dense layer by its outputs, ``[O, …]``; a view, so that writing changes the layer."""
+    """The weight of a dense layer by its outputs, ``[O, …]``; a view, so that writing changes the layer.
+
+    Of a recurrent layer a copy of the weights that read its input, those of all gates and directions.
+    """
+    if is_recurrent(module):
+        names = [n for n in ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse") if hasattr(module, n)]
+        return torch.cat([module.get_parameter(name) for name in names])
     weight = module.get_parameter("weight")
-    return weight.T if is_transposed(module) else weight
+    return weight.transpose(0, 1) if is_transposed(module) else weight
+
+
+def channels_axis(layer: nn.Module, ndim: int, given: Tensor | None = None) -> int:
+    """The axis of a known layer's input that its channels lie on, from the front.
+
+    Args:
+        layer: a dense layer, a norm or a recurrent layer.
+        ndim: axes of its input.
+        given: of a norm over channels its input, which tells where they are.
+    """
+    if is_convolution(layer):
+        return ndim - len(layer.kernel_size) - 1
+    if is_linear(layer):
+        return ndim - 1
+    norm = norm_of(layer)
+    if norm is None or norm.over != "all" or given is None:
+        return min(1, ndim - 1)
+    return _normalised_axis(layer, given, norm.channels(layer) or 0) % ndim
+
+
+@torch.no_grad()
+def _normalised_axis(layer: nn.Module, x: Tensor, count: int) -> int:
+    """The axis of a norm's channels: the last, or the second in norms for maps such as LayerNorm2d."""
+    known = getattr(layer, "channel_dim", None)
+    if known is not None:
+        return int(known)
+    if x.shape[-1] != count:
+        return 1
+    if x.ndim < 3 or x.shape[1] != count:
+        return -1
+    # Both would do by their sizes: a norm hands a change on along the axis that it runs over.
+    one = x[:1].clone(memory_format=torch.contiguous_format)
+    before = layer.forward(one)
+    one.view(-1)[0] += 1.0 + one.abs().max()
+    by_last = (layer.forward(one) != before).reshape(-1, count)[0]
+    return -1 if bool(by_last[1:].any()) else 1
 
 
 def is_convolution(module: nn.Module) -> TypeGuard[Convolution]:
@@ -198,3 +262,19 @@ def tied_layers(model: nn.Module) -> dict[str, str]:
 def is_dense(module: nn.Module) -> bool:
     """Whether every output channel of a layer reads every input channel, and units may begin or end there."""
     return isinstance(module, nn.Linear) or (is_convolution(module) and module.groups == 1)
+
+
+def set_size(module: nn.Module, name: str, value: int) -> None:
+    """Change an attribute that counts channels (``name.3``: in a list), and note that it is one."""
+    own, _, place = name.partition(".")
+    if place:
+        values = list(getattr(module, own))
+        values[int(place)] = value
+        setattr(module, own, type(getattr(module, own))(values))
+    else:
+        setattr(module, own, value)
+    vars(module)[COUNTED] = tuple(dict.fromkeys((*vars(module).get(COUNTED, ()), name)))
+
+
+COUNTED = "_coprune_counted"
+"""Of a pruned module: the names of its attributes that count channels and were changed."""

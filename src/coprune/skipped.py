@@ -52,10 +52,14 @@ class SkipCode(str, Enum):
     ALL_SAMPLES = "runs_once_for_all_samples", "'{layer}' runs once for all samples, whatever they are"
     TIED = "tied_weights", "'{layer}' has the weights of '{other}'"
     COMPLEX = "complex_weights", "'{parameter}' is complex"
-    NOT_REACHED = "not_reached_by_graph", "not reached by the dependency graph"
-    NOT_FOLLOWED = "not_followed_by_graph", "coupled: Torch-Pruning cannot follow its channels ({cause})"
-    UNPAIRED = "channels_not_paired", "Torch-Pruning does not say which channels of '{layer}' go with which"
-    MISCOUNTED = "channels_miscounted", "Torch-Pruning counts '{layer}' wrongly"
+    NOT_REACHED = "not_reached_by_graph", "not reached by tracing"
+    NOT_FOLLOWED = "not_followed_by_graph", "its channels pass {cause}, behind which they cannot be followed"
+    UNPAIRED = "channels_not_paired", "it is not known which channels of '{layer}' go with which"
+    MISCOUNTED = "channels_miscounted", "'{layer}' has another number of channels"
+    MEETS_INPUT = (
+        "meets_input",
+        "they are added to the model's input, or multiplied with it, whose channels stay",
+    )
     READER = "reader_cannot_be_cut", "read by '{layer}', a {kind}, whose channels cannot be cut"
     UNKNOWN_UNITS = "unknown_units", "they pass '{layer}', a {kind}, whose units are not known"
     SEVERAL_AXES = "several_axes", "'{parameter}' has several dimensions and it is not known which is whose"
@@ -71,7 +75,7 @@ class SkipCode(str, Enum):
     OTHERS_CHANGE = (
         "cut_changes_other_channels",
         "when it is cut other channels change too: something in between mixes or orders channels "
-        "in a way that the dependency graph does not see",
+        "in a way that tracing does not see",
     )
     TOGETHER = "cut_wrong_together", "only together with others: {cause}"
 

@@ -55,6 +55,14 @@ def place_of(cause: BaseException) -> str:
     return f"{shown(os.path.relpath(file) if Path.cwd() in Path(file).parents else file)}, line {line}"
 
 
+def code_of(cause: BaseException) -> str:
+    """The innermost line beyond PyTorch and this package: ``x.view(-1, 80) (a.py, line 3)``."""
+    inside = (_NOT_THEIRS[-1], f"{os.sep}site-packages{os.sep}torch{os.sep}")
+    frames = traceback.extract_tb(cause.__traceback__)
+    theirs = [f for f in frames if f.line and not any(part in f.filename for part in inside)]
+    return f"{theirs[-1].line} ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
+
+
 @contextmanager
 def within(where: str) -> Iterator[None]:
     """Within the context refusals say where: ``train=, batch 3: …``. Nothing is added for ``""``."""

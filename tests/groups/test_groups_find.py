@@ -237,11 +237,14 @@ class Upsampling(nn.Module):
         return self.fc(self.read(h).mean((2, 3)) + self.up(h).mean((2, 3)))
 
 
-def test_channels_read_by_a_transposed_convolution_are_not_offered():
+def test_a_transposed_convolution_reads_channels_as_any_other():
     # Once a bug: a layer with weights that is no Conv2d or Linear counts as a carrier. Here it
-    # *reads* the units; the mask does not silence it and surgery refuses the plan.
-    units = find_units(Upsampling(), IMAGE)
-    assert "made" not in names(units)
+    # *reads* the units.
+    net = Upsampling()
+    units = find_units(net, IMAGE)
+    (made,) = [g for g in units.groups if g.name == "made"]
+    assert {m.layer for m in made.of_role("consumer")} == {"read", "up"}
+    assert sound(net, units, IMAGE) == units
 
 
 class Shared(nn.Module):

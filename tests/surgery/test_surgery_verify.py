@@ -31,7 +31,7 @@ class Net(nn.Module):
 
 
 class Strongest(tiny_coupled.Strongest):
-    """A maximum over channels, which cannot be cut, behind something that not every input can pass."""
+    """A sum over channels so far, which cannot be cut, behind something that not every input can pass."""
 
     def __init__(self, first) -> None:
         super().__init__()
@@ -86,8 +86,7 @@ def test_a_network_that_takes_some_values_only_is_tried_with_those(name):
 @pytest.mark.parametrize("name", list(DOMAINS))
 def test_a_wrong_cut_shows_with_those_values_too(name):
     first, example = DOMAINS[name]
-    # With weights by which the strongest is not the only channel that is alive: then a cut may well be right.
-    net = tiny.randomise(Strongest(first), seed=6)
+    net = tiny.randomise(Strongest(first), seed=0)
     units = find_units(net, example, coupled=True)
     kept = sound(net, units, example)
     assert [g.name for g in kept.groups] == ["read"]
@@ -117,7 +116,7 @@ CASTS = {
 def test_what_does_not_run_in_float64_is_tried_in_its_own_precision(name, kind):
     # Once refused: "the model does not run in float64".
     example = spectrogram()
-    net = tiny.randomise(kind(CASTS[name]), seed=6)
+    net = tiny.randomise(kind(CASTS[name]), seed=0)
     units = find_units(net, example, coupled=kind is Strongest)
     kept = sound(net, units, example)
     if kind is Net:
@@ -131,7 +130,7 @@ def test_what_does_not_run_in_float64_is_tried_in_its_own_precision(name, kind):
 def test_half_precision_that_cannot_be_left_shows_a_wrong_cut(dtype):
     example = spectrogram().to(dtype)
     for kind, wrong in ((Net, False), (Strongest, True)):
-        net = tiny.randomise(kind(lambda x: x.to(dtype)), seed=6).to(dtype)
+        net = tiny.randomise(kind(lambda x: x.to(dtype)), seed=0).to(dtype)
         units = find_units(net, example, coupled=wrong)
         left = len(units.groups) - len(sound(net, units, example).groups)
         assert left == wrong

@@ -1,8 +1,9 @@
-"""Find the units of any model: a transformer's by its family, others' by Torch-Pruning's dependency graph."""
+"""Find the units of any model: a transformer's by its family, others' by following them through one pass."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from coprune.groups.attention import find_transformer_units, unknown_heads, with
 from coprune.groups.channels import find_channels
 from coprune.groups.group import Units
 from coprune.skipped import Reason, SkipCode, because
-from coprune.tracing.forward import Inputs
+from coprune.tracing.forward import Inputs, Counts, counted
 
 
 def find_units(
@@ -22,29 +23,29 @@ def find_units(
     only: Sequence[str] = (),
     coupled: bool = False,
     partly: Collection[str] = (),
+    outputs: Counts = counted,
 ) -> Units:
     """All groups of a model, and the layers that no group covers, with reasons.
 
     A transformer's heads and feed-forward neurons are found by its family
     (:func:`coprune.groups.attention.find_transformer_units`), the channels of any other model, and those
-    of a transformer's convolutional stages, by the dependency graph
+    of a transformer's convolutional stages, by following them
     (:func:`coprune.groups.channels.find_channels`). There, layers inside attention are left alone, and the
     first and the last layer (CoSeP, arXiv 2505.13225), but for the first layer's part in a coupled group.
 
     Args:
-        model: any module that Torch-Pruning can trace, or a transformer.
+        model: any module.
         example: one sample with a batch dimension; a transformer that is nothing else is not called.
         skip: module names to leave alone; a container stands for all layers inside it.
         only: layers whose groups may be pruned, and nothing else; empty: all.
         coupled: whether coupled groups (:mod:`coprune.groups.channels`) are offered too, and not only
-            reported. What the graph says of them is not always right:
-            :func:`coprune.surgery.verify.sound` verifies them.
+            reported. :func:`coprune.surgery.verify.sound` verifies them.
         partly: layers that run for some inputs only (:func:`coprune.groups.channels.run_for_some`): no group
             has a part in them.
+        outputs: takes what counts out of what the model hands back: layers that make it are left alone.
 
     Raises:
-        UserError: the model cannot be traced (named inputs, and its attention is of an unknown family),
-            or a name in ``skip`` or ``only`` does not exist.
+        UserError: the model does not run on the example, or a name in ``skip`` or ``only`` does not exist.
     """
     known = dict(model.named_modules())
     for option, given in (("skip", skip), ("only", only)):
@@ -58,36 +59,27 @@ def find_units(
             )
     transformer = find_transformer_units(model, skip=skip)
     closed = unknown_heads(model, skip=skip)
-    if transformer is None and closed and not isinstance(example, Tensor):
-        raise UserError(f"{type(model).__name__}: {next(iter(closed.values()))}")
     closed |= dict.fromkeys(skip, because(SkipCode.ASKED))
+    find = partial(find_channels, model, example, coupled=coupled, partly=partly, outputs=outputs)
     if transformer is None:
-        found = find_channels(model, example, closed=closed, coupled=coupled, partly=partly)
+        found = find(closed=closed)
     elif isinstance(example, Tensor):
-        found = _with_channels(transformer, model, example, closed=closed, coupled=coupled, partly=partly)
+        found = _with_channels(transformer, model, closed, find)
     else:
         found = transformer
     return _restricted(found, only)
 
 
 def _with_channels(
-    units: Units,
-    model: nn.Module,
-    example: Tensor,
-    *,
-    closed: Mapping[str, Reason],
-    coupled: bool,
-    partly: Collection[str],
+    units: Units, model: nn.Module, closed: Mapping[str, Reason], find: Callable[..., Units]
 ) -> Units:
     """A transformer's units and, where it is not only one, the channels of its other stages.
 
     Args:
         units: heads and neurons, and what they leave.
         model: the model.
-        example: one sample ``[1, …]``.
         closed: what else to leave alone, with the reason.
-        coupled: whether coupled groups are offered too.
-        partly: see :func:`find_units`.
+        find: :func:`coprune.groups.channels.find_channels` of the model.
     """
     outside = {s.layer for s in units.skipped if s.code == SkipCode.OUTSIDE}
     reasons = {o: because(SkipCode.INSIDE, layer=n).of(o) for o in outside for n in closed if within(o, (n,))}
@@ -97,7 +89,7 @@ def _with_channels(
     owned = set[str]().union(*(group.own for group in units.groups))
     closed = dict.fromkeys([*owned, *closed], because(SkipCode.MEETS_BLOCKS))
     try:
-        found = find_channels(model, example, closed=closed, coupled=coupled, among=outside, partly=partly)
+        found = find(closed=closed, among=outside)
     except UserError as cause:
         why = because(SkipCode.NOT_TRACED, cause=cause)
         found = Units((), tuple(why.of(layer) for layer in outside))

@@ -1,8 +1,8 @@
 """Channels that go together, and the groups that they make.
 
-Torch-Pruning's dependency graph says which channel of a layer goes with which channel of a producer.
+A pass with labels (:mod:`coprune.groups.trace`) says which channel of a layer goes with which of another.
 Here these pairs are put together: what hangs together, over any number of layers, is a *unit*; units
-that have the same number of channels in the same layers are a *group*. Beyond the graph's pairs, the
+that have the same number of channels in the same layers are a *group*. Beyond these pairs, the
 channels of one block of a grouped convolution or of a group norm go together, so that all blocks stay
 equally large: a unit is then a whole block.
 
@@ -12,28 +12,28 @@ Shapes: ``U`` units, ``S`` channels of a unit on an axis; an axis is one layer's
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, nn
 
-from coprune.compat.torch_pruning import Place, connected
 from coprune.groups.group import ChannelGroup
 from coprune.layers import (
     Side,
+    attribute_of,
     channel_count,
     grouping,
-    is_channel_norm,
     is_channelwise,
     is_convolution,
     is_dense,
     is_grouped,
-    is_mixing,
-    norm_of,
+    is_recurrent,
 )
 from coprune.plan import Member
-from coprune.skipped import Reason, SkipCode, because
+from coprune.skipped import Reason
 
 _Indices = NDArray[np.int64]
 
@@ -63,56 +63,6 @@ class Pairs:
     refused: list[tuple[_Indices, Reason]] = field(default_factory=list)
     total: int = 0
 
-    def take(self, root: str, places: Sequence[Place]) -> set[str]:
-        """Take in what goes with each of a layer's output channels.
-
-        Returns:
-            The layers that have all of their own output channels among these.
-        """
-        met: set[str] = set()
-        source = self.axis(root, "output")
-        if source is None:
-            return met
-        for place in places:
-            every = None in place.roots
-            concerned = source.channels if every else source.start + np.array(place.roots, dtype=np.int64)
-            place, unfit = self._fit(place)
-            axis = (
-                None if unfit or place.layer is None else self.axis(place.layer, place.side, place.parameter)
-            )
-            if axis is not None and place.channels and max(place.channels) >= axis.size:
-                unfit = because(SkipCode.MISCOUNTED, layer=place.layer)
-            if unfit is not None:
-                self.refused.append((concerned, unfit))
-            elif axis is not None:  # a PReLU with one slope for all has no channels
-                self.tie(axis.start + np.array(place.channels, dtype=np.int64), concerned)
-                if axis.side == "output" and len(place.channels) == axis.size:
-                    met.add(axis.layer)
-        return met
-
-    def _fit(self, place: Place) -> tuple[Place, Reason | None]:
-        """A place, and why channels that come to it cannot be removed, if so."""
-        layer, parameter = place.layer, place.parameter
-        if layer is None:
-            return place, because(SkipCode.OUTPUT)
-        module = self.model.get_submodule(layer)
-        if parameter is not None:
-            name = f"{layer}.{parameter}" if layer else parameter
-            if is_mixing(module) and channel_count(module, "output"):
-                # A library's own norm: Torch-Pruning sees its weight alone.
-                place = replace(place, parameter=None)
-            elif sum(n > 1 for n in module.get_parameter(parameter).shape) != 1:
-                return place, because(SkipCode.SEVERAL_AXES, parameter=name)
-        elif is_channel_norm(module) and not channel_count(module, "output"):
-            return place, because(SkipCode.NORM_OVER_MAP, layer=layer)
-        elif is_grouped(module):
-            # Torch-Pruning takes as many groups as outputs for depthwise, whatever the inputs are.
-            if module.groups == module.out_channels != module.in_channels:
-                return place, because(SkipCode.UNEVEN_BLOCKS, layer=layer)
-        elif not (is_dense(module) or norm_of(module)):
-            return place, because(SkipCode.UNKNOWN_UNITS, layer=layer, kind=type(module).__name__)
-        return place, because(SkipCode.UNPAIRED, layer=layer) if None in place.roots else None
-
     def axis(self, layer: str, side: Side, parameter: str | None = None) -> Axis | None:
         """The axis of a layer; None when it has no channels of its own."""
         module = self.model.get_submodule(layer)
@@ -123,7 +73,7 @@ class Pairs:
                 self._tie_blocks(read, read, module.groups)
                 self._tie_blocks(made, read, module.groups)
             return read if side == "input" else made
-        if parameter is None and is_dense(module):
+        if parameter is None and (is_dense(module) or is_recurrent(module)):
             return self._new(layer, side)
         # One axis: such a layer hands on what it is given, channel by channel.
         known = (layer, "output", parameter) in self.axes
@@ -157,6 +107,11 @@ class Pairs:
         if axis is not None:
             self.refused.append((axis.channels, reason))
 
+    def refuse_channels(self, channels: Tensor, reason: Reason) -> None:
+        """Some channels cannot go, by their numbers."""
+        if len(channels):
+            self.refused.append((channels.long().numpy(), reason))
+
     def groups(self, order: Mapping[str, int]) -> Iterator[tuple[ChannelGroup, list[Reason]]]:
         """Units that have as many channels in the same layers, one of which makes them.
 
@@ -170,7 +125,7 @@ class Pairs:
             return
         axes = list(self.axes.values())
         # Where nothing could be followed, every channel is a unit of its own; its axis is refused.
-        unit = connected(np.concatenate([np.empty((0, 2), dtype=np.int64), *self.edges]), self.total)
+        unit = _connected(np.concatenate([np.empty((0, 2), dtype=np.int64), *self.edges]), self.total)
         where = np.concatenate([np.full(axis.size, at) for at, axis in enumerate(axes)])
         counts = np.zeros((int(unit.max()) + 1, len(axes)), dtype=np.int32)
         np.add.at(counts, (unit, where), 1)
@@ -192,6 +147,12 @@ class Pairs:
                 yield group, reasons.get(number, [])
 
 
+def _connected(edges: _Indices, count: int) -> _Indices:
+    """The number of the component that each of ``count`` things belongs to, by pairs of them ``[E, 2]``."""
+    matrix = coo_matrix((np.ones(len(edges), dtype=bool), tuple(edges.T)), shape=(count, count))
+    return np.asarray(connected_components(matrix, directed=False)[1], dtype=np.int64)
+
+
 def _group(
     model: nn.Module, channels: Mapping[Axis, _Indices], order: Mapping[str, int]
 ) -> ChannelGroup | None:
@@ -203,7 +164,7 @@ def _group(
         order: name → place of the layers that run.
     """
     axes = sorted(channels, key=lambda axis: order.get(axis.layer, len(order)))
-    made = [a for a in axes if a.side == "output" and a.parameter is None and is_dense(_layer(model, a))]
+    made = [a for a in axes if a.side == "output" and a.parameter is None and _makes(_layer(model, a))]
     if not made:
         return None
     # Units in the order of their channels in the first producer.
@@ -211,10 +172,15 @@ def _group(
     members = tuple(
         _member(_layer(model, axis), axis, channels[axis][ranked])
         for axis in axes
-        if axis.side == "output" or is_dense(_layer(model, axis))  # a grouped layer's outputs say its blocks
+        if axis.side == "output" or _makes(_layer(model, axis))  # a grouped layer's outputs say its blocks
     )
     inner = _are_inner(model, members)
     return ChannelGroup(made[0].layer, len(ranked), members, "inner" if inner else "coupled")
+
+
+def _makes(layer: nn.Module) -> bool:
+    """Whether units may begin or end at a layer."""
+    return is_dense(layer) or is_recurrent(layer)
 
 
 def _layer(model: nn.Module, axis: Axis) -> nn.Module:
@@ -222,7 +188,7 @@ def _layer(model: nn.Module, axis: Axis) -> nn.Module:
 
 
 def _member(layer: nn.Module, axis: Axis, own: _Indices) -> Member:
-    dense = axis.parameter is None and is_dense(layer)
+    dense = axis.parameter is None and _makes(layer)
     size, span = own.shape
     first = int(own.min())
     regular = bool((own.reshape(-1) == first + np.arange(size * span)).all())
@@ -247,10 +213,21 @@ def _are_inner(model: nn.Module, members: Sequence[Member]) -> bool:
     return (
         roles.count("producer") == 1
         and "consumer" in roles
-        and all(m.parameter is None and not m.channels for m in members)
+        and all(not m.channels and (m.parameter is None or _counts(model, m)) for m in members)
         and all(m.width is None for m in members if m.role != "carrier")
         and all(m.span == 1 for m in members if m.role != "consumer")
-        and all(_by_channel(model.get_submodule(m.layer)) for m in members if m.role == "carrier")
+        and all(
+            _by_channel(model.get_submodule(m.layer)) or _counts(model, m)
+            for m in members
+            if m.role == "carrier"
+        )
+    )
+
+
+def _counts(model: nn.Module, member: Member) -> bool:
+    """Whether a member is an attribute that says how many channels there are."""
+    return member.parameter is not None and isinstance(
+        attribute_of(model.get_submodule(member.layer), member.parameter), int
     )
 
 

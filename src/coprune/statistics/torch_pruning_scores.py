@@ -37,7 +37,7 @@ from coprune.distributed.collectives import summed
 from coprune.distributed.world import own
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup, channel_indices
-from coprune.layers import Side, is_linear, is_transposed
+from coprune.layers import Side, is_gpt2_linear, is_linear
 from coprune.models.copies import copied
 from coprune.progress import track
 from coprune.statistics.collect import Calibration, Reads
@@ -137,7 +137,7 @@ def _of_slices(kind: ImportanceKind, model: nn.Module, group: ChannelGroup) -> T
         layer = model.get_submodule(member.layer)
         if is_linear(layer):
             scores = _SLICE_SCORES[kind](layer.get_parameter("weight")).detach().double()
-            scores = scores.T if is_transposed(layer) else scores
+            scores = scores.T if is_gpt2_linear(layer) else scores
             along = scores.sum(1) if member.role == "producer" else scores.sum(0)
             units = channel_indices(member, torch.arange(group.size)).to(along.device)
             parts.append(along[units].view(group.size, member.span).sum(1))

@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from coprune.errors import UserError, shown
 from coprune.groups.attention import attention_family, channels_of, count_of, relative, set_count
-from coprune.layers import has_channels, is_dense, is_transposed, norm_of, size_attributes
+from coprune.layers import has_channels, is_dense, is_gpt2_linear, norm_of, size_attributes
 from coprune.store.state_dict import check_weights, numbers_of
 
 _Positive = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
@@ -75,7 +75,7 @@ def resize(
     for name, module in modules.items():
         given = tensors.get(f"{name}.bias")
         # A recovery gives layers a bias that had none (coprune.recovery.mean_bias).
-        if given is not None and (is_dense(module) or is_transposed(module)) and module.bias is None:
+        if given is not None and (is_dense(module) or is_gpt2_linear(module)) and module.bias is None:
             weight = module.get_parameter("weight")
             module.bias = nn.Parameter(torch.empty(len(given), dtype=given.dtype), weight.requires_grad)
         for key, old in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
@@ -112,7 +112,7 @@ def _due(module: nn.Module) -> Iterator[tuple[str, tuple[Any, ...]]]:
         channels = (read, made // groups) if module.transposed else (made, read // groups)
         yield "weight", (*(channels if fits else (-1, -1)), *module.kernel_size)
         yield "bias", (made,)
-    elif isinstance(module, nn.Linear) or is_transposed(module):
+    elif isinstance(module, nn.Linear) or is_gpt2_linear(module):
         read, made = channels_of(module, "input"), channels_of(module, "output")
         yield "weight", (made, read) if isinstance(module, nn.Linear) else (read, made)
         yield "bias", (made,)

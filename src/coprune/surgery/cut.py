@@ -8,15 +8,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from coprune import given
 from coprune.errors import UserError, shown
-from coprune.groups import removed, removed_channels
+from coprune.groups import columns_of, removed, removed_channels
 from coprune.groups.attention import attention_family, count_of, set_count
-from coprune.layers import Side, channel_count, is_convolution, is_dense, is_transposed, norm_of
+from coprune.layers import (
+    Side,
+    attribute_of,
+    channel_count,
+    is_convolution,
+    is_dense,
+    is_gpt2_linear,
+    is_recurrent,
+    is_transposed,
+    norm_of,
+    set_size,
+)
 from coprune.models.canonicalize import canonical_copy, restore_format
 from coprune.models.copies import copied
 from coprune.models.registry import remember, source_of
@@ -53,8 +65,7 @@ def cut(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> nn.Module:
     for (name, role, bare), shares in parts.items():
         layer, gone = pruned.get_submodule(name), torch.cat(shares)
         if bare is not None:
-            along = next(axis for axis, n in enumerate(getattr(layer, bare).shape) if n > 1)
-            _drop(layer, bare, gone, along)
+            _slice_bare(layer, bare, gone)
         elif role == "carrier":
             _slice_carrier(name, layer, gone, last[name])
         else:
@@ -90,8 +101,8 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
             if module is None:
                 raise refuse(f"layer '{layer}' is not in this {type(model).__name__}")
             bare = next((m.parameter for m in members if m.parameter is not None), None)
-            if bare is not None and not isinstance(getattr(module, bare, None), nn.Parameter):
-                raise refuse(f"layer '{layer}' has no parameter '{bare}'")
+            if bare is not None and not isinstance(attribute_of(module, bare), nn.Parameter | int):
+                raise refuse(f"layer '{layer}' has no parameter or size '{bare}'")
             side: Side = "input" if role == "consumer" else "output"
             has = channel_count(module, side, members[0].parameter)
             # A fused projection has several shares in a group of heads, the last one up to its end.
@@ -150,12 +161,45 @@ def _drop(layer: nn.Module, name: str, gone: Tensor, axis: int) -> int:
     return len(kept)
 
 
+def _slice_bare(layer: nn.Module, name: str, gone: Tensor) -> None:
+    """Take channels out of a module's own parameter, or off an attribute that counts them."""
+    value = attribute_of(layer, name)
+    if isinstance(value, nn.Parameter):
+        _drop(layer, name, gone, next(axis for axis, n in enumerate(value.shape) if n > 1))
+    else:
+        set_size(layer, name, value - len(gone))
+
+
+def _slice_recurrent(layer: Any, gone: Tensor, side: Side) -> None:
+    """Take inputs, or hidden units of all layers and directions, out of a recurrent layer, in place."""
+    had = channel_count(layer, "output") or 0
+    for name, parameter in list(layer._parameters.items()):
+        if parameter is None:
+            continue
+        first = name in ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")
+        if side == "input" and first:
+            layer.input_size = _drop(layer, name, gone, 1)
+        elif side == "output":
+            gates = torch.arange(len(parameter) // had).unsqueeze(1) * had
+            _drop(layer, name, (gates + gone).flatten(), 0)
+            if name.startswith("weight") and not first:
+                # A later layer reads both directions of the one before.
+                times = torch.arange(parameter.shape[1] // had).unsqueeze(1) * had
+                _drop(layer, name, (times + gone).flatten(), 1)
+    if side == "output":
+        layer.hidden_size = had - len(gone)
+    if isinstance(layer, nn.RNNBase):
+        layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
+
+
 def _slice_dense(name: str, layer: nn.Module, gone: Tensor, side: Side) -> None:
     """Take inputs or outputs out of a dense layer, in place."""
-    if not (is_dense(layer) or is_transposed(layer)):
+    if is_recurrent(layer):
+        _slice_recurrent(layer, gone, side)
+        return
+    if not (is_dense(layer) or is_gpt2_linear(layer)):
         raise UserError(f"layer '{name}': {side}s of a {type(layer).__name__} cannot be sliced")
     made = side == "output"
-    # GPT-2's layers have their weight the other way round.
     left = _drop(layer, "weight", gone, int(made == is_transposed(layer)))
     if made:
         _drop(layer, "bias", gone, 0)
@@ -175,11 +219,11 @@ def slice_passing(layer: nn.Module, gone: Tensor) -> bool:
         Whether it is one of them.
     """
     if is_convolution(layer):
-        block = layer.out_channels // layer.groups
-        blocks, each = layer.groups - len(gone) // block, layer.in_channels // layer.groups
-        layer.out_channels = _drop(layer, "weight", gone, 0)
-        layer.groups, layer.in_channels = blocks, blocks * each
+        block, each = layer.out_channels // layer.groups, layer.in_channels // layer.groups
+        blocks = layer.groups - len(gone) // block
+        _drop(layer, "weight", columns_of((gone // block).unique(), each) if layer.transposed else gone, 0)
         _drop(layer, "bias", gone, 0)
+        layer.groups, layer.in_channels, layer.out_channels = blocks, blocks * each, blocks * block
         return True
     norm = norm_of(layer)
     count = norm.channels(layer) if norm else None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coprune.groups import removed, removed_channels, unit_axis
-from coprune.layers import channel_count, is_channel_norm
+from coprune.layers import channel_count, channels_axis, is_channel_norm
 from coprune.plan import GroupDecision
 from coprune.surgery.cut import check_fits, slice_passing
 from coprune.tracing.hooks import hooked
@@ -67,25 +67,8 @@ def _normalising(layer: nn.Module, gone: Tensor) -> Callable[[nn.Module, tuple[T
 
     def norm(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         kept = stays.to(output.device)
-        axis = _normalised_axis(layer, inputs[0], count)
+        axis = channels_axis(layer, inputs[0].ndim, inputs[0])
         found = fewer.to(output.device)(inputs[0].index_select(axis, kept))
         return torch.zeros_like(output).index_copy(axis, kept, found)
 
     return norm
-
-
-def _normalised_axis(layer: nn.Module, x: Tensor, count: int) -> int:
-    """The axis of a norm's channels: the last, or the second in norms for maps such as LayerNorm2d."""
-    known = getattr(layer, "channel_dim", None)
-    if known is not None:
-        return int(known)
-    if x.shape[-1] != count:
-        return 1
-    if x.ndim < 3 or x.shape[1] != count:
-        return -1
-    # Both would do by their sizes: a norm hands a change on along the axis that it runs over.
-    one = x[:1].clone(memory_format=torch.contiguous_format)
-    before = layer.forward(one)
-    one.view(-1)[0] += 1.0 + one.abs().max()
-    by_last = (layer.forward(one) != before).reshape(-1, count)[0]
-    return -1 if bool(by_last[1:].any()) else 1

@@ -180,6 +180,16 @@ def tensors_of(inputs: Any) -> list[Tensor]:
     return found
 
 
+Counts = Callable[[Any], Sequence[Tensor]]
+"""What counts of what a model hands back."""
+
+
+def counted(output: Any) -> list[Tensor]:
+    """What counts where nobody says it: ``logits`` where there are some, else all."""
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return [logits] if isinstance(logits, Tensor) else tensors_of(output)
+
+
 def samples_in(inputs: Inputs) -> int:
     """Number of samples ``N``."""
     if isinstance(inputs, list):
@@ -187,7 +197,8 @@ def samples_in(inputs: Inputs) -> int:
     return next((len(tensor) for tensor in tensors_of(inputs) if tensor.ndim), 0)
 
 
-def _mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+def mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """With every tensor changed; all else stays."""
     return tree_map(lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf, inputs)
 
 
@@ -197,7 +208,7 @@ def part_of(inputs: Inputs, index: slice | Tensor | list[int]) -> Inputs:
         if isinstance(index, slice):
             return inputs[index]
         return [inputs[i] for i in (index.tolist() if isinstance(index, Tensor) else index)]
-    return _mapped(inputs, lambda tensor: tensor[index] if tensor.ndim else tensor)
+    return mapped(inputs, lambda tensor: tensor[index] if tensor.ndim else tensor)
 
 
 def mask_of(inputs: Inputs) -> Tensor | None:
@@ -218,7 +229,7 @@ def trimmed(inputs: Inputs) -> Inputs:
     if lengths is None:
         return inputs
     full, width = inputs["attention_mask"].shape[1], max(1, int(lengths.max()))
-    return _mapped(inputs, lambda t: t[:, :width] if t.ndim > 1 and t.shape[1] == full else t)
+    return mapped(inputs, lambda t: t[:, :width] if t.ndim > 1 and t.shape[1] == full else t)
 
 
 def split(inputs: Inputs, size: int) -> list[Inputs]:
@@ -228,12 +239,12 @@ def split(inputs: Inputs, size: int) -> list[Inputs]:
 
 def moved(inputs: Inputs, device: str | torch.device) -> Inputs:
     """On a device."""
-    return _mapped(inputs, lambda tensor: tensor.to(device))
+    return mapped(inputs, lambda tensor: tensor.to(device))
 
 
 def copied(inputs: Inputs) -> Inputs:
     """A copy, for a model whose first layer works in place."""
-    return _mapped(inputs, torch.clone)
+    return mapped(inputs, torch.clone)
 
 
 def joined(parts: Sequence[Inputs]) -> Inputs:

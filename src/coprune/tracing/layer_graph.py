@@ -50,7 +50,7 @@ class Site:
 
 def is_dense(module: nn.Module) -> bool:
     """Whether every output channel reads every input channel, so that it can absorb a mix of them."""
-    return layers.is_dense(module) or layers.is_transposed(module)
+    return layers.is_dense(module) or layers.is_gpt2_linear(module)
 
 
 @torch.no_grad()
@@ -182,7 +182,7 @@ def _followed(
 def _plain(layer: nn.Module) -> tuple[str, ...]:
     """Calls that a dense layer may make besides its own; any other makes more of its weights."""
     # Padding other than by zeros is a call of its own.
-    return ("view", "addmm") if layers.is_transposed(layer) else ("pad",)
+    return ("view", "addmm") if layers.is_gpt2_linear(layer) else ("pad",)
 
 
 def _only(calls: list[Call]) -> Call | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from coprune.distributed.collectives import summed
 from coprune.distributed.world import world
-from coprune.layers import channel_count, is_convolution, is_dense, is_transposed
+from coprune.layers import channel_count, is_convolution, is_dense, is_gpt2_linear
 from coprune.task import TASKS, Task
 from coprune.tasks.outputs import Outputs
 from coprune.tracing.forward import Inputs, copied, mask_of, samples_in
@@ -75,7 +75,7 @@ def matched_blocks(
     found: dict[str, Block] = {}
     for name, layer in student.named_modules():
         # Asked of the teacher's: a depthwise layer that is left with one channel looks dense.
-        if name not in before or not (is_dense(before[name]) or is_transposed(before[name])):
+        if name not in before or not (is_dense(before[name]) or is_gpt2_linear(before[name])):
             continue
         counts = [
             (channel_count(layer, side), channel_count(before[name], side)) for side in ("input", "output")
