@@ -20,7 +20,7 @@ from coprune.layers import (
     tied_layers,
 )
 from coprune.skipped import Reason, SkipCode, because
-from coprune.tracing.forward import FAILURES, Inputs, Counts, copied, counted, joined, run, tensors_of
+from coprune.tracing.forward import FAILURES, Counts, Inputs, copied, counted, joined, run, tensors_of
 from coprune.tracing.hooks import hooked
 
 
@@ -32,7 +32,7 @@ def find_channels(
     coupled: bool,
     among: Collection[str] | None = None,
     partly: Collection[str] = (),
-    outputs: Counts = counted,
+    counts: Counts = counted,
 ) -> Units:
     """The groups of channels of a model that is traced, and the layers that no group covers, with reasons.
 
@@ -43,12 +43,12 @@ def find_channels(
         coupled: whether coupled groups are offered too.
         among: dense layers whose groups are looked for; None: all.
         partly: layers that run for some inputs only; no group has a part in them.
-        outputs: takes what counts out of what the model hands back.
+        counts: takes what counts out of what the model hands back.
 
     Raises:
         UserError: the model cannot be traced.
     """
-    pairs = follow_channels(model, example, outputs)
+    pairs = follow_channels(model, example, counts)
     ran = _execution_order(model, example)
     order = {name: at for at, name in enumerate(ran)}
     dense = [name for name in ran if is_dense(model.get_submodule(name))]

@@ -12,7 +12,7 @@ from coprune.groups.attention import find_transformer_units, unknown_heads, with
 from coprune.groups.channels import find_channels
 from coprune.groups.group import Units
 from coprune.skipped import Reason, SkipCode, because
-from coprune.tracing.forward import Inputs, Counts, counted
+from coprune.tracing.forward import Counts, Inputs, counted
 
 
 def find_units(
@@ -23,7 +23,7 @@ def find_units(
     only: Sequence[str] = (),
     coupled: bool = False,
     partly: Collection[str] = (),
-    outputs: Counts = counted,
+    counts: Counts = counted,
 ) -> Units:
     """All groups of a model, and the layers that no group covers, with reasons.
 
@@ -42,7 +42,7 @@ def find_units(
             reported. :func:`coprune.surgery.verify.sound` verifies them.
         partly: layers that run for some inputs only (:func:`coprune.groups.channels.run_for_some`): no group
             has a part in them.
-        outputs: takes what counts out of what the model hands back: layers that make it are left alone.
+        counts: takes what counts out of what the model hands back: layers that make it are left alone.
 
     Raises:
         UserError: the model does not run on the example, or a name in ``skip`` or ``only`` does not exist.
@@ -60,7 +60,7 @@ def find_units(
     transformer = find_transformer_units(model, skip=skip)
     closed = unknown_heads(model, skip=skip)
     closed |= dict.fromkeys(skip, because(SkipCode.ASKED))
-    find = partial(find_channels, model, example, coupled=coupled, partly=partly, outputs=outputs)
+    find = partial(find_channels, model, example, coupled=coupled, partly=partly, counts=counts)
     if transformer is None:
         found = find(closed=closed)
     elif isinstance(example, Tensor):

@@ -46,8 +46,8 @@ from coprune.skipped import Reason, SkipCode, because
 from coprune.tracing.calls import Function, Intercepted, name_of
 from coprune.tracing.forward import (
     FAILURES,
-    Inputs,
     Counts,
+    Inputs,
     copied,
     counted,
     model_raised,
@@ -62,13 +62,13 @@ _CASTS = ("type_as", "to", "type")
 """Functions of one tensor, whatever else they are given."""
 
 
-def follow_channels(model: nn.Module, example: Inputs, outputs: Counts = counted) -> Pairs:
+def follow_channels(model: nn.Module, example: Inputs, counts: Counts = counted) -> Pairs:
     """Which channels of a model go together.
 
     Args:
         model: run once in evaluation mode, without gradients.
         example: one or more samples.
-        outputs: takes what counts out of what the model hands back; what it makes stays.
+        counts: takes what counts out of what the model hands back; what it makes stays.
 
     Raises:
         UserError: the model does not run on the example.
@@ -76,7 +76,7 @@ def follow_channels(model: nn.Module, example: Inputs, outputs: Counts = counted
     found = _Pass(model)
     try:
         with torch.no_grad(), known_attributes(model):
-            found.run(copied(example), outputs)
+            found.run(copied(example), counts)
     except FAILURES as cause:
         raise UserError(
             f"the channels of {type(model).__name__} cannot be traced: {model_raised(model, cause)}"
@@ -98,7 +98,7 @@ class _Pass(Intercepted):
         self._parameters = {id(p): name for name, p in model.named_parameters()}
         self._of_parameters: dict[int, Tensor] = {}
 
-    def run(self, example: Inputs, outputs: Counts) -> None:
+    def run(self, example: Inputs, counts: Counts) -> None:
         """The pass; afterwards the pairs are complete."""
         given = self._fixed(because(SkipCode.MEETS_INPUT))
         for tensor in tensors_of(example):
@@ -107,7 +107,7 @@ class _Pass(Intercepted):
         left = hooked(self._model, {n: partial(self._leave, n) for n in self._layers}, named=True)
         with entered, left, self:
             output = run(self._model, example)
-        for tensor in outputs(output):
+        for tensor in counts(output):
             labels = self._labels(tensor)
             self.pairs.refuse_channels(labels[labels >= 0].unique(), because(SkipCode.OUTPUT))
         for pairs in self._ties.pairs:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -111,7 +112,11 @@ class Context:
             check_takes(model, example, lambda output: task.read(output, example))
         check_first_samples(model, data, task)
         scope = scope or Scope()
-        units, more = removable(model, example, data.calibration, scope)
+
+        def counts(output: Any) -> tuple[Tensor, ...]:
+            return task.read(output, example).tensors
+
+        units, more = removable(model, example, data.calibration, scope, counts)
         cost = cost_model(model, example, units.groups, uniform=scope.uniform)
         return Context(model, data, task, data.calibration, example, units, cost, device, seed, more)
 

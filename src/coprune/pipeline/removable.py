@@ -15,7 +15,7 @@ from coprune.groups.channels import run_for_some
 from coprune.pipeline.settings import DEFAULT_KINDS
 from coprune.skipped import COUPLED, SkipCode, because
 from coprune.surgery import sound
-from coprune.tracing.forward import Inputs, moved, taking
+from coprune.tracing.forward import Counts, Inputs, counted, moved, taking
 
 KINDS = (*DEFAULT_KINDS, "coupled")
 """Kinds of groups that can be removed."""
@@ -42,7 +42,9 @@ class Scope:
     uniform: bool = False
 
 
-def removable(model: nn.Module, example: Inputs, source: Source, scope: Scope) -> tuple[Units, str]:
+def removable(
+    model: nn.Module, example: Inputs, source: Source, scope: Scope, counts: Counts = counted
+) -> tuple[Units, str]:
     """Find what may be removed; groups of channels are tried first (:func:`coprune.surgery.sound`).
 
     Args:
@@ -50,6 +52,7 @@ def removable(model: nn.Module, example: Inputs, source: Source, scope: Scope) -
         example: one sample ``[1, …]``.
         source: calibration samples, a few of which show which layers run.
         scope: what may be removed.
+        counts: takes what counts out of what the model hands back.
 
     Returns:
         The units, and how more could be removed, for the end of a message.
@@ -59,9 +62,11 @@ def removable(model: nn.Module, example: Inputs, source: Source, scope: Scope) -
     """
     partly = _run_for_some(model, source, example)
     coupled = "coupled" in scope.kinds
-    every = find_units(model, example, skip=scope.skip, only=scope.only, coupled=coupled, partly=partly)
+    every = find_units(
+        model, example, skip=scope.skip, only=scope.only, coupled=coupled, partly=partly, counts=counts
+    )
     more = _way_out(every, scope)
-    units = sound(model, _of_kinds(every, scope.kinds), example)
+    units = sound(model, _of_kinds(every, scope.kinds), example, counts=counts)
     if units.groups:
         return units, more
     layers: dict[str, list[str]] = {}

@@ -28,8 +28,8 @@ from coprune.surgery.cut import cut
 from coprune.surgery.mask import masked
 from coprune.tracing.forward import (
     FAILURES,
-    Inputs,
     Counts,
+    Inputs,
     copied,
     counted,
     mapped,
@@ -51,7 +51,7 @@ _DRAWS_SIMILAR = 6
 """Where images are more similar, so that a wrong cut may show by a single unit only, the strongest."""
 
 
-def sound(model: nn.Module, units: Units, example: Inputs, *, outputs: Counts = counted) -> Units:
+def sound(model: nn.Module, units: Units, example: Inputs, *, counts: Counts = counted) -> Units:
     """The units without those groups whose cut is not what it should be.
 
     Args:
@@ -59,7 +59,7 @@ def sound(model: nn.Module, units: Units, example: Inputs, *, outputs: Counts = 
         units: of it.
         example: one sample; what is tried are random ones around it, or where the model does not take those,
             some in the range of its values, or the sample itself.
-        outputs: takes what counts out of what the model hands back.
+        counts: takes what counts out of what the model hands back.
 
     Returns:
         All other groups; the producers of the refused ones are among the skipped, with the reason.
@@ -70,7 +70,7 @@ def sound(model: nn.Module, units: Units, example: Inputs, *, outputs: Counts = 
     candidates.sort(key=lambda group: re.sub(r"\d+", "", group.name))
     if not candidates:
         return units
-    refused = _outcome(model, candidates, example, outputs)
+    refused = _outcome(model, candidates, example, counts)
     groups = tuple(g for g in units.groups if g.name not in refused)
     made = {layer for g in groups for layer in g.producers}
     wrong = (g for g in candidates if g.name in refused)
