@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from coprune.errors import UserError, first_line
-from coprune.export.formats import Run
-from coprune.tracing.forward import Inputs, logits_of, part_of, samples_in
+from coprune.export.program import Run, outputs_of
+from coprune.tracing.forward import Inputs, part_of, samples_in
 
 TOLERANCE = 1e-4
-"""Largest difference of two logits, relative to the largest logit where that is above 1."""
+"""Largest difference of two values of an output, relative to its largest value where that is above 1."""
 
 SIZES = (1, 2, 3, 8)
 
@@ -45,7 +45,7 @@ def check_against(model: nn.Module, run: Run, batches: Sequence[Inputs], *, read
         reader: who runs it, for messages.
 
     Returns:
-        The largest difference of two logits, relative as :data:`TOLERANCE` is.
+        The largest difference of two values, relative as :data:`TOLERANCE` is.
 
     Raises:
         UserError: a larger one than :data:`TOLERANCE`, another shape, or a size that cannot be run.
@@ -53,23 +53,31 @@ def check_against(model: nn.Module, run: Run, batches: Sequence[Inputs], *, read
     worst = 0.0
     for inputs in batches:
         size = samples_in(inputs)
-        wanted = logits_of(model, inputs).float()
+        wanted = outputs_of(model, inputs)
         try:
-            found = run(inputs).float()
+            found = dict(zip(wanted, run(inputs), strict=True))
         except Exception as cause:  # whatever a foreign engine raises: the export is not usable
             why = first_line(cause)
             raise UserError(f"{reader} cannot run the exported model on {size} samples ({why})") from cause
-        if found.shape != wanted.shape:
-            raise UserError(
-                f"{reader} gives {list(found.shape)} for {size} samples where PyTorch gives "
-                f"{list(wanted.shape)}; nothing was written"
-            )
-        scale = max(1.0, float(wanted.abs().max()))
-        difference = float((found - wanted).abs().max()) / scale
-        if not difference <= TOLERANCE:  # NaN too
-            raise UserError(
-                f"{reader} and PyTorch differ by {difference:.1e} on {size} samples; "
-                f"{TOLERANCE:g} is allowed; nothing was written"
-            )
-        worst = max(worst, difference)
+        for name, due in wanted.items():
+            of = f" of {name}" * (len(wanted) > 1)
+            if found[name].shape != due.shape:
+                raise UserError(
+                    f"{reader} gives {list(found[name].shape)}{of} for {size} samples where PyTorch gives "
+                    f"{list(due.shape)}; nothing was written"
+                )
+            worst = max(worst, _difference(found[name], due, words=f"{of} on {size} samples", reader=reader))
     return worst
+
+
+def _difference(found: Tensor, due: Tensor, *, words: str, reader: str) -> float:
+    if not due.numel():
+        return 0.0
+    found, due = found.double(), due.double()
+    difference = float((found - due).abs().max()) / max(1.0, float(due.abs().max()))
+    if not difference <= TOLERANCE:  # NaN too
+        raise UserError(
+            f"{reader} and PyTorch differ by {difference:.1e}{words}; {TOLERANCE:g} is allowed; "
+            "nothing was written"
+        )
+    return difference

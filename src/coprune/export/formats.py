@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
 
 from coprune.errors import UserError, first_line
-from coprune.export.program import free_axes
+from coprune.export.program import Run, Traced, flat, free_axes, input_names
 from coprune.lazy import required
-from coprune.tracing.forward import FAILURES, Inputs, tensors_of
-
-Run = Callable[[Inputs], Tensor]
-"""Inputs ``[N, …]`` → logits ``[N, C]``."""
+from coprune.tracing.forward import FAILURES, Inputs
 
 _NEEDS = "needs onnx, onnxscript and onnxruntime"
 
 
-def onnx_bytes(program: ExportedProgram, inputs: Inputs, names: Sequence[str]) -> bytes:
+def onnx_bytes(traced: Traced) -> bytes:
     """A program as an ONNX model with the axes ``batch`` and ``sequence`` free.
 
     Args:
-        program: of :func:`coprune.export.program.traced_program`.
-        inputs: that it was traced with.
-        names: of the inputs.
+        traced: of :func:`coprune.export.program.traced_program`.
 
     Raises:
         UserError: the extra ``export`` is not installed, an operation without a translation, or a model
@@ -38,15 +33,20 @@ def onnx_bytes(program: ExportedProgram, inputs: Inputs, names: Sequence[str]) -
     """
     for module in ("onnx", "onnxscript"):
         required(module, f"--onnx {_NEEDS}", extra="export")
-    axes = free_axes(inputs, "batch", "sequence")
-    named: Any = {"input_names": list(names), "output_names": ["logits"], "dynamic_shapes": axes}
+    axes = free_axes(traced.inputs, "batch", "sequence")
+    named: Any = {"input_names": list(traced.reads), "output_names": list(traced.hands_back)}
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # about its own internals
-            made: Any = torch.onnx.export(program, (), dynamo=True, verbose=False, **named)
+            made: Any = torch.onnx.export(
+                traced.program, (), dynamo=True, verbose=False, dynamic_shapes=axes, **named
+            )
         return made.model_proto.SerializeToString()
     except (*FAILURES, torch.onnx.OnnxExporterError) as cause:
-        raise UserError(f"no ONNX for this model ({first_line(cause)}); --torch-export may do") from cause
+        root: BaseException = cause  # what surrounds it says at which of its steps the library is
+        while root.__cause__ is not None:
+            root = root.__cause__
+        raise UserError(f"no ONNX for this model ({first_line(root)}); --torch-export may do") from cause
 
 
 def onnx_runner(content: bytes) -> Run:
@@ -64,19 +64,21 @@ def onnx_runner(content: bytes) -> Run:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as cause:  # a class of its own a cause, none of them an error of Python
         raise UserError(f"ONNX Runtime refuses the model ({first_line(cause)})") from cause
-    names = [entry.name for entry in session.get_inputs()]
+    # An input that nothing depends on has been left out.
+    names = {entry.name for entry in session.get_inputs()}
 
-    def run(inputs: Inputs) -> Tensor:
-        arrays = [tensor.cpu().numpy() for tensor in tensors_of(inputs)]
-        return torch.from_numpy(session.run(None, dict(zip(names, arrays, strict=True)))[0])
+    def run(inputs: Inputs) -> list[Tensor]:
+        given = zip(input_names(inputs), flat(inputs), strict=True)
+        found = session.run(None, {name: tensor.cpu().numpy() for name, tensor in given if name in names})
+        return [torch.from_numpy(array) for array in found]
 
     return run
 
 
-def torch_export_bytes(program: ExportedProgram, inputs: Inputs, names: Sequence[str]) -> bytes:
+def torch_export_bytes(traced: Traced) -> bytes:
     """A program as the content of a ``.pt2`` file, which ``torch.export.load`` opens."""
     content = io.BytesIO()
-    torch.export.save(program, content)
+    torch.export.save(traced.program, content)
     return content.getvalue()
 
 
@@ -84,9 +86,9 @@ def torch_export_runner(content: bytes) -> Run:
     """The program as it is read back."""
     module = torch.export.load(io.BytesIO(content)).module()
 
-    def run(inputs: Inputs) -> Tensor:
+    def run(inputs: Inputs) -> list[Tensor]:
         with torch.no_grad():
-            return module(*tensors_of(inputs))
+            return tree_leaves(module(*flat(inputs)))
 
     return run
 
@@ -97,13 +99,13 @@ class Format:
 
     Attributes:
         suffix: of its files.
-        content: (program, inputs it was traced with, names of the inputs) → the file's bytes.
+        content: program → the file's bytes.
         runner: those bytes → something to run.
         reader: who opens such a file, for messages.
     """
 
     suffix: str
-    content: Callable[[ExportedProgram, Inputs, Sequence[str]], bytes]
+    content: Callable[[Traced], bytes]
     runner: Callable[[bytes], Run]
     reader: str
 

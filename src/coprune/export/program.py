@@ -1,60 +1,146 @@
-"""A classifier as a graph that needs none of its code: ``torch.export`` with a free batch size."""
+"""A model as a graph that needs none of its code: ``torch.export`` with a free number of samples.
+
+Whatever tree of tensors a model reads and hands back, the graph's inputs and outputs are a flat list with
+names: keys and places joined by dots.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from coprune.errors import UserError, first_line
-from coprune.tracing.forward import FAILURES, Inputs, logits_of, samples_in, tensors_of
+from coprune.tracing.checkpointing import unchecked
+from coprune.tracing.forward import FAILURES, Inputs, samples_in
 
-IMAGES = "images"
-"""What an exported image model calls its input."""
+IMAGES, LOGITS = "images", "logits"
+"""What an exported model calls its input, and its output, where it has one without a name."""
 
 _ENOUGH = 2
 """Samples to trace with: of a single one the tracer would conclude that there is never more than one."""
 
+_TOKENS = ("input_ids", "attention_mask", "inputs_embeds")
+"""Named inputs with any of these are tokens: as many as there are."""
+
+Run = Callable[[Inputs], Sequence[Tensor]]
+"""Inputs ``[N, …]`` → all outputs in their order."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A program, and what its inputs and outputs are called, in their order.
+
+    Attributes:
+        program: takes the inputs; hands back the output, or several by name.
+        inputs: that it was traced with.
+        reads, hands_back: names.
+    """
+
+    program: ExportedProgram
+    inputs: Inputs
+    reads: tuple[str, ...]
+    hands_back: tuple[str, ...]
+
+
+def named_tensors(tree: Any, *, alone: str, unnamed: str) -> dict[str, Tensor]:
+    """All tensors of a tree by name, in its order; what else is in it, such as a cache, is passed over.
+
+    Args:
+        tree: tensors in mappings, sequences and dataclasses.
+        alone: the name of a tensor that is the whole of it.
+        unnamed: what a place is called that is a number alone: ``unnamed_0``.
+    """
+    found = dict(_walked(tree, ""))
+    return {
+        (f"{unnamed}_{name}" if name[:1].isdigit() else name) or alone: tensor
+        for name, tensor in found.items()
+    }
+
+
+def _walked(tree: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(tree, Tensor):
+        yield name, tree
+        return
+    parts: Mapping[Any, Any] = {}
+    if isinstance(tree, Mapping):
+        parts = tree
+    elif isinstance(tree, list | tuple):
+        fields = getattr(tree, "_fields", range(len(tree)))
+        parts = dict(zip(fields, tree, strict=True))
+    elif dataclasses.is_dataclass(tree):
+        parts = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
+    for key, part in parts.items():
+        yield from _walked(part, f"{name}.{key}" if name else str(key))
+
 
 def input_names(inputs: Inputs) -> tuple[str, ...]:
     """What the inputs of an exported model are called, in their order."""
-    return tuple(inputs) if isinstance(inputs, dict) else (IMAGES,)
+    return tuple(named_tensors(inputs, alone=IMAGES, unnamed="input"))
 
 
-class LogitsOnly(nn.Module):
-    """Tensors in, logits out, whatever the model's own outputs are.
+def outputs_of(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+    """All tensors that a forward pass hands back, by name."""
+    with unchecked():
+        if isinstance(inputs, dict):
+            found = model(**inputs)
+        else:
+            found = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    return named_tensors(found, alone=LOGITS, unnamed="output")
+
+
+class Flat(nn.Module):
+    """Tensors in, tensors out, whatever trees the model takes and hands back.
 
     Args:
-        model: a classifier.
-        names: of the inputs, when the model takes them by name.
+        model: to be traced.
+        inputs: a tree as it reads; of what is no tensor in it the values stay.
     """
 
-    def __init__(self, model: nn.Module, names: Sequence[str] | None) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         super().__init__()
-        self.model, self.names = model, None if names is None else tuple(names)
+        self.model = model
+        self.leaves, self.tree = tree_flatten(inputs)
+        self.leaves = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in self.leaves]
 
-    def forward(self, *tensors: Tensor) -> Tensor:
-        """Inputs ``[N, …]`` → logits ``[N, C]``."""
-        named = self.names and dict(zip(self.names, tensors, strict=True))
-        return logits_of(self.model, named or tensors[0])
+    def forward(self, *tensors: Tensor) -> Tensor | dict[str, Tensor]:
+        """Inputs ``[N, …]`` in their order → the output, or all by name."""
+        given = iter(tensors)
+        leaves = [next(given) if leaf is None else leaf[0] for leaf in self.leaves]
+        found = outputs_of(self.model, tree_unflatten(leaves, self.tree))
+        return next(iter(found.values())) if len(found) == 1 else found
+
+
+def flat(inputs: Inputs) -> list[Tensor]:
+    """All tensors of the inputs in their order."""
+    return [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
 
 def free_axes(inputs: Inputs, batch: Any, sequence: Any) -> dict[str, tuple[dict[int, Any], ...]]:
     """Which axes of every input are free, as ``torch.export`` and ``torch.onnx`` want to be told.
 
     Args:
-        inputs: named ones are tokens ``[N, T]``; an image has a free number of samples only.
-        batch, sequence: what stands for the two axes.
+        inputs: named ones may be tokens ``[N, T]``; of others the number of samples alone is free.
+        batch, sequence: what stands for the two axes; what a decoder reads is as long as it likes.
     """
-    tokens = isinstance(inputs, dict)
-    axes = ({0: batch, 1: sequence} if tokens and t.ndim == 2 else {0: batch} for t in tensors_of(inputs))
+    tokens = isinstance(inputs, dict) and not inputs.keys().isdisjoint(_TOKENS)
+    axes: list[dict[int, Any]] = []
+    for name, tensor in zip(input_names(inputs), flat(inputs), strict=True):
+        free = {0: batch} if tensor.ndim else {}
+        if tokens and tensor.ndim == 2:
+            other = isinstance(sequence, str) and name.startswith("decoder_")
+            free[1] = f"decoder_{sequence}" if other else sequence
+        axes.append(free)
     return {"tensors": tuple(axes)}
 
 
-def traced_program(model: nn.Module, inputs: Inputs) -> ExportedProgram:
+def traced_program(model: nn.Module, inputs: Inputs) -> Traced:
     """Trace a model on the CPU in evaluation mode.
 
     Args:
@@ -62,23 +148,33 @@ def traced_program(model: nn.Module, inputs: Inputs) -> ExportedProgram:
         inputs: at least two samples.
 
     Returns:
-        A program from the inputs, in their order, to logits ``[N, C]``; ``N`` and ``T`` are free.
+        A program from the inputs, in their order, to all outputs; ``N`` and ``T`` are free.
 
     Raises:
-        UserError: the model does what cannot be traced, or only for a fixed number of samples or tokens.
+        UserError: the model does what cannot be traced, or only for a fixed number of samples or tokens; it
+            reads a list of samples of their own sizes.
         ValueError: too few samples.
     """
     if samples_in(inputs) < _ENOUGH:
         raise ValueError(f"{samples_in(inputs)} sample to trace with; give {_ENOUGH}")
-    names = tuple(inputs) if isinstance(inputs, dict) else None
-    whole = LogitsOnly(model.cpu().eval(), names).eval()
+    if isinstance(inputs, list):
+        raise UserError(
+            f"this {type(model).__name__} reads a list of samples, and no format has a free number of "
+            "inputs; export the network inside it"
+        )
+    whole = Flat(model.cpu().eval(), inputs).eval()
     # How long a text may be is up to the model's table of positions, so the tracer finds it out.
     axes = free_axes(inputs, Dim("batch"), Dim.DYNAMIC)
     try:
         with torch.no_grad():
-            return export(whole, tuple(tensors_of(inputs)), dynamic_shapes=axes, strict=False)
+            program = export(whole, tuple(flat(inputs)), dynamic_shapes=axes, strict=False)
+            found = outputs_of(model, inputs)
     except FAILURES as cause:
         raise UserError(
             f"this {type(model).__name__} cannot be exported for any number of samples "
             f"({first_line(cause)}); its forward pass must not depend on values or on a fixed size"
         ) from cause
+    reads = input_names(inputs)
+    # In an ONNX graph a name stands for one thing.
+    names = (f"output_{name}" if name in reads else name for name in found)
+    return Traced(program, inputs, reads, tuple(names))

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from coprune.data.subsample import spread
 from coprune.errors import UserError, setting
-from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
+from coprune.export import FORMATS, check_against, samples_of_sizes, traced_program
 from coprune.export.check import SIZES
 from coprune.files import check_replaceable, write_bytes
 from coprune.folders import check_idle
@@ -29,7 +29,8 @@ def random_inputs(reads: Mapping[str, Sequence[int]], model: nn.Module) -> Input
     """Noise of the shapes that a note states, eight samples.
 
     Args:
-        reads: see :func:`coprune.tracing.forward.shapes_of`; texts are of different lengths.
+        reads: see :func:`coprune.tracing.forward.shapes_of`; texts are of different lengths, arguments
+            without names are numbered.
         model: says how many tokens it knows.
     """
     generator = torch.Generator().manual_seed(0)
@@ -37,14 +38,20 @@ def random_inputs(reads: Mapping[str, Sequence[int]], model: nn.Module) -> Input
         return torch.randn(_SAMPLES, *reads[""], generator=generator)
     config: Any = getattr(model, "config", None)
     words = int(getattr(config, "vocab_size", 2) or 2)
-    found: dict[str, Tensor] = {}
-    for name, (width,) in reads.items():
+    found: Any = {}
+    for name, shape in reads.items():
+        if len(shape) != 1 or name.isdigit():
+            found[name] = torch.randn(_SAMPLES, *shape, generator=generator)
+            continue
+        (width,) = shape
         # From the longest to half of it, as a batch of texts is padded.
         lengths = torch.linspace(width, max(1, width // 2), _SAMPLES).round().long()
         inside = (torch.arange(width) < lengths.unsqueeze(1)).long()
-        drawn = torch.randint(0, words if name == "input_ids" else 1, inside.shape, generator=generator)
-        found[name] = inside if name == "attention_mask" else drawn * inside
-    return found
+        drawn = torch.randint(
+            0, words if name.endswith("input_ids") else 1, inside.shape, generator=generator
+        )
+        found[name] = inside if name.endswith("attention_mask") else drawn * inside
+    return tuple(found.values()) if all(map(str.isdigit, found)) else found  # type: ignore[return-value]
 
 
 def inputs_for(run: Path, model: nn.Module, *, data: str | None, shape: Sequence[int]) -> tuple[Inputs, str]:
@@ -102,7 +109,7 @@ def export_run(
 ) -> Iterator[str]:
     """Write the model of a run in other formats; lines for the terminal.
 
-    Every file is checked before it appears: run on several batch sizes, its logits compared.
+    Every file is checked before it appears: run on several batch sizes, its outputs compared.
 
     Args:
         run: a run folder.
@@ -119,15 +126,16 @@ def export_run(
     model = load(run, trust=trust)
     inputs, origin = inputs_for(run, model, data=data, shape=shape)
     check_takes(model, inputs)
-    program = traced_program(model, traceable(inputs))
+    traced = traced_program(model, traceable(inputs))
     batches = samples_of_sizes(inputs)
     for kind, target in targets.items():
         made = FORMATS[kind]
-        content = made.content(program, traceable(inputs), input_names(inputs))
+        content = made.content(traced)
         worst = check_against(model, made.runner(content), batches, reader=made.reader)
         write_bytes(target, content)
         sizes = ", ".join(map(str, SIZES))
         yield (
-            f"{target}: {len(content) / 1e6:.2f} MB, inputs {', '.join(input_names(inputs))}; "
+            f"{target}: {len(content) / 1e6:.2f} MB, inputs {', '.join(traced.reads)}, "
+            f"outputs {', '.join(traced.hands_back)}; "
             f"{made.reader} agrees with PyTorch to {worst:.0e} on {sizes} samples ({origin})"
         )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from coprune.errors import UserError, near_matches, setting
-from coprune.export import FORMATS, check_against, input_names, samples_of_sizes, traced_program
+from coprune.export import FORMATS, check_against, samples_of_sizes, traced_program
 from coprune.folders import check_idle
 from coprune.measure import (
     LatencyPlan,
@@ -107,10 +107,7 @@ def _timed(
     if engine == "torch":
         return measure_latency(base, pruned, example, plan, device=device)
     onnx, pair = FORMATS["onnx"], part_of(example, [0, 0])
-    full, small = (
-        onnx.runner(onnx.content(traced_program(net, pair), pair, input_names(example)))
-        for net in (base, pruned)
-    )
+    full, small = (onnx.runner(onnx.content(traced_program(net, pair))) for net in (base, pruned))
     check_against(pruned, small, samples_of_sizes(example), reader=onnx.reader)
     return measure_engine(full, small, example, plan, engine=engine)
 
