@@ -14,7 +14,7 @@ import coprune as package
 import tiny
 from coprune.budget.counts import Budget
 from coprune.budget.search import search_drop
-from coprune.data import load_data
+from coprune.data import TreeSource, load_data
 from coprune.data.source import MemorySource
 from coprune.errors import UserError
 from coprune.measure.evaluation import Score
@@ -184,7 +184,7 @@ def learned():
     layers = [nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)]
     net = nn.Sequential(*layers)
     ((images, labels),) = batches(seed=9)
-    source = tiny.ArraySource(images, labels, as_given=True)
+    source = TreeSource.of([(images, labels)], labelled=True)
     fit(net, source, Recipe(epochs=60, lr=0.01, optimizer="adamw", batch_size=16), seed=0)
     return net
 
@@ -261,7 +261,7 @@ def test_an_untrained_base_is_refused_before_work():
     ],
 )
 def test_calibration_samples_that_are_alike_are_refused(images, code):
-    source = tiny.ArraySource(images, torch.arange(60) % 3, as_given=True)
+    source = TreeSource.of([(images, torch.arange(60) % 3)], labelled=True)
     with pytest.raises(UserError, match="all 60 are alike or without content; give samples such as"):
         check_calibration(source)
     assert [note.code for note in check_calibration(source, force=True)] == [code or Code.ALIKE_SAMPLES]

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from coprune.data.dataset import DataSet, in_memory, limited, split_source
     from coprune.data.load import load_data
     from coprune.data.loader import LoaderSource
+    from coprune.data.reads import Reads
     from coprune.data.source import MemorySource, Source
     from coprune.data.subsample import spread, spread_batches
     from coprune.data.text import TextSource
+    from coprune.data.trees import TreeSource
 
 __getattr__ = exports(__name__)
 
@@ -22,8 +24,10 @@ __all__ = [
     "DataSet",
     "LoaderSource",
     "MemorySource",
+    "Reads",
     "Source",
     "TextSource",
+    "TreeSource",
     "in_memory",
     "limited",
     "load_data",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from coprune.data.source import MemorySource, Part, not_finite
+from coprune.tracing.forward import part_of
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,20 @@ class ArraySource(MemorySource):
 
     Attributes:
         images: ``[N, channels, H, W]`` (or any axes behind the channels), uint8 (0…255) or float32.
-        labels: ``[N]`` int64.
+        labels: class numbers ``[N]`` int64; None without.
         normalisation: applied to every batch; None leaves values as they are (uint8: 0…1).
         augmentation: applied in training only.
-        as_given: hand out what is held, whatever it is: a user's own loader has made inputs of it already.
-        name: what messages call it, e.g. ``calibration=``, where somebody gave it a name.
+        values: targets ``[N, …]`` that are no class numbers.
     """
 
     images: Tensor
-    labels: Tensor
+    labels: Tensor | None
     normalisation: Normalisation | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
-    as_given: bool = False
-    name: str = ""
+    values: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -63,20 +65,24 @@ class ArraySource(MemorySource):
 
     def take(self, index: Tensor) -> ArraySource:
         """See :class:`~coprune.data.source.MemorySource`."""
-        return replace(self, images=self.images[index], labels=self.labels[index])
+        labels, values = part_of((self.labels, self.values), index)
+        return replace(self, images=self.images[index], labels=labels, values=values)
 
     def fingerprint(self) -> str:
         """A digest of pixels, labels and normalisation: the same data gives the same text."""
         digest = hashlib.sha256()
         digest.update(str((tuple(self.images.shape), self.images.dtype, self.normalisation)).encode())
         digest.update(self.images.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        digest.update(self.labels.numpy().tobytes())
+        for targets in (self.labels, self.values):
+            if targets is not None:
+                digest.update(targets.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def validation_error(self) -> str | None:
         """See :class:`~coprune.data.source.MemorySource`."""
-        if len(self.images) != len(self.labels):
-            return f"{len(self.images)} samples but {len(self.labels)} labels; they must be as many"
+        targets = self.values if self.labels is None else self.labels
+        if targets is not None and len(self.images) != len(targets):
+            return f"{len(self.images)} samples but {len(targets)} labels; they must be as many"
         return not_finite(self.images)
 
     def incompatibility(self, heldout: ArraySource) -> str | None:
@@ -96,7 +102,7 @@ class ArraySource(MemorySource):
                 # Of all samples, so that the draws are those of one process alone.
                 generator = torch.Generator().manual_seed(draw(part.step))
                 images = augment(images, self.augmentation, generator)[part.own]
-            yield images if self.as_given else self._scaled(images)
+            yield self._scaled(images)
 
     def _scaled(self, images: Tensor) -> Tensor:
         x = images.to(torch.float32)

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from coprune.data.arrays import ArraySource
 from coprune.data.collect import check_class_numbers
+from coprune.data.loader import LoaderSource
 from coprune.data.source import Batch, MemorySource, S, Source
-from coprune.data.subsample import drawn_indices, without
+from coprune.data.subsample import classes_of, drawn_indices, without
 from coprune.data.text import TextSource
+from coprune.data.trees import TreeSource
 from coprune.errors import UserError, setting
 from coprune.result import JudgedOn
+from coprune.tracing.forward import Inputs
 from coprune.user_code import within
 
 
@@ -30,8 +33,9 @@ class DataSet:
 
     Attributes:
         name: the name it was loaded by.
-        classes: number of classes ``C``; labels are ``0 … C−1``.
-        input_shape: shape of one sample, without the batch; of texts ``(L,)``, the tokens of the longest.
+        classes: number of classes ``C``, labels are ``0 … C−1``; None without class numbers.
+        input_shape: shape of one sample, without the batch; of texts ``(L,)``, the tokens of the longest; of
+            several inputs a tree of such.
         fingerprint: digest of the calibration and held-out samples.
         names: what the classes are called, when the data says so.
         notes: what the user should know about how the data was read.
@@ -43,8 +47,8 @@ class DataSet:
     train: Source
     calibration: Source
     heldout: Source
-    classes: int
-    input_shape: tuple[int, ...]
+    classes: int | None
+    input_shape: Any
     fingerprint: str
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -81,8 +85,9 @@ def check_samples(source: MemorySource, *, where: str) -> None:
         error = "no samples; give at least two of each class"
     if error is not None:
         raise UserError(f"{where}: {error}")
-    with within(where):
-        check_class_numbers(source.labels)
+    if source.labels is not None:
+        with within(where):
+            check_class_numbers(source.labels)
 
 
 def check_mixed(labels: Tensor, *, where: str) -> None:
@@ -160,22 +165,26 @@ def divide(
         error = train.incompatibility(part) if type(part) is type(train) else "another kind of data"
         if error:
             raise UserError(f"{where}: {error.replace('held-out', what)}")
-    classes = max(int(train.labels.max()) + 1, int(heldout.labels.max()) + 1, len(names))
-    check_mixed(train.labels, where=f"{name}, training samples")
+    classes = None
+    if train.labels is not None and heldout.labels is not None:
+        classes = max(int(train.labels.max()) + 1, int(heldout.labels.max()) + 1, len(names))
+        check_mixed(train.labels, where=f"{name}, training samples")
     for validation in judging:
-        highest = int(validation.labels.max())
-        if highest >= classes:
-            raise UserError(f"{name}, validation: label {highest} is outside its {classes} classes")
+        if classes is not None and validation.labels is not None:
+            highest = int(validation.labels.max())
+            if highest >= classes:
+                raise UserError(f"{name}, validation: label {highest} is outside its {classes} classes")
         for other, what in ((train, "training"), (heldout, "held-out")):
             if validation.fingerprint() == other.fingerprint():
                 raise UserError(
                     f"{setting('validation')}: its samples are the {what} ones of {name}; give others"
                 )
-    index = drawn_indices(train.labels, calibration, seed=seed)
-    unseen = sorted(set(heldout.labels.tolist()) - set(train.labels[index].tolist()))
-    if unseen and calibration:
-        notes = (*notes, f"no calibration sample of class {listed(unseen)}, which held-out samples have")
+    index = drawn_indices(classes_of(train), calibration, seed=seed)
     taken = train.take(index)
+    if taken.labels is not None and heldout.labels is not None and calibration:
+        unseen = sorted(set(heldout.labels.tolist()) - set(taken.labels.tolist()))
+        if unseen:
+            notes = (*notes, f"no calibration sample of class {listed(unseen)}, which held-out samples have")
     return DataSet(
         name=name,
         train=train.take(without(index, len(train))),
@@ -200,36 +209,46 @@ def limited(source: Source, count: int, *, seed: int) -> Source:
         return source
     if not isinstance(source, MemorySource):
         raise UserError("training on a part of the samples needs data in memory; cut the loader yourself")
-    return source.take(drawn_indices(source.labels, count, seed=seed))
+    return source.take(drawn_indices(classes_of(source), count, seed=seed))
 
 
-def in_memory(batches: Sequence[Batch], *, name: str = "") -> ArraySource | TextSource:
-    """Batches of a user's own loader, held in memory: images, or texts when the inputs are named.
+def in_memory(batches: Sequence[Batch], *, labelled: bool = True, name: str = "") -> TextSource | TreeSource:
+    """Batches of a user's own loader, held in memory: as texts where they are such, padded on the right.
 
     Args:
-        batches: at least one; inputs ``[B, …]`` or named tokens ``[B, T]``, and labels ``[B]``.
+        batches: at least one; inputs and targets with samples first.
+        labelled: targets are class numbers ``[B]``, and samples must be of one shape, or texts.
         name: what messages call the samples.
 
     Raises:
-        UserError: inputs of several shapes, or named inputs that are not those of a text model.
+        UserError: labelled inputs of several shapes, or named ones that are not those of a text model.
     """
-    inputs, labels = [x for x, _ in batches], torch.cat([y for _, y in batches])
-    named = [x for x in inputs if isinstance(x, dict)]
-    images = [x for x in inputs if isinstance(x, Tensor)]
-    if not images:
-        return TextSource.from_batches(named, labels, name=name)
+    named = [x for x, _ in batches if isinstance(x, dict)]
+    targets = [y for _, y in batches]
+    whole = all(isinstance(y, Tensor) and y.ndim == 1 and y.dtype == torch.int64 for y in targets)
+    if len(named) == len(batches) and (whole or all(y is None for y in targets)):
+        try:
+            return TextSource.from_batches(named, torch.cat(targets) if whole else None, name=name)
+        except UserError:
+            if labelled:
+                raise
+    if labelled:
+        _check_one_kind([x for x, _ in batches], named=bool(named))
+    return TreeSource.of(batches, labelled=labelled, name=name)
+
+
+def _check_one_kind(inputs: Sequence[Inputs], *, named: bool) -> None:
     if named:
         raise UserError("some of the loader's batches are named tensors and some are not; give one kind")
-    shapes = sorted({tuple(x.shape[1:]) for x in images})
+    shapes = sorted({tuple(x.shape[1:]) for x in inputs if isinstance(x, Tensor)})
     if len(shapes) > 1:
         one, other = (", ".join(map(str, ("B", *shape))) for shape in shapes[:2])
         raise UserError(
             f"the loader's batches are of several shapes, [{one}] and [{other}] among them; samples that are "
             "held together need one"
         )
-    if len(kinds := sorted({str(x.dtype) for x in images})) > 1:
+    if len(kinds := sorted({str(x.dtype) for x in inputs if isinstance(x, Tensor)})) > 1:
         raise UserError(f"the loader's batches are of {' and '.join(kinds)}; give one of them")
-    return ArraySource(torch.cat(images), labels, as_given=True, name=name)
 
 
 def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[MemorySource]:
@@ -243,11 +262,16 @@ def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[M
     Returns:
         One in-memory source a share, disjoint, drawn one after the other as :func:`drawn_indices` does.
     """
-    whole = source if isinstance(source, MemorySource) else in_memory(list(source.batches(256)))
+    whole: MemorySource
+    if isinstance(source, MemorySource):
+        whole = source
+    else:
+        labelled = not isinstance(source, LoaderSource) or source.reads.labelled
+        whole = in_memory(list(source.batches(256)), labelled=labelled)
     out: list[MemorySource] = []
-    left = torch.arange(len(whole))
+    left, classes = torch.arange(len(whole)), classes_of(whole)
     for share in parts:
-        index = drawn_indices(whole.labels[left], round(share * len(whole)), seed=seed)
+        index = drawn_indices(classes[left], round(share * len(whole)), seed=seed)
         out.append(whole.take(left[index]))
         left = left[without(index, len(left))]
     return out

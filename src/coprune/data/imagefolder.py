@@ -73,6 +73,9 @@ class FolderSource(MemorySource):
     names: tuple[str, ...]
     size: int = SIZE
 
+    def __len__(self) -> int:
+        return len(self.files)
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """``(3, size, size)``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from coprune.data.collect import collect
+from coprune.data.reads import CLASSES, Reads
 from coprune.data.source import Batch, batch_seed, check_finite_inputs, where_in
+from coprune.data.trees import form_of
 from coprune.distributed.world import own_part
 from coprune.errors import UserError, kind_of, shown
-from coprune.tracing.forward import Inputs, part_of, tensors_of
+from coprune.tracing.forward import Inputs, part_of, samples_in
 from coprune.user_code import raised, within
 
 _GIVE = "give batches of (inputs, labels): a DataLoader, or a list of them"
@@ -30,7 +32,7 @@ _END = object()
 
 @dataclass
 class LoaderSource:
-    """A user's own iterable of ``(inputs, labels)``, such as a ``torch.utils.data.DataLoader``.
+    """A user's own iterable of batches, such as a ``torch.utils.data.DataLoader``.
 
     Its order, batch size and augmentation are the user's; ``seed`` only seeds torch's global
     generator before an epoch, which is what a shuffling DataLoader draws from.
@@ -42,10 +44,10 @@ class LoaderSource:
         length: how many batches it said it has when it was given; None: it is asked whenever that is needed.
         examples: a sample ``[1, …]`` of every shape and type that was seen when it was given, by the number
             of its batch, counted from 0.
-        highest: the highest label seen then; −1 before.
+        highest: the highest class number seen then; −1 before, or without such.
         seen: samples of a whole pass; None before the first.
         given: batches of the passes of training that were others than its length says.
-        collect: what the loader hands out → inputs and labels.
+        reads: how what the loader hands out becomes inputs and targets.
     """
 
     loader: Iterable[Any]
@@ -56,7 +58,7 @@ class LoaderSource:
     highest: int = -1
     seen: int | None = None
     given: set[int] = field(default_factory=set)
-    collect: Callable[[Any], Batch] = collect
+    reads: Reads = CLASSES
 
     def __len__(self) -> int:
         return self.samples
@@ -88,7 +90,7 @@ class LoaderSource:
                     batch = next(given, _END)
                 if batch is _END:
                     return
-                pair = self.collect(batch)
+                pair = collect(batch, self.reads)
             yield pair
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
@@ -100,11 +102,11 @@ class LoaderSource:
         """
         most = length_of(self.loader, self.name)
         seen = 0
-        for number, (inputs, labels) in enumerate(self.checked(), 1):
+        for number, (inputs, targets) in enumerate(self.checked(), 1):
             if most is not None and number > most:
                 raise UserError(f"{self.name}: gives more than the {most} batches that its length says")
-            seen += len(labels)
-            yield inputs, labels
+            seen += samples_in(inputs)
+            yield inputs, targets
         if not seen and self.seen is None and self.name:
             raise empty(self.name)
         if self.seen not in (None, seen):
@@ -129,24 +131,25 @@ class LoaderSource:
         """
         torch.manual_seed(batch_seed(seed, epoch, -1))
         last, count = self.steps(batch_size, fraction), 0
-        for count, (inputs, labels) in enumerate(self.checked(), 1):
+        for count, (inputs, targets) in enumerate(self.checked(), 1):
             if count > last:
                 break
             if count > skip:
-                yield part_of(inputs, own_part(len(labels))), labels
+                yield part_of(inputs, own_part(samples_in(inputs))), targets
         if not count:
             raise UserError(f"{self.name}: gave no batches in pass {epoch + 1} of training; {_TWICE}")
         if count < last or (count > last and fraction == 1):
             self.given.add(count)
 
 
-def opened(given: Any, name: str, *, once: bool = False) -> LoaderSource:
+def opened(given: Any, name: str, *, once: bool = False, reads: Reads = CLASSES) -> LoaderSource:
     """A user's loader, checked: what it is, and whether its first batch is one.
 
     Args:
         given: the argument's value.
         name: of the argument, as messages call it, e.g. ``train=``.
         once: it is read in one pass, so an iterator will do, and it needs no length.
+        reads: what of a batch are inputs.
 
     Raises:
         UserError: no loader of batches, none that can be read twice, no length, no batches, or a first batch
@@ -157,7 +160,7 @@ def opened(given: Any, name: str, *, once: bool = False) -> LoaderSource:
         plain = isinstance(given, bool | int | float | str)
         value = f"={shown(given)}" if plain else f"= is {kind_of(given)}"
         raise UserError(f"{name.rstrip('=')}{value}; {way}")
-    source = LoaderSource(given, 0, name)
+    source = LoaderSource(given, 0, name, reads=reads)
     if once:
         return source
     if isinstance(given, Iterator):
@@ -171,16 +174,16 @@ def opened(given: Any, name: str, *, once: bool = False) -> LoaderSource:
         )
     whole = isinstance(given, Sequence)
     pairs = list(source.checked()) if whole else _first_batch(source)
-    source.samples = sum(len(labels) for _, labels in pairs) if whole else samples
+    source.samples = sum(samples_in(inputs) for inputs, _ in pairs) if whole else samples
     if not pairs or not source.length or not source.samples:
         raise empty(name)
     kinds: dict[str, tuple[int, Inputs]] = {}
-    for number, (inputs, labels) in enumerate(pairs):
+    for number, (inputs, targets) in enumerate(pairs):
         with within(where_in(source, number)):
             check_finite_inputs(inputs)
-        kind = str([(t.shape[1:], t.dtype) for t in tensors_of(inputs)])
-        kinds.setdefault(kind, (number, part_of(inputs, [0])))
-        source.highest = max(source.highest, int(labels.max()))
+        kinds.setdefault(form_of(inputs), (number, part_of(inputs, [0])))
+        if reads.labelled:
+            source.highest = max(source.highest, int(targets.max()))
     source.examples = dict(kinds.values())
     return source
 

@@ -7,14 +7,13 @@ the order of float64 sums can differ.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from coprune.data.source import MemorySource, Source
 from coprune.distributed.world import own, world
-from coprune.tracing.forward import Inputs
+from coprune.tracing.forward import Inputs, samples_in
 
 
 class OwnBatch(NamedTuple):
@@ -24,13 +23,13 @@ class OwnBatch(NamedTuple):
         number: of the batch among all.
         start: number of its first sample among all.
         inputs: ``[B, …]``.
-        labels: ``[B]`` int64.
+        labels: targets: class numbers ``[B]`` int64; or any tree with samples first, or None.
     """
 
     number: int
     start: int
     inputs: Inputs
-    labels: Tensor
+    labels: Any
 
 
 def own_steps(source: Source, batch_size: int) -> int:
@@ -51,14 +50,14 @@ def own_batches(
     mine = own(range(source.steps(batch_size)) if chosen is None else chosen)
     if isinstance(source, MemorySource) and world() > 1:
         # Only these are read from disk.
-        at = [torch.arange(n * batch_size, min((n + 1) * batch_size, len(source))) for n in mine]
-        batches = source.take(torch.cat(at)).batches(batch_size) if at else iter(())
+        order = source.in_order(batch_size)
+        batches = source.take(torch.cat([order[n] for n in mine])).batches(batch_size) if mine else iter(())
         for number, (inputs, labels) in zip(mine, batches, strict=True):
-            yield OwnBatch(number, number * batch_size, inputs, labels)
+            yield OwnBatch(number, int(order[number][0]), inputs, labels)
         return
     wanted, start = set(mine), 0
     for number, (inputs, labels) in enumerate(source.batches(batch_size)):
         # A user's own loader makes batches of its own size, and need not know how many.
         if number in wanted or (world() == 1 and chosen is None):
             yield OwnBatch(number, start, inputs, labels)
-        start += len(labels)
+        start += samples_in(inputs)

@@ -14,35 +14,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from coprune.distributed.world import own_part
 from coprune.errors import UserError
-from coprune.tracing.forward import Inputs, tensors_of
+from coprune.tracing.forward import Inputs, part_of, tensors_of
 
-Batch = tuple[Inputs, Tensor]
+Batch = tuple[Inputs, Any]
+"""Inputs, and targets: a tree of tensors with samples first, a list of samples, or None."""
 
 S = TypeVar("S", bound="MemorySource")
 
 
 class Source(Protocol):
-    """Labelled samples that can be looked at in order and trained on in batches."""
+    """Samples that can be looked at in order and trained on in batches."""
 
     def __len__(self) -> int:
         """Number of samples, ``N``."""
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Inputs ``[B, …]`` (float32, or named) and labels ``[B]`` int64, fixed order, no augmentation."""
+        """Inputs ``[B, …]`` and targets (class numbers ``[B]`` int64), fixed order, no augmentation."""
 
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, fraction: float = 1.0, skip: int = 0
     ) -> Iterator[Batch]:
         """One shuffled, augmented pass over ``fraction`` of the samples, less its first ``skip`` batches.
 
-        Of each batch the labels of all samples, ``[B]``, and the inputs of this process's part
+        Of each batch the targets of all samples, ``[B, …]``, and the inputs of this process's part
         (:func:`coprune.distributed.world.own_part`), ``[b, …]``; with one process, that is the batch.
         """
 
@@ -71,17 +72,22 @@ class MemorySource(ABC):
     """Samples of which some can be taken, in memory or in files. A kind of data says how they are read.
 
     Attributes:
-        labels: ``[N]`` int64.
+        labels: class numbers ``[N]`` int64; None where targets are none, or of another kind.
+        values: such targets of another kind, any tree with samples first.
         name: what messages call it, e.g. ``calibration=``, where somebody gave it a name.
     """
 
-    labels: Tensor
+    labels: Tensor | None
+    values: Any = None
     name: str = ""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     @property
     @abstractmethod
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample, without the batch; of texts that of the longest, ``(L,)``."""
+    def input_shape(self) -> Any:
+        """Shape of one sample, without the batch; of texts that of the longest, ``(L,)``; or named ones."""
 
     @abstractmethod
     def take(self: S, index: Tensor) -> S:
@@ -113,12 +119,17 @@ class MemorySource(ABC):
         """The batches of an epoch, ``[B]`` indices each."""
         return drawn_order(len(self), seed=seed, epoch=epoch, fraction=fraction)[0].split(batch_size)
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def in_order(self, batch_size: int) -> Sequence[Tensor]:
+        """The batches of a pass in the order of the samples, ``[B]`` indices each."""
+        return torch.arange(len(self)).split(batch_size)
+
+    def targets(self, index: Tensor) -> Any:
+        """Targets of the samples with the given indices ``[B]``."""
+        return part_of(self.values if self.labels is None else self.labels, index)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """See :class:`Source`."""
-        return self._labelled([Part(at, slice(None)) for at in torch.arange(len(self)).split(batch_size)])
+        return self._pairs([Part(at, slice(None)) for at in self.in_order(batch_size)])
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
         """See :class:`Source`."""
@@ -130,11 +141,11 @@ class MemorySource(ABC):
         """See :class:`Source`."""
         order = self.order(batch_size, seed=seed, epoch=epoch, fraction=fraction)
         parts = [Part(at, own_part(len(at)), step, step * batch_size) for step, at in enumerate(order)]
-        return self._labelled(parts[skip:], partial(batch_seed, seed, epoch))
+        return self._pairs(parts[skip:], partial(batch_seed, seed, epoch))
 
-    def _labelled(self, parts: Sequence[Part], draw: Callable[[int], int] | None = None) -> Iterator[Batch]:
+    def _pairs(self, parts: Sequence[Part], draw: Callable[[int], int] | None = None) -> Iterator[Batch]:
         for part, inputs in zip(parts, self.inputs(parts, draw), strict=True):
-            yield inputs, self.labels[part.index]
+            yield inputs, self.targets(part.index)
 
 
 def name_of(source: Source) -> str:
@@ -148,15 +159,25 @@ def where_in(source: Source, number: int) -> str:
     return name and f"{name}, batch {number + 1}"
 
 
-def not_finite(samples: Tensor) -> str | None:
+def _bad(samples: Tensor) -> Tensor:
+    """Which of the samples ``[N, …]`` have NaN or Inf, ``[N]`` bool."""
+    samples = samples.float() if samples.is_floating_point() and samples.dtype.itemsize == 1 else samples
+    found = torch.isfinite(samples)
+    if bool(found.all()):
+        return torch.zeros(len(samples), dtype=torch.bool)
+    return ~found.reshape(len(samples), -1).all(1)
+
+
+def not_finite(inputs: Inputs) -> str | None:
     """How many of the samples ``[N, …]`` have NaN or Inf and the way out, in words; None when none has."""
-    if not samples.is_floating_point():
+    if isinstance(inputs, list):
+        which = [any(bool(_bad(t[None]).any()) for t in tensors_of(sample)) for sample in inputs]
+    else:
+        found = [_bad(t) for t in tensors_of(inputs) if t.ndim]
+        which = torch.stack(found).any(0).tolist() if found else []
+    if not any(which):
         return None
-    samples = samples.float() if samples.dtype.itemsize == 1 else samples
-    if bool(torch.isfinite(samples).all()):
-        return None
-    bad = int((~torch.isfinite(samples)).reshape(len(samples), -1).any(1).sum())
-    return f"NaN or Inf in {bad} of {len(samples)} samples; clean or drop them"
+    return f"NaN or Inf in {sum(which)} of {len(which)} samples; clean or drop them"
 
 
 def check_finite_inputs(inputs: Inputs) -> None:
@@ -165,7 +186,7 @@ def check_finite_inputs(inputs: Inputs) -> None:
     Raises:
         UserError: says in how many samples.
     """
-    for error in filter(None, map(not_finite, tensors_of(inputs))):
+    if error := not_finite(inputs):
         raise UserError(error)
 
 

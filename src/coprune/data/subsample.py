@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coprune.data.source import MemorySource, Source
 from coprune.data.text import Texts
+from coprune.data.trees import alike
 from coprune.tracing.forward import Inputs, joined, part_of, samples_in
 
 L = TypeVar("L", Texts, MemorySource)
@@ -52,6 +53,11 @@ def drawn_indices(labels: Tensor, count: int, *, seed: int) -> Tensor:
     return order[torch.argsort(called, stable=True)[:count]].sort().values
 
 
+def classes_of(samples: Texts | MemorySource) -> Tensor:
+    """Class numbers ``[N]`` int64; without such all samples are of one class."""
+    return torch.zeros(len(samples), dtype=torch.int64) if samples.labels is None else samples.labels
+
+
 def without(index: Tensor, total: int) -> Tensor:
     """The numbers below ``total`` that are not among ``index`` ``[M]``, ascending."""
     left = torch.ones(total, dtype=torch.bool)
@@ -61,8 +67,8 @@ def without(index: Tensor, total: int) -> Tensor:
 
 def taken_out(samples: L, count: int, *, seed: int) -> tuple[L, L]:
     """Samples without ``count`` of them that stand for all, and these; see :func:`drawn_indices`."""
-    drawn = drawn_indices(samples.labels, count, seed=seed)
-    return samples.take(without(drawn, len(samples.labels))), samples.take(drawn)
+    drawn = drawn_indices(classes_of(samples), count, seed=seed)
+    return samples.take(without(drawn, len(samples))), samples.take(drawn)
 
 
 def spread(source: Source, count: int, *, seed: int = 0) -> Inputs:
@@ -75,9 +81,9 @@ def spread(source: Source, count: int, *, seed: int = 0) -> Inputs:
             samples aside must not set the long ones aside.
 
     Returns:
-        Inputs of ``min(count, len(source))`` samples.
+        Inputs of ``min(count, len(source))`` samples; of samples of several shapes, those of the commonest.
     """
-    inputs = joined(spread_batches(source, count, batch_size=max(1, count)))
+    inputs = joined(alike(spread_batches(source, count, batch_size=max(1, count))))
     if isinstance(inputs, dict):
         order = torch.randperm(samples_in(inputs), generator=torch.Generator().manual_seed(seed))
         inputs = part_of(inputs, order)
@@ -95,9 +101,9 @@ def spread_batches(source: Source, count: int, *, batch_size: int) -> list[Input
     if isinstance(source, MemorySource):
         return [inputs for inputs, _ in source.take(torch.tensor(index)).batches(batch_size)]
     wanted, parts, seen = set(index), [], 0
-    for batch, labels in source.batches(batch_size):
-        here = [i for i in range(len(labels)) if seen + i in wanted]
+    for batch, _ in source.batches(batch_size):
+        here = [i for i in range(samples_in(batch)) if seen + i in wanted]
         if here:
             parts.append(part_of(batch, here))
-        seen += len(labels)
+        seen += samples_in(batch)
     return parts

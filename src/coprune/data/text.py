@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from coprune.compat.transformers import quiet_hub
 from coprune.data.source import MemorySource, Part, drawn_order
 from coprune.errors import UserError, first_line
 from coprune.lazy import required
-from coprune.tracing.forward import Inputs, part_of
+from coprune.tracing.forward import Inputs, part_of, tensors_of
 
 _CHUNK = 50
 """Batches of training that are sorted by length together: enough to pad little, few enough to mix."""
@@ -89,20 +90,25 @@ class TextSource(MemorySource):
     Attributes:
         ids: ``[N, L]`` int64 token numbers, padded on the right.
         lengths: ``[N]`` int64, descending.
-        labels: ``[N]`` int64.
+        labels: class numbers ``[N]`` int64; None without.
         pad: the token number of padding.
         types: ``[N, L]`` int64 token types; None when the tokenizer makes none.
         truncated: ``[N]`` bool, texts of which tokens were left out; None when none were.
+        values: targets that are no class numbers, a tree of ``[N, …]``; whole ``[N, L]`` are of tokens.
         name: what messages call it, e.g. ``calibration=``, where somebody gave it a name.
     """
 
     ids: Tensor
     lengths: Tensor
-    labels: Tensor
+    labels: Tensor | None
     pad: int = 0
     types: Tensor | None = None
     truncated: Tensor | None = None
+    values: Any = None
     name: str = ""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
     @classmethod
     def of(cls, *given: Any, **named: Any) -> TextSource:
@@ -112,13 +118,13 @@ class TextSource(MemorySource):
 
     @staticmethod
     def from_batches(
-        batches: Sequence[Mapping[str, Tensor]], labels: Tensor, *, name: str = ""
+        batches: Sequence[Mapping[str, Tensor]], labels: Tensor | None, *, name: str = ""
     ) -> TextSource:
         """From the named inputs of a user's own loader.
 
         Args:
             batches: ``input_ids``, ``attention_mask`` and perhaps ``token_type_ids``, each ``[B, T]``.
-            labels: ``[N]``.
+            labels: ``[N]``, or None.
             name: see the attributes.
 
         Raises:
@@ -143,7 +149,7 @@ class TextSource(MemorySource):
         behind = [b["input_ids"][~b["attention_mask"].bool()] for b in batches]
         pad = next((int(tokens[0]) for tokens in behind if len(tokens)), 0)
         types = whole.get("token_type_ids")
-        return TextSource.of(whole["input_ids"], lengths, labels.long(), pad=pad, types=types, name=name)
+        return TextSource.of(whole["input_ids"], lengths, labels, pad=pad, types=types, name=name)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -156,22 +162,41 @@ class TextSource(MemorySource):
         lengths = self.lengths[at]
         width = int(lengths.max()) if len(at) else 0
         inside = torch.arange(width) < lengths.unsqueeze(1)
+        labels, truncated = part_of((self.labels, self.truncated), at)
         # What lies behind a text's end must not tell two sources apart.
         return replace(
             self,
             ids=torch.where(inside, self.ids[at, :width], self.pad),
             lengths=lengths,
-            labels=self.labels[at],
+            labels=labels,
             types=None if self.types is None else torch.where(inside, self.types[at, :width], 0),
-            truncated=None if self.truncated is None else self.truncated[at],
+            truncated=truncated,
+            values=self._values(at, width),
         )
+
+    def _values(self, index: Tensor, width: int) -> Any:
+        """Targets of some samples, those of tokens as wide as the longest of them."""
+        if self.values is None:
+            return None
+        full = self.ids.shape[1]
+
+        def cut(t: Tensor) -> Tensor:
+            of_tokens = t.ndim > 1 and t.shape[1] == full and not t.is_floating_point()
+            return t[index, :width] if of_tokens else t[index]
+
+        return tree_map(cut, self.values)
+
+    def targets(self, index: Tensor) -> Any:
+        """See :class:`~coprune.data.source.MemorySource`."""
+        if self.labels is not None:
+            return self.labels[index]
+        return self._values(index, int(self.lengths[index].max()))
 
     def fingerprint(self) -> str:
         """A digest of tokens, types and labels: the same data gives the same text."""
         digest = hashlib.sha256(str((tuple(self.ids.shape), self.pad, self.types is not None)).encode())
-        for part in (self.ids, self.lengths, self.labels, self.types):
-            if part is not None:
-                digest.update(part.contiguous().numpy().tobytes())
+        for part in tensors_of((self.ids, self.lengths, self.labels, self.types, self.values)):
+            digest.update(part.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def validation_error(self) -> str | None:

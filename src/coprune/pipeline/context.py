@@ -173,12 +173,14 @@ class Context:
         have = dict(known or {})
         if have:
             # A sample a process shows names, shapes and types.
-            few = in_memory([next(iter(self.learning.batches(max(2, world()))))])
+            few = in_memory([next(iter(self.learning.batches(max(2, world()))))], labelled=False)
             due = self._collected([s for s in wanted if s.key in have], few, batch_size=1)
             check_profile(have, due, where=where)
         missing = {s.key: s for s in wanted if s.key not in have}
-        if isinstance(self.learning, MemorySource) and any(s.reads == "classes" for s in missing.values()):
-            check_classes(self.learning.labels, self.data.classes, where="calibration samples")
+        labels = self.learning.labels if isinstance(self.learning, MemorySource) else None
+        classes = any(s.reads == "classes" for s in missing.values())
+        if classes and labels is not None and self.data.classes is not None:
+            check_classes(labels, self.data.classes, where="calibration samples")
         try:
             found = self._collected(missing.values(), self.learning)
         except UserError:

@@ -39,8 +39,9 @@ def open_data(
 
 def offered_by(data: DataSet) -> dict[str, int]:
     """What the data suggests for a model's arguments."""
-    classes = {"num_classes": data.classes}
-    return classes if data.is_text else {"in_channels": data.input_shape[0], **classes}
+    classes = {} if data.classes is None else {"num_classes": data.classes}
+    shape = data.input_shape
+    return classes if data.is_text or not isinstance(shape, tuple) else {"in_channels": shape[0], **classes}
 
 
 def open_both(job: Job, *, seed: int) -> tuple[nn.Module, DataSet]:

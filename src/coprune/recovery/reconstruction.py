@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from coprune.data import ArraySource, MemorySource, Source, in_memory, split_source, spread_batches
+from coprune.data import MemorySource, Source, TreeSource, in_memory, split_source, spread_batches
 from coprune.distributed.collectives import on_first
 from coprune.recovery.base import Pair, Reconstruction, Recovered
 from coprune.recovery.sequential_least_squares import least_squares
@@ -127,7 +126,7 @@ def copied_state(model: nn.Module) -> dict[str, Tensor]:
 def _unlabelled(source: Source) -> MemorySource:
     """Up to :data:`SAMPLES` of them, evenly spread, in memory and without their labels."""
     inputs = spread_batches(source, min(SAMPLES, len(source)), batch_size=_BATCH)
-    return in_memory([(x, torch.zeros(samples_in(x), dtype=torch.int64)) for x in inputs])
+    return in_memory([(x, torch.zeros(samples_in(x), dtype=torch.int64)) for x in inputs], labelled=False)
 
 
 def held_back(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]:
@@ -151,7 +150,7 @@ def _answered(learning: MemorySource, pair: Pair) -> tuple[MemorySource, KnownOu
 
     Of texts, and where it takes more than :data:`MEMORY`, nothing is known beforehand.
     """
-    if not isinstance(learning, ArraySource):
+    if not isinstance(learning, TreeSource):
         return learning, None
     batches = [x for x, _ in learning.batches(_BATCH) if isinstance(x, Tensor)]
     blocks = matched_blocks(pair.model, pair.teacher, pair.kept)
@@ -159,7 +158,7 @@ def _answered(learning: MemorySource, pair: Pair) -> tuple[MemorySource, KnownOu
     answers = known_outputs(teacher, blocks, [x.to(pair.device) for x in batches], memory=MEMORY)
     if answers is None:
         return learning, None
-    return replace(learning, labels=torch.arange(len(learning))), answers
+    return learning.numbered(), answers
 
 
 @torch.no_grad()
