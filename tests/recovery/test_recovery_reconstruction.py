@@ -275,12 +275,15 @@ def test_who_judges_was_not_solved_on_either(trained, halved, monkeypatch):
     least, together = how.least_squares, how.reconstruct
 
     def solved(pair, source, **rest):
-        seen.setdefault("solved", []).append({tuple(x.flatten().tolist()) for x in source.images})
+        seen.setdefault("solved", []).append(
+            {tuple(x.flatten().tolist()) for b, _ in source.batches(200) for x in b}
+        )
         return least(pair, source, **rest)
 
     def moved(pair, source, *, judging, **rest):
         seen["learned"], seen["judging"] = (
-            {tuple(x.flatten().tolist()) for x in part.images} for part in (source, judging)
+            {tuple(x.flatten().tolist()) for b, _ in part.batches(200) for x in b}
+            for part in (source, judging)
         )
         return together(pair, source, judging=judging, **rest)
 

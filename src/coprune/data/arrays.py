@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from coprune.data.source import MemorySource, Part, not_finite
+from coprune.data.trees import form_of
 from coprune.tracing.forward import part_of
 
 
@@ -90,6 +91,9 @@ class ArraySource(MemorySource):
         mine, theirs = list(self.input_shape), list(heldout.input_shape)
         if self.normalisation != heldout.normalisation:
             return "samples are normalised in two ways; they need one mean and std"
+        of_train, of_heldout = (form_of(s.values if s.labels is None else s.labels) for s in (self, heldout))
+        if mine == theirs and of_train != of_heldout:
+            return "training targets are of another shape or type than held-out ones; they must be alike"
         if mine == theirs:
             return None
         return f"training samples are {mine} but held-out samples are {theirs}; they must have one shape"

@@ -140,9 +140,11 @@ def _inputs(given: Any, reads: Reads, targets: int | None) -> Inputs:
     """
     if isinstance(given, tuple):
         return tuple(_inputs(one, reads, None) for one in given)
-    if isinstance(given, list) and any(isinstance(one, Tensor | Mapping) for one in given):
+    listed = isinstance(given, list) and any(isinstance(one, Tensor | Mapping) for one in given)
+    most = 1 if reads.labelled and reads.positional is None else reads.most
+    several = listed and (most is None or (reads.positional or 1) <= len(given) <= most)
+    if listed and (several or not reads.labelled):
         found = [_inputs(one, reads, None) for one in given]
-        several = reads.most is None or (reads.positional or 1) <= len(found) <= reads.most
         sizes = {_count(one) for one in found}
         # Arguments have as many samples as one another; images of their own sizes mostly as many channels.
         if several and len(sizes) == 1 and targets in (None, *sizes):

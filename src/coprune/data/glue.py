@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from coprune.data.subsample import held_out
 from coprune.data.text import Texts
-from coprune.data.tsv import KINDS, held_out, kind_of, numbered_lines, read_table, texts_of
+from coprune.data.tsv import KINDS, kind_of, numbered_lines, read_table, texts_of
 from coprune.errors import UserError
 
 SENTIMENTS = ("very negative", "negative", "neutral", "positive", "very positive")

@@ -1,12 +1,20 @@
-"""Text data sets of the 🤗 hub, or of a folder in a layout it knows: ``hf:NAME`` or ``hf:NAME:CONFIG``."""
+"""Data sets of 🤗 Datasets: ``hf:NAME`` or ``hf:NAME:CONFIG``, of the hub or a folder.
+
+A folder is one that it saved (``save_to_disk``), or has files in a layout that it knows (Parquet, JSON lines,
+tables, images). Task and columns say what is read: tagged words, questions with answers, images, or texts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from coprune.data.hub_images import IMAGES, images_of
+from coprune.data.imagefolder import FolderSource
+from coprune.data.subsample import held_out
 from coprune.data.text import Texts
-from coprune.data.tsv import held_out, texts_of
+from coprune.data.tsv import read_texts, texts_of
 from coprune.errors import UserError, first_line
 from coprune.lazy import required
 
@@ -27,36 +35,89 @@ _UNLABELLED = ("-1", "None")
 """What a part without labels has for one."""
 
 
+_WORDS = (("tokens", "words"), ("ner_tags", "pos_tags", "chunk_tags", "tags", "labels"))
+_ANSWERED = ("question", "context", "answers")
+
+
 def _loaded(name: str, config: str | None) -> Mapping[str, Any]:
     library = required("datasets", f"hf:{name} needs 🤗 Datasets", extra="text")
+    folder = Path(name).expanduser()
+    saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
     try:
-        return library.load_dataset(name, config)
+        found = library.load_from_disk(str(folder)) if saved else library.load_dataset(name, config)
     except (OSError, ValueError, RuntimeError, LookupError, ImportError) as cause:
         raise UserError(
             f"hf:{name} cannot be loaded ({first_line(cause)}); check the name and the network, "
             "or save it as a table and use tsv:FILE"
         ) from cause
+    return found if isinstance(found, Mapping) else {"train": found}
 
 
-def _texts(part: Any, *, where: str) -> Texts:
-    """The samples of a part that have a label."""
+def _read(part: Any, task: str | None, *, where: str) -> Texts | FolderSource:
+    """What of a part a task reads."""
+    columns = list(part.column_names)
+    words, tags = (next((name for name in names if name in columns), None) for names in _WORDS)
+    if task in (None, "token-classification") and words and tags:
+        return _tagged(part, words, tags)
+    if task in (None, "question-answering") and set(_ANSWERED) <= set(columns):
+        return _answered(part)
+    if task in ("token-classification", "question-answering"):
+        needs = "tokens and ner_tags" if task == "token-classification" else ", ".join(_ANSWERED)
+        raise UserError(f"{where}: no columns {needs}; it has {', '.join(columns)}")
+    label = next((name for name in _LABELS if name in columns), None)
+    image = next((name for name in IMAGES if name in columns), None)
+    if image and label is None and task == "classification":
+        raise UserError(f"{where}: no column label; it has {', '.join(columns)}")
+    if image:
+        return images_of(part, image, label if task in (None, "classification") else None)
+    return _texts(part, task, label, where=where)
+
+
+def _tagged(part: Any, words: str, tags: str) -> Texts:
+    """Words with a tag each."""
+    # Of a list of class labels the inner feature knows their names.
+    named = getattr(getattr(part.features[tags], "feature", None), "names", None)
+    rows = [tuple(map(str, row)) for row in part[tags]]
+    names = tuple(named or sorted({tag for row in rows for tag in row}, key=lambda tag: (len(tag), tag)))
+    known = {str(number): number for number in range(len(names))} if named else {}
+    places = known or {name: number for number, name in enumerate(names)}
+    values = tuple(tuple(places[tag] for tag in row) for row in rows)
+    return Texts(tuple(map(tuple, part[words])), names=names, values=values)
+
+
+def _answered(part: Any) -> Texts:
+    """Questions, texts, and where in these the first answer stands; at 0 where there is none."""
+    spans = []
+    for answer in part["answers"]:
+        first = next(iter(answer["answer_start"]), 0)
+        spans.append((first, first + len(next(iter(answer["text"]), ""))))
+    question, context = (tuple(map(str, part[name])) for name in _ANSWERED[:2])
+    return Texts(question, context, values=tuple(spans))
+
+
+def _texts(part: Any, task: str | None, label: str | None, *, where: str) -> Texts:
+    """Texts; where there are classes, those that have a label."""
     columns = list(part.column_names)
     found = next((names for names in _COLUMNS if set(names) <= set(columns)), None)
-    label = next((name for name in _LABELS if name in columns), None)
-    if found is None or label is None:
+    if found is None or (label is None and task == "classification"):
         what = "text, sentence, (premise, hypothesis) or (sentence1, sentence2)" if found is None else "label"
         raise UserError(f"{where}: no column {what}; it has {', '.join(columns)}")
+    table = {name: list(part[name]) for name in (*found, *([label] if label else ()))}
     # A class label of 🤗 Datasets is stored as its place among the names.
     stated = getattr(part.features.get(label), "names", None) or ()
-    table = {name: list(part[name]) for name in (*found, label)}
-    return texts_of(table, found, label=label, names=stated, unlabelled=_UNLABELLED, where=where)
+    if task == "classification" or (task is None and stated):
+        return texts_of(table, found, label=label or "", names=stated, unlabelled=_UNLABELLED, where=where)
+    if label:
+        table["label"] = table[label]
+    return read_texts(table, found, task=task, where=where)
 
 
-def load(argument: str | None) -> tuple[Texts, ...]:
-    """Training and held-out texts: the test part if it has labels, and the validation part; else the latter.
+def load(argument: str | None, *, task: str | None = "classification") -> tuple[Any, ...]:
+    """Training and held-out samples: the test part if it has labels, and the validation part; else that.
 
     Args:
         argument: ``NAME`` or ``NAME:CONFIG``.
+        task: see :func:`coprune.data.load_data`.
 
     Raises:
         UserError: no name, 🤗 Datasets missing, the hub out of reach, parts or columns that are not there.
@@ -66,16 +127,18 @@ def load(argument: str | None) -> tuple[Texts, ...]:
     name, _, config = argument.partition(":")
     where = f"hf:{argument}"
     loaded = _loaded(name, config or None)
-    parts: dict[str, Texts] = {}
+    parts: dict[str, Any] = {}
     for part, start in {"train": "train", "dev": "validation", "test": "test"}.items():
         keys = [start] if start in loaded else [key for key in loaded if key.startswith(f"{start}_")]
-        texts = _texts(loaded[keys[0]], where=f"{where}, {keys[0]}") if keys else None
-        if texts:
-            parts[part] = texts
+        found = _read(loaded[keys[0]], task, where=f"{where}, {keys[0]}") if keys else None
+        if found:
+            parts[part] = found
     if "train" not in parts:
         raise UserError(f"{where}: no labelled training part; it has {', '.join(loaded)}")
     names = parts["train"].names
-    if any(not set(texts.names) <= set(names) for texts in parts.values()):
+    if any(not set(found.names) <= set(names) for found in parts.values()):
         raise UserError(f"{where}: its parts have different labels; save it as a table and use tsv:FILE")
-    # A small part may lack a class.
-    return held_out({part: texts.numbered_as(names) for part, texts in parts.items()})
+    if isinstance(parts["train"], Texts):
+        # A small part may lack a class.
+        parts = {part: texts.numbered_as(names) for part, texts in parts.items()}
+    return held_out(parts)

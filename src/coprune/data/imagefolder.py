@@ -11,13 +11,14 @@ there are many; the data set is never held in memory.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ from coprune.data.source import MemorySource, Part
 from coprune.distributed.world import world
 from coprune.errors import UserError, first_line
 from coprune.lazy import required
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SIZE, MOST = 224, 8192
 """Pixels a side of an input, unless another size is asked for, and at most."""
@@ -62,15 +66,15 @@ class FolderSource(MemorySource):
     Attributes:
         root: the folder of the part.
         files: ``N`` paths relative to it.
-        labels: ``[N]`` int64.
+        labels: class numbers ``[N]`` int64; None without.
         names: what the classes are called.
         size: pixels a side of an input.
     """
 
     root: Path
     files: tuple[str, ...]
-    labels: Tensor
-    names: tuple[str, ...]
+    labels: Tensor | None = None
+    names: tuple[str, ...] = ()
     size: int = SIZE
 
     def __len__(self) -> int:
@@ -83,7 +87,8 @@ class FolderSource(MemorySource):
 
     def take(self, index: Tensor) -> FolderSource:
         """See :class:`~coprune.data.source.MemorySource`."""
-        return replace(self, files=tuple(self.files[i] for i in index.tolist()), labels=self.labels[index])
+        labels = None if self.labels is None else self.labels[index]
+        return replace(self, files=tuple(self.files[i] for i in index.tolist()), labels=labels)
 
     def fingerprint(self) -> str:
         """A digest of names, sizes and classes of the files, and of the input's size.
@@ -91,7 +96,8 @@ class FolderSource(MemorySource):
         Their content is not read: that would take longer than many a run.
         """
         digest = hashlib.sha256(str((self.size, self.names)).encode())
-        for file, label in zip(self.files, self.labels.tolist(), strict=True):
+        labels = itertools.repeat("", len(self)) if self.labels is None else self.labels.tolist()
+        for file, label in zip(self.files, labels, strict=True):
             digest.update(f"{file}\0{(self.root / file).stat().st_size}\0{label}\n".encode())
         return digest.hexdigest()[:16]
 
@@ -106,6 +112,12 @@ class FolderSource(MemorySource):
                 return f"classes {listed(lacking, most=3)} of {one} are not in {two}; both need the same"
         return None
 
+    def opened(self, number: int) -> Image:
+        """The image of a sample, RGB."""
+        from torchvision.datasets.folder import pil_loader
+
+        return pil_loader(str(self.root / self.files[number]))
+
     def __getitem__(self, at: tuple[int, int | None]) -> Tensor | str:
         """A decoded image ``[3, size, size]``; where it cannot be decoded, what to tell the user.
 
@@ -115,13 +127,12 @@ class FolderSource(MemorySource):
             at: number of the sample, and the seed of its augmentation, if any.
         """
         from PIL import Image
-        from torchvision.datasets.folder import pil_loader
 
         number, seed = at
-        path = self.root / self.files[number]
         try:
-            image = pil_loader(str(path))
+            image = self.opened(number)
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as cause:
+            path = self.root / self.files[number]
             return f"{path}: not a readable image ({first_line(cause)}); replace or remove it"
         if seed is None:
             return _transform(self.size, training=False)(image)
@@ -176,6 +187,25 @@ def _part(root: Path, part: str, *, name: str, size: int) -> FolderSource:
     return FolderSource(folder, files, labels, tuple(found.classes), size)
 
 
+def sized(argument: str | None, *, kind: str) -> tuple[Path, int]:
+    """``ROOT`` or ``ROOT@SIZE`` as a folder and the pixels a side of an input.
+
+    Raises:
+        UserError: no such folder, a size below 1.
+    """
+    if not argument:
+        raise UserError(f"{kind}: names no folder; write {kind}:ROOT or {kind}:ROOT@SIZE")
+    root, size = Path(argument).expanduser(), SIZE
+    found = _SIZE.fullmatch(argument)
+    if found and not root.is_dir():
+        root, size = Path(found[1]).expanduser(), int(found[2])
+    if not root.is_dir():
+        raise UserError(f"{kind}:{argument}: no such folder")
+    if not 1 <= size <= MOST:
+        raise UserError(f"{kind}:{argument}: a size of {size} pixels; give 1 to {MOST}")
+    return root, size
+
+
 def load(argument: str | None) -> tuple[FolderSource, ...]:
     """Training, held-out and perhaps validation images.
 
@@ -185,16 +215,7 @@ def load(argument: str | None) -> tuple[FolderSource, ...]:
     Raises:
         UserError: torchvision is missing, no such folder, a part or a class without images, a size below 1.
     """
-    if not argument:
-        raise UserError("imagefolder: names no folder; write imagefolder:ROOT or imagefolder:ROOT@SIZE")
-    root, size = Path(argument).expanduser(), SIZE
-    sized = _SIZE.fullmatch(argument)
-    if sized and not root.is_dir():
-        root, size = Path(sized[1]).expanduser(), int(sized[2])
-    if not root.is_dir():
-        raise UserError(f"imagefolder:{argument}: no such folder")
-    if not 1 <= size <= MOST:
-        raise UserError(f"imagefolder:{argument}: a size of {size} pixels; give 1 to {MOST}")
+    root, size = sized(argument, kind="imagefolder")
     name = f"imagefolder:{root}"
     train, val = (_part(root, part, name=name, size=size) for part in ("train", "val"))
     # ImageNet's own test images have no classes.

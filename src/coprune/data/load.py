@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,16 @@ from typing import Any
 from coprune.data import tsv
 from coprune.data.dataset import CALIBRATION, DataSet, divide
 from coprune.data.names import LOADERS, TEXT_LOADERS, check_known, is_text
+from coprune.data.reads import Reads
+from coprune.data.source import MemorySource
 from coprune.data.subsample import taken_out
-from coprune.data.text import Texts, TextSource, longest_text, open_tokenizer, tokenise
+from coprune.data.text import Texts, longest_text, open_tokenizer, packed, tokenise
+from coprune.data.user_loaders import user_loaders
 from coprune.errors import UserError, setting
+from coprune.user_factory import PYTHON
+
+BLOCK = 128
+"""Tokens of a language model's samples, unless somebody asks for another number."""
 
 
 def load_data(
@@ -22,13 +30,17 @@ def load_data(
     tokenizer: str | Path | None = None,
     class_order: Sequence[str] | None = None,
     validation: str | None = None,
+    task: str | None = None,
+    max_length: int | None = None,
+    reads: Reads | None = None,
 ) -> DataSet:
     """Load a data set by name and set a calibration part aside.
 
     Args:
         name: ``fashion-mnist[:ROOT]``, ``fashion-mnist-sample``, ``cifar10[:ROOT]``, ``cifar100[:ROOT]``,
-            ``imagefolder:ROOT[@SIZE]``, ``npz:FILE``, or texts: ``tsv:FILE``, ``sst5:ROOT``,
-            ``mnli:ROOT``, ``mnli-mm:ROOT``, ``hf:NAME[:CONFIG]``.
+            ``imagefolder:ROOT[@SIZE]``, ``folder:ROOT[@SIZE]`` (no labels), ``npz:FILE``; texts:
+            ``tsv:FILE``, ``lines:FILE`` (no labels), ``sst5:ROOT``, ``mnli:ROOT``, ``mnli-mm:ROOT``; texts or
+            images: ``hf:NAME[:CONFIG]``; what a function returns: ``python:package.module:loaders``.
         calibration: samples taken out of the training part, the classes in their proportion; at most a
             quarter of it is taken.
         seed: which samples are drawn for calibration.
@@ -37,6 +49,11 @@ def load_data(
             labelled in that order.
         validation: what judges: the name of other data (its held-out part), a number of samples taken out of
             the held-out part, or ``none``; the data's own validation part when not given.
+        task: what targets are: ``classification`` needs class numbers, ``text-generation`` makes blocks of
+            tokens of all texts, others take what there is; None: class numbers where there are integers.
+        max_length: tokens of a text at most (the rest is left out), or of a block (128); what the tokenizer
+            says when not given.
+        reads: what of a user's batch a model takes, see :class:`coprune.data.Reads`.
 
     Raises:
         UserError: an unknown name (with near matches), unusable data, texts without a tokenizer.
@@ -44,19 +61,21 @@ def load_data(
     check_known(name)
     if calibration < 0:
         raise UserError(f"{setting('calibration_samples', calibration)}: a number of samples, 0 or more")
+    if name.startswith(PYTHON):
+        return user_loaders(name, calibration=calibration, seed=seed, task=task, reads=reads)
     notes: list[str] = []
-    if not is_text(name):
-        parts = _parts(name, validation)
-        names = getattr(parts[0], "names", ())
-    elif tokenizer is None:
-        raise UserError(
-            f"{name} is text and needs a tokenizer: use a model such as hf:DIR, or --tokenizer DIR"
-        )
-    else:
-        opened = open_tokenizer(str(tokenizer))
-        texts = [part.ordered(class_order) if class_order else part for part in _parts(name, validation)]
+    if is_text(name) and tokenizer is None and not name.startswith("hf:"):
+        raise _no_tokenizer(name)
+    parts = _parts(name, validation, task)
+    if isinstance(parts[0], Texts):
+        if tokenizer is None:
+            raise _no_tokenizer(name)
+        texts = [part.ordered(class_order) if class_order else part for part in parts]
         names = texts[0].names
-        parts, notes = _tokenised(texts, opened, name=name)
+        opened = open_tokenizer(str(tokenizer))
+        parts, notes = _tokenised(texts, opened, name=name, task=task, max_length=max_length)
+    else:
+        names = getattr(parts[0], "names", ())
     train, heldout, *_ = parts
     if calibration and 0 < len(train) < 4:
         raise UserError(f"{name}: {len(train)} training samples are too few to set any aside")
@@ -74,14 +93,24 @@ def load_data(
     return divide(parts, name=name, calibration=taken, seed=seed, names=names, notes=tuple(notes))
 
 
-def _read(name: str) -> tuple[Any, ...]:
+def _no_tokenizer(name: str) -> UserError:
+    return UserError(f"{name} is text and needs a tokenizer: use a model such as hf:DIR, or --tokenizer DIR")
+
+
+def _read(name: str, task: str | None) -> tuple[Any, ...]:
     head, _, argument = name.partition(":")
-    return (TEXT_LOADERS if is_text(name) else LOADERS)[head](argument or None)
+    return _called((TEXT_LOADERS if is_text(name) else LOADERS)[head], argument, task)
 
 
-def _parts(name: str, validation: str | None) -> tuple[Any, ...]:
+def _called(loader: Any, argument: str, task: str | None) -> Any:
+    """What a loader reads; the task is told to those that have an argument for it."""
+    told = {"task": task} if "task" in inspect.signature(loader).parameters else {}
+    return loader(argument or None, **told)
+
+
+def _parts(name: str, validation: str | None, task: str | None) -> tuple[Any, ...]:
     """Training and held-out samples, and those that judge: own ones, or of other data where that is named."""
-    parts = _read(name)
+    parts = _read(name, task)
     if validation is None:
         return parts
     if validation == "none" or validation.isdecimal():
@@ -89,10 +118,10 @@ def _parts(name: str, validation: str | None) -> tuple[Any, ...]:
     of_texts = is_text(name)
     check_known(validation, of_texts=of_texts)
     head, _, argument = validation.partition(":")
-    found = tsv.judging(argument or None) if head == "tsv" else _read(validation)[-1]
-    if not of_texts:
+    found = _called(tsv.judging, argument, task) if head == "tsv" else _read(validation, task)[-1]
+    names = parts[0].names if of_texts else ()
+    if not names or not isinstance(found, Texts):
         return (*parts[:2], found)
-    names = parts[0].names
     unknown = sorted(set(found.names) - set(names))
     if unknown:
         raise UserError(
@@ -102,10 +131,14 @@ def _parts(name: str, validation: str | None) -> tuple[Any, ...]:
 
 
 def _tokenised(
-    texts: Sequence[Texts], tokenizer: Any, *, name: str
-) -> tuple[tuple[TextSource, ...], list[str]]:
+    texts: Sequence[Texts], tokenizer: Any, *, name: str, task: str | None, max_length: int | None
+) -> tuple[tuple[MemorySource, ...], list[str]]:
     """Training, held-out and perhaps validation texts as tokens, and notes on what was cut."""
-    longest = longest_text(tokenizer)
+    longest = longest_text(tokenizer, otherwise=max_length or 512)
+    if task == "text-generation":
+        block = min(max_length or BLOCK, longest)
+        return tuple(packed(part.text, tokenizer, block=block) for part in texts), []
+    longest = min(max_length or longest, longest)
     sources, notes = [], []
     for part, what in zip(texts, ("training", "held-out", "validation"), strict=False):
         if not part:

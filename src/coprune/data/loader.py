@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from coprune.data.collect import collect
+from coprune.data.collect import collect, has_class_numbers
 from coprune.data.reads import CLASSES, Reads
 from coprune.data.source import Batch, batch_seed, check_finite_inputs, where_in
 from coprune.data.trees import form_of
@@ -186,6 +186,14 @@ def opened(given: Any, name: str, *, once: bool = False, reads: Reads = CLASSES)
             source.highest = max(source.highest, int(targets.max()))
     source.examples = dict(kinds.values())
     return source
+
+
+def gives_class_numbers(given: Any) -> bool:
+    """Whether the first batch of a loader that can be read again is a classifier's; nothing is drawn."""
+    if not isinstance(given, Iterable) or isinstance(given, Iterator):
+        return False
+    with torch.random.fork_rng(devices=[]), _user_code():
+        return any(has_class_numbers(batch) for batch in itertools.islice(given, 1))
 
 
 def empty(name: str) -> UserError:

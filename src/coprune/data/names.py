@@ -11,9 +11,13 @@ from typing import Any
 
 from coprune.errors import UserError, near_matches, setting, shown
 from coprune.lazy import Registry
+from coprune.user_factory import PYTHON
 
-Loader = Callable[[str | None], tuple[Any, ...]]
-"""From what stands behind the colon to training and held-out samples, and perhaps those for validation."""
+Loader = Callable[..., tuple[Any, ...]]
+"""From what stands behind the colon to training and held-out samples, and perhaps those for validation.
+
+One that reads differently for different tasks has an argument ``task``, see :func:`coprune.data.load_data`.
+"""
 
 LOADERS: Registry[Loader] = Registry(
     "data",
@@ -22,6 +26,7 @@ LOADERS: Registry[Loader] = Registry(
         "fashion-mnist-sample": "coprune.data.fashion_mnist:load_sample",
         "cifar10": "coprune.data.cifar:load_cifar10",
         "cifar100": "coprune.data.cifar:load_cifar100",
+        "folder": "coprune.data.folder:load",
         "imagefolder": "coprune.data.imagefolder:load",
         "npz": "coprune.data.npz:load",
     },
@@ -30,6 +35,7 @@ LOADERS: Registry[Loader] = Registry(
 TEXT_LOADERS: Registry[Loader] = Registry(
     "data",
     {
+        "lines": "coprune.data.lines:load",
         "tsv": "coprune.data.tsv:load",
         "sst5": "coprune.data.glue:load_sst5",
         "mnli": "coprune.data.glue:load_mnli",
@@ -50,7 +56,7 @@ def check_known(name: str, *, of_texts: bool | None = None) -> None:
     Raises:
         UserError: with near matches.
     """
-    known = [*LOADERS, *TEXT_LOADERS]
+    known = [*LOADERS, *TEXT_LOADERS, PYTHON.rstrip(":")]
     if not isinstance(name, str):
         from coprune.errors import kind_of
 
@@ -60,6 +66,6 @@ def check_known(name: str, *, of_texts: bool | None = None) -> None:
         raise UserError(f"unknown data '{shown(name)}'; {near_matches(head, known)}")
     if "\0" in argument or max(len(os.fsencode(part)) for part in argument.split("/")) > 255:
         raise UserError(f"data {shown(name)}: no such file or folder")
-    if of_texts is not None and of_texts != (head in TEXT_LOADERS):
+    if of_texts is not None and head != "hf" and of_texts != (head in TEXT_LOADERS):
         what = "texts" if of_texts else "images"
         raise UserError(f"{setting('validation', name)}: the data are {what}, and so must these be")

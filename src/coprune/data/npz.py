@@ -1,6 +1,8 @@
 """Images from one NumPy archive: ``x_train [N, C, H, W]``, ``y_train [N]``, ``x_test``, ``y_test``.
 
-``x_val`` and ``y_val``, where there are such, are for validation.
+``x_val`` and ``y_val``, where there are such, are for validation. What a network learns that is no classifier
+is any ``y [N, …]``: numbers, masks, images. No part needs a ``y`` then, and without ``x_test`` a fifth of the
+training part is held out.
 
 Signals ``[N, C, L]``, volumes ``[N, C, T, H, W]`` and plain features ``[N, C]`` likewise.
 
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from coprune.data.arrays import ArraySource, Augmentation, Normalisation
 from coprune.data.collect import MOST_CLASSES
+from coprune.data.subsample import held_out
 from coprune.errors import UserError, first_line
 from coprune.files import check_regular
 
@@ -30,6 +33,9 @@ UNCHANGED = Augmentation()
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MORE = ("x_val", "y_val")
+_PARTS = {"train": "train", "val": "dev", "test": "test"}
+_MEASURED = ("regression", "multilabel", "reconstruction")
+"""Tasks whose targets are float32, whatever an archive holds."""
 
 
 def _images(array: np.ndarray, *, where: str) -> Tensor:
@@ -49,6 +55,14 @@ def _labels(array: np.ndarray, *, where: str) -> Tensor:
     if array.dtype.kind == "u" and array.dtype.itemsize == 8:
         array = np.minimum(array, MOST_CLASSES)  # beyond int64 a label would become a negative one
     return torch.from_numpy(array.astype(np.int64))
+
+
+def _targets(array: np.ndarray, *, measured: bool, where: str) -> Tensor:
+    """Targets ``[N, …]``: whole ones int64, others float32."""
+    if array.ndim < 1 or array.dtype.kind not in "iufb":
+        raise UserError(f"{where}: {array.dtype} {list(array.shape)}; targets are numbers [N, …]")
+    kind = np.float32 if measured or array.dtype.kind == "f" else np.int64
+    return torch.from_numpy(array.astype(kind))
 
 
 def _normalisation(arrays: Mapping[str, np.ndarray], *, name: str) -> Normalisation | None:
@@ -89,18 +103,36 @@ def _arrays(path: Path, *, name: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def load(argument: str | None) -> tuple[ArraySource, ...]:
+def load(argument: str | None, *, task: str | None = "classification") -> tuple[ArraySource, ...]:
     """Images of a user's own.
 
     Args:
         argument: the file.
+        task: labels are class numbers for ``classification``, and where it is None if they are integers
+            ``[N]``; else they are targets of any kind, and need not be there.
 
     Raises:
         UserError: see :func:`read`.
     """
     if not argument:
         raise UserError("npz: names no file; write npz:FILE")
-    return read(Path(argument).expanduser(), name=f"npz:{argument}")
+    path, name = Path(argument).expanduser(), f"npz:{argument}"
+    if task == "classification":
+        return read(path, name=name)
+    arrays = _arrays(path, name=name)
+    if "x_train" not in arrays:
+        raise UserError(f"{name}: x_train missing (found: {', '.join(arrays) or 'nothing'})")
+    labels = [array for key, array in arrays.items() if key.startswith("y_")]
+    if task is None and labels and all(y.ndim == 1 and y.dtype.kind not in "fb" for y in labels):
+        return _read(arrays, name=name, augmentation=UNCHANGED)
+    normalisation, parts = _normalisation(arrays, name=name), {}
+    for end, part in _PARTS.items():
+        if f"x_{end}" in arrays:
+            y, where = arrays.get(f"y_{end}"), f"{name}, y_{end}"
+            values = None if y is None else _targets(y, measured=task in _MEASURED, where=where)
+            images = _images(arrays[f"x_{end}"], where=f"{name}, x_{end}")
+            parts[part] = ArraySource(images, None, normalisation, UNCHANGED, values)
+    return held_out(parts)
 
 
 def read(path: Path, *, name: str, augmentation: Augmentation = UNCHANGED) -> tuple[ArraySource, ...]:
@@ -115,7 +147,13 @@ def read(path: Path, *, name: str, augmentation: Augmentation = UNCHANGED) -> tu
     Raises:
         UserError: no such file, not an archive, truncated, an array missing or of the wrong kind.
     """
-    arrays = _arrays(path, name=name)
+    return _read(_arrays(path, name=name), name=name, augmentation=augmentation)
+
+
+def _read(
+    arrays: Mapping[str, np.ndarray], *, name: str, augmentation: Augmentation
+) -> tuple[ArraySource, ...]:
+    """The parts of an archive whose labels are class numbers."""
     due = _KEYS + _MORE if any(key in arrays for key in _MORE) else _KEYS
     missing = ", ".join(key for key in due if key not in arrays)
     if missing:

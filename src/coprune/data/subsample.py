@@ -5,17 +5,30 @@ Shapes: ``N`` samples, ``M`` of them taken.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from coprune.data.source import MemorySource, Source
-from coprune.data.text import Texts
 from coprune.data.trees import alike
+from coprune.errors import UserError
 from coprune.tracing.forward import Inputs, joined, part_of, samples_in
 
-L = TypeVar("L", Texts, MemorySource)
+L = TypeVar("L", bound="_Samples")
+
+
+class _Samples(Protocol):
+    """What can be taken apart."""
+
+    @property
+    def labels(self) -> Tensor | None: ...
+
+    def __len__(self) -> int: ...
+
+    def take(self: L, index: Tensor) -> L: ...
+
 
 MIN_PER_CLASS = 2
 """Samples of every class that a draw takes first: fewer have no variance."""
@@ -53,9 +66,28 @@ def drawn_indices(labels: Tensor, count: int, *, seed: int) -> Tensor:
     return order[torch.argsort(called, stable=True)[:count]].sort().values
 
 
-def classes_of(samples: Texts | MemorySource) -> Tensor:
+def classes_of(samples: _Samples) -> Tensor:
     """Class numbers ``[N]`` int64; without such all samples are of one class."""
     return torch.zeros(len(samples), dtype=torch.int64) if samples.labels is None else samples.labels
+
+
+_HELDOUT_SHARE = 0.2
+
+
+def held_out(parts: Mapping[str, L]) -> tuple[L, ...]:
+    """Training, held-out and perhaps validation samples out of the parts ``train``, ``dev``, ``test``.
+
+    A dev part is for validation where there is a test part, else it is held out. Without either a fifth is
+    held out, the classes in their proportion, the same one in every run.
+    """
+    train = parts["train"]
+    heldout = [parts[part] for part in ("test", "dev") if part in parts]
+    if heldout:
+        return train, *heldout
+    count = round(_HELDOUT_SHARE * len(train))
+    if not count:
+        raise UserError(f"{len(train)} samples are too few to hold some of them out; give more, or a split")
+    return taken_out(train, count, seed=0)
 
 
 def without(index: Tensor, total: int) -> Tensor:

@@ -23,6 +23,8 @@ from torch.utils._pytree import tree_map
 
 from coprune.compat.transformers import quiet_hub
 from coprune.data.source import MemorySource, Part, drawn_order
+from coprune.data.token_targets import IGNORED, spans_of_tokens, tags_of_tokens
+from coprune.data.trees import TreeSource
 from coprune.errors import UserError, first_line
 from coprune.lazy import required
 from coprune.tracing.forward import Inputs, part_of, tensors_of
@@ -38,16 +40,24 @@ class Texts:
     """Texts as they were read.
 
     Attributes:
-        text: ``N`` texts.
+        text: ``N`` texts; or the words of each.
         pair: the second text of every sample, or None.
-        labels: ``[N]`` int64, places in ``names``.
+        labels: ``[N]`` int64, places in ``names``; None without.
         names: what the classes are called.
+        values: where there are no labels, a number a sample, a tag a word (a place in ``names``), or first
+            character and end of the answer in the second text; or None.
     """
 
-    text: tuple[str, ...]
-    pair: tuple[str, ...] | None
-    labels: Tensor
-    names: tuple[str, ...]
+    text: tuple[Any, ...]
+    pair: tuple[str, ...] | None = None
+    labels: Tensor | None = None
+    names: tuple[str, ...] = ()
+    values: tuple[Any, ...] | None = None
+
+    @property
+    def tagged(self) -> bool:
+        """Whether every word has a tag."""
+        return bool(self.values) and isinstance(self.text[0], tuple)
 
     def __len__(self) -> int:
         return len(self.text)
@@ -55,13 +65,21 @@ class Texts:
     def take(self, index: Tensor) -> Texts:
         """The samples with the given indices ``[M]``."""
         at = index.tolist()
-        pair = self.pair and tuple(self.pair[i] for i in at)
-        return Texts(tuple(self.text[i] for i in at), pair, self.labels[index], self.names)
+        text, pair, values = (
+            column and tuple(column[i] for i in at) for column in (self.text, self.pair, self.values)
+        )
+        labels = None if self.labels is None else self.labels[index]
+        return Texts(text or (), pair, labels, self.names, values)
 
     def numbered_as(self, names: Sequence[str]) -> Texts:
         """With the labels' places among other names, which have all of these."""
-        places = torch.tensor([names.index(name) for name in self.names])
-        return replace(self, labels=places[self.labels], names=tuple(names))
+        places = [names.index(name) for name in self.names]
+        if self.labels is not None:
+            return replace(self, labels=torch.tensor(places)[self.labels], names=tuple(names))
+        if not self.tagged:
+            return self
+        tags = tuple(tuple(places[tag] for tag in tags) for tags in self.values or ())
+        return replace(self, values=tags, names=tuple(names))
 
     def ordered(self, names: Sequence[str]) -> Texts:
         """With the classes in another order, if they are the same ones but for case; else as they are."""
@@ -270,15 +288,34 @@ def tokenise(texts: Texts, tokenizer: Any, *, max_length: int) -> TextSource:
 
     Returns:
         The samples, sorted by length.
+
+    Raises:
+        UserError: targets that stand at tokens, and a tokenizer that does not tell where these come from.
     """
-    pairs = {} if texts.pair is None else {"text_pair": list(texts.pair)}
-    encoded = tokenizer(list(texts.text), **pairs, truncation=True, max_length=max_length, verbose=False)
+    pairs: dict[str, Any] = {} if texts.pair is None else {"text_pair": list(texts.pair)}
+    answered = texts.pair is not None and texts.values is not None
+    if answered:
+        pairs |= {"return_offsets_mapping": getattr(tokenizer, "is_fast", False)}
+    encoded = tokenizer(
+        [list(words) for words in texts.text] if texts.tagged else list(texts.text),
+        **pairs,
+        truncation="only_second" if answered else True,
+        max_length=max_length,
+        is_split_into_words=texts.tagged,
+        verbose=False,
+    )
     pad = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None), 0)
     rows, types = (encoded.get(name) for name in ("input_ids", "token_type_ids"))
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
     details = getattr(encoded, "encodings", None)
     # A tokenizer in Python does not tell; what fills the whole length has most likely lost something.
     cut = [bool(e.overflowing) for e in details] if details else (lengths == max_length).tolist()
+    values: Any = None
+    if texts.values is not None:
+        if texts.tagged:
+            values = _table(tags_of_tokens(encoded, texts.values), IGNORED)
+        else:
+            values = spans_of_tokens(encoded, texts.values) if answered else torch.tensor(texts.values)
     return TextSource.of(
         _table(rows, pad),
         lengths,
@@ -286,4 +323,26 @@ def tokenise(texts: Texts, tokenizer: Any, *, max_length: int) -> TextSource:
         pad=pad,
         types=None if types is None else _table(types, 0),
         truncated=torch.tensor(cut) if any(cut) else None,
+        values=values,
     )
+
+
+def packed(texts: Sequence[str], tokenizer: Any, *, block: int) -> TreeSource:
+    """Texts as a language model learns them: all tokens in a row, cut into blocks that are their own targets.
+
+    Args:
+        texts: behind one that does not end its line a token for the end is put.
+        tokenizer: see :func:`tokenise`.
+        block: tokens ``T`` of a sample; what is left over at the end is left out.
+
+    Raises:
+        UserError: fewer tokens than a block has.
+    """
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    ends = ([] if text.endswith("\n") else end for text in texts)
+    tokens = [token for row, last in zip(rows, ends, strict=True) for token in (*row, *last)]
+    if len(tokens) < block:
+        raise UserError(f"{len(tokens)} tokens are fewer than a block of {block}; give more text")
+    ids = torch.tensor(tokens[: len(tokens) // block * block]).view(-1, block)
+    return TreeSource.of([({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, ids)])

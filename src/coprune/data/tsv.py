@@ -12,13 +12,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from coprune.data.packed import read_unpacked
-from coprune.data.subsample import taken_out
+from coprune.data.subsample import held_out
 from coprune.data.text import Texts
 from coprune.errors import UserError, near_matches
 from coprune.files import parse_json
@@ -29,9 +30,6 @@ Table = Mapping[str, Sequence[Any]]
 KINDS = (".tsv", ".csv", ".jsonl")
 
 _PARTS = {"train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test"}
-
-_HELDOUT_SHARE, _HELDOUT_SEED = 0.2, 0
-"""What is held out of a table that does not say: the same samples whatever the seed of a run."""
 
 _DISTINCT = 20
 """So many labels, no two of them alike, are no classes."""
@@ -191,39 +189,48 @@ def texts_of(
     )
 
 
-def held_out(parts: Mapping[str, Texts]) -> tuple[Texts, ...]:
-    """Training, held-out and perhaps validation texts out of the parts ``train``, ``dev``, ``test``.
+def read_texts(table: Table, columns: Sequence[str], *, task: str | None, where: str) -> Texts:
+    """The texts of a table with what a task wants of the column label, see :func:`parts_of`."""
+    if task == "classification":
+        return texts_of(table, columns, where=where)
+    text, *pair = (tuple(map(str, column(table, name, where=where))) for name in columns)
+    plain = Texts(text, pair[0] if pair else None)
+    if task not in (None, "regression") or (task is None and "label" not in table):
+        return plain
+    try:
+        numbers = [float(value) for value in column(table, "label", where=where)]
+    except ValueError as cause:
+        if task is None:
+            return texts_of(table, columns, where=where)
+        raise UserError(f"{where}: {cause}; regression needs a number a row") from cause
+    if task is None and all(number.is_integer() for number in numbers):
+        return texts_of(table, columns, where=where)
+    return replace(plain, values=tuple(numbers))
 
-    A dev part is for validation where there is a test part, else it is held out. Without either a fifth is
-    held out, the classes in their proportion, the same one in every run.
-    """
-    heldout = [parts[part] for part in ("test", "dev") if part in parts]
-    if heldout:
-        return parts["train"], *heldout
-    train = parts["train"]
-    count = round(_HELDOUT_SHARE * len(train))
-    if not count:
-        raise UserError(f"{len(train)} texts are too few to hold some of them out; give more, or a split")
-    return taken_out(train, count, seed=_HELDOUT_SEED)
 
-
-def load(argument: str | None) -> tuple[Texts, ...]:
-    """Training, held-out and perhaps validation texts of one table, see :func:`held_out`.
+def load(argument: str | None, *, task: str | None = "classification") -> tuple[Texts, ...]:
+    """Training, held-out and perhaps validation texts of one table.
 
     Args:
         argument: the file.
+        task: see :func:`parts_of`.
 
     Raises:
         UserError: as of :func:`parts_of`; or all training rows are missing.
     """
-    parts = parts_of(argument)
+    parts = parts_of(argument, task)
     if "train" not in parts:
         raise UserError(f"tsv:{argument}: no training rows; give some the split train")
     return held_out(parts)
 
 
-def parts_of(argument: str | None) -> dict[str, Texts]:
+def parts_of(argument: str | None, task: str | None = "classification") -> dict[str, Texts]:
     """The parts ``train``, ``dev``, ``test`` that a table has; without the column split, train alone.
+
+    Args:
+        argument: the file.
+        task: labels are numbers for ``regression``, and classes for ``classification``; where it is None,
+            they are numbers if they are not whole; else they are not read, and need not be there.
 
     Raises:
         UserError: no or an unreadable file, a column missing, an unknown split, an empty label.
@@ -231,7 +238,8 @@ def parts_of(argument: str | None) -> dict[str, Texts]:
     if not argument:
         raise UserError("tsv: names no file; write tsv:FILE")
     where, table = f"tsv:{argument}", read_table(Path(argument).expanduser())
-    whole = texts_of(table, ("text", "text_pair") if "text_pair" in table else ("text",), where=where)
+    columns = ("text", "text_pair") if "text_pair" in table else ("text",)
+    whole = read_texts(table, columns, task=task, where=where)
     splits = [s.strip().lower() for s in table.get("split", ["train"] * len(whole))]
     unknown = sorted(set(splits) - _PARTS.keys())
     if unknown:
@@ -242,13 +250,13 @@ def parts_of(argument: str | None) -> dict[str, Texts]:
     return {part: whole.take(torch.tensor(rows)) for part, rows in at.items()}
 
 
-def judging(argument: str | None) -> Texts:
+def judging(argument: str | None, *, task: str | None = "classification") -> Texts:
     """The texts of a table that judge on other data: its dev part, else test, else all.
 
     Raises:
         UserError: as of :func:`parts_of`.
     """
-    parts = parts_of(argument)
+    parts = parts_of(argument, task)
     if not parts:
         raise UserError(f"tsv:{argument}: no rows to judge on")
     return next(parts[part] for part in ("dev", "test", "train") if part in parts)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coprune.errors import UserError, near_matches
+from coprune.user_factory import PYTHON
 
 NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {
     "resnet20": ("SmallImageResNet", (3,)),
@@ -26,8 +27,8 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {
 HUBS = ("torchvision", "timm", "pytorchcv")
 """Libraries whose networks go by ``library:NAME``."""
 
-HF, PYTHON, ULTRALYTICS = "hf:", "python:", "ultralytics:"
-"""Begins the name of a 🤗 transformers checkpoint; of a user's own factory; of a network of Ultralytics."""
+HF, ULTRALYTICS = "hf:", "ultralytics:"
+"""Begins the name of a 🤗 transformers checkpoint; of a network of Ultralytics."""
 
 BUNDLED = Path(__file__).parent / "bundled"
 

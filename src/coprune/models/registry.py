@@ -19,9 +19,9 @@ from coprune.errors import UserError, setting, shown
 from coprune.memory import check_free
 from coprune.models import small_images
 from coprune.models.hubs import hub_factory
-from coprune.models.names import HF, HUBS, NETWORKS, PYTHON, ULTRALYTICS, ModelSource, unknown
-from coprune.models.user_factory import user_code, user_factory
+from coprune.models.names import HF, HUBS, NETWORKS, ULTRALYTICS, ModelSource, unknown
 from coprune.tracing.forward import FAILURES
+from coprune.user_factory import PYTHON, user_code, user_factory
 
 BUILD_FAILURES = (*FAILURES, OSError, ImportError)
 """What a library may raise that is asked for a network."""

@@ -24,13 +24,19 @@ def open_data(
     model: str,
     tokenizer: str | None = None,
     validation: str | None = None,
+    task: str | None = "classification",
 ) -> DataSet:
     """The named data; texts as the named model reads them, labels in the order of its classes.
+
+    Args:
+        data, calibration, seed, tokenizer, validation, task: see :func:`coprune.data.load_data`.
+        model: its name.
 
     Raises:
         UserError: see :func:`coprune.data.load_data`.
     """
     asked: dict[str, Any] = {"calibration": calibration, "seed": seed, "validation": validation}
+    asked["task"] = task
     with first_goes_ahead():
         if is_text(data):
             asked |= {"tokenizer": tokenizer or tokenizer_of(model), "class_order": label_names(model)}

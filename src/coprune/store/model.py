@@ -21,7 +21,7 @@ from coprune.errors import UserError, shown
 from coprune.files import read_document, write_json
 from coprune.folders import mend
 from coprune.models.canonicalize import canonicalize, replaced_in, restore_format
-from coprune.models.names import HF, PYTHON, ModelSource
+from coprune.models.names import HF, ModelSource
 from coprune.models.registry import build, remember, source_of
 from coprune.store.guard import built_within
 from coprune.store.sizes import Size, layer_sizes, resize
@@ -33,6 +33,7 @@ from coprune.store.transformers import (
     save_architecture,
     tie_weights,
 )
+from coprune.user_factory import PYTHON
 
 SCHEMA = 1
 WEIGHTS = "model.safetensors"
