@@ -185,7 +185,9 @@ def test_without_held_out_samples_a_fifth_is_set_aside_and_said():
     assert (data.classes, data.input_shape) == (None, (2, 3))
     assert (len(data.calibration), len(data.heldout)) == (16, 4)
     assert ids(data.calibration) | ids(data.heldout) == set(range(20))
-    assert data.train is data.calibration
+    assert data.train is None
+    with pytest.raises(UserError, match="training needs training samples; give train"):
+        data.training  # noqa: B018
     assert data.notes == ("no eval=: figures are of 4 of the calibration samples, set aside for that",)
     assert ids(from_loaders(calibration=loaders(), reads=ANY).heldout) == ids(data.heldout)
     of_classes = from_loaders(train=[(x, torch.arange(len(x)) % 2) for x, _ in loaders()])

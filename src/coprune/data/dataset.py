@@ -33,6 +33,7 @@ class DataSet:
 
     Attributes:
         name: the name it was loaded by.
+        train: None where there are calibration samples only.
         classes: number of classes ``C``, labels are ``0 … C−1``; None without class numbers.
         input_shape: shape of one sample, without the batch; of texts ``(L,)``, the tokens of the longest; of
             several inputs a tree of such.
@@ -44,7 +45,7 @@ class DataSet:
     """
 
     name: str
-    train: Source
+    train: Source | None
     calibration: Source
     heldout: Source
     classes: int | None
@@ -54,6 +55,17 @@ class DataSet:
     notes: tuple[str, ...] = ()
     validation: Source | None = None
     calibration_from: JudgedOn = "training samples set aside"
+
+    @property
+    def training(self) -> Source:
+        """What is trained on.
+
+        Raises:
+            UserError: there is nothing.
+        """
+        if self.train is None:
+            raise UserError(f"training needs training samples; give {setting('train')}")
+        return self.train
 
     @property
     def judging(self) -> Source:

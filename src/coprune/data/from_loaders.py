@@ -35,7 +35,7 @@ def from_loaders(
     The calibration samples are held in memory: they are read several times and must be the same.
 
     Args:
-        train: named ``train=`` in messages; None: there are calibration samples only, to train on, too.
+        train: named ``train=`` in messages; None: nothing is trained.
         heldout: named ``eval=``; without class numbers a stream will do, read as far as
             ``calibration_samples``; None: some calibration samples are set aside (:data:`REPORTED`).
         calibration: read whole, or as far as ``calibration_samples`` where it has no length; None: some of
@@ -70,7 +70,7 @@ def from_loaders(
             check_mixed(taken.labels, where="calibration samples")
     return DataSet(
         name="loaders",
-        train=training or taken,
+        train=training,
         calibration=taken,
         heldout=reported,
         classes=None if taken.labels is None else int(taken.labels.max()) + 1,

@@ -73,14 +73,12 @@ def check_trainings(
         UserError: see :func:`coprune.training.check.check_trains`; or a batch that is larger than the memory.
     """
     for recipe in (recipe for recipe in recipes if recipe.epochs):
-        if data.train is None:
-            raise UserError(f"{setting('finetune_epochs')} needs training samples; give {setting('train')}")
-        sample = next(iter(data.train.batches(1)))
+        sample = next(iter(data.training.batches(1)))
         example = moved(part_of(sample[0], [0]), "cpu")
         check_trains(
             model, task, (example, part_of(sample[1], [0])), recipe, classes=data.classes, device=device
         )
-        size = min(recipe.batch_size, len(data.train))
+        size = min(recipe.batch_size, len(data.training))
         check_batches(model, example, [size], name="batch_size", device=device)
 
 

@@ -261,7 +261,7 @@ class Context:
         try:
             fit(
                 pruned,
-                self.data.train,
+                self.data.training,
                 recipe,
                 task=self.task,
                 seed=self.seed if seed is None else seed,

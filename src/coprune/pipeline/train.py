@@ -74,7 +74,7 @@ def _train(
     started = time.monotonic()
     log = fit(
         model,
-        data.train,
+        data.training,
         job.recipe,
         seed=job.seed,
         checkpoint=Checkpoint(folder.work / "training.safetensors"),

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError, near_matches, setting, shown
 from coprune.models.architectures import task_of
-from coprune.models.user_factory import user_factory
 from coprune.task import TASKS, Task
 from coprune.tasks.foreign import metric_of
 from coprune.tasks.metrics import Metric
 from coprune.tasks.outputs import by_name
 from coprune.tracing.forward import Inputs, check_takes, moved, part_of, tensors_of
+from coprune.user_factory import user_factory
 
 _PYTHON = "python:"
 
