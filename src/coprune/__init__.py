@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from coprune.result import Result
     from coprune.store import load, open_model
     from coprune.surgery import apply_plan
+    from coprune.task import Task
+    from coprune.tasks.metrics import Metric
 
 __all__ = [
+    "Metric",
     "Plan",
     "Result",
+    "Task",
     "UserError",
     "apply_plan",
     "load",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from torch import nn
 from coprune import given
 from coprune.bounds import Device, Samples, Seed
 from coprune.data.from_loaders import from_loaders, take
+from coprune.data.loader import gives_class_numbers
+from coprune.data.reads import Reads
 from coprune.errors import UserError
 from coprune.methods.registry import find_method, unknown_argument
 from coprune.models.canonicalize import canonical_copy, restore_format
@@ -25,10 +27,12 @@ from coprune.pipeline.outcome import Outcome
 from coprune.pipeline.prune import prune_model
 from coprune.pipeline.settings import PruneSettings, check_settings
 from coprune.pipeline.surviving import Surviving, check_made_of, surviving
+from coprune.pipeline.which_task import Asked, which_task
 from coprune.plan import Plan
 from coprune.recovery import RECOVERIES, Pair, find_recovery
 from coprune.recovery.registry import RecoveryOrNone
 from coprune.store.state_dict import check_finite
+from coprune.task import Task
 from coprune.tracing.forward import check_takes, part_of
 from coprune.user_code import within
 
@@ -36,11 +40,16 @@ from coprune.user_code import within
 def prune(
     model: nn.Module,
     *,
-    train: Iterable[Any],
-    eval: Iterable[Any],
+    train: Iterable[Any] | None = None,
+    eval: Iterable[Any] | None = None,
     calibration: Iterable[Any] | None = None,
     calibration_samples: int = 2000,
     validation: Iterable[Any] | None = None,
+    task: str | Task | None = None,
+    metric: Any = None,
+    outputs: str | Sequence[str] | Callable[[Any], Any] = (),
+    loss: Callable[[Any, Any], torch.Tensor] | None = None,
+    collect: Callable[[Any], tuple[Any, Any]] | None = None,
     method: str = "complementary",
     keep_macs: float | None = None,
     keep_params: float | None = None,
@@ -68,19 +77,28 @@ def prune(
     force: bool = False,
     **options: Any,
 ) -> Outcome:
-    """Prune a trained classifier.
+    """Prune a trained network.
 
     Args:
-        model: maps ``[B, …]`` to logits ``[B, C]``; left as it is.
-        train: batches of (inputs, labels), e.g. a ``DataLoader``; read by fine-tuning, and for the
+        model: any network; left as it is.
+        train: batches of inputs, or of (inputs, targets), e.g. a ``DataLoader``; read by fine-tuning, and for the
             calibration samples when none are given.
-        eval: held-out batches; only reported on, never used to decide.
+        eval: held-out batches; only reported on, never used to decide. Without them a part of the calibration
+            samples is set aside.
         calibration: batches that statistics and decisions are based on. Best disjoint from ``train``, and
             needed where ``max_drop`` judges what was fine-tuned.
         calibration_samples: how many to take of ``train`` otherwise: from all over a ``DataLoader`` that does
             not shuffle, else from the start.
         validation: batches that the model has not seen, to judge ``max_drop``, the knee and training; without
             it calibration samples do, on which a model that has learned them by heart seems to lose less.
+        task: what outputs and targets are: a name (``segmentation``, ``text-generation``, …, see
+            :data:`coprune.task.TASKS`) or a :class:`coprune.Task`; found where it is plain: class numbers are
+            classification, and 🤗 classes say theirs.
+        metric: what judges: a name, a torchmetrics metric, 🤗 ``compute_metrics``, a function (model, batches) →
+            float, or a :class:`coprune.Metric`; without one or without targets agreement with ``model``.
+        outputs: which parts of the output count: names, or a function (output) → tensors.
+        loss: (output, targets) → scalar, for training and Taylor's scores.
+        collect: (batch) → (inputs, targets), where a batch of yours says something else.
         method: ``complementary``; for channels ``cosep``, ``bn_scale``, ``fpgm``, ``lamp``, ``hessian``;
             for attention heads ``cahp``, ``michel``, ``medoid``, ``last_layers``, ``head_magnitude``; for
             all of them ``random``, ``magnitude``, ``magnitude_l2``, ``taylor``, ``wanda_sp``, ``flap``.
@@ -109,6 +127,7 @@ def prune(
 
     """
     asked = {**locals(), **options}
+    meant = Asked(task, metric, outputs, loss)
     known = options_of(PruneSettings)
     given.module(model, "model")
     calibration_samples = checked("calibration_samples", calibration_samples, Samples)
@@ -138,8 +157,17 @@ def prune(
             calibration=calibration,
             calibration_samples=calibration_samples,
             validation=validation,
+            reads=_reads(model, meant, train if calibration is None else calibration, collect),
         )
-        return prune_model(model, data, settings)
+        return prune_model(model, data, settings, meant)
+
+
+def _reads(
+    model: nn.Module, asked: Asked, given: Any, collect: Callable[[Any], tuple[Any, Any]] | None
+) -> Reads:
+    """How batches are read: as a classifier's where that was asked for, or where they say it themselves."""
+    plain = asked.name is None and collect is None and gives_class_numbers(given)
+    return Reads.of(model, labelled=asked.name == "classification" or plain, own=collect)
 
 
 def recover_model(
@@ -150,21 +178,25 @@ def recover_model(
     plan: Plan | Mapping[str, Any] | str | Path | None = None,
     recovery: str = "least-squares",
     calibration_samples: int = 1000,
+    task: str | Task | None = None,
+    outputs: str | Sequence[str] | Callable[[Any], Any] = (),
+    collect: Callable[[Any], tuple[Any, Any]] | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
 ) -> nn.Module:
-    """Bring back the accuracy of a model that was pruned anywhere: no labels are read.
+    """Bring back what a model lost that was pruned anywhere: no targets are read.
 
     Args:
         model: pruned; left as it is.
         teacher: the unpruned model, with the weights that were pruned.
-        calibration: batches of (inputs, labels); the labels are not read.
+        calibration: batches of inputs, or of (inputs, targets); targets are not read.
         plan: what was cut, or its file, or the folder of its run; found by the channels' behaviour when it is
             not given.
         recovery: ``least-squares``; ``reconstruction``, least squares and then all layers together, which is
             better and slower; ``channel-least-squares``, each layer by itself; or ``bn``, batch-norm
             re-estimation.
         calibration_samples: how many to take.
+        task, outputs, collect: see :func:`prune`.
         seed: which pixels are sampled, and the order of the samples.
         device: ``auto``, ``cpu`` or ``cuda``.
 
@@ -182,7 +214,9 @@ def recover_model(
     for name, network in (("model", model), ("teacher", teacher)):
         check_finite(given.module(network, name).state_dict(), model=network, where=name)
     with _seeded(seed):
-        samples = take(calibration, calibration_samples, name="calibration=")
+        meant = Asked(task, None, outputs)
+        reads = _reads(model, meant, calibration, collect)
+        samples = take(calibration, calibration_samples, name="calibration=", reads=reads)
         for note in check_calibration(samples):
             warnings.warn(note, stacklevel=2)
         candidate, full = canonical_copy(model), canonical_copy(teacher)
@@ -194,7 +228,8 @@ def recover_model(
         left = Surviving({}, ())
         if RECOVERIES[recovery].compares:
             left = surviving(candidate, full, samples, cut_by.groups if cut_by else None)
-        pair = Pair(candidate, full, left.outputs, left.decisions, where)
+        meaning = which_task(full, next(samples.batches(2)), meant, labelled=samples.labels is not None)
+        pair = Pair(candidate, full, left.outputs, left.decisions, where, meaning)
         find_recovery(recovery).run(pair, samples, seed=seed)
     return restore_format(candidate.cpu().eval())
 

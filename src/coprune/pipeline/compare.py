@@ -47,6 +47,7 @@ from coprune.pipeline.opening import open_both
 from coprune.pipeline.removable import Scope
 from coprune.pipeline.run import Begun, run
 from coprune.pipeline.run_folder import RunFolder
+from coprune.pipeline.which_task import can_train, task_for
 from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.report import write_compare
@@ -76,13 +77,14 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
         device = pick_device(job.device)
         set_up(threads=job.threads, seed=0)
         model, data = _open(job, seed=0)
-        methods, left_out = able(methods, classes=data.classes is not None, loss=True)
+        task = task_for(model, data, job.asked)
+        methods, left_out = able(methods, classes=data.classes is not None, loss=can_train(task, data))
         check_knee(job, methods)
         job = trained_as_suits(job, model)
         scope = Scope(
             common_kinds(job, methods), offered_kinds(job, methods), job.skip, job.only, job.uniform
         )
-        context = Context.of(model, data, scope, device=device)
+        context = Context.of(model, data, scope, task=task, device=device)
         # Before hours have gone into the budgets that are within reach.
         for share in (float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"):
             with context.within_reach():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from coprune.bounds import Calibration, Channels, Classes, Length
 from coprune.data.names import is_text
@@ -15,7 +15,12 @@ from coprune.pipeline.run_folder import check_out
 from coprune.pipeline.settings import Machine, PruneSettings, Seeded, Timing, Trust, check_settings
 from coprune.recovery.registry import RECOVERY_WORDS, RecoveryName
 from coprune.training.defaults import BaseRecipe
+from coprune.tasks.names import TaskName
 from coprune.training.recipe import Recipe
+
+
+if TYPE_CHECKING:
+    from coprune.pipeline.which_task import Asked
 
 
 class Shape(Options, title="The model"):
@@ -42,7 +47,38 @@ _TRAINING = (
 )  # fmt: skip
 
 
-class Job(Trust, title="The model"):
+class Meaning(Options, title="The task"):
+    """What the outputs mean.
+
+    Attributes:
+        task: what outputs and targets are; found where data and model plainly say it: class numbers,
+            transformers' classes. Without targets agreement with the unpruned model is judged.
+        metric: what is judged: a name (top1, f1, r2, mse, miou, perplexity, …) or python:module:name, a torchmetrics
+            metric, compute_metrics, or a function (model, batches) → float; the task's own by default.
+        outputs: names of the parts of the model's output that count, such as ``logits`` or out; a number is a
+            place in a tuple.
+        loss: ``python:module:name``, a function (output, targets) → scalar, for training and Taylor's scores; the
+            task's own by default.
+    """
+
+    task: TaskName | None = None
+    metric: str | None = None
+    outputs: tuple[str, ...] = ()
+    loss: str | None = None
+
+    @property
+    def asked(self) -> Asked:
+        """The same, for :func:`coprune.pipeline.which_task.which_task`."""
+        return self.asked_of(None)
+
+    def asked_of(self, known: str | None) -> Asked:
+        """The same of a model whose task is known, where nothing else is said."""
+        from coprune.pipeline.which_task import Asked
+
+        return Asked(self.task or known, self.metric, self.outputs, self.loss)
+
+
+class Job(Trust, Meaning, title="The model"):
     """What every job reads.
 
     Attributes:
@@ -135,7 +171,7 @@ class RecoverJob(CalibratedJob, Timing, Seeded, Machine):
     @property
     def of_teacher(self) -> CalibratedJob:
         """What is read of the unpruned model."""
-        asked = self.model_dump(include={"data", "calibration", "validation", "trust", "tokenizer"})
+        asked = self.model_dump(include={"data", "calibration", "validation", "trust", "tokenizer", *Meaning.model_fields})
         return CalibratedJob(model=self.teacher, **asked)
 
 
@@ -153,7 +189,7 @@ class Writing(Options, title="What is written"):
     overwrite: bool = False
 
 
-class Measuring(Timing, Machine, Trust):
+class Measuring(Timing, Machine, Meaning, Trust):
     """What is measured, and on what.
 
     Attributes:

@@ -25,12 +25,13 @@ from coprune.memory import check_shape
 from coprune.pipeline.environment import pick_device, set_up
 from coprune.pipeline.jobs import Measuring
 from coprune.pipeline.opening import open_data
+from coprune.pipeline.which_task import task_for
 from coprune.plan import Plan
 from coprune.report import sentences
 from coprune.report import write as write_page
 from coprune.result import Latency, Result
 from coprune.store import load
-from coprune.store.model import full_size
+from coprune.store.model import describe, full_size
 from coprune.store.tensors import tensor_file_size
 from coprune.tracing.forward import Inputs, check_takes, part_of
 
@@ -71,8 +72,10 @@ def measure_run(run: Path, asked: Measuring) -> Iterator[str]:
     base = full_size(run, trust=asked.trust)
     yield from (_sizes(name, net, example) for name, net in (("unpruned", base), ("this run", model)) if net)
     if asked.data:
-        score = evaluate(model, loaded.heldout, device=device)
-        yield f"{score.words} on {score.samples:,} held-out samples"
+        task = task_for(model, loaded, asked.asked_of(describe(run).notes.get("task")))
+        if task.judged.reads_targets:
+            score = evaluate(model, loaded.heldout, task=task, device=device)
+            yield f"{score.words} on {score.samples:,} held-out samples"
     plan = LatencyPlan(batches=asked.latency_batches)
     timed = [
         entry for name in asked.engine for entry in _timed(name, base or model, model, example, plan, device)

@@ -111,7 +111,8 @@ class Outcome:
             "method": self.plan.method,
             "budget": self.plan.budget,
             "data": self.plan.data["name"],
-            "top1": self.result.stages[-1].value,
+            self.result.stages[-1].metric: self.result.stages[-1].value,
+            **({"task": self.plan.settings["task"]} if "task" in self.plan.settings else {}),
             **({} if self.example is None else {READS: shapes_of(self.example)}),
         }
         save_model(folder, self.model, notes=notes)

@@ -32,6 +32,7 @@ from coprune.pipeline.run import Begun, run
 from coprune.pipeline.run_folder import RunFolder
 from coprune.pipeline.search import Objective, Searched, why_nothing
 from coprune.pipeline.settings import PruneSettings, trained_as_suits
+from coprune.pipeline.which_task import Asked
 from coprune.plan import GroupDecision, Plan
 from coprune.result import Code, Note
 from coprune.statistics import Profile
@@ -58,9 +59,11 @@ class Selection:
     notes: Sequence[Note] = ()
 
 
-def prune_model(model: nn.Module, data: DataSet, settings: PruneSettings) -> Outcome:
+def prune_model(
+    model: nn.Module, data: DataSet, settings: PruneSettings, asked: Asked | None = None
+) -> Outcome:
     """Prune a model that is held already; see :class:`coprune.pipeline.pruning.Pruning` and :func:`prune`."""
-    return prune(Pruning.of(model, data, settings))
+    return prune(Pruning.of(model, data, settings, asked))
 
 
 def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Path:
@@ -72,7 +75,7 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
 
     def begin(job: PruneJob) -> Begun[Path]:
         model, data = open_both(job, seed=job.settings.seed)
-        pruning = Pruning.of(model, data, job.settings)
+        pruning = Pruning.of(model, data, job.settings, job.asked)
 
         def work(folder: RunFolder) -> Path:
             if not on_first(lambda: is_written(folder.path)):
@@ -231,6 +234,8 @@ def _plan(run: Pruning, selection: Selection, folder: RunFolder | None) -> Plan:
     fields |= {"finetune"} if settings.finetune.epochs else set()
     fields |= {"uniform"} if settings.uniform else set()
     general = settings.model_dump(mode="json", include=fields)
+    if not context.task.classifies or context.task.judged.name != "top1":
+        general |= {"task": context.task.name, "metric": context.task.judged.name}
     kinds = {g.name: g.kind for g in context.units.groups}
     data = context.data
     plan = Plan(

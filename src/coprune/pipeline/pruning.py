@@ -25,6 +25,7 @@ from coprune.pipeline.settings import (
     trained_as_suits,
     trainings,
 )
+from coprune.pipeline.which_task import Asked, can_train, task_for
 from coprune.store.state_dict import check_finite
 
 
@@ -49,13 +50,16 @@ class Pruning:
     searched: bool
 
     @staticmethod
-    def of(model: nn.Module, data: DataSet, settings: PruneSettings) -> Pruning:
+    def of(
+        model: nn.Module, data: DataSet, settings: PruneSettings, asked: Asked | None = None
+    ) -> Pruning:
         """Check all that can be checked before work.
 
         Args:
             model: the trained network; left as it is.
             data: in three parts; decisions use the calibration part only.
             settings: what to do.
+            asked: what was said of the task.
 
         Raises:
             UserError: anything about model, data or settings that the user can mend.
@@ -63,7 +67,8 @@ class Pruning:
         method = find_method(settings.method)
         options = method_settings(method, settings.options)
         check_settings(settings, method)
-        check_reads(method, options, classes=data.classes is not None, loss=True)
+        task = task_for(model, data, asked)
+        check_reads(method, options, classes=data.classes is not None, loss=can_train(task, data))
         device = pick_device(settings.device)
         set_up(threads=settings.threads, seed=settings.seed)
         check_finite(model.state_dict(), model=model, where=f"this {type(model).__name__}")
@@ -72,7 +77,7 @@ class Pruning:
         kinds = kinds_of(settings, method)
         offered = kinds if settings.budget.keep_heads is not None else method.units
         scope = Scope(kinds, offered, settings.skip, settings.only, settings.uniform)
-        context = Context.of(model, data, scope, device=device, seed=settings.seed)
+        context = Context.of(model, data, scope, task=task, device=device, seed=settings.seed)
         example, batches = context.example, settings.latency_batches
         check_batches(model, example, batches, name="latency_batches", device=device)
         check_trainings(model, data, context.task, trainings(settings), device=device)

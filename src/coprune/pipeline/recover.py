@@ -26,6 +26,7 @@ from coprune.pipeline.record import Record
 from coprune.pipeline.run import Begun, run
 from coprune.pipeline.run_folder import RunFolder
 from coprune.pipeline.surviving import Surviving, check_made_of, cut_elsewhere, surviving
+from coprune.pipeline.which_task import task_for
 from coprune.plan import ELSEWHERE, Plan
 from coprune.recovery import RECOVERIES, LayerRecovery
 from coprune.result import HANDED_BACK, Code
@@ -76,7 +77,8 @@ def _opened(job: RecoverJob) -> tuple[Context, nn.Module, Kept, Plan]:
         )
     check_same(model, weights_fingerprint, what="pruned model")
     model, teacher = canonicalize(model), canonicalize(teacher)
-    context = Context.of(teacher, data, device=device, seed=job.seed)
+    task = task_for(teacher, data, job.asked)
+    context = Context.of(teacher, data, task=task, device=device, seed=job.seed)
     check_takes(model, context.example)
     own = Path(job.model) / "plan.json"
     place = Path(job.plan) if job.plan else own if own.is_file() else None

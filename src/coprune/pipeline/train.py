@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -19,10 +21,12 @@ from coprune.pipeline.jobs import TrainJob
 from coprune.pipeline.opening import open_both
 from coprune.pipeline.run import Begun, run
 from coprune.pipeline.run_folder import RunFolder
+from coprune.pipeline.which_task import task_for
 from coprune.result import Result
 from coprune.store import load, save_model
 from coprune.store.model import weights_fingerprint
 from coprune.store.state_dict import check_finite
+from coprune.task import Task
 from coprune.tracing.forward import READS, check_takes, part_of, shapes_of
 from coprune.training import Checkpoint, fit
 from coprune.training.defaults import suited
@@ -41,7 +45,7 @@ def train(
         command: the command line, kept with the model.
 
     Returns:
-        Held-out accuracy.
+        The metric on held-out samples.
 
     Raises:
         UserError: see the checks of data, model and run folder.
@@ -53,29 +57,38 @@ def train(
         model, data = open_both(job, seed=job.seed)
         # The first batch shows whether model and data fit, before anything is written.
         inputs, _ = next(iter(data.heldout.batches(8)))
-        check_takes(model, inputs)
+        task = task_for(model, data, job.asked)
+        check_takes(model, inputs, lambda output: task.read(output, inputs))
         recipe = suited(job.recipe, model, trained=brings_weights(job.model, job.weights))
-        check_trainings(model, data, part_of(inputs, [0]), [recipe], device=device)
+        check_trainings(model, data, task, [recipe], device=device)
         job = job.model_copy(update={"recipe": recipe})
 
         def finished() -> Score:
             trained = load(out, trust=job.trust or job.model.startswith("python:"))
-            return evaluate(trained, data.heldout, device=device)
+            return evaluate(trained, data.heldout, task=task, device=device)
 
-        return Begun(job, lambda folder: _train(model, data, job, folder, device, command), finished)
+        return Begun(job, lambda folder: _train(_Begun(model, data, task, device), job, folder, command), finished)
 
     return run("train", job, begin, out=out, resume=resume, overwrite=overwrite)
 
 
-def _train(
-    model: nn.Module, data: DataSet, job: TrainJob, folder: RunFolder, device: str, command: str
-) -> Score:
+@dataclass(frozen=True)
+class _Begun:
+    model: nn.Module
+    data: DataSet
+    task: Task
+    device: str
+
+
+def _train(begun: _Begun, job: TrainJob, folder: RunFolder, command: str) -> Score:
+    model, data, task, device = begun.model, begun.data, begun.task, begun.device
     example, _ = next(iter(data.heldout.batches(1)))
     started = time.monotonic()
     log = fit(
         model,
         data.training,
         job.recipe,
+        task=task,
         seed=job.seed,
         checkpoint=Checkpoint(folder.work / "training.safetensors"),
         device=device,
@@ -84,7 +97,7 @@ def _train(
     seconds = time.monotonic() - started
     check_finite(model.state_dict(), model=model, where="the trained model")
     check_same(model, weights_fingerprint, what="result of the training")
-    score = evaluate(model, data.heldout, device=device)
+    score = evaluate(model, data.heldout, task=task, device=device)
     model.cpu()
     notes = {
         "command": command,
@@ -105,6 +118,7 @@ def _train(
         versions=versions(),
         processes=world(),
     ).save(folder.path / "result.json")
-    for epoch, (loss, top1) in enumerate(zip(log.loss, log.accuracy, strict=True)):
-        folder.log("epoch", epoch=epoch, loss=loss, top1=top1)
+    for epoch, (loss, value) in enumerate(zip(log.loss, log.accuracy, strict=True)):
+        figures = {} if math.isnan(value) else {score.metric.name: value}
+        folder.log("epoch", epoch=epoch, loss=loss, **figures)
     return score

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coprune.data import DataSet
 from coprune.errors import UserError, near_matches, setting, shown
 from coprune.models.architectures import task_of
 from coprune.task import TASKS, Task
@@ -109,6 +110,18 @@ def which_task(model: nn.Module, sample: tuple[Inputs, Any], asked: Asked, *, la
         inputs, targets = (moved(part_of(part, slice(2)), "cpu") for part in sample)
         name = _plain(check_takes(model, inputs), targets, known=bool(asked.outputs))
     return asked.made(TASKS[name])
+
+
+def task_for(model: nn.Module, data: DataSet, asked: Asked | None = None) -> Task:
+    """The task of a model on data; see :func:`which_task`."""
+    sample = next(iter(data.heldout.batches(2)))
+    return which_task(model.cpu().eval(), sample, asked or Asked(), labelled=data.classes is not None)
+
+
+def can_train(task: Task, data: DataSet) -> bool:
+    """Whether there is a loss, and targets for it."""
+    _, targets = next(iter(data.calibration.batches(1)))
+    return task.has_loss and targets is not None
 
 
 def _plain(output: Any, targets: Any, *, known: bool) -> str:
