@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -207,6 +207,16 @@ def evaluate(
     sums = torch.cat(parts)
     value = float(metric.finish(sums.sum(0)))
     return Score(value, len(sums), metric, sums, (), *_commonest(torch.cat(labels), sums))
+
+
+def judged_by(task: Task, source: Source) -> Task:
+    """The task with the metric that samples can be judged by: without targets, agreement."""
+    return task if not task.judged.reads_targets or has_targets(source) else replace(task, metric=None)
+
+
+def has_targets(source: Source) -> bool:
+    """Whether samples come with targets."""
+    return next(iter(source.batches(1)))[1] is not None
 
 
 def _sums(task: Task, metric: Metric, outputs: Outputs, targets: Any) -> Tensor:

@@ -31,7 +31,7 @@ from coprune.measure import (
     measure_latency,
     peak_memory,
 )
-from coprune.measure.evaluation import CLASSIFICATION
+from coprune.measure.evaluation import CLASSIFICATION, judged_by
 from coprune.models.canonicalize import restore_format
 from coprune.pipeline.checks import check_first_samples
 from coprune.pipeline.removable import Scope, removable
@@ -305,8 +305,10 @@ class Context:
             score: held-out, where it is measured already.
         """
         score = score or self.evaluate(model, name)
-        calibration = self._score(model, self.data.calibration, f"calibration, {name}")
-        return stage_of(name, model, score, self.example, calibration=calibration.value)
+        on, value = self.data.calibration, None
+        if judged_by(self.task, on) is self.task:
+            value = self._score(model, on, f"calibration, {name}").value
+        return stage_of(name, model, score, self.example, calibration=value)
 
     def latency(self, pruned: nn.Module, plan: LatencyPlan) -> tuple[Latency, ...]:
         """Times of both models, in the layout that the user's had; the other processes keep still."""

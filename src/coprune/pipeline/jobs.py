@@ -14,10 +14,9 @@ from coprune.pipeline.inputs import check_there
 from coprune.pipeline.run_folder import check_out
 from coprune.pipeline.settings import Machine, PruneSettings, Seeded, Timing, Trust, check_settings
 from coprune.recovery.registry import RECOVERY_WORDS, RecoveryName
-from coprune.training.defaults import BaseRecipe
 from coprune.tasks.names import TaskName
+from coprune.training.defaults import BaseRecipe
 from coprune.training.recipe import Recipe
-
 
 if TYPE_CHECKING:
     from coprune.pipeline.which_task import Asked
@@ -53,12 +52,13 @@ class Meaning(Options, title="The task"):
     Attributes:
         task: what outputs and targets are; found where data and model plainly say it: class numbers,
             transformers' classes. Without targets agreement with the unpruned model is judged.
-        metric: what is judged: a name (top1, f1, r2, mse, miou, perplexity, …) or python:module:name, a torchmetrics
-            metric, compute_metrics, or a function (model, batches) → float; the task's own by default.
+        metric: what is judged: a name (top1, f1, r2, mse, miou, perplexity, …) or python:module:name, a
+            torchmetrics metric, compute_metrics, or a function (model, batches) → float; the task's own by
+            default.
         outputs: names of the parts of the model's output that count, such as ``logits`` or out; a number is a
             place in a tuple.
-        loss: ``python:module:name``, a function (output, targets) → scalar, for training and Taylor's scores; the
-            task's own by default.
+        loss: ``python:module:name``, a function (output, targets) → scalar, for training and Taylor's scores;
+            the task's own by default.
     """
 
     task: TaskName | None = None
@@ -171,7 +171,9 @@ class RecoverJob(CalibratedJob, Timing, Seeded, Machine):
     @property
     def of_teacher(self) -> CalibratedJob:
         """What is read of the unpruned model."""
-        asked = self.model_dump(include={"data", "calibration", "validation", "trust", "tokenizer", *Meaning.model_fields})
+        asked = self.model_dump(
+            include={"data", "calibration", "validation", "trust", "tokenizer", *Meaning.model_fields}
+        )
         return CalibratedJob(model=self.teacher, **asked)
 
 

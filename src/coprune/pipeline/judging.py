@@ -11,7 +11,7 @@ from coprune.budget.search import Found
 from coprune.data import Source, split_source
 from coprune.errors import UserError, setting
 from coprune.measure import Reference, Score, evaluate, lost
-from coprune.measure.evaluation import CLASSIFICATION
+from coprune.measure.evaluation import CLASSIFICATION, judged_by
 from coprune.measure.intervals import SURE, Loss
 from coprune.pipeline.context import Context
 from coprune.result import Code, Judged, JudgedOn, Note
@@ -95,7 +95,8 @@ class Judging:
 
 def judging_of(context: Context) -> Judging:
     """What judges where no samples need to be set aside for it."""
-    data, rest = context.data, (context.device, context.task, context.reference)
+    data = context.data
+    rest = context.device, judged_by(context.task, data.judging), context.reference
     if data.validation is None:
         return Judging(data.calibration, data.calibration_from, SURE, *rest)
     share = len(data.validation) / len(data.heldout)

@@ -10,10 +10,12 @@ from torch import nn
 from coprune.data import DataSet, load_data
 from coprune.data.names import is_text
 from coprune.distributed.collectives import check_same, first_goes_ahead
-from coprune.models.hf import label_names, tokenizer_of
+from coprune.models.architectures import is_base, task_of
+from coprune.models.hf import config_of, label_names, tokenizer_of
+from coprune.models.names import HF
 from coprune.pipeline.jobs import Job
 from coprune.store import open_model
-from coprune.store.model import weights_fingerprint
+from coprune.store.model import DESCRIPTION, describe, weights_fingerprint
 
 
 def open_data(
@@ -24,7 +26,7 @@ def open_data(
     model: str,
     tokenizer: str | None = None,
     validation: str | None = None,
-    task: str | None = "classification",
+    task: str | None = None,
 ) -> DataSet:
     """The named data; texts as the named model reads them, labels in the order of its classes.
 
@@ -41,6 +43,16 @@ def open_data(
         if is_text(data):
             asked |= {"tokenizer": tokenizer or tokenizer_of(model), "class_order": label_names(model)}
         return load_data(data, **asked)
+
+
+def known_task(model: str) -> str | None:
+    """The task that a model's name says: of a run its own, of a checkpoint with a head that of its class."""
+    if not model.startswith(HF):
+        folder = Path(model)
+        found = describe(folder).notes.get("task") if (folder / DESCRIPTION).is_file() else None
+        return found if isinstance(found, str) else None
+    config = config_of(model)
+    return None if is_base(config) else task_of(config)
 
 
 def offered_by(data: DataSet) -> dict[str, int]:
@@ -60,13 +72,17 @@ def open_both(job: Job, *, seed: int) -> tuple[nn.Module, DataSet]:
     Raises:
         UserError: see :func:`coprune.data.load_data` and :func:`coprune.store.open_model`.
     """
-    loaded = open_data(job.data, seed=seed, model=job.model, tokenizer=job.tokenizer, **job.set_aside())
+    task = job.task or known_task(job.model)
+    loaded = open_data(
+        job.data, seed=seed, model=job.model, tokenizer=job.tokenizer, task=task, **job.set_aside()
+    )
     with first_goes_ahead():
         network = open_model(
             job.model,
             weights=Path(job.weights) if job.weights else None,
             arguments=job.arguments,
             offered=offered_by(loaded),
+            task=task,
             trust=job.trust,
             seed=seed,
         )

@@ -50,9 +50,7 @@ class Pruning:
     searched: bool
 
     @staticmethod
-    def of(
-        model: nn.Module, data: DataSet, settings: PruneSettings, asked: Asked | None = None
-    ) -> Pruning:
+    def of(model: nn.Module, data: DataSet, settings: PruneSettings, asked: Asked | None = None) -> Pruning:
         """Check all that can be checked before work.
 
         Args:

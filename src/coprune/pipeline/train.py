@@ -27,7 +27,7 @@ from coprune.store import load, save_model
 from coprune.store.model import weights_fingerprint
 from coprune.store.state_dict import check_finite
 from coprune.task import Task
-from coprune.tracing.forward import READS, check_takes, part_of, shapes_of
+from coprune.tracing.forward import READS, check_takes, shapes_of
 from coprune.training import Checkpoint, fit
 from coprune.training.defaults import suited
 
@@ -67,7 +67,9 @@ def train(
             trained = load(out, trust=job.trust or job.model.startswith("python:"))
             return evaluate(trained, data.heldout, task=task, device=device)
 
-        return Begun(job, lambda folder: _train(_Begun(model, data, task, device), job, folder, command), finished)
+        return Begun(
+            job, lambda folder: _train(_Begun(model, data, task, device), job, folder, command), finished
+        )
 
     return run("train", job, begin, out=out, resume=resume, overwrite=overwrite)
 

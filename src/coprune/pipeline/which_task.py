@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from coprune.data import DataSet
 from coprune.errors import UserError, near_matches, setting, shown
+from coprune.measure.evaluation import has_targets, judged_by
 from coprune.models.architectures import task_of
 from coprune.task import TASKS, Task
 from coprune.tasks.foreign import metric_of
@@ -63,7 +64,7 @@ class Asked:
         if self.outputs:
             task = replace(task, reader=_reader(self.outputs))
         if self.loss is not None:
-            loss = user_factory(self.loss) if isinstance(self.loss, str) else self.loss
+            loss = user_factory(self.loss, "loss") if isinstance(self.loss, str) else self.loss
             if not callable(loss):
                 raise UserError(f"{setting('loss')}: give a function of (output, targets), not {shown(loss)}")
             task = replace(task, own_loss=loss)
@@ -72,7 +73,7 @@ class Asked:
 
 def _metric(given: Any) -> Metric:
     if isinstance(given, str) and given.startswith(_PYTHON):
-        found = user_factory(given)
+        found = user_factory(given, "metric")
         given = found() if isinstance(found, type) else found
     return metric_of(given)
 
@@ -115,13 +116,15 @@ def which_task(model: nn.Module, sample: tuple[Inputs, Any], asked: Asked, *, la
 def task_for(model: nn.Module, data: DataSet, asked: Asked | None = None) -> Task:
     """The task of a model on data; see :func:`which_task`."""
     sample = next(iter(data.heldout.batches(2)))
-    return which_task(model.cpu().eval(), sample, asked or Asked(), labelled=data.classes is not None)
+    found = which_task(model.cpu().eval(), sample, asked or Asked(), labelled=data.classes is not None)
+    if asked is None or asked.metric is None:
+        found = judged_by(found, data.heldout)
+    return found
 
 
 def can_train(task: Task, data: DataSet) -> bool:
     """Whether there is a loss, and targets for it."""
-    _, targets = next(iter(data.calibration.batches(1)))
-    return task.has_loss and targets is not None
+    return task.has_loss and has_targets(data.calibration)
 
 
 def _plain(output: Any, targets: Any, *, known: bool) -> str:
