@@ -95,7 +95,8 @@ def prune(
             :data:`coprune.task.TASKS`) or a :class:`coprune.Task`; found where it is plain: class numbers are
             classification, and 🤗 classes say theirs.
         metric: what judges: a name, a torchmetrics metric, 🤗 ``compute_metrics``, a function (model,
-            batches) → float, or a :class:`coprune.Metric`; without one or without targets agreement with ``model``.
+            batches) → float, or a :class:`coprune.Metric`; without one or without targets agreement with
+            ``model``.
         outputs: which parts of the output count: names, or a function (output) → tensors.
         loss: (output, targets) → scalar, for training and Taylor's scores.
         collect: (batch) → (inputs, targets), where a batch of yours says something else.

@@ -157,7 +157,7 @@ def test_a_plan_applies_to_another_copy(tmp_path):
         ({"method": "magnitude", "keep_macs": 0.5, "allocation": "measured"}, "uniform"),
         ({"latency_ms": 1e-9}, "cannot be reached"),
         ({"keep_macs": 0.5, "skip": ["z"]}, "no such layer"),
-        ({"keep_macs": 0.5, "train": [torch.zeros(3)]}, "pairs"),
+        ({"keep_macs": 0.5, "train": [torch.zeros(3)]}, "train=, batch 1: the model does not take"),
         ({"keep_macs": 0.5, "calibration": []}, "empty"),
         ({"keep_macs": 0.5, "calibration": 100}, "calibration_samples"),
         ({"keep_macs": 0.5, "schedule": "never"}, "schedule=never: Input"),

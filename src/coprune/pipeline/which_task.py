@@ -142,6 +142,8 @@ def _plain(output: Any, targets: Any, *, known: bool) -> str:
         return "outputs"
     found = tensors_of(output)
     whole = isinstance(targets, Tensor) and not targets.is_floating_point()
+    if whole and targets.ndim == 1 and any(t.ndim == 2 and t.is_floating_point() for t in found):
+        return "classification"  # of held-out samples; those to calibrate on have none
     if whole and targets.ndim >= 3 and any(t.ndim == 4 and t.shape[-2:] == targets.shape[-2:] for t in found):
         return "segmentation"
     kinds = " and ".join(
