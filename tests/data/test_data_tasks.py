@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from coprune.data import load_data
-from coprune.data.text import Texts, packed, tokenise
+from coprune.data.language import packed
+from coprune.data.text import Texts, tokenise
 from coprune.errors import UserError
 from images import write_folders
 from texts import tiny_tokenizer
@@ -161,8 +162,8 @@ def test_integers_are_class_numbers_where_nothing_is_said(tmp_path):
     np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     assert load_data(f"npz:{tmp_path / 'a.npz'}", calibration=8).classes == 3
     np.savez(tmp_path / "b.npz", y_train=y)
-    with pytest.raises(UserError, match=r"x_train missing \(found: y_train\)"):
-        load_data(f"npz:{tmp_path / 'b.npz'}")
+    with pytest.raises(UserError, match=r"x_train missing; needs x_train \(found: y_train\)"):
+        load_data(f"npz:{tmp_path / 'b.npz'}", task="outputs")
 
 
 def test_tagged_words_by_hand(tmp_path, tokenizer, datasets):
@@ -209,6 +210,24 @@ def test_answers_by_hand(tmp_path, tokenizer, datasets):
     assert {int(y["start_positions"]) for _, y in rows(cut.train)} == {0}
     with pytest.raises(UserError, match="no columns tokens and ner_tags; it has question"):
         load_data(f"hf:{tmp_path / 'saved'}", tokenizer=tokenizer, task="token-classification")
+
+
+def test_a_text_for_a_text_by_hand(tmp_path, tokenizer, datasets):
+    rows_of = [{"en": "the film " + "good " * (i % 3), "de": "odd"} for i in range(20)]
+    datasets.Dataset.from_dict({"translation": rows_of}).save_to_disk(tmp_path / "saved")
+    table = "".join(f"{row['en']}\t{row['de']}\n" for row in rows_of)
+    (tmp_path / "pairs.tsv").write_text(f"text\ttext_pair\n{table}")
+    vocabulary = tiny_tokenizer().get_vocab()
+    cls, sep, odd = (vocabulary[word] for word in ("[CLS]", "[SEP]", "odd"))
+    for name in (f"hf:{tmp_path / 'saved'}", f"tsv:{tmp_path / 'pairs.tsv'}"):
+        data = load_data(name, calibration=4, tokenizer=tokenizer, task="seq2seq")
+        assert every(data) == 20
+        x, y = rows(data.heldout)[0]
+        assert y.tolist() == [[cls, odd, sep]]
+        assert x["decoder_input_ids"].tolist() == [[vocabulary["[PAD]"], cls, odd]]
+        assert x["input_ids"].shape == x["attention_mask"].shape
+    with pytest.raises(UserError, match="seq2seq needs a text for every text"):
+        load_data(f"lines:{tmp_path / 'pairs.tsv'}", tokenizer=tokenizer, task="seq2seq")
 
 
 def test_texts_and_images_of_the_hub(tmp_path, tokenizer, datasets):

@@ -24,6 +24,10 @@ _COLUMNS = (
     ("sentence1", "sentence2"),
     ("question", "sentence"),
     ("question1", "question2"),
+    ("document", "summary"),
+    ("article", "highlights"),
+    ("dialogue", "summary"),
+    ("source", "target"),
     ("text",),
     ("sentence",),
 )
@@ -64,6 +68,11 @@ def _read(part: Any, task: str | None, *, where: str) -> Texts | FolderSource:
     if task in ("token-classification", "question-answering"):
         needs = "tokens and ner_tags" if task == "token-classification" else ", ".join(_ANSWERED)
         raise UserError(f"{where}: no columns {needs}; it has {', '.join(columns)}")
+    if task == "seq2seq" and "translation" in columns:
+        one, two = (
+            tuple(texts) for texts in zip(*(row.values() for row in part["translation"]), strict=True)
+        )
+        return Texts(one, two)
     label = next((name for name in _LABELS if name in columns), None)
     image = next((name for name in IMAGES if name in columns), None)
     if image and label is None and task == "classification":

@@ -1,7 +1,7 @@
 """Plain text without labels: ``lines:FILE``, a sample a line.
 
 Of a language model (``text-generation``) the text is one: its tokens are cut into blocks, see
-:func:`coprune.data.text.packed`, and the last fifth is held out: neighbours know too much of each other.
+:func:`coprune.data.language.packed`, and the last fifth is held out: neighbours know too much of each other.
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ from typing import Any
 
 from coprune.data import tsv
 from coprune.data.dataset import CALIBRATION, DataSet, divide
+from coprune.data.language import packed, paired
 from coprune.data.names import LOADERS, TEXT_LOADERS, check_known, is_text
 from coprune.data.reads import Reads
 from coprune.data.source import MemorySource
 from coprune.data.subsample import taken_out
-from coprune.data.text import Texts, longest_text, open_tokenizer, packed, tokenise
+from coprune.data.text import Texts, longest_text, open_tokenizer, tokenise
 from coprune.data.user_loaders import user_loaders
 from coprune.errors import UserError, setting
 from coprune.user_factory import PYTHON
@@ -50,7 +51,8 @@ def load_data(
         validation: what judges: the name of other data (its held-out part), a number of samples taken out of
             the held-out part, or ``none``; the data's own validation part when not given.
         task: what targets are: ``classification`` needs class numbers, ``text-generation`` makes blocks of
-            tokens of all texts, others take what there is; None: class numbers where there are integers.
+            tokens of all texts, ``seq2seq`` takes second texts, others what there is; None: class numbers
+            where there are integers.
         max_length: tokens of a text at most (the rest is left out), or of a block (128); what the tokenizer
             says when not given.
         reads: what of a user's batch a model takes, see :class:`coprune.data.Reads`.
@@ -139,6 +141,8 @@ def _tokenised(
         block = min(max_length or BLOCK, longest)
         return tuple(packed(part.text, tokenizer, block=block) for part in texts), []
     longest = min(max_length or longest, longest)
+    if task == "seq2seq":
+        return tuple(paired(part, tokenizer, max_length=longest) for part in texts), []
     sources, notes = [], []
     for part, what in zip(texts, ("training", "held-out", "validation"), strict=False):
         if not part:

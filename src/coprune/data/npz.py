@@ -116,26 +116,16 @@ def load(argument: str | None, *, task: str | None = "classification") -> tuple[
     """
     if not argument:
         raise UserError("npz: names no file; write npz:FILE")
-    path, name = Path(argument).expanduser(), f"npz:{argument}"
-    if task == "classification":
-        return read(path, name=name)
-    arrays = _arrays(path, name=name)
-    if "x_train" not in arrays:
-        raise UserError(f"{name}: x_train missing (found: {', '.join(arrays) or 'nothing'})")
-    labels = [array for key, array in arrays.items() if key.startswith("y_")]
-    if task is None and labels and all(y.ndim == 1 and y.dtype.kind not in "fb" for y in labels):
-        return _read(arrays, name=name, augmentation=UNCHANGED)
-    normalisation, parts = _normalisation(arrays, name=name), {}
-    for end, part in _PARTS.items():
-        if f"x_{end}" in arrays:
-            y, where = arrays.get(f"y_{end}"), f"{name}, y_{end}"
-            values = None if y is None else _targets(y, measured=task in _MEASURED, where=where)
-            images = _images(arrays[f"x_{end}"], where=f"{name}, x_{end}")
-            parts[part] = ArraySource(images, None, normalisation, UNCHANGED, values)
-    return held_out(parts)
+    return read(Path(argument).expanduser(), name=f"npz:{argument}", task=task)
 
 
-def read(path: Path, *, name: str, augmentation: Augmentation = UNCHANGED) -> tuple[ArraySource, ...]:
+def read(
+    path: Path,
+    *,
+    name: str,
+    augmentation: Augmentation = UNCHANGED,
+    task: str | None = "classification",
+) -> tuple[ArraySource, ...]:
     """Train, held-out and perhaps validation images of an archive.
 
     Args:
@@ -143,29 +133,29 @@ def read(path: Path, *, name: str, augmentation: Augmentation = UNCHANGED) -> tu
         name: how messages name the data.
         augmentation: for training on it; none by default, since only the user knows whether a
             mirrored sample keeps its label.
+        task: see :func:`load`.
 
     Raises:
         UserError: no such file, not an archive, truncated, an array missing or of the wrong kind.
     """
-    return _read(_arrays(path, name=name), name=name, augmentation=augmentation)
-
-
-def _read(
-    arrays: Mapping[str, np.ndarray], *, name: str, augmentation: Augmentation
-) -> tuple[ArraySource, ...]:
-    """The parts of an archive whose labels are class numbers."""
-    due = _KEYS + _MORE if any(key in arrays for key in _MORE) else _KEYS
-    missing = ", ".join(key for key in due if key not in arrays)
-    if missing:
+    arrays = _arrays(path, name=name)
+    given = [array for key, array in arrays.items() if key.startswith("y_")]
+    whole = bool(given) and all(y.ndim == 1 and y.dtype.kind not in "fb" for y in given)
+    classes = task == "classification" or (task is None and whole)
+    due = (*_KEYS, *(_MORE if any(key in arrays for key in _MORE) else ())) if classes else _KEYS[:1]
+    if missing := ", ".join(key for key in due if key not in arrays):
         found = ", ".join(arrays) or "nothing"
-        raise UserError(f"{name}: {missing} missing; needs {', '.join(_KEYS)} (found: {found})")
-    normalisation = _normalisation(arrays, name=name)
-    return tuple(
-        ArraySource(
-            _images(arrays[x], where=f"{name}, {x}"),
-            _labels(arrays[y], where=f"{name}, {y}"),
-            normalisation,
-            augmentation,
-        )
-        for x, y in zip(due[::2], due[1::2], strict=True)
-    )
+        needs = ", ".join(_KEYS if classes else due)
+        raise UserError(f"{name}: {missing} missing; needs {needs} (found: {found})")
+    normalisation, parts = _normalisation(arrays, name=name), {}
+    for end, part in _PARTS.items():
+        if (x := f"x_{end}") in arrays:
+            y, where = arrays.get(f"y_{end}"), f"{name}, y_{end}"
+            parts[part] = ArraySource(
+                _images(arrays[x], where=f"{name}, {x}"),
+                _labels(y, where=where) if classes and y is not None else None,
+                normalisation,
+                augmentation,
+                None if classes or y is None else _targets(y, measured=task in _MEASURED, where=where),
+            )
+    return held_out(parts)

@@ -24,7 +24,6 @@ from torch.utils._pytree import tree_map
 from coprune.compat.transformers import quiet_hub
 from coprune.data.source import MemorySource, Part, drawn_order
 from coprune.data.token_targets import IGNORED, spans_of_tokens, tags_of_tokens
-from coprune.data.trees import TreeSource
 from coprune.errors import UserError, first_line
 from coprune.lazy import required
 from coprune.tracing.forward import Inputs, part_of, tensors_of
@@ -89,7 +88,7 @@ class Texts:
         return replace(self, names=tuple(names[theirs.index(name)] for name in mine)).numbered_as(names)
 
 
-def _table(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+def table(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
     """Rows of numbers as one table ``[N, L]`` int64, the shorter ones filled on the right."""
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
     inside = torch.arange(max(map(len, rows), default=0)) < lengths.unsqueeze(1)
@@ -157,7 +156,7 @@ class TextSource(MemorySource):
                 + ", ".join(sorted(found))
             )
         whole = {
-            key: _table([row for batch in batches for row in batch[key].long().tolist()], 0) for key in found
+            key: table([row for batch in batches for row in batch[key].long().tolist()], 0) for key in found
         }
         mask = whole["attention_mask"].bool()
         lengths = mask.sum(1)
@@ -313,36 +312,15 @@ def tokenise(texts: Texts, tokenizer: Any, *, max_length: int) -> TextSource:
     values: Any = None
     if texts.values is not None:
         if texts.tagged:
-            values = _table(tags_of_tokens(encoded, texts.values), IGNORED)
+            values = table(tags_of_tokens(encoded, texts.values), IGNORED)
         else:
             values = spans_of_tokens(encoded, texts.values) if answered else torch.tensor(texts.values)
     return TextSource.of(
-        _table(rows, pad),
+        table(rows, pad),
         lengths,
         texts.labels,
         pad=pad,
-        types=None if types is None else _table(types, 0),
+        types=None if types is None else table(types, 0),
         truncated=torch.tensor(cut) if any(cut) else None,
         values=values,
     )
-
-
-def packed(texts: Sequence[str], tokenizer: Any, *, block: int) -> TreeSource:
-    """Texts as a language model learns them: all tokens in a row, cut into blocks that are their own targets.
-
-    Args:
-        texts: behind one that does not end its line a token for the end is put.
-        tokenizer: see :func:`tokenise`.
-        block: tokens ``T`` of a sample; what is left over at the end is left out.
-
-    Raises:
-        UserError: fewer tokens than a block has.
-    """
-    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    ends = ([] if text.endswith("\n") else end for text in texts)
-    tokens = [token for row, last in zip(rows, ends, strict=True) for token in (*row, *last)]
-    if len(tokens) < block:
-        raise UserError(f"{len(tokens)} tokens are fewer than a block of {block}; give more text")
-    ids = torch.tensor(tokens[: len(tokens) // block * block]).view(-1, block)
-    return TreeSource.of([({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, ids)])

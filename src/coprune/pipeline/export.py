@@ -51,7 +51,7 @@ def random_inputs(reads: Mapping[str, Sequence[int]], model: nn.Module) -> Input
             0, words if name.endswith("input_ids") else 1, inside.shape, generator=generator
         )
         found[name] = inside if name.endswith("attention_mask") else drawn * inside
-    return tuple(found.values()) if all(map(str.isdigit, found)) else found  # type: ignore[return-value]
+    return tuple(found.values()) if all(map(str.isdigit, found)) else found
 
 
 def inputs_for(run: Path, model: nn.Module, *, data: str | None, shape: Sequence[int]) -> tuple[Inputs, str]:
