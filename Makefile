@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The files of tests side by side, one a core; a gigabyte each.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-zoo bench-speed bench-picture bench-render errors-table options-table plotly-bundle docs clean
+.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-tasks bench-zoo bench-speed bench-picture bench-render errors-table options-table plotly-bundle docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -127,6 +127,13 @@ bench-text: $(VENV)/.ready
 	$(BIN)/python benchmarks/text.py --out benchmarks/results/text.json
 	$(BIN)/python benchmarks/latency.py $(BASES)/minilm-2 --data tsv:benchmarks/runs/text/reviews-2.tsv \
 	  --round-to 1 --out benchmarks/results/latency_text.json
+	$(BIN)/python benchmarks/render.py
+
+# A network of every kind of work, trained by the project where it must be; TASKS names some of them (an hour or
+# more for all, on two cores).
+TASKS ?=
+bench-tasks: $(VENV)/.ready
+	$(BIN)/python benchmarks/tasks.py $(TASKS) --out benchmarks/results/tasks.json
 	$(BIN)/python benchmarks/render.py
 
 # The smallest model of every family of torchvision and timm pruned to 70 % of its MACs (goes on where it was);

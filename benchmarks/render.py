@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tables import cosep, latency, networks, quality, shared, speed, text, training, zoo
+from tables import cosep, latency, networks, quality, shared, speed, tasks, text, training, zoo
 
 PAGES = [shared.ROOT / "README.md", *sorted((shared.ROOT / "docs").glob("*.md"))]
 
@@ -31,6 +31,8 @@ def measured(name: str) -> bool:
         "text": ("text",),
         "reconstruction": ("reconstruction_resnet20", "quality_resnet20"),
         "ingredients": ("quality_resnet20", "quality_vgg16_bn"),
+        "tasks_all": ("tasks",),
+        "tasks_made": ("tasks",),
     }.get(name, ("speed",) if name in speed.TABLES else (name,))
     if not all(shared.there(n) for n in wanted):
         return False
@@ -58,6 +60,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation": quality.ablation,
     "training": training.training,
     "text": text.text,
+    "tasks": tasks.tasks,
+    "tasks_all": tasks.tasks_all,
+    "tasks_made": tasks.tasks_made,
     "zoo": zoo.zoo,
 }
 
