@@ -15,17 +15,17 @@ from pathlib import Path
 
 import torch
 
-from cases import frame
 from coprune.files import write_json
 from coprune.pipeline.environment import versions
+from task_networks import frame
 
-HERE = Path(__file__).resolve().parent / "cases"
+HERE = Path(__file__).resolve().parent / "task_networks"
 NAMES = sorted(file.stem for file in HERE.glob("*.py") if file.stem not in ("__init__", "frame"))
 
 
 def measured(name: str, args: argparse.Namespace) -> None:
     """Measure one, and write it among the others row by row."""
-    case = importlib.import_module(f"cases.{name}").case(smoke=args.smoke, folder=args.bases / name)
+    case = importlib.import_module(f"task_networks.{name}").case(smoke=args.smoke, folder=args.bases / name)
     done: dict = {"made": case.made, "threads": torch.get_num_threads(), "rows": [], "versions": versions()}
     for row in frame.rows(case, seeds=args.seeds):
         done["rows"].append(row)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from cases.frame import Case, descend, trained
 from coprune.data.fashion_mnist import SAMPLE_FILE
+from task_networks.frame import Case, descend, trained
 
 
 class Espcn(nn.Module):

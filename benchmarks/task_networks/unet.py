@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cases.frame import Case, descend, trained
+from task_networks.frame import Case, descend, trained
 
 SIDE = 32
 

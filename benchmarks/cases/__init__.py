@@ -1,1 +1,0 @@
-"""Networks of every kind of work, one a file with a function ``case``; see :mod:`cases.frame`."""
