@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -89,8 +90,14 @@ def attention_family(name: str, module: nn.Module) -> AttentionFamily | None:
         name: the module's full name in its model.
         module: any module.
     """
+    last = name.rpartition(".")[2]
     return next(
-        (f for f in ATTENTIONS if _is_of(f, module) and f.called in (None, name.rpartition(".")[2])), None
+        (
+            f
+            for f in ATTENTIONS
+            if f.called in (None, last) and _is_of(f, module) and (not f.tried or _has_parts(f, module))
+        ),
+        None,
     )
 
 
@@ -107,7 +114,20 @@ def channels_of(layer: nn.Module, side: Side) -> int | None:
 def _is_of(family: AttentionFamily | FeedForwardFamily, module: nn.Module) -> bool:
     kind = type(module)
     parts, home = kind.__module__.split("."), [part for part in family.home.split(".") if part]
-    return kind.__name__ in family.classes and parts[: len(home)] == home
+    named = any(fnmatchcase(kind.__name__, pattern) for pattern in family.classes)
+    return named and parts[: len(home)] == home
+
+
+def _has_parts(family: AttentionFamily | FeedForwardFamily, module: nn.Module) -> bool:
+    """Whether a module has the linear layers, and the head's size, that a family that is tried has."""
+    inside = dict(module.named_modules())
+    if isinstance(family, AttentionFamily):
+        names = [n for n in (*(p.layer for p in family.projections), family.out) if not n.startswith("../")]
+        sized = isinstance(getattr(module, family.head_size, None), int)
+        return sized and all(channels_of(inside.get(name, module), "output") for name in names)
+    second = channels_of(inside.get(family.second, module), "input") or 0
+    widths = {channels_of(inside.get(name, module), "output") for name in family.first}
+    return bool(second) and widths == {second * family.parts}
 
 
 def _groups(modules: Mapping[str, nn.Module]) -> tuple[tuple[ChannelGroup, ...], dict[str, Reason]]:
@@ -137,7 +157,9 @@ def _groups(modules: Mapping[str, nn.Module]) -> tuple[tuple[ChannelGroup, ...],
                 heads.append(found)
         elif _looks_like_attention(module):
             foreign[name] = because(SkipCode.UNKNOWN_FAMILY, kind=type(module).__name__)
-        block = next((f for f in FEED_FORWARDS if _is_of(f, module)), None)
+        block = next(
+            (f for f in FEED_FORWARDS if _is_of(f, module) and (not f.tried or _has_parts(f, module))), None
+        )
         # As convolutions, such blocks are traced like any other.
         size = channels_of(modules[relative(name, block.second)], "input") if block else None
         if block is not None and size:
@@ -152,7 +174,7 @@ def _groups(modules: Mapping[str, nn.Module]) -> tuple[tuple[ChannelGroup, ...],
                 for part in range(block.parts)
             ]
             members.append(Member(layer=relative(name, block.second), role="consumer"))
-            neurons.append(ChannelGroup(first[0], size, tuple(members), "neurons"))
+            neurons.append(ChannelGroup(first[0], size, tuple(members), "neurons", block.tried))
     if not attention:
         return (), foreign
     order = {name: at for at, name in enumerate(modules)}
@@ -195,7 +217,7 @@ def _heads(
             return because(SkipCode.NO_PROJECTION, layer=projection.layer)
         offset, part = _share(projection, width, read)
         if not head_size:
-            head_size = part // count_of(module, family.scaled[0])
+            head_size = part // head_counts(family, module)[family.scaled[0]]
         parts.append((layer, offset, part, part // (head_size * projection.each)))
     size = min((heads for *_, heads in parts), default=0)
     if read is None or size < 1 or read % size or any(part % size for _, _, part, _ in parts):
@@ -209,7 +231,7 @@ def _heads(
     carriers = (relative(name, path) for path in family.carriers)
     members += [Member(layer=c, role="carrier") for c in carriers if c in modules and c != name]
     members.append(Member(layer=out, role="consumer", span=read // size))
-    return ChannelGroup(name, size, tuple(members), "heads")
+    return ChannelGroup(name, size, tuple(members), "heads", family.tried)
 
 
 def _share(projection: Projection, width: int, read: int | None) -> tuple[int, int]:
@@ -221,10 +243,15 @@ def _share(projection: Projection, width: int, read: int | None) -> tuple[int, i
     return projection.part * part, part
 
 
-def count_of(module: nn.Module, path: str) -> int:
-    """An attribute that counts heads, see :class:`coprune.groups.families.AttentionFamily`."""
-    owner, _, name = path.rpartition(".")
-    return int(getattr(getattr(module, owner) if owner else module, name))
+def head_counts(family: AttentionFamily, module: nn.Module) -> dict[str, int]:
+    """What counts a module's heads: ``scaled`` attribute → value, of those that it has."""
+    found = ((path, _owner(module, path), path.rpartition(".")[2]) for path in family.scaled)
+    return {path: int(getattr(owner, name)) for path, owner, name in found if hasattr(owner, name)}
+
+
+def _owner(module: nn.Module, path: str) -> Any:
+    owner = path.rpartition(".")[0]
+    return getattr(module, owner) if owner else module
 
 
 def set_count(module: nn.Module, path: str, count: object) -> None:
@@ -232,7 +259,7 @@ def set_count(module: nn.Module, path: str, count: object) -> None:
     owner, _, name = path.rpartition(".")
     if owner:
         setattr(module, owner, copy.copy(getattr(module, owner)))
-    setattr(getattr(module, owner) if owner else module, name, count)
+    setattr(_owner(module, path), name, count)
 
 
 def _joined(groups: list[ChannelGroup]) -> list[ChannelGroup]:
@@ -245,7 +272,8 @@ def _joined(groups: list[ChannelGroup]) -> list[ChannelGroup]:
             joined.append(group)
         else:
             members = tuple(dict.fromkeys((*other.members, *group.members)))
-            joined[joined.index(other)] = ChannelGroup(other.name, other.size, members, "heads")
+            tried = other.tried or group.tried
+            joined[joined.index(other)] = ChannelGroup(other.name, other.size, members, "heads", tried)
     return joined
 
 

@@ -2,8 +2,8 @@
 
 An entry says where a module keeps its projections and which of its attributes count heads; nothing
 else in the project knows a family's names. Entries match by class name, by the package that the class
-comes from, and by the layers that must be there: a class whose forward pass is not known is never cut,
-since a reshape by the full width would then fail, or worse, mix heads.
+comes from, and by the layers that must be there. A class whose forward pass was not read may reshape by the
+full width, or mix heads: the last entries, of usual layouts, are tried before they are believed.
 
 Layers are named relative to the matched module; ``../`` goes up one name, as in a path.
 """
@@ -65,21 +65,24 @@ class AttentionFamily:
 
     Attributes:
         name: for messages.
-        classes: names of the attention module's class.
+        classes: names of the attention module's class, or patterns (``*Attention``).
         home: the Python package or module that the class comes from.
         projections: what makes queries, keys and values. With grouped queries the keys have fewer
             heads, and a unit is a key/value head with all of its queries.
         out: the output projection, which reads the heads side by side.
         head_size: attribute with the channels of one head; "" where ``scaled`` begins with the attribute
             that counts the heads of the first projection instead.
-        scaled: integer attributes in proportion to the number of heads; ``config.NAME`` is one of the
-            configuration that all layers share, of which a layer that is cut gets its own.
+        scaled: integer attributes in proportion to the number of heads, as far as a module has them;
+            ``config.NAME`` is one of the configuration that all layers share, of which a layer that is cut
+            gets its own.
         parameters: the module's own parameters with one share a head, along their last axis.
         carriers: modules with one parameter column a head, such as a table of relative positions.
             Attention modules that share one form one group.
         called: the last part of the module's name, where one class serves several purposes.
         unless: what makes heads depend on one another.
         unless_present: class names of modules anywhere in the model that do.
+        tried: the forward pass was not read: modules match by the layers they have, and are cut only where a
+            trial shows that cutting is masking (:func:`coprune.surgery.sound`).
         note: for those who read the table.
     """
 
@@ -95,6 +98,7 @@ class AttentionFamily:
     called: str | None = None
     unless: tuple[Refusal, ...] = ()
     unless_present: tuple[Refusal, ...] = ()
+    tried: bool = False
     note: str = ""
 
 
@@ -111,6 +115,7 @@ class FeedForwardFamily:
         unless: what makes neurons depend on one another.
         parts: in how many equal, consecutive parts of a first layer's output a neuron has a channel;
             2 where one layer makes neurons and gates.
+        tried: see :class:`AttentionFamily`.
     """
 
     name: str
@@ -120,6 +125,7 @@ class FeedForwardFamily:
     home: str = "transformers."
     unless: tuple[Refusal, ...] = ()
     parts: int = 1
+    tried: bool = False
 
 
 FIXED_WIDTH = (

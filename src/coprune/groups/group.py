@@ -36,12 +36,14 @@ class ChannelGroup:
             a concatenation. ``heads``: those of an attention
             module, or of several that share something a head; with grouped queries a unit is a
             key/value head with its queries. ``neurons``: those of a feed-forward block.
+        tried: heads or neurons found by the names of layers alone, which must be verified.
     """
 
     name: str
     size: int
     members: tuple[Member, ...]
     kind: Literal["inner", "coupled", "heads", "neurons"]
+    tried: bool = False
 
     @property
     def own(self) -> set[str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from coprune.errors import UserError, shown
-from coprune.groups.attention import attention_family, channels_of, count_of, relative, set_count
+from coprune.groups.attention import attention_family, channels_of, head_counts, relative, set_count
 from coprune.layers import has_channels, is_dense, is_gpt2_linear, norm_of, size_attributes
 from coprune.store.state_dict import check_weights, numbers_of
 
@@ -36,8 +36,9 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Size]]:
         if found and has_channels(module):
             sizes[name] = found
         family = attention_family(name, module)
-        if family is not None and family.scaled:
-            sizes[name] = sizes.get(name, {}) | {a: count_of(module, a) for a in family.scaled}
+        counts = head_counts(family, module) if family else {}
+        if counts:
+            sizes[name] = sizes.get(name, {}) | counts
     return sizes
 
 
@@ -141,5 +142,5 @@ def _heads_fit(
     if family is None or first is None:
         return True
     before, now = first
-    counts = ((count_of(module, a), full[a]) for a in family.scaled)
+    counts = ((count, full[a]) for a, count in head_counts(family, module).items())
     return all(count * before == was * now and count > 0 for count, was in counts if isinstance(was, int))

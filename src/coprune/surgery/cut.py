@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from coprune import given
 from coprune.errors import UserError, shown
 from coprune.groups import columns_of, removed, removed_channels
-from coprune.groups.attention import attention_family, count_of, set_count
+from coprune.groups.attention import attention_family, head_counts, set_count
 from coprune.layers import (
     Side,
     attribute_of,
@@ -253,5 +253,5 @@ def _slice_carrier(name: str, layer: nn.Module, gone: Tensor, decision: GroupDec
         raise UserError(f"layer '{name}': a {type(layer).__name__} in between cannot be sliced")
     for parameter in family.parameters if family else ():
         _drop(layer, parameter, gone, -1)
-    for attribute in family.scaled if family else ():
-        set_count(layer, attribute, count_of(layer, attribute) * len(decision.kept) // decision.size)
+    for attribute, count in head_counts(family, layer).items() if family else ():
+        set_count(layer, attribute, count * len(decision.kept) // decision.size)

@@ -64,9 +64,9 @@ def sound(model: nn.Module, units: Units, example: Inputs, *, counts: Counts = c
     Returns:
         All other groups; the producers of the refused ones are among the skipped, with the reason.
     """
-    # Heads and neurons are not traced: a family's forward pass was read for them.
+    # Other heads and neurons are not tried: a family's forward pass was read for them.
     # Blocks differ in their numbers only, and what fails together is best halved together.
-    candidates = [g for g in units.groups if g.kind in ("inner", "coupled")]
+    candidates = [g for g in units.groups if g.kind in ("inner", "coupled") or g.tried]
     candidates.sort(key=lambda group: re.sub(r"\d+", "", group.name))
     if not candidates:
         return units
