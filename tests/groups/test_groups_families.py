@@ -1,12 +1,16 @@
 """Families whose attention is laid out in a way of its own, and heads that cannot go, with the reason."""
 
 import pytest
+import torch
+from torch import nn
 
+import coprune
 from coprune.groups import find_transformer_units, find_units
-from coprune.surgery import cut
-from tiny_transformers import ZOO, decide, inputs, transformer
+from coprune.store import save_model
+from coprune.surgery import cut, masked, sound
+from tiny_transformers import ZOO, decide, inputs, output, transformer, uneven
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 
 def units_of(name):
@@ -66,3 +70,84 @@ def test_norms_over_all_heads_keep_them_together():
         assert {g.kind for g in find_transformer_units(model).groups} == {"neurons"}
     free = find_transformer_units(CohereModel(CohereConfig(**settings, use_qk_norm=False)))
     assert {g.kind for g in free.groups} == {"heads", "neurons"}
+
+
+UNREAD = {
+    "HeliumForCausalLM": ("HeliumConfig", "llama_grouped"),
+    "GlmForCausalLM": ("GlmConfig", "llama_grouped"),
+    "NemotronForCausalLM": ("NemotronConfig", "llama_grouped"),
+    "BioGptForCausalLM": ("BioGptConfig", "bert"),
+    "RoFormerForTokenClassification": ("RoFormerConfig", "bert"),
+    "LayoutLMForSequenceClassification": ("LayoutLMConfig", "bert"),
+    "Olmo3ForCausalLM": ("Olmo3Config", "llama_grouped"),
+}
+"""Classes that no entry names → configuration, and a family whose settings it takes."""
+
+
+def unread(name):
+    config, like = UNREAD[name]
+    torch.manual_seed(1)
+    model = getattr(transformers, name)(getattr(transformers, config)(**ZOO[like].settings))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.double().eval(), inputs(like)
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_usual_layouts_of_unknown_classes_are_tried(name, tmp_path):
+    model, example = unread(name)
+    found = find_units(model, example)
+    assert all(g.tried for g in found.groups)
+    assert [(g.kind, g.size) for g in found.groups] == [("heads", 4), ("neurons", 40)] * 2
+    units = sound(model, found, example)
+    if name.startswith("Olmo3"):  # its norms of queries and keys run over all heads
+        assert {g.kind for g in units.groups} == {"neurons"}
+        assert (
+            "does not run when it is cut"
+            in {s.layer: s.reason for s in units.skipped}["model.layers.0.self_attn.q_proj"]
+        )
+        return
+    assert units.groups == found.groups
+    decisions = uneven(units.groups)
+    with masked(model, decisions):
+        silenced = output(model, example)
+    pruned = cut(model, decisions)
+    torch.testing.assert_close(output(pruned, example), silenced)
+    save_model(tmp_path, pruned)
+    assert torch.equal(output(coprune.load(tmp_path), example), output(pruned, example))
+
+
+class MixingAttention(nn.Module):
+    """Attention of a usual layout that hands a part of each head to the next one."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.head_dim = 4, 2
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        q, k, v = (
+            p(x).unflatten(-1, (-1, 2)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.o_proj((mixed + mixed.roll(1, 1)).transpose(1, 2).flatten(2))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.attention, self.last = nn.Linear(5, 8), MixingAttention(), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.last(self.attention(self.first(x)).mean(1))
+
+
+def test_heads_that_turn_out_to_be_mixed_are_left_alone():
+    torch.manual_seed(0)
+    model, x = Net().double().eval(), torch.randn(1, 6, 5, dtype=torch.float64)
+    found = find_units(model, x)
+    assert [g.kind for g in found.groups if g.name == "attention"] == ["heads"]
+    units = sound(model, found, x)
+    assert "heads" not in {g.kind for g in units.groups}
+    assert "other channels change too" in {s.layer: s.reason for s in units.skipped}["attention.q_proj"]

@@ -1,5 +1,7 @@
 """The mean of what goes stays as a bias: by hand, in every kind of layer, and on disk."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from coprune.data import LoaderSource
 from coprune.errors import UserError
 from coprune.groups import find_units
 from coprune.recovery import Pair, find_recovery, kept_outputs
+from coprune.recovery.mean_bias import add_bias
 from coprune.store import save_model
 from coprune.surgery import cut
 from tiny_transformers import decide, inputs, output, transformer, uneven
@@ -85,6 +88,45 @@ def test_of_a_convolution_all_positions_of_its_kernel_count():
     net(x)
     shift = net.get_submodule(reader.layer).weight[:, 1].sum((1, 2)) * read[0][:, 1].mean()
     torch.testing.assert_close(pruned.get_submodule(reader.layer).bias.detach(), shift.detach())
+
+
+class Up(nn.Module):
+    """A transposed convolution behind two others."""
+
+    def __init__(self):
+        super().__init__()
+        self.zeroth, self.first = nn.Conv1d(1, 3, 1), nn.Conv1d(3, 4, 1)
+        self.up, self.last = nn.ConvTranspose1d(4, 3, 4, stride=2), nn.Linear(3, 3)
+
+    def read(self, x):
+        return torch.relu(self.first(torch.relu(self.zeroth(x))))
+
+    def forward(self, x):
+        return self.last(self.up(self.read(x)).mean(2))
+
+
+def test_of_a_transposed_convolution_the_mean_of_its_output_stays():
+    torch.manual_seed(0)
+    model, x = Up().double().eval(), torch.randn(20, 1, 64, dtype=torch.float64)
+    group = next(g for g in find_units(model, x[:1]).groups if g.name == "first")
+    pruned, _ = recovered(model, (decide(group, (0, 3)),), LoaderSource([(x, torch.arange(20) % 3)], 20))
+    mean = model.read(x).mean((0, 2))[[1, 2]]
+    shift = mean @ model.up.weight[[1, 2]].sum(2) / 2
+    torch.testing.assert_close(pruned.up.bias.detach(), (model.up.bias + shift).detach())
+    # All but the border meets half of the kernel's positions.
+    inner = [m.up(m.read(x))[:, :, 4:-4].mean((0, 2)) for m in (model, pruned)]
+    torch.testing.assert_close(*inner, rtol=0.1, atol=0.03)
+
+
+def test_of_a_recurrent_layer_the_gates_of_both_directions_are_shifted():
+    layer = nn.LSTM(4, 3, bidirectional=True)
+    before = copy.deepcopy(layer)
+    shift = torch.arange(24.0)
+    with torch.no_grad():
+        add_bias(layer, shift)
+    torch.testing.assert_close(layer.bias_ih_l0, before.bias_ih_l0 + shift[:12])
+    torch.testing.assert_close(layer.bias_ih_l0_reverse, before.bias_ih_l0_reverse + shift[12:])
+    assert torch.equal(layer.bias_hh_l0, before.bias_hh_l0)
 
 
 @pytest.mark.parametrize("name", ["llama_grouped", "gpt2", "falcon", "phi3"])

@@ -38,7 +38,7 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Size]]:
         family = attention_family(name, module)
         counts = head_counts(family, module) if family else {}
         if counts:
-            sizes[name] = sizes.get(name, {}) | counts
+            sizes[name] = {**sizes.get(name, {}), **counts}
     return sizes
 
 
