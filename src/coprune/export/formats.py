@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from coprune.errors import UserError, first_line
-from coprune.export.program import Run, Traced, flat, free_axes, input_names
+from coprune.export.program import Run, Traced, free_axes, input_names
 from coprune.lazy import required
-from coprune.tracing.forward import FAILURES, Inputs
+from coprune.tracing.forward import FAILURES, Inputs, tensors_of
 
 _NEEDS = "needs onnx, onnxscript and onnxruntime"
 
@@ -68,7 +68,7 @@ def onnx_runner(content: bytes) -> Run:
     names = {entry.name for entry in session.get_inputs()}
 
     def run(inputs: Inputs) -> list[Tensor]:
-        given = zip(input_names(inputs), flat(inputs), strict=True)
+        given = zip(input_names(inputs), tensors_of(inputs), strict=True)
         found = session.run(None, {name: tensor.cpu().numpy() for name, tensor in given if name in names})
         return [torch.from_numpy(array) for array in found]
 
@@ -88,7 +88,7 @@ def torch_export_runner(content: bytes) -> Run:
 
     def run(inputs: Inputs) -> list[Tensor]:
         with torch.no_grad():
-            return tree_leaves(module(*flat(inputs)))
+            return tree_leaves(module(*tensors_of(inputs)))
 
     return run
 

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from coprune.errors import UserError, first_line
-from coprune.tracing.checkpointing import unchecked
-from coprune.tracing.forward import FAILURES, Inputs, samples_in
+from coprune.tracing.forward import FAILURES, Inputs, run, samples_in, tensors_of
 
 IMAGES, LOGITS = "images", "logits"
 """What an exported model calls its input, and its output, where it has one without a name."""
@@ -87,12 +86,7 @@ def input_names(inputs: Inputs) -> tuple[str, ...]:
 
 def outputs_of(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """All tensors that a forward pass hands back, by name."""
-    with unchecked():
-        if isinstance(inputs, dict):
-            found = model(**inputs)
-        else:
-            found = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-    return named_tensors(found, alone=LOGITS, unnamed="output")
+    return named_tensors(run(model, inputs), alone=LOGITS, unnamed="output")
 
 
 class Flat(nn.Module):
@@ -117,11 +111,6 @@ class Flat(nn.Module):
         return next(iter(found.values())) if len(found) == 1 else found
 
 
-def flat(inputs: Inputs) -> list[Tensor]:
-    """All tensors of the inputs in their order."""
-    return [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
-
-
 def free_axes(inputs: Inputs, batch: Any, sequence: Any) -> dict[str, tuple[dict[int, Any], ...]]:
     """Which axes of every input are free, as ``torch.export`` and ``torch.onnx`` want to be told.
 
@@ -131,7 +120,7 @@ def free_axes(inputs: Inputs, batch: Any, sequence: Any) -> dict[str, tuple[dict
     """
     tokens = isinstance(inputs, dict) and not inputs.keys().isdisjoint(_TOKENS)
     axes: list[dict[int, Any]] = []
-    for name, tensor in zip(input_names(inputs), flat(inputs), strict=True):
+    for name, tensor in zip(input_names(inputs), tensors_of(inputs), strict=True):
         free = {0: batch} if tensor.ndim else {}
         if tokens and tensor.ndim == 2:
             other = isinstance(sequence, str) and name.startswith("decoder_")
@@ -167,7 +156,7 @@ def traced_program(model: nn.Module, inputs: Inputs) -> Traced:
     axes = free_axes(inputs, Dim("batch"), Dim.DYNAMIC)
     try:
         with torch.no_grad():
-            program = export(whole, tuple(flat(inputs)), dynamic_shapes=axes, strict=False)
+            program = export(whole, tuple(tensors_of(inputs)), dynamic_shapes=axes, strict=False)
             found = outputs_of(model, inputs)
     except FAILURES as cause:
         raise UserError(
