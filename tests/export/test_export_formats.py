@@ -140,6 +140,11 @@ def part(x, size):
     return tree_map(lambda leaf: leaf[:size] if isinstance(leaf, torch.Tensor) else leaf, x)
 
 
+def test_an_output_without_a_name_is_called_what_it_is():
+    traced = traced_program(nn.Flatten(), torch.ones(2, 3), alone="output")
+    assert traced.hands_back == ("output",)
+
+
 def test_a_list_of_samples_has_no_free_number():
     with pytest.raises(UserError, match="reads a list of samples"):
         traced_program(nn.Identity(), [torch.ones(3, 3), torch.ones(3, 4)])

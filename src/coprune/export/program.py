@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from coprune.errors import UserError, first_line
 from coprune.tracing.forward import FAILURES, Inputs, run, samples_in, tensors_of
 
-IMAGES, LOGITS = "images", "logits"
+IMAGES, LOGITS, OUTPUT = "images", "logits", "output"
 """What an exported model calls its input, and its output, where it has one without a name."""
 
 _ENOUGH = 2
@@ -84,9 +84,9 @@ def input_names(inputs: Inputs) -> tuple[str, ...]:
     return tuple(named_tensors(inputs, alone=IMAGES, unnamed="input"))
 
 
-def outputs_of(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-    """All tensors that a forward pass hands back, by name."""
-    return named_tensors(run(model, inputs), alone=LOGITS, unnamed="output")
+def outputs_of(model: nn.Module, inputs: Inputs, *, alone: str = LOGITS) -> dict[str, Tensor]:
+    """All tensors that a forward pass hands back, by name; one without a name is called ``alone``."""
+    return named_tensors(run(model, inputs), alone=alone, unnamed=OUTPUT)
 
 
 class Flat(nn.Module):
@@ -129,12 +129,13 @@ def free_axes(inputs: Inputs, batch: Any, sequence: Any) -> dict[str, tuple[dict
     return {"tensors": tuple(axes)}
 
 
-def traced_program(model: nn.Module, inputs: Inputs) -> Traced:
+def traced_program(model: nn.Module, inputs: Inputs, *, alone: str = LOGITS) -> Traced:
     """Trace a model on the CPU in evaluation mode.
 
     Args:
         model: left as it is.
         inputs: at least two samples.
+        alone: what an output without a name is called.
 
     Returns:
         A program from the inputs, in their order, to all outputs; ``N`` and ``T`` are free.
@@ -157,7 +158,7 @@ def traced_program(model: nn.Module, inputs: Inputs) -> Traced:
     try:
         with torch.no_grad():
             program = export(whole, tuple(tensors_of(inputs)), dynamic_shapes=axes, strict=False)
-            found = outputs_of(model, inputs)
+            found = outputs_of(model, inputs, alone=alone)
     except FAILURES as cause:
         raise UserError(
             f"this {type(model).__name__} cannot be exported for any number of samples "

@@ -13,6 +13,7 @@ from coprune.data.subsample import spread
 from coprune.errors import UserError, setting
 from coprune.export import FORMATS, check_against, samples_of_sizes, traced_program
 from coprune.export.check import SIZES
+from coprune.export.program import LOGITS, OUTPUT
 from coprune.files import check_replaceable, write_bytes
 from coprune.folders import check_idle
 from coprune.memory import check_shape
@@ -23,6 +24,7 @@ from coprune.tracing.forward import READS, Inputs, check_takes, part_of, samples
 
 _SAMPLES = 8
 _TRACED = 2
+_NO_LOGITS = ("regression", "reconstruction", "feature-extraction", "detection", "outputs")
 
 
 def random_inputs(reads: Mapping[str, Sequence[int]], model: nn.Module) -> Inputs:
@@ -126,7 +128,8 @@ def export_run(
     model = load(run, trust=trust)
     inputs, origin = inputs_for(run, model, data=data, shape=shape)
     check_takes(model, inputs)
-    traced = traced_program(model, traceable(inputs))
+    alone = OUTPUT if describe(run).notes.get("task") in _NO_LOGITS else LOGITS
+    traced = traced_program(model, traceable(inputs), alone=alone)
     batches = samples_of_sizes(inputs)
     for kind, target in targets.items():
         made = FORMATS[kind]
