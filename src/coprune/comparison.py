@@ -14,11 +14,13 @@ SCHEMA = 1
 
 
 class BaseFigures(Value):
-    """The unpruned model: held-out top-1, MACs, parameters.
+    """The unpruned model: its metric on held-out samples, MACs, parameters.
 
     Attributes:
-        samples: held-out ones that gave all accuracies.
-        constant: top-1 of always answering the commonest class.
+        metric: what all values are: ``top1``, ``miou``, ``perplexity``, …
+        unit: ``%``, a share; empty, its own.
+        samples: held-out ones that gave all values.
+        constant: top-1 of always answering the commonest class; None where there are no classes.
     """
 
     metric: str = "top1"
@@ -38,7 +40,7 @@ class Row(Value):
         budget: share of the MACs asked for, or ``knee``: a method with a knee used its own, every
             other method got the MACs that the first such method came to, for the same seed.
         macs_ratio: share of the MACs that was reached.
-        pruned: held-out top-1 right after surgery.
+        pruned: the metric right after surgery, held-out.
         recovered: after recovery and before training; None without recovery.
         finetuned: after equal training; None without training.
         recovery: one of :data:`coprune.recovery.RECOVERIES`.

@@ -6,6 +6,7 @@ figures, which decisions were based on, are kept apart.
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,39 @@ StageName = Literal["base", "pruned", "recovered", "finetuned"]
 
 def shown_value(value: float, unit: str) -> str:
     """A metric's value as it is read: a share in per cent, else four significant figures."""
-    return f"{value:.2%}" if unit == "%" else f"{value:.4g}"
+    return f"{value:.2%}" if unit == "%" else _four_figures(value)
+
+
+LARGE = 1e4
+"""A value from which on none of its decimals is shown."""
+
+
+def _four_figures(value: float) -> str:
+    text = f"{value:.4g}"
+    return f"{float(text):,.0f}" if LARGE <= abs(value) < 1e9 else text
+
+
+def loss_places(about: float) -> int:
+    """Decimals of a value with four significant figures: 53.6 has two, 0.93 four."""
+    return 4 - math.ceil(math.log10(abs(about) or 1))
+
+
+def shown_loss(loss: float, unit: str, *, about: float = 1.0) -> str:
+    """A loss as it is read: points of a share, else to the last decimal that a value is shown with.
+
+    Args:
+        loss: in the unit of ``max_drop``.
+        unit: of the metric.
+        about: a value of the metric.
+    """
+    if unit == "%":
+        return f"{loss:.2f}".replace("-0.00", "0.00")
+    return _four_figures(round(loss, loss_places(about)) + 0.0)
+
+
+def metric_label(name: str) -> str:
+    """A metric's name as it is read."""
+    return "top-1" if name == "top1" else name.replace("_", " ")
 
 
 class Stage(Value):
@@ -199,16 +232,8 @@ class Judged(Value):
     found: Figure
     interval: tuple[Figure, Figure] | None = None
     metric: str = "top1"
+    higher_is_better: bool = True
     unit: str = "%"
-
-    @property
-    def places(self) -> int:
-        """Decimals that a loss is shown with."""
-        return 2 if self.unit == "%" else 4
-
-    def amount(self, loss: float) -> str:
-        """A loss with its unit, e.g. ``0.21 points``."""
-        return f"{loss:.{self.places}f} {'points' if self.unit == '%' else self.metric}"
 
 
 class Result(Document):

@@ -188,7 +188,7 @@ def test_a_comparison(tmp_path, chromium):
     seen = chromium(write_compare(tmp_path))
     assert seen.console == []
     assert seen.requests == []
-    assert charts(seen.dom) == {"accuracy"}
+    assert charts(seen.dom) == {"results"}
 
 
 def test_a_comparison_by_step_and_recovery(tmp_path, chromium):
@@ -204,18 +204,18 @@ def test_a_comparison_by_step_and_recovery(tmp_path, chromium):
     (tmp_path / "compare.json").write_text(json.dumps({"schema": 1, "base": base, "rows": rows}))
     reader = """<script>
     const drawn = {};
-    const [steps, recoveries] = document.querySelectorAll('[data-chart="accuracy"]');
+    const [steps, recoveries] = document.querySelectorAll('[data-chart="results"]');
     for (const step of steps.children) for (const by of recoveries.children) {
       step.click(); by.click();
-      drawn[step.textContent + ", " + by.textContent] = byId("accuracy").data.map((t) => t.name);
+      drawn[step.textContent + ", " + by.textContent] = byId("results").data.map((t) => t.name);
     }
     document.body.dataset.drawn = JSON.stringify(drawn);
-    document.body.dataset.base = byId("accuracy").layout.shapes[0].y0;
-    document.body.dataset.high = byId("accuracy").data[0].error_y.array.map((n) => n.toFixed(3));
+    document.body.dataset.base = byId("results").layout.shapes[0].y0;
+    document.body.dataset.high = byId("results").data[0].error_y.array.map((n) => n.toFixed(3));
     </script>"""
     seen = chromium(read(write_compare(tmp_path), reader))
     assert seen.console == []
-    assert charts(seen.dom) == {"accuracy"}
+    assert charts(seen.dom) == {"results"}
     drawn = json.loads(html.unescape(re.findall(r'data-drawn="(.*?)"', seen.dom)[0]))
     both = ["Complementary pruning", "Magnitude (L1)"]
     assert drawn["Right after surgery, all"] == both  # nothing has been recovered yet: one line a method

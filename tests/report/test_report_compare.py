@@ -37,8 +37,8 @@ def test_points_are_mean_least_and_greatest(drawn):
     ]
     base = {"value": 0.9, "macs": 10, "params": 5}
     found = drawn(render_compare({"schema": 1, "base": base, "rows": rows}))
-    assert [name for name in found if name != "theme"] == ["accuracy/pruned"]
-    (line,) = found["accuracy/pruned"]["data"]
+    assert [name for name in found if name != "theme"] == ["results/pruned"]
+    (line,) = found["results/pruned"]["data"]
     assert (line["x"], line["y"]) == ([50], [pytest.approx(40)])
     assert line["error_y"]["array"] == [pytest.approx(30)]
     assert line["error_y"]["arrayminus"] == [pytest.approx(20)]
@@ -89,7 +89,7 @@ THREE_RECOVERIES = rows_of(
 
 def buttons(page, what):
     """What can be chosen, and what is: pairs of label and whether it is pressed."""
-    (group,) = re.findall(f'aria-label="{what}" data-chart="accuracy">(.*?)</span>', page)
+    (group,) = re.findall(f'aria-label="{what}" data-chart="results">(.*?)</span>', page)
     return [
         (label, "true" in pressed) for pressed, label in re.findall(r"<button(.*?)>(.*?)</button>", group)
     ]
@@ -110,15 +110,15 @@ def test_a_line_a_method_and_recovery(drawn):
         ("Fine-tuned", True),
     ]
     found = drawn(page)
-    assert found["accuracy/finetuned/all"]["layout"]["shapes"][0]["y0"] == 94
-    assert [line["name"] for line in found["accuracy/finetuned/all"]["data"]] == [
+    assert found["results/finetuned/all"]["layout"]["shapes"][0]["y0"] == 94
+    assert [line["name"] for line in found["results/finetuned/all"]["data"]] == [
         "Complementary pruning · no recovery",
         "Complementary pruning · batch norm",
         "Complementary pruning · least squares",
         "Random choice · swapped",
     ]
-    assert found["accuracy/recovered/none"]["data"] == []
-    (squares,) = found["accuracy/finetuned/least-squares"]["data"]
+    assert found["results/recovered/none"]["data"] == []
+    (squares,) = found["results/finetuned/least-squares"]["data"]
     assert (squares["name"], squares["x"], squares["y"]) == (
         "Complementary pruning",
         [pytest.approx(49.5)],
@@ -150,7 +150,7 @@ def test_many_lines_start_with_the_recovery_that_wins_most(drawn):
     alone = [(f"m{i}", 0.5, 0, "bn", 0.1, None, 0.5) for i in range(12)]
     page = render_compare(rows_of(*alone))
     assert 'aria-label="Recovery"' not in page
-    assert drawn(page)["accuracy/finetuned"]["data"][0]["name"] == "m0"
+    assert drawn(page)["results/finetuned"]["data"][0]["name"] == "m0"
 
 
 def test_hostile_method_names_stay_text(own):
@@ -190,9 +190,9 @@ def test_shares_of_heads_are_drawn_over_heads(own, drawn):
     compare["rows"] = [{**row, "kept": 18} for row in compare["rows"]]
     plain = render_compare(compare)
     page = render_compare({**compare, "job": {"budget_of": "heads"}})
-    axes = [drawn(p)["accuracy/finetuned/all"]["layout"]["xaxis"]["title"]["text"] for p in (plain, page)]
+    axes = [drawn(p)["results/finetuned/all"]["layout"]["xaxis"]["title"]["text"] for p in (plain, page)]
     assert axes == ["MACs left, % of the base", "heads kept"]
-    assert {x for line in drawn(page)["accuracy/finetuned/all"]["data"] for x in line["x"]} == {18}
+    assert {x for line in drawn(page)["results/finetuned/all"]["data"] for x in line["x"]} == {18}
     assert "Accuracy against heads" in own(page)
     assert "keep 50 % of the heads" in own(page).replace(words.NB, " ")
     assert "of the heads" not in own(plain)

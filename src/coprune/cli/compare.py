@@ -27,14 +27,17 @@ def compare(job: CompareJob, to: Writing) -> None:
 def print_comparison(comparison: Comparison) -> None:
     """The table of means and spreads on one screen, best first within a budget."""
     from coprune.report import notes_of, summarise
+    from coprune.report.compare import metric_of
 
-    columns = ("budget", "method", "recovery", ">MACs", ">pruned", ">recovered", ">fine-tuned", ">seeds")
+    base, metric = comparison.base, metric_of(comparison)
+    stages = (f">{stage}{metric.arrow}" for stage in ("pruned", "recovered", "fine-tuned"))
+    columns = ("budget", "method", "recovery", ">MACs", *stages, ">seeds")
     rows: list[tuple[str, ...] | None] = []
 
     def cell(stage: tuple[float, float] | None, seeds: int) -> str:
         if stage is None:
             return "–"
-        return f"{100 * stage[0]:.2f}" + (f"±{100 * stage[1]:.2f}" if seeds > 1 else "")
+        return metric.number(stage[0]) + (f"±{metric.number(stage[1])}" if seeds > 1 else "")
 
     before = None
     for row in summarise(comparison.model_dump(mode="json")):
@@ -56,11 +59,11 @@ def print_comparison(comparison: Comparison) -> None:
                 str(seeds),
             )
         )
-    base = comparison.base
     several = len({row.seed for row in comparison.rows}) > 1
     figures = "mean±deviation" if several else "one seed, which says of no method that it is the better one"
     say()
-    say(f"base {base.value:.2%} at {base.macs / 1e6:.2f} M MACs; top-1 in %, {figures}")
+    value = metric.number(base.value) + metric.unit
+    say(f"base {value} at {base.macs / 1e6:.2f} M MACs; {metric.heading}, {figures}")
     say()
     # In a file the table keeps its lines; on a narrow terminal rich folds it.
     table(columns, rows, width=None if sys.stdout.isatty() else 100)

@@ -10,14 +10,22 @@ def inspect(run: Run) -> None:
     """Say what stayed in every group, why, and which layers were left alone."""
     from coprune.folders import mend
     from coprune.plan import Plan
+    from coprune.report import sentences
+    from coprune.report.metric import of_run
+    from coprune.result import Result
 
     mend(run)
     plan = Plan.load(run / "plan.json")
     say(
-        f", {plan.budget}, seed {plan.seed}, data {plan.data.get('name')}, "
+        f", {plan.budget}, seed {plan.seed}, data {plan.data.get('name', 'not stated')}, "
         f"kept {plan.units['kept']} of {plan.units['total']}",
         bold=plan.method,
     )
+    if (run / "result.json").is_file():
+        result = Result.load(run / "result.json")
+        metric, last = of_run(plan, result), sentences.last_stage(result)
+        if last and metric.name != "top1":
+            say(f"{metric.task}: {metric.outcome(last.value)}{metric.better}")
     say()
     rows = []
     for group in plan.groups:

@@ -9,7 +9,7 @@ from coprune.pipeline.jobs import Measuring
 
 
 def measure(run: Run, asked: Measuring) -> None:
-    """Measure the model of a run: MACs, parameters, file size, peak memory, latency, accuracy."""
+    """Measure the model of a run: MACs, parameters, file size, peak memory, latency, metric."""
     ways = f"{setting('data')} or {setting('input_shape')}"
     if not asked.data and not asked.input_shape:
         raise UserError(f"measure needs {ways} to know what the model reads")

@@ -1,4 +1,4 @@
-"""``coprune recover``: accuracy back for a pruned model, without labels."""
+"""``coprune recover``: a pruned model nearer to the unpruned one, without labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from coprune.pipeline.jobs import RecoverJob, Writing
 
 
 def recover(job: RecoverJob, to: Writing) -> None:
-    """Bring back the accuracy of a model that was pruned anywhere: no labels are read."""
+    """Bring a model that was pruned anywhere nearer to the unpruned one: no labels are read."""
     job.check(**dict(to))
     from coprune.pipeline.recover import run_recover
 

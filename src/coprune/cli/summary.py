@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from coprune.cli.terminal import say, table
 
 if TYPE_CHECKING:
+    from coprune.report.metric import MetricWords
     from coprune.result import Stage
 
 
@@ -17,11 +18,12 @@ def summarise(run: Path) -> None:
     from coprune.pipeline.measure import promise_note, speedup
     from coprune.plan import Plan
     from coprune.report import sentences
+    from coprune.report.metric import of_run
     from coprune.result import Code, Result
     from coprune.store.model import needs_trust
 
     plan, result = Plan.load(run / "plan.json"), Result.load(run / "result.json")
-    base, units = result.stages[0], result.units
+    base, units, metric = result.stages[0], result.units, of_run(plan, result)
     say()
     say(
         f" ({plan.budget}, seed {result.seed}) kept {units['kept']} of {units['total']} units in "
@@ -29,14 +31,14 @@ def summarise(run: Path) -> None:
         bold=result.method,
     )
     say()
-    _print_stages(result.stages)
+    _print_stages(result.stages, metric)
     for note in result.notes:
         if note.code == Code.MORE_LOST:
             say(bold=f"note: {note}")
     if result.judged:
-        say(f"judged   {sentences.judged(result.judged)}")
-    if sentences.held_out(result):
-        say(f"held out {sentences.held_out(result)}; {result.calibration or 0:,} for calibration")
+        say(f"judged   {sentences.judged(result.judged, metric)}")
+    if held_out := sentences.held_out(plan, result):
+        say(f"held out {held_out}; {result.calibration or 0:,} for calibration")
     for entry in result.latency:
         say(
             f"batch {entry.batch}, {entry.threads} threads, {entry.device}: {entry.base_ms:.2f} → "
@@ -61,14 +63,14 @@ def summarise(run: Path) -> None:
         say(f"{what:7} {run / file}")
 
 
-def _print_stages(stages: Sequence[Stage]) -> None:
+def _print_stages(stages: Sequence[Stage], metric: MetricWords) -> None:
     base = stages[0]
     table(
-        ("", ">top-1", ">MACs", ">", ">parameters", ">", ">file"),
+        ("", f">{metric.label}{metric.arrow}", ">MACs", ">", ">parameters", ">", ">file"),
         [
             (
                 stage.name,
-                f"{stage.value:.2%}",
+                metric.number(stage.value) + metric.unit,
                 f"{stage.macs / 1e6:.2f} M",
                 f"{stage.macs / base.macs:.0%}",
                 f"{stage.params:,}",

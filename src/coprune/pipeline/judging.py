@@ -14,7 +14,7 @@ from coprune.measure import Reference, Score, evaluate, lost
 from coprune.measure.evaluation import CLASSIFICATION, judged_by
 from coprune.measure.intervals import SURE, Loss
 from coprune.pipeline.context import Context
-from coprune.result import Code, Judged, JudgedOn, Note
+from coprune.result import Code, Judged, JudgedOn, Note, metric_label, shown_loss
 from coprune.task import Task
 
 SOLVED_ON = 1000
@@ -81,6 +81,7 @@ class Judging:
             found=loss.found,
             interval=(loss.low, loss.high) if math.isfinite(loss.high) else None,
             metric=self.task.judged.name,
+            higher_is_better=self.task.judged.higher_is_better,
             unit=self.task.judged.unit,
         )
 
@@ -144,9 +145,10 @@ def more_lost(judged: Judged | None, lost: float) -> list[Note]:
     if judged is None or judged.allowed is None or lost <= judged.allowed + 1e-9:
         return []
     low, high = judged.interval or (judged.found, judged.found)
+    held_out, found, least, most = (shown_loss(x, judged.unit) for x in (lost, judged.found, low, high))
+    unit = "points" if judged.unit == "%" else metric_label(judged.metric)
     text = (
-        f"held-out samples show a loss of {judged.amount(lost)}, more than the {judged.allowed:g} allowed; "
-        f"on the {judged.samples:,} that judged it was {judged.found:.{judged.places}f} "
-        f"({low:.{judged.places}f} to {high:.{judged.places}f})"
+        f"held-out samples show a loss of {held_out} {unit}, more than the {judged.allowed:g} allowed; "
+        f"on the {judged.samples:,} that judged it was {found} ({least} to {most})"
     )
     return [Note(Code.MORE_LOST, text)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import groupby, product
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from coprune.comparison import BaseFigures, Comparison
 from coprune.files import write_text
 from coprune.report import formatting as f
+from coprune.report.metric import CLASSIFICATION, MetricWords, of
 from coprune.report.page import page
 from coprune.report.summary import STAGES, last_measured, notes_of, read_budget, stage_values, summarise
 
@@ -31,15 +33,16 @@ def render_compare(comparison: Comparison) -> str:
         The page.
     """
     content = comparison.model_dump(mode="json")
-    summary = summarise(content)
+    summary, metric = summarise(content), metric_of(comparison)
     measured = [stage for stage in STAGES if any(r[stage] is not None for r in summary)]
     recoveries = _recoveries(content)
     choices = [ALL, *recoveries] if len(recoveries) > 1 else [""]
     return page(
         "compare.html.j2",
         title="Comparison of pruning methods",
-        headline=_headline(summary),
+        headline=_headline(summary, metric),
         base=comparison.base,
+        metric=metric,
         of_heads=_of_heads(content),
         stages=measured,
         recoveries=choices if len(choices) > 1 else [],
@@ -47,12 +50,21 @@ def render_compare(comparison: Comparison) -> str:
         notes=notes_of(content),
         seeds=sorted({row["seeds"] for row in summary}) or [0],
         charts={
-            "/".join(filter(None, (stage, choice))): accuracy(content, stage, recovery=choice)
+            "/".join(filter(None, (stage, choice))): lines(comparison, stage, recovery=choice)
             for stage in measured
             for choice in choices
         },
-        budgets=[_table(list(part), measured, comparison) for _, part in groupby(summary, key=_of_budget)],
+        budgets=[
+            _table(list(part), measured, comparison.base, metric)
+            for _, part in groupby(summary, key=_of_budget)
+        ],
     )
+
+
+def metric_of(comparison: Comparison) -> MetricWords:
+    """How its metric is spoken of."""
+    task = str(comparison.job.get("task") or CLASSIFICATION)
+    return of(comparison.base, task=task, base=comparison.base.value)
 
 
 def write_compare(folder: Path) -> Path:
@@ -97,7 +109,7 @@ def _shown(summary: list[dict[str, Any]]) -> str:
     return Counter(row["recovery"] for row in _winners(summary)).most_common(1)[0][0]
 
 
-def _headline(summary: list[dict[str, Any]]) -> str:
+def _headline(summary: list[dict[str, Any]], metric: MetricWords) -> str:
     """Who came first at how many budgets; the first budget's winner when there is but one."""
     if not summary:
         return "Nothing was compared."
@@ -110,12 +122,14 @@ def _headline(summary: list[dict[str, Any]]) -> str:
     if count < len(winners):
         return f"{over}: {f.method(best)} comes first at {count} of {len(winners)}."
     last = last_measured(winners[0])
-    value = f" ({f.percent(last[0], 2)})" if last and len(winners) == 1 else ""
+    value = f" ({metric.named(last[0])})" if last and len(winners) == 1 else ""
     return f"{over}: {f.method(best)} comes first{' at every one' if len(winners) > 1 else ''}{value}."
 
 
-def _points(rows: list[dict[str, Any]], stage: str, *, of_heads: bool) -> tuple[tuple[Any, ...], ...]:
-    """A point a budget: x, (least, mean, greatest) accuracy over seeds in per cent, and its hover text."""
+def _points(
+    rows: list[dict[str, Any]], stage: str, metric: MetricWords, *, of_heads: bool
+) -> tuple[tuple[Any, ...], ...]:
+    """A point a budget: x, (least, mean, greatest) value over seeds as drawn, and its hover text."""
     budgets: dict[float | str, list[dict[str, Any]]] = {}
     for row in rows:
         budgets.setdefault(read_budget(row["budget"]), []).append(row)
@@ -123,32 +137,35 @@ def _points(rows: list[dict[str, Any]], stage: str, *, of_heads: bool) -> tuple[
     for budget, same in budgets.items():
         if values := stage_values(same, stage):
             macs, kept = (fmean(r[of] or 0 for r in same) for of in ("macs_ratio", "kept"))
-            low, mean, high = 100 * min(values), 100 * fmean(values), 100 * max(values)
+            span = (min(values), fmean(values), max(values))
+            least, most = metric.number(span[0]), metric.number(span[2])
             heads = f"{kept:.4g} heads, " if of_heads else ""
-            text = f"budget {budget}: {heads}{f.percent(macs)} of the MACs<br>{mean:.2f}{f.NB}%"
-            text += f" ({low:.2f} – {high:.2f}, {len(values)} seeds)" if len(values) > 1 else ""
-            points.append((kept if of_heads else 100 * macs, (low, mean, high), text))
+            text = f"budget {budget}: {heads}{f.percent(macs)} of the MACs<br>{metric.figure(span[1])}"
+            text += f" ({least} – {most}, {len(values)} seeds)" if len(values) > 1 else ""
+            drawn = tuple(metric.scale * value for value in span)
+            points.append((kept if of_heads else 100 * macs, drawn, text))
     return tuple(sorted(points))
 
 
-def accuracy(content: dict[str, Any], stage: str, *, recovery: str) -> go.Figure:
-    """Accuracy after a step against MACs, or heads where these were asked for: a line a method and recovery.
+def lines(comparison: Comparison, stage: str, *, recovery: str) -> go.Figure:
+    """The metric after a step against MACs, or heads where asked for: a line a method and recovery.
 
     Before recovery a method's lines are one and the same: it is drawn once, without its recovery's name.
 
     Args:
-        content: of ``compare.json``.
+        comparison: with its rows.
         stage: the step.
         recovery: which to draw; :data:`ALL`, or nothing where there is but one.
     """
     from coprune.report.theme import BASE, HUES, SHAPES, Rule, figure, points, safe, whiskers
 
+    content, metric = comparison.model_dump(mode="json"), metric_of(comparison)
     every, of_heads = _recoveries(content), _of_heads(content)
     methods = list(dict.fromkeys(row["method"] for row in content["rows"]))
     lines: dict[tuple[str, tuple[Any, ...]], list[str]] = {}
     for method, own in product(methods, [recovery] if recovery in every else every):
         rows = [row for row in content["rows"] if (row["method"], row["recovery"]) == (method, own)]
-        if found := _points(rows, stage, of_heads=of_heads):
+        if found := _points(rows, stage, metric, of_heads=of_heads):
             lines.setdefault((method, found), []).append(own)
     traces = []
     for (method, found), same in lines.items():
@@ -161,31 +178,37 @@ def accuracy(content: dict[str, Any], stage: str, *, recovery: str) -> go.Figure
         more = {"error_y": whiskers(spans, color), "symbol": SHAPES[at % len(SHAPES)], "name": safe(name)}
         more |= {"mode": "lines+markers", "line": {"color": color, "dash": dash}}
         traces.append(points(x, [mean for _, mean, _ in spans], about, color, **more))
-    base = content["base"]["value"]
+    base = comparison.base.value
     title = "heads kept" if of_heads else "MACs left, % of the base"
     if not traces:
         title = "With this recovery the step was not measured."
-    rule, legend = Rule(100 * base, f"base {f.percent(base, 2)}", BASE), {"y": -0.16, "yanchor": "top"}
-    axes = {"xaxis_title_text": title, "yaxis_title_text": "accuracy, %", "margin": {"t": 20, "b": 60}}
+    axis = metric.axis([metric.scale * base, *(y for trace in traces for y in trace["y"])])
+    rule = Rule(metric.scale * base, f"base {metric.figure(base)}", BASE, log=axis.get("type") == "log")
+    legend = {"y": -0.16, "yanchor": "top"}
+    axes = {"xaxis_title_text": title, "yaxis": axis, "margin": {"t": 20, "b": 60}}
     height = 420 + 22 * -(-len(traces) // 3)
     return figure(traces, height=height, rules=[rule], showlegend=True, legend=legend, **axes)
 
 
 def _above_chance(base: BaseFigures) -> float:
-    """Accuracy from which on a model is surely (95 %) better than always answering the commonest class."""
+    """Value from which on a model is surely (95 %) better than always answering the commonest class."""
     if base.constant is None or not base.samples:
-        return 0.0
+        return 0.0 if base.unit == "%" and base.higher_is_better else -math.inf
     return float(base.constant + 1.645 * (base.constant * (1 - base.constant) / base.samples) ** 0.5)
 
 
-def _table(rows: list[dict[str, Any]], measured: list[str], comparison: Comparison) -> dict[str, Any]:
+def _table(
+    rows: list[dict[str, Any]], measured: list[str], base: BaseFigures, metric: MetricWords
+) -> dict[str, Any]:
     """One budget's rows with their change against the base; the best of every stage, where it can be told."""
     means = {s: [r[s][0] for r in rows if r[s] is not None and r["seeds"] > 1] for s in measured}
-    best = {s: max(found) for s, found in means.items() if found and len(rows) > 1}
-    floor, changes = _above_chance(comparison.base), []
+    best = {
+        s: max(found) if metric.rises else min(found) for s, found in means.items() if found and len(rows) > 1
+    }
+    floor, changes = _above_chance(base), []
     for row in rows:
         diverged = "finetuned" in measured and row["finetuned"] is None
         last = None if diverged else last_measured(row)
-        changes.append("–" if last is None else f.points(last[0] - comparison.base.value).split(f.NB)[0])
+        changes.append("–" if last is None else metric.signed(last[0]))
     best = {s: value for s, value in best.items() if value > floor}
     return {"budget": rows[0]["budget"], "rows": list(zip(rows, changes, strict=True)), "best": best}

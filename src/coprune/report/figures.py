@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from coprune.plan import GroupDecision, Plan
 from coprune.report import formatting as f
 from coprune.report.groups import Units
+from coprune.report.metric import MetricWords
 from coprune.report.predictions import well_predicted
 from coprune.report.sentences import place
 from coprune.report.theme import (
@@ -42,23 +43,23 @@ MANY = 300
 _PERCENT = {"ticksuffix": f"{f.NB}%"}
 
 
-def steps(stages: Sequence[Stage]) -> go.Figure:
-    """Accuracy after each step, as bars."""
+def steps(stages: Sequence[Stage], metric: MetricWords) -> go.Figure:
+    """The metric after each step, as bars."""
     text, about = [], []
     for stage in stages:
-        change = (
-            "" if stage.name == "base" else f"<br>{f.points(stage.value - stages[0].value).split(f.NB)[0]}"
+        value = metric.figure(stage.value)
+        compared = stage.name != "base" and metric.base is not None
+        text.append(value + (f"<br>{metric.signed(stage.value)}" if compared else ""))
+        seen = stage.calibration
+        about.append(
+            f"{f.STAGES[stage.name]}: {value}"
+            + ("" if seen is None else f"<br>on calibration data: {metric.figure(seen)}")
         )
-        text.append(f.percent(stage.value, 2) + change)
-        seen = (
-            "" if stage.calibration is None else f"<br>on calibration data: {f.percent(stage.calibration, 2)}"
-        )
-        about.append(f"{f.STAGES[stage.name]}: {f.percent(stage.value, 2)}{seen}")
     colors = [BASE if i == 0 else KEPT if i == len(stages) - 1 else SOFT for i in range(len(stages))]
-    labels, values = [f.STAGES[s.name] for s in stages], [100 * s.value for s in stages]
+    labels, values = [f.STAGES[s.name] for s in stages], [metric.scale * s.value for s in stages]
     trace = bars(labels, values, about, colors, text=text, textposition="outside", width=0.56)
-    accuracy = {"range": [0, 100], "dtick": 25, **_PERCENT}
-    return figure([trace], height=300, yaxis=accuracy, xaxis={"showgrid": False, "tickfont_color": INK})
+    axis = {"range": [0, 100], "dtick": 25, **_PERCENT} if metric.unit == "%" else metric.axis(values)
+    return figure([trace], height=300, yaxis=axis, xaxis={"showgrid": False, "tickfont_color": INK})
 
 
 def overview(plan: Plan, *, share: bool) -> go.Figure:

@@ -75,6 +75,11 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
+def capital(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
 def enumeration(parts: Sequence[str]) -> str:
     """``3``, ``3 and 9``, ``3, 9 and 12``."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
@@ -117,12 +122,6 @@ def share(fraction: float) -> str:
 def points(difference: float) -> str:
     """A difference of two fractions in percentage points, signed: ``−0.78 points``."""
     return minus(f"{100 * difference:+.2f}{NB}points")
-
-
-def lost(points: float, low: float | None = None, high: float | None = None) -> str:
-    """Points lost, with an interval where there is one: ``0.21 (−0.12 to 0.55)``; a gain is negative."""
-    text = f"{points:.2f}" + (f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else "")
-    return minus(text.replace("-0.00", "0.00"))
 
 
 def si(number: float, unit: str = "") -> str:

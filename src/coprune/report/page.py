@@ -21,13 +21,13 @@ _UNSAFE = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 )
 _FILTERS = (
+    "capital",
     "counted",
     "duration",
     "method",
     "milliseconds",
     "minus",
     "percent",
-    "points",
     "recovery",
     "si",
     "times",

@@ -12,6 +12,7 @@ from coprune.report import formatting as f
 from coprune.report import heads, pairs, search, sentences
 from coprune.report.details import details
 from coprune.report.groups import fitted
+from coprune.report.metric import CLASSIFICATION, of_run
 from coprune.report.page import page
 from coprune.report.predictions import summary
 from coprune.result import Result
@@ -34,11 +35,11 @@ def render(run: Path) -> str:
     run = Path(run)
     plan, result = f.completed(Plan.load(run / "plan.json")), Result.load(run / "result.json")
     plan = plan.model_copy(update={"groups": tuple(fitted(g) for g in plan.groups)})
-    stages = [stage for name in f.STAGES if (stage := result.stage(name))]
+    stages, metric = [stage for name in f.STAGES if (stage := result.stage(name))], of_run(plan, result)
     units, searched, of_heads = f.units(plan), search.read(plan, result), heads.of_plan(plan)
     unit, sizes = f.one(units), [g.size for g in plan.groups]
     charts = {
-        "stages": {"": figures.steps(stages)} if stages else {},
+        "stages": {"": figures.steps(stages, metric)} if stages else {},
         "overview": {scale: figures.overview(plan, share=scale == "share") for scale in ("units", "share")},
         "latency": {"": figures.latency(result.latency)} if result.latency else {},
         "search": {view: search.figure(searched, view=view) for view in searched.views},
@@ -50,6 +51,7 @@ def render(run: Path) -> str:
         small_print=_small_print(plan, result),
         plan=plan,
         result=result,
+        metric=metric,
         units=units,
         unit=unit,
         stages=stages,
@@ -83,11 +85,13 @@ def write(run: Path) -> Path:
 
 
 def _small_print(plan: Plan, result: Result) -> dict[str, str]:
+    metric = of_run(plan, result)
     lines = {
         "Method": plan.method,
+        "Task": "" if metric.task == CLASSIFICATION else metric.task,
         "Budget": plan.budget,
-        "Judged": sentences.judged(result.judged) if result.judged else "",
-        "Held out": sentences.held_out(result),
+        "Judged": sentences.judged(result.judged, metric) if result.judged else "",
+        "Held out": sentences.held_out(plan, result),
         "Seed": str(plan.seed),
         "Data": plan.data.get("name") or ", ".join(plan.data.values()) or "not stated",
         "Took": f.duration(sum(result.seconds.values())) if result.seconds else "not timed",

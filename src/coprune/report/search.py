@@ -1,4 +1,4 @@
-"""The search for a budget as the page shows it: accuracy of every size that was tried."""
+"""The search for a budget as the page shows it: what every size that was tried lost."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from coprune.files import Figure
 from coprune.plan import Plan
 from coprune.report import formatting as f
+from coprune.report.metric import MetricWords, of_run
 from coprune.result import Result
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_LIMIT = re.compile(r"max_drop=(\d+(?:\.\d*)?(?:e-?\d+)?)")
+_LIMIT = re.compile(r"max_drop=(\d+(?:\.\d*)?(?:e-?\d+)?)(?![\d.%])")
 
 
 class Probe(BaseModel):
@@ -24,10 +25,11 @@ class Probe(BaseModel):
 
     Attributes:
         macs: share of the MACs that it keeps.
-        value: its accuracy on the judging samples, a fraction.
+        value: of the metric, on the judging samples; a share is a fraction.
         ok: whether its loss is allowed.
         chosen: whether it is the one that was taken.
-        drop: points lost against the unpruned model; None in runs before the interval was taken.
+        drop: lost against the unpruned model, in points or the metric's unit; None in runs before the
+            interval was taken.
         low, high: interval of the true loss.
     """
 
@@ -48,62 +50,68 @@ class Probe(BaseModel):
             return None
         return (self.low, self.high) if self.low <= self.drop <= self.high else None
 
-    @property
-    def span(self) -> tuple[float, float, float]:
-        """Least, found and greatest accuracy in per cent; the interval of the loss, mirrored."""
-        low, high = self.interval or (self.drop or 0, self.drop or 0)
-        found, drop = 100 * self.value, self.drop or 0
-        return found + drop - high, found, found + drop - low
-
 
 @dataclass(frozen=True)
 class Search:
     """All sizes that were tried, in the order in which they were.
 
     Attributes:
-        limit: the allowed drop in points, None when the budget names none.
-        base: accuracy of the unpruned model on the judging samples, None when no probe tells.
+        metric: what judged.
+        limit: the allowed drop in points or the metric's unit, None when the budget names none.
+        base: value of the unpruned model on the judging samples, None when no probe tells.
     """
 
     probes: tuple[Probe, ...]
+    metric: MetricWords
     limit: float | None
     base: float | None
 
     @property
     def far(self) -> list[Probe]:
-        """Those so far below the limit that they would press everything else into a line."""
+        """Those so far beyond the limit that they would press everything else into a line."""
         if self.base is None or self.limit is None:
             return []
-        return [p for p in self.probes if p.value < self.base - max(5 * self.limit, 2) / 100]
+        limit = max(5 * self.limit, 2 if self.metric.unit == "%" else 0.02 * abs(self.base))
+        return [p for p in self.probes if self.metric.loss_of(p.value, self.base) > limit]
 
     @property
     def views(self) -> tuple[str, ...]:
         """What can be shown: where probes lie far below, what is near the limit, and all."""
         return ("near", "all") if self.far else ("",) if self.probes else ()
 
+    def span(self, probe: Probe) -> tuple[float, float, float]:
+        """Least, found and greatest value as they are drawn; the interval of the loss, mirrored."""
+        found, drop = self.metric.scale * probe.value, probe.drop or 0
+        least, most = sorted(found + self.metric.sign * (drop - x) for x in probe.interval or (drop, drop))
+        return least, found, most
+
     def lost(self, probe: Probe) -> str:
-        """Points lost, with their interval where it is told."""
+        """What was lost, with its interval where it is told."""
         if probe.drop is not None:
-            return f.lost(probe.drop, *(probe.interval or ()))
-        return "–" if self.base is None else f.lost(100 * (self.base - probe.value))
+            return self.metric.lost(probe.drop, probe.interval)
+        return "–" if self.base is None else self.metric.lost(self.metric.loss_of(probe.value, self.base))
 
     def verdict(self, probe: Probe) -> str:
         """What became of it."""
         if probe.chosen:
-            return "chosen" if probe.ok else "chosen, beyond the allowed drop"
+            return "chosen" if probe.ok else f"chosen, beyond the allowed {self.metric.drop}"
         if probe.ok:
-            return "within the allowed drop" if self.limit is not None else "tried"  # a knee allows no drop
+            return f"within the allowed {self.metric.drop}" if self.limit is not None else "tried"
         return "refused"
 
 
 def read(plan: Plan, result: Result) -> Search:
     """The search that a result holds; entries that are no probes are left out."""
     probes = tuple(probe for given in result.search if (probe := _probe(given)))
-    limit = _LIMIT.search(plan.budget)
+    metric, asked, limit = of_run(plan, result), _LIMIT.search(plan.budget), None
+    if "max_drop=" in plan.budget and result.judged and result.judged.allowed is not None:
+        limit = result.judged.allowed  # of a relative limit too
+    elif asked:
+        limit = float(asked[1])
     # A drop tells the base it is counted from; else it is what was measured with everything kept.
-    told = (p.value + p.drop / 100 for p in probes if p.drop is not None)
+    told = (p.value + metric.sign * p.drop / metric.scale for p in probes if p.drop is not None)
     whole = (p.value for p in probes if p.macs >= 1 - 1e-9)
-    return Search(probes, float(limit[1]) if limit else None, next(told, next(whole, None)))
+    return Search(probes, metric, limit, next(told, next(whole, None)))
 
 
 def _probe(given: dict[str, Any]) -> Probe | None:
@@ -114,7 +122,7 @@ def _probe(given: dict[str, Any]) -> Probe | None:
 
 
 def figure(search: Search, *, view: str) -> go.Figure:
-    """Accuracy over MACs of every probe, the allowed drop, the chosen one.
+    """The metric over MACs of every probe, the allowed drop, the chosen one.
 
     Args:
         search: with at least one probe.
@@ -122,9 +130,10 @@ def figure(search: Search, *, view: str) -> go.Figure:
     """
     from coprune.report.theme import ACCENT, INK, KEPT, LINE, Rule, figure, line, points, whiskers
 
-    order = sorted(search.probes, key=lambda p: p.macs)
-    traces = [line([100 * p.macs for p in order], [100 * p.value for p in order], LINE)]
-    good = "tried" if search.limit is None else "within the allowed drop"
+    order, metric = sorted(search.probes, key=lambda p: p.macs), search.metric
+    scale = metric.scale
+    traces = [line([100 * p.macs for p in order], [scale * p.value for p in order], LINE)]
+    good = "tried" if search.limit is None else f"within the allowed {metric.drop}"
     for some, name, color, symbol in (
         ([p for p in order if p.ok], good, KEPT, "circle"),
         ([p for p in order if not p.ok], "refused", ACCENT, "x"),
@@ -133,8 +142,8 @@ def figure(search: Search, *, view: str) -> go.Figure:
         if not some:
             continue
         about = [
-            f"{f.percent(p.macs)} of the MACs<br>accuracy {f.percent(p.value, 2)}"
-            f"<br>points lost: {search.lost(p)}<br>{search.verdict(p)}"
+            f"{f.percent(p.macs)} of the MACs<br>{metric.short} {metric.figure(p.value)}"
+            f"<br>{metric.losses}: {search.lost(p)}<br>{search.verdict(p)}"
             for p in some
         ]
         more: dict[str, Any] = {
@@ -144,19 +153,19 @@ def figure(search: Search, *, view: str) -> go.Figure:
             "name": name,
         }
         if any(p.interval for p in some):
-            more["error_y"] = whiskers([p.span for p in some], color)
+            more["error_y"] = whiskers([search.span(p) for p in some], color)
         traces.append(
-            points([100 * p.macs for p in some], [100 * p.value for p in some], about, color, **more)
+            points([100 * p.macs for p in some], [scale * p.value for p in some], about, color, **more)
         )
     rules, near = [], [p for p in order if p not in search.far]
-    ends = [end for p in near for end in p.span]
+    ends = [end for p in near for end in search.span(p)]
     if search.base is not None:
-        ends.append(100 * search.base)
+        ends.append(scale * search.base)
     if search.base is not None and search.limit is not None:
-        text = f"allowed drop: {search.limit:.4g} point{'' if search.limit == 1 else 's'}"
-        rules.append(Rule(100 * search.base - search.limit, text, ACCENT))
+        text = f"allowed {metric.drop}: {metric.of_loss(f'{search.limit:.4g}')}"
+        rules.append(Rule(scale * search.base - metric.sign * search.limit, text, ACCENT))
         ends.append(rules[0].at)
-    y_axis: dict[str, Any] = {"title": {"text": "accuracy, %"}}
+    y_axis = metric.axis([])
     if view == "near":
         room = 0.08 * (max(ends) - min(ends)) or 1
         y_axis["range"] = [min(ends) - room, max(ends) + room]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coprune.plan import ELSEWHERE, Plan
-from coprune.report.formatting import NB, completed, counted, lost, method, percent, points, times, units
+from coprune.report.formatting import completed, counted, method, percent, times, units
+from coprune.report.metric import MetricWords, of, of_run
 from coprune.result import Code, Judged, Latency, Result, Stage
 
 ENGINES = {"onnxruntime": "ONNX Runtime"}
@@ -26,19 +27,18 @@ def headline(plan: Plan, result: Result) -> str:
     done = f"{method(plan.method)} kept {kept:,} of {total:,} {units(plan)}"
     if plan.method == ELSEWHERE:
         done = f"Pruned elsewhere to {kept:,} of {total:,} {units(plan)}" if total else "Pruned elsewhere"
-    base, last = result.stage("base"), last_stage(result)
+    base, last, metric = result.stage("base"), last_stage(result), of_run(plan, result)
     if last is None:
         return f"{done}; nothing has been measured after it."
+    outcome = metric.outcome(last.value)
     if base is None:
-        return f"{done}: accuracy {percent(last.value, 2)} {_AFTER[last.name]}; the base was not measured."
+        return f"{done}: {outcome} {_AFTER[last.name]}; the base was not measured."
     gone = 1 - last.macs / base.macs if base.macs else 0.0
-    sentence = (
-        f"{done}: {percent(gone)} of the MACs are gone, accuracy {percent(base.value, 2)}{NB}→ "
-        f"{percent(last.value, 2)} ({points(last.value - base.value)}) {_after(plan, result, last)}."
-    )
+    sentence = f"{done}: {percent(gone)} of the MACs are gone, {outcome} {_after(plan, result, last)}."
     if any(note.code == Code.MORE_LOST for note in result.notes):
         allowed = result.judged and result.judged.allowed
-        sentence += f" That is more than the {'?' if allowed is None else f'{allowed:g}'} points allowed."
+        limit = metric.of_loss("?" if allowed is None else f"{allowed:g}")
+        sentence += f" That is more than the {limit} allowed."
     return sentence
 
 
@@ -120,20 +120,27 @@ def promise(result: Result) -> str | None:
     return f"Promised: {times(promised)} fewer MACs. Measured: {measured}. {verdict}"
 
 
-def judged(judged: Judged) -> str:
-    """What decided, on how many samples of what, and what they said: ``at most 2 points lost …``."""
-    of = f"{judged.samples:,} {judged.on}" + (" samples" if judged.on == "validation" else "")
+def judged(judged: Judged, metric: MetricWords | None = None) -> str:
+    """What decided, on how many samples of what, and what they said: ``at most 2 points lost …``.
+
+    Args:
+        judged: what they said.
+        metric: of the run, where more is known of it than what judged says.
+    """
+    metric = metric or of(judged)
+    on = f"{judged.samples:,} {judged.on}" + (" samples" if judged.on == "validation" else "")
     asked = {
-        "max_drop": f"at most {judged.allowed or 0:g} point{'' if judged.allowed == 1 else 's'} lost",
+        "max_drop": f"at most {metric.loss(f'{judged.allowed or 0:g}')}",
         "knee": "the size",
     }.get(judged.decision, f"{judged.decision} against the model before it")
-    return f"{asked}, on {of}: {lost(judged.found, *(judged.interval or (None, None)))} points lost"
+    return f"{asked}, on {on}: {metric.loss(metric.lost(judged.found, judged.interval))}"
 
 
-def held_out(result: Result) -> str:
-    """The last accuracy with how many samples gave it and its interval; nothing where nobody noted them."""
-    last = last_stage(result) or result.stage("base")
-    if last is None or last.samples is None or last.interval is None:
+def held_out(plan: Plan, result: Result) -> str:
+    """The last value with how many samples gave it and its interval; nothing where nobody noted them."""
+    last, metric = last_stage(result) or result.stage("base"), of_run(plan, result)
+    if last is None or last.samples is None:
         return ""
-    low, high = last.interval
-    return f"{percent(last.value, 2)} ({100 * low:.2f} to {100 * high:.2f}) on {last.samples:,} samples"
+    interval = " ({} to {})".format(*map(metric.number, last.interval)) if last.interval else ""
+    said = metric.agreeing(last.value, interval) if metric.agrees else metric.named(last.value) + interval
+    return f"{said}{',' if metric.agrees else ''} on {last.samples:,} samples"

@@ -21,7 +21,8 @@ def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
         ``seeds`` (how many), ``macs_ratio`` (mean), and ``pruned``, ``recovered``, ``finetuned``, each
         ``(mean, std)`` as fractions or None where no row has it; std is the sample's (n − 1), 0.0 for
         one seed. Ordered by budget, words first and then descending, and within a budget by the last
-        stage that was measured, best first; where others were trained, without training last.
+        stage that was measured, best first, as the base says; where others were trained, without training
+        last.
 
     Example:
         >>> row = {"method": "random", "budget": 0.5, "seed": 0, "macs_ratio": 0.5, "recovery": "ls"}
@@ -45,7 +46,8 @@ def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
         for (budget, method, recovery), rows in together.items()
     ]
     trained = {row["budget"] for row in summary if row["finetuned"] is not None}
-    return sorted(summary, key=lambda row: _order(row, trained=row["budget"] in trained))
+    sign = 1 if compare.get("base", {}).get("higher_is_better", True) else -1
+    return sorted(summary, key=lambda row: _order(row, sign, trained=row["budget"] in trained))
 
 
 def notes_of(compare: dict[str, Any]) -> list[str]:
@@ -71,7 +73,7 @@ def read_budget(budget: float | str) -> float | str:
 
 
 def stage_values(rows: Sequence[dict[str, Any]], stage: str) -> list[float]:
-    """A stage's accuracies over rows, those that were not asked for left out.
+    """A stage's values over rows, those that were not asked for left out.
 
     Training that diverged with one seed is no training to be compared with others' mean over the rest: then
     there are none.
@@ -94,8 +96,8 @@ def last_measured(row: dict[str, Any]) -> tuple[float, float] | None:
     return next((row[stage] for stage in reversed(STAGES) if row[stage] is not None), None)
 
 
-def _order(row: dict[str, Any], *, trained: bool) -> tuple[Any, ...]:
+def _order(row: dict[str, Any], sign: int, *, trained: bool) -> tuple[Any, ...]:
     budget, last = row["budget"], last_measured(row)
     first = (0, budget) if isinstance(budget, str) else (1, -budget)
-    untrained, value = trained and row["finetuned"] is None, -last[0] if last else 1.0
+    untrained, value = trained and row["finetuned"] is None, -sign * last[0] if last else math.inf
     return *first, untrained, value, row["method"], row["recovery"]

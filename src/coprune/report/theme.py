@@ -7,6 +7,7 @@ light and dark agree. Traces are dicts, which :class:`plotly.graph_objects.Figur
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,7 @@ class Rule:
         axis: ``x``, ``y`` or ``y2``.
         lean: which way the label of an upright line leans.
         lift: how far above the figure it stands.
+        log: whether the axis is logarithmic.
     """
 
     at: float
@@ -65,6 +67,7 @@ class Rule:
     dash: str = "dash"
     lean: str = "right"
     lift: int = 0
+    log: bool = False
 
     def drawn(self) -> tuple[Trace, Trace]:
         """The line and the label."""
@@ -76,7 +79,7 @@ class Rule:
             "line": {"color": self.color, "width": 1.5, "dash": self.dash},
         }
         label = {
-            own: self.at,
+            own: math.log10(self.at) if self.log else self.at,
             f"{own}ref": self.axis,
             f"{other}ref": "paper",
             other: int(own == "x"),

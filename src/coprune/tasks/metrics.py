@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coprune.result import shown_value
+from coprune.result import metric_label, shown_value
 from coprune.tasks.outputs import Outputs
 
 IGNORED = -100
@@ -72,7 +72,7 @@ class Metric:
     @property
     def label(self) -> str:
         """Its name as it is read."""
-        return "top-1" if self.name == "top1" else self.name.replace("_", " ")
+        return metric_label(self.name)
 
     def shown(self, value: float) -> str:
         """A value as it is read, e.g. ``93.24%`` or ``0.9345``."""
@@ -81,7 +81,7 @@ class Metric:
     @property
     def loss_unit(self) -> str:
         """What a loss is counted in, in words."""
-        return "points" if self.unit == "%" else self.name
+        return "points" if self.unit == "%" else self.label
 
     def allowed(self, asked: float | str, base: float) -> float:
         """A largest loss, in the unit of ``max_drop``.
