@@ -21,8 +21,8 @@ LONGEST = 255
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 
 HEADINGS = (
-    "The model", "The data", "Pruning", "Comparison", "What to keep", "What to remove", "A method's own",
-    "Training", "Where it runs", "What is written",
+    "The model", "The data", "The task", "Pruning", "Comparison", "What to keep", "What to remove",
+    "A method's own", "Training", "Where it runs", "What is written",
 )  # fmt: skip
 """Of options, in this order; others follow."""
 
