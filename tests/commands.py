@@ -62,14 +62,14 @@ def base(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def chain_base(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Path:
-    """Run folder of ``python:tiny:Chain``, trained, for what is run many times; needs ``--trust``."""
+def small_base(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Path:
+    """Run folder of ``python:tiny:resnet8``, trained, for what is run many times; needs ``--trust``."""
     from coprune.pipeline.train import TrainJob, train
     from coprune.training import Recipe
 
-    out = tmp_path_factory.mktemp("chain") / "run"
-    recipe = Recipe(epochs=6, batch_size=16, lr=0.05)
-    score = train(TrainJob(model="python:tiny:Chain", data=digits, recipe=recipe, threads=1), out=out)
+    out = tmp_path_factory.mktemp("small") / "run"
+    recipe = Recipe(epochs=4, batch_size=16, lr=0.05)
+    score = train(TrainJob(model="python:tiny:resnet8", data=digits, recipe=recipe, threads=1), out=out)
     assert score.top1 > 0.9
     return out
 

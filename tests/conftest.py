@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+import few_timings  # noqa: F401
 import tiny
 from coprune.groups import Units, find_units
 

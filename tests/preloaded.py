@@ -19,3 +19,4 @@ for _name in (*LATE, *(m.name for m in pkgutil.walk_packages(coprune.__path__, "
     if not _name.endswith("__main__"):
         with contextlib.suppress(ImportError):  # an extra that is not installed
             import_module(_name)
+import_module("few_timings")

@@ -160,6 +160,7 @@ def register() -> None:
     import coprune.pipeline.pruning
     import coprune.pipeline.recover
     import coprune.pipeline.train
+    import few_timings  # noqa: F401
 
     torch.set_num_threads(1)
     _setup_privateuseone_for_python_backend(NAME, backend_module=Module())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from coprune.data import ArraySource
 from coprune.groups import ChannelGroup
 from coprune.models.names import ModelSource
 from coprune.models.registry import build
+from coprune.models.small_images import SmallImageResNet
 from coprune.plan import GroupDecision, Member
 from coprune.statistics.moments import Moments
 
@@ -47,6 +47,11 @@ def network(name: str, *, width: int = 4, classes: int = 3, seed: int = 0) -> nn
     return randomise(build(source), seed)
 
 
+def resnet8(classes: int = 4) -> nn.Module:
+    """The smallest residual network of the package's kind, untrained: a block a stage, three groups."""
+    return SmallImageResNet(1, in_channels=1, num_classes=classes, width=4)
+
+
 class Flattened(nn.Module):
     """conv → conv → pool → flatten → linear → linear for 1×12×12: a unit of conv2 spans 4 inputs of fc1."""
 
@@ -61,19 +66,6 @@ class Flattened(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.bn(self.conv2(torch.relu(self.conv1(x)))))
         return self.fc2(torch.relu(self.fc1(F.max_pool2d(x, 2).flatten(1))))
-
-
-class Chain(nn.Sequential):
-    """Four convolutions with batch norms, and a linear layer, for 1×12×12: three groups of six channels."""
-
-    def __init__(self, classes: int = 4) -> None:
-        widths = (1, 4, 6, 6, 6)
-        blocks = [
-            (nn.Conv2d(before, width, 3, 1 + (width > before), 1), nn.BatchNorm2d(width), nn.ReLU())
-            for before, width in pairwise(widths)
-        ]
-        pooled = (nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * widths[-1], classes))
-        super().__init__(*(layer for block in blocks for layer in block), *pooled)
 
 
 class Perceptron(nn.Module):

@@ -78,6 +78,16 @@ def test_time_is_limited_but_five_pairs_are_measured(clock):
     assert found.repeats == 9  # 8 pairs of 0.5 s are not *more* than 4 s
 
 
+def test_what_is_measured_unless_somebody_says_otherwise():
+    # What tests run takes fewer, see few_timings.
+    assert (LatencyPlan.batches, LatencyPlan.repeats, LatencyPlan.seconds, LatencyPlan.warmup) == (
+        (1, 32),
+        50,
+        5.0,
+        5,
+    )
+
+
 def test_every_batch_size_is_measured_without_gradients(clock):
     base, pruned = Clocked("base", clock, forever(1)), Clocked("pruned", clock, forever(1))
     found = measure_latency(base, pruned, EXAMPLE, LatencyPlan(batches=(1, 5), repeats=5))

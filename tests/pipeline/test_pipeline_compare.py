@@ -10,10 +10,16 @@ from coprune.errors import UserError
 from coprune.result import TAKEN_BACK
 
 
-def test_rows_are_the_contract_and_cost_the_same(coprune, base, digits, tmp_path):
+@pytest.fixture
+def compare(small_base, digits) -> list[object]:
+    """What every command begins with."""
+    return ["compare", "--model", small_base, "--trust", "--data", digits]
+
+
+def test_rows_are_the_contract_and_cost_the_same(coprune, compare, tmp_path):
     out = tmp_path / "cmp"
     ended = coprune(
-        "compare", "--model", base, "--data", digits, "--methods", "random,cosep,magnitude", "--keep-macs",
+        *compare, "--methods", "random,cosep,magnitude", "--keep-macs",
         "knee,0.5", "--seeds", 2, "--recovery", "bn,none", "--finetune-epochs", 1, "--out", out,
     )  # fmt: skip
     assert ended.code == 0, ended.err
@@ -48,8 +54,8 @@ def test_rows_are_the_contract_and_cost_the_same(coprune, base, digits, tmp_path
     assert {p.name for p in out.iterdir()} == {"job.json", "compare.json", "compare.html"}
 
 
-def test_a_killed_comparison_goes_on_with_the_next_row(coprune, base, digits, tmp_path, monkeypatch):
-    typed = ["compare", "--model", base, "--data", digits, "--methods", "random,taylor",
+def test_a_killed_comparison_goes_on_with_the_next_row(coprune, compare, tmp_path, monkeypatch):
+    typed = [*compare, "--methods", "random,taylor",
              "--keep-macs", "0.5,0.3", "--seeds", 1, "--finetune-epochs", 1]  # fmt: skip
     assert coprune(*typed, "--out", tmp_path / "whole").code == 0
     import coprune.pipeline.context as module
@@ -76,9 +82,9 @@ def test_a_killed_comparison_goes_on_with_the_next_row(coprune, base, digits, tm
     assert figures("torn") == figures("whole")
 
 
-def test_a_seed_changes_the_random_choice(coprune, base, digits, tmp_path):
+def test_a_seed_changes_the_random_choice(coprune, compare, tmp_path):
     out = tmp_path / "cmp"
-    assert coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.3",
+    assert coprune(*compare, "--methods", "random", "--keep-macs", "0.3",
                    "--seeds", 3, "--recovery", "bn", "--out", out).code == 0  # fmt: skip
     rows = json.loads((out / "compare.json").read_text())["rows"]
     assert len({row["recovered"] for row in rows}) > 1
@@ -88,10 +94,10 @@ METHODS, RECOVERIES = ["complementary", "magnitude", "random"], ["none", "bn", "
 
 
 def test_every_recovery_of_every_method_and_a_resumed_table_is_the_same(
-    coprune, base, digits, tmp_path, monkeypatch
+    coprune, compare, tmp_path, monkeypatch
 ):
     typed = [
-        "compare", "--model", base, "--data", digits, "--methods", ",".join(METHODS), "--seeds", 1,
+        *compare, "--methods", ",".join(METHODS), "--seeds", 1,
         "--keep-macs", "0.5,0.3", "--recovery", ",".join(RECOVERIES), "--threads", 1,
     ]  # fmt: skip
     ended = coprune(*typed, "--out", tmp_path / "whole")
@@ -134,14 +140,12 @@ def test_every_recovery_of_every_method_and_a_resumed_table_is_the_same(
     assert len(calls) == len(rows) + 1
 
 
-def test_a_method_takes_its_best_learning_rate_on_calibration_data(
-    coprune, base, digits, tmp_path, monkeypatch
-):
+def test_a_method_takes_its_best_learning_rate_on_calibration_data(coprune, compare, tmp_path, monkeypatch):
     import coprune.pipeline.context as module
 
     real, calls = module.fit, []
     monkeypatch.setattr(module, "fit", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
-    typed = ["compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.3",
+    typed = [*compare, "--methods", "random", "--keep-macs", "0.3",
              "--seeds", 2, "--recovery", "none", "--finetune-epochs", 2, "--batch-size", 16,
              "--finetune-lr", "1e-9,0.02", "--out", tmp_path / "cmp"]  # fmt: skip
     ended = coprune(*typed)
@@ -154,9 +158,9 @@ def test_a_method_takes_its_best_learning_rate_on_calibration_data(
 
 
 @pytest.mark.parametrize(("rates", "rate"), [("1e30", None), ("1e30,0.02", 0.02)])
-def test_a_rate_that_diverges_is_the_worst_and_costs_no_row(coprune, base, digits, tmp_path, rates, rate):
+def test_a_rate_that_diverges_is_the_worst_and_costs_no_row(coprune, compare, tmp_path, rates, rate):
     # Once a bug: the whole comparison ended and its folder, with every finished row, was removed.
-    ended = coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.3",
+    ended = coprune(*compare, "--methods", "random", "--keep-macs", "0.3",
                     "--seeds", 2, "--recovery", "none,bn", "--finetune-epochs", 1, "--batch-size", 16,
                     "--finetune-lr", rates, "--out", tmp_path / "cmp")  # fmt: skip
     assert ended.code == 0, ended.err
@@ -173,9 +177,7 @@ def test_a_rate_that_diverges_is_the_worst_and_costs_no_row(coprune, base, digit
 
 
 @pytest.mark.parametrize("judged_on", ["calibration", "accuracy, fine-tuned"])
-def test_logits_that_are_nan_after_a_training_cost_no_row(
-    coprune, base, digits, tmp_path, monkeypatch, judged_on
-):
+def test_logits_that_are_nan_after_a_training_cost_no_row(coprune, compare, tmp_path, monkeypatch, judged_on):
     from coprune.measure import NotFiniteError, evaluate
 
     def measured(*args, label, **named):
@@ -185,7 +187,7 @@ def test_logits_that_are_nan_after_a_training_cost_no_row(
 
     for module in ("compare", "context"):
         monkeypatch.setattr(f"coprune.pipeline.{module}.evaluate", measured)
-    ended = coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.5",
+    ended = coprune(*compare, "--methods", "random", "--keep-macs", "0.5",
                     "--seeds", 1, "--recovery", "none", "--finetune-epochs", 1, "--finetune-images", 32,
                     "--finetune-lr", "0.01,0.02", "--out", tmp_path / "cmp")  # fmt: skip
     assert ended.code == 0, ended.err
@@ -195,7 +197,7 @@ def test_logits_that_are_nan_after_a_training_cost_no_row(
     assert row["notes"] == ["fine-tuning diverged at every learning rate tried (0.01, 0.02)"]
 
 
-def test_a_reconstruction_that_was_taken_back_is_said(coprune, base, digits, tmp_path, monkeypatch):
+def test_a_reconstruction_that_was_taken_back_is_said(coprune, compare, tmp_path, monkeypatch):
     import coprune.recovery.reconstruction as module
     from coprune.training import DivergedError
 
@@ -203,7 +205,7 @@ def test_a_reconstruction_that_was_taken_back_is_said(coprune, base, digits, tmp
         raise DivergedError("test")
 
     monkeypatch.setattr(module, "fit", diverges)
-    ended = coprune("compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.3",
+    ended = coprune(*compare, "--methods", "random", "--keep-macs", "0.3",
                     "--seeds", 1, "--recovery", "reconstruction", "--out", tmp_path / "cmp")  # fmt: skip
     assert ended.code == 0, ended.err
     (row,) = json.loads((tmp_path / "cmp" / "compare.json").read_text())["rows"]
@@ -211,7 +213,7 @@ def test_a_reconstruction_that_was_taken_back_is_said(coprune, base, digits, tmp
     assert TAKEN_BACK in " ".join(ended.out.split())
 
 
-def test_a_mistake_that_shows_late_leaves_finished_rows(coprune, base, digits, tmp_path, monkeypatch):
+def test_a_mistake_that_shows_late_leaves_finished_rows(coprune, compare, tmp_path, monkeypatch):
     import coprune.pipeline.context as module
 
     real, calls = module.cut, []
@@ -222,7 +224,7 @@ def test_a_mistake_that_shows_late_leaves_finished_rows(coprune, base, digits, t
             raise UserError("no more")
         return real(*given)
 
-    typed = ["compare", "--model", base, "--data", digits, "--methods", "random", "--keep-macs", "0.5,0.3",
+    typed = [*compare, "--methods", "random", "--keep-macs", "0.5,0.3",
              "--seeds", 1, "--recovery", "none", "--out", tmp_path / "cmp"]  # fmt: skip
     monkeypatch.setattr(module, "cut", fails)
     ended = coprune(*typed)
@@ -232,10 +234,10 @@ def test_a_mistake_that_shows_late_leaves_finished_rows(coprune, base, digits, t
     assert len(calls) == 3
 
 
-def test_with_a_uniform_allocation_every_group_keeps_its_share(coprune, base, digits, tmp_path):
+def test_with_a_uniform_allocation_every_group_keeps_its_share(coprune, compare, tmp_path):
     out = tmp_path / "cmp"
     methods = "complementary,magnitude"
-    typed = ["compare", "--model", base, "--data", digits, "--methods", methods, "--seeds", 1,
+    typed = [*compare, "--methods", methods, "--seeds", 1,
              "--keep-macs", "0.4", "--calibration", 200, "--out", out]  # fmt: skip
     assert coprune(*typed, "--allocation", "uniform").code == 0
     ours, theirs = json.loads((out / "compare.json").read_text())["rows"]
@@ -245,11 +247,11 @@ def test_with_a_uniform_allocation_every_group_keeps_its_share(coprune, base, di
     assert "allocation" in ended.err
 
 
-def test_rivals_get_what_the_knee_keeps_in_steps(coprune, base, digits, tmp_path):
+def test_rivals_get_what_the_knee_keeps_in_steps(coprune, compare, tmp_path):
     # Once a bug: what the knee keeps was counted without --round-to, and rivals got other MACs than it.
     out = tmp_path / "cmp"
     ended = coprune(
-        "compare", "--model", base, "--data", digits, "--methods", "cosep,magnitude", "--keep-macs", "knee",
+        *compare, "--methods", "cosep,magnitude", "--keep-macs", "knee",
         "--round-to", 2, "--seeds", 1, "--recovery", "none", "--out", out,
     )  # fmt: skip
     assert ended.code == 0, ended.err

@@ -16,7 +16,7 @@ import pytest
 
 import processes
 
-ONESHOT = ("--keep-macs", "0.6", "--finetune-epochs", "6")
+ONESHOT = ("--keep-macs", "0.5", "--finetune-epochs", "6")
 
 
 def command(base: Path, digits: str, out: Path, *more: str) -> list[str]:
@@ -61,10 +61,10 @@ def written(out: Path) -> dict[Path, int]:
 
 
 @pytest.fixture(scope="module")
-def oneshot(chain_base, digits, tmp_path_factory) -> Path:
+def oneshot(small_base, digits, tmp_path_factory) -> Path:
     """An undisturbed run."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    processes.finished(*command(chain_base, digits, out, *ONESHOT))
+    processes.finished(*command(small_base, digits, out, *ONESHOT))
     return out
 
 
@@ -75,24 +75,24 @@ def kill_at_every_step(words: list[str], torn: Path, signs: tuple[str, ...]) -> 
     processes.finished(*words)
 
 
-def test_killed_at_every_step(oneshot, chain_base, digits, tmp_path):
+def test_killed_at_every_step(oneshot, small_base, digits, tmp_path):
     torn = tmp_path / "torn"
     signs = ("job.json", "profile/profile.json", "plan.json", "work/finetune.safetensors", "model.json")
-    kill_at_every_step(command(chain_base, digits, torn, *ONESHOT), torn, signs)
+    kill_at_every_step(command(small_base, digits, torn, *ONESHOT), torn, signs)
     check_same(torn, oneshot)
 
 
-def test_killed_at_every_step_layer_by_layer(chain_base, digits, tmp_path):
+def test_killed_at_every_step_layer_by_layer(small_base, digits, tmp_path):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     options = ("--schedule", "layerwise", "--method", "cosep", "--between-epochs", "2")
-    processes.finished(*command(chain_base, digits, whole, *options))
+    processes.finished(*command(small_base, digits, whole, *options))
     signs = ("work/layers/000/training.safetensors", "work/layers/002/decision.json", "plan.json")
-    kill_at_every_step(command(chain_base, digits, torn, *options), torn, signs)
+    kill_at_every_step(command(small_base, digits, torn, *options), torn, signs)
     check_same(torn, whole)
 
 
 def test_killed_training(digits, tmp_path):
-    typed = ["train", "--model", "python:tiny:Chain", "--data", digits, "--batch-size", "16"]
+    typed = ["train", "--model", "python:tiny:resnet8", "--data", digits, "--batch-size", "16"]
     typed += ["--epochs", "3", "--threads", "1", "--resume", "--out"]
     processes.finished(*typed, tmp_path / "whole")
     torn = tmp_path / "torn"
@@ -102,19 +102,19 @@ def test_killed_training(digits, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_resuming_a_finished_run_changes_nothing(oneshot, chain_base, digits):
+def test_resuming_a_finished_run_changes_nothing(oneshot, small_base, digits):
     before = written(oneshot)
-    processes.finished(*command(chain_base, digits, oneshot, *ONESHOT))
+    processes.finished(*command(small_base, digits, oneshot, *ONESHOT))
     assert written(oneshot) == before
 
 
 @pytest.mark.parametrize("stopped_by", [signal.SIGTERM, signal.SIGINT])
 def test_an_overwriting_run_is_alone_and_says_how_to_go_on(
-    oneshot, chain_base, digits, tmp_path, coprune, stopped_by
+    oneshot, small_base, digits, tmp_path, coprune, stopped_by
 ):
     out, new = tmp_path / "run", tmp_path / ".run.coprune-new"
-    again = [word for word in command(chain_base, digits, out, *ONESHOT) if word != "--resume"]
-    assert coprune(*command(chain_base, digits, out, "--keep-macs", "0.8")).code == 0
+    again = [word for word in command(small_base, digits, out, *ONESHOT) if word != "--resume"]
+    assert coprune(*command(small_base, digits, out, "--keep-macs", "0.8")).code == 0
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     running = processes.started(*again, "--overwrite")
     try:
@@ -147,9 +147,9 @@ def test_an_overwriting_run_is_alone_and_says_how_to_go_on(
 
 
 @pytest.mark.parametrize("after", [1, 8, 18, 30])
-def test_killed_inside_writes_of_a_run(oneshot, chain_base, digits, tmp_path, coprune, after):
+def test_killed_inside_writes_of_a_run(oneshot, small_base, digits, tmp_path, coprune, after):
     out = tmp_path / "run"
-    words = command(chain_base, digits, out, *ONESHOT)
+    words = command(small_base, digits, out, *ONESHOT)
     kill(words, out, sign=tmp_path, after=after)
     assert coprune(*words).code == 0
     check_same(out, oneshot)

@@ -62,17 +62,17 @@ class Ran(NamedTuple):
     stages: list[str]
 
 
-def images(n: int = 96) -> DataLoader:
+def images(n: int = 96, size: int = 32) -> DataLoader:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(n) % 3
     x = torch.rand(n, 1, 12, 12, generator=generator) + labels.view(-1, 1, 1, 1)
-    return DataLoader(TensorDataset(x, labels), batch_size=16)
+    return DataLoader(TensorDataset(x, labels), batch_size=size)
 
 
 def samples(name: str) -> Loader:
     whole = zoo.inputs(name, samples=48, dtype=torch.float32)
     labels = torch.arange(48) % zoo.CLASSES
-    return Loader((part_of(whole, slice(i, i + 8)), labels[i : i + 8]) for i in range(0, 48, 8))
+    return Loader((part_of(whole, slice(i, i + 16)), labels[i : i + 16]) for i in range(0, 48, 16))
 
 
 def both(model: torch.nn.Module, read: Any, **asked: Any) -> list[Ran]:
@@ -93,8 +93,12 @@ def both(model: torch.nn.Module, read: Any, **asked: Any) -> list[Ran]:
     return found
 
 
-def network(name: str, **asked: Any) -> list[Ran]:
-    return both(tiny.network(name), images(), **asked)
+def small() -> torch.nn.Module:
+    return tiny.randomise(tiny.resnet8(3))
+
+
+def network(**asked: Any) -> list[Ran]:
+    return both(small(), images(), **asked)
 
 
 def coupled(name: str, **asked: Any) -> list[Ran]:
@@ -110,7 +114,7 @@ def trained() -> list[float]:
     """The loss of each epoch, on the CPU and on the device."""
     read, losses = images(), []
     for device in ("cpu", second_device.NAME, "cpu"):
-        model = tiny.network("resnet20")
+        model = small()
         log = fit(model, coprune.data.LoaderSource(read, 96), Recipe(epochs=2), seed=0, device=device)
         assert {p.device.type for p in model.parameters()} == {device}
         losses += log.loss
@@ -119,7 +123,7 @@ def trained() -> list[float]:
 
 def recovered() -> list[torch.Tensor]:
     """Logits of the unpruned model, of one pruned elsewhere, and of what either device makes of that."""
-    read, teacher = images(), tiny.network("resnet20")
+    read, teacher = images(), small()
     pruned = tiny.prune(
         teacher, train=read, eval=read, calibration=read, keep_macs=0.6, recovery="none", device="cpu"
     ).model
@@ -142,9 +146,9 @@ class Away(DataLoader):
 def loaded() -> list[Any]:
     """Kept units and stages with batches that the loader has put on the device, and with others."""
     found = []
-    for read in (Away(images().dataset, batch_size=16), images()):
+    for read in (Away(images().dataset, batch_size=16), images(size=16)):
         outcome = tiny.prune(
-            tiny.network("vgg16_bn"), train=read, eval=read, keep_macs=0.6, method="magnitude",
+            small(), train=read, eval=read, keep_macs=0.6, method="magnitude",
             calibration_samples=48, finetune_epochs=1,
         )  # fmt: skip
         found.append(
@@ -207,7 +211,7 @@ def test_the_device_refuses_what_a_gpu_refuses(away):
 @pytest.mark.parametrize("case", IMAGES)
 def test_channels_of_every_method(away, case):
     method = case.partition(",")[0]
-    agree(away(network, "resnet20", method=method, keep_macs=0.5, **IMAGES[case]))
+    agree(away(network, method=method, keep_macs=0.5, **IMAGES[case]))
 
 
 @pytest.mark.parametrize("name", ["stream", "dense", "grouped", "normed"])
@@ -217,7 +221,7 @@ def test_coupled_channels(away, name):
 
 @pytest.mark.parametrize("budget", [{}, {"max_drop": 5.0}, {"keep_params": 0.5}, {"latency_ms": 1e3}])
 def test_every_budget(away, budget):
-    agree(away(network, "vgg16_bn", **budget))
+    agree(away(network, **budget))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
