@@ -148,7 +148,7 @@ def loaded() -> list[Any]:
     found = []
     for read in (Away(images().dataset, batch_size=16), images(size=16)):
         outcome = tiny.prune(
-            small(), train=read, eval=read, keep_macs=0.6, method="magnitude",
+            tiny.network("vgg16_bn"), train=read, eval=read, keep_macs=0.6, method="magnitude",
             calibration_samples=48, finetune_epochs=1,
         )  # fmt: skip
         found.append(
