@@ -25,7 +25,8 @@ def test_rows_are_the_contract_and_cost_the_same(coprune, compare, tmp_path):
     assert ended.code == 0, ended.err
     content = json.loads((out / "compare.json").read_text())
     assert content["schema"] == 1
-    assert {"value", "macs", "params", "samples", "constant"} == content["base"].keys()
+    figures = {"value", "macs", "params", "samples", "constant"}
+    assert figures | {"metric", "unit", "higher_is_better"} == content["base"].keys()
     rows = content["rows"]
     assert len(rows) == 3 * 2 * 2 * 2
     for row in rows:
@@ -176,7 +177,7 @@ def test_a_rate_that_diverges_is_the_worst_and_costs_no_row(coprune, compare, tm
     assert (said in (tmp_path / "cmp" / "compare.html").read_text()) == (rate is None)
 
 
-@pytest.mark.parametrize("judged_on", ["calibration", "accuracy, fine-tuned"])
+@pytest.mark.parametrize("judged_on", ["judging", "accuracy, fine-tuned"])
 def test_logits_that_are_nan_after_a_training_cost_no_row(coprune, compare, tmp_path, monkeypatch, judged_on):
     from coprune.measure import NotFiniteError, evaluate
 
@@ -185,7 +186,7 @@ def test_logits_that_are_nan_after_a_training_cost_no_row(coprune, compare, tmp_
             raise NotFiniteError("test")
         return evaluate(*args, label=label, **named)
 
-    for module in ("compare", "context"):
+    for module in ("judging", "context"):
         monkeypatch.setattr(f"coprune.pipeline.{module}.evaluate", measured)
     ended = coprune(*compare, "--methods", "random", "--keep-macs", "0.5",
                     "--seeds", 1, "--recovery", "none", "--finetune-epochs", 1, "--finetune-images", 32,
