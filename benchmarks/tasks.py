@@ -27,7 +27,7 @@ def measured(name: str, args: argparse.Namespace) -> None:
     """Measure one, and write it among the others row by row."""
     case = importlib.import_module(f"task_networks.{name}").case(smoke=args.smoke, folder=args.bases / name)
     done: dict = {"made": case.made, "threads": torch.get_num_threads(), "rows": [], "versions": versions()}
-    for row in frame.rows(case, seeds=args.seeds):
+    for row in frame.rows(case, seeds=args.seeds, device=args.device):
         done["rows"].append(row)
         print(json.dumps(row), flush=True)
         # Read again: another process may be measuring another task.
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; all of them")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--smoke", action="store_true", help="the smallest of each, in seconds")
     parser.add_argument("--bases", type=Path, default=Path("benchmarks/bases/tasks"))
     parser.add_argument("--out", type=Path, required=True)

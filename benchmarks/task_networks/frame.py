@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,9 @@ class Case:
     judge: Judge | None = None
 
 
-def rows(case: Case, *, seeds: int) -> Iterator[dict[str, Any]]:
+def rows(case: Case, *, seeds: int, device: str = "cpu") -> Iterator[dict[str, Any]]:
     """A row for every budget, variant and seed."""
+    case = replace(case, options={**case.options, "device": device})
     before = case.judge.value(case.model) if case.judge else None
     for budget in case.budgets:
         for variant in case.variants:
@@ -149,6 +150,7 @@ def _row(case: Case, variant: Variant, *, budget: float, seed: int, before: floa
         "pruned_ms": timed.pruned_ms,
         "latency_ratio": timed.ratio,
         "seconds": seconds,
+        "device": timed.device,
         "left_whole": len(outcome.plan.skipped),
     }
 

@@ -46,7 +46,9 @@ def recover(pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
     groups = tuple(
         ChannelGroup(d.name, d.size, d.members, "inner") for d in pair.decisions if len(d.kept) < d.size
     )
-    calibration = Calibration(teacher, groups, source, classes=0, device=pair.device, label="bias")
+    calibration = Calibration(
+        teacher, groups, source, classes=None, device=pair.device, label="bias", task=pair.task
+    )
     means = collect(calibration, [wanted])[wanted.key] if groups else {}
     for name, parts in gone.items():
         channels = torch.cat(parts)
