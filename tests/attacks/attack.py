@@ -18,6 +18,7 @@ MODULES = (
     "attacks_folders",
     "attacks_typed",
     "attacks_loaders",
+    "attacks_data",
     "attacks_figures",
     "attacks_models",
 )

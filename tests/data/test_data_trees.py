@@ -198,6 +198,13 @@ def test_without_held_out_samples_a_fifth_is_set_aside_and_said():
         from_loaders(heldout=loaders(), reads=ANY)
 
 
+def test_two_batches_are_no_pair():
+    data = from_loaders(calibration=[x for x, _ in loaders(12)], reads=ANY)
+    assert (len(data.calibration), len(data.heldout)) == (10, 2)
+    with pytest.raises(UserError, match="if that is one batch"):
+        from_loaders(calibration=[torch.rand(4, 3), torch.rand(4)], reads=ANY)
+
+
 def test_streams_are_read_as_far_as_asked():
     def forever():
         while True:

@@ -255,6 +255,8 @@ def _way_to_a_loader(given: Any) -> str | None:
     nothing = given is None or isinstance(given, bool | int | float | complex | torch.nn.Module)
     count = "; calibration_samples= says how many samples" if isinstance(given, int) else ""
     pair = isinstance(given, list | tuple) and len(given) == 2 and isinstance(given[0], array)
+    # Without targets two batches of one shape may well be all there is.
+    pair = pair and getattr(given[0], "shape", ())[1:] != getattr(given[1], "shape", ())[1:]
     of_batches = "give a list of such batches, or a DataLoader"
     ways = (
         (nothing, _GIVE + count),

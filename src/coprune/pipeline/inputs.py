@@ -40,7 +40,7 @@ def check_there(job: Options) -> None:
         elif read.reads == DATA and not (read.name == "validation" and _is_number(read.value)):
             check_data(read.value)
             kind, _, where = read.value.partition(":")
-            if where and kind in ("npz", "tsv") and not Path(where).expanduser().exists():
+            if where and kind in ("npz", "tsv", "lines") and not Path(where).expanduser().exists():
                 raise UserError(f"{read.value}: no such file: {where}")
         elif read.reads.kind and not Path(read.value).exists():
             raise UserError(f"{read.value}: no such {read.reads.kind}")

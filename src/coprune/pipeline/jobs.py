@@ -85,16 +85,18 @@ class Job(Trust, Meaning, title="The model"):
         model: ``coprune:NET``, coprune:NET@DATA (trained), torchvision:, timm:, pytorchcv: or hf:NAME,
             ultralytics:FILE.pt or NAME.yaml, python:module:factory, or a run folder.
         data: ``fashion-mnist[:ROOT]``, fashion-mnist-sample, cifar10[:ROOT], cifar100[:ROOT],
-            imagefolder:ROOT[@SIZE], npz:FILE; texts: tsv:FILE, sst5:ROOT, mnli:ROOT, mnli-mm:ROOT,
-            hf:NAME[:CONFIG].
+            imagefolder:ROOT[@SIZE], folder:ROOT[@SIZE] (no labels), npz:FILE; texts: tsv:FILE, lines:FILE (no
+            labels), sst5:ROOT, mnli:ROOT, mnli-mm:ROOT; hf:NAME[:CONFIG]; loaders: python:module:function.
         weights: ``safetensors``, or a .pt/.pth state dict.
         tokenizer: texts: folder or id of a tokenizer; the model's by default.
+        max_length: texts: tokens of a sample at most; the tokenizer's by default, and 128 of text-generation.
     """
 
     model: Annotated[str, MODEL]
     data: Annotated[str, DATA]
     weights: Annotated[str | None, Reads("path", "weights file")] = None
     tokenizer: Annotated[str | None, PATH] = None
+    max_length: Length | None = None
     arguments: Annotated[Mapping[str, Any], _SHAPE] = {}
 
     def set_aside(self) -> dict[str, Any]:
@@ -172,7 +174,10 @@ class RecoverJob(CalibratedJob, Timing, Seeded, Machine):
     def of_teacher(self) -> CalibratedJob:
         """What is read of the unpruned model."""
         asked = self.model_dump(
-            include={"data", "calibration", "validation", "trust", "tokenizer", *Meaning.model_fields}
+            include={
+                *("data", "calibration", "validation", "trust", "tokenizer", "max_length"),
+                *Meaning.model_fields,
+            }
         )
         return CalibratedJob(model=self.teacher, **asked)
 

@@ -27,18 +27,20 @@ def open_data(
     tokenizer: str | None = None,
     validation: str | None = None,
     task: str | None = None,
+    max_length: int | None = None,
 ) -> DataSet:
     """The named data; texts as the named model reads them, labels in the order of its classes.
 
     Args:
-        data, calibration, seed, tokenizer, validation, task: see :func:`coprune.data.load_data`.
+        data, calibration, seed, tokenizer, validation, task, max_length: see
+            :func:`coprune.data.load_data`.
         model: its name.
 
     Raises:
         UserError: see :func:`coprune.data.load_data`.
     """
     asked: dict[str, Any] = {"calibration": calibration, "seed": seed, "validation": validation}
-    asked["task"] = task
+    asked |= {"task": task, "max_length": max_length}
     with first_goes_ahead():
         if is_text(data):
             asked |= {"tokenizer": tokenizer or tokenizer_of(model), "class_order": label_names(model)}
@@ -57,8 +59,8 @@ def known_task(model: str) -> str | None:
 
 def offered_by(data: DataSet) -> dict[str, int]:
     """What the data suggests for a model's arguments."""
-    classes = {} if data.classes is None else {"num_classes": data.classes}
-    shape = data.input_shape
+    count = data.classes or len(data.names)  # of tags there are names only
+    classes, shape = {"num_classes": count} if count else {}, data.input_shape
     return classes if data.is_text or not isinstance(shape, tuple) else {"in_channels": shape[0], **classes}
 
 
@@ -73,9 +75,8 @@ def open_both(job: Job, *, seed: int) -> tuple[nn.Module, DataSet]:
         UserError: see :func:`coprune.data.load_data` and :func:`coprune.store.open_model`.
     """
     task = job.task or known_task(job.model)
-    loaded = open_data(
-        job.data, seed=seed, model=job.model, tokenizer=job.tokenizer, task=task, **job.set_aside()
-    )
+    texts: dict[str, Any] = {"tokenizer": job.tokenizer, "max_length": job.max_length}
+    loaded = open_data(job.data, seed=seed, model=job.model, task=task, **texts, **job.set_aside())
     with first_goes_ahead():
         network = open_model(
             job.model,
