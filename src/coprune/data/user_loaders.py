@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def user_loaders(name: str, *, calibration: int, seed: int, task: str | None, re
         calibration: samples to take of the training loader.
         seed: of what is drawn while loaders are made and read.
         task: see :func:`coprune.data.load_data`.
-        reads: what of a batch are inputs.
+        reads: what of a batch are inputs, where the model is known.
 
     Raises:
         UserError: no such function, what it raises, or what are no loaders.
@@ -43,11 +44,10 @@ def user_loaders(name: str, *, calibration: int, seed: int, task: str | None, re
         with user_code(name, "data"):
             found = make()
         given = _named(found)
-        if reads is None:
-            first = given.get("train", given.get("calibration"))
-            classes = task == "classification" or (task is None and gives_class_numbers(first))
-            reads = Reads(labelled=classes)
-        return from_loaders(**given, calibration_samples=calibration, reads=reads)
+        first = given.get("train", given.get("calibration"))
+        classes = task == "classification" or (task is None and gives_class_numbers(first))
+        how = replace(reads or Reads(), labelled=classes)
+        return from_loaders(**given, calibration_samples=calibration, reads=how)
 
 
 def _named(found: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from coprune.data import DataSet, load_data
+from coprune.data import DataSet, Reads, load_data
 from coprune.data.names import is_text
 from coprune.distributed.collectives import check_same, first_goes_ahead
 from coprune.models.architectures import is_base, task_of
@@ -16,6 +16,7 @@ from coprune.models.names import HF
 from coprune.pipeline.jobs import Job
 from coprune.store import open_model
 from coprune.store.model import DESCRIPTION, describe, weights_fingerprint
+from coprune.user_factory import PYTHON
 
 
 def open_data(
@@ -28,11 +29,12 @@ def open_data(
     validation: str | None = None,
     task: str | None = None,
     max_length: int | None = None,
+    reads: Reads | None = None,
 ) -> DataSet:
     """The named data; texts as the named model reads them, labels in the order of its classes.
 
     Args:
-        data, calibration, seed, tokenizer, validation, task, max_length: see
+        data, calibration, seed, tokenizer, validation, task, max_length, reads: see
             :func:`coprune.data.load_data`.
         model: its name.
 
@@ -40,7 +42,7 @@ def open_data(
         UserError: see :func:`coprune.data.load_data`.
     """
     asked: dict[str, Any] = {"calibration": calibration, "seed": seed, "validation": validation}
-    asked |= {"task": task, "max_length": max_length}
+    asked |= {"task": task, "max_length": max_length, "reads": reads}
     with first_goes_ahead():
         if is_text(data):
             asked |= {"tokenizer": tokenizer or tokenizer_of(model), "class_order": label_names(model)}
@@ -75,8 +77,9 @@ def open_both(job: Job, *, seed: int) -> tuple[nn.Module, DataSet]:
         UserError: see :func:`coprune.data.load_data` and :func:`coprune.store.open_model`.
     """
     task = job.task or known_task(job.model)
-    texts: dict[str, Any] = {"tokenizer": job.tokenizer, "max_length": job.max_length}
-    loaded = open_data(job.data, seed=seed, model=job.model, task=task, **texts, **job.set_aside())
+    asked: dict[str, Any] = {"seed": seed, "model": job.model, "task": task, **job.set_aside()}
+    asked |= {"tokenizer": job.tokenizer, "max_length": job.max_length}
+    loaded = open_data(job.data, **asked)
     with first_goes_ahead():
         network = open_model(
             job.model,
@@ -87,6 +90,11 @@ def open_both(job: Job, *, seed: int) -> tuple[nn.Module, DataSet]:
             trust=job.trust,
             seed=seed,
         )
+    if job.data.startswith(PYTHON):
+        reads = Reads.of(network)
+        # Only the model tells several inputs from targets.
+        if reads.positional not in (None, 1) or not isinstance(loaded.input_shape, tuple):
+            loaded = open_data(job.data, **asked, reads=reads)
     check_same(network, weights_fingerprint, what="model")
     check_same(loaded, lambda data: data.fingerprint, what="data set")
     return network, loaded
