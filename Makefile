@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The files of tests side by side, one a core; a gigabyte each.
-SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
+# The tests side by side, a process a core, a gigabyte each; whoever has done its own takes of another's rest, so
+# that all end together and what a file sets up is done twice at the seams only.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-tasks bench-zoo bench-speed bench-picture bench-render errors-table options-table plotly-bundle docs clean
 
