@@ -1,6 +1,7 @@
 """All layers together: nearer to the unpruned network on samples it did not see, or nothing has changed."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -77,6 +78,12 @@ def halved(trained):
     model, kept = cut(trained, decisions), kept_outputs(trained, decisions)
     least_squares(Pair(model, trained, kept), squares(160, seed=1))
     return model, kept
+
+
+@pytest.fixture
+def shortly(monkeypatch):
+    """A tenth of the samples that pass otherwise, where nobody says how many."""
+    monkeypatch.setattr(how, "reconstruct", functools.partial(reconstruct, visits=how.VISITS // 10))
 
 
 @torch.no_grad()
@@ -251,6 +258,7 @@ def test_texts_of_any_length():
     assert same_weights(model, solved) != did.changed
 
 
+@pytest.mark.usefixtures("shortly")
 def test_by_name(trained, halved):
     source = squares(160, seed=1)
     model = copy.deepcopy(halved[0])
@@ -265,11 +273,13 @@ def test_by_name(trained, halved):
     same = find_recovery("reconstruction").run(Pair(copy.deepcopy(trained), trained, {}), source)
     assert ["stayed" in note for note in same.notes] == [True]
     with pytest.raises(
-        UserError, match="known are least-squares, reconstruction, channel-least-squares, bn, none"
+        UserError,
+        match="known are least-squares, reconstruction, channel-least-squares, bias, bn, none",
     ):
         find_recovery("magic").run(Pair(model, trained, halved[1]), source)
 
 
+@pytest.mark.usefixtures("shortly")
 def test_who_judges_was_not_solved_on_either(trained, halved, monkeypatch):
     seen = {}
     least, together = how.least_squares, how.reconstruct
@@ -308,6 +318,7 @@ def test_taken_back_it_is_what_least_squares_gives(trained, halved, monkeypatch)
     assert same_weights(*found)
 
 
+@pytest.mark.usefixtures("shortly")
 def test_from_python(trained, halved):
     loader = list(squares(160, seed=1).batches(40))
     unseen = squares(400, seed=2)
