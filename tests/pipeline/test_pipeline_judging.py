@@ -46,7 +46,7 @@ def archive(tmp_path):
 def context_of(data):
     """Just what judges need."""
     task = TASKS["classification"]
-    return SimpleNamespace(data=data, device="cpu", task=task, reference=None, seed=LIMIT.seed)
+    return SimpleNamespace(data=data, device="cpu", task=task, reference=None, pass_size=250, seed=LIMIT.seed)
 
 
 def drawn(n, seed=1):

@@ -27,7 +27,7 @@ class _LiveStorages(TorchDispatchMode):
 
     def __init__(self, known: set[int]) -> None:
         super().__init__()
-        self.peak = 0
+        self.peak = self.made = 0
         self._known = known  # weights and input: views of them are nothing new
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
 
@@ -39,6 +39,7 @@ class _LiveStorages(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
                 if storage._cdata not in self._known:
+                    self.made += storage.nbytes() * (storage._cdata not in self._live)
                     self._live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
         self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
         self.peak = max(self.peak, sum(size for _, size in self._live.values()))
@@ -52,19 +53,37 @@ def peak_memory(model: nn.Module, example: Inputs) -> int:
         model: evaluated in evaluation mode.
         example: one sample ``[1, …]`` or a batch.
     """
-    return sum(_peak(model, example))
+    weights, peak, _ = _bytes(model, example)
+    return weights + peak
+
+
+PASS = 2 << 30
+"""Bytes that the samples of one pass may take, forward or backward."""
+
+
+def samples_at_once(model: nn.Module, example: Inputs, most: int, *, backward: bool = False) -> int:
+    """Samples of a pass that fit into :data:`PASS`, at most so many.
+
+    Args:
+        model: on the CPU.
+        example: one sample ``[1, …]``; of several sizes, a usual one.
+        most: samples.
+        backward: whether all activations are kept for a backward pass.
+    """
+    _, peak, made = _bytes(model, example)
+    return max(1, min(most, PASS // max(1, peak + made if backward else peak)))
 
 
 @torch.no_grad()
-def _peak(model: nn.Module, example: Inputs) -> tuple[int, int]:
-    """Bytes of weights, and of what grows with the samples."""
+def _bytes(model: nn.Module, example: Inputs) -> tuple[int, int, int]:
+    """Bytes of weights; of what grows with the samples at the worst moment; and of all that is ever made."""
     weights, inputs = (
         {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
         for tensors in ([*model.parameters(), *model.buffers()], tensors_of(example))
     )
     with evaluating(model), _LiveStorages({*weights, *inputs}) as live:
         run(model, example)
-    return sum(weights.values()), sum(inputs.values()) + live.peak
+    return sum(weights.values()), sum(inputs.values()) + live.peak, live.made
 
 
 USUAL = 128
@@ -87,7 +106,7 @@ def check_batches(model: nn.Module, example: Inputs, sizes: Iterable[int], *, na
     largest = max(sizes, default=0)
     if largest <= USUAL:
         return
-    each = 2 * _peak(model, example)[1]  # operators' own scratch is not seen
+    each = 2 * _bytes(model, example)[1]  # operators' own scratch is not seen
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else free_bytes()
     fits = 2 ** max(0, ((free or 0) // each).bit_length() - 1)
     check_free(largest * each, what=setting(name, largest), free=free, instead=fits)

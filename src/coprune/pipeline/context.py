@@ -32,6 +32,7 @@ from coprune.measure import (
     peak_memory,
 )
 from coprune.measure.evaluation import CLASSIFICATION, judged_by
+from coprune.measure.memory import samples_at_once
 from coprune.models.canonicalize import restore_format
 from coprune.pipeline.checks import check_first_samples
 from coprune.pipeline.removable import Scope, removable
@@ -51,7 +52,7 @@ from coprune.user_code import within
 
 _LARGE = 0.05  # share of the cost from which a layer that is left alone is named
 
-_PASS = 250  # samples of a pass
+_PASS = 250  # samples of a pass, at most
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,11 @@ class Context:
         return weights_fingerprint(self.model)
 
     @cached_property
+    def pass_size(self) -> int:
+        """Samples of a forward pass, by what they take."""
+        return samples_at_once(self.model, self.example, _PASS)
+
+    @cached_property
     def reference(self) -> Reference:
         """The unpruned model's outputs, which an agreement is judged by."""
         return Reference(self.model, self.task)
@@ -188,7 +194,7 @@ class Context:
         except FAILURES:
             # Whose fault is it? No exchange here: other processes know nothing of this.
             self.model.to(self.device)
-            for batch in own_batches(self.learning, _PASS):
+            for batch in own_batches(self.learning, self.pass_size):
                 with within(name_of(self.learning)):
                     check_takes(self.model, moved(batch.inputs, self.device))
             raise
@@ -196,16 +202,17 @@ class Context:
         return Profile(self.units.groups, {**have, **found}, self.device)
 
     def _collected(
-        self, wanted: Iterable[Statistic], source: Source, batch_size: int = _PASS
+        self, wanted: Iterable[Statistic], source: Source, batch_size: int = 0
     ) -> dict[str, dict[str, Tensor]]:
         calibration = Calibration(
             self.model,
             self.units.groups,
             source,
             self.data.classes,
-            batch_size,
+            batch_size or self.pass_size,
             self.device,
             task=self.task,
+            backward_size=batch_size or samples_at_once(self.model, self.example, _PASS, backward=True),
         )
         return collect(calibration, wanted)
 
@@ -290,6 +297,7 @@ class Context:
             source,
             task=self.task,
             reference=self.reference,
+            batch_size=self.pass_size,
             device=self.device,
             label=f"{what}, {name}",
         )

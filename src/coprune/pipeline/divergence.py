@@ -83,7 +83,7 @@ def mean_distance(context: Context, model: nn.Module, source: Source) -> float:
     device, task = context.device, context.task
     networks = [m.to(device).eval() for m in (model, context.model)]
     total, count = 0.0, 0
-    for inputs, _ in source.batches(_BATCH):
+    for inputs, _ in source.batches(min(_BATCH, context.pass_size)):
         x = moved(inputs, device)
         found, wanted = (task.outputs(network, copied(x)) for network in networks)
         distances = task.divergence.distance(found, wanted)

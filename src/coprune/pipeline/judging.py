@@ -11,7 +11,7 @@ from coprune.budget.search import Found
 from coprune.data import Source, split_source
 from coprune.errors import UserError, setting
 from coprune.measure import Reference, Score, evaluate, lost
-from coprune.measure.evaluation import CLASSIFICATION, judged_by
+from coprune.measure.evaluation import BATCH, CLASSIFICATION, judged_by
 from coprune.measure.intervals import SURE, Loss
 from coprune.pipeline.context import Context
 from coprune.result import Code, Judged, JudgedOn, Note, metric_label, shown_loss
@@ -41,6 +41,7 @@ class Judging:
         device: where to compute.
         task: its metric judges.
         reference: the unpruned model's outputs, which an agreement reads.
+        batch_size: samples of a pass.
     """
 
     source: Source
@@ -49,6 +50,7 @@ class Judging:
     device: str = "cpu"
     task: Task = CLASSIFICATION
     reference: Reference | None = None
+    batch_size: int = BATCH
 
     @property
     def samples(self) -> str:
@@ -58,7 +60,13 @@ class Judging:
     def score(self, model: nn.Module, *, label: str = "judging") -> Score:
         """How good a model is on the samples; it goes back to the CPU."""
         found = evaluate(
-            model, self.source, task=self.task, reference=self.reference, device=self.device, label=label
+            model,
+            self.source,
+            task=self.task,
+            reference=self.reference,
+            batch_size=self.batch_size,
+            device=self.device,
+            label=label,
         )
         model.cpu()
         return found
@@ -97,7 +105,7 @@ class Judging:
 def judging_of(context: Context) -> Judging:
     """What judges where no samples need to be set aside for it."""
     data = context.data
-    rest = context.device, judged_by(context.task, data.judging), context.reference
+    rest = context.device, judged_by(context.task, data.judging), context.reference, context.pass_size
     if data.validation is None:
         return Judging(data.calibration, data.calibration_from, SURE, *rest)
     share = len(data.validation) / len(data.heldout)

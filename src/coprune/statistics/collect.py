@@ -41,7 +41,8 @@ class Calibration:
         groups: the units to describe.
         source: calibration samples.
         classes: number of classes ``C`` of the data; None without class numbers.
-        batch_size: samples of a pass, forward or backward.
+        batch_size: samples of a pass.
+        backward_size: of one with a backward pass; 0: as many.
         device: where to compute.
         label: of the progress bars.
         task: what the outputs mean.
@@ -55,6 +56,7 @@ class Calibration:
     device: str = "cpu"
     label: str = "profile"
     task: Task = CLASSIFICATION
+    backward_size: int = 0
     _made: dict[Callable[[Calibration], Any], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -70,6 +72,11 @@ class Calibration:
                 "reads no labels, such as complementary"
             )
         return self.classes
+
+    @property
+    def backward(self) -> int:
+        """Samples of a pass with a backward pass."""
+        return self.backward_size or self.batch_size
 
     def ready(self) -> nn.Module:
         """The model on its device, in evaluation mode."""

@@ -53,7 +53,7 @@ def output_sensitivity(calibration: Calibration) -> dict[str, Tensor]:
     keys = _keys(calibration.groups)
     first = moved(next(iter(calibration.source.batches(1)))[0], calibration.device)
     squares = _SquaredGradients(_apart_from_input(model, keys, first))
-    drawing, task = _Drawing(calibration.batch_size), calibration.task
+    drawing, task = _Drawing(calibration.backward), calibration.task
     with hooked(model, {name: partial(squares.watch, name) for name in keys}):
         for start, inputs in _passed(calibration, images=isinstance(first, Tensor)):
             squares.start_batch(samples_in(inputs))
@@ -75,10 +75,10 @@ def output_sensitivity(calibration: Calibration) -> dict[str, Tensor]:
 def _passed(calibration: Calibration, *, images: bool) -> Iterator[tuple[int, Inputs]]:
     """The batches whose gradients are taken, each with the number of its first sample."""
     if images:
-        for batch in calibration.batches("sensitivity"):
+        for batch in calibration.batches("sensitivity", size=calibration.backward):
             yield batch.start, batch.inputs
         return
-    texts = spread_batches(calibration.source, SENSITIVE_TEXTS, batch_size=calibration.batch_size)
+    texts = spread_batches(calibration.source, SENSITIVE_TEXTS, batch_size=calibration.backward)
     starts = accumulate((samples_in(inputs) for inputs in texts), initial=0)
     mine = own(list(zip(starts, texts, strict=False)))
     for start, inputs in track(mine, label=f"{calibration.label}, sensitivity", total=len(mine)):

@@ -83,7 +83,9 @@ class Importance:
         """
         twin = calibration.once(_twin)
         if self.kind == "taylor":
-            batches = ((b.inputs, b.labels) for b in calibration.batches(self.kind))
+            batches = (
+                (b.inputs, b.labels) for b in calibration.batches(self.kind, size=calibration.backward)
+            )
             _leave_gradients(calibration, twin, batches, power=1)
         elif self.kind == "hessian":
             _leave_gradients(calibration, twin, _singles(calibration, self.kind), power=2)
