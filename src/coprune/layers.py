@@ -163,10 +163,51 @@ def filters(module: nn.Module) -> Tensor:
     Of a recurrent layer a copy of the weights that read its input, those of all gates and directions.
     """
     if is_recurrent(module):
-        names = [n for n in ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse") if hasattr(module, n)]
-        return torch.cat([module.get_parameter(name) for name in names])
+        return torch.cat([weight for weight, _ in _reading(module)])
     weight = module.get_parameter("weight")
     return weight.transpose(0, 1) if is_transposed(module) else weight
+
+
+def _reading(layer: nn.Module) -> list[tuple[Tensor, Tensor | None]]:
+    """The weights and biases with which a recurrent layer reads its input, a pair a direction."""
+    ends = [end for end in ("", "_l0", "_l0_reverse") if f"weight_ih{end}" in layer._parameters]
+    return [(layer.get_parameter(f"weight_ih{end}"), layer._parameters.get(f"bias_ih{end}")) for end in ends]
+
+
+def bias_of(layer: nn.Module) -> Tensor | None:
+    """What a dense or recurrent layer adds to the products of :func:`filters`, ``[O]``, if anything."""
+    if not is_recurrent(layer):
+        return layer.bias if isinstance(layer.bias, Tensor) else None
+    biases = [bias for _, bias in _reading(layer) if bias is not None]
+    return torch.cat(biases) if biases else None
+
+
+def set_filters(layer: nn.Module, weight: Tensor, bias: Tensor | None = None) -> None:
+    """Give a layer other weights, as :func:`filters` has them, and other biases, in place."""
+    parts = _reading(layer) if is_recurrent(layer) else [(filters(layer), bias_of(layer))]
+    at = 0
+    for own, added in parts:
+        here = slice(at, at := at + len(own))
+        own.copy_(weight[here])
+        if bias is not None and added is not None:
+            added.copy_(bias[here])
+
+
+def made_of(layer: nn.Module, read: Tensor, output: Any) -> Tensor:
+    """What a layer's :func:`filters` make of what it reads: its output.
+
+    Of a recurrent layer its gates before their activation, with the samples first.
+    """
+    if not is_recurrent(layer):
+        made: Tensor = output
+        return made
+    return torch.nn.functional.linear(samples_first(layer, read), filters(layer), bias_of(layer))
+
+
+def samples_first(layer: nn.Module, read: Tensor) -> Tensor:
+    """What a layer reads, with the samples in front of the steps."""
+    behind = isinstance(layer, nn.RNNBase) and not layer.batch_first and read.ndim == 3
+    return read.transpose(0, 1) if behind else read
 
 
 def channels_axis(layer: nn.Module, ndim: int, given: Tensor | None = None) -> int:

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from coprune.tracing.patches import centred_gram, draw_positions, output_positions, pick_outputs, read_rows
+from coprune.layers import filters
+from coprune.tracing.patches import (
+    centred_gram,
+    draw_positions,
+    fits,
+    output_positions,
+    pick_outputs,
+    read_rows,
+)
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
@@ -40,6 +48,35 @@ def test_rows_of_a_convolution_are_those_of_unfold(kernel, stride, dilation, pad
     rows = read_rows(conv, x, at)
     assert torch.equal(rows, unfolded[torch.arange(2).unsqueeze(1), at].flatten(0, 1))
     torch.testing.assert_close(layer_on(rows, conv), pick_outputs(out, at, last=False))
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel", "sides"),
+    [
+        (nn.ConvTranspose1d, (3,), (5,)),
+        (nn.ConvTranspose2d, (2, 3), (4, 5)),
+        (nn.ConvTranspose3d, (2, 3, 1), (3, 2, 4)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("stride", "padding", "beyond", "dilation"), [(1, 0, 0, 1), (2, 0, 0, 1), (2, 1, 1, 2), (3, 0, 2, 1)]
+)
+@torch.no_grad()
+def test_rows_of_a_transposed_convolution_make_its_output(
+    kind, kernel, sides, stride, padding, beyond, dilation
+):
+    torch.manual_seed(0)
+    padding = tuple(min(padding, dilation * (k - 1)) for k in kernel)
+    conv = kind(3, 4, kernel, stride, padding, beyond, dilation=dilation).double()
+    x = images(0, 2, 3, *sides)
+    out = conv(x)
+    assert fits(conv, x, out)
+    places = output_positions(conv, out, samples=len(out))
+    at = draw_positions("conv", samples=2, places=places, wanted=places - 1, seed=0)
+    made = F.linear(read_rows(conv, x, at), filters(conv).flatten(1), conv.bias)
+    torch.testing.assert_close(made, pick_outputs(out, at, last=False))
+    if stride > 1 and beyond < stride - 1:
+        assert not fits(conv, x, conv(x, [n + stride - 1 - beyond for n in out.shape[2:]]))
 
 
 @pytest.mark.parametrize(

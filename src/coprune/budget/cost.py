@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from coprune.groups.group import ChannelGroup
+from coprune.layers import filters, is_recurrent
 from coprune.measure.macs import layer_costs
 from coprune.tracing.forward import Inputs
 
@@ -160,6 +161,14 @@ class CostModel:
         return {"macs": self.full, "params": sum(layer.params for layer in self.layers)}
 
 
+def _recurring(layer: nn.Module) -> float:
+    """What share of a layer's weights reads its own hidden units; 0 of layers that are not recurrent."""
+    if not is_recurrent(layer):
+        return 0.0
+    weights = sum(p.numel() for p in layer.parameters() if p.ndim > 1)
+    return 1.0 - filters(layer).numel() / weights
+
+
 def cost_model(
     model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup], *, uniform: bool = False
 ) -> CostModel:
@@ -188,8 +197,14 @@ def cost_model(
         own = model.get_submodule(cost.name).parameters(recurse=False)
         # A bias has as many entries whatever the layer reads.
         biases = sum(p.numel() for p in own if p.ndim == 1) if read else 0
-        if cost.macs or cost.params > biases:
-            layers.append(LayerShare(cost.name, cost.macs, cost.params - biases, made, read))
+        weights = cost.params - biases
+        again = _recurring(model.get_submodule(cost.name)) if made else 0.0
+        if again:  # what hidden units make of hidden units shrinks with both
+            whole = LayerShare(cost.name, round(again * cost.macs), round(again * weights), made, made)
+            layers.append(whole)
+            cost, weights = replace(cost, macs=cost.macs - whole.macs), weights - whole.params
+        if cost.macs or weights > 0:
+            layers.append(LayerShare(cost.name, cost.macs, weights, made, read))
         if biases:
             layers.append(LayerShare(cost.name, 0, biases, made))
     ties = {g.name: f"{g.kind} of {g.size}" for g in groups} if uniform else {}

@@ -29,7 +29,7 @@ from coprune.data.subsample import spread_batches
 from coprune.distributed.collectives import gathered
 from coprune.distributed.world import own
 from coprune.groups import ChannelGroup, columns_of
-from coprune.layers import filters, is_linear
+from coprune.layers import bias_of, filters, is_linear, is_recurrent, set_filters
 from coprune.measure.evaluation import CLASSIFICATION
 from coprune.progress import track
 from coprune.recovery.ridge import RIDGE, growing_factor
@@ -182,7 +182,9 @@ def pruned_alone(
             weight = filters(layer)
             solved, shift = resolved(consumer, kept, units)
             solved, shift = solved.to(weight), shift.to(weight)
-            changes.callback(weight.copy_, weight.detach().clone())
+            bias = bias_of(layer)
+            before = None if bias is None else bias.detach().clone()
+            changes.callback(set_filters, layer, weight.detach().clone(), before)
             every = torch.arange(weight.shape[1])
             channels = every if consumer.channels is None else consumer.channels.flatten()
             channels = channels.to(weight.device)
@@ -190,7 +192,11 @@ def pruned_alone(
             each = part[0].numel() // solved.shape[1]
             # Where neighbouring pixels were averaged, each gets its share.
             weight[:, channels] = (solved.repeat_interleave(each, 1) / each).view_as(part)
-            changes.enter_context(hooked(model, {consumer.layer: partial(_add, shift)}))
+            set_filters(layer, weight)
+            if not is_recurrent(layer):
+                changes.enter_context(hooked(model, {consumer.layer: partial(_add, shift)}))
+            elif bias is not None:
+                set_filters(layer, weight, bias + shift)
         yield
 
 

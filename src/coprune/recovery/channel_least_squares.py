@@ -27,7 +27,7 @@ from coprune.data import Source
 from coprune.data.subsample import spread
 from coprune.errors import UserError, setting
 from coprune.groups import channel_indices, removed
-from coprune.layers import filters, is_linear
+from coprune.layers import bias_of, filters, is_convolution, is_linear, set_filters
 from coprune.plan import GroupDecision, Member
 from coprune.progress import track
 from coprune.recovery.base import LayerRecovery, Pair, Recovered
@@ -182,7 +182,8 @@ def _resolve(pair: Pair, site: Site, reading: Reading, read: Tensor, sample: Sam
         Target(gone, one, nothing),
         Line(blank, nothing.double()),
         held_back=sample.held_back(read),
-        intercept=can_shift(site, before),
+        # What a transposed convolution adds up at a place is not the same at all of them.
+        intercept=can_shift(site, before) and not (is_convolution(before) and before.transposed),
         shared=sample.shared,
     )
     if solution.better:
@@ -194,8 +195,8 @@ def _resolve(pair: Pair, site: Site, reading: Reading, read: Tensor, sample: Sam
         order = index[alive].flatten().argsort()
         outputs = pair.kept.get(site.layer, torch.arange(len(whole))).to(read.device)
         weight = filters(layer)
-        weight.copy_(there[outputs][:, order].view(weight.shape))
-        if isinstance(before.bias, Tensor):
-            layer.get_parameter("bias").copy_(before.bias[outputs])
+        bias = bias_of(before)
+        kept = there[outputs][:, order].view(weight.shape)
+        set_filters(layer, kept, None if bias is None else bias[outputs])
         shift_output(pair.model, site, torch.einsum("orsb,r->o", away, solution.bias)[outputs])
     return LayerRecovery(site.layer, solution.before, solution.after, solution.better, solution.ridge)

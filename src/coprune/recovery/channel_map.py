@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError, setting
 from coprune.groups import ChannelGroup, channel_indices, removed, removed_channels
-from coprune.layers import channel_count, filters, is_linear
+from coprune.layers import channel_count, filters, is_linear, is_recurrent, made_of
 from coprune.plan import GroupDecision, Member
 from coprune.tracing.forward import Inputs, copied, part_of, run
 from coprune.tracing.hooks import hooked
@@ -31,7 +31,13 @@ def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict
     """
     gone: dict[str, list[Tensor]] = {}
     for _, member, channels in removed_channels(decisions):
-        if member.parameter is None and _has_rows(teacher, member):
+        layer = teacher.get_submodule(member.layer)
+        if is_recurrent(layer) and member.role == "producer" and member.parameter is None:
+            # A row of every gate and direction for a hidden unit.
+            had_units = channel_count(layer, "output") or 1
+            gates = torch.arange(len(filters(layer)) // had_units).unsqueeze(1) * had_units
+            gone.setdefault(member.layer, []).append((gates + channels).flatten())
+        elif member.parameter is None and _has_rows(teacher, member):
             gone.setdefault(member.layer, []).append(channels)
     had = {layer: len(filters(teacher.get_submodule(layer))) for layer in gone}
     # What is left of all channels without those that are gone.
@@ -118,7 +124,8 @@ def _outputs(model: nn.Module, names: list[str], inputs: Inputs) -> dict[str, Te
     """Layer → what it puts out at a few places of every sample, ``[N·P, O]`` float64."""
     found: dict[str, Tensor] = {}
 
-    def take(name: str, layer: nn.Module, _: object, output: Tensor) -> None:
+    def take(name: str, layer: nn.Module, args: Sequence[Tensor], output: Tensor) -> None:
+        output = made_of(layer, args[0], output)
         places = output_positions(layer, output, samples=len(output))
         at = draw_positions(name, samples=len(output), places=places, wanted=_PLACES, seed=0)
         picked = pick_outputs(output, at.to(output.device), last=is_linear(layer))

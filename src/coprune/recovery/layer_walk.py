@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from coprune.errors import UserError, setting
-from coprune.layers import filters, is_linear
+from coprune.layers import bias_of, filters, is_linear, made_of, set_filters
 from coprune.recovery.sampling import BATCH, Sample
 from coprune.tracing.call_trace import Place, Taps
 from coprune.tracing.forward import Inputs, copied, part_of, run, samples_in, trimmed
@@ -57,7 +57,8 @@ def walk_layers(
                 f"another way through the model than the first two; use {setting('recovery', 'bn')}"
             )
         with taps.aside():
-            observer(site, layer, output if after else args[0], waiting.pop(site.layer, None))
+            value = made_of(layer, args[0], output) if after else args[0]
+            observer(site, layer, value, waiting.pop(site.layer, None))
 
     read = copied(inputs)  # which a model whose first layer works in place changes
     stops = {site.layer: partial(stop, site) for site in sites}
@@ -205,14 +206,15 @@ def norm_line(model: nn.Module, site: Site, layer: nn.Module) -> tuple[Tensor, T
 
 def can_shift(site: Site, layer: nn.Module) -> bool:
     """Whether something can be added to what a layer puts out."""
-    return isinstance(layer.bias, Tensor) or site.norm is not None
+    return bias_of(layer) is not None or site.norm is not None
 
 
 def shift_output(model: nn.Module, site: Site, shift: Tensor) -> None:
     """Add ``[O]`` to what a layer puts out, where :func:`can_shift`: to its bias, or through the norm."""
-    bias = model.get_submodule(site.layer).bias
-    if isinstance(bias, Tensor):
-        bias.copy_(bias.double() + shift)
+    layer = model.get_submodule(site.layer)
+    bias = bias_of(layer)
+    if bias is not None:
+        set_filters(layer, filters(layer), bias.double() + shift)
     elif site.norm is not None:
         # y + b in front of a norm is y with a running mean less by b.
         mean = model.get_submodule(site.norm).get_buffer("running_mean")

@@ -10,7 +10,6 @@ Shapes: ``I`` inputs of a layer, ``O`` outputs, ``K`` those kept, ``R`` removed 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ from torch import nn
 from coprune.data import Source
 from coprune.errors import UserError, setting
 from coprune.groups import ChannelGroup, removed_channels
-from coprune.layers import filters, is_recurrent, is_transposed
+from coprune.layers import bias_of, filters, is_convolution, is_recurrent, set_filters
 from coprune.recovery.base import Pair, Recovered
 from coprune.statistics import Calibration, InputMoments, collect
 
@@ -55,9 +54,8 @@ def recover(pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
         layer = teacher.get_submodule(name)
         weight = filters(layer).double()[:, channels.to(pair.device)]  # [O, R, …]
         shift = weight.flatten(2).sum(2) if weight.ndim > 2 else weight
-        if is_transposed(layer):  # a place it puts out meets every stride-th position of its kernel
-            steps: Any = getattr(layer, "stride", ())
-            shift = shift / math.prod(steps)
+        if is_convolution(layer) and layer.transposed:
+            shift = shift / math.prod(layer.stride)  # on average over its places
         shift = shift @ means[f"{name}/mean"][channels].to(shift.device)
         kept = pair.kept.get(name)
         add_bias(model.get_submodule(name), shift if kept is None else shift[kept.to(shift.device)])
@@ -70,10 +68,9 @@ def add_bias(layer: nn.Module, shift: torch.Tensor) -> None:
     A dense layer is given a bias where it has none; a recurrent one without is left as it is.
     """
     if is_recurrent(layer):
-        known = dict(layer.named_parameters())
-        biases = [known[n] for n in ("bias_ih", "bias_ih_l0", "bias_ih_l0_reverse") if n in known]
-        for bias, part in zip(biases, shift.chunk(max(1, len(biases))), strict=False):
-            bias.add_(part.to(bias))
+        bias = bias_of(layer)
+        if bias is not None:
+            set_filters(layer, filters(layer), bias + shift.to(bias))
     elif isinstance(layer.bias, torch.Tensor):
         layer.bias.add_(shift.to(layer.bias))
     else:

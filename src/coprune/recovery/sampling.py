@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from coprune.data import Source
 from coprune.data.subsample import spread
 from coprune.distributed.world import own_range, world
-from coprune.layers import is_convolution
+from coprune.layers import is_convolution, is_recurrent
 from coprune.measure.memory import peak_memory
 from coprune.recovery.base import Pair
 from coprune.tracing.active_positions import learn_active_positions
@@ -101,7 +101,8 @@ def drawn(pair: Pair, sites: Sequence[Site], inputs: Inputs, *, rows: Mapping[st
         seed: of the draw.
     """
     teacher, samples = pair.teacher, samples_in(inputs)
-    names = [s.layer for s in sites if s.places > 1 and not is_convolution(teacher.get_submodule(s.layer))]
+    dense = {s.layer: teacher.get_submodule(s.layer) for s in sites if s.places > 1}
+    names = [n for n, layer in dense.items() if not (is_convolution(layer) or is_recurrent(layer))]
     valid: dict[str, Tensor] = {}
     if names:
         probes = part_of(inputs, slice(_PROBES))

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.errors import UserError
-from coprune.layers import filters, is_linear
+from coprune.layers import bias_of, filters, is_linear, set_filters
 from coprune.progress import track
 from coprune.recovery.base import LayerRecovery, Pair, Recovered
 from coprune.recovery.layer_walk import (
@@ -160,11 +160,11 @@ class _Walk:
         rows = side_by_side(self._runs, samples_in(self._inputs))
         self._runs = []
         scale, shift = norm_line(self._model, site, layer)
-        weight, bias = filters(layer), layer.bias
+        weight, bias = filters(layer), bias_of(layer)
         # What a norm scales by 0 has no effect and no target.
         live = scale.abs() > 1e-6 * scale.abs().max().clamp_min(1e-30)
         old = weight.double().flatten(1)[live]
-        added = bias.double()[live] if isinstance(bias, Tensor) else torch.zeros_like(old[:, 0])
+        added = bias.double()[live] if bias is not None else torch.zeros_like(old[:, 0])
         value, other = self._targets.take(site)[:, live], None if other is None else other[:, live]
         solution = solve(
             rows,
@@ -176,6 +176,7 @@ class _Walk:
         )
         if solution.better:
             weight[live] = solution.weight.view(len(old), *weight.shape[1:]).to(weight.dtype)
+            set_filters(layer, weight)
             more = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
             more[live] = solution.bias - added
             shift_output(self._model, site, more)

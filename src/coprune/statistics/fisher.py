@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from coprune.data.subsample import spread_batches
 from coprune.distributed.collectives import Parts, merged
 from coprune.distributed.world import own
 from coprune.groups import ChannelGroup
-from coprune.layers import channel_count, is_linear
+from coprune.layers import channel_count, filters, is_linear, is_recurrent
 from coprune.progress import track
 from coprune.seeding import generator
 from coprune.statistics.collect import Calibration
@@ -67,7 +67,7 @@ def output_sensitivity(calibration: Calibration) -> dict[str, Tensor]:
                 torch.autograd.grad(loss, ends, allow_unused=bool(squares.apart))
     means = squares.means()
     for name in keys.keys() - means.keys():  # the model's output does not depend on it
-        count = channel_count(model.get_submodule(name), "output") or 0
+        count = len(filters(model.get_submodule(name)))
         means[name] = torch.zeros(count, dtype=torch.float64)
     return {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}
 
@@ -105,8 +105,10 @@ class _SquaredGradients:
         self._ran.clear()
         self.roots.clear()
 
-    def watch(self, name: str, layer: nn.Module, _: Sequence[Tensor], output: Tensor) -> Tensor | None:
-        """A hook behind a layer."""
+    def watch(self, name: str, layer: nn.Module, _: Sequence[Tensor], made: Any) -> Tensor | None:
+        """A hook behind a layer; of a recurrent one the hidden states stand for all gates of theirs."""
+        output: Tensor = made[0] if isinstance(made, tuple) else made
+        gates = len(filters(layer)) // output.shape[-1] if is_recurrent(layer) else 1
         axis = output.ndim - 1 if is_linear(layer) else 1
         # An error of a layer that runs several times is made, and costs, in all of its runs.
         first = name not in self._ran
@@ -117,11 +119,16 @@ class _SquaredGradients:
         def add(gradient: Tensor) -> None:
             rows = gradient.movedim(axis, -1).flatten(0, -2)
             total = rows.square().sum(0, dtype=torch.float64)
+            if gates > 1:
+                hidden = channel_count(layer, "output") or 1
+                total = total.view(-1, 1, hidden).expand(-1, gates, -1).flatten()
             count = (samples if tokens else len(rows)) if first else 0
             part = {"sum": total, "count": total.new_tensor(count)}
             self._sums[name] = merge(self._sums[name], part) if name in self._sums else part
 
         frozen = not output.requires_grad
+        if frozen and output is not made:
+            return None
         if frozen:  # and no floating-point input before it; what follows may work in place
             output = output.requires_grad_().clone()
         if name in self.apart:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from coprune.data.sharding import OwnBatch
 from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
-from coprune.layers import filters, is_linear
+from coprune.layers import filters, is_linear, is_recurrent
 from coprune.statistics.collect import Calibration, Reads
 from coprune.statistics.fisher import active_positions, output_sensitivity
 from coprune.statistics.moments import merge
@@ -165,6 +165,7 @@ class ConsumerCollector:
         output: Tensor,
     ) -> None:
         read = inputs[0].detach()
+        output = read if is_recurrent(layer) else output
         at = self._at(key, layer, read, output).to(read.device)
         rows = _narrow(
             read_rows(layer, pick_channels(read, columns, axis=unit_axis(layer)), at), units, total=False

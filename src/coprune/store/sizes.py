@@ -16,7 +16,17 @@ from torch.nn.modules.conv import _ConvNd
 
 from coprune.errors import UserError, shown
 from coprune.groups.attention import attention_family, channels_of, head_counts, relative, set_count
-from coprune.layers import has_channels, is_dense, is_gpt2_linear, norm_of, size_attributes
+from coprune.layers import (
+    COUNTED,
+    attribute_of,
+    has_channels,
+    is_dense,
+    is_gpt2_linear,
+    is_recurrent,
+    norm_of,
+    set_size,
+    size_attributes,
+)
 from coprune.store.state_dict import check_weights, numbers_of
 
 _Positive = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
@@ -33,8 +43,13 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Size]]:
         found = {
             a: getattr(module, a) for a in attributes if isinstance(getattr(module, a, None), int | tuple)
         }
+        if is_recurrent(module):
+            found = {a: getattr(module, a) for a in ("input_size", "hidden_size")}
         if found and has_channels(module):
             sizes[name] = found
+        counted: dict[str, Size] = {a: int(attribute_of(module, a)) for a in vars(module).get(COUNTED, ())}
+        if counted:
+            sizes[name] = sizes.get(name, {}) | counted
         family = attention_family(name, module)
         counts = head_counts(family, module) if family else {}
         if counts:
@@ -69,6 +84,10 @@ def resize(
             raise UserError(f"{where.parent}: layer '{shown(name)}' is not in this {type(model).__name__}")
         for attribute, value in sizes.items():
             was = full.get(name, {}).get(attribute)
+            counts = attribute_of(modules[name], attribute)
+            if was is None and type(counts) is int and type(value) is int and 0 < value <= counts:
+                set_size(modules[name], attribute, value)
+                continue
             if was is None or isinstance(was, tuple) != isinstance(value, tuple):
                 said = f"{shown(attribute)} = {shown(value)}"
                 raise UserError(f"{where.parent}: layer '{name}' has no size {said}; restore model.json")
@@ -89,6 +108,8 @@ def resize(
                 if isinstance(old, nn.Parameter):
                     fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
                 setattr(module, key, fresh)
+        if isinstance(module, nn.RNNBase):
+            module._flat_weights = [getattr(module, key) for key in module._flat_weights_names]
     check_weights(tensors, model, where=str(where))
     rows = {n: (was, channels_of(modules[n], "output") or was) for n, was in before.items() if was}
     for name, module in modules.items():
@@ -117,6 +138,10 @@ def _due(module: nn.Module) -> Iterator[tuple[str, tuple[Any, ...]]]:
         read, made = channels_of(module, "input"), channels_of(module, "output")
         yield "weight", (made, read) if isinstance(module, nn.Linear) else (read, made)
         yield "bias", (made,)
+    elif is_recurrent(module):
+        hidden = {"RNN": 1, "GRU": 3}.get(type(module).__name__.removesuffix("Cell"), 4) * size.hidden_size
+        ends = ("",) if isinstance(module, nn.RNNCellBase) else ("_l0", "_l0_reverse")
+        yield from ((f"weight_ih{end}", (hidden, size.input_size)) for end in ends)
     elif isinstance(module, nn.Embedding):
         yield "weight", (module.num_embeddings, module.embedding_dim)
     elif norm is not None and hasattr(module, norm.count):

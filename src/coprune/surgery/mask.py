@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from coprune.groups import removed, removed_channels, unit_axis
-from coprune.layers import channel_count, channels_axis, is_channel_norm
+from coprune.layers import channel_count, channels_axis, is_channel_norm, is_recurrent
 from coprune.plan import GroupDecision
 from coprune.surgery.cut import check_fits, slice_passing
 from coprune.tracing.hooks import hooked
@@ -34,16 +34,40 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
     check_fits(model, decisions)
     silent: dict[str, list[Tensor]] = {}
     read: dict[str, list[Tensor]] = {}
+    again: dict[str, list[Tensor]] = {}
     for _, member, channels in removed_channels(decisions):
         layer = model.get_submodule(member.layer)
         if member.role == "consumer":
             read.setdefault(member.layer, []).append(channels)
+        elif is_recurrent(layer) and member.parameter is None:
+            again.setdefault(member.layer, []).append(channels)
         elif is_channel_norm(layer) and member.parameter is None:
             silent.setdefault(member.layer, []).append(channels)
     silences = {n: _silencing(model.get_submodule(n), torch.cat(gone)) for n, gone in read.items()}
     norms = {n: _normalising(model.get_submodule(n), torch.cat(gone)) for n, gone in silent.items()}
-    with hooked(model, silences, before=True), hooked(model, norms):
+    with hooked(model, silences, before=True), hooked(model, norms), ExitStack() as forgotten:
+        for name, gone in again.items():
+            forgotten.enter_context(_forgetting(model.get_submodule(name), torch.cat(gone)))
         yield model
+
+
+@contextmanager
+def _forgetting(layer: nn.Module, gone: Tensor) -> Iterator[None]:
+    """Within the context a recurrent layer reads nothing of some of its own hidden units, ``[R]``."""
+    had = channel_count(layer, "output") or 1
+    first = ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")
+    weights = [p for name, p in layer.named_parameters() if name.startswith("weight") and name not in first]
+    before = [weight.detach().clone() for weight in weights]
+    try:
+        with torch.no_grad():
+            for weight in weights:  # a later layer reads both directions of the one before
+                times = torch.arange(weight.shape[1] // had).unsqueeze(1) * had
+                weight[:, (times + gone).flatten().to(weight.device)] = 0.0
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, was in zip(weights, before, strict=True):
+                weight.copy_(was)
 
 
 def _silencing(layer: nn.Module, gone: Tensor) -> Callable[..., tuple[Tensor, ...]]:

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from coprune.layers import is_convolution
+from coprune.layers import is_convolution, is_recurrent
 from coprune.tracing.forward import Inputs, copied, logits_of, mask_of, samples_in, tensors_of
 from coprune.tracing.hooks import hooked
 from coprune.tracing.patches import output_positions
@@ -24,7 +24,9 @@ from coprune.tracing.patches import output_positions
 
 def has_tokens(layer: nn.Module, output: Tensor, *, samples: int) -> bool:
     """Whether the layer is applied at several places that may not all count: a linear one, to tokens."""
-    return not is_convolution(layer) and output_positions(layer, output, samples=samples) > 1
+    if is_convolution(layer) or is_recurrent(layer):
+        return False
+    return output_positions(layer, output, samples=samples) > 1
 
 
 Signal = Callable[[nn.Module, Inputs], Tensor]

@@ -6,8 +6,10 @@ network whose forward pass is plain PyTorch, traceable by torch.fx or not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +17,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune import layers
 from coprune.errors import UserError
-from coprune.layers import is_convolution, is_linear
+from coprune.layers import is_convolution, is_linear, is_recurrent, made_of
 from coprune.tracing.call_trace import Call, Place, Record
 from coprune.tracing.forward import Inputs, copied, part_of, run, samples_in
 from coprune.tracing.hooks import hooked
-from coprune.tracing.patches import output_positions
+from coprune.tracing.patches import fits, output_positions
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Site:
 
 def is_dense(module: nn.Module) -> bool:
     """Whether every output channel reads every input channel, so that it can absorb a mix of them."""
-    return layers.is_dense(module) or layers.is_gpt2_linear(module)
+    return layers.is_dense(module) or layers.is_gpt2_linear(module) or is_recurrent(module)
 
 
 @torch.no_grad()
@@ -77,9 +79,14 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     def enter(name: str, *_: object) -> None:
         record.layer = name
 
-    def leave(name: str, _: nn.Module, __: object, output: Tensor) -> None:
+    def leave(name: str, layer: nn.Module, args: Sequence[Any], output: Any) -> None:
         record.layer = None
-        outputs.setdefault(name, []).append(output)
+        if not isinstance(args[0], Tensor):  # packed: without places
+            return
+        with record.aside():
+            made = made_of(layer, args[0], output)
+            if fits(layer, args[0], made):
+                outputs.setdefault(name, []).append(made)
 
     seen = copied(example)  # which a model whose first layer works in place changes
     entered = hooked(model, {name: partial(enter, name) for name in watched}, before=True)
@@ -98,10 +105,15 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     tied = layers.tied_layers(model)
     sites = []
     for name, calls in own.items():
-        layer, runs = watched[name], len(outputs[name])
+        layer, runs = watched[name], len(outputs.get(name, ()))
         more = sum(call.name not in _plain(layer) for call in calls) > runs
         # A parametrisation (weight norm) makes the weight anew at every call.
-        if name not in places or name in tied or layer._parameters.get("weight") is None or more:
+        if name not in places or name in tied:
+            continue
+        if is_recurrent(layer):  # what it makes of its input nobody else reads
+            sites.append(Site(name, places=places[name], runs=runs))
+            continue
+        if layer._parameters.get("weight") is None or more:
             continue
         # Behind a linear layer's tokens a batch norm treats every token by itself, not every channel.
         norms = once if is_convolution(layer) or alike[name].ndim == 2 else set()
@@ -142,8 +154,8 @@ def _places(model: nn.Module, outputs: dict[str, Tensor], example: Inputs) -> di
     other = [0] if samples > 1 else [0, 0]
     heights: dict[str, int] = {}
 
-    def note(name: str, _: nn.Module, __: object, output: Tensor) -> None:
-        heights[name] = len(output)
+    def note(name: str, layer: nn.Module, args: Sequence[Any], output: Any) -> None:
+        heights[name] = len(made_of(layer, args[0], output))
 
     with hooked(model, {name: partial(note, name) for name in outputs}):
         run(model, copied(part_of(example, other)))

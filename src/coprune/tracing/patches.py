@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coprune.layers import Convolution, is_convolution
+from coprune.layers import Convolution, is_convolution, samples_first
 from coprune.seeding import generator
 from coprune.tracing.calls import convolution_of
 
@@ -68,11 +68,15 @@ def read_rows(layer: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
         ``[N·P, D]`` in the dtype of the inputs.
     """
     if not is_convolution(layer):
+        inputs = samples_first(layer, inputs)
         return _pick(inputs.reshape(len(positions), -1, inputs.shape[-1]), positions)
-    patches = _padded(layer, inputs)
-    axes = zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
+    patches = _spread(layer, inputs) if layer.transposed else _padded(layer, inputs)
+    axes = zip(*_geometry(layer), strict=True)
     for axis, (kernel, stride, dilation) in enumerate(axes, start=2):
-        patches = patches.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+        step = 1 if layer.transposed else stride
+        patches = patches.unfold(axis, dilation * (kernel - 1) + 1, step)[..., ::dilation]
+    if layer.transposed:
+        patches = patches.flip(tuple(range(inputs.ndim, patches.ndim)))
     behind = patches.ndim // 2  # axes: N, U, then as many of places as of a kernel
     patches = patches.movedim(1, behind)  # [N, H, W, U, kh, kw]
     at = torch.unravel_index(positions, patches.shape[1:behind])
@@ -120,6 +124,37 @@ def _padded(layer: Convolution, inputs: Tensor) -> Tensor:
         each = (each,) * axes if isinstance(each, int) else tuple(each) * (axes // len(each))
         both = [p for pad in reversed(each) for p in (pad, pad)]
     return F.pad(padded, both).contiguous() if any(both) else padded.contiguous()
+
+
+def _spread(layer: Convolution, inputs: Tensor) -> Tensor:
+    """Inputs of a transposed convolution with zeros between and around them, ``[N, U, …]``.
+
+    Over these a kernel passes that is turned round, by one place a step.
+    """
+    spread, pads = inputs, list[int]()
+    paddings = [int(p) for p in layer.padding]
+    beyond: tuple[int, ...] = layer.output_padding
+    for axis, (kernel, stride, dilation) in enumerate(zip(*_geometry(layer), strict=True), start=2):
+        places = list(spread.shape)
+        places[axis] = (places[axis] - 1) * stride + 1
+        wide = spread.new_zeros(places)
+        wide.transpose(0, axis)[::stride] = spread.transpose(0, axis)
+        reach = dilation * (kernel - 1) - paddings[axis - 2]
+        spread, pads = wide, [reach, reach + beyond[axis - 2], *pads]
+    return F.pad(spread, pads)
+
+
+def _geometry(layer: Convolution) -> tuple[tuple[int, ...], ...]:
+    return layer.kernel_size, layer.stride, layer.dilation
+
+
+def fits(layer: nn.Module, read: Tensor, made: Tensor) -> bool:
+    """Whether rows of a layer are at the places of its output: not where that is told its size."""
+    if not (is_convolution(layer) and layer.transposed):
+        return True
+    spread = _spread(layer, read[:1]).shape[2:]
+    ends = zip(spread, layer.kernel_size, layer.dilation, strict=True)
+    return [n - d * (k - 1) for n, k, d in ends] == list(made.shape[2:])
 
 
 def pick_outputs(output: Tensor, positions: Tensor, *, last: bool) -> Tensor:
