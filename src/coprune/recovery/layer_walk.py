@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from coprune.errors import UserError, setting
-from coprune.layers import bias_of, filters, is_linear, made_of, set_filters
+from coprune.layers import bias_of, filters, is_linear, made_of, samples_first, set_filters
 from coprune.recovery.sampling import BATCH, Sample
 from coprune.tracing.call_trace import Place, Taps
 from coprune.tracing.forward import Inputs, copied, part_of, run, samples_in, trimmed
@@ -57,7 +57,7 @@ def walk_layers(
                 f"another way through the model than the first two; use {setting('recovery', 'bn')}"
             )
         with taps.aside():
-            value = made_of(layer, args[0], output) if after else args[0]
+            value = made_of(layer, args[0], output) if after else samples_first(layer, args[0])
             observer(site, layer, value, waiting.pop(site.layer, None))
 
     read = copied(inputs)  # which a model whose first layer works in place changes

@@ -107,7 +107,7 @@ class _SquaredGradients:
 
     def watch(self, name: str, layer: nn.Module, _: Sequence[Tensor], made: Any) -> Tensor | None:
         """A hook behind a layer; of a recurrent one the hidden states stand for all gates of theirs."""
-        output: Tensor = made[0] if isinstance(made, tuple) else made
+        output = _states(made)
         gates = len(filters(layer)) // output.shape[-1] if is_recurrent(layer) else 1
         axis = output.ndim - 1 if is_linear(layer) else 1
         # An error of a layer that runs several times is made, and costs, in all of its runs.
@@ -143,6 +143,12 @@ class _SquaredGradients:
         return {name: (parts["sum"] / parts["count"]).cpu() for name, parts in whole.items()}
 
 
+def _states(made: Any) -> Tensor:
+    """What a layer makes; of a recurrent one, which hands back several things, the hidden states."""
+    found: Tensor = made[0] if isinstance(made, tuple) else made
+    return found
+
+
 def _apart_from_input(model: nn.Module, names: Iterable[str], inputs: Inputs) -> set[str]:
     """Layers that gradients on the way to the input pass by: all of them where the input has none.
 
@@ -152,8 +158,8 @@ def _apart_from_input(model: nn.Module, names: Iterable[str], inputs: Inputs) ->
     if not _differentiable(inputs):
         return found
 
-    def note(name: str, _: nn.Module, __: object, output: Tensor) -> None:
-        if output.requires_grad:
+    def note(name: str, _: nn.Module, __: object, made: Any) -> None:
+        if _states(made).requires_grad:
             found.discard(name)
 
     # Not by torch.func.functional_call: a layer with two names keeps plain tensors (torch 2.14).

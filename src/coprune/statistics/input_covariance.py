@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from coprune.data.sharding import OwnBatch
 from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
-from coprune.layers import filters, is_linear, is_recurrent
+from coprune.layers import filters, is_linear, is_recurrent, samples_first
 from coprune.statistics.collect import Calibration, Reads
 from coprune.statistics.fisher import active_positions, output_sensitivity
 from coprune.statistics.moments import merge
@@ -164,7 +164,7 @@ class ConsumerCollector:
         inputs: Sequence[Tensor],
         output: Tensor,
     ) -> None:
-        read = inputs[0].detach()
+        read = samples_first(layer, inputs[0].detach())
         output = read if is_recurrent(layer) else output
         at = self._at(key, layer, read, output).to(read.device)
         rows = _narrow(

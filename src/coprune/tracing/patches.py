@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coprune.layers import Convolution, is_convolution, samples_first
+from coprune.layers import Convolution, is_convolution
 from coprune.seeding import generator
 from coprune.tracing.calls import convolution_of
 
@@ -68,7 +68,6 @@ def read_rows(layer: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
         ``[N·P, D]`` in the dtype of the inputs.
     """
     if not is_convolution(layer):
-        inputs = samples_first(layer, inputs)
         return _pick(inputs.reshape(len(positions), -1, inputs.shape[-1]), positions)
     patches = _spread(layer, inputs) if layer.transposed else _padded(layer, inputs)
     axes = zip(*_geometry(layer), strict=True)
