@@ -52,12 +52,14 @@ def test_each_is_one_file_and_one_line():
     assert found == [
         ("new file", "statistics"), ("new file", "methods"), ("line in", "methods"),
         ("new file", "recovery"), ("line in", "recovery"), ("new file", ""), ("line in", "coprune"),
+        ("new file", "tasks"), ("line in", "tasks"),
     ]  # fmt: skip
 
 
 def test_they_prune_together(house, digits):
     common = ("--model", "python:mynet:net", "--data", digits, "--force", "--latency-batches", "1")
     asked = ("--method", "loudest", "--power", "2", "--keep-macs", "0.5", "--recovery", "logits")
+    asked += ("--metric", "balanced_accuracy")
     ended = typed(house, "prune", *common, *asked, "--out", "run")
     assert ended.returncode == 0, ended.stderr
     plan = json.loads((house / "run/plan.json").read_text())
@@ -72,6 +74,7 @@ def test_they_prune_together(house, digits):
     assert all(len(group["kept"]) < group["size"] for group in plan["groups"])
     result = json.loads((house / "run/result.json").read_text())
     assert [stage["name"] for stage in result["stages"]] == ["base", "pruned", "recovered"]
+    assert {stage["metric"] for stage in result["stages"]} == {"balanced_accuracy"}
     assert (house / "run/profile").is_dir()
     assert "mean output" in (house / "run/report.html").read_text()
 

@@ -94,6 +94,14 @@ class Registry(Mapping[str, T], Generic[T]):
         Raises:
             UserError: unknown, with near matches.
         """
+        self.check(name)
+        return self[name]
+
+    def check(self, name: str) -> None:
+        """Refuse an unknown name.
+
+        Raises:
+            UserError: with near matches.
+        """
         if name not in self:
             raise UserError(f"unknown {self._kind} '{name}'; {near_matches(name, self)}")
-        return self[name]

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coprune.tasks import losses, outputs
+from coprune.tasks import losses, metrics, outputs
 from coprune.tasks.agreement import agreement
 from coprune.tasks.divergence import Divergence
-from coprune.tasks.metrics import METRICS, SEQ2SEQ, Metric
+from coprune.tasks.metrics import Metric
 from coprune.tasks.outputs import Outputs, Reader
 from coprune.tracing.active_positions import uneven_sum
 from coprune.tracing.forward import Inputs, run
@@ -120,7 +120,7 @@ TASKS: dict[str, Task] = {
             "one class a sample",
             _LOGITS,
             Divergence("softmax"),
-            METRICS["top1"],
+            metrics.TOP1,
             losses.class_loss,
         ),
         Task(
@@ -128,16 +128,16 @@ TASKS: dict[str, Task] = {
             "several labels a sample, each yes or no",
             _LOGITS,
             Divergence("sigmoid"),
-            METRICS["f1"],
+            metrics.F1,
             losses.label_loss,
         ),
-        Task("regression", "numbers", _VALUES, Divergence("gaussian"), METRICS["r2"], losses.squared_loss),
+        Task("regression", "numbers", _VALUES, Divergence("gaussian"), metrics.R2, losses.squared_loss),
         Task(
             "segmentation",
             "a class a pixel",
             _MAPS,
             Divergence("softmax"),
-            METRICS["miou"],
+            metrics.MIOU,
             losses.PlaceLoss(1),
         ),
         Task(
@@ -151,7 +151,7 @@ TASKS: dict[str, Task] = {
             "the next token",
             _LOGITS,
             Divergence("softmax", -1),
-            METRICS["perplexity"],
+            metrics.PERPLEXITY,
             losses.PlaceLoss(-1, shift=True),
         ),
         Task(
@@ -159,7 +159,7 @@ TASKS: dict[str, Task] = {
             "a class a token",
             _LOGITS,
             Divergence("softmax", -1),
-            METRICS["token_accuracy"],
+            metrics.TOKEN_ACCURACY,
             losses.PlaceLoss(-1),
         ),
         Task(
@@ -167,11 +167,16 @@ TASKS: dict[str, Task] = {
             "start and end of an answer",
             outputs.answers,
             Divergence("softmax"),
-            METRICS["exact_match"],
+            metrics.EXACT_MATCH,
             losses.span_loss,
         ),
         Task(
-            "seq2seq", "a text for a text", _LOGITS, Divergence("softmax", -1), SEQ2SEQ, losses.PlaceLoss(-1)
+            "seq2seq",
+            "a text for a text",
+            _LOGITS,
+            Divergence("softmax", -1),
+            metrics.OWN_PERPLEXITY,
+            losses.PlaceLoss(-1),
         ),
         Task("feature-extraction", "embeddings", outputs.embeddings, Divergence("cosine")),
         Task(
@@ -179,7 +184,7 @@ TASKS: dict[str, Task] = {
             "an image for an image",
             _IMAGES,
             Divergence("gaussian"),
-            METRICS["psnr"],
+            metrics.PSNR,
             losses.squared_loss,
         ),
         Task(

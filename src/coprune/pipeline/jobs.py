@@ -14,7 +14,7 @@ from coprune.pipeline.inputs import check_there
 from coprune.pipeline.run_folder import check_out
 from coprune.pipeline.settings import Machine, PruneSettings, Seeded, Timing, Trust, check_settings
 from coprune.recovery.registry import RECOVERY_WORDS, RecoveryName
-from coprune.tasks.names import TaskName
+from coprune.tasks.names import METRICS, TaskName
 from coprune.training.defaults import BaseRecipe
 from coprune.training.recipe import Recipe
 
@@ -114,6 +114,8 @@ class Job(Trust, Meaning, title="The model"):
             UserError: options that contradict each other, unknown names, a folder that is taken.
         """
         check_there(self)
+        if self.metric is not None and ":" not in self.metric:
+            METRICS.check(self.metric)
         check_out(out, self, resume=resume, overwrite=overwrite)
         if self.tokenizer is not None and not is_text(self.data):
             asked = setting("tokenizer", self.tokenizer)

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coprune.errors import UserError, near_matches, setting, shown
-from coprune.tasks.metrics import METRICS, Batches, Metric
+from coprune.errors import UserError, setting, shown
+from coprune.tasks.metrics import Batches, Metric
+from coprune.tasks.names import METRICS
 from coprune.tasks.outputs import Outputs
 from coprune.tracing.forward import Inputs, moved, run, tensors_of
 
@@ -41,9 +42,7 @@ def metric_of(given: Any) -> Metric:
     if isinstance(given, Metric):
         return given
     if isinstance(given, str):
-        if given not in METRICS:
-            raise UserError(f"{setting('metric', shown(given))}: {near_matches(given, METRICS)}")
-        return METRICS[given]
+        return METRICS.find(given)
     if all(hasattr(given, method) for method in ("update", "compute", "reset", "clone")):
         better = getattr(given, "higher_is_better", None)
         return _whole(type(given).__name__, given, _Torchmetrics(given), better)

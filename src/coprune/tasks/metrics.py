@@ -12,7 +12,7 @@ Shapes: ``S`` sums of a metric; else see :mod:`coprune.tasks.outputs`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -230,28 +230,16 @@ def exact_spans(outputs: Outputs, targets: Any) -> Tensor:
     return _two(hit, torch.ones_like(hit))
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("top1", unit="%", sums=right, pairs=True),
-        Metric("label_accuracy", unit="%", sums=agreed_labels),
-        Metric("f1", unit="%", sums=f1_sums),
-        Metric("r2", sums=explained, finish=r2),
-        Metric("mse", higher_is_better=False, sums=squared),
-        Metric("psnr", sums=psnr),
-        Metric("miou", sums=overlaps, finish=mean_iou),
-        Metric("pixel_accuracy", unit="%", sums=right_places(1)),
-        Metric("token_accuracy", unit="%", sums=right_places(-1)),
-        Metric(
-            "perplexity",
-            higher_is_better=False,
-            sums=likelihood(-1, shift=True),
-            finish=perplexity,
-        ),
-        Metric("exact_match", unit="%", sums=exact_spans, pairs=True),
-    )
-}
-"""Name → metric. Append an entry for one of your own."""
-
-SEQ2SEQ = Metric("perplexity", higher_is_better=False, sums=likelihood(-1), finish=perplexity)
-"""Perplexity where the labels are not shifted."""
+TOP1 = Metric("top1", unit="%", sums=right, pairs=True)
+LABEL_ACCURACY = Metric("label_accuracy", unit="%", sums=agreed_labels)
+F1 = Metric("f1", unit="%", sums=f1_sums)
+R2 = Metric("r2", sums=explained, finish=r2)
+MSE = Metric("mse", higher_is_better=False, sums=squared)
+PSNR = Metric("psnr", sums=psnr)
+MIOU = Metric("miou", sums=overlaps, finish=mean_iou)
+PIXEL_ACCURACY = Metric("pixel_accuracy", unit="%", sums=right_places(1))
+TOKEN_ACCURACY = Metric("token_accuracy", unit="%", sums=right_places(-1))
+PERPLEXITY = Metric("perplexity", higher_is_better=False, sums=likelihood(-1, shift=True), finish=perplexity)
+OWN_PERPLEXITY = replace(PERPLEXITY, sums=likelihood(-1))
+"""Where labels are those of the same places: of encoders and decoders."""
+EXACT_MATCH = Metric("exact_match", unit="%", sums=exact_spans, pairs=True)
