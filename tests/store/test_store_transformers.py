@@ -1,6 +1,8 @@
 """A pruned transformer on disk: the same class, the same bits, and the library's own tools work on it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ import coprune
 import tiny
 from coprune.errors import UserError
 from coprune.groups import find_units
+from coprune.models.names import ModelSource
+from coprune.models.registry import build
 from coprune.store import save_model
 from coprune.store.config_sizes import adopt, fitted
 from coprune.store.model import full_size
@@ -94,6 +98,20 @@ def test_generation_with_cache_is_the_same_after_loading(tmp_path, name):
     assert loaded.generation_config.repetition_penalty == 1.3
     options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
     assert torch.equal(loaded.generate(**example, **options), model.generate(**example, **options))
+
+
+@pytest.mark.parametrize("kind", ["transformers", "timm"])
+def test_a_new_process_loads_it(tmp_path, kind):
+    # Once a bug: a library that was first imported inside a device mode failed to be.
+    if kind == "transformers":
+        save_model(tmp_path, pruned("bert"))
+    else:
+        pytest.importorskip("timm")
+        save_model(tmp_path, build(ModelSource("timm:resnet10t")))
+    code = f"import coprune; print(type(coprune.load({str(tmp_path)!r})).__name__)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() in ("BertForSequenceClassification", "ResNet")
 
 
 def test_loaded_model_can_be_saved_and_loaded_again(tmp_path):

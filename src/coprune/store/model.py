@@ -22,14 +22,14 @@ from coprune.files import read_document, write_json
 from coprune.folders import mend
 from coprune.models.canonicalize import canonicalize, replaced_in, restore_format
 from coprune.models.names import HF, ModelSource
-from coprune.models.registry import build, remember, source_of
+from coprune.models.registry import accepted_arguments, build, remember, source_of
 from coprune.store.guard import built_within
 from coprune.store.sizes import Size, layer_sizes, resize
 from coprune.store.state_dict import load_weights
 from coprune.store.tensors import read_header, read_tensors, write_tensors
 from coprune.store.transformers import (
     Architecture,
-    build_architecture,
+    architecture_builder,
     save_architecture,
     tie_weights,
 )
@@ -180,10 +180,8 @@ def _full_size(
     folder: Path, described: Description, header: Mapping[str, Tensor], *, trust: bool, full: bool = False
 ) -> nn.Module:
     if described.transformers is not None:
-        architecture = described.transformers
-        return built_within(
-            header, lambda: build_architecture(folder, architecture, full=full), where=str(folder)
-        )
+        make = architecture_builder(folder, described.transformers, full=full)
+        return built_within(header, make, where=str(folder))
     source = described.source
     if source is None:
         raise UserError(
@@ -199,4 +197,5 @@ def _full_size(
         return build(source)
     if source.name.startswith(HF):
         raise UserError(f"{folder / DESCRIPTION}: does not say how its 🤗 model was built; restore the file")
+    accepted_arguments(source.name, {})  # no library may be imported inside a device mode
     return built_within(header, lambda: build(source), where=str(folder))

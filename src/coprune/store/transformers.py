@@ -7,6 +7,7 @@ transformers package itself, never code from the folder or a hub.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,17 @@ def _save_tokenizer(folder: Path, model: nn.Module) -> None:
                 write_bytes(folder / name, (place / name).read_bytes())
 
 
-def build_architecture(folder: Path, architecture: Architecture, *, full: bool = False) -> nn.Module:
-    """A model with fresh weights from the folder's ``config.json``.
+def architecture_builder(
+    folder: Path, architecture: Architecture, *, full: bool = False
+) -> Callable[[], nn.Module]:
+    """What makes a model with fresh weights from the folder's ``config.json``.
 
     Args:
         folder, architecture: what was saved.
         full: with the sizes from before pruning, where the file says those after it.
+
+    Returns:
+        A function that imports nothing, so that it may be called inside a device mode.
 
     Raises:
         UserError: transformers is not installed, the file is missing or damaged, or it names a class
@@ -111,6 +117,13 @@ def build_architecture(folder: Path, architecture: Architecture, *, full: bool =
             f"{folder / CONFIG}: names the class '{shown(name)}', which transformers {version} does not "
             "have; install the version that the model was made with"
         )
+    return lambda: _built(folder, architecture, kind, described, full=full)
+
+
+def _built(
+    folder: Path, architecture: Architecture, kind: Any, described: dict[str, Any], *, full: bool
+) -> nn.Module:
+    name = kind.__name__
     with compat.library_errors(f"{folder / CONFIG}: {name} refuses it", then="; restore the file"):
         config = compat.local_only(kind.config_class.from_dict(described))
         compat.set_attention(config, architecture.attention)
