@@ -121,7 +121,9 @@ ATTACKS: list[Attack] = [
     ),
     named("python:mine:number", "data 'python:mine:number' is no function but 3; …", makes=mine),
     named(
-        "python:mine:fails", "data 'python:mine:fails' fails in mine.py, line …: KeyError: 'gone'", makes=mine
+        "python:mine:fails",
+        "data 'python:mine:fails' fails in …mine.py, line …: KeyError: 'gone'",
+        makes=mine,
     ),
     named(
         "python:mine:wrong",

@@ -76,7 +76,7 @@ def names(world: World) -> None:
         Loader=Loader,
         forever=forever,
         once=Loader(lambda number: batches if number == 1 else [], len(batches)),
-        shrinking=Loader(lambda number: batches if number <= 4 else batches[:-1], len(batches)),
+        shrinking=Loader(lambda number: batches if number <= 6 else batches[:-1], len(batches)),
         endless=Loader(lambda number: forever(), len(batches)),
         damaged=damaged,
         Broken=Broken,
@@ -150,7 +150,6 @@ PRUNE = "coprune prune --model base --keep-macs 0.5 --out out --data"
 
 ATTACKS: list[Attack] = [
     loader("prune(train=None)", f"train= is None; {GIVE}"),
-    loader("prune(eval=None)", f"eval= is None; {GIVE}"),
     loader(
         "prune(train=TensorDataset(x, y))",
         "train= is a TensorDataset; give a DataLoader over it, DataLoader(dataset, batch_size=128)",
@@ -183,7 +182,7 @@ ATTACKS: list[Attack] = [
         "prune(train=(b for b in batches))",
         f"train= is a generator, which is empty after one pass; {TWICE}",
     ),
-    loader("prune(train=once)", f"train=: gave no batches in a second pass; {TWICE}"),
+    loader("prune(train=once)", f"train=: gave no batches; {TWICE}"),
     loader(
         "prune(eval=shrinking)",
         "eval=: gave 224 samples in this pass, and 240 in an earlier one; give the same in every pass",
@@ -223,7 +222,7 @@ ATTACKS: list[Attack] = [
     ),
     loader(
         "prune(train=replaced(0, lambda x, y: (x, None)))",
-        "train=, batch 1: labels are class numbers [B], not None; number the classes from 0",
+        "train=: some of the loader's batches have targets and some have none; give them to all",
     ),
     loader(
         "prune(train=replaced(2, lambda x, y: (x, [date(2020, 1, 1)] * 16)))",
@@ -239,8 +238,7 @@ ATTACKS: list[Attack] = [
     ),
     loader(
         "prune(eval=lazy(replaced(9, lambda x, y: (x, y + 0.5))))",
-        "eval=, batch 10: labels are class numbers, and these are fractions; a classifier is what is "
-        "pruned here",
+        "eval=, batch 10: labels are class numbers, and these are fractions; say task=regression",
     ),
     loader(
         "prune(eval=lazy(replaced(9, lambda x, y: (x.repeat(1, 3, 1, 1), y))))",
@@ -271,7 +269,7 @@ ATTACKS: list[Attack] = [
         "named ones",
     ),
     loader(
-        "prune(train=[{'pixels': x} for x, _ in batches])",
+        "prune(train=[{'pixels': x} for x, _ in batches], task='classification')",
         "train=, batch 1: named tensors without 'labels' (pixels); add them, or give (inputs, labels) pairs",
     ),
     loader(
@@ -358,10 +356,9 @@ ATTACKS: list[Attack] = [
     ),
     Attack(
         FILES,
-        f"{PRUNE} tsv:scores.tsv --tokenizer tok",
+        f"{PRUNE} tsv:scores.tsv --tokenizer tok --task classification",
         "coprune: tsv:scores.tsv: labels such as 0.1 are numbers that are not whole, so they are "
-        "measured and no "
-        "classes; a classifier is what is pruned here: give each range of them a name",
+        "measured and no classes; say --task regression, or give each range of them a name",
         makes=table_of_scores,
     ),
     Attack(

@@ -159,7 +159,7 @@ def test_what_wraps_a_model_is_looked_through():
         (Two, X, r"the model takes 2 inputs"),
         (One, (X, Y[:3]), "4 samples but 3 targets; give one a sample"),
         (One, (X, (Y, Z[:2])), "4 samples but 2 targets"),
-        (One, (X, 3.0), "4 samples but a single number"),
+        (One, (X, 3.0), "a single label, so this is a sample and no batch"),
         (Two, (X, Z[:2], Y), "inputs of 2 and 4 samples in one batch"),
         (One, (X[:0], Y[:0]), "no samples; drop empty batches"),
         (One, torch.tensor(3.0), "inputs of no samples"),

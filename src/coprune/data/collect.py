@@ -11,11 +11,16 @@ from torch import Tensor
 
 from coprune.data.reads import CLASSES, Reads, is_target
 from coprune.data.source import Batch
-from coprune.errors import UserError, kind_of
+from coprune.errors import UserError, kind_of, setting
 from coprune.tracing.forward import Inputs, moved, samples_in, tensors_of
 
 MOST_CLASSES = 1_000_000
 """Labels beyond are taken for ids or pixels, before memory is asked for a million classes."""
+
+_SINGLE = (
+    "a single label, so this is a sample and no batch; give a DataLoader over the samples, "
+    "DataLoader(dataset, batch_size=128)"
+)
 
 
 def collect(batch: Any, reads: Reads = CLASSES) -> Batch:
@@ -220,9 +225,12 @@ def _targets(given: Any, samples: int, *, listed: bool) -> Any:
             return [_leaf(one) for one in given]
         return tuple(_targets(one, samples, listed=listed) for one in given)
     found = _tensor(given, "targets", "give tensors [B, …], or a list of B of them")
-    if found.ndim == 0 or len(found) != samples:
-        count = "a single number" if found.ndim == 0 else f"{len(found)} targets"
-        raise UserError(f"{samples} samples but {count}; give one a sample, or collect= that makes such")
+    if found.ndim == 0:
+        raise UserError(_SINGLE)
+    if len(found) != samples:
+        raise UserError(
+            f"{samples} samples but {len(found)} targets; give one a sample, or collect= that makes such"
+        )
     return found
 
 
@@ -259,16 +267,14 @@ def _class_numbers(labels: Any) -> Tensor:
             f"labels are class numbers [B], not {kind_of(labels)}{example}; number the classes from 0"
         ) from cause
     if found.ndim == 0:
-        raise UserError(
-            "a single label, so this is a sample and no batch; give a DataLoader over the samples, "
-            "DataLoader(dataset, batch_size=128)"
-        )
+        raise UserError(_SINGLE)
     if found.ndim != 1:
-        way = "labels.squeeze(1)" if found.shape[1:] == (1,) else "labels.argmax(1) of one-hot ones"
+        several = f"labels.argmax(1) of one-hot ones; of several a sample say {setting('task', 'multilabel')}"
+        way = "labels.squeeze(1)" if found.shape[1:] == (1,) else several
         raise UserError(f"labels are class numbers [B], not {list(found.shape)}; give {way}")
     if found.is_complex() or (found.is_floating_point() and not torch.equal(found, found.round())):
         raise UserError(
-            "labels are class numbers, and these are fractions; a classifier is what is pruned here"
+            f"labels are class numbers, and these are fractions; say {setting('task', 'regression')}"
         )
     if not found.is_floating_point():
         found = found.long()  # of unsigned integers some have no least

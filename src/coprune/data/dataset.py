@@ -246,6 +246,8 @@ def in_memory(batches: Sequence[Batch], *, labelled: bool = True, name: str = ""
                 raise
     if labelled:
         _check_one_kind([x for x, _ in batches], named=bool(named))
+    if len({y is None for y in targets}) > 1:
+        raise UserError("some of the loader's batches have targets and some have none; give them to all")
     return TreeSource.of(batches, labelled=labelled, name=name)
 
 

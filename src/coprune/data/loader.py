@@ -244,8 +244,9 @@ def _first_batch(source: LoaderSource) -> list[Batch]:
             if not lasting and iter(loader) is iter(loader):
                 raise UserError(f"{source.name} hands out the same iterator in every pass; {_TWICE}")
         passes = [list(itertools.islice(source.checked(), 1)) for _ in range(1 if lasting else 2)]
-    if passes[0] and not passes[-1]:
-        raise UserError(f"{source.name}: gave no batches in a second pass; {_TWICE}")
+    if not passes[-1] and not (lasting or isinstance(loader, Sequence)):
+        again = " in a second pass" if passes[0] else ""
+        raise UserError(f"{source.name}: gave no batches{again}; {_TWICE}")
     return passes[0]
 
 

@@ -21,7 +21,7 @@ import torch
 from coprune.data.packed import read_unpacked
 from coprune.data.subsample import held_out
 from coprune.data.text import Texts
-from coprune.errors import UserError, near_matches
+from coprune.errors import UserError, near_matches, setting
 from coprune.files import parse_json
 
 Table = Mapping[str, Sequence[Any]]
@@ -135,7 +135,7 @@ def class_names(labels: Sequence[str], *, where: str = "labels") -> tuple[str, .
     if broken is not None:
         raise UserError(
             f"{where}: labels such as {broken:g} are numbers that are not whole, so they are measured and no "
-            "classes; a classifier is what is pruned here: give each range of them a name"
+            f"classes; say {setting('task', 'regression')}, or give each range of them a name"
         )
     if len(found) == len(labels) > _DISTINCT:
         raise UserError(f"{where}: all {len(labels):,} labels are different; a class has several samples")

@@ -39,15 +39,16 @@ def user_loaders(name: str, *, calibration: int, seed: int, task: str | None, re
         UserError: no such function, what it raises, or what are no loaders.
     """
     make = user_factory(name, "data", makes="loaders")
-    with torch.random.fork_rng(devices=[]), within(name):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with user_code(name, "data"):
             found = make()
-        given = _named(found)
-        first = given.get("train", given.get("calibration"))
-        classes = task == "classification" or (task is None and gives_class_numbers(first))
-        how = replace(reads or Reads(), labelled=classes)
-        return from_loaders(**given, calibration_samples=calibration, reads=how)
+        with within(name):
+            given = _named(found)
+            first = given.get("train", given.get("calibration"))
+            classes = task == "classification" or (task is None and gives_class_numbers(first))
+            how = replace(reads or Reads(), labelled=classes)
+            return from_loaders(**given, calibration_samples=calibration, reads=how)
 
 
 def _named(found: Any) -> dict[str, Any]:
