@@ -6,13 +6,16 @@ import torch
 import tiny
 from coprune.data import LoaderSource
 from coprune.groups import find_units
+from coprune.layers import filters
 from coprune.statistics import Calibration, InputMoments, Profile, collect
+from coprune.task import TASKS
 from tiny_transformers import inputs, transformer
 
 
-def profiled(model, groups, source, batch_size=7):
+def profiled(model, groups, source, batch_size=7, task="classification"):
     wanted = InputMoments()
-    tensors = collect(Calibration(model, groups, source, 3, batch_size=batch_size), [wanted])
+    calibration = Calibration(model, groups, source, 3, batch_size=batch_size, task=TASKS[task])
+    tensors = collect(calibration, [wanted])
     return Profile(groups, tensors)
 
 
@@ -53,12 +56,22 @@ def test_of_convolutions_all_pixels_count_and_of_flattened_maps_each_by_itself()
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 6])
-@pytest.mark.parametrize("name", ["llama_grouped", "bert"])
-def test_padding_does_not_count(name, batch_size):
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("llama_grouped", "classification"),
+        ("bert", "classification"),
+        ("gpt2", "text-generation"),
+        ("phi3", "text-generation"),
+        ("bert_tagger", "token-classification"),
+        ("bert_base", "feature-extraction"),
+    ],
+)
+def test_padding_does_not_count(name, task, batch_size):
     model, x = transformer(name), inputs(name, samples=6)
     source = LoaderSource([(x, torch.arange(6) % 3)], 6)
     groups = find_units(model, x).groups
-    profile = profiled(model, groups, source, batch_size)
+    profile = profiled(model, groups, source, batch_size, task)
     real = x["attention_mask"].bool()
     assert int((~real).sum()) == 2
     for group in groups[:2]:
@@ -66,7 +79,7 @@ def test_padding_does_not_count(name, batch_size):
         (consumer,) = group.of_role("consumer")
         layer = model.get_submodule(consumer.layer)
         rows = seen(model, consumer.layer, x)[real].unflatten(-1, (group.size, consumer.span))
-        check(found, rows, layer.weight.detach().unflatten(1, (group.size, consumer.span)))
+        check(found, rows, filters(layer).detach().unflatten(1, (group.size, consumer.span)))
 
 
 def test_in_the_last_layer_of_a_classifier_only_what_it_classifies_counts():
