@@ -21,9 +21,9 @@ from task_networks.frame import AS_IT_IS, Case, Variant
 TOKENS = 128
 VARIANTS = (
     AS_IT_IS,
-    Variant("complementary"),
     Variant("wanda_sp", recovery="none"),
     Variant("flap", recovery="bias"),
+    Variant("complementary"),
     Variant("wanda_sp"),
     Variant("flap"),
     Variant("magnitude"),
@@ -52,9 +52,12 @@ def opened(*, smoke: bool, folder: Path) -> tuple[Any, list[Tensor], list[Tensor
     return model, list(blocks[:96].split(8)), list(blocks[-64:].split(8))
 
 
-def batches(blocks: list[Tensor]) -> list[dict[str, Tensor]]:
-    """As transformers takes them, every token a label."""
-    return [{"input_ids": b, "attention_mask": torch.ones_like(b), "labels": b} for b in blocks]
+def batches(blocks: list[Tensor], *, labelled: bool = False) -> list[dict[str, Tensor]]:
+    """As transformers takes them; with ``labelled`` every token is a label too."""
+    more = [{"labels": b} if labelled else {} for b in blocks]
+    return [
+        {"input_ids": b, "attention_mask": torch.ones_like(b), **m} for b, m in zip(blocks, more, strict=True)
+    ]
 
 
 def case(*, smoke: bool, folder: Path) -> Case:
@@ -67,10 +70,10 @@ def case(*, smoke: bool, folder: Path) -> Case:
         task="text-generation",
         network="SmolLM2-135M, heads and neurons",
         made="30 layers of Llama's kind, from its published weights; 96 blocks of 128 tokens of mails "
-        "calibrate, 64 others judge. Budgets are of the blocks' MACs; times of one block.",
+        "calibrate without labels, 64 others judge. Budgets are of the blocks' MACs; times of one block.",
         model=model,
         calibration=batches(calibration),
-        heldout=batches(heldout),
+        heldout=batches(heldout, labelled=True),
         budgets=tuple(head + share * (1 - head) for share in shares),
         options={"units": ("heads", "neurons"), "force": smoke},
         variants=VARIANTS,

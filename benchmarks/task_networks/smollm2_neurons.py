@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from task_networks import smollm2
-from task_networks.frame import Case
+from task_networks.frame import Case, Variant
 
 
 def case(*, smoke: bool, folder: Path) -> Case:
@@ -19,4 +19,7 @@ def case(*, smoke: bool, folder: Path) -> Case:
         budgets=(0.75,),
         budget_of="keep_units",
         options={**whole.options, "units": ("neurons",)},
+        variants=tuple(
+            v for v in whole.variants if v != Variant("complementary")
+        ),  # the default is uniform here
     )
