@@ -156,7 +156,7 @@ def more_lost(judged: Judged | None, lost: float) -> list[Note]:
     held_out, found, least, most = (shown_loss(x, judged.unit) for x in (lost, judged.found, low, high))
     unit = "points" if judged.unit == "%" else metric_label(judged.metric)
     text = (
-        f"held-out samples show a loss of {held_out} {unit}, more than the {judged.allowed:g} allowed; "
+        f"held-out samples show a loss of {held_out} {unit}, more than the {judged.allowed:.4g} allowed; "
         f"on the {judged.samples:,} that judged it was {found} ({least} to {most})"
     )
     return [Note(Code.MORE_LOST, text)]

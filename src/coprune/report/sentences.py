@@ -37,7 +37,7 @@ def headline(plan: Plan, result: Result) -> str:
     sentence = f"{done}: {percent(gone)} of the MACs are gone, {outcome} {_after(plan, result, last)}."
     if any(note.code == Code.MORE_LOST for note in result.notes):
         allowed = result.judged and result.judged.allowed
-        limit = metric.of_loss("?" if allowed is None else f"{allowed:g}")
+        limit = metric.of_loss("?" if allowed is None else f"{allowed:.4g}")
         sentence += f" That is more than the {limit} allowed."
     return sentence
 
@@ -130,7 +130,7 @@ def judged(judged: Judged, metric: MetricWords | None = None) -> str:
     metric = metric or of(judged)
     on = f"{judged.samples:,} {judged.on}" + (" samples" if judged.on == "validation" else "")
     asked = {
-        "max_drop": f"at most {metric.loss(f'{judged.allowed or 0:g}')}",
+        "max_drop": f"at most {metric.loss(f'{judged.allowed or 0:.4g}')}",
         "knee": "the size",
     }.get(judged.decision, f"{judged.decision} against the model before it")
     return f"{asked}, on {on}: {metric.loss(metric.lost(judged.found, judged.interval))}"
