@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,3 +64,20 @@ def test_a_comparison_has_rows_of_both(coprune, base, digits, tmp_path):
     page = (tmp_path / "all/compare.html").read_text()
     assert "Wanda-sp" in page
     assert "FLAP" in page
+
+
+def test_without_labels_what_reads_them_is_left_out_by_name(coprune, base, digits, tmp_path):
+    arrays = dict(np.load(digits.removeprefix("npz:")))
+    plain = tmp_path / "plain.npz"
+    np.savez(plain, **{name: array for name, array in arrays.items() if not name.startswith("y")})
+    asked = ("--methods", "flap,cosep,taylor", "--keep-macs", 0.6, "--recovery", "bias", "--seeds", 1)
+    common = ("--model", base, "--data", f"npz:{plain}", "--task", "outputs")
+    ended = coprune("compare", *common, *asked, "--out", tmp_path / "all")
+    assert ended.code == 0, ended.err
+    found = json.loads((tmp_path / "all/compare.json").read_text())
+    assert [r["method"] for r in found["rows"]] == ["flap"]
+    assert [one.partition(" is left out")[0] for one in found["left_out"]] == ["cosep", "taylor"]
+    ended = coprune("prune", *common, "--method", "cosep", "--keep-macs", 0.6, "--out", tmp_path / "run")
+    assert ended.code == 2
+    assert "it looks at classes" in ended.err
+    assert not (tmp_path / "run").exists()
