@@ -27,7 +27,7 @@ from coprune.pipeline.outcome import Outcome
 from coprune.pipeline.prune import prune_model
 from coprune.pipeline.settings import PruneSettings, check_settings
 from coprune.pipeline.surviving import Surviving, check_made_of, surviving
-from coprune.pipeline.which_task import Asked, which_task
+from coprune.pipeline.which_task import Asked, scaled, which_task
 from coprune.plan import Plan
 from coprune.recovery import RECOVERIES, Pair, find_recovery
 from coprune.recovery.registry import RecoveryOrNone
@@ -230,6 +230,7 @@ def recover_model(
         if RECOVERIES[recovery].compares:
             left = surviving(candidate, full, samples, cut_by.groups if cut_by else None)
         meaning = which_task(full, next(samples.batches(2)), meant, labelled=samples.labels is not None)
+        meaning = scaled(meaning, full, samples)
         pair = Pair(candidate, full, left.outputs, left.decisions, where, meaning)
         find_recovery(recovery).run(pair, samples, seed=seed)
     return restore_format(candidate.cpu().eval())

@@ -36,6 +36,7 @@ from coprune.measure.memory import samples_at_once
 from coprune.models.canonicalize import restore_format
 from coprune.pipeline.checks import check_first_samples
 from coprune.pipeline.removable import Scope, removable
+from coprune.pipeline.which_task import scaled
 from coprune.plan import GroupDecision
 from coprune.recovery import Pair, Recovered, find_recovery, kept_outputs
 from coprune.result import Latency, Stage, StageName
@@ -112,6 +113,7 @@ class Context:
         with within(name_of(data.heldout)):
             check_takes(model, example, lambda output: task.read(output, example))
         check_first_samples(model, data, task)
+        task = scaled(task, model.eval(), data.calibration)
         scope = scope or Scope()
 
         def counts(output: Any) -> tuple[Tensor, ...]:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coprune.data import DataSet
+from coprune.data import DataSet, Source
+from coprune.data.subsample import spread_batches
 from coprune.errors import UserError, near_matches, setting, shown
 from coprune.measure.evaluation import has_targets, judged_by
 from coprune.models.architectures import task_of
@@ -18,10 +19,12 @@ from coprune.task import TASKS, Task
 from coprune.tasks.foreign import metric_of
 from coprune.tasks.metrics import Metric
 from coprune.tasks.outputs import by_name
-from coprune.tracing.forward import Inputs, check_takes, moved, part_of, tensors_of
+from coprune.tracing.forward import Inputs, check_takes, copied, moved, part_of, tensors_of
 from coprune.user_factory import user_factory
 
 _PYTHON = "python:"
+_SCALED, _SCALED_BATCH = 256, 32
+"""Samples that tell the spread of outputs, and how many at once."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,22 @@ def task_for(model: nn.Module, data: DataSet, asked: Asked | None = None) -> Tas
     if asked is None or asked.metric is None:
         found = judged_by(found, data.heldout)
     return found
+
+
+def scaled(task: Task, model: nn.Module, source: Source) -> Task:
+    """The task with the spreads of the model's outputs, where it counts errors in units of them.
+
+    Args:
+        task: as it was found.
+        model: unpruned, on the CPU, in evaluation mode.
+        source: some of its samples are looked at.
+    """
+    if task.divergence.kind != "gaussian" or task.divergence.spreads:
+        return task
+    with torch.no_grad():
+        parts = spread_batches(source, _SCALED, batch_size=_SCALED_BATCH)
+        known = task.divergence.known(task.outputs(model, copied(inputs)) for inputs in parts)
+    return replace(task, divergence=known)
 
 
 def can_train(task: Task, data: DataSet) -> bool:

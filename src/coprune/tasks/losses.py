@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coprune.tasks.metrics import IGNORED, labelled
+from coprune.tasks.metrics import IGNORED, labelled, like
 from coprune.tasks.outputs import Outputs
 
 
@@ -43,7 +43,7 @@ def label_loss(outputs: Outputs, targets: Tensor) -> Tensor:
 def squared_loss(outputs: Outputs, targets: Tensor) -> Tensor:
     """Mean squared error."""
     values = outputs.tensors[0]
-    return F.mse_loss(values, targets.to(values).view_as(values))
+    return F.mse_loss(values, like(targets, values).to(values))
 
 
 def span_loss(outputs: Outputs, targets: Any) -> Tensor:

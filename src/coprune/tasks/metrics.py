@@ -139,6 +139,10 @@ def labelled(logits: Tensor, targets: Tensor, *, axis: int, shift: bool = False)
         found, wanted = found[:, :-1], wanted[:, 1:]
     if axis == 1:
         wanted = wanted.masked_fill(wanted == 255, IGNORED)
+        if (
+            logits.ndim == 4 and wanted.ndim == 3 and wanted.shape[1:] != logits.shape[2:]
+        ):  # of a coarser grid
+            found = F.interpolate(logits, wanted.shape[1:], mode="bilinear").movedim(1, -1)
     if found.shape[-1] == 1:  # one logit: yes or no
         found = torch.cat([torch.zeros_like(found), found], -1)
     return found, wanted
@@ -163,11 +167,17 @@ def perplexity(sums: Tensor) -> Tensor:
 def overlaps(outputs: Outputs, targets: Tensor) -> Tensor:
     """Intersection and union with the true mask, class by class, ``[N, 2C]``."""
     found, wanted = labelled(outputs.tensors[0], targets, axis=1)
-    classes, counts = found.shape[-1], wanted != IGNORED
-    guess = found.argmax(-1).masked_fill(~counts, classes)
-    truth = wanted.masked_fill(~counts, classes)
-    ours, theirs = (F.one_hot(x, classes + 1).flatten(1, -2)[..., :classes].bool() for x in (guess, truth))
-    return torch.cat([(ours & theirs).sum(1), (ours | theirs).sum(1)], 1).double().cpu()
+    samples, classes, counts = len(found), found.shape[-1], wanted != IGNORED
+    if bool((wanted[counts] >= classes).any()):
+        raise IndexError(f"class {int(wanted[counts].max())} of {classes}")
+    first = torch.arange(samples, device=found.device).view(-1, *[1] * (wanted.ndim - 1)) * classes
+    guess, truth = found.argmax(-1) + first, wanted + first
+
+    def areas(pixels: Tensor) -> Tensor:
+        return pixels.bincount(minlength=samples * classes).view(samples, classes).double().cpu()
+
+    inside = areas(truth[counts & (guess == truth)])
+    return torch.cat([inside, areas(guess[counts]) + areas(truth[counts]) - inside], 1)
 
 
 def mean_iou(sums: Tensor) -> Tensor:
@@ -192,28 +202,38 @@ def f1_sums(outputs: Outputs, targets: Tensor) -> Tensor:
     return _two(hit, hit + 0.5 * (yes ^ due).sum(1))
 
 
+def like(targets: Tensor, values: Tensor) -> Tensor:
+    """Targets in the shape of the values; they may have axes of one more or less.
+
+    Raises:
+        ValueError: they are of another shape.
+    """
+    if [n for n in targets.shape if n != 1] != [n for n in values.shape if n != 1]:
+        raise ValueError(f"targets {list(targets.shape)} for values {list(values.shape)}")
+    return targets.to(values.device).reshape(values.shape)
+
+
 def squared(outputs: Outputs, targets: Tensor) -> Tensor:
     """Squared error and number of the values, ``[N, 2]``."""
     values = outputs.tensors[0]
-    error = (values.double() - targets.to(values.device).double().view_as(values)).square().flatten(1)
+    error = (values.double() - like(targets, values).double()).square().flatten(1)
     return _two(error.sum(1), torch.full((len(error),), error.shape[1]))
 
 
 def explained(outputs: Outputs, targets: Tensor) -> Tensor:
-    """Squared errors, values and their squares, and one, ``[N, 3C + 1]``: what R² is made of."""
+    """Squared error, squares, one, and the values, ``[N, 3 + C]``: what R² is made of."""
     values = outputs.tensors[0]
-    wanted = targets.to(values.device).double().view_as(values).flatten(1)
-    error = (values.double().flatten(1) - wanted).square()
-    one = torch.ones(len(error), 1, dtype=torch.float64, device=error.device)
-    return torch.cat([error, wanted, wanted.square(), one], 1).cpu()
+    wanted = like(targets, values).double().flatten(1)
+    error = (values.double().flatten(1) - wanted).square().sum(1)
+    parts = torch.stack([error, wanted.square().sum(1), torch.ones_like(error)], 1)
+    return torch.cat([parts, wanted], 1).cpu()
 
 
 def r2(sums: Tensor) -> Tensor:
     """1 − squared error by squared deviation from the mean, of all values together."""
-    values, count = sums[..., :-1], sums[..., -1:]
-    error, total, square = values.chunk(3, -1)
-    apart = (square - total.square() / count.clamp_min(1)).sum(-1)
-    return 1 - error.sum(-1) / apart.clamp_min(1e-12)
+    error, square, count = sums[..., 0], sums[..., 1], sums[..., 2]
+    apart = square - sums[..., 3:].square().sum(-1) / count.clamp_min(1)
+    return 1 - error / apart.clamp_min(1e-12)
 
 
 def psnr(outputs: Outputs, targets: Tensor) -> Tensor:
