@@ -69,7 +69,7 @@ def drawn(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def case(*, smoke: bool, folder: Path) -> Case:
     """Trained on 2,000 drawn images."""
-    count, epochs, width = (64, 1, 4) if smoke else (2000, 8, 16)
+    count, epochs, width = (64, 1, 4) if smoke else (1200, 4, 16)
     torch.manual_seed(0)
     file = folder / f"unet-{width}-{epochs}.safetensors"
     model = trained(

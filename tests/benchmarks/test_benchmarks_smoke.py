@@ -178,3 +178,19 @@ def test_tables_in_readme_and_docs_are_the_rendered_ones():
     render = module("render")
     for page in render.PAGES:
         assert render.render(page.read_text()) == page.read_text(), f"{page.name}: run make bench-render"
+
+
+def test_tasks(tmp_path, monkeypatch):
+    out = tmp_path / "tasks.json"
+    for name in ("unet", "espcn"):
+        run("tasks.py", name, "--smoke", "--seeds", 1, "--bases", tmp_path, "--out", out)
+    content = json.loads(out.read_text())["tasks"]
+    assert list(content) == ["espcn", "unet"]  # what is there of others stays
+    assert [row["metric"] for row in content["unet"]["rows"]] == ["miou"] * 4
+    for row in (row for done in content.values() for row in done["rows"]):
+        assert row["macs_ratio"] == pytest.approx(row["budget"], abs=0.05)
+    render = module("render")
+    monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
+    for name in ("tasks", "tasks_all"):
+        assert render.TABLES[name]().startswith("| ")
+    assert render.TABLES["tasks_made"]().count("- *") == 2

@@ -1,14 +1,14 @@
 """Metrics of other libraries and of a user's own give what they give by hand."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from coprune.data import LoaderSource
+from coprune.data import TreeSource
 from coprune.errors import UserError
 from coprune.measure.evaluation import evaluate, lost
 from coprune.task import TASKS
@@ -28,7 +28,7 @@ def model():
 
 @pytest.fixture
 def source():
-    return LoaderSource(DataLoader(TensorDataset(X, Y), batch_size=4), name="eval=")
+    return TreeSource.of([(X, Y)])
 
 
 def by_hand(model):
@@ -37,8 +37,6 @@ def by_hand(model):
 
 
 def task(metric):
-    from dataclasses import replace
-
     return replace(TASKS["classification"], metric=metric_of(metric))
 
 

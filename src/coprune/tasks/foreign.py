@@ -43,10 +43,11 @@ def metric_of(given: Any) -> Metric:
         return given
     if isinstance(given, str):
         return METRICS.find(given)
-    if all(hasattr(given, method) for method in ("update", "compute", "reset", "clone")):
+    made = not isinstance(given, type)
+    if made and all(hasattr(given, method) for method in ("update", "compute", "reset", "clone")):
         better = getattr(given, "higher_is_better", None)
         return _whole(type(given).__name__, given, _Torchmetrics(given), better)
-    if callable(given) and not isinstance(given, type):
+    if made and callable(given):
         name = str(getattr(given, "name", None) or getattr(given, "__name__", "metric")).strip("_<>")
         return _whole(name, given, _Score(given) if _arguments(given) == 2 else _Computed(given), None)
     raise UserError(
