@@ -27,14 +27,12 @@ def curvature(divergence, values, mask=None):
     return hessian(apart, values.double().flatten()).diagonal().view_as(values)
 
 
-def fisher(divergence, values, mask=None, draws=3000):
-    """Mean squared gradient of the drawn loss."""
-    generator, total = torch.Generator().manual_seed(1), torch.zeros_like(values, dtype=torch.float64)
-    for _ in range(draws):
-        at = values.clone().requires_grad_()
-        divergence.drawn_loss(Outputs((at,), mask), generator).backward()
-        total += at.grad.double().square()
-    return total / draws
+def fisher(divergence, values, mask=None, draws=4000):
+    """Mean squared gradient of the drawn loss: samples side by side are so many draws."""
+    many = values.repeat(draws, *[1] * (values.ndim - 1)).requires_grad_()
+    outputs = Outputs((many,), None if mask is None else mask.repeat(draws, 1))
+    divergence.drawn_loss(outputs, torch.Generator().manual_seed(1)).backward()
+    return many.grad.double().square().unflatten(0, (draws, -1)).mean(0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -42,7 +40,7 @@ def fisher(divergence, values, mask=None, draws=3000):
 def test_what_is_drawn_costs_what_the_distance_says(kind, shape):
     divergence, values = Divergence(kind), drawn(shape)
     due, found = curvature(divergence, values), fisher(divergence, values)
-    # A mean of squares: three standard errors of 3,000 draws of a squared normal number are 8 %.
+    # A mean of squares: three standard errors of 4,000 draws of a squared normal number are 7 %.
     torch.testing.assert_close(found, due, rtol=0.2, atol=0.01 * float(due.max()))
 
 
@@ -81,7 +79,7 @@ def test_distances_by_hand():
     assert float(cosine) == pytest.approx(1 - 0.5**0.5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(kind=st.sampled_from(KINDS), axis=st.sampled_from([1, -1]), seed=st.integers(0, 10**6))
 def test_equal_outputs_are_not_apart_and_none_are_less(kind, axis, seed):
     shape = [(3, 4), (3, 4, 5), (3, 1)][seed % 3]

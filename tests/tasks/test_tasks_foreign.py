@@ -13,7 +13,7 @@ from coprune.errors import UserError
 from coprune.measure.evaluation import evaluate, lost
 from coprune.task import TASKS
 from coprune.tasks.foreign import metric_of
-from coprune.tasks.metrics import METRICS
+from coprune.tasks.names import METRICS
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(40, 3, generator=GENERATOR)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coprune.tasks.losses import PlaceLoss, label_loss, span_loss, squared_loss
-from coprune.tasks.metrics import IGNORED, METRICS, SEQ2SEQ, Metric
+from coprune.tasks.metrics import IGNORED, OWN_PERPLEXITY, Metric
+from coprune.tasks.names import METRICS
 from coprune.tasks.outputs import Outputs
 
 
@@ -124,7 +125,7 @@ def test_perplexity_by_hand():
     found = figure(METRICS["perplexity"], shares.log(), tokens)
     assert found == pytest.approx(math.exp(-(math.log(0.5) + math.log(0.8)) / 2), rel=1e-6)
     due = math.exp(-(math.log(0.25) + math.log(0.1) + math.log(0.2)) / 3)
-    assert figure(SEQ2SEQ, shares.log(), tokens) == pytest.approx(due, rel=1e-6)
+    assert figure(OWN_PERPLEXITY, shares.log(), tokens) == pytest.approx(due, rel=1e-6)
     shifted = PlaceLoss(-1, shift=True)(Outputs((shares.log(),)), tokens)
     assert float(shifted) == pytest.approx(math.log(found), rel=1e-6)
 
