@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,9 @@ def _reads(
     model: nn.Module, asked: Asked, given: Any, collect: Callable[[Any], tuple[Any, Any]] | None
 ) -> Reads:
     """How batches are read: as a classifier's where that was asked for, or where they say it themselves."""
-    plain = asked.name is None and collect is None and gives_class_numbers(given)
-    return Reads.of(model, labelled=asked.name == "classification" or plain, own=collect)
+    reads = Reads.of(model, own=collect)
+    plain = asked.name is None and gives_class_numbers(given, reads)
+    return replace(reads, labelled=asked.name == "classification" or plain)
 
 
 def recover_model(

@@ -201,3 +201,7 @@ def test_class_numbers_are_found_out():
         assert has_class_numbers(batch)
     for batch in (X, (X, Y), (X, None), {**TEXT, "labels": IDS}, TEXT, (IMAGES, BOXES), (X, classes / 3), 7):
         assert not has_class_numbers(batch)
+    # The second of two inputs, such as a time step, is no label; behind them stands one.
+    assert not has_class_numbers((X, classes), Reads.of(Two()))
+    assert has_class_numbers((X, Z, classes), Reads.of(Two()))
+    assert has_class_numbers({"a": X, "b": classes}, Reads(own=lambda batch: (batch["a"], batch["b"])))

@@ -10,7 +10,8 @@ import torch
 
 from coprune.data import load_data
 from coprune.data.language import packed
-from coprune.data.text import Texts, tokenise
+from coprune.data.text import Texts
+from coprune.data.tokenizer import tokenise
 from coprune.errors import UserError
 from images import write_folders
 from texts import tiny_tokenizer

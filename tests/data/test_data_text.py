@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 import texts
 from coprune.data import LoaderSource, TextSource, limited, load_data, split_source
 from coprune.data.dataset import in_memory
-from coprune.data.text import Texts, longest_text, open_tokenizer, tokenise
+from coprune.data.text import Texts
+from coprune.data.tokenizer import longest_text, open_tokenizer, tokenise
 from coprune.errors import UserError
 
 lengths_of_texts = st.lists(st.integers(1, 9), min_size=1, max_size=60)

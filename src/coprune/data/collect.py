@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -55,10 +55,10 @@ def collect(batch: Any, reads: Reads = CLASSES) -> Batch:
     return moved(inputs, "cpu"), moved(targets, "cpu")
 
 
-def has_class_numbers(batch: Any) -> bool:
+def has_class_numbers(batch: Any, reads: Reads = CLASSES) -> bool:
     """Whether a batch is one of a classifier: inputs with one class number a sample."""
     try:
-        _, labels = collect(batch)
+        _, labels = collect(batch, replace(reads, labelled=True))
     except UserError:
         return False
     return len(labels) > 0

@@ -14,7 +14,8 @@ from coprune.data.names import LOADERS, TEXT_LOADERS, check_known, is_text
 from coprune.data.reads import Reads
 from coprune.data.source import MemorySource
 from coprune.data.subsample import taken_out
-from coprune.data.text import Texts, longest_text, open_tokenizer, tokenise
+from coprune.data.text import Texts
+from coprune.data.tokenizer import longest_text, open_tokenizer, tokenise
 from coprune.data.user_loaders import user_loaders
 from coprune.errors import UserError, setting
 from coprune.user_factory import PYTHON

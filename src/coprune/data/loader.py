@@ -188,12 +188,12 @@ def opened(given: Any, name: str, *, once: bool = False, reads: Reads = CLASSES)
     return source
 
 
-def gives_class_numbers(given: Any) -> bool:
+def gives_class_numbers(given: Any, reads: Reads = CLASSES) -> bool:
     """Whether the first batch of a loader that can be read again is a classifier's; nothing is drawn."""
     if not isinstance(given, Iterable) or isinstance(given, Iterator):
         return False
     with torch.random.fork_rng(devices=[]), _user_code():
-        return any(has_class_numbers(batch) for batch in itertools.islice(given, 1))
+        return any(has_class_numbers(batch, reads) for batch in itertools.islice(given, 1))
 
 
 def empty(name: str) -> UserError:

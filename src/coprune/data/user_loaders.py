@@ -46,8 +46,9 @@ def user_loaders(name: str, *, calibration: int, seed: int, task: str | None, re
         with within(name):
             given = _named(found)
             first = given.get("train", given.get("calibration"))
-            classes = task == "classification" or (task is None and gives_class_numbers(first))
-            how = replace(reads or Reads(), labelled=classes)
+            how = reads or Reads()
+            classes = task == "classification" or (task is None and gives_class_numbers(first, how))
+            how = replace(how, labelled=classes)
             return from_loaders(**given, calibration_samples=calibration, reads=how)
 
 
