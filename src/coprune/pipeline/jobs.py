@@ -87,7 +87,7 @@ class Job(Trust, Meaning, title="The model"):
         data: ``fashion-mnist[:ROOT]``, fashion-mnist-sample, cifar10[:ROOT], cifar100[:ROOT],
             imagefolder:ROOT[@SIZE], folder:ROOT[@SIZE] (no labels), npz:FILE; texts: tsv:FILE, lines:FILE (no
             labels), sst5:ROOT, mnli:ROOT, mnli-mm:ROOT; hf:NAME[:CONFIG]; loaders: python:module:function.
-        weights: ``safetensors``, or a .pt/.pth state dict.
+        weights: ``safetensors``, or what torch.save wrote, in any usual wrapping (.pt, .pth, .ckpt, .bin).
         tokenizer: texts: folder or id of a tokenizer; the model's by default.
         max_length: texts: tokens of a sample at most; the tokenizer's by default, and 128 of text-generation.
     """
