@@ -248,11 +248,11 @@ def test_with_a_uniform_allocation_every_group_keeps_its_share(coprune, compare,
     assert "allocation" in ended.err
 
 
-def test_rivals_get_what_the_knee_keeps_in_steps(coprune, compare, tmp_path):
+def test_rivals_get_what_the_knee_keeps_in_steps(coprune, base, digits, tmp_path):
     # Once a bug: what the knee keeps was counted without --round-to, and rivals got other MACs than it.
     out = tmp_path / "cmp"
     ended = coprune(
-        *compare, "--methods", "cosep,magnitude", "--keep-macs", "knee",
+        "compare", "--model", base, "--data", digits, "--methods", "cosep,magnitude", "--keep-macs", "knee",
         "--round-to", 2, "--seeds", 1, "--recovery", "none", "--out", out,
     )  # fmt: skip
     assert ended.code == 0, ended.err
