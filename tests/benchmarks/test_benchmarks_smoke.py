@@ -194,3 +194,21 @@ def test_tasks(tmp_path, monkeypatch):
     for name in ("tasks", "tasks_all"):
         assert render.TABLES[name]().startswith("| ")
     assert render.TABLES["tasks_made"]().count("- *") == 2
+
+
+def test_drawn_boxes_hold_their_garments(tmp_path):
+    pytest.importorskip("ultralytics")
+    from task_networks import yolo
+
+    yolo.written(tmp_path, {"train": 2, "calibration": 1, "val": 3})
+    assert yolo.images(tmp_path, "val").shape == (3, 3, yolo.SIDE, yolo.SIDE)
+    labels = sorted((tmp_path / "labels").rglob("*.txt"))
+    assert len(labels) == 6
+    for image, label in zip(sorted((tmp_path / "images").rglob("*.png")), labels, strict=True):
+        assert image.stem == label.stem
+        for line in label.read_text().splitlines():
+            kind, *box = line.split()
+            x, y, width, height = map(float, box)
+            assert int(kind) in range(len(yolo.NAMES))
+            assert width / 2 <= x <= 1 - width / 2 + 1e-6
+            assert height / 2 <= y <= 1 - height / 2 + 1e-6

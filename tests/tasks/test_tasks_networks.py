@@ -1,0 +1,61 @@
+"""Networks of other libraries, with random weights: they are cut, and the budget is met."""
+
+import pytest
+import torch
+
+import coprune
+
+QUICK = {
+    "method": "magnitude",
+    "allocation": "uniform",
+    "recovery": "none",
+    "latency_batches": (),
+    "force": True,
+}
+
+
+def images(count, side, seed=0):
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def test_lraspp_of_torchvision():
+    models = pytest.importorskip("torchvision.models.segmentation")
+    torch.manual_seed(0)
+    model = models.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3).eval()
+    found = coprune.prune(
+        model,
+        calibration=[images(4, 64)],
+        task="segmentation",
+        keep_macs=0.7,
+        units=("inner", "coupled"),
+        **QUICK,
+    )
+    base, last = found.result.stages[0], found.result.stages[-1]
+    assert (base.metric, base.value) == ("agreement", 1)
+    assert last.macs / base.macs == pytest.approx(0.7, abs=0.02)
+    assert found.model(images(2, 96))["out"].shape == (2, 3, 96, 96)
+
+
+def test_a_diffusion_model_that_takes_a_time_step():
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    model = diffusers.UNet2DModel(
+        sample_size=16,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=8,
+    ).eval()
+    batch = {"sample": images(4, 16), "timestep": torch.tensor([0, 100, 400, 900])}
+    found = coprune.prune(
+        model, calibration=[batch], task="reconstruction", keep_macs=0.8, units=("inner",), **QUICK
+    )
+    base, last = found.result.stages[0], found.result.stages[-1]
+    assert (base.metric, base.value) == ("r2", 1)
+    assert last.macs / base.macs == pytest.approx(0.8, abs=0.03)
+    with torch.no_grad():
+        assert found.model(**batch).sample.shape == (4, 3, 16, 16)
