@@ -70,7 +70,7 @@ def _lines(rows: list[Row]) -> list[list[str]]:
                 _after(ways[same[0]]) if same else "–",
                 f"{_after(ways[others[0]])} (`{others[0][0]}`)" if others else "–",
                 f"{100 * _mean(default, 'macs_ratio'):.0f} %",
-                f"{_mean(default, 'base_ms'):.1f} → {_mean(default, 'pruned_ms'):.1f}",
+                f"{_mean(default, 'base_ms'):.3g} → {_mean(default, 'pruned_ms'):.3g}",
                 f"{_mean(default, 'seconds'):.0f}",
             ]
         )
@@ -101,7 +101,8 @@ def _after(rows: list[Row]) -> str:
     shown = shown_value(_mean(rows, "after"), rows[0]["unit"])
     if len(rows) < 2:
         return shown
-    return f"{shown} ± {shown_value(statistics.stdev(row['after'] for row in rows), rows[0]['unit'])}"
+    spread = statistics.stdev(row["after"] for row in rows)
+    return f"{shown} ± {100 * spread:.2f}" if rows[0]["unit"] == "%" else f"{shown} ± {spread:.1g}"
 
 
 def _value(rows: list[Row]) -> str:

@@ -52,7 +52,7 @@ def test_a_diffusion_model_that_takes_a_time_step():
     ).eval()
     batch = {"sample": images(4, 16), "timestep": torch.tensor([0, 100, 400, 900])}
     found = coprune.prune(
-        model, calibration=[batch], task="reconstruction", keep_macs=0.8, units=("inner",), **QUICK
+        model, calibration=[batch], task="reconstruction", keep_macs=0.8, units=("inner", "coupled"), **QUICK
     )
     base, last = found.result.stages[0], found.result.stages[-1]
     assert (base.metric, base.value) == ("r2", 1)
