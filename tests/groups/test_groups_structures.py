@@ -123,3 +123,26 @@ def test_the_network_is_as_it_was_and_its_sizes_are_plain_numbers():
     offered(net, example)
     assert type(net[1].c) is int
     assert tiny.same_state(tiny.state_of(before), tiny.state_of(net))
+
+
+class Asserting(nn.Module):
+    """A forward pass that asserts its width by an attribute, as diffusers' do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = 12
+        self.stem, self.mid, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 12, 3), nn.Conv2d(12, 4, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.mid(torch.relu(self.stem(x))))
+        assert x.shape[1] == self.channels
+        assert self.channels == x.size(1)
+        return self.head(x)
+
+
+def test_an_attribute_that_a_width_is_compared_with_changes_with_it():
+    net, example = tiny.randomise(Asserting()), torch.randn(1, 3, 8, 8)
+    (group,) = offered(net, example).groups
+    smaller = cut(net, (group.decision(range(5), "five"),))
+    assert (smaller.channels, net.channels) == (5, 12)
+    assert smaller(example).shape == net(example).shape

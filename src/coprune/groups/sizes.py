@@ -6,8 +6,9 @@ attribute (``self.hidden``) follows when the attribute is cut along; one with th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,25 @@ from coprune.layers import has_channels
 
 
 class Follows(int):
-    """A number that comes of a tensor's shape, as does what is computed with it."""
+    """A number that comes of a tensor's shape, as does what is computed with it.
+
+    Attributes:
+        met: told of an attribute that the number is compared with (``assert x.shape[1] == self.channels``);
+            what is computed tells nobody.
+    """
+
+    met: Callable[[Attribute], None] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Attribute) and self.met is not None and int(self) == int(other):
+            self.met(other)
+        return int(self) == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(int(self))
 
 
 class Attribute(int):
@@ -30,6 +49,15 @@ class Attribute(int):
 
     layer: str
     name: str
+
+    def __eq__(self, other: object) -> bool:
+        return other == self if isinstance(other, Follows) else int(self) == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(int(self))
 
     @classmethod
     def of(cls, value: int, layer: str, name: str) -> Attribute:
@@ -53,11 +81,21 @@ for _name in ["add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordi
     setattr(Follows, f"__{_name}__", _computed(f"__{_name}__"))
 
 
-def following(shape: Any) -> Any:
-    """A shape, or one of its numbers, whose numbers know that they are."""
+def following(shape: Any, axis: int, met: Callable[[int, Attribute], None]) -> Any:
+    """A shape, or one of its numbers, whose numbers know that they are.
+
+    Args:
+        shape: of a tensor.
+        axis: that a single number is of.
+        met: told the axis of a number that is compared with an attribute.
+    """
     if isinstance(shape, torch.Size):
-        return torch.Size([Follows(n) for n in shape])
-    return Follows(shape) if type(shape) is int else shape
+        return torch.Size([following(n, at, met) for at, n in enumerate(shape)])
+    if type(shape) is not int:
+        return shape
+    number = Follows(shape)
+    number.met = partial(met, axis)
+    return number
 
 
 @contextmanager

@@ -238,7 +238,8 @@ class _Pass(Intercepted):
         if name == "__get__":
             name = getattr(getattr(function, "__self__", None), "__name__", "")
         if name in ("size", "shape", "numel", "__len__"):
-            return following(result)
+            axis = next((a for a in (*args[1:], *named.values()) if isinstance(a, int)), 0)
+            return following(result, axis, partial(self._compared, args[0]))
         made = tensors_of(result)
         if made and name not in ("grad", "__set__"):
             self._pass_on(name.removeprefix("_unsafe_"), function, args, named, made, result)
@@ -423,6 +424,11 @@ class _Pass(Intercepted):
             counts = self.pairs.axis(size.layer, "output", size.name)
             if counts is not None:
                 self._ties.tie(labels, _along(labels.shape, axis, _nodes(counts)))
+
+    def _compared(self, tensor: Tensor, axis: int, size: Attribute) -> None:
+        """A tensor must stay as wide as an attribute says, which therefore changes with it."""
+        with self.aside():
+            self._tie_attribute(size, self._labels(tensor), axis % max(1, tensor.ndim))
 
     def _tie_slices(self, labels: Tensor, index: Any) -> None:
         """Equal parts ``x[:, a:b]`` stay as large as one another; ``x[:, :n]`` as an attribute ``n`` says."""

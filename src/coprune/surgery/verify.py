@@ -114,7 +114,8 @@ def _outcome(
             continue
         if all(bool(torch.isfinite(output).all()) for output in outputs):
             # What differs from itself would differ from its cut too, whatever that is.
-            if all(_same(twin, *pair) for pair in zip(outputs, again, strict=True)):
+            pairs = list(zip(outputs, again, strict=False))
+            if len(outputs) == len(again) and all(_same(twin, *pair) for pair in pairs):
                 return _refused(twin, groups, trial)
             reason = because(SkipCode.RANDOM)
             break
@@ -248,6 +249,8 @@ def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], trial: _Trial
         several = count > 1 and all(len(t) == count for t in expected if t.ndim)
         # Of one sample it can only be said whether its output depends on what is cut.
         others = [t.mean(0) for t in expected] if several else trial.outputs(model)
+        if not several and [t.shape for t in others] != [t.shape for t in expected]:
+            others = [t.new_zeros(()) for t in expected]  # boxes, of which there are others
     except UserError as cause:
         return because(SkipCode.NOT_CUT, cause=cause)
     except FAILURES as cause:
