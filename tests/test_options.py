@@ -16,7 +16,7 @@ from coprune.errors import UserError, typed_on_the_command_line
 from coprune.methods.registry import METHODS, find_method, method_settings
 from coprune.options import Named, Nested, Options, checked, made, options_of, words
 from coprune.pipeline.compare_job import CompareJob
-from coprune.pipeline.jobs import PruneJob, RecoverJob, TrainJob
+from coprune.pipeline.jobs import Meaning, PruneJob, RecoverJob, TrainJob
 from coprune.pipeline.settings import PruneSettings
 
 JOBS = {"prune": PruneJob, "train": TrainJob, "recover": RecoverJob, "compare": CompareJob}
@@ -115,7 +115,17 @@ def test_python_takes_the_same_names_with_the_same_defaults():
     from coprune import prune
 
     known = options_of(PruneSettings)
-    data = {"model", "train", "eval", "calibration", "calibration_samples", "validation", "options"}
+    data = {
+        "model",
+        "train",
+        "eval",
+        "calibration",
+        "calibration_samples",
+        "validation",
+        "options",
+        "collect",
+    }
+    data |= Meaning.model_fields.keys()  # of the task, of which Python takes more than words
     parameters = {n: p for n, p in inspect.signature(prune).parameters.items() if n not in data}
     assert parameters.keys() <= known.keys()
     for name, parameter in parameters.items():

@@ -128,25 +128,9 @@ def prune(
         UserError: a ``ValueError`` whose message is one line: the cause and the way out.
 
     """
-    asked = {**locals(), **options}
+    settings = _settings({**locals(), **options}, options)
     meant = Asked(task, metric, outputs, loss)
-    known = options_of(PruneSettings)
-    given.module(model, "model")
     calibration_samples = checked("calibration_samples", calibration_samples, Samples)
-    for name in options:
-        if name not in known:
-            arguments = {*inspect.signature(prune).parameters, *known}
-            raise unknown_argument(name, find_method(method), arguments)
-    settings = made(
-        PruneSettings,
-        {
-            name: given.words(asked[name], name) if option.is_list and not option.is_number else asked[name]
-            for name, option in known.items()
-            if name in asked
-        },
-    )
-    check_settings(settings)
-    pick_device(settings.device)
     if max_drop is not None and finetune_epochs and calibration is None and validation is None:
         raise UserError(
             "max_drop is judged on calibration samples, and fine-tuning would learn them by heart where they "
@@ -162,6 +146,35 @@ def prune(
             reads=_reads(model, meant, train if calibration is None else calibration, collect),
         )
         return prune_model(model, data, settings, meant)
+
+
+def _settings(asked: Mapping[str, Any], others: Iterable[str]) -> PruneSettings:
+    """What was asked for.
+
+    Args:
+        asked: all arguments by name.
+        others: those that the function does not name.
+
+    Raises:
+        UserError: an unknown argument, or a value that none may have.
+    """
+    given.module(asked["model"], "model")
+    known = options_of(PruneSettings)
+    for name in others:
+        if name not in known:
+            arguments = {*inspect.signature(prune).parameters, *known}
+            raise unknown_argument(name, find_method(asked["method"]), arguments)
+    settings = made(
+        PruneSettings,
+        {
+            name: given.words(asked[name], name) if option.is_list and not option.is_number else asked[name]
+            for name, option in known.items()
+            if name in asked
+        },
+    )
+    check_settings(settings)
+    pick_device(settings.device)
+    return settings
 
 
 def _reads(

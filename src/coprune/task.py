@@ -102,6 +102,13 @@ class Task:
         return self.metric or self.agreement
 
     @property
+    def settings(self) -> dict[str, str]:
+        """What a plan says of it; nothing of a classifier's usual one."""
+        if self.classifies and self.judged.name == "top1":
+            return {}
+        return {"task": self.name, "metric": self.judged.name}
+
+    @property
     def classifies(self) -> bool:
         """Whether targets are class numbers, one a sample."""
         return self.name == "classification"

@@ -106,7 +106,7 @@ def _calibration(
         return calibration, ()
     asked = f"calibration_samples={count}"
     if calibration is None:
-        taken = take(_spread(train, count), count, name="train=", reads=reads)
+        taken = take(_spread(train, count), max(1, count), name="train=", reads=reads)
         note = f"{asked}: train= has {len(taken):,} samples, and all of them were taken"
         return taken, (note,) if len(taken) < count != CALIBRATION else ()
     whole = length_of(calibration, "calibration=") is not None

@@ -179,7 +179,7 @@ def evaluate(
     """
     metric = task.judged
     model.to(device).eval()
-    label = label or ("accuracy" if metric.name == "top1" else metric.name)
+    label = label or metric.what
     if metric.whole is not None:
         return _as_a_whole(model, source, task, batch_size=batch_size, device=device)
     reference = None if metric.reads_targets else reference or Reference(model, task)

@@ -293,7 +293,6 @@ class Context:
         return self._score(model, self.data.heldout, name)
 
     def _score(self, model: nn.Module, source: Source, name: str) -> Score:
-        what = "accuracy" if self.task.judged.name == "top1" else self.task.judged.name
         score = evaluate(
             model,
             source,
@@ -301,7 +300,7 @@ class Context:
             reference=self.reference,
             batch_size=self.pass_size,
             device=self.device,
-            label=f"{what}, {name}",
+            label=f"{self.task.judged.what}, {name}",
         )
         model.cpu()
         return score

@@ -234,8 +234,7 @@ def _plan(run: Pruning, selection: Selection, folder: RunFolder | None) -> Plan:
     fields |= {"finetune"} if settings.finetune.epochs else set()
     fields |= {"uniform"} if settings.uniform else set()
     general = settings.model_dump(mode="json", include=fields)
-    if not context.task.classifies or context.task.judged.name != "top1":
-        general |= {"task": context.task.name, "metric": context.task.judged.name}
+    general |= context.task.settings
     kinds = {g.name: g.kind for g in context.units.groups}
     data = context.data
     plan = Plan(

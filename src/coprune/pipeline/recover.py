@@ -145,15 +145,16 @@ def _recover(
 
 def _plan(context: Context, job: RecoverJob, given: Plan | None, left: Surviving | None) -> Plan:
     """The plan that cut the model; or, of a model without one, what it must have been."""
+    settings = {"recovery": job.recovery, **context.task.settings}
     if given is not None:
-        return given.model_copy(update={"settings": {**given.settings, "recovery": job.recovery}})
+        return given.model_copy(update={"settings": {**given.settings, **settings}})
     if left is not None and not left.outputs:
         raise UserError(f"model '{job.model}' has all the channels of '{job.teacher}'; nothing was pruned")
     units, data = context.units, context.data
     return Plan(
         schema=1,
         method=ELSEWHERE,
-        settings={"recovery": job.recovery},
+        settings=settings,
         budget="as it came",
         seed=job.seed,
         model=context.fingerprint,

@@ -105,8 +105,7 @@ class Objective:
         found, rule = search_knee(
             least, base.value, decide=self.decided, judge=judge, higher_is_better=metric.higher_is_better
         )
-        what = "accuracy" if metric.name == "top1" else metric.name
-        notes = [f"the knee of recovered {what} over MACs: {rule}"]
+        notes = [f"the knee of recovered {metric.what} over MACs: {rule}"]
         if least > max(KNEE_SHARES):
             notes.append(f"at most {1 - least:.1%} of the MACs can be removed{context.more}")
         return Searched.of(found.decisions, found.probes, *notes)

@@ -70,6 +70,11 @@ class Metric:
         return 100.0 if self.unit == "%" else 1.0
 
     @property
+    def what(self) -> str:
+        """What it measures, in a sentence."""
+        return "accuracy" if self.name == "top1" else self.label
+
+    @property
     def label(self) -> str:
         """Its name as it is read."""
         return metric_label(self.name)
