@@ -269,16 +269,6 @@ ATTACKS: list[Attack] = [
         "with a hook that knows the model",
     ),
     pruned(
-        "recurrent",
-        lambda: Reading(
-            nn.GRU(8, 8, batch_first=True),
-            lambda net, x: net.fc(net.reader(x.mean(3).transpose(1, 2))[0][:, -1]),
-        ),
-        "nothing in this Reading can be pruned: a: first layer, left alone; b: read by 'reader', a GRU, "
-        "whose channels cannot be cut; fc: makes the model's output",
-        "a convolution before a GRU",
-    ),
-    pruned(
         "fixed",
         lambda: Reading(nn.Identity(), lambda net, x: net.fc(x.mean((2, 3)).view(-1, 8))),
         "nothing in this Reading can be pruned: b: the model does not run when it is cut (RuntimeError: …); "
