@@ -16,7 +16,7 @@ from torch import nn
 from coprune import given
 from coprune.bounds import Device, Samples, Seed
 from coprune.data.from_loaders import from_loaders, take
-from coprune.data.loader import gives_class_numbers
+from coprune.data.loader import gives_class_numbers, gives_targets
 from coprune.data.reads import Reads
 from coprune.errors import UserError
 from coprune.methods.registry import find_method, unknown_argument
@@ -143,7 +143,7 @@ def prune(
             calibration=calibration,
             calibration_samples=calibration_samples,
             validation=validation,
-            reads=_reads(model, meant, train if calibration is None else calibration, collect),
+            reads=_reads(model, meant, (train if calibration is None else calibration, eval), collect),
         )
         return prune_model(model, data, settings, meant)
 
@@ -178,12 +178,27 @@ def _settings(asked: Mapping[str, Any], others: Iterable[str]) -> PruneSettings:
 
 
 def _reads(
-    model: nn.Module, asked: Asked, given: Any, collect: Callable[[Any], tuple[Any, Any]] | None
+    model: nn.Module,
+    asked: Asked,
+    given: Sequence[Any],
+    collect: Callable[[Any], tuple[Any, Any]] | None,
 ) -> Reads:
-    """How batches are read: as a classifier's where that was asked for, or where they say it themselves."""
+    """How batches are read: as a classifier's where that was asked for, or where they say it themselves.
+
+    Args:
+        model: says what it takes.
+        asked: of the task.
+        given: loaders: of the samples that are decided by, and of others.
+        collect: the user's own reading.
+    """
     reads = Reads.of(model, own=collect)
-    plain = asked.name is None and gives_class_numbers(given, reads)
-    return replace(reads, labelled=asked.name == "classification" or plain)
+    if asked.name is not None:
+        return replace(reads, labelled=asked.name == "classification")
+    deciding, *others = given
+    plain = gives_class_numbers(deciding, reads)
+    if not plain and gives_targets(deciding, reads):  # such as fractions beside the others' class numbers
+        plain = any(gives_class_numbers(other, reads) for other in others)
+    return replace(reads, labelled=plain)
 
 
 def recover_model(
@@ -231,7 +246,7 @@ def recover_model(
         check_finite(given.module(network, name).state_dict(), model=network, where=name)
     with _seeded(seed):
         meant = Asked(task, None, outputs)
-        reads = _reads(model, meant, calibration, collect)
+        reads = _reads(model, meant, (calibration,), collect)
         samples = take(calibration, calibration_samples, name="calibration=", reads=reads)
         for note in check_calibration(samples):
             warnings.warn(note, stacklevel=2)

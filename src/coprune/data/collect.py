@@ -64,6 +64,14 @@ def has_class_numbers(batch: Any, reads: Reads = CLASSES) -> bool:
     return len(labels) > 0
 
 
+def has_targets(batch: Any, reads: Reads) -> bool:
+    """Whether a batch has something beside its inputs; what cannot be read has."""
+    try:
+        return collect(batch, replace(reads, labelled=False))[1] is not None
+    except UserError:
+        return True
+
+
 def _own(batch: Any, reads: Reads) -> tuple[Any, Any]:
     """What a user's own function makes of a batch."""
     pair = reads.own(batch) if reads.own else batch

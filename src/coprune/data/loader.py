@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from coprune.data.collect import collect, has_class_numbers
+from coprune.data.collect import collect, has_class_numbers, has_targets
 from coprune.data.reads import CLASSES, Reads
 from coprune.data.source import Batch, batch_seed, check_finite_inputs, where_in
 from coprune.data.trees import form_of
@@ -194,6 +194,14 @@ def gives_class_numbers(given: Any, reads: Reads = CLASSES) -> bool:
         return False
     with torch.random.fork_rng(devices=[]), _user_code():
         return any(has_class_numbers(batch, reads) for batch in itertools.islice(given, 1))
+
+
+def gives_targets(given: Any, reads: Reads) -> bool:
+    """Whether the first batch of a loader that can be read again has something beside its inputs."""
+    if not isinstance(given, Iterable) or isinstance(given, Iterator):
+        return False
+    with torch.random.fork_rng(devices=[]), _user_code():
+        return any(has_targets(batch, reads) for batch in itertools.islice(given, 1))
 
 
 def empty(name: str) -> UserError:
