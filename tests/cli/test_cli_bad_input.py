@@ -118,7 +118,7 @@ def bad_archives():
         "one class": ({"y_train": y * 0, "x_train": x, "x_test": x, "y_test": y * 0}, "all 40 are of"),
         "negative": ({"x_train": x, "y_train": y - 1}, "negative label"),
         "lengths": ({"x_train": x, "y_train": y[:-1]}, "39 labels"),
-        "float labels": ({"x_train": x, "y_train": y.astype(float)}, "labels are integers"),
+        "float labels": ({"x_train": x, "y_train": y.astype(float)}, "of another shape or type"),
         "no axis": ({"x_train": x.reshape(40, -1)[:, 0], "y_train": y}, "[N, C, H, W]"),
         "flat": ({"x_train": x.reshape(40, -1), "y_train": y}, "one shape"),
         "all flat": (
