@@ -10,7 +10,7 @@ import math
 from enum import Enum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
 from coprune.documents import Document, Value
 from coprune.files import Count, Figure
@@ -89,6 +89,12 @@ class Stage(Value):
     calibration: Figure | None = None
     bytes: Count | None = None
     peak_memory: Count | None = None
+
+    @model_validator(mode="after")
+    def _is_a_share(self) -> Stage:
+        if self.unit == "%" and not 0 <= self.value <= 1:
+            raise ValueError(f"value: {self.metric} is a share in [0, 1], not {self.value:g}")
+        return self
 
 
 NEAR = 0.5
