@@ -167,3 +167,13 @@ def test_a_bad_folder_is_one_line(root, change, words):
 def test_bad_names(root, name, words):
     with pytest.raises(UserError, match=words):
         load_data(name.format(root))
+
+
+def test_a_plugin_that_is_missing_is_no_other_error(root, monkeypatch):
+    # Once a bug: once ultralytics is imported, PIL looks for a plugin before it says that a file is no image.
+    def opened(*_, **__):
+        raise ModuleNotFoundError("No module named 'pi_heif'")
+
+    monkeypatch.setattr(Image, "open", opened)
+    with pytest.raises(UserError, match="not a readable image"):
+        next(iter(load(f"{root}@16")[1].batches(2)))

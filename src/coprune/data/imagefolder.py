@@ -42,6 +42,8 @@ NORMALISATION = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.2
 _MANY = 512
 """Images of a pass from which on it pays to start processes."""
 
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, ImportError)
+
 _SIZE = re.compile(r"(.+)@(\d+)")
 
 
@@ -126,12 +128,11 @@ class FolderSource(MemorySource):
         Args:
             at: number of the sample, and the seed of its augmentation, if any.
         """
-        from PIL import Image
-
         number, seed = at
         try:
             image = self.opened(number)
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as cause:
+        # An ImportError: ultralytics, once imported, makes PIL look for a plugin that may be missing.
+        except (*_UNREADABLE, Image.DecompressionBombError) as cause:
             path = self.root / self.files[number]
             return f"{path}: not a readable image ({first_line(cause)}); replace or remove it"
         if seed is None:
