@@ -128,6 +128,8 @@ class FolderSource(MemorySource):
         Args:
             at: number of the sample, and the seed of its augmentation, if any.
         """
+        from PIL import Image
+
         number, seed = at
         try:
             image = self.opened(number)
