@@ -68,13 +68,18 @@ def _lines(rows: list[Row]) -> list[list[str]]:
                 _asked(first),
                 f"**{_value(default)}**",
                 _after(ways[same[0]]) if same else "–",
-                f"{_after(ways[others[0]])} (`{others[0][0]}`)" if others else "–",
+                f"{_after(ways[others[0]])} ({_named(others[0])})" if others else "–",
                 f"{100 * _mean(default, 'macs_ratio'):.0f} %",
                 f"{_mean(default, 'base_ms'):.3g} → {_mean(default, 'pruned_ms'):.3g}",
                 f"{_mean(default, 'seconds'):.0f}",
             ]
         )
     return found
+
+
+def _named(way: tuple[str, str, str]) -> str:
+    """A choice, with its recovery where that is another than ours."""
+    return f"`{way[0]}`" if way[2] == "least-squares" else f"`{way[0]}`, recovery {way[2]}"
 
 
 def _budgets(rows: list[Row]) -> list[float]:

@@ -9,16 +9,20 @@ from enum import Enum
 from coprune.documents import Value
 
 
-class SkipCode(str, Enum):
-    """Why a layer was left alone: a stable word, and a sentence about the fields in braces."""
+class Coded(str, Enum):
+    """A stable word, and a sentence for people."""
 
     sentence: str
 
-    def __new__(cls, value: str, sentence: str) -> SkipCode:
+    def __new__(cls, value: str, sentence: str) -> Coded:
         """A member whose value is the word."""
         code = str.__new__(cls, value)
         code._value_, code.sentence = value, sentence
         return code
+
+
+class SkipCode(Coded):
+    """Why a layer was left alone: a stable word, and a sentence about the fields in braces."""
 
     ASKED = "asked", "left alone as asked (--skip)"
     NOT_ONLY = "not_among_only", "left alone: not among --only"

@@ -293,16 +293,6 @@ def check_labels(labels: Tensor, classes: int | None = None) -> None:
         raise UserError(f"label {int(labels.max())} is outside the data's {classes} classes")
 
 
-def check_logits(logits: Tensor, labels: Tensor) -> None:
-    """:func:`check_outputs`, and that all logits are finite.
-
-    Raises:
-        NotFiniteError: some are not; in the process that sees it.
-    """
-    check_outputs(logits, labels)
-    check_finite(logits)
-
-
 def check_finite(output: Tensor) -> None:
     """Refuse an output with NaN or Inf.
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from coprune.options import Options
 from coprune.plan import GroupDecision, Knee, ReasonCode
+from coprune.skipped import Coded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,16 +40,8 @@ class GroupChoice(Protocol):
         ...
 
 
-class Lack(str, Enum):
+class Lack(Coded):
     """What a method would read and is not there: a stable word, and a sentence about the method."""
-
-    sentence: str
-
-    def __new__(cls, value: str, sentence: str) -> Lack:
-        """A member whose value is the word."""
-        code = str.__new__(cls, value)
-        code._value_, code.sentence = value, sentence
-        return code
 
     CLASSES = "no_classes", "it looks at classes, and these samples have no class each"
     LOSS = "no_loss", "it takes gradients of a loss, and these samples have no targets to take one on"
