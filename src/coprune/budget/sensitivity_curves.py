@@ -35,7 +35,7 @@ from coprune.progress import track
 from coprune.recovery.ridge import RIDGE, growing_factor
 from coprune.statistics import Consumer
 from coprune.task import Task
-from coprune.tracing.forward import moved
+from coprune.tracing.forward import Inputs, moved
 from coprune.tracing.hooks import hooked
 from coprune.tracing.replay import Replay
 
@@ -52,18 +52,30 @@ class Effort:
             grows with the depth and not with its square.
         least, most: samples.
         batch: samples of a forward pass; texts of one batch are padded to its longest.
+        levels: shares of a group's units at which it is measured.
     """
 
     work: int
     least: int
     most: int
     batch: int
+    levels: tuple[float, ...] = LEVELS
 
 
 IMAGES = Effort(work=12_000, least=64, most=500, batch=125)
 
 TEXTS = Effort(work=2_000, least=48, most=500, batch=16)
 """A sentence costs as much as many small images."""
+
+TOKENS = Effort(work=1_000, least=16, most=250, batch=8, levels=(0.5, 0.25))
+"""Where every token has an output of its own, a text is as good as many samples."""
+
+
+def effort_for(inputs: Inputs, task: Task) -> Effort:
+    """How much to measure on inputs of such a kind."""
+    if isinstance(inputs, Tensor):
+        return IMAGES
+    return TOKENS if task.divergence.axis == -1 else TEXTS
 
 
 class Curved(Protocol):
@@ -113,9 +125,9 @@ def measured_curves(
         (nats) and the selection's loss when k units are kept.
     """
     model.to(device).eval()
-    plan = [(choice, k) for choice in choices for k in _levels(choice.group.size)]
     first, _ = next(iter(source.batches(1)))
-    effort = IMAGES if isinstance(first, Tensor) else TEXTS
+    effort = effort_for(first, task)
+    plan = [(choice, k) for choice in choices for k in _levels(choice.group.size, effort.levels)]
     count = max(effort.least, min(effort.most, effort.work // max(1, len(plan))))
     inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=effort.batch)]
     replay, divergence = Replay(model, inputs), task.divergence
@@ -137,8 +149,8 @@ def measured_curves(
     }
 
 
-def _levels(size: int) -> list[int]:
-    return sorted({max(1, round(level * size)) for level in LEVELS} - {size})
+def _levels(size: int, shares: Sequence[float] = LEVELS) -> list[int]:
+    return sorted({max(1, round(share * size)) for share in shares} - {size})
 
 
 def through(loss: Tensor, points: dict[int, float]) -> Tensor:

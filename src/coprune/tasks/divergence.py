@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coprune.tasks.outputs import Cells, Outputs
+from coprune.tasks.outputs import MOST, Cells, Outputs
 
 Seen = Outputs | tuple[Cells, ...]
 """Outputs, or what is looked at of them."""
@@ -90,9 +90,9 @@ class Divergence:
         """Of values ``[N, P, C]``: one logit by itself is a yes or no."""
         return "sigmoid" if self.kind == "softmax" and values.shape[2] == 1 else self.kind
 
-    def cells(self, outputs: Outputs) -> tuple[Cells, ...]:
+    def cells(self, outputs: Outputs, *, most: int | None = MOST) -> tuple[Cells, ...]:
         """What is looked at of outputs, to be kept."""
-        return tuple(outputs.cells(self.axis))
+        return tuple(outputs.cells(self.axis, most=most))
 
     def distance(self, found: Outputs, wanted: Seen) -> Tensor:
         """Of every sample, ``[N]`` float64: the mean over its places, summed over the tensors.
@@ -111,11 +111,11 @@ class Divergence:
         """Loss of a student that learns from a teacher's outputs: the mean distance of its samples.
 
         Softmax outputs are softened by the temperature and the loss taken times its square (Hinton et al.
-        2015, arXiv 1503.02531).
+        2015, arXiv 1503.02531). All places are learned from: their outputs are there anyway.
         """
         t = temperature if self.kind in ("softmax", "sigmoid") else 1.0
         parts = []
-        for number, a, b in self._pairs(found, wanted):
+        for number, a, b in self._pairs(found, wanted, most=None):
             if self.kind_of(a.values) == "softmax" and a.weight is None:
                 rows = (cells.values.flatten(0, 1) / t for cells in (a, b))
                 ours, theirs = (r.log_softmax(1) for r in rows)
@@ -124,9 +124,11 @@ class Divergence:
                 parts.append(a.mean(self._apart(number, a.values / t, b.values / t)).mean())
         return torch.stack(parts).sum() * t * t
 
-    def _pairs(self, found: Outputs, wanted: Seen) -> Iterator[tuple[int, Cells, Cells]]:
-        kept = self.cells(wanted) if isinstance(wanted, Outputs) else wanted
-        for number, pair in enumerate(zip(self.cells(found), kept, strict=True)):
+    def _pairs(
+        self, found: Outputs, wanted: Seen, *, most: int | None = MOST
+    ) -> Iterator[tuple[int, Cells, Cells]]:
+        kept = self.cells(wanted, most=most) if isinstance(wanted, Outputs) else wanted
+        for number, pair in enumerate(zip(self.cells(found, most=most), kept, strict=True)):
             yield number, *pair
 
     def _unit(self, number: int, values: Tensor) -> Tensor:

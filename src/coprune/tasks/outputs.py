@@ -42,13 +42,14 @@ class Outputs:
         """With the inputs' mask."""
         return Outputs(tuple(tensors), mask_of(inputs))
 
-    def cells(self, axis: int) -> list[Cells]:
+    def cells(self, axis: int, *, most: int | None = MOST) -> list[Cells]:
         """Every tensor place by place.
 
         Args:
             axis: where a tensor of more than two axes has its channels: 1 or -1.
+            most: numbers of a sample that are looked at; None: all.
         """
-        return [Cells.of(tensor, self.mask, axis) for tensor in self.tensors]
+        return [Cells.of(tensor, self.mask, axis, most=most) for tensor in self.tensors]
 
     def float(self) -> Outputs:
         """In float32, from whatever precision a training runs in."""
@@ -85,20 +86,20 @@ class Cells:
     weight: Tensor | None
 
     @staticmethod
-    def of(tensor: Tensor, mask: Tensor | None, axis: int) -> Cells:
+    def of(tensor: Tensor, mask: Tensor | None, axis: int, *, most: int | None = MOST) -> Cells:
         """See :meth:`Outputs.cells`; of too many places some are drawn, always the same ones."""
         if tensor.ndim < 3:
             return Cells(tensor.reshape(len(tensor), 1, -1), None)
         values = tensor.movedim(axis, -1).flatten(1, -2)
         real = mask if mask is not None and axis == -1 and mask.shape == tensor.shape[:2] else None
-        most = max(_LEAST_PLACES, MOST // values.shape[2])
-        if values.shape[1] <= most:
+        places = values.shape[1] if most is None else max(_LEAST_PLACES, most // values.shape[2])
+        if values.shape[1] <= places:
             return Cells(values, None if real is None else real.to(values.dtype))
         generator = torch.Generator().manual_seed(0)
         order = torch.rand(values.shape[:2], generator=generator).to(values.device)
         if real is not None:
             order = order * real.to(order.device)
-        at = order.topk(most, 1).indices.sort(1).values
+        at = order.topk(places, 1).indices.sort(1).values
         drawn = values.gather(1, at.unsqueeze(2).expand(-1, -1, values.shape[2]))
         return Cells(drawn, None if real is None else real.gather(1, at).to(values.dtype))
 
