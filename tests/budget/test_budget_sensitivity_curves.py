@@ -22,6 +22,7 @@ from coprune.groups import find_units
 from coprune.methods.complementary import COMPLEMENTARY, ComplementarySettings
 from coprune.statistics import Calibration, ConsumerCovariance, Profile, collect
 from coprune.statistics import input_covariance as consumers
+from coprune.task import TASKS
 from coprune.tracing.replay import Replay
 
 IMAGE = torch.zeros(1, 1, 12, 12)
@@ -202,6 +203,23 @@ def test_samples_are_evenly_spread_and_fewer_where_there_is_much_to_measure(trac
     seen.clear()
     measured_curves(traced["flattened"][0], [choice], source)
     assert {len(x) for x in seen} == {64}
+
+
+def test_a_text_with_an_output_a_token_is_as_good_as_many_samples():
+    from coprune.budget import sensitivity_curves as curves
+
+    text = {"input_ids": torch.ones(2, 5, dtype=torch.long)}
+    kinds = [
+        curves.effort_for(x, TASKS[task])
+        for x, task in (
+            (torch.zeros(2, 3), "classification"),
+            (text, "classification"),
+            (text, "text-generation"),
+        )
+    ]
+    assert kinds == [curves.IMAGES, curves.TEXTS, curves.TOKENS]
+    assert curves.TOKENS.least * 3 == curves.TEXTS.least
+    assert _levels(64, curves.TOKENS.levels) == [16, 32]
 
 
 class Shifted(tiny.Flattened):

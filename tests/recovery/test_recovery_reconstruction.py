@@ -10,6 +10,7 @@ from torch import nn
 import coprune
 import tiny
 import tiny_heads
+import tiny_transformers
 from coprune.data import ArraySource, LoaderSource, TextSource
 from coprune.errors import UserError
 from coprune.groups import find_units
@@ -17,6 +18,7 @@ from coprune.recovery import Pair, find_recovery, kept_outputs, least_squares, r
 from coprune.recovery import reconstruction as how
 from coprune.recovery.reconstruction import RECIPE
 from coprune.surgery import cut
+from coprune.task import TASKS
 from coprune.training import Recipe, fit
 from coprune.training.distill import Teacher, known_outputs, recorded
 
@@ -256,6 +258,22 @@ def test_texts_of_any_length():
     assert (did.samples, did.passes) == (79, 10)
     assert did.changed == (did.after < did.before)
     assert same_weights(model, solved) != did.changed
+
+
+def test_of_language_models_tokens_are_counted():
+    torch.manual_seed(0)
+    teacher, task = tiny_transformers.transformer("llama", dtype=torch.float32), TASKS["text-generation"]
+    ids = torch.randint(3, 50, (40, 7), generator=torch.Generator().manual_seed(1))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    source = TextSource.from_batches([batch], torch.zeros(40, dtype=torch.int64))
+    example, _ = next(iter(source.batches(1)))
+    groups = [g for g in find_units(teacher, example).groups if g.kind == "neurons"]
+    decisions = tuple(tiny.decision(g, range(0, g.size, 2)) for g in groups)
+    model, kept = cut(teacher, decisions), kept_outputs(teacher, decisions)
+    pair = Pair(model, teacher, kept, decisions, task=task)
+    least_squares(pair, source)
+    did = [reconstruct(pair, source, visits=visits).passes for visits in (35 * 7 * 4, 10)]
+    assert did == [4, 2]
 
 
 @pytest.mark.usefixtures("shortly")

@@ -136,6 +136,14 @@ def test_places_that_are_drawn_leave_the_mean_within_error(monkeypatch):
     assert torch.equal(some, divergence.distance(Outputs((found,)), kept))
 
 
+def test_a_student_learns_from_all_places_however_many(monkeypatch):
+    # Once a bug: of tokens × vocabulary a sixth of the tokens, always the same ones, taught.
+    monkeypatch.setattr(counted, "MOST", 2 * 16)
+    wanted, found = Outputs((drawn((3, 100, 2)),)), Outputs((drawn((3, 100, 2), 1).requires_grad_(),))
+    Divergence("softmax", -1).taught(found, wanted).backward()
+    assert bool((found.tensors[0].grad != 0).all())
+
+
 def test_of_masked_places_only_real_ones_are_drawn(monkeypatch):
     monkeypatch.setattr(counted, "MOST", 2 * 16)
     mask = torch.zeros(1, 100, dtype=torch.bool)

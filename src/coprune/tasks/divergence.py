@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coprune.tasks.outputs import MOST, Cells, Outputs
+from coprune.tasks.outputs import Cells, Outputs
 
 Seen = Outputs | tuple[Cells, ...]
 """Outputs, or what is looked at of them."""
@@ -90,9 +90,9 @@ class Divergence:
         """Of values ``[N, P, C]``: one logit by itself is a yes or no."""
         return "sigmoid" if self.kind == "softmax" and values.shape[2] == 1 else self.kind
 
-    def cells(self, outputs: Outputs, *, most: int | None = MOST) -> tuple[Cells, ...]:
+    def cells(self, outputs: Outputs, *, whole: bool = False) -> tuple[Cells, ...]:
         """What is looked at of outputs, to be kept."""
-        return tuple(outputs.cells(self.axis, most=most))
+        return tuple(outputs.cells(self.axis, whole=whole))
 
     def distance(self, found: Outputs, wanted: Seen) -> Tensor:
         """Of every sample, ``[N]`` float64: the mean over its places, summed over the tensors.
@@ -115,7 +115,7 @@ class Divergence:
         """
         t = temperature if self.kind in ("softmax", "sigmoid") else 1.0
         parts = []
-        for number, a, b in self._pairs(found, wanted, most=None):
+        for number, a, b in self._pairs(found, wanted, whole=True):
             if self.kind_of(a.values) == "softmax" and a.weight is None:
                 rows = (cells.values.flatten(0, 1) / t for cells in (a, b))
                 ours, theirs = (r.log_softmax(1) for r in rows)
@@ -125,10 +125,10 @@ class Divergence:
         return torch.stack(parts).sum() * t * t
 
     def _pairs(
-        self, found: Outputs, wanted: Seen, *, most: int | None = MOST
+        self, found: Outputs, wanted: Seen, *, whole: bool = False
     ) -> Iterator[tuple[int, Cells, Cells]]:
-        kept = self.cells(wanted, most=most) if isinstance(wanted, Outputs) else wanted
-        for number, pair in enumerate(zip(self.cells(found, most=most), kept, strict=True)):
+        kept = self.cells(wanted, whole=whole) if isinstance(wanted, Outputs) else wanted
+        for number, pair in enumerate(zip(self.cells(found, whole=whole), kept, strict=True)):
             yield number, *pair
 
     def _unit(self, number: int, values: Tensor) -> Tensor:

@@ -42,14 +42,14 @@ class Outputs:
         """With the inputs' mask."""
         return Outputs(tuple(tensors), mask_of(inputs))
 
-    def cells(self, axis: int, *, most: int | None = MOST) -> list[Cells]:
+    def cells(self, axis: int, *, whole: bool = False) -> list[Cells]:
         """Every tensor place by place.
 
         Args:
             axis: where a tensor of more than two axes has its channels: 1 or -1.
-            most: numbers of a sample that are looked at; None: all.
+            whole: whether all places are looked at, however many.
         """
-        return [Cells.of(tensor, self.mask, axis, most=most) for tensor in self.tensors]
+        return [Cells.of(tensor, self.mask, axis, whole=whole) for tensor in self.tensors]
 
     def float(self) -> Outputs:
         """In float32, from whatever precision a training runs in."""
@@ -86,13 +86,13 @@ class Cells:
     weight: Tensor | None
 
     @staticmethod
-    def of(tensor: Tensor, mask: Tensor | None, axis: int, *, most: int | None = MOST) -> Cells:
+    def of(tensor: Tensor, mask: Tensor | None, axis: int, *, whole: bool = False) -> Cells:
         """See :meth:`Outputs.cells`; of too many places some are drawn, always the same ones."""
         if tensor.ndim < 3:
             return Cells(tensor.reshape(len(tensor), 1, -1), None)
         values = tensor.movedim(axis, -1).flatten(1, -2)
         real = mask if mask is not None and axis == -1 and mask.shape == tensor.shape[:2] else None
-        places = values.shape[1] if most is None else max(_LEAST_PLACES, most // values.shape[2])
+        places = values.shape[1] if whole else max(_LEAST_PLACES, MOST // values.shape[2])
         if values.shape[1] <= places:
             return Cells(values, None if real is None else real.to(values.dtype))
         generator = torch.Generator().manual_seed(0)
