@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import processes
 import texts
@@ -182,10 +185,10 @@ def test_tables_in_readme_and_docs_are_the_rendered_ones():
 
 def test_tasks(tmp_path, monkeypatch):
     out = tmp_path / "tasks.json"
-    for name in ("unet", "espcn"):
+    for name in ("unet", "espcn", "crepe", "crnn"):
         run("tasks.py", name, "--smoke", "--seeds", 1, "--bases", tmp_path, "--out", out)
     content = json.loads(out.read_text())["tasks"]
-    assert list(content) == ["espcn", "unet"]  # what is there of others stays
+    assert list(content) == ["crepe", "crnn", "espcn", "unet"]  # what is there of others stays
     assert [row["metric"] for row in content["unet"]["rows"]] == ["miou"] * 4
     for row in (row for done in content.values() for row in done["rows"]):
         assert row["macs_ratio"] == pytest.approx(row["budget"], abs=0.05)
@@ -193,7 +196,43 @@ def test_tasks(tmp_path, monkeypatch):
     monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
     for name in ("tasks", "tasks_all"):
         assert render.TABLES[name]().startswith("| ")
-    assert render.TABLES["tasks_made"]().count("- *") == 2
+    assert render.TABLES["tasks_made"]().count("- *") == 4
+
+
+def test_a_tone_is_heard_at_its_pitch():
+    from task_networks import crepe
+
+    # 500 Hz is 1200·log2(50) cents; the network hears it between two outputs.
+    place = (1200 * math.log2(500 / 10) - crepe.LOWEST) / crepe.STEP
+    logits = torch.full((1, crepe.BINS), -30.0)
+    low = int(place)
+    logits[0, low], logits[0, low + 1] = torch.logit(
+        torch.tensor([low + 1 - place, place - low], dtype=torch.double)
+    ).float()
+    assert crepe.heard(logits).item() == pytest.approx(1200 * math.log2(50), abs=0.05)
+    sounds, cents = crepe.tones(20, 3)
+    assert sounds.mean(1).abs().max() < 1e-5
+    periods = crepe.RATE / (10 * 2 ** (cents / 1200))
+    for sound, period in zip(sounds, periods, strict=True):  # a sound resembles itself one period later
+        lag = round(period.item())
+        off = round(1.5 * period.item())
+        same, other = ((sound[d:] * sound[:-d]).mean() for d in (lag, off))
+        assert same > other
+
+
+def test_words_are_spelt_as_drawn():
+    from task_networks import crnn
+
+    images, numbers = crnn.words(3, 0)
+    assert images.shape == (3, 1, crnn.HEIGHT, crnn.WIDTH)
+    assert [len(letter) for letter in crnn.FONT] == [7] * 26
+    columns = torch.tensor([0, 3, 3, 0, 3, 20, 20, 1])
+    (read,) = crnn.spelt(torch.eye(27)[columns][None])
+    assert read == [3, 3, 20, 1]
+    right = nn.functional.one_hot(numbers.repeat_interleave(2, 1), 27).float()
+    right[:, 1::2] = torch.eye(27)[0]  # a blank behind every letter
+    assert crnn.word_accuracy(lambda _: right, [(images, numbers)]) == 100
+    assert crnn.word_accuracy(lambda _: right[:, 2:], [(images, numbers)]) == 0
 
 
 def test_drawn_boxes_hold_their_garments(tmp_path):

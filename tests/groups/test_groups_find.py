@@ -85,6 +85,15 @@ def test_a_perceptron_has_its_middle_layer(traced):
     assert reasons(units) == {"fc1": "first layer, left alone", "fc3": "makes the model's output"}
 
 
+def test_the_first_layer_is_offered_where_it_is_named_itself():
+    net = nn.Sequential(nn.Sequential(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 5), nn.Linear(5, 2))
+    example = torch.randn(1, 4)
+    assert names(find_units(net, example, only=("0.0", "2"))) == ["0.0", "2"]
+    inside = find_units(net, example, only=("0", "2"))  # a container stands for what may go, no more
+    assert names(inside) == ["2"]
+    assert reasons(inside)["0.0"] == "first layer, left alone"
+
+
 def test_channels_of_a_unit():
     member = Member(layer="fc", role="consumer", offset=6, span=3)
     assert channel_indices(member, torch.tensor([0, 2])).tolist() == [6, 7, 8, 12, 13, 14]

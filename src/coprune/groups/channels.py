@@ -31,6 +31,7 @@ def find_channels(
     closed: Mapping[str, Reason],
     coupled: bool,
     among: Collection[str] | None = None,
+    named: Collection[str] = (),
     partly: Collection[str] = (),
     counts: Counts = counted,
 ) -> Units:
@@ -42,6 +43,7 @@ def find_channels(
         closed: modules inside of which nothing is made or carried by a group, with the reason.
         coupled: whether coupled groups are offered too.
         among: dense layers whose groups are looked for; None: all.
+        named: layers that were asked for; of these, the first one too is offered.
         partly: layers that run for some inputs only; no group has a part in them.
         counts: takes what counts out of what the model hands back.
 
@@ -51,11 +53,12 @@ def find_channels(
     pairs = follow_channels(model, example, counts)
     ran = _execution_order(model, example)
     order = {name: at for at, name in enumerate(ran)}
-    dense = [name for name in ran if is_dense(model.get_submodule(name))]
+    dense = (name for name in ran if is_dense(model.get_submodule(name)))
+    first = {next(dense, "")}.difference(named)
     left = {name: because(SkipCode.NOT_RUN) for name in _products(model) if name not in ran}
     left |= {name: because(SkipCode.SOME_INPUTS, layer=name) for name in partly if name in left}
     closed = {**_for_all_samples(model, example, ran), **closed}
-    rules = _Rules(dense, closed, _whole(model, partly), coupled)
+    rules = _Rules(first, closed, _whole(model, partly), coupled)
     found: list[ChannelGroup] = []
     for group, refused in pairs.groups(order):
         if among is not None and not {*among} & {*group.producers}:
@@ -76,13 +79,13 @@ class _Rules:
     """What decides whether a group is offered.
 
     Attributes:
-        dense: the dense layers, in the order in which they run.
+        first: the dense layer that runs first, if it is left alone.
         closed: modules inside of which nothing is made or carried by a group, with the reason.
         whole: layers that cannot be cut, with the reason.
         coupled: whether coupled groups are offered.
     """
 
-    dense: Sequence[str]
+    first: Collection[str]
     closed: Mapping[str, Reason]
     whole: Mapping[str, Reason]
     coupled: bool
@@ -105,7 +108,7 @@ class _Rules:
             return reasons[0]
         if not inner and not self.coupled:
             return _coupling(group.producers)
-        if inner and group.name == self.dense[0]:
+        if inner and group.name in self.first:
             return because(SkipCode.FIRST)
         # Pruned before, or a gate: without its one channel nothing is left of the layer.
         one = because(SkipCode.SINGLE, unit="channel") if inner else because(SkipCode.ONE_UNIT)

@@ -31,7 +31,8 @@ def find_units(
     (:func:`coprune.groups.attention.find_transformer_units`), the channels of any other model, and those
     of a transformer's convolutional stages, by following them
     (:func:`coprune.groups.channels.find_channels`). There, layers inside attention are left alone, and the
-    first and the last layer (CoSeP, arXiv 2505.13225), but for the first layer's part in a coupled group.
+    first and the last layer (CoSeP, arXiv 2505.13225), but for the first layer's part in a coupled group and
+    where ``only`` names it.
 
     Args:
         model: any module.
@@ -60,7 +61,7 @@ def find_units(
     transformer = find_transformer_units(model, skip=skip)
     closed = unknown_heads(model, skip=skip)
     closed |= dict.fromkeys(skip, because(SkipCode.ASKED))
-    find = partial(find_channels, model, example, coupled=coupled, partly=partly, counts=counts)
+    find = partial(find_channels, model, example, coupled=coupled, named=only, partly=partly, counts=counts)
     if transformer is None:
         found = find(closed=closed)
     elif isinstance(example, Tensor):

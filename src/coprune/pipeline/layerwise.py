@@ -90,7 +90,7 @@ def prune_layer_by_layer(
 def _as_it_is(run: Pruning, current: nn.Module, name: str) -> ChannelGroup:
     """A group of the network as it is by now."""
     coupled = "coupled" in kinds_of(run.settings, run.method)
-    units = find_units(current, run.context.example, coupled=coupled)
+    units = find_units(current, run.context.example, only=run.settings.only, coupled=coupled)
     return next(g for g in units.groups if g.name == name)
 
 
