@@ -111,7 +111,10 @@ def _after(rows: list[Row]) -> str:
 
 
 def _value(rows: list[Row]) -> str:
-    return f"{_label(rows[0])} {shown_value(_mean(rows, 'before'), rows[0]['unit'])} → {_after(rows)}"
+    """With the further figures, where there are any."""
+    own = f"{_label(rows[0])} {shown_value(_mean(rows, 'before'), rows[0]['unit'])} → {_after(rows)}"
+    more = [row.get("more", {}) for row in rows]
+    return ", ".join([own, *(f"{name} {statistics.fmean(m[name] for m in more):.4f}" for name in more[0])])
 
 
 def _label(row: Row) -> str:

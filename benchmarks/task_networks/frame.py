@@ -72,6 +72,7 @@ class Case:
         variants: ways to prune.
         seeds: how many; of what is asked for, the first ones.
         judge: a figure in place of the run's own.
+        more: further figures of a pruned network, by their names.
     """
 
     task: str
@@ -86,6 +87,7 @@ class Case:
     variants: Sequence[Variant] = COMMON
     seeds: int = 3
     judge: Judge | None = None
+    more: Mapping[str, Callable[[nn.Module], float]] = field(default_factory=dict)
 
 
 def rows(case: Case, *, seeds: int, device: str = "cpu") -> Iterator[dict[str, Any]]:
@@ -144,6 +146,7 @@ def _row(case: Case, variant: Variant, *, budget: float, seed: int, before: floa
         "budget_of": case.budget_of,
         "seed": seed,
         **figures,
+        "more": {name: value(outcome.model) for name, value in case.more.items()},
         "macs_ratio": last.macs / base.macs,
         "params_ratio": last.params / base.params,
         "base_ms": timed.base_ms,

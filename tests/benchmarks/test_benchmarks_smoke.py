@@ -235,6 +235,50 @@ def test_words_are_spelt_as_drawn():
     assert crnn.word_accuracy(lambda _: right[:, 2:], [(images, numbers)]) == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "metric", "more"),
+    [
+        ("embeddings", "cosine", "rank correlation"),
+        ("mpnet", "cosine", "rank correlation"),
+        ("tagger", "token_accuracy", "agreement"),
+    ],
+)
+def test_text_networks_have_a_further_figure(name, metric, more, tmp_path):
+    frame = importlib.import_module("task_networks.frame")
+    case = importlib.import_module(f"task_networks.{name}").case(smoke=True, folder=tmp_path)
+    row = next(iter(frame.rows(case, seeds=1)))
+    assert row["metric"] == metric
+    assert 0.5 < row["more"][more] <= 1
+    assert row["macs_ratio"] == pytest.approx(0.75, abs=0.02)
+    assert f", {more} 0.9000" in module("render").tasks._value([row | {"more": {more: 0.9}}])
+    with pytest.raises(SystemExit, match="needs model/"):
+        importlib.import_module(f"task_networks.{name}").case(smoke=False, folder=tmp_path)
+
+
+def test_ranks_of_pairs():
+    from task_networks import embeddings
+
+    texts = [{"x": torch.randn(5, 3)}, {"x": torch.randn(4, 3)}]
+
+    class Same(torch.nn.Module):
+        def forward(self, x):
+            return {"sentence_embedding": x}
+
+    wanted = embeddings.similarities(Same(), texts)
+    assert wanted.shape == (36,)
+    first = torch.cosine_similarity(texts[0]["x"][0], texts[1]["x"][0], dim=0)
+    assert float(wanted[4]) == pytest.approx(float(first), abs=1e-6)  # of texts 0 and 5
+    assert embeddings.rank_correlation(Same(), wanted=wanted, texts=texts) == pytest.approx(1)
+    assert embeddings.rank_correlation(Same(), wanted=-(wanted**3), texts=texts) == pytest.approx(-1)
+
+
+def test_a_word_of_a_text_is_mistaken():
+    from task_networks import tagger
+
+    rows = list(tagger.mistaken(["we go to your house", "nothing here", "go to it"], {"your", "to"}))
+    assert rows == [(["we", "go", "to", "you're", "house"], 3, "your"), (["go", "too", "it"], 1, "to")]
+
+
 def test_drawn_boxes_hold_their_garments(tmp_path):
     pytest.importorskip("ultralytics")
     from task_networks import yolo
