@@ -51,7 +51,12 @@ def main() -> None:
         parser.error(f"no {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     torch.set_num_threads(args.threads)
     for name in args.names or NAMES:
-        measured(name, args)
+        try:
+            measured(name, args)
+        except SystemExit as missing:  # weights that nobody may hand on: of all, the others are measured
+            if args.names:
+                raise
+            print(missing, flush=True)
 
 
 if __name__ == "__main__":
