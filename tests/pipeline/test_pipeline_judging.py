@@ -276,6 +276,12 @@ def test_few_calibration_samples_and_copies_are_said():
     assert note.startswith("of 128 calibration samples 20 differ")
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_image_is_compared_with_nothing():
+    (note,) = check_calibration(TreeSource.of([(torch.rand(1, 3, 8, 8), None)], labelled=False))
+    assert note.code == Code.FEW_SAMPLES
+
+
 def timed(low, ratio, high, *, base=(2.0, 2.4), pruned=(1.0, 1.2)):
     return Latency(
         engine="torch", device="cpu", threads=1, batch=1, base_ms=2.2, pruned_ms=1.1, base_spread_ms=base,

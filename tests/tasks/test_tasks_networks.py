@@ -28,10 +28,9 @@ def lraspp():
 def fcn():
     """With an auxiliary head, and a block a stage of its ResNet: the kinds of ties are all there."""
     models = pytest.importorskip("torchvision.models")
-    dilated = [False, True, True]
-    body = models.ResNet(models.resnet.Bottleneck, [1] * 4, replace_stride_with_dilation=dilated)
+    body = models.ResNet(models.resnet.BasicBlock, [1] * 4)
     body = models._utils.IntermediateLayerGetter(body, {"layer3": "aux", "layer4": "out"})
-    heads = models.segmentation.fcn.FCNHead(2048, 3), models.segmentation.fcn.FCNHead(1024, 3)
+    heads = models.segmentation.fcn.FCNHead(512, 3), models.segmentation.fcn.FCNHead(256, 3)
     return models.segmentation.FCN(body, *heads)
 
 

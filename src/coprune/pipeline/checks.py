@@ -122,8 +122,8 @@ def check_calibration(source: Source, *, force: bool = False) -> list[Note]:
     samples = [part_of(part, [i]) for part in parts for i in range(samples_in(part))]
     distinct, seen = len({_digest(sample) for sample in samples}), len(samples)
     images = parts[0] if len(parts) == 1 and isinstance(parts[0], Tensor) and parts[0].ndim > 3 else None
-    blank = images is not None and _indistinct(images.float().flatten(1))
-    if seen > 1 and (distinct == 1 or blank):
+    blank = seen > 1 and images is not None and _indistinct(images.float().flatten(1))
+    if blank or distinct == 1 < seen:
         text = f"calibration samples: all {len(source):,} are alike or without content"
         if not force:
             raise UserError(f"{text}; give samples such as the model meets, or go on with {setting('force')}")
