@@ -272,8 +272,17 @@ def test_of_language_models_tokens_are_counted():
     model, kept = cut(teacher, decisions), kept_outputs(teacher, decisions)
     pair = Pair(model, teacher, kept, decisions, task=task)
     least_squares(pair, source)
-    did = [reconstruct(pair, source, visits=visits).passes for visits in (35 * 7 * 4, 10)]
-    assert did == [4, 2]
+    words, norms = (
+        m.get_parameter(n).clone()
+        for m in (model,)
+        for n in ("model.embed_tokens.weight", "model.norm.weight")
+    )
+    did = [reconstruct(pair, source, visits=visits) for visits in (35 * 7 * 4, 10)]
+    assert [one.passes for one in did] == [4, 2]
+    # What few samples have words of is left alone; all else has moved, where it helped.
+    assert torch.equal(model.get_parameter("model.embed_tokens.weight"), words)
+    assert torch.equal(model.get_parameter("model.norm.weight"), norms) != any(one.changed for one in did)
+    assert all(p.requires_grad for p in model.parameters())
 
 
 @pytest.mark.usefixtures("shortly")

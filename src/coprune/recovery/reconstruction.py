@@ -28,7 +28,7 @@ from coprune.recovery.base import Pair, Reconstruction, Recovered
 from coprune.recovery.sequential_least_squares import least_squares
 from coprune.tracing.forward import Inputs, copied, moved, part_of, samples_in
 from coprune.training.distill import KnownOutputs, Teacher, known_outputs, matched_blocks
-from coprune.training.freezing import thawed
+from coprune.training.freezing import frozen, thawed
 from coprune.training.loop import DivergedError, TooSmallError, fit
 from coprune.training.recipe import Recipe
 
@@ -105,7 +105,7 @@ def reconstruct(
     normed = any(isinstance(m, _BatchNorm) for m in model.modules())
     recipe = RECIPE if normed else WITHOUT_BATCH_NORM if tokens is None else OF_TOKENS
     try:
-        with thawed(model):
+        with thawed(model), frozen(() if tokens is None else _of_words(model)):
             fit(
                 model,
                 learning,
@@ -124,6 +124,16 @@ def reconstruct(
     if not changed:
         model.load_state_dict(weights)
     return Reconstruction(before, after if math.isfinite(after) else None, changed, len(learning), passes)
+
+
+def _of_words(model: nn.Module) -> list[Tensor]:
+    """What has a row for every word of the vocabulary: embeddings, and a language model's output layer.
+
+    Surgery leaves them alone, and few of the words are in the samples. Adam would move the rows of all others
+    as far, by nothing but noise.
+    """
+    words = max((m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)), default=0)
+    return [p for p in model.parameters() if p.ndim == 2 and len(p) == words]
 
 
 @torch.no_grad()
