@@ -140,8 +140,8 @@ def _said(content: dict) -> str:
     named = {f"{k} {v}" for done in content.values() for k, v in done["versions"].items()}
     return (
         f"Held-out figures, mean ± standard deviation over {_either(seeds)} seeds of the pruning; nothing is "
-        "trained with labels after it. *Reconstruction*: the default with this recovery, which moves all "
-        "layers together by descent towards the unpruned network's outputs. *Same allocation*: "
+        "trained after it, and nothing but the metric reads a label. *Reconstruction*: the default with this "
+        "recovery, which does move all layers by descent, towards the unpruned network's outputs. *Same allocation*: "
         "`complementary` with the budget shared out uniformly and least squares, as *best other* has it "
         "where nothing else is said. "
         f"Milliseconds of one sample with {_either(threads)} threads, in turn; seconds of the whole "

@@ -73,9 +73,10 @@ TOKENS = Effort(work=1_000, least=16, most=250, batch=8, levels=(0.5, 0.25))
 
 def effort_for(inputs: Inputs, task: Task) -> Effort:
     """How much to measure on inputs of such a kind."""
-    if isinstance(inputs, Tensor):
+    tokens = task.divergence.axis == -1
+    if isinstance(inputs, Tensor) and (inputs.is_floating_point() or not tokens):
         return IMAGES
-    return TOKENS if task.divergence.axis == -1 else TEXTS
+    return TOKENS if tokens else TEXTS
 
 
 class Curved(Protocol):
