@@ -141,9 +141,9 @@ def _said(content: dict) -> str:
     return (
         f"Held-out figures, mean ± standard deviation over {_either(seeds)} seeds of the pruning; nothing is "
         "trained after it, and nothing but the metric reads a label. *Reconstruction*: the default with this "
-        "recovery, which does move all layers by descent, towards the unpruned network's outputs. *Same allocation*: "
-        "`complementary` with the budget shared out uniformly and least squares, as *best other* has it "
-        "where nothing else is said. "
+        "recovery, which does move all layers by descent, towards the unpruned network's outputs. "
+        "*Same allocation*: `complementary` with the budget shared out uniformly and least squares, as "
+        "*best other* has it where nothing else is said. "
         f"Milliseconds of one sample with {_either(threads)} threads, in turn; seconds of the whole "
         f"pruning.\n\n<sub>{', '.join(sorted(named))}</sub>"
     )
