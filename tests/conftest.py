@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before PyTorch reads it, and for what tests start: processes with a thread a core each wait for each other.
@@ -28,6 +29,13 @@ settings.load_profile("coprune")
 def same_draws_every_time() -> None:
     """Whatever a test draws without naming a seed is drawn alike in every run and every order."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_old_to_search_for_garbage() -> None:
+    """What is imported is no garbage, so that looking for it, as every training does, takes no quarter second."""
+    gc.collect()
+    gc.freeze()
 
 
 EXAMPLE = torch.zeros(1, 1, 12, 12)
