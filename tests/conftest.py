@@ -33,7 +33,7 @@ def same_draws_every_time() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_old_to_search_for_garbage() -> None:
-    """What is imported is no garbage, so that looking for it, as every training does, takes no quarter second."""
+    """Every training looks for garbage; among all that is imported that takes a quarter of a second."""
     gc.collect()
     gc.freeze()
 
