@@ -31,13 +31,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from coprune.compat.torch_pruning import score
 from coprune.data.subsample import evenly
 from coprune.distributed.collectives import summed
 from coprune.distributed.world import own
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup, channel_indices
 from coprune.layers import Side, is_gpt2_linear, is_linear
+from coprune.lazy import deferred
 from coprune.models.copies import copied
 from coprune.progress import track
 from coprune.statistics.collect import Calibration, Reads
@@ -45,6 +45,9 @@ from coprune.tracing.forward import Inputs, moved, part_of, samples_in
 
 ImportanceKind = Literal["magnitude", "magnitude_l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"]
 """One class of Torch-Pruning each."""
+
+score = deferred("coprune.compat.torch_pruning:score")
+"""Torch-Pruning imports timm and torchvision, seconds that only its own scores are worth."""
 
 SLICED = ("heads", "neurons")
 """Kinds of groups that are slices of linear layers, and no nodes of a dependency graph."""
