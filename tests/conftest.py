@@ -7,6 +7,8 @@ import os
 
 # Before PyTorch reads it, and for what tests start: processes with a thread a core each wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+# And where two threads are the point, they wait asleep: the other core may be taken.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 import pytest
 import torch
@@ -36,6 +38,7 @@ def nothing_old_to_search_for_garbage() -> None:
     """Every training looks for garbage; among all that is imported that takes a quarter of a second."""
     gc.collect()
     gc.freeze()
+    gc.collect()  # few are left: from now on garbage is looked for often
 
 
 EXAMPLE = torch.zeros(1, 1, 12, 12)

@@ -94,6 +94,11 @@ def finished(*words: object) -> tuple[str, str]:
     return _checked(started(*words))
 
 
+def done(action: Callable[..., object], *given: object) -> tuple[str, str]:
+    """A function of a module, done in a process of its own; what it printed."""
+    return _checked(Started(action, *given))
+
+
 def script(path: Path, *words: object) -> None:
     """A script with arguments, run without an error in the folder above its own."""
     _checked(Started(_script, path, tuple(map(str, words))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -92,26 +93,18 @@ def test_the_knee_decides_without_a_budget(coprune, base, digits, tmp_path):
     assert all(len(group.kept) == group.knee.k for group in plan.groups)
 
 
-def test_loaded_in_a_new_process_the_outputs_are_bit_equal(coprune, base, digits, tmp_path):
-    out = tmp_path / "run"
-    assert coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.4, "--out", out).code == 0
-    code = (
-        "import sys, torch, coprune, hashlib; torch.set_num_threads(1);"
-        "x = torch.linspace(-1, 1, 3 * 144).view(3, 1, 12, 12);"
-        "print(hashlib.sha256(coprune.load(sys.argv[1])(x).detach().numpy().tobytes()).hexdigest())"
-    )
-    runs = {
-        subprocess.run(
-            [sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True
-        ).stdout
-        for _ in range(2)
-    }
+def outputs_of(folder: Path) -> None:
     torch.set_num_threads(1)
     x = torch.linspace(-1, 1, 3 * 144).view(3, 1, 12, 12)
-    import hashlib
+    print(hashlib.sha256(package.load(folder)(x).detach().numpy().tobytes()).hexdigest())
 
-    here = hashlib.sha256(package.load(out)(x).detach().numpy().tobytes()).hexdigest()
-    assert runs == {here + "\n"}
+
+def test_loaded_in_a_new_process_the_outputs_are_bit_equal(coprune, base, digits, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.4, "--out", out).code == 0
+    runs = {processes.done(outputs_of, out)[0] for _ in range(2)}
+    outputs_of(out)
+    assert runs == {capsys.readouterr().out}
 
 
 @pytest.mark.parametrize(
@@ -290,17 +283,17 @@ def test_quiet_without_a_terminal(base, digits, tmp_path):
     assert processes.finished(*command)[1] == ""
 
 
-def test_demo_keeps_its_promise(tmp_path):
+def test_demo_keeps_its_promise(coprune, tmp_path, monkeypatch):
     """The README's first command: half the MACs, at most 1.5 points, a report."""
+    monkeypatch.chdir(tmp_path)
     out = tmp_path / "demo"
-    command = [sys.executable, "-m", "coprune", "demo", "--out", str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
+    ended = coprune("demo", "--out", out)
+    assert ended.code == 0, ended.err
     result = Result.load(out / "result.json")
     base, final = result.stages[0], result.stages[-1]
     assert final.macs <= 0.5 * base.macs
     assert (base.value - final.value) * 100 <= 1.5
-    assert str(Path("demo") / "report.html") in ended.stdout.replace("\n", "")
+    assert str(Path("demo") / "report.html") in ended.out.replace("\n", "")
 
 
 def test_the_command_that_the_demo_prints_is_the_run_it_does(monkeypatch, coprune, tmp_path):

@@ -1,9 +1,6 @@
 """Training repeats bit for bit, also when it was broken off; losses and schedules by hand."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
+import processes
 import tiny
 from coprune.data import ArraySource, LoaderSource
 from coprune.data.arrays import Augmentation
@@ -386,16 +384,11 @@ def test_recipes_refuse_what_cannot_be():
             Recipe(**{"epochs": 1, **bad})
 
 
-NARROW = """
-import sys, torch
-sys.path.insert(0, sys.argv[1])
-import tiny
-from coprune.training import Recipe, fit
-torch.set_num_threads(int(sys.argv[2]))
-net = tiny.network("resnet20", width=int(sys.argv[3]))
-fit(net, tiny.source(64), Recipe(epochs=3, batch_size=16, lr=0.01), seed=0)
-print("whole")
-"""
+def narrow(threads: int, width: int) -> None:
+    torch.set_num_threads(threads)
+    net = tiny.network("resnet20", width=width)
+    fit(net, tiny.source(64), Recipe(epochs=3, batch_size=16, lr=0.01), seed=0)
+    print("whole")
 
 
 @pytest.mark.parametrize(("threads", "width"), [(1, 4), (2, 4), (1, 5)])
@@ -403,10 +396,13 @@ def test_narrow_skip_connections_are_trained_without_harm(threads, width):
     # Once a bug: oneDNN's gradient of a strided 1×1 convolution with fewer than 16 input channels
     # (8 with AVX2) writes behind its buffer when images lie channels last: the process dies, hangs or
     # learns from wrong gradients (github.com/uxlfoundation/oneDNN/issues/6035).
-    typed = [sys.executable, "-c", NARROW, str(Path(tiny.__file__).parent), str(threads), str(width)]
-    ended = subprocess.run(typed, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr[:300]
-    assert ended.stdout == "whole\n"
+    training = processes.Started(narrow, threads, width)
+    try:
+        out, err = training.communicate(timeout=120)
+    finally:
+        training.kill()
+    assert training.returncode == 0, err[:300]
+    assert out == "whole\n"
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(9, 0.1), (3, 0.25), (1, 0.5), (12, 0.3)])
