@@ -101,7 +101,7 @@ def done(action: Callable[..., object], *given: object) -> tuple[str, str]:
 
 def script(path: Path, *words: object) -> None:
     """A script with arguments, run without an error in the folder above its own."""
-    _checked(Started(_script, path, tuple(map(str, words))))
+    _checked(Started(run_script, path, tuple(map(str, words))))
 
 
 def _checked(process: Started) -> tuple[str, str]:
@@ -121,7 +121,8 @@ def _logged(logs: str, action: Callable[..., object], given: tuple[object, ...])
     _with_one_thread(action, given)
 
 
-def _script(path: Path, words: tuple[str, ...]) -> None:
+def run_script(path: Path, words: tuple[str, ...]) -> None:
+    """A script with arguments, in the folder above its own, as this process."""
     os.chdir(path.parent.parent)
     sys.path.insert(0, str(path.parent))
     sys.argv = [str(path), *words]
