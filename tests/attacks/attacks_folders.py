@@ -337,7 +337,7 @@ ATTACKS: list[Attack] = [
         Attack(
             PROFILES,
             PRUNE,
-            f"coprune: run/profile: damaged profile: '…' of consumer_covariance-24 {said}; {ANEW}",
+            f"coprune: run/profile: damaged profile: '…' of consumer_covariance-24-8 {said}; {ANEW}",
             makes=statistic(change),
             shown=f"{PRUNE}, {shown}",
         )

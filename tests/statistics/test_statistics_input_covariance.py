@@ -1,5 +1,7 @@
 """What consumers read, by plain NumPy over the same rows, and what their errors cost, sample by sample."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -131,17 +133,18 @@ def rows_twin(net, layer, key, wanted, source):
 
 
 @pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("places", [5, 1000])
-def test_mean_covariance_and_class_means_equal_numpy(name, places):
+@pytest.mark.parametrize(("places", "each"), [(5, 0), (1000, 0), (5, 8)])
+def test_mean_covariance_and_class_means_equal_numpy(name, places, each):
     net, groups = made(name)
-    wanted, source = ConsumerCovariance(places=places, classes=True), samples()
+    wanted, source = ConsumerCovariance(rows=each, places=places, classes=True), samples()
     tensors = gathered(net, groups, wanted, source)
     labels = source.labels.numpy()
     looked_at = 0
     for group in groups:
         for consumer in ConsumerCovariance().of_group(tensors, group):
             layer = net.get_submodule(consumer.layer)
-            rows = rows_twin(net, layer, f"{group.name}/{consumer.layer}", places, source)
+            taken = max(places, math.ceil(each * consumer.weight.shape[1] / len(source)))
+            rows = rows_twin(net, layer, f"{group.name}/{consumer.layer}", taken, source)
             flat = rows.reshape(-1, rows.shape[-1])
             np.testing.assert_allclose(consumer.mean, flat.mean(0), rtol=1e-9, atol=1e-9)
             np.testing.assert_allclose(
@@ -166,7 +169,7 @@ def test_every_consumer_of_a_group_is_there():
 @pytest.mark.parametrize("name", ["forked", "flattened"])
 def test_the_size_of_a_batch_does_not_matter(name):
     net, groups = made(name)
-    wanted = ConsumerCovariance(places=4, classes=True)
+    wanted = ConsumerCovariance(rows=0, places=4, classes=True)
     once = gathered(net, groups, wanted, batch_size=24)
     for batch_size in (1, 5, 23):
         again = gathered(net, groups, wanted, batch_size=batch_size)
@@ -181,7 +184,7 @@ def test_a_class_without_samples_has_no_say():
     x, y = next(samples().batches(24))
     there = y != 1
     source = LoaderSource([(x[there], y[there])], int(there.sum()))
-    wanted = ConsumerCovariance(places=100, classes=True)
+    wanted = ConsumerCovariance(rows=0, places=100, classes=True)
     for group in groups:
         for consumer in ConsumerCovariance().of_group(gathered(net, groups, wanted, source), group):
             rows = rows_twin(net, net.get_submodule(consumer.layer), "any", 100, source)

@@ -53,6 +53,8 @@ class Effort:
         least, most: samples.
         batch: samples of a forward pass; texts of one batch are padded to its longest.
         levels: shares of a group's units at which it is measured.
+        rows: of a regression, about, where all cuts together are tried.
+        judging: samples that such a trial is judged on.
     """
 
     work: int
@@ -60,6 +62,8 @@ class Effort:
     most: int
     batch: int
     levels: tuple[float, ...] = LEVELS
+    rows: int = 2_500  # a tenth of what recovery takes
+    judging: int = 256
 
 
 IMAGES = Effort(work=12_000, least=64, most=500, batch=125)
@@ -67,8 +71,9 @@ IMAGES = Effort(work=12_000, least=64, most=500, batch=125)
 TEXTS = Effort(work=2_000, least=48, most=500, batch=16)
 """A sentence costs as much as many small images."""
 
-TOKENS = Effort(work=1_000, least=16, most=250, batch=8, levels=(0.5, 0.25))
-"""Where every token has an output of its own, a text is as good as many samples."""
+TOKENS = Effort(work=1_000, least=16, most=250, batch=8, levels=(0.75, *LEVELS[:2]), rows=24_000, judging=16)
+"""Where every token has an output of its own, a text is as good as many samples.
+Its layers have a thousand columns and more, so a trial has the rows that recovery has."""
 
 
 def effort_for(inputs: Inputs, task: Task) -> Effort:

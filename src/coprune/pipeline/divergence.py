@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from coprune.budget.decide import Choices
-from coprune.budget.sensitivity_curves import measured_curves
+from coprune.budget.sensitivity_curves import Effort, effort_for, measured_curves
 from coprune.budget.validation import Measured
 from coprune.data import MemorySource, Source, split_source
 from coprune.pipeline.context import Context
@@ -22,9 +22,7 @@ from coprune.plan import GroupDecision
 from coprune.recovery import Pair, kept_outputs, least_squares
 from coprune.tracing.forward import copied, moved
 
-_LEARNING, _JUDGING = 128, 256
-_ROWS = 2_500  # of a regression: a tenth of what recovery takes
-_BATCH = 125
+_LEARNING = 128
 
 
 def measured_for(context: Context, choices: Choices, allocation: str) -> Measured | None:
@@ -48,6 +46,12 @@ def measured_for(context: Context, choices: Choices, allocation: str) -> Measure
     return Measured(curves, Divergence(context).of)
 
 
+def effort_of(context: Context) -> Effort:
+    """How much to measure on such samples as a run learns on."""
+    first, _ = next(iter(context.learning.batches(1)))
+    return effort_for(first, context.task)
+
+
 @dataclass(frozen=True)
 class Divergence:
     """How far a network is from the unpruned one after all cuts and least squares on a few samples."""
@@ -64,7 +68,7 @@ class Divergence:
         pruned = context.cut(decisions)
         kept = kept_outputs(context.model, decisions)
         pair = Pair(pruned, context.model, kept, decisions, context.device, context.task)
-        least_squares(pair, learning, seed=context.seed, rows=_ROWS)
+        least_squares(pair, learning, seed=context.seed, rows=effort_of(context).rows)
         found = mean_distance(context, pruned, judging)
         context.model.cpu()
         return found
@@ -72,7 +76,9 @@ class Divergence:
     @cached_property
     def _parts(self) -> tuple[MemorySource, MemorySource]:
         source = self.context.learning
-        shares = tuple(min(0.5, count / len(source)) for count in (_LEARNING, _JUDGING))
+        shares = tuple(
+            min(0.5, count / len(source)) for count in (_LEARNING, effort_of(self.context).judging)
+        )
         learning, judging = split_source(source, shares, seed=self.context.seed)
         return learning, judging if len(judging) else learning
 
@@ -83,7 +89,7 @@ def mean_distance(context: Context, model: nn.Module, source: Source) -> float:
     device, task = context.device, context.task
     networks = [m.to(device).eval() for m in (model, context.model)]
     total, count = 0.0, 0
-    for inputs, _ in source.batches(min(_BATCH, context.pass_size)):
+    for inputs, _ in source.batches(min(effort_of(context).batch, context.pass_size)):
         x = moved(inputs, device)
         found, wanted = (task.outputs(network, copied(x)) for network in networks)
         distances = task.divergence.distance(found, wanted)

@@ -6,6 +6,7 @@ of a flattened map), ``D = U·b``, ``O`` outputs of the consumer, ``C`` classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ from coprune.tracing.patches import (
 LARGEST = 8192
 """Values a consumer may read at a place (a covariance of half a gigabyte). Of a wider one, which reads
 flattened maps, neighbouring pixels are averaged."""
+
+ROWS = 8
+"""Rows a column of a covariance, at least, where the samples have as many places: of fewer, small eigenvalues
+are noise, and what is chosen by them as well."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,12 @@ class ConsumerCovariance:
 
     Attributes:
         places: positions of a sample that are drawn of each consumer.
+        rows: a column of the covariance, at least; where samples are few more places of each are drawn.
         classes: whether class means are kept too.
     """
 
     places: int = 24
+    rows: int = ROWS
     classes: bool = False
 
     @property
@@ -82,7 +89,7 @@ class ConsumerCovariance:
     @property
     def key(self) -> str:
         """Name of the statistic's file."""
-        return f"consumer_covariance-{self.places}{'-classes' if self.classes else ''}"
+        return f"consumer_covariance-{self.places}-{self.rows}{'-classes' if self.classes else ''}"
 
     def collect(self, calibration: Calibration) -> ConsumerCollector:
         """See :class:`coprune.statistics.Statistic`."""
@@ -180,19 +187,19 @@ class ConsumerCollector:
 
     def _at(self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
         """The positions of this batch, ``[B, P]``."""
+        few = math.ceil(self._wanted.rows * self._weights[key].shape[1] / len(self._calibration.source))
+        wanted = max(self._wanted.places, few)
         if key in self._active:
             # Batches of texts are of different widths, so each draws its own.
             valid = self._active[key][self._batch]
-            return draw_valid(f"{key}/{self._start}", valid, wanted=self._wanted.places, seed=0)
+            return draw_valid(f"{key}/{self._start}", valid, wanted=wanted, seed=0)
         # To a convolution, a window of a sample is a sample.
         each = 1 if is_linear(layer) else len(inputs) // self._samples
         rows = each * self._samples
         if key not in self._positions:
             samples = each * len(self._calibration.source)
             places = output_positions(layer, output, samples=rows)
-            self._positions[key] = draw_positions(
-                key, samples=samples, places=places, wanted=self._wanted.places, seed=0
-            )
+            self._positions[key] = draw_positions(key, samples=samples, places=places, wanted=wanted, seed=0)
         return self._positions[key][each * self._start :][:rows]
 
     def tensors(self) -> dict[str, Tensor]:
