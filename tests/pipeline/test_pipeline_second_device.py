@@ -6,6 +6,7 @@ What they choose and what comes out is what the CPU gives.
 from __future__ import annotations
 
 import copy
+import gc
 from typing import Any, NamedTuple
 
 import pytest
@@ -188,9 +189,16 @@ def mixed() -> list[str]:
     return said
 
 
+def nothing_old_to_search_for_garbage() -> None:
+    """As everywhere else: what has just been imported is none."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module")
 def away():
     with second_device.away() as process:
+        process.submit(nothing_old_to_search_for_garbage).result()
         yield lambda action, *given, **asked: process.submit(action, *given, **asked).result()
 
 
