@@ -117,7 +117,7 @@ def case(*, smoke: bool, folder: Path) -> Case:
         folder,
         smoke=BertModel(BertConfig(**SMALL), add_pooling_layer=False) if smoke else None,
         network="MiniLM-L6, heads and neurons",
-        counts=(500, 500),
+        counts=(2000, 500),
         budgets=(0.75,) if smoke else (0.5, 0.75),
         variants=ALL,
     )
