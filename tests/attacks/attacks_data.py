@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import torch
 from attack import Attack, World
@@ -28,6 +30,7 @@ number = 3
 def mine(world: World) -> None:
     """``mine.py``: functions that return no loaders."""
     (world.folder / "mine.py").write_text(MINE)
+    sys.modules.pop("mine", None)  # another attack's
 
 
 def texts(world: World) -> None:
@@ -122,7 +125,7 @@ ATTACKS: list[Attack] = [
     named("python:mine:number", "data 'python:mine:number' is no function but 3; …", makes=mine),
     named(
         "python:mine:fails",
-        "data 'python:mine:fails' fails in …mine.py, line …: KeyError: 'gone'",
+        "data 'python:mine:fails' fails in mine.py, line 6: KeyError: 'gone'",
         makes=mine,
     ),
     named(
