@@ -60,10 +60,51 @@ class Inference(tiny.Flattened):
             return super().forward(x).clone()
 
 
+class Block(nn.Module):
+    """A layer, a norm, an activation."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.layer, self.norm, self.calls = nn.Linear(width, 6), nn.BatchNorm1d(6), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.norm(self.layer(x)).relu()
+
+
+class Chain(nn.Module):
+    """Blocks one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks, self.fc = nn.ModuleList([Block(144), Block(6), Block(6)]), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        for block in self.blocks:
+            x = block(x)
+        return self.fc(x)
+
+
+class Asks(Chain):
+    """Its last layer reads what the first block has left behind its back, in an attribute or not."""
+
+    def __init__(self, keep):
+        super().__init__()
+        keep = vars(self) if keep is None else keep
+        self.blocks[0].register_forward_hook(lambda _, __, output: keep.update(left=output))
+        self.keep = lambda: keep
+
+    def forward(self, x):
+        return super().forward(x) + self.fc(self.keep()["left"])
+
+
 def networks():
     yield "resnet20", tiny.network("resnet20")
-    for kind in (InPlace, Twice, Lazy, Inference, tiny.Flattened, tiny.Depthwise):
+    for kind in (InPlace, Twice, Lazy, Inference, tiny.Flattened, tiny.Depthwise, Chain):
         yield kind.__name__, tiny.randomise(kind())
+    yield "attribute", tiny.randomise(Asks(None))
+    yield "elsewhere", tiny.randomise(Asks({}))
 
 
 NETWORKS = dict(networks())
@@ -83,10 +124,10 @@ def whole(passed):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("memory", [0, 20_000, 1 << 30])
+@pytest.mark.parametrize(("memory", "count"), [(0, 3), (20_000, 3), (1 << 30, 3), (1 << 30, 1)])
 @torch.no_grad()
-def test_a_pass_with_a_changed_layer_is_the_whole_pass(name, memory):
-    net, parts = NETWORKS[name].eval(), batches()
+def test_a_pass_with_a_changed_layer_is_the_whole_pass(name, memory, count):
+    net, parts = NETWORKS[name].eval(), batches(count)
     layers = layers_of(net)
     again = Replay(net, parts, memory=memory)
     logits = whole(again.first())
@@ -117,9 +158,23 @@ def test_what_lies_in_front_is_not_computed_again():
     }
     assert sum(of_layer.values()) == all_of_it.get_total_flops()
     for position in (0, 5, len(layers) - 1):
+        whole(again.again([layers[position]]))  # with the modules in front, to be sure of going without them
         with FlopCounterMode(display=False) as counter:
             whole(again.again([layers[position], layers[-1]]))
         assert counter.get_total_flops() == sum(of_layer[name] for name in layers[position:])
+
+
+@torch.no_grad()
+def test_modules_in_front_do_not_run_once_a_pass_without_them_came_to_the_same():
+    net, parts = tiny.randomise(Chain()).eval(), batches()
+    again = Replay(net, parts)
+    whole(again.first())
+    for expected in ([1, 1, 4], [0, 0, 3]):  # the first batch passes with them and without
+        for block in net.blocks:
+            block.calls = 0
+        whole(again.again(["blocks.2.layer"]))
+        assert [block.calls for block in net.blocks] == expected
+    assert all("forward" not in block.__dict__ for block in net.blocks)
 
 
 @torch.no_grad()
@@ -130,6 +185,7 @@ def test_no_more_is_kept_than_allowed():
         again = Replay(net, parts, memory=memory)
         whole(again.first())
         held = [t for _, known in again._batches for t in known.products.values()]
+        held += [block.output for _, known in again._batches for block in known.blocks.values()]
         kept.append(sum(t.untyped_storage().nbytes() for t in held))
         assert kept[-1] <= memory
     assert 0 == kept[0] < kept[1] < kept[2]
