@@ -217,11 +217,11 @@ def _same(one: Any, other: Any) -> bool:
 def _instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Within the context a module runs something else."""
     own = module.__dict__.get("forward")
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
         if own is None:
             del module.forward
         else:
-            module.forward = own  # type: ignore[method-assign]
+            module.forward = own
