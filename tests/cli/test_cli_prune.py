@@ -125,17 +125,20 @@ def test_every_rival_runs_and_says_why(coprune, base, digits, tmp_path, method):
 
 
 @pytest.mark.parametrize("limit", [0.0, 5.0, 100.0])
-def test_max_drop_never_loses_more_on_calibration_data(coprune, base, digits, tmp_path, limit):
+def test_max_drop_never_loses_more_on_calibration_data(coprune, small_base, digits, tmp_path, limit):
     from coprune.data import load_data, split_source
     from coprune.measure import evaluate
 
     out = tmp_path / "run"
-    ended = coprune("prune", "--model", base, "--data", digits, "--max-drop", limit, "--finetune-epochs", 1,
-                    "--finetune-lr", 0.5, "--out", out)  # fmt: skip
+    ended = coprune("prune", "--model", small_base, "--trust", "--data", digits, "--max-drop", limit,
+                    "--finetune-epochs", 1, "--finetune-lr", 0.5, "--out", out)  # fmt: skip
     assert ended.code == 0, ended.err
     data = load_data(digits)
     _, judging = split_source(data.calibration, (0.5, 0.5), seed=0)
-    lost = evaluate(package.load(base), judging).value - evaluate(package.load(out), judging).value
+    lost = (
+        evaluate(package.load(small_base, trust=True), judging).value
+        - evaluate(package.load(out, trust=True), judging).value
+    )
     assert lost * 100 <= limit + 1e-9
     result = Result.load(out / "result.json")
     accepted = [p["macs"] for p in result.search if p["ok"]]
@@ -145,22 +148,33 @@ def test_max_drop_never_loses_more_on_calibration_data(coprune, base, digits, tm
         assert result.units["kept"] == len(Plan.load(out / "plan.json").groups)
 
 
-def test_layer_after_layer(coprune, base, digits, tmp_path):
+def test_layer_after_layer(coprune, small_base, digits, tmp_path):
     out = tmp_path / "run"
     ended = coprune(
-        "prune", "--model", base, "--data", digits, "--schedule", "layerwise", "--keep-macs", 0.5,
-        "--between-epochs", 1, "--out", out,
+        "prune", "--model", small_base, "--trust", "--data", digits, "--schedule", "layerwise",
+        "--keep-macs", 0.5, "--between-epochs", 1, "--out", out,
     )  # fmt: skip
     assert ended.code == 0, ended.err
     result = Result.load(out / "result.json")
     assert result.stages[1].macs <= 0.5 * result.stages[0].macs
-    package.load(out)
+    package.load(out, trust=True)
 
 
 @pytest.mark.parametrize("method", ["cosep", "complementary"])
-def test_statistics_are_reused_for_another_budget(coprune, base, digits, tmp_path, monkeypatch, method):
+def test_statistics_are_reused_for_another_budget(coprune, small_base, digits, tmp_path, monkeypatch, method):
     first, second = tmp_path / "first", tmp_path / "second"
-    common = ["prune", "--method", method, "--model", base, "--data", digits, "--latency-batches", 1]
+    common = [
+        "prune",
+        "--method",
+        method,
+        "--model",
+        small_base,
+        "--trust",
+        "--data",
+        digits,
+        "--latency-batches",
+        1,
+    ]
     assert coprune(*common, "--keep-macs", 0.5, "--out", first).code == 0
 
     def of_a_few_only(calibration, statistics):
@@ -194,24 +208,24 @@ def test_statistics_are_reused_for_another_budget(coprune, base, digits, tmp_pat
     assert "another data" in search.err
 
 
-def test_same_seed_same_bytes(coprune, base, digits, tmp_path):
+def test_same_seed_same_bytes(coprune, small_base, digits, tmp_path):
     for name in ("a", "b"):
-        ended = coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.5,
+        ended = coprune("prune", "--model", small_base, "--trust", "--data", digits, "--keep-macs", 0.5,
                         "--finetune-epochs", 1, "--threads", 1, "--out", tmp_path / name)  # fmt: skip
         assert ended.code == 0
     for file in ("plan.json", "model.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_job_file_is_the_command_line(coprune, base, digits, tmp_path):
+def test_job_file_is_the_command_line(coprune, small_base, digits, tmp_path):
     job = tmp_path / "job.toml"
     job.write_text(
-        f'command = "prune"\nmodel = "{base}"\ndata = "{digits}"\nkeep-macs = 0.5\nlatency_batches = [1]\n'
-        f'threads = 1\nout = "{tmp_path}/from-file"\n'
+        f'command = "prune"\nmodel = "{small_base}"\ntrust = true\ndata = "{digits}"\nkeep-macs = 0.5\n'
+        f'latency_batches = [1]\nthreads = 1\nout = "{tmp_path}/from-file"\n'
     )
     assert coprune("run", job).code == 0
-    typed = coprune("prune", "--model", base, "--data", digits, "--keep-macs", 0.5, "--latency-batches", "1",
-                    "--threads", 1, "--out", tmp_path / "typed")  # fmt: skip
+    typed = coprune("prune", "--model", small_base, "--trust", "--data", digits, "--keep-macs", 0.5,
+                    "--latency-batches", "1", "--threads", 1, "--out", tmp_path / "typed")  # fmt: skip
     assert typed.code == 0
     assert Plan.load(tmp_path / "from-file" / "plan.json") == Plan.load(tmp_path / "typed" / "plan.json")
 
@@ -317,10 +331,10 @@ def test_the_command_that_the_demo_prints_is_the_run_it_does(monkeypatch, coprun
 
 
 @pytest.mark.parametrize("budget", [("--latency-ms", 1e3), ("--max-drop", 20)])
-def test_a_search_is_not_made_again(coprune, base, digits, tmp_path, monkeypatch, budget):
+def test_a_search_is_not_made_again(coprune, small_base, digits, tmp_path, monkeypatch, budget):
     # Once a bug: milliseconds measured anew made another plan, which the training's checkpoint did not fit.
     prune, search = import_module("coprune.pipeline.prune"), import_module("coprune.pipeline.search")
-    typed = ["prune", "--model", base, "--data", digits, *budget, "--finetune-epochs", 1,
+    typed = ["prune", "--model", small_base, "--trust", "--data", digits, *budget, "--finetune-epochs", 1,
              "--latency-batches", 1, "--out", tmp_path / "run"]  # fmt: skip
 
     def dies(*_args, **_named):
