@@ -99,12 +99,21 @@ class Asks(Chain):
         return super().forward(x) + self.fc(self.keep()["left"])
 
 
+class Takes(Asks):
+    """There it is gone for good, so that it is missing once the first block does not run."""
+
+    def forward(self, x):
+        x = Chain.forward(self, x)
+        return x + self.fc(self.keep().pop("left"))
+
+
 def networks():
     yield "resnet20", tiny.network("resnet20")
     for kind in (InPlace, Twice, Lazy, Inference, tiny.Flattened, tiny.Depthwise, Chain):
         yield kind.__name__, tiny.randomise(kind())
     yield "attribute", tiny.randomise(Asks(None))
     yield "elsewhere", tiny.randomise(Asks({}))
+    yield "taken", tiny.randomise(Takes({}))
 
 
 NETWORKS = dict(networks())
