@@ -86,13 +86,25 @@ class Chain(nn.Module):
         return self.fc(x)
 
 
+class Leaves(Block):
+    """Leaves what came of it in a dict, not by a hook: those run even when it does not."""
+
+    def __init__(self, width, keep):
+        super().__init__(width)
+        self.keep = lambda: keep
+
+    def forward(self, x):
+        self.keep()["left"] = super().forward(x)
+        return self.keep()["left"]
+
+
 class Asks(Chain):
     """Its last layer reads what the first block has left behind its back, in an attribute or not."""
 
     def __init__(self, keep):
         super().__init__()
         keep = vars(self) if keep is None else keep
-        self.blocks[0].register_forward_hook(lambda _, __, output: keep.update(left=output))
+        self.blocks[0] = Leaves(144, keep)
         self.keep = lambda: keep
 
     def forward(self, x):
