@@ -78,6 +78,12 @@ def test_time_is_limited_but_five_pairs_are_measured(clock):
     assert found.repeats == 9  # 8 pairs of 0.5 s are not *more* than 4 s
 
 
+def test_warm_up_of_slow_networks_takes_no_longer_than_what_is_measured(clock):
+    base, pruned = Clocked("base", clock, forever(3000)), Clocked("pruned", clock, forever(1000))
+    measure_latency(base, pruned, EXAMPLE, LatencyPlan(batches=(1,), seconds=5, warmup=5))
+    assert len(clock) == 2 * (2 + 5)  # after two pairs of 4 s warm-up ends; five are measured
+
+
 def test_what_is_measured_unless_somebody_says_otherwise():
     # What tests run takes fewer, see few_timings.
     assert (LatencyPlan.batches, LatencyPlan.repeats, LatencyPlan.seconds, LatencyPlan.warmup) == (

@@ -101,6 +101,18 @@ def test_what_is_even_anyway_is_not_tried(choosing):
     assert all(len(d.kept) == d.size for d in found)
 
 
+def test_only_what_curves_were_not_measured_for_is_tried(choosing):
+    context, choices = choosing
+    tried = []
+    divergence = lambda decisions: tried.append(sizes(decisions)) or 1.0  # noqa: E731
+    curves = straight(choices, (1, 0.2, 1))
+    for least, trials in ((0.1, 0), (0.5, 2)):
+        measured = Measured(curves, divergence, least=least)
+        found = decide(Budget(keep_macs=0.5), context.cost, choices, allocation="measured", measured=measured)
+        assert len(tried) == trials
+        assert (min(sizes(found)) >= 12 * least) == (not trials)
+
+
 def test_a_trial_leaves_the_model_as_it_was_and_says_the_same_again(choosing):
     context, choices = choosing
     before = tiny.state_of(context.model)

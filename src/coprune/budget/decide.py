@@ -47,8 +47,8 @@ def decide(
         cost: the cost model.
         choices: the method's.
         allocation: see :func:`counts`; a joint choice shares out by itself.
-        measured: see :func:`coprune.pipeline.divergence.measured_for`. What its curves say is tried
-            against a uniform allocation.
+        measured: see :func:`coprune.pipeline.divergence.measured_for`. Where it leaves fewer units than its
+            curves were measured at, it is tried against a uniform allocation.
         round_to: see :func:`coprune.budget.counts.allowed_counts`.
         why: who asked for that many, in words; by default the budget.
 
@@ -67,7 +67,7 @@ def decide(
     curves = measured.curves if measured else None
     wanted, said = counts(budget, cost, choices, allocation=allocation, curves=curves, round_to=round_to)
     made = _coded(_keep(choices, wanted, why=why or said), code)
-    if measured is None or curves is None or budget.empty:
+    if measured is None or curves is None or budget.empty or measured.covers(wanted, cost.sizes):
         return made
     try:
         uniform, _ = counts(budget, cost, choices, allocation="uniform", round_to=round_to)

@@ -28,7 +28,7 @@ class LatencyPlan:
         batches: batch sizes.
         repeats: pairs of forward passes for each.
         seconds: stop a batch size after this long, but not before five pairs.
-        warmup: passes that are not counted.
+        warmup: passes that are not counted; fewer, but one, where they take longer than ``seconds``.
     """
 
     batches: tuple[int, ...] = (1, 32)
@@ -85,7 +85,10 @@ def measure_engine(
     found = []
     for batch in plan.batches:
         inputs = moved(part_of(example, [0] * batch), device)
-        for _ in range(plan.warmup):
+        started = time.perf_counter()
+        for number in range(plan.warmup):
+            if number and time.perf_counter() - started > plan.seconds:
+                break
             _once(base, inputs, device)
             _once(pruned, inputs, device)
         pairs: list[list[float]] = []

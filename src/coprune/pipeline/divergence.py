@@ -43,7 +43,7 @@ def measured_for(context: Context, choices: Choices, allocation: str) -> Measure
         device=context.device,
     )
     context.model.cpu()
-    return Measured(curves, Divergence(context).of)
+    return Measured(curves, Divergence(context).of, least=min(effort_of(context).levels))
 
 
 def effort_of(context: Context) -> Effort:

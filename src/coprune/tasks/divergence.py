@@ -10,6 +10,7 @@ Shapes: see :mod:`coprune.tasks.outputs`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coprune.tasks.outputs import Cells, Outputs
+from coprune.tasks.outputs import MOST, Cells, Outputs
 
 Seen = Outputs | tuple[Cells, ...]
 """Outputs, or what is looked at of them."""
@@ -102,10 +103,24 @@ class Divergence:
         """
         return torch.stack(
             [
-                a.mean(self._apart(number, a.values.double(), b.values.double()))
-                for number, a, b in self._pairs(found, wanted)
+                torch.cat(
+                    [
+                        a.mean(self._apart(number, a.values.double(), b.values.double()))
+                        for a, b in self._in_parts(*both)
+                    ]
+                )
+                for number, *both in self._pairs(found, wanted)
             ]
         ).sum(0)
+
+    def _in_parts(self, found: Cells, wanted: Cells) -> Iterator[tuple[Cells, Cells]]:
+        """So many samples at a time that float64 values, of a vocabulary each, stay in the cache.
+
+        Numbers may be in units of their spread over all samples, so these stay together.
+        """
+        count, *sizes = found.values.shape
+        each = count if self.kind == "gaussian" else max(1, MOST // math.prod(sizes))
+        return zip(found.split(each), wanted.split(each), strict=True)
 
     def taught(self, found: Outputs, wanted: Seen, *, temperature: float = 1.0) -> Tensor:
         """Loss of a student that learns from a teacher's outputs: the mean distance of its samples.

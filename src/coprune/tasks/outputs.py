@@ -103,6 +103,12 @@ class Cells:
         drawn = values.gather(1, at.unsqueeze(2).expand(-1, -1, values.shape[2]))
         return Cells(drawn, None if real is None else real.gather(1, at).to(values.dtype))
 
+    def split(self, samples: int) -> list[Cells]:
+        """So many samples each, in their order."""
+        values = self.values.split(samples)
+        weights = [None] * len(values) if self.weight is None else self.weight.split(samples)
+        return [Cells(*pair) for pair in zip(values, weights, strict=True)]
+
     @property
     def count(self) -> Tensor:
         """Places that count of every sample, ``[N, 1]``."""
