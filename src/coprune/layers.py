@@ -262,12 +262,6 @@ def is_channelwise(module: nn.Module) -> bool:
     return norm is not None and norm.over == "one"
 
 
-def is_mixing(module: nn.Module) -> bool:
-    """Whether a layer is a norm over several channels."""
-    norm = norm_of(module)
-    return norm is not None and norm.over != "one"
-
-
 def is_channel_norm(module: nn.Module) -> bool:
     """Whether a layer normalises over all of its channels: layer norm, RMS norm, global response norm."""
     norm = norm_of(module)

@@ -20,10 +20,13 @@ from coprune.recovery import reconstruction as how
 from coprune.recovery.reconstruction import RECIPE
 from coprune.surgery import cut
 from coprune.task import TASKS
+from coprune.tracing.hooks import recorded
 from coprune.training import Recipe, fit
-from coprune.training.distill import Teacher, known_outputs, recorded
+from coprune.training.distill import Teacher
+from coprune.training.known_outputs import known_outputs
 
 IMAGE = torch.zeros(1, 1, 12, 12)
+CLASSES = TASKS["classification"].outputs
 
 
 def squares(n, *, seed=0, labels=None):
@@ -202,24 +205,45 @@ def test_answers_hold_what_a_pass_says(trained):
     source = squares(30, seed=1)
     blocks = ("block", "head.4")
     batches = [x for x, _ in source.batches(8)]
-    answers = known_outputs(Teacher(trained.eval()), blocks, batches, memory=1 << 20)
+    answers = known_outputs(trained.eval(), CLASSES, blocks, batches, memory=1 << 20)
     number = torch.tensor([29, 3, 3, 17])
     with torch.no_grad(), recorded(trained, blocks) as hidden:
         logits = trained(source.images[number])
-    said, outputs = answers.of(number)
+    said, outputs = answers.of(number, source.images[number])
     assert torch.allclose(said.tensors[0], logits, atol=1e-5)
     for block in blocks:
         assert torch.allclose(outputs[block][0], hidden[block][0], atol=1e-5)
-    size = sum(
-        t.nbytes for t in (*answers.outputs.tensors, *(o for runs in answers.hidden.values() for o in runs))
-    )
-    assert known_outputs(Teacher(trained), blocks, batches, memory=size) is not None
-    assert known_outputs(Teacher(trained), blocks, batches, memory=size - 30) is None
+    every = [*answers.outputs, *(run for runs in answers.hidden.values() for run in runs)]
+    size = sum(row.nbytes for rows in every for row in rows.each)
+    assert known_outputs(trained, CLASSES, blocks, batches, memory=size) is not None
+    assert known_outputs(trained, CLASSES, blocks, batches, memory=size - 30) is None
+
+
+def test_answers_of_texts_are_as_wide_as_their_batch():
+    teacher = tiny_transformers.transformer("llama", dtype=torch.float32)
+    lengths = torch.tensor([9, 7, 7, 4, 2])
+    ids = torch.randint(1, 20, (5, 9), generator=torch.Generator().manual_seed(0))
+    source = TextSource.of(ids, lengths, torch.zeros(5, dtype=torch.int64)).numbered()
+    outputs, blocks = TASKS["text-generation"].outputs, ("model.layers.0",)
+    batches = [x for x, _ in source.batches(2)]
+    answers = known_outputs(teacher, outputs, blocks, batches, memory=1 << 20)
+    for inputs, numbers in source.epoch(3, seed=0, epoch=0):
+        with torch.no_grad(), recorded(teacher, blocks) as hidden:
+            wanted = outputs(teacher, inputs)
+        found, theirs = answers.of(numbers, inputs)
+        real = inputs["attention_mask"].bool()
+        for ours, due in (
+            (found.tensors[0], wanted.tensors[0]),
+            (theirs[blocks[0]][0], hidden[blocks[0]][0]),
+        ):
+            assert ours.shape == due.shape
+            assert torch.allclose(ours[real], due[real], atol=1e-5)
+        assert torch.equal(found.mask, real)
 
 
 def test_numbers_of_samples_are_never_learned_as_labels(trained, halved):
     source = squares(30, seed=1)
-    answers = known_outputs(Teacher(trained.eval()), (), [source.images], memory=1 << 20)
+    answers = known_outputs(trained.eval(), CLASSES, (), [source.images], memory=1 << 20)
     with pytest.raises(ValueError, match="distill must be 1"):
         fit(
             copy.deepcopy(halved[0]),

@@ -187,6 +187,10 @@ class TextSource(MemorySource):
             values=self._values(at, width),
         )
 
+    def numbered(self) -> TextSource:
+        """With the numbers of the samples for targets."""
+        return replace(self, labels=None, values=torch.arange(len(self)))
+
     def _values(self, index: Tensor, width: int) -> Any:
         """Targets of some samples, those of tokens as wide as the longest of them."""
         if self.values is None:

@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from coprune.data import MemorySource, Source, TreeSource, in_memory, split_source, spread_batches
+from coprune.data import MemorySource, Source, TextSource, TreeSource, in_memory, split_source, spread_batches
 from coprune.distributed.collectives import on_first
 from coprune.recovery.base import Pair, Reconstruction, Recovered
 from coprune.recovery.sequential_least_squares import least_squares
-from coprune.tracing.forward import Inputs, copied, moved, part_of, samples_in
-from coprune.training.distill import KnownOutputs, Teacher, known_outputs, matched_blocks
+from coprune.tracing.forward import Inputs, copied, moved, samples_in
+from coprune.training.distill import Teacher, matched_blocks
 from coprune.training.freezing import frozen, thawed
+from coprune.training.known_outputs import KnownOutputs, known_outputs
 from coprune.training.loop import DivergedError, TooSmallError, fit
 from coprune.training.recipe import Recipe
 
@@ -94,14 +95,15 @@ def reconstruct(
     else:
         learning = _unlabelled(source)
     model, teacher = pair.ready()
-    batches = [moved(inputs, pair.device) for inputs, _ in judging.batches(_BATCH)]
+    normed = any(isinstance(m, _BatchNorm) for m in model.modules())
+    tokens = None if normed else _tokens(pair, next(iter(judging.batches(1)))[0])
+    recipe = RECIPE if normed else WITHOUT_BATCH_NORM if tokens is None else OF_TOKENS
+    size = _BATCH if tokens is None else recipe.batch_size
+    batches = [moved(inputs, pair.device) for inputs, _ in judging.batches(size)]
     before = _divergence(pair, batches)
     weights = copied_state(model)
-    normed = any(isinstance(m, _BatchNorm) for m in model.modules())
-    tokens = None if normed else _tokens(pair, batches[0])
     passes = max(1, round(visits / len(learning) / (tokens or 1)))
-    learning, known = _answered(learning, pair)
-    recipe = RECIPE if normed else WITHOUT_BATCH_NORM if tokens is None else OF_TOKENS
+    learning, known = _answered(learning, pair, size=size, hidden=recipe.match > 0)
     try:
         with thawed(model), frozen(() if tokens is None else _of_words(model)):
             fit(
@@ -140,7 +142,7 @@ def _tokens(pair: Pair, inputs: Inputs) -> int | None:
     if pair.task.divergence.axis != -1:
         return None
     _, teacher = pair.ready()
-    first = pair.task.outputs(teacher, copied(part_of(inputs, slice(1)))).tensors[0]
+    first = pair.task.outputs(teacher, copied(moved(inputs, pair.device))).tensors[0]
     return first.shape[1] if first.ndim > 2 else None
 
 
@@ -171,20 +173,23 @@ def held_back(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]
     return learning, judging
 
 
-def _answered(learning: MemorySource, pair: Pair) -> tuple[MemorySource, KnownOutputs | None]:
-    """Numbered samples and the unpruned model's outputs on them.
+def _answered(
+    learning: MemorySource, pair: Pair, *, size: int, hidden: bool
+) -> tuple[MemorySource, KnownOutputs | None]:
+    """Numbered samples and the unpruned model's outputs on them; none where they take over :data:`MEMORY`.
 
-    Of texts, and where it takes more than :data:`MEMORY`, nothing is known beforehand.
+    Args:
+        learning: the samples.
+        pair: whose unpruned model is asked.
+        size: samples of a pass.
+        hidden: whether hidden outputs are learned from.
     """
-    if not isinstance(learning, TreeSource):
+    if not isinstance(learning, TextSource | TreeSource):
         return learning, None
-    batches = [x for x, _ in learning.batches(_BATCH) if isinstance(x, Tensor)]
-    blocks = matched_blocks(pair.model, pair.teacher, pair.kept)
-    teacher = Teacher(pair.teacher, task=pair.task)
-    answers = known_outputs(teacher, blocks, [x.to(pair.device) for x in batches], memory=MEMORY)
-    if answers is None:
-        return learning, None
-    return learning.numbered(), answers
+    batches = [moved(x, pair.device) for x, _ in learning.batches(size)]
+    blocks = matched_blocks(pair.model, pair.teacher, pair.kept) if hidden else ()
+    found = known_outputs(pair.teacher, pair.task.outputs, blocks, batches, memory=MEMORY)
+    return (learning, None) if found is None else (learning.numbered(), found)
 
 
 @torch.no_grad()

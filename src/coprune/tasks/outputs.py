@@ -55,18 +55,6 @@ class Outputs:
         """In float32, from whatever precision a training runs in."""
         return Outputs(tuple(t.float() for t in self.tensors), self.mask)
 
-    def rows(self, samples: Tensor) -> Outputs:
-        """Those of some samples, by their numbers ``[M]``."""
-        mask = None if self.mask is None else self.mask.index_select(0, samples)
-        return Outputs(tuple(t.index_select(0, samples) for t in self.tensors), mask)
-
-    @staticmethod
-    def joined(parts: Sequence[Outputs]) -> Outputs:
-        """Of several batches, as wide as one another."""
-        masks = [part.mask for part in parts]
-        whole = None if masks[0] is None else torch.cat([m for m in masks if m is not None])
-        return Outputs(tuple(torch.cat(ts) for ts in zip(*(p.tensors for p in parts), strict=True)), whole)
-
     def cpu(self) -> Outputs:
         """Detached and on the CPU, to be kept."""
         mask = None if self.mask is None else self.mask.cpu()

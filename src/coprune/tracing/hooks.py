@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+Recorded = dict[str, list[Tensor]]
+"""Module → what it handed on, an entry a run of it."""
 
 Hook = Callable[..., Any]
 """``(layer, inputs)`` in front of a layer, ``(layer, inputs, output)`` behind it; what it hands back, if
@@ -42,3 +45,25 @@ def hooked(
                 else layer.register_forward_hook(hook, with_kwargs=named, always_call=always)
             )
         yield
+
+
+@contextmanager
+def recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Recorded]:
+    """Within the context, every forward pass leaves what these modules hand on; clear it between passes.
+
+    Args:
+        model: gets hooks.
+        names: of its modules; of a tuple the first tensor counts.
+    """
+    found: Recorded = {}
+
+    def keep(name: str, output: object) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        if isinstance(first, Tensor):
+            found.setdefault(name, []).append(first)
+
+    def keeping(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: keep(name, output)
+
+    with hooked(model, {name: keeping(name) for name in names}):
+        yield found

@@ -9,8 +9,7 @@ Shapes: ``N`` samples, ``T`` tokens, ``C`` channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +21,9 @@ from coprune.distributed.world import world
 from coprune.layers import channel_count, is_convolution, is_dense, is_gpt2_linear
 from coprune.task import TASKS, Task
 from coprune.tasks.outputs import Outputs
-from coprune.tracing.forward import Inputs, copied, mask_of, samples_in
-from coprune.tracing.hooks import hooked
-
-Recorded = dict[str, list[Tensor]]
-"""Module → what it handed on, an entry a run of it."""
+from coprune.tracing.forward import Inputs, mask_of
+from coprune.tracing.hooks import Recorded, recorded
+from coprune.training.known_outputs import KnownOutputs
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -92,46 +89,6 @@ def matched_blocks(
     return found
 
 
-@contextmanager
-def recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Recorded]:
-    """Within the context, every forward pass leaves what these modules hand on; clear it between passes.
-
-    Args:
-        model: gets hooks.
-        names: of its modules; of a tuple the first tensor counts.
-    """
-    found: Recorded = {}
-
-    def keep(name: str, output: object) -> None:
-        first = output[0] if isinstance(output, tuple) else output
-        if isinstance(first, Tensor):
-            found.setdefault(name, []).append(first)
-
-    def keeping(name: str) -> Callable[..., None]:
-        return lambda _module, _inputs, output: keep(name, output)
-
-    with hooked(model, {name: keeping(name) for name in names}):
-        yield found
-
-
-@dataclass(frozen=True)
-class KnownOutputs:
-    """A teacher's outputs for every sample of a source, so that they need not be computed in every pass.
-
-    Attributes:
-        logits: ``[N, C]``.
-        hidden: block → outputs, ``[N, …]`` each.
-    """
-
-    outputs: Outputs
-    hidden: Recorded
-
-    def of(self, samples: Tensor) -> tuple[Outputs, Recorded]:
-        """Outputs and hidden ones of the samples with the given numbers, ``[B]`` int64."""
-        hidden = {name: [o.index_select(0, samples) for o in found] for name, found in self.hidden.items()}
-        return self.outputs.rows(samples), hidden
-
-
 @dataclass(frozen=True)
 class Teacher:
     """The unpruned model that a pruned one learns from.
@@ -156,45 +113,9 @@ class Teacher:
     def outputs_for(self, x: Inputs, y: Any, blocks: Iterable[str]) -> tuple[Outputs, Recorded]:
         """Outputs and hidden ones of a batch."""
         if self.known is not None:
-            return self.known.of(y)
+            return self.known.of(y, x)
         with recorded(self.network, blocks) as hidden:
             return self.task.outputs(self.network, x), hidden
-
-
-@torch.no_grad()
-def known_outputs(
-    teacher: Teacher, blocks: Iterable[str], batches: Sequence[Inputs], *, memory: int
-) -> KnownOutputs | None:
-    """Ask a teacher about all samples once.
-
-    Args:
-        teacher: its network is in evaluation mode, where the batches are.
-        blocks: whose outputs are wanted, as from :func:`matched_blocks`.
-        batches: of one shape, without a mask: a padded text's hidden outputs depend on its batch.
-        memory: bytes that the outputs may take.
-
-    Returns:
-        The outputs, or None when they would take more.
-    """
-    outputs: list[Outputs] = []
-    hidden: dict[str, list[list[Tensor]]] = {}
-    samples = sum(map(samples_in, batches))
-    for batch in batches:
-        count = samples_in(batch)
-        with recorded(teacher.network, blocks) as found:
-            outputs.append(
-                teacher.task.outputs(teacher.network, copied(batch))
-            )  # its first layer may work in place
-        for name, runs in found.items():
-            if any(len(o) != count for o in runs):
-                return None  # windows of samples, which cannot be told apart by their numbers
-            hidden.setdefault(name, []).append([o.clone() for o in runs])
-        size = sum(o.nbytes for runs in found.values() for o in runs)
-        size += sum(t.nbytes for t in outputs[-1].tensors)
-        if size / count * samples > memory:
-            return None
-    whole = {name: [torch.cat(run) for run in zip(*parts, strict=True)] for name, parts in hidden.items()}
-    return KnownOutputs(Outputs.joined(outputs), whole)
 
 
 def matching_loss(

@@ -31,15 +31,11 @@ from coprune.progress import track
 from coprune.task import Task
 from coprune.tasks.outputs import Outputs
 from coprune.tracing.forward import Inputs, moved, part_of, run, samples_in, taking, tensors_of
+from coprune.tracing.hooks import recorded
 from coprune.training.accelerator import accelerated, layout_of, put_back
 from coprune.training.adaptive_clipping import limit_gradients
 from coprune.training.checkpoint import Checkpoint
-from coprune.training.distill import (
-    Block,
-    Teacher,
-    matching_loss,
-    recorded,
-)
+from coprune.training.distill import Block, Teacher, matching_loss
 from coprune.training.freezing import thawed
 from coprune.training.no_dropout import functions_without_dropout, modules_without_dropout
 from coprune.training.optimizers import optimizer_for, scheduler
