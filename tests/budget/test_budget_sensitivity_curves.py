@@ -221,7 +221,7 @@ def test_a_text_with_an_output_a_token_is_as_good_as_many_samples():
     # Once a bug: numbers of words in a bare tensor were taken for images, a hundred texts a pass.
     assert curves.effort_for(text["input_ids"], TASKS["text-generation"]) == curves.TOKENS
     assert curves.TOKENS.least * 3 == curves.TEXTS.least
-    assert _levels(64, curves.TOKENS.levels) == [16, 32, 48]
+    assert _levels(64, curves.TOKENS.levels) == [16, 32]
 
 
 class Shifted(tiny.Flattened):

@@ -134,6 +134,8 @@ def test_places_that_are_drawn_leave_the_mean_within_error(monkeypatch):
     # Of 1,600 places 400 are drawn; one differs by about 1 from another: 0.05 is one standard error.
     assert float((some - whole).abs().max()) < 0.2
     assert torch.equal(some, divergence.distance(Outputs((found,)), kept))
+    every = divergence.distance(Outputs((found,)), Outputs((wanted,)), whole=True)
+    torch.testing.assert_close(every, whole)
 
 
 def test_a_student_learns_from_all_places_however_many(monkeypatch):

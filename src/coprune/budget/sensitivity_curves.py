@@ -71,7 +71,7 @@ IMAGES = Effort(work=12_000, least=64, most=500, batch=125)
 TEXTS = Effort(work=2_000, least=48, most=500, batch=16)
 """A sentence costs as much as many small images."""
 
-TOKENS = Effort(work=1_000, least=16, most=250, batch=8, levels=(0.75, *LEVELS[:2]), rows=24_000, judging=16)
+TOKENS = Effort(work=1_000, least=16, most=250, batch=8, levels=LEVELS[:2], rows=24_000, judging=16)
 """Where every token has an output of its own, a text is as good as many samples.
 Its layers have a thousand columns and more, so a trial takes as many rows as recovery, if there are."""
 

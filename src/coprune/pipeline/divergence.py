@@ -92,6 +92,6 @@ def mean_distance(context: Context, model: nn.Module, source: Source) -> float:
     for inputs, _ in source.batches(min(effort_of(context).batch, context.pass_size)):
         x = moved(inputs, device)
         found, wanted = (task.outputs(network, copied(x)) for network in networks)
-        distances = task.divergence.distance(found, wanted)
+        distances = task.divergence.distance(found, wanted, whole=True)
         total, count = total + float(distances.sum()), count + len(distances)
     return total / count

@@ -36,6 +36,10 @@ from coprune.training.recipe import Recipe
 VISITS = 20_000
 """Samples that pass in all, however many different ones there are: twenty times a thousand."""
 
+TOKENS = 50_000
+"""The same where every token has an output of its own, in tokens: five passes of a hundred short texts. SmolLM2's
+divergence on texts that neither calibrate nor judge fell from .233 to .231 in three passes, .223 in six."""
+
 SAMPLES = 4_000
 """Different ones, at most; five passes still see each of them often enough."""
 
@@ -52,7 +56,7 @@ WITHOUT_BATCH_NORM = RECIPE.model_copy(
 """What a network without batch norms is moved by: behind layer norms one rate for all layers, as SGD has it,
 made a vision transformer worse, and Adam's steps made it better."""
 
-OF_TOKENS = WITHOUT_BATCH_NORM.model_copy(update={"batch_size": 8, "lr": 5e-5, "match": 0.0})
+OF_TOKENS = WITHOUT_BATCH_NORM.model_copy(update={"batch_size": 8, "lr": 1e-4, "match": 0.0})
 """Where every token has an output of its own: a text is as good as many samples, and its hidden outputs are
 ruled by the few tokens that attention rests on. Twice the rate made SmolLM2 worse on the calibration texts
 that judge; without hidden outputs and with them was not compared."""
@@ -78,7 +82,7 @@ def recover(pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
 
 
 def reconstruct(
-    pair: Pair, source: Source, *, judging: MemorySource | None = None, seed: int = 0, visits: int = VISITS
+    pair: Pair, source: Source, *, judging: MemorySource | None = None, seed: int = 0, visits: int | None = None
 ) -> Reconstruction:
     """Move all weights of a pruned model until its hidden outputs and predictions match, in place.
 
@@ -88,7 +92,7 @@ def reconstruct(
         judging: samples that neither this nor least squares has learned from; without them an eighth of the
             source's, see :func:`held_back`.
         seed: which samples judge, and the order of the others.
-        visits: samples that pass in all; where every token has an output, tokens.
+        visits: samples that pass in all, :data:`VISITS`; where every token has an output, :data:`TOKENS` of them.
     """
     if judging is None:
         learning, judging = held_back(source, seed=seed)
@@ -102,6 +106,7 @@ def reconstruct(
     batches = [moved(inputs, pair.device) for inputs, _ in judging.batches(size)]
     before = _divergence(pair, batches)
     weights = copied_state(model)
+    visits = visits or (VISITS if tokens is None else TOKENS)
     passes = max(1, round(visits / len(learning) / (tokens or 1)))
     learning, known = _answered(learning, pair, size=size, hidden=recipe.match > 0)
     try:
@@ -199,6 +204,6 @@ def _divergence(pair: Pair, batches: Sequence[Inputs]) -> float:
     total, count = 0.0, 0
     for batch in batches:
         found, wanted = (pair.task.outputs(network, copied(batch)) for network in (model, teacher))
-        total += float(pair.task.divergence.distance(found, wanted).sum())
+        total += float(pair.task.divergence.distance(found, wanted, whole=True).sum())
         count += samples_in(batch)
     return total / count

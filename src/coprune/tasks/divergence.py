@@ -95,8 +95,10 @@ class Divergence:
         """What is looked at of outputs, to be kept."""
         return tuple(outputs.cells(self.axis, whole=whole))
 
-    def distance(self, found: Outputs, wanted: Seen) -> Tensor:
+    def distance(self, found: Outputs, wanted: Seen, *, whole: bool = False) -> Tensor:
         """Of every sample, ``[N]`` float64: the mean over its places, summed over the tensors.
+
+        With ``whole`` over all of them, however many.
 
         ``softmax`` and ``sigmoid``: KL(wanted ‖ found) in nats; ``gaussian``: half the squared error in units
         of the wanted spread; ``cosine``: 1 − cos.
@@ -109,7 +111,7 @@ class Divergence:
                         for a, b in self._in_parts(*both)
                     ]
                 )
-                for number, *both in self._pairs(found, wanted)
+                for number, *both in self._pairs(found, wanted, whole=whole)
             ]
         ).sum(0)
 
