@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # that all end together and what a file sets up is done twice at the seams only.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-tasks bench-zoo bench-speed bench-picture bench-render errors-table options-table plotly-bundle docs clean
+.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-tasks bench-zoo bench-speed bench-picture bench-render bench-stale errors-table options-table plotly-bundle docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -61,7 +61,7 @@ bench-cosep: $(VENV)/.ready $(BASES)/resnet56/model.json $(BASES)/vgg16_bn/model
 # equal fine-tuning (about an hour on two cores).
 bench-cosep-compare: $(VENV)/.ready
 	$(BIN)/coprune run benchmarks/cosep_compare.toml
-	cp benchmarks/runs/cosep_compare/compare.json benchmarks/results/cosep_compare.json
+	$(BIN)/python benchmarks/made_with.py benchmarks/runs/cosep_compare/compare.json benchmarks/results/cosep_compare.json
 	$(BIN)/python benchmarks/render.py
 
 # Choice × recovery × budget without training, two networks and coupled channels too, 3 seeds (about three hours
@@ -69,14 +69,14 @@ bench-cosep-compare: $(VENV)/.ready
 bench-quality: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 	for n in resnet20 resnet20_coupled vgg16_bn; do \
 	  $(BIN)/coprune run benchmarks/quality_$$n.toml && \
-	  cp benchmarks/runs/quality_$$n/compare.json benchmarks/results/quality_$$n.json || exit 1; done
+	  $(BIN)/python benchmarks/made_with.py benchmarks/runs/quality_$$n/compare.json benchmarks/results/quality_$$n.json || exit 1; done
 	$(BIN)/python benchmarks/render.py
 
 # All layers together after least squares, without labels (about two hours on two cores).
 bench-reconstruction: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 	for n in resnet20 vgg16_bn; do \
 	  $(BIN)/coprune run benchmarks/reconstruction_$$n.toml && \
-	  cp benchmarks/runs/reconstruction_$$n/compare.json benchmarks/results/reconstruction_$$n.json || exit 1; done
+	  $(BIN)/python benchmarks/made_with.py benchmarks/runs/reconstruction_$$n/compare.json benchmarks/results/reconstruction_$$n.json || exit 1; done
 	$(BIN)/python benchmarks/render.py
 
 # The papers' other networks at a half and a quarter of their MACs, every choice with the same recovery and an
@@ -85,7 +85,7 @@ NETWORKS := vgg16_bn resnet56_w8 mobilenet_v2_w8 densenet40_w4
 bench-networks: $(VENV)/.ready $(NETWORKS:%=$(BASES)/%/model.json)
 	for n in $(NETWORKS) mobilenet_v2_w8_25; do \
 	  $(BIN)/coprune run benchmarks/networks_$$n.toml && \
-	  cp benchmarks/runs/networks_$$n/compare.json benchmarks/results/networks_$$n.json || exit 1; done
+	  $(BIN)/python benchmarks/made_with.py benchmarks/runs/networks_$$n/compare.json benchmarks/results/networks_$$n.json || exit 1; done
 	$(BIN)/python benchmarks/render.py
 
 # Milliseconds against MACs in PyTorch and ONNX Runtime, with any number of channels and with multiples of 8
@@ -117,7 +117,7 @@ TRAININGS := 1000x2 6000x1 60000x1 60000x1_50 1000x2_match 6000x1_match 20000x1_
 bench-training: $(VENV)/.ready
 	for n in $(TRAININGS); do \
 	  $(BIN)/coprune run benchmarks/training_$$n.toml && \
-	  cp benchmarks/runs/training_$$n/compare.json benchmarks/results/training_$$n.json || exit 1; done
+	  $(BIN)/python benchmarks/made_with.py benchmarks/runs/training_$$n/compare.json benchmarks/results/training_$$n.json || exit 1; done
 	$(BIN)/python benchmarks/render.py
 
 # Heads and neurons of MiniLM on film reviews, with training after it: for each of three seeds a quarter of an
@@ -181,6 +181,10 @@ errors-table: $(VENV)/.ready
 # docs/options.md from the settings that the options are.
 options-table: $(VENV)/.ready
 	$(BIN)/python tests/cli/render_options.py
+
+# Results that are older than the code or the weights that they measure.
+bench-stale: $(VENV)/.ready
+	$(BIN)/python benchmarks/made_with.py
 
 bench-render: $(VENV)/.ready
 	$(BIN)/python benchmarks/render.py

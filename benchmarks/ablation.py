@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from coprune.files import write_json
+import made_with
 from coprune.pipeline.compare import run_compare
 from coprune.pipeline.compare_job import CompareJob
 
@@ -51,7 +51,7 @@ def main() -> None:
             found.append({"model": name, "variant": variant, "base": made.base.value, "rows": rows})
             print(name, variant, flush=True)
     named = {"data": args.data, "calibration": args.calibration, "seeds": args.seeds}
-    write_json(args.out, {**named, "variants": found, "versions": versions})
+    made_with.write(args.out, {**named, "variants": found, "versions": versions})
 
 
 if __name__ == "__main__":

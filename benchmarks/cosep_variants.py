@@ -14,10 +14,10 @@ import itertools
 import math
 from pathlib import Path
 
+import made_with
 from coprune.budget.counts import Budget
 from coprune.budget.decide import counts
 from coprune.data import load_data
-from coprune.files import write_json
 from coprune.methods.cosep import COSEP, CoSePSettings
 from coprune.pipeline.context import Context
 from coprune.pipeline.environment import versions
@@ -96,7 +96,7 @@ def main() -> None:
         ({**dict(zip(keys, c, strict=True)), "distance": sum(d) / len(d)} for c, d in distance.items()),
         key=lambda r: r["distance"],
     )
-    write_json(
+    made_with.write(
         args.out,
         {
             "schema": 1,

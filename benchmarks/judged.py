@@ -18,9 +18,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import coprune
+import made_with
 from coprune.data import ArraySource
 from coprune.data.subsample import drawn_indices
-from coprune.files import write_json
 from coprune.measure import evaluate
 from coprune.training import Recipe, fit
 
@@ -107,7 +107,7 @@ def main() -> None:
     from coprune.pipeline.environment import versions
 
     named = {"train": args.train, "heldout": len(data[2]), "validation": len(data[1]), "seeds": args.seeds}
-    write_json(args.out, {**named, "rows": rows, "versions": versions()})
+    made_with.write(args.out, {**named, "rows": rows, "versions": versions()})
 
 
 if __name__ == "__main__":

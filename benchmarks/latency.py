@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
+import made_with
 from coprune.budget.counts import Budget
 from coprune.errors import UserError
-from coprune.files import write_json
 from coprune.pipeline.environment import versions
 from coprune.pipeline.jobs import Measuring, PruneJob
 from coprune.pipeline.measure import ENGINES, measure_run
@@ -82,7 +82,7 @@ def main() -> None:
         "refused": refused,
     }
     found = {**versions(), "onnxruntime": _onnxruntime(), "cpu": torch.backends.cpu.get_cpu_capability()}
-    write_json(args.out, {**content, "remark": args.remark, "rows": rows, "versions": found})
+    made_with.write(args.out, {**content, "remark": args.remark, "rows": rows, "versions": found})
 
 
 def _onnxruntime() -> str:

@@ -13,9 +13,9 @@ import json
 import tempfile
 from pathlib import Path
 
+import made_with
 from coprune.budget.counts import Budget
 from coprune.errors import UserError
-from coprune.files import write_json
 from coprune.pipeline.jobs import PruneJob
 from coprune.pipeline.judging import SOLVED_ON
 from coprune.pipeline.prune import run_prune
@@ -85,7 +85,7 @@ def main() -> None:
             sizes.extend({"model": model, "seed": seed, **size} for size in tried)
             print(rows[-1], tried, flush=True)
     named = {"data": args.data, "max_drop": args.max_drop, "calibration": args.calibration}
-    write_json(args.out, {**named, "rows": rows, "sizes": sizes, "versions": versions})
+    made_with.write(args.out, {**named, "rows": rows, "sizes": sizes, "versions": versions})
 
 
 if __name__ == "__main__":

@@ -25,11 +25,11 @@ from pathlib import Path
 
 import torch
 
+import made_with
 import speed_choice
 import speed_curves
 import speed_distances
 import speed_passes
-from coprune.files import write_json
 from coprune.pipeline.environment import versions
 
 
@@ -149,12 +149,14 @@ def main() -> None:
     result = json.loads(args.out.read_text()) if args.out.is_file() else {}
     if result.get("schema") != 2:
         result = {"schema": 2}
+    older = dict.fromkeys(result.get("measured", {}), result)
     for part in args.parts.split(","):
         measured = PARTS[part](sizes, args.gbfs_python)
         circumstances = {"threads": torch.get_num_threads(), "remark": args.remark}
         result["measured"] = {**result.get("measured", {}), part: circumstances}
         result |= measured | {"versions": versions()}
-        write_json(args.out, result)
+        older.pop(part, None)
+        made_with.write(args.out, result, since=next(iter(older.values()), None))
         print(part, json.dumps(measured))
 
 

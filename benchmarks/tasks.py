@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+import made_with
 from coprune.files import write_json
 from coprune.pipeline.environment import versions
 from task_networks import frame
@@ -32,7 +33,8 @@ def measured(name: str, args: argparse.Namespace) -> None:
         print(json.dumps(row), flush=True)
         # Read again: another process may be measuring another task.
         known = json.loads(args.out.read_text())["tasks"] if args.out.is_file() else {}
-        write_json(args.out, {"tasks": dict(sorted({**known, name: done}.items()))})
+        stamped = made_with.stamped(done)
+        write_json(args.out, {"tasks": dict(sorted({**known, name: stamped}.items()))})
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coprune.files import write_json
+import made_with
 from coprune.pipeline.compare import run_compare
 from coprune.pipeline.compare_job import CompareJob
 from film_reviews import RECIPE, base_model
@@ -120,6 +120,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     settings = {"calibration": args.calibration, "precision": args.precision}
+    older = dict.fromkeys(
+        earlier(args.out, settings), json.loads(args.out.read_text()) if args.out.is_file() else {}
+    )
     for part in args.parts:
         for seed in args.seeds:
             made = compared(part, seed, args)
@@ -128,7 +131,10 @@ def main() -> None:
             comparisons = [
                 found[key] for key in sorted(found, key=lambda key: (list(PARTS).index(key[0]), key[1]))
             ]
-            write_json(args.out, {**settings, "comparisons": comparisons, "versions": made["versions"]})
+            older.pop((part, seed), None)
+            since = next(iter(older.values()), None)
+            document = {**settings, "comparisons": comparisons, "versions": made["versions"]}
+            made_with.write(args.out, document, since=since)
             print(part, seed, flush=True)
 
 

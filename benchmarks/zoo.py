@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import made_with
 from coprune.budget.counts import Budget, least_counts
 from coprune.budget.decide import decide
 from coprune.data.dataset import DataSet, in_memory
@@ -275,7 +276,8 @@ def main() -> None:
         [f"{scheme}:{name}" for scheme in args.libraries for name in known_names(scheme)],
         one_of=args.one_of,
     )
-    found = json.loads(args.out.read_text())["models"] if args.out.is_file() else []
+    before = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    found = before.get("models", [])
     done = {entry["model"]: entry for entry in found}
     for name in names:
         if name in done and not (args.again and done[name]["status"] != "passed"):
@@ -284,7 +286,8 @@ def main() -> None:
         print(name, done[name]["status"], done[name].get("reason", ""), flush=True)
         entries = [done[n] for n in sorted(done)]
         made = {**versions(), **{name: version(name) for name in LIBRARIES}}
-        write_json(args.out, {"keep_macs": KEEP, "models": entries, "versions": made})
+        document = {"keep_macs": KEEP, "models": entries, "versions": made}
+        made_with.write(args.out, document, since=before)
 
 
 if __name__ == "__main__":
