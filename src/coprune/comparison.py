@@ -43,6 +43,8 @@ class Row(Value):
         pruned: the metric right after surgery, held-out.
         recovered: after recovery and before training; None without recovery.
         finetuned: after equal training; None without training.
+        allocation: how the budget was shared out: ``uniform``, ``measured``, or ``joint`` by a method that
+            chooses from all groups together; None in older files.
         recovery: one of :data:`coprune.recovery.RECOVERIES`.
         kept: units kept; None in older files.
         seconds: the row took.
@@ -57,6 +59,7 @@ class Row(Value):
     pruned: Figure | None = None
     recovered: Figure | None = None
     finetuned: Figure | None = None
+    allocation: str | None = None
     recovery: str = "none"
     kept: Count | None = None
     seconds: Figure = 0

@@ -54,7 +54,7 @@ def refused(ended, *words: str) -> None:
         ({"--latency-ms": "5", "--keep-macs": None, "--schedule": "layerwise"}, ["layerwise"]),
         ({"--max-drop": "5", "--keep-macs": None, "--schedule": "layerwise"}, ["layerwise"]),
         ({"--keep-macs": None, "--schedule": "layerwise"}, ["no knee of its own layer by layer"]),
-        ({"--allocation": "measured", "--method": "magnitude"}, ["--allocation measured", "uniform"]),
+        ({"--allocation": "measured", "--method": "cahp"}, ["--allocation measured", "from all groups"]),
         ({"--allocation": "knee"}, ["--allocation knee", "cosep"]),
         ({"--allocation": "evenly"}, ["--allocation"]),
         ({"--only": "layer2.0.conv7"}, ["--only layer2.0.conv7: no such layer", "layer2.0.conv"]),

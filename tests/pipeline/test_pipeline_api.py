@@ -154,7 +154,7 @@ def test_a_plan_applies_to_another_copy(tmp_path):
         ({"keep_macs": 0.5, "scatter": -1}, "scatter=-1: a finite number of at least 0"),
         ({"keep_params": 2}, "keep_params"),
         ({"keep_params": 0.5, "latency_ms": 1}, "one of"),
-        ({"method": "magnitude", "keep_macs": 0.5, "allocation": "measured"}, "uniform"),
+        ({"method": "cahp", "keep_macs": 0.5, "allocation": "measured"}, "chooses from all groups together"),
         ({"latency_ms": 1e-9}, "cannot be reached"),
         ({"keep_macs": 0.5, "skip": ["z"]}, "no such layer"),
         ({"keep_macs": 0.5, "train": [torch.zeros(3)]}, "train=, batch 1: the model does not take"),

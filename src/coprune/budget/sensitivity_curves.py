@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -84,6 +84,7 @@ def effort_for(inputs: Inputs, task: Task) -> Effort:
     return TOKENS if tokens else TEXTS
 
 
+@runtime_checkable
 class Curved(Protocol):
     """A choice that knows its own loss for every k."""
 

@@ -31,7 +31,7 @@ def print_comparison(comparison: Comparison) -> None:
 
     base, metric = comparison.base, metric_of(comparison)
     stages = (f">{stage}{metric.arrow}" for stage in ("pruned", "recovered", "fine-tuned"))
-    columns = ("budget", "method", "recovery", ">MACs", *stages, ">seeds")
+    columns = ("budget", "method", "allocation", "recovery", ">MACs", *stages, ">seeds")
     rows: list[tuple[str, ...] | None] = []
 
     def cell(stage: tuple[float, float] | None, seeds: int) -> str:
@@ -51,6 +51,7 @@ def print_comparison(comparison: Comparison) -> None:
             (
                 f"{budget:g}" if isinstance(budget, float) else str(budget),
                 row["method"],
+                row["allocation"] or "–",
                 row["recovery"],
                 f"{ratio[0] if isinstance(ratio, tuple) else ratio:.1%}",
                 cell(row["pruned"], seeds),

@@ -65,7 +65,8 @@ class Method:
         knee_of_curve: whether, with nothing asked, the knee of the recovered accuracy of the whole
             network over its MACs decides.
         allocation: how a budget is shared out unless the user says otherwise: ``uniform``, or
-            ``measured`` (:mod:`coprune.budget.allocation`), which its choices must lend themselves to.
+            ``measured`` (:mod:`coprune.budget.allocation`): then its choices know their loss for every size.
+        joint: whether all groups are chosen from together, and so share out any budget by themselves.
         recovery: without labels, unless the user says otherwise.
         units: the kinds of groups that the method can choose from.
     """
@@ -78,6 +79,7 @@ class Method:
     has_knee: bool = False
     knee_of_curve: bool = False
     allocation: Literal["uniform", "measured"] = "uniform"
+    joint: bool = False
     recovery: Literal["least-squares", "bn", "bias", "none"] = "least-squares"
     units: tuple[str, ...] = ("inner", "heads", "neurons", "coupled")
 

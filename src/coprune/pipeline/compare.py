@@ -40,7 +40,7 @@ from coprune.pipeline.compare_job import (
     trained_as_suits,
 )
 from coprune.pipeline.context import Context
-from coprune.pipeline.divergence import measured_for
+from coprune.pipeline.divergence import measured_for, statistics_for
 from coprune.pipeline.environment import pick_device, set_up, versions
 from coprune.pipeline.judging import judging_of
 from coprune.pipeline.opening import open_both
@@ -196,10 +196,14 @@ class _Draw:
         _, data = _open(job, seed=seed)
         self.job, self.methods = job, methods
         self.context = replace(context, data=data, learning=data.calibration, seed=seed)
-        profile = self.context.statistics([s for m, options in methods.values() for s in m.needs(options)])
+        wanted = [
+            s for n, (m, options) in methods.items() for s in statistics_for(m, options, self._allocation(n))
+        ]
+        profile = self.context.statistics(wanted)
         self._choices = {name: m.choose(profile, options, seed) for name, (m, options) in methods.items()}
         self._measured = {
-            name: measured_for(self.context, self._choices[name], self._allocation(name)) for name in methods
+            name: measured_for(self.context, self._choices[name], self._allocation(name), profile)
+            for name in methods
         }
         self._decided: dict[tuple[float | str, str], tuple[GroupDecision, ...]] = {}
         self._value: dict[tuple[float | str, str], float] = {}
@@ -236,6 +240,7 @@ class _Draw:
             budget=budget,
             seed=context.seed,
             macs_ratio=count_macs(pruned.cpu(), context.example) / base.macs,
+            allocation=self._allocation(name),
             recovery=recovery,
             pruned=self._value[budget, name],
             recovered=recovered,
@@ -247,7 +252,8 @@ class _Draw:
         )
 
     def _allocation(self, name: str) -> str:
-        return self.methods[name][0].allocation if self.job.allocation == "auto" else self.job.allocation
+        method, asked = self.methods[name][0], self.job.allocation
+        return "joint" if method.joint else method.allocation if asked == "auto" else asked
 
     @cached_property
     def _knee(self) -> float | None:

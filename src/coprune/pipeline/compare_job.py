@@ -74,7 +74,7 @@ class CompareJob(CalibratedJob, Units, Machine, title="Comparison"):
         methods: methods, separated by commas.
         seeds: how many seeds.
         recoveries: {recoveries}; separated by commas.
-        allocation: share out a budget: ``auto`` (each method's own way) or ``uniform`` for all.
+        allocation: share out a budget: ``auto`` (each method's own way); ``uniform``, ``measured`` for all.
         finetune_rates: highest learning rate; of several, each method takes its best on calibration data.
     """
 
@@ -86,7 +86,7 @@ class CompareJob(CalibratedJob, Units, Machine, title="Comparison"):
     seeds: Annotated[int, Bounds(1, 1000)] = 3
     help_words = RECOVERY_WORDS
     recoveries: Annotated[tuple[RecoveryOrNone, ...], Named("recovery")] = ("least-squares",)
-    allocation: Literal["auto", "uniform"] = "auto"
+    allocation: Literal["auto", "uniform", "measured"] = "auto"
     finetune: Annotated[Recipe, _FINETUNE] = Recipe(epochs=0)
     finetune_rates: Annotated[tuple[Positive, ...], Named("finetune_lr")] = ()
 

@@ -13,31 +13,42 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from coprune.budget.choice_curves import READS, curved
 from coprune.budget.decide import Choices
 from coprune.budget.sensitivity_curves import Effort, effort_for, measured_curves
 from coprune.budget.validation import Measured
 from coprune.data import MemorySource, Source, split_source
+from coprune.methods.base import Method
+from coprune.options import Options
 from coprune.pipeline.context import Context
 from coprune.plan import GroupDecision
 from coprune.recovery import Pair, kept_outputs, least_squares
+from coprune.statistics import Profile, Statistic
 from coprune.tracing.forward import copied, moved
 
 _LEARNING = 128
 
 
-def measured_for(context: Context, choices: Choices, allocation: str) -> Measured | None:
+def statistics_for(method: Method, options: Options, allocation: str) -> tuple[Statistic, ...]:
+    """What a method reads, and what the measured allocation does of a choice that does not know its loss."""
+    own = method.needs(options)
+    return own if allocation != "measured" or method.allocation == "measured" else (*own, READS)
+
+
+def measured_for(context: Context, choices: Choices, allocation: str, profile: Profile) -> Measured | None:
     """What the measured allocation goes by; None for the other allocations.
 
     Args:
         context: of the run.
-        choices: what the method says.
+        choices: what the method says; one that chooses from all groups together shares out by itself.
         allocation: see :func:`coprune.budget.decide.counts`.
+        profile: with :func:`statistics_for` that allocation.
     """
-    if allocation != "measured":
+    if allocation != "measured" or not isinstance(choices, Sequence):
         return None
     curves = measured_curves(
         context.model,
-        choices,  # type: ignore[arg-type]
+        curved(choices, profile),
         context.learning,
         task=context.task,
         device=context.device,

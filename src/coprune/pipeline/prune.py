@@ -19,7 +19,7 @@ from coprune.files import dispensable
 from coprune.measure import LatencyPlan
 from coprune.models.hf import fresh_parameters
 from coprune.pipeline.checks import check_base, check_calibration
-from coprune.pipeline.divergence import measured_for
+from coprune.pipeline.divergence import measured_for, statistics_for
 from coprune.pipeline.finetune import finetuned
 from coprune.pipeline.jobs import PruneJob
 from coprune.pipeline.judging import more_lost, notes_on
@@ -180,7 +180,7 @@ def _statistics(run: Pruning, folder: RunFolder | None) -> Profile:
         known = load_profile(Path(settings.profile), **of)
     elif own and (own / "profile.json").is_file():
         known = load_profile(own, **of)
-    needs = run.method.needs(run.options)
+    needs = statistics_for(run.method, run.options, settings.allocation)
     profile = context.statistics(needs, known=known, where=settings.profile or "this run")
     if own:
         with dispensable("the profile"):
@@ -193,11 +193,12 @@ def _select(run: Pruning, profile: Profile, folder: RunFolder | None) -> Selecti
     context, settings = run.context, run.settings
     choices = run.method.choose(profile, run.options, settings.seed)
     joint = not isinstance(choices, Sequence)
+    measured = context, choices, settings.allocation, profile
     if run.searched or settings.budget.searched:
         # Milliseconds are never measured the same twice, and probes take long: what was found is kept.
         searched = folder.find("search", Searched) if folder else None
         if searched is None:
-            searched = Objective(run, choices, measured_for(context, choices, settings.allocation)).search()
+            searched = Objective(run, choices, measured_for(*measured)).search()
             if folder:
                 folder.store("search", searched)
         return Selection(searched.decisions, joint, searched.found, searched.notes)
@@ -206,7 +207,7 @@ def _select(run: Pruning, profile: Profile, folder: RunFolder | None) -> Selecti
         context.cost,
         choices,
         allocation=settings.allocation,
-        measured=measured_for(context, choices, settings.allocation),
+        measured=measured_for(*measured),
         round_to=settings.round_to,
     )
     return Selection(decisions, joint)

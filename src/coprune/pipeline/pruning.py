@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pydantic import BaseModel
 from torch import nn
 
 from coprune.data import DataSet
@@ -12,6 +11,7 @@ from coprune.measure.memory import check_batches
 from coprune.methods.base import Method
 from coprune.methods.registry import check_reads, find_method, method_settings
 from coprune.models.canonicalize import canonical_copy
+from coprune.options import Options
 from coprune.pipeline.checks import check_trainings
 from coprune.pipeline.context import Context
 from coprune.pipeline.environment import pick_device, set_up
@@ -45,7 +45,7 @@ class Pruning:
     context: Context
     settings: PruneSettings
     method: Method
-    options: BaseModel
+    options: Options
     judging: Judging
     searched: bool
 

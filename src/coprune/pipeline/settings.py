@@ -299,8 +299,9 @@ def check_settings(settings: PruneSettings, method: Method | None = None) -> Non
         f"{shares} needs a method with a knee, such as cosep; '{method.name}' has none": (
             allocation == "knee" and not method.has_knee
         ),
-        f"{shares} needs a method that knows its loss for every size, such as complementary; "
-        f"'{method.name}' takes uniform": allocation == "measured" and method.allocation != "measured",
+        f"{shares}: '{method.name}' chooses from all groups together and shares out by itself": (
+            allocation == "measured" and method.joint
+        ),
     }
     for why, broken in rules.items():
         if broken:

@@ -37,8 +37,9 @@ VISITS = 20_000
 """Samples that pass in all, however many different ones there are: twenty times a thousand."""
 
 TOKENS = 50_000
-"""The same where every token has an output of its own, in tokens: five passes of a hundred short texts. SmolLM2's
-divergence on texts that neither calibrate nor judge fell from .233 to .231 in three passes, .223 in six."""
+"""The same where every token has an output of its own, in tokens: five passes of a hundred short texts.
+SmolLM2's divergence on texts that neither calibrate nor judge fell from .233 to .231 in three passes, .223 in
+six."""
 
 SAMPLES = 4_000
 """Different ones, at most; five passes still see each of them often enough."""
@@ -82,7 +83,12 @@ def recover(pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
 
 
 def reconstruct(
-    pair: Pair, source: Source, *, judging: MemorySource | None = None, seed: int = 0, visits: int | None = None
+    pair: Pair,
+    source: Source,
+    *,
+    judging: MemorySource | None = None,
+    seed: int = 0,
+    visits: int | None = None,
 ) -> Reconstruction:
     """Move all weights of a pruned model until its hidden outputs and predictions match, in place.
 
@@ -92,7 +98,7 @@ def reconstruct(
         judging: samples that neither this nor least squares has learned from; without them an eighth of the
             source's, see :func:`held_back`.
         seed: which samples judge, and the order of the others.
-        visits: samples that pass in all, :data:`VISITS`; where every token has an output, :data:`TOKENS` of them.
+        visits: samples that pass in all, :data:`VISITS`; tokens, :data:`TOKENS`, where each has an output.
     """
     if judging is None:
         learning, judging = held_back(source, seed=seed)

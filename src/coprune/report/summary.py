@@ -17,12 +17,12 @@ def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
         compare: the content of ``compare.json``.
 
     Returns:
-        One dict a group: ``budget`` (a float, or a word such as ``"knee"``), ``method``, ``recovery``,
-        ``seeds`` (how many), ``macs_ratio`` (mean), and ``pruned``, ``recovered``, ``finetuned``, each
-        ``(mean, std)`` as fractions or None where no row has it; std is the sample's (n − 1), 0.0 for
-        one seed. Ordered by budget, words first and then descending, and within a budget by the last
-        stage that was measured, best first, as the base says; where others were trained, without training
-        last.
+        One dict a group: ``budget`` (a float, or a word such as ``"knee"``), ``method``, ``allocation``
+        (None in older files), ``recovery``, ``seeds`` (how many), ``macs_ratio`` (mean), and ``pruned``,
+        ``recovered``, ``finetuned``, each ``(mean, std)`` as fractions or None where no row has it; std is
+        the sample's (n − 1), 0.0 for one seed. Ordered by budget, words first and then descending, and within
+        a budget by the last stage that was measured, best first, as the base says; where others were trained,
+        without training last.
 
     Example:
         >>> row = {"method": "random", "budget": 0.5, "seed": 0, "macs_ratio": 0.5, "recovery": "ls"}
@@ -38,6 +38,7 @@ def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "budget": budget,
             "method": method,
+            "allocation": rows[0].get("allocation"),
             "recovery": recovery,
             "seeds": len({row["seed"] for row in rows}),
             "macs_ratio": statistics.fmean(row["macs_ratio"] for row in rows),

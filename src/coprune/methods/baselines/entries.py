@@ -123,13 +123,19 @@ MICHEL = _heads(
     "heads that the loss is most sensitive to (arXiv 1905.10650)",
     _sensitivity,
     MichelSettings,
+    joint=True,
 )
 MEDOID = _heads(
     "medoid", "the central head of each of CAHP's clusters", _signatures, ClusterSettings, has_knee=True
 )
-LAST_LAYERS = _heads("last_layers", "heads of the first layers; the last layers' go first", lambda _: ())
+LAST_LAYERS = _heads(
+    "last_layers", "heads of the first layers; the last layers' go first", lambda _: (), joint=True
+)
 HEAD_MAGNITUDE = _heads(
-    "head_magnitude", "heads whose part of the output projection has the largest L2 norm", _magnitude
+    "head_magnitude",
+    "heads whose part of the output projection has the largest L2 norm",
+    _magnitude,
+    joint=True,
 )
 WANDA_SP = _inputs(
     "wanda_sp",
@@ -140,4 +146,5 @@ FLAP = _inputs(
     "flap",
     "what its readers see vary most, in one order over all layers (arXiv 2312.11983)",
     recovery="bias",
+    joint=True,
 )

@@ -53,6 +53,7 @@ CAHP = Method(
     needs=_needs,
     choose=deferred("coprune.methods.cahp.method:choose"),
     has_knee=True,
+    joint=True,
     recovery="none",  # the paper trains, and recovers nothing before
     units=("heads",),
 )
