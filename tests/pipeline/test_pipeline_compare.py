@@ -248,6 +248,31 @@ def test_with_a_uniform_allocation_every_group_keeps_its_share(coprune, compare,
     assert "allocation" in ended.err
 
 
+def test_every_method_can_share_out_by_measurement_and_says_how_it_did(coprune, compare, tmp_path):
+    typed = [*compare, "--methods", "complementary,random,magnitude", "--keep-macs", "0.5", "--seeds", 1]
+    found = {}
+    for allocation in ("auto", "measured", "uniform"):
+        out = tmp_path / allocation
+        ended = coprune(*typed, "--recovery", "none", "--allocation", allocation, "--out", out)
+        assert ended.code == 0, ended.err
+        rows = json.loads((out / "compare.json").read_text())["rows"]
+        found[allocation] = {row["method"]: row for row in rows}
+        assert all(row["macs_ratio"] <= 0.5 for row in rows)
+        assert all(row["allocation"] in ended.out for row in rows)
+        page = (out / "compare.html").read_text()
+        assert all(f"<td>{row['allocation']}</td>" in page for row in rows)
+    own = {"complementary": "measured", "random": "uniform", "magnitude": "uniform"}
+    assert {name: row["allocation"] for name, row in found["auto"].items()} == own
+    assert {row["allocation"] for row in found["measured"].values()} == {"measured"}
+    assert {row["allocation"] for row in found["uniform"].values()} == {"uniform"}
+    # What changes is how many of each group, so as many channels in all are a coincidence.
+    assert found["measured"]["magnitude"]["kept"] != found["uniform"]["magnitude"]["kept"]
+    same = ("kept", "pruned")
+    assert [found["measured"]["complementary"][k] for k in same] == [
+        found["auto"]["complementary"][k] for k in same
+    ]
+
+
 def test_rivals_get_what_the_knee_keeps_in_steps(coprune, base, digits, tmp_path):
     # Once a bug: what the knee keeps was counted without --round-to, and rivals got other MACs than it.
     out = tmp_path / "cmp"
