@@ -4,6 +4,7 @@ A task can be measured alone; what ``--out`` has of the others stays.
 
 python benchmarks/tasks.py --out benchmarks/results/tasks.json
 python benchmarks/tasks.py unet --seeds 1 --out benchmarks/results/tasks.json
+python benchmarks/tasks.py unet --resume --out benchmarks/results/tasks.json    # goes on where it was
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ def measured(name: str, args: argparse.Namespace) -> None:
     """Measure one, and write it among the others row by row."""
     case = importlib.import_module(f"task_networks.{name}").case(smoke=args.smoke, folder=args.bases / name)
     done: dict = {"made": case.made, "threads": torch.get_num_threads(), "rows": [], "versions": versions()}
-    for row in frame.rows(case, seeds=args.seeds, device=args.device):
+    earlier = json.loads(args.out.read_text())["tasks"] if args.resume and args.out.is_file() else {}
+    before = earlier.get(name)
+    done["rows"] += before["rows"] if before else []
+    for row in frame.rows(case, seeds=args.seeds, device=args.device, done=tuple(done["rows"])):
         done["rows"].append(row)
         print(json.dumps(row), flush=True)
         # Read again: another process may be measuring another task.
         known = json.loads(args.out.read_text())["tasks"] if args.out.is_file() else {}
-        stamped = made_with.stamped(done)
+        stamped = made_with.stamped(done, since=before)
         write_json(args.out, {"tasks": dict(sorted({**known, name: stamped}.items()))})
 
 
@@ -46,6 +50,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--smoke", action="store_true", help="the smallest of each, in seconds")
+    parser.add_argument("--resume", action="store_true", help="rows that are there stay")
     parser.add_argument("--bases", type=Path, default=Path("benchmarks/bases/tasks"))
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

@@ -90,13 +90,19 @@ class Case:
     more: Mapping[str, Callable[[nn.Module], float]] = field(default_factory=dict)
 
 
-def rows(case: Case, *, seeds: int, device: str = "cpu") -> Iterator[dict[str, Any]]:
-    """A row for every budget, variant and seed."""
+def rows(
+    case: Case, *, seeds: int, device: str = "cpu", done: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[dict[str, Any]]:
+    """A row for every budget, variant and seed but those that are done."""
+    keys = ("budget", "method", "allocation", "recovery", "seed")
+    known = {tuple(row[key] for key in keys) for row in done}
     case = replace(case, options={**case.options, "device": device})
     before = case.judge.value(case.model) if case.judge else None
     for budget in case.budgets:
         for variant in case.variants:
             for seed in range(min(seeds, case.seeds)):
+                if (budget, variant.method, variant.allocation, variant.recovery, seed) in known:
+                    continue
                 yield _row(case, variant, budget=budget, seed=seed, before=before)
 
 
@@ -153,6 +159,7 @@ def _row(case: Case, variant: Variant, *, budget: float, seed: int, before: floa
         "pruned_ms": timed.pruned_ms,
         "latency_ratio": timed.ratio,
         "seconds": seconds,
+        "seconds_of": dict(outcome.result.seconds),
         "device": timed.device,
         "left_whole": len(outcome.plan.skipped),
     }

@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -269,6 +270,8 @@ def test_text_networks_have_a_further_figure(name, metric, more, tmp_path):
     case = importlib.import_module(f"task_networks.{name}").case(smoke=True, folder=tmp_path)
     row = next(iter(frame.rows(case, seeds=1)))
     assert row["metric"] == metric
+    assert {"profile", "select", "recover"} <= row["seconds_of"].keys()
+    assert not list(frame.rows(replace(case, variants=case.variants[:1]), seeds=1, done=[row]))
     assert 0.5 < row["more"][more] <= 1
     assert row["macs_ratio"] == pytest.approx(0.75, abs=0.02)
     assert f", {more} 0.9000" in module("render").tasks._value([row | {"more": {more: 0.9}}])

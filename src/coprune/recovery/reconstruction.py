@@ -106,9 +106,11 @@ def reconstruct(
         learning = _unlabelled(source)
     model, teacher = pair.ready()
     normed = any(isinstance(m, _BatchNorm) for m in model.modules())
-    tokens = None if normed else _tokens(pair, next(iter(judging.batches(1)))[0])
+    first, _ = next(iter(judging.batches(1)))
+    tokens = None if normed else _tokens(pair, first)
     recipe = RECIPE if normed else WITHOUT_BATCH_NORM if tokens is None else OF_TOKENS
-    size = _BATCH if tokens is None else recipe.batch_size
+    # A pass of long texts takes as much memory as a training step's, of images much less.
+    size = _BATCH if tokens is None and isinstance(first, Tensor) else recipe.batch_size
     batches = [moved(inputs, pair.device) for inputs, _ in judging.batches(size)]
     before = _divergence(pair, batches)
     weights = copied_state(model)
