@@ -14,6 +14,9 @@ from coprune.report import compare as page_of_comparison
 from coprune.report import formatting as words
 from coprune.report import write_compare
 
+ROWS = re.compile(r'<th scope="row">(.*?)</th><td>–</td><td>(.*?)</td>')
+"""Method and recovery of the rows of files that do not say how they shared out."""
+
 
 def render_compare(content: dict) -> str:
     return page_of_comparison.render_compare(Comparison.model_validate(content))
@@ -22,7 +25,7 @@ def render_compare(content: dict) -> str:
 def test_every_row_is_there_best_first(own):
     page = own(render_compare(samples.comparison())).replace(words.NB, " ")
     half = page[page.index("Budget: keep 50 %") : page.index("Budget: keep 25 %")]
-    names = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', half)
+    names = ROWS.findall(half)
     assert names[0] == ("Complementary pruning", "least squares")
     assert names[-1] == ("Magnitude (L1)", "none")
     assert len(names) == 6
@@ -132,7 +135,7 @@ def test_a_line_a_method_and_recovery(drawn):
 def test_recoveries_in_the_table_best_first_and_the_losers_stay(own):
     page = own(render_compare(THREE_RECOVERIES)).replace(words.NB, " ")
     assert page.count("<h3") == 1
-    assert re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', page) == [
+    assert ROWS.findall(page) == [
         ("Complementary pruning", "least squares"),
         ("Complementary pruning", "batch norm"),
         ("Complementary pruning", "none"),
