@@ -219,6 +219,15 @@ def test_answers_hold_what_a_pass_says(trained):
     assert known_outputs(trained, CLASSES, blocks, batches, memory=size - 30) is None
 
 
+def test_many_samples_are_seen_often_enough(trained, halved, monkeypatch):
+    monkeypatch.setattr(how, "VISITS", 100)
+    monkeypatch.setattr(how, "SAMPLES", 60)
+    found = reconstruct(Pair(copy.deepcopy(halved[0]), trained, halved[1]), squares(160, seed=1))
+    assert (found.samples, found.passes) == (52, how.PASSES)
+    asked = reconstruct(Pair(copy.deepcopy(halved[0]), trained, halved[1]), squares(160, seed=1), visits=100)
+    assert asked.passes == 2
+
+
 def test_answers_of_texts_are_as_wide_as_their_batch():
     teacher = tiny_transformers.transformer("llama", dtype=torch.float32)
     lengths = torch.tensor([9, 7, 7, 4, 2])
