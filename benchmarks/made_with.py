@@ -27,19 +27,20 @@ KEY = "made_with"
 APART = {"cli", "report", "export", "compat", "distributed", "models", "store", "data"}
 """Rooms that decide no figure."""
 
-CHOICE = {"budget", "groups", "methods", "pipeline", "recovery", "statistics", "surgery", "tasks", "tracing"}
+SHARED = ("layers.py", "memory.py", "seeding.py", "task.py")
+"""Files outside of rooms that decide figures; one more room."""
+
+CHOICE = {"budget", "clustering", "groups", "methods", "pipeline", "recovery", "shared", "statistics"}
+CHOICE |= {"surgery", "tasks", "tracing"}
 ROOMS: Mapping[str, set[str]] = {
-    "cosep": CHOICE | {"clustering"},
     "latency": {"measure"},
     "max_drop": CHOICE | {"measure"},
     "judged": CHOICE | {"measure", "training"},
     "networks": CHOICE | {"training"},
     "reconstruction": CHOICE | {"training"},
     "training": CHOICE | {"training"},
-    "text": CHOICE | {"clustering", "training"},
+    "text": CHOICE | {"training"},
     "tasks": CHOICE | {"measure", "training"},
-    "zoo": CHOICE,
-    "speed": CHOICE | {"clustering"},
 }
 """A result's name, or its first word → the rooms that it measures; :data:`CHOICE` of others."""
 
@@ -47,12 +48,14 @@ ROOMS: Mapping[str, set[str]] = {
 @cache
 def digests() -> dict[str, str]:
     """Room → digest of its code. Comments, docstrings and the way it is laid out do not count."""
+    rooms = {p.name: sorted(p.rglob("*.py")) for p in SOURCE.iterdir() if p.is_dir() and p.name not in APART}
+    rooms["shared"] = [SOURCE / name for name in SHARED if (SOURCE / name).is_file()]
     found = {}
-    for room in sorted(p for p in SOURCE.iterdir() if p.is_dir() and p.name not in APART):
-        files = sorted(room.rglob("*.py"))
+    for room, files in sorted(rooms.items()):
         if files:
-            code = "".join(f"{file.relative_to(room)}\n{_code(file.read_text())}\n" for file in files)
-            found[room.name] = _short(code.encode())
+            at = SOURCE if room == "shared" else SOURCE / room
+            code = "".join(f"{file.relative_to(at)}\n{_code(file.read_text())}\n" for file in files)
+            found[room] = _short(code.encode())
     return found
 
 

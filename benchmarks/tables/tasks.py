@@ -136,7 +136,7 @@ def _network(done: dict) -> str:
 
 def _said(content: dict) -> str:
     seeds = {len({row["seed"] for row in done["rows"]}) for done in content.values()}
-    threads = {done["threads"] for done in content.values()}
+    threads = {row.get("threads", done["threads"]) for done in content.values() for row in done["rows"]}
     named = {f"{k} {v}" for done in content.values() for k, v in done["versions"].items()}
     return (
         f"Held-out figures, mean ± standard deviation over {_either(seeds)} seeds of the pruning; nothing is "

@@ -159,6 +159,7 @@ def _row(case: Case, variant: Variant, *, budget: float, seed: int, before: floa
         "pruned_ms": timed.pruned_ms,
         "latency_ratio": timed.ratio,
         "seconds": seconds,
+        "threads": torch.get_num_threads(),
         "seconds_of": dict(outcome.result.seconds),
         "device": timed.device,
         "left_whole": len(outcome.plan.skipped),

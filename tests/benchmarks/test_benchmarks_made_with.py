@@ -47,6 +47,8 @@ def test_words_do_not_make_a_result_stale_but_code_does(made, monkeypatch, tmp_p
     assert changed("src/report/a.py", "def f(x):\n    return 4 * x\n") == []
     found = changed("src/recovery/a.py", "def f(x):\n    return 3 * x\n")
     assert found == ["quality_a: code changed in recovery"]
+    found = changed("src/layers.py", "def g(x):\n    return x\n")
+    assert found == ["quality_a: code changed in recovery, shared"]
 
 
 def test_other_weights_make_it_stale_and_missing_ones_do_not(made, monkeypatch, tmp_path):

@@ -138,6 +138,20 @@ def test_places_that_are_drawn_leave_the_mean_within_error(monkeypatch):
     torch.testing.assert_close(every, whole)
 
 
+def test_parts_that_fit_the_cache_say_the_same(monkeypatch):
+    mask = torch.arange(4) < torch.tensor([4, 3, 2, 4, 1])[:, None]
+    wanted, found = (Outputs((drawn((5, 4, 3), seed),), mask) for seed in (0, 1))
+    for kind in ("softmax", "sigmoid", "cosine", "gaussian"):
+        divergence = Divergence(kind, -1)
+        whole = divergence.distance(found, wanted)
+        with monkeypatch.context() as patch:
+            patch.setattr("coprune.tasks.divergence.MOST", 2 * 4 * 3)
+            cells = (outputs.cells(-1)[0] for outputs in (found, wanted))
+            parts = [len(a.values) for a, _ in divergence._in_parts(*cells)]
+            assert parts == ([5] if kind == "gaussian" else [2, 2, 1])
+            assert torch.equal(divergence.distance(found, wanted), whole)
+
+
 def test_a_student_learns_from_all_places_however_many(monkeypatch):
     # Once a bug: of tokens × vocabulary a sixth of the tokens, always the same ones, taught.
     monkeypatch.setattr(counted, "MOST", 2 * 16)

@@ -45,8 +45,8 @@ SAMPLES = 8_000
 """Different ones, at most."""
 
 PASSES = 5
-"""At least over these, so that each is seen often enough. MiniLM at half of its MACs came to a cosine of .951
-with 2,000 texts, of .964 with 8,000."""
+"""At least over these, so that each is seen often enough. MiniLM at half of its MACs: 1 − cos on held-back
+texts fell from .065 to .050 in five passes of 2,000 texts, from .066 to .036 in six of 8,000."""
 
 JUDGING = 1 / 8
 """Share of the samples that is not learned from and decides whether it helped."""
@@ -64,7 +64,7 @@ made a vision transformer worse, and Adam's steps made it better."""
 OF_TOKENS = WITHOUT_BATCH_NORM.model_copy(update={"batch_size": 8, "lr": 1e-4, "match": 0.0})
 """Where every token has an output of its own: a text is as good as many samples, and its hidden outputs are
 ruled by the few tokens that attention rests on. Twice the rate made SmolLM2 worse on the calibration texts
-that judge; without hidden outputs and with them was not compared."""
+that judge; with 1 − cos of the stream behind every block beside it, it came as far."""
 
 MEMORY = 3 << 30
 """Bytes that the unpruned model's outputs may take; where they would take more it runs in every pass."""
