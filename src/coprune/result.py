@@ -153,6 +153,7 @@ class Code(str, Enum):
     FEW_SAMPLES = "few_calibration_samples"
     SEARCH = "search"
     BUDGET = "budget_missed"
+    WIDENED = "more_kinds_of_units"
     NOTHING_REMOVED = "nothing_removed"
     UNCHANGED = "recovery_changed_nothing"
     TAKEN_BACK = "reconstruction_taken_back"

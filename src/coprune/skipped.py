@@ -30,6 +30,7 @@ class SkipCode(Coded):
     INSIDE = "inside_skipped", "inside '{layer}', which is left alone"
     FIRST = "first_layer", "first layer, left alone"
     OUTPUT = "model_output", "makes the model's output"
+    IDLE = "idle", "nothing that counts depends on it"
     SINGLE = "single_unit", "makes a single {unit}"
     ONE_UNIT = "one_unit", "coupled: all its channels can only go together"
     SUMMED = "summed", "coupled: {layers} are added together or multiplied"

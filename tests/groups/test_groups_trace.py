@@ -62,7 +62,9 @@ def test_values_that_meet_go_together_but_for_one_value_for_all():
     maps = torch.arange(3.0, dtype=torch.float64).view(1, 3, 1).expand(1, 3, 4)
     gate = torch.arange(10.0, 13.0, dtype=torch.float64).view(1, 3, 1)
     assert torch.equal(ties.meet([maps, gate], (1, 3, 4)), maps)
-    assert ties.pairs[0].tolist() == [[0, 10], [1, 11], [2, 12]]
+    ((pairs, gated),) = ties.pairs
+    assert pairs.tolist() == [[0, 10], [1, 11], [2, 12]]
+    assert not gated
     ties = Ties()
     assert torch.equal(ties.meet([maps, blank((1, 1, 4), 20.0)], (1, 3, 4)), maps)
     assert not ties.pairs
@@ -78,7 +80,7 @@ def test_what_is_computed_over_an_axis_goes_together():
     labels = torch.arange(4.0, dtype=torch.float64).view(2, 2, 1).expand(2, 2, 3)
     found = ties.along(labels, [1])
     assert found.shape == (2, 1, 3)
-    assert sorted(ties.pairs[0].tolist()) == [[1, 0], [3, 2]]
+    assert sorted(ties.pairs[0][0].tolist()) == [[1, 0], [3, 2]]
     assert compact(torch.zeros(2, 3, dtype=torch.float64)).stride() == (0, 0)
 
 

@@ -282,7 +282,7 @@ def test_channels_of_convolutional_stages_are_units_beside_neurons():
     units = find_units(model, image, coupled=True)
     kinds = {g.name: g.kind for g in units.groups}
     for block in ("blocks.0.layers.0.layers", "blocks.1.layers.0.layers"):
-        assert kinds[f"{block}.MBconv.layers.conv_a.0"] == "coupled"  # squeeze-and-excite multiplies it
+        assert kinds[f"{block}.MBconv.layers.conv_a.0"] == "inner"  # squeeze-and-excite multiplies it
         assert kinds[f"{block}.MBconv.layers.squeeze_excitation.fc1"] == "inner"
         assert kinds[f"{block}.window_attention.mlp_layer.1"] == "neurons"
     assert kinds["stem.1.0"] == "inner"

@@ -179,7 +179,7 @@ def test_a_plan_applies_to_another_copy(tmp_path):
         ({"keep_units": 0.5, "allocation": "measured"}, "keep_units is a share of every group"),
         ({"keep_heads": 0.5, "allocation": "knee", "method": "cahp"}, "not keep_heads"),
         ({"keep_macs": 0.5, "finetune_lr": -1.0}, "finetune_lr=-1.0: a finite number above 0"),
-        ({"keep_macs": 0.01}, r"; ask for at least that much; in the way: a 0.133 "),
+        ({"keep_macs": 0.01, "units": ("inner",)}, r"; ask for at least that much; in the way: a 0.133 "),
     ],
 )
 def test_mistakes_are_one_line(arguments, words):
@@ -335,15 +335,16 @@ class Normed(nn.Module):
         return self.net(x)
 
 
-def test_a_budget_out_of_reach_says_what_coupled_channels_would_do():
+def test_a_budget_out_of_reach_says_what_coupled_channels_would_do_or_takes_them():
     torch.manual_seed(0)
     read = [(torch.randn(16, 16), torch.arange(16) % 3) for _ in range(6)]
     with pytest.raises(
         package.UserError, match=r"units=\('inner', 'coupled'\) removes coupled channels too$"
     ):
-        tiny.prune(Normed(), train=read, eval=read, keep_macs=0.3)
-    outcome = tiny.prune(Normed(), train=read, eval=read, keep_macs=0.3, units=("inner", "coupled"))
-    assert outcome.result.stages[-1].macs <= 0.3 * outcome.result.stages[0].macs
+        tiny.prune(Normed(), train=read, eval=read, keep_macs=0.3, units=("inner",))
+    for units in (("inner", "coupled"), ()):
+        outcome = tiny.prune(Normed(), train=read, eval=read, keep_macs=0.3, units=units)
+        assert outcome.result.stages[-1].macs <= 0.3 * outcome.result.stages[0].macs
 
 
 def test_values_too_large_to_be_squared_are_one_line():

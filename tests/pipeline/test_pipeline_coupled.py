@@ -130,7 +130,9 @@ def test_a_network_of_coupled_channels_alone_names_the_way_out():
     with pytest.raises(
         UserError, match=r"nothing in this Dense can be pruned.*units=\('inner', 'coupled'\) removes"
     ):
-        pruned(tiny_coupled.networks()["dense"], units=())
+        pruned(tiny_coupled.networks()["dense"], units=("inner",))
+    outcome = pruned(tiny_coupled.networks()["dense"], units=())
+    assert {g.kind for g in outcome.plan.groups} == {"coupled"}
 
 
 def test_only_the_named_groups_lose_channels():

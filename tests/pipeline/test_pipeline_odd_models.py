@@ -243,7 +243,7 @@ class Fixed(nn.Module):
 
 def test_a_budget_out_of_reach_names_the_layers_in_the_way():
     with pytest.raises(UserError) as refused:
-        pruned(Fixed(), keep=0.3)
+        pruned(Fixed(), keep=0.3, units=("inner",))
     assert "; in the way: b 0.98" in str(refused.value)
     assert "shape '[-1, 80]' is invalid" in str(refused.value)
 

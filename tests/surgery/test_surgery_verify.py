@@ -1,5 +1,6 @@
 """Every group is tried before it is offered: on samples that the network takes, whatever those are."""
 
+import itertools
 from itertools import pairwise
 
 import pytest
@@ -160,9 +161,19 @@ def test_an_output_that_is_never_finite_is_refused_with_the_reason():
 
 
 @pytest.mark.parametrize("coupled", [False, True])
-def test_a_network_that_is_random_in_evaluation_mode_is_refused_for_that(coupled):
+def test_a_network_that_draws_numbers_in_evaluation_mode_draws_the_same_ones(coupled):
     # Once a bug: every layer was said to mix or order channels, since no two passes gave the same.
     net, example = tiny.randomise(Net(lambda x: nn.functional.dropout(x, 0.3))), spectrogram()
+    units = find_units(net, example, coupled=coupled)
+    kept = sound(net, units, example)
+    assert units.groups
+    assert kept.groups == units.groups
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_a_network_that_differs_from_pass_to_pass_is_refused_for_that(coupled):
+    passes = itertools.count()
+    net, example = tiny.randomise(Net(lambda x: x + next(passes) * x.tanh())), spectrogram()
     units = find_units(net, example, coupled=coupled)
     kept = sound(net, units, example)
     assert units.groups

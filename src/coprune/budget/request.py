@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from coprune.bounds import Drop, Positive, Share
 from coprune.options import Options
+
+if TYPE_CHECKING:
+    from coprune.budget.cost import Quantity
 
 
 class Budget(Options, title="What to keep"):
@@ -35,6 +40,12 @@ class Budget(Options, title="What to keep"):
             if v is not None
         ]
         return ", ".join(given) or "knee"
+
+    @property
+    def shares(self) -> dict[Quantity, float]:
+        """Quantity → share of it, where that was asked for."""
+        asked: dict[Quantity, float | None] = {"macs": self.keep_macs, "params": self.keep_params}
+        return {quantity: share for quantity, share in asked.items() if share is not None}
 
     @property
     def searched(self) -> bool:

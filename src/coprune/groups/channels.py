@@ -11,6 +11,7 @@ from torch import nn
 
 from coprune.groups.attention import within
 from coprune.groups.group import ChannelGroup, Units
+from coprune.groups.idle import idle_layers
 from coprune.groups.trace import follow_channels
 from coprune.layers import (
     is_convolution,
@@ -58,7 +59,8 @@ def find_channels(
     left = {name: because(SkipCode.NOT_RUN) for name in _products(model) if name not in ran}
     left |= {name: because(SkipCode.SOME_INPUTS, layer=name) for name in partly if name in left}
     closed = {**_for_all_samples(model, example, ran), **closed}
-    rules = _Rules(first, closed, _whole(model, partly), coupled)
+    idle = idle_layers(model, example, counts)
+    rules = _Rules(first, closed, _whole(model, partly), idle, coupled)
     found: list[ChannelGroup] = []
     for group, refused in pairs.groups(order):
         if among is not None and not {*among} & {*group.producers}:
@@ -82,12 +84,14 @@ class _Rules:
         first: the dense layer that runs first, if it is left alone.
         closed: modules inside of which nothing is made or carried by a group, with the reason.
         whole: layers that cannot be cut, with the reason.
+        idle: layers that nothing which counts depends on.
         coupled: whether coupled groups are offered.
     """
 
     first: Collection[str]
     closed: Mapping[str, Reason]
     whole: Mapping[str, Reason]
+    idle: Collection[str]
     coupled: bool
 
     def reason(self, group: ChannelGroup, refused: Sequence[Reason]) -> Reason | None:
@@ -104,6 +108,8 @@ class _Rules:
         reasons += [why for why in refused if not (inner and why.code is SkipCode.OUTPUT)]
         if not group.of_role("consumer"):
             reasons.append(because(SkipCode.OUTPUT))
+        if self.idle and all(producer in self.idle for producer in group.producers):
+            reasons.append(because(SkipCode.IDLE))
         if reasons:
             return reasons[0]
         if not inner and not self.coupled:

@@ -22,6 +22,7 @@ def find_units(
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
     coupled: bool = False,
+    first: bool = False,
     partly: Collection[str] = (),
     counts: Counts = counted,
 ) -> Units:
@@ -41,6 +42,7 @@ def find_units(
         only: layers whose groups may be pruned, and nothing else; empty: all.
         coupled: whether coupled groups (:mod:`coprune.groups.channels`) are offered too, and not only
             reported. :func:`coprune.surgery.verify.sound` verifies them.
+        first: whether the first layer's channels are offered too.
         partly: layers that run for some inputs only (:func:`coprune.groups.channels.run_for_some`): no group
             has a part in them.
         counts: takes what counts out of what the model hands back: layers that make it are left alone.
@@ -61,7 +63,10 @@ def find_units(
     transformer = find_transformer_units(model, skip=skip)
     closed = unknown_heads(model, skip=skip)
     closed |= dict.fromkeys(skip, because(SkipCode.ASKED))
-    find = partial(find_channels, model, example, coupled=coupled, named=only, partly=partly, counts=counts)
+    offered = [*only, *(known if first else ())]
+    find = partial(
+        find_channels, model, example, coupled=coupled, named=offered, partly=partly, counts=counts
+    )
     if transformer is None:
         found = find(closed=closed)
     elif isinstance(example, Tensor):

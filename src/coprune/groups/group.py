@@ -30,10 +30,10 @@ class ChannelGroup:
             producer's channels make several groups, ``#2`` and so on are appended.
         size: number of units ``U``.
         members: the layers involved.
-        kind: ``inner``: one producer, read by dense layers only, with nothing but channel-by-channel
-            layers (batch norm, depthwise) in between. ``coupled``: several producers (a residual
-            sum, squeeze-and-excite), blocks of a grouped convolution, a norm over channels, or parts of
-            a concatenation. ``heads``: those of an attention
+        kind: ``inner``: one producer, or several whose channels are multiplied (squeeze-and-excite, gates),
+            read by dense layers only, with nothing but channel-by-channel layers (batch norm, depthwise) in
+            between. ``coupled``: a residual sum, blocks of a grouped convolution, a norm over channels, or
+            parts of a concatenation. ``heads``: those of an attention
             module, or of several that share something a head; with grouped queries a unit is a
             key/value head with its queries. ``neurons``: those of a feed-forward block.
         tried: heads or neurons found by the names of layers alone, which must be verified.

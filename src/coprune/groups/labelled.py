@@ -39,8 +39,8 @@ class Labelled:
 
     def finish(self) -> Pairs:
         """The pairs, with all that the labels say."""
-        for pairs in self.ties.pairs:
-            self.pairs.tie(pairs[:, 0].long().numpy(), pairs[:, 1].long().numpy())
+        for pairs, gated in self.ties.pairs:
+            self.pairs.tie(*pairs.long().numpy().T, gated=gated)
         for pairs in self.ties.fixed:
             for label in pairs[:, 1].unique():
                 channels = pairs[pairs[:, 1] == label, 0]

@@ -57,6 +57,9 @@ ALONG = {
 }
 """Functions of values along one axis: name → which, where it is not said."""
 
+FACTORS = _names("mul __mul__ __rmul__ __imul__ multiply div __truediv__ __itruediv__ divide true_divide")
+"""Functions whose values are 0 where one factor is: what makes it is no sum's, and serves one reader."""
+
 PRODUCTS = _names("matmul __matmul__ __rmatmul__ bmm mm linear scaled_dot_product_attention")
 """Sums of products."""
 
@@ -66,22 +69,23 @@ class Ties:
     """What was found to go together, and what cannot go.
 
     Attributes:
-        pairs: channels that go together, ``[E, 2]`` each.
+        pairs: channels that go together, ``[E, 2]`` each, and whether it is only because they are multiplied
+            or stay as many as one another.
         fixed: channels that meet values of a width that cannot change: ``[E, 2]``, channel and label.
     """
 
-    pairs: list[Tensor] = field(default_factory=list)
+    pairs: list[tuple[Tensor, bool]] = field(default_factory=list)
     fixed: list[Tensor] = field(default_factory=list)
 
-    def tie(self, one: Tensor, other: Tensor) -> None:
-        """Values meet one by one; both of one shape."""
+    def tie(self, one: Tensor, other: Tensor, *, gated: bool = False) -> None:
+        """Values meet one by one; both of one shape. ``gated``: as factors, or as parts of one size."""
         one, other = torch.broadcast_tensors(core(one), core(other))
         both = torch.stack([one.reshape(-1), other.reshape(-1)], 1)
         both = both[(both[:, 0] != both[:, 1]) & (both != NONE).all(1) & (both >= 0).any(1)]
         if len(both):
             both = both.unique(dim=0)
             channels = (both >= 0).all(1)
-            self.pairs.append(both[channels])
+            self.pairs.append((both[channels], gated))
             self.fixed.append(both[~channels].sort(1, descending=True).values)
 
     def along(self, labels: Tensor, axes: Sequence[int]) -> Tensor:
@@ -95,8 +99,14 @@ class Ties:
             first = labels.amax(tuple(axes), keepdim=True) if first.numel() else first
         return first
 
-    def meet(self, parts: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
-        """Labels of what is computed value by value of tensors that are broadcast to one shape."""
+    def meet(self, parts: Sequence[Tensor], shape: Sequence[int], *, gated: bool = False) -> Tensor:
+        """Labels of what is computed value by value of tensors that are broadcast to one shape.
+
+        Args:
+            parts: labels of the tensors.
+            shape: of the result.
+            gated: whether the values are multiplied.
+        """
         wide = [part.expand(shape) for part in parts]
         differ = [{d for d in range(len(shape)) if varies(w, d)} for w in wide]
         found: Tensor | None = None
@@ -111,7 +121,7 @@ class Ties:
             if found is None:
                 found = labels
                 continue
-            self.tie(found, labels)
+            self.tie(found, labels, gated=gated)
             one, other = torch.broadcast_tensors(core(found), core(labels))
             found = torch.where(one >= 0, one, torch.where(other >= 0, other, torch.minimum(one, other)))
             found = compact(found).expand(shape)

@@ -29,8 +29,9 @@ def move(
     indices = name in ("__getitem__", "index_select", "gather", "take_along_dim", "masked_select")
 
     def shifted(tensor: Tensor) -> Tensor:
-        # What says where is no value.
-        return tensor if indices and tensor is not first else values.labels(tensor) + 1.0
+        # What says where, or how many, is no value.
+        says = indices or (not tensor.ndim and not tensor.is_floating_point())
+        return tensor if says and tensor is not first else values.labels(tensor) + 1.0
 
     if name == "pad":
         named = {key: value for key, value in named.items() if key != "value"}
@@ -64,7 +65,7 @@ def _tie_pieces(values: Labelled, args: tuple[Any, ...], named: dict[str, Any], 
             return
     if len({part.shape[axis] for part in parts}) == 1:
         for part in parts[1:]:
-            values.ties.tie(parts[0], part)
+            values.ties.tie(parts[0], part, gated=True)
 
 
 def _tie_slices(values: Labelled, labels: Tensor, index: Any) -> None:

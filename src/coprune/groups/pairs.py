@@ -60,6 +60,7 @@ class Pairs:
     model: nn.Module
     axes: dict[tuple[str, Side, str | None], Axis] = field(default_factory=dict)
     edges: list[_Indices] = field(default_factory=list)
+    gates: list[_Indices] = field(default_factory=list)
     refused: list[tuple[_Indices, Reason]] = field(default_factory=list)
     total: int = 0
 
@@ -97,9 +98,9 @@ class Pairs:
         block = np.arange(axis.size) // (axis.size // blocks)
         self.tie(axis.channels, to.start + block * (to.size // blocks))
 
-    def tie(self, left: _Indices, right: _Indices) -> None:
-        """Channels that go together, pair by pair."""
-        self.edges.append(np.stack([left, right], 1))
+    def tie(self, left: _Indices, right: _Indices, *, gated: bool = False) -> None:
+        """Channels that go together, pair by pair; ``gated``: only because they are multiplied."""
+        (self.gates if gated else self.edges).append(np.stack([left, right], 1))
 
     def refuse(self, layer: str, reason: Reason) -> None:
         """None of a layer's output channels can go."""
@@ -125,7 +126,9 @@ class Pairs:
             return
         axes = list(self.axes.values())
         # Where nothing could be followed, every channel is a unit of its own; its axis is refused.
-        unit = _connected(np.concatenate([np.empty((0, 2), dtype=np.int64), *self.edges]), self.total)
+        without = np.concatenate([np.empty((0, 2), dtype=np.int64), *self.edges])
+        unit = _connected(np.concatenate([without, *self.gates]), self.total)
+        factor = _connected(without, self.total)
         where = np.concatenate([np.full(axis.size, at) for at, axis in enumerate(axes)])
         counts = np.zeros((int(unit.max()) + 1, len(axes)), dtype=np.int32)
         np.add.at(counts, (unit, where), 1)
@@ -142,7 +145,7 @@ class Pairs:
                 own = np.flatnonzero(kind[units] == number)
                 own = own[np.argsort(units[own], kind="stable")]
                 found[axes[at]] = own.reshape(-1, signature[at])
-            group = _group(self.model, found, order)
+            group = _group(self.model, found, order, factor)
             if group is not None:
                 yield group, reasons.get(number, [])
 
@@ -154,7 +157,7 @@ def _connected(edges: _Indices, count: int) -> _Indices:
 
 
 def _group(
-    model: nn.Module, channels: Mapping[Axis, _Indices], order: Mapping[str, int]
+    model: nn.Module, channels: Mapping[Axis, _Indices], order: Mapping[str, int], factor: _Indices
 ) -> ChannelGroup | None:
     """Units as a group, its members in the order in which they run; None where no dense layer makes them.
 
@@ -162,6 +165,7 @@ def _group(
         model: the model.
         channels: of the units on each axis, ``[U, S]``.
         order: name → place of the layers that run.
+        factor: channel → number of what goes together with it without any product.
     """
     axes = sorted(channels, key=lambda axis: order.get(axis.layer, len(order)))
     made = [a for a in axes if a.side == "output" and a.parameter is None and _makes(_layer(model, a))]
@@ -174,7 +178,8 @@ def _group(
         for axis in axes
         if axis.side == "output" or _makes(_layer(model, axis))  # a grouped layer's outputs say its blocks
     )
-    inner = _are_inner(model, members)
+    factors = np.sort(factor[np.concatenate([a.start + channels[a] for a in made], 1)], 1)
+    inner = bool((factors[:, 1:] != factors[:, :-1]).all()) and _are_inner(model, members)
     return ChannelGroup(made[0].layer, len(ranked), members, "inner" if inner else "coupled")
 
 
@@ -206,16 +211,15 @@ def _member(layer: nn.Module, axis: Axis, own: _Indices) -> Member:
 def _are_inner(model: nn.Module, members: Sequence[Member]) -> bool:
     """Whether units can leave without touching what any layer does for the others.
 
-    One producer; consumers that read this group and nothing else (no concatenation); and layers in between
-    that treat every channel by itself, as batch norm and depthwise convolutions do.
+    Consumers that read this group and nothing else (no concatenation), and layers in between that treat every
+    channel by itself, as batch norm and depthwise convolutions do.
     """
     roles = [m.role for m in members]
     return (
-        roles.count("producer") == 1
-        and "consumer" in roles
-        and all(not m.channels and (m.parameter is None or _counts(model, m)) for m in members)
+        "consumer" in roles
+        and all(m.parameter is None or _counts(model, m) for m in members)
+        and all(not m.channels for m in members if m.role == "consumer")
         and all(m.width is None for m in members if m.role != "carrier")
-        and all(m.span == 1 for m in members if m.role != "consumer")
         and all(
             _by_channel(model.get_submodule(m.layer)) or _counts(model, m)
             for m in members

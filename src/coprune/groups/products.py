@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from coprune.groups.labelled import Labelled
-from coprune.groups.labels import blank, compact
+from coprune.groups.labels import FACTORS, blank, compact
 from coprune.skipped import SkipCode, because
 
 
@@ -21,7 +21,7 @@ def value_by_value(
     except RuntimeError:
         shape = torch.Size([-1])
     if all(tensor.shape == shape for tensor in made):
-        met = values.ties.meet(labels, shape)
+        met = values.ties.meet(labels, shape, gated=name.rstrip("_") in FACTORS or name in FACTORS)
         for tensor in made:
             values.give(tensor, met)
         return

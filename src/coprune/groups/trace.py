@@ -216,7 +216,11 @@ class _Pass(Intercepted):
         made: list[Tensor],
         result: Any,
     ) -> None:
-        given = [] if name.startswith("new_") or name.endswith("_like") else tensors_of((args, named))
+        if _is_like(name, args, made):
+            # Zeros of a tensor's own shape, such as a first hidden state, are as wide as it is.
+            self._values.give(made[0], self._values.labels(args[0]))
+            return
+        given = [] if name.startswith("new_") else tensors_of((args, named))
         labels = [self._values.labels(t) for t in given]
         plain = name.rstrip("_") if not name.startswith("__") else name
         if not given or all(
@@ -243,7 +247,7 @@ class _Pass(Intercepted):
         elif plain == "glu":
             axis = named.get("dim", args[1] if len(args) > 1 else -1)
             left, right = first.chunk(2, axis)
-            self._values.ties.tie(left, right)
+            self._values.ties.tie(left, right, gated=True)
             self._values.give(made[0], compact(left))
         elif plain in PRODUCTS or plain == "einsum":
             self._values.give(made[0], product(self._values, plain, args, named, given, labels, made[0]))
@@ -274,6 +278,12 @@ class _Pass(Intercepted):
         if isinstance(value, Tensor):
             labels[index] = fresh
             self._values.give(target, compact(labels))
+
+
+def _is_like(name: str, args: tuple[Any, ...], made: list[Tensor]) -> bool:
+    """Whether a function makes a tensor of the shape of another one, which it is given as a whole."""
+    whole = name.endswith("_like") or (name.startswith("new_") and torch.Size in map(type, args[1:2]))
+    return whole and isinstance(args[0], Tensor) and made[0].shape == args[0].shape
 
 
 def is_known(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from coprune.compat.transformers import library, model_class
 from coprune.errors import UserError
+from coprune.tracing.detectors import heads_of
 
 _HEADS = (
     ("SequenceClassification", "classification"),
@@ -61,11 +62,13 @@ _LABELLED = ("classification", "token-classification", "segmentation", "detectio
 
 
 def task_of(model: Any) -> str | None:
-    """The task that a model's class is for; None where the name says none, or it is no model of transformers.
+    """The task that a model's class is for; None where the name says none, or the model is no library's.
 
     Args:
         model: a model, or the configuration of a checkpoint.
     """
+    if heads_of(model):
+        return "detection"
     config = getattr(model, "config", model)
     named = getattr(config, "architectures", None) if config is model else (type(model).__name__,)
     if not named or not hasattr(config, "model_type"):

@@ -81,12 +81,19 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
         methods, left_out = able(methods, classes=data.classes is not None, loss=can_train(task, data))
         check_knee(job, methods)
         job = trained_as_suits(job, model)
+        shares = [float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"]
         scope = Scope(
-            common_kinds(job, methods), offered_kinds(job, methods), job.skip, job.only, job.uniform
+            common_kinds(job, methods),
+            offered_kinds(job, methods),
+            job.skip,
+            job.only,
+            job.uniform,
+            asked=bool(job.units),
+            budget={"macs": min(shares)} if shares else {},
         )
         context = Context.of(model, data, scope, task=task, device=device)
         # Before hours have gone into the budgets that are within reach.
-        for share in (float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"):
+        for share in shares:
             with context.within_reach():
                 check_reachable(context.cost, share, quantity="macs", round_to=job.round_to)
         check_trainings(model, data, context.task, [job.finetune], device=device)
@@ -151,7 +158,7 @@ def _compare(
         schema=1,
         base=base,
         rows=rows,
-        notes=(*data.notes, *map(str, notes)),
+        notes=(*data.notes, *map(str, notes), *filter(None, [context.widened])),
         left_out=tuple(map(str, (*unable, *out_of_reach))),
         job=job.model_dump(mode="json"),
         versions=versions(),

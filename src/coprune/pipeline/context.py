@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from coprune.budget.cost import CostModel, Quantity, cost_model
+from coprune.budget.cost import CostModel, Quantity
 from coprune.budget.counts import OutOfReachError, least_counts
 from coprune.data import DataSet, MemorySource, Source
 from coprune.data.dataset import check_classes, in_memory
@@ -70,7 +70,9 @@ class Context:
         cost: of the groups.
         device: where to compute.
         seed: of all draws.
+        scope: what was asked to be removed, or was taken in.
         more: what would let more be removed, in words.
+        widened: why more than the default kinds of units may go, if so.
     """
 
     model: nn.Module
@@ -82,7 +84,9 @@ class Context:
     cost: CostModel
     device: str
     seed: int
+    scope: Scope = field(default_factory=Scope)
     more: str = ""
+    widened: str = ""
 
     @staticmethod
     def of(
@@ -114,14 +118,25 @@ class Context:
             check_takes(model, example, lambda output: task.read(output, example))
         check_first_samples(model, data, task)
         task = scaled(task, model.eval(), data.calibration)
-        scope = scope or Scope()
 
         def counts(output: Any) -> tuple[Tensor, ...]:
             return task.read(output, example).tensors
 
-        units, more = removable(model, example, data.calibration, scope, counts)
-        cost = cost_model(model, example, units.groups, uniform=scope.uniform)
-        return Context(model, data, task, data.calibration, example, units, cost, device, seed, more)
+        found = removable(model, example, data.calibration, scope or Scope(), counts)
+        return Context(
+            model,
+            data,
+            task,
+            data.calibration,
+            example,
+            found.units,
+            found.cost,
+            device,
+            seed,
+            found.scope,
+            found.more,
+            found.widened,
+        )
 
     @cached_property
     def fingerprint(self) -> str:

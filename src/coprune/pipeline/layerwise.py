@@ -23,7 +23,6 @@ from coprune.models.copies import copied
 from coprune.pipeline.context import Context
 from coprune.pipeline.pruning import Pruning
 from coprune.pipeline.run_folder import RunFolder
-from coprune.pipeline.settings import kinds_of
 from coprune.plan import GroupDecision, ReasonCode
 from coprune.progress import track
 from coprune.store.model import load, save_model, weights_fingerprint
@@ -89,8 +88,15 @@ def prune_layer_by_layer(
 
 def _as_it_is(run: Pruning, current: nn.Module, name: str) -> ChannelGroup:
     """A group of the network as it is by now."""
-    coupled = "coupled" in kinds_of(run.settings, run.method)
-    units = find_units(current, run.context.example, only=run.settings.only, coupled=coupled)
+    context, scope = run.context, run.context.scope
+    units = find_units(
+        current,
+        context.example,
+        only=scope.only,
+        coupled="coupled" in scope.kinds,
+        first=scope.first,
+        counts=lambda output: context.task.read(output, context.example).tensors,
+    )
     return next(g for g in units.groups if g.name == name)
 
 

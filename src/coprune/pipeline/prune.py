@@ -159,6 +159,8 @@ def _begun(run: Pruning) -> Record:
     notes = check_base(score, force=force) + check_calibration(context.data.calibration, force=force)
     record = Record(context, base=score)
     record.notes += notes
+    if context.widened:
+        record.note(Code.WIDENED, context.widened)
     fresh = fresh_parameters(context.model)
     if fresh:
         missing = f"untrained, since the checkpoint had none that fit: {', '.join(fresh)}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
+from coprune.budget.cost import CostModel, Quantity, cost_model
+from coprune.budget.counts import uniform_counts
 from coprune.data import Source
 from coprune.data.subsample import spread_batches
 from coprune.errors import UserError, setting
@@ -23,6 +25,9 @@ KINDS = (*DEFAULT_KINDS, "coupled")
 _FEW = 8  # samples of a pass that shows which layers run
 
 
+_LEAST = 1 / 8  # of every group: where a budget leaves less, more kinds of groups are taken in
+
+
 @dataclass(frozen=True)
 class Scope:
     """What of a network may be removed.
@@ -33,6 +38,9 @@ class Scope:
         skip: layers to leave alone.
         only: layers whose groups may be pruned, and nothing else; empty: all.
         uniform: groups of a kind and size keep the same number of units.
+        first: whether the first layer's channels may go.
+        asked: whether somebody named kinds or layers; else more may be taken in, see :func:`removable`.
+        budget: quantity → the smallest share of it that is to be kept.
     """
 
     kinds: Sequence[str] = DEFAULT_KINDS
@@ -40,12 +48,44 @@ class Scope:
     skip: Sequence[str] = ()
     only: Sequence[str] = ()
     uniform: bool = False
+    first: bool = False
+    asked: bool = False
+    budget: Mapping[Quantity, float] = field(default_factory=dict)
+
+    @property
+    def wider(self) -> Scope | None:
+        """With coupled channels and the first layer's; none where that was decided, or is all there is."""
+        if self.asked or self.only or self.first or "coupled" not in self.offered:
+            return None
+        return replace(self, kinds=tuple(dict.fromkeys((*self.kinds, "coupled"))), first=True)
+
+
+@dataclass(frozen=True)
+class Removable:
+    """What may be removed.
+
+    Attributes:
+        units: groups, and what is left alone.
+        cost: of the groups.
+        scope: that they were found in.
+        more: how more could be removed, for the end of a message.
+        widened: why more than the default kinds may go, if so.
+    """
+
+    units: Units
+    cost: CostModel
+    scope: Scope
+    more: str = ""
+    widened: str = ""
 
 
 def removable(
     model: nn.Module, example: Inputs, source: Source, scope: Scope, counts: Counts = counted
-) -> tuple[Units, str]:
+) -> Removable:
     """Find what may be removed; groups of channels are tried first (:func:`coprune.surgery.sound`).
+
+    Coupled channels and the first layer's stay where that is not asked for, unless nothing can be removed or
+    the budget would leave less than an eighth of every group without them.
 
     Args:
         model: unpruned, on the CPU.
@@ -54,27 +94,55 @@ def removable(
         scope: what may be removed.
         counts: takes what counts out of what the model hands back.
 
-    Returns:
-        The units, and how more could be removed, for the end of a message.
-
     Raises:
         UserError: nothing can be removed (with all reasons).
     """
     partly = _run_for_some(model, source, example)
-    coupled = "coupled" in scope.kinds
-    every = find_units(
-        model, example, skip=scope.skip, only=scope.only, coupled=coupled, partly=partly, counts=counts
-    )
-    more = _way_out(every, scope)
-    units = sound(model, _of_kinds(every, scope.kinds), example, counts=counts)
-    if units.groups:
-        return units, more
+
+    def within(scope: Scope) -> Removable:
+        coupled = "coupled" in scope.kinds
+        every = find_units(
+            model,
+            example,
+            skip=scope.skip,
+            only=scope.only,
+            coupled=coupled,
+            first=scope.first,
+            partly=partly,
+            counts=counts,
+        )
+        units = sound(model, _of_kinds(every, scope.kinds), example, counts=counts)
+        cost = cost_model(model, example, units.groups, uniform=scope.uniform)
+        return Removable(units, cost, scope, _way_out(every, scope))
+
+    found = within(scope)
+    why = _too_little(found)
+    if why and scope.wider is not None:
+        wider = within(scope.wider)
+        if wider.units.groups != found.units.groups:
+            found = replace(wider, widened=f"coupled channels and the first layer's may go too: {why}")
+    if found.units.groups:
+        return found
     layers: dict[str, list[str]] = {}
-    for skipped in units.skipped:
+    for skipped in found.units.skipped:
         layers.setdefault(skipped.reason, []).append(skipped.layer)
     named = [f"{', '.join(n[:3])}{' …' * (len(n) > 3)}: {reason}" for reason, n in layers.items()]
     why = "; ".join(named[:6]) or "it has no dense layers"
-    raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}{more}")
+    raise UserError(f"nothing in this {type(model).__name__} can be pruned: {why}{found.more}")
+
+
+def _too_little(found: Removable) -> str:
+    """Why groups are not enough; nothing where they are."""
+    if not found.units.groups:
+        return "without them there is nothing to remove"
+    few = uniform_counts(found.cost.sizes, _LEAST)
+    for quantity, share in found.scope.budget.items():
+        if found.cost.ratio(few, quantity) > share:
+            return (
+                f"without them {setting(f'keep_{quantity}', share)} would leave less than an eighth of "
+                "every group"
+            )
+    return ""
 
 
 def _run_for_some(model: nn.Module, source: Source, example: Inputs) -> set[str]:

@@ -152,7 +152,8 @@ class Units(Options, title="What to remove"):
 
     Attributes:
         units: what to remove: inner (channels), coupled (channels of residual sums, concatenations, grouped
-            layers), heads, neurons, separated by commas; all but coupled by default.
+            layers), heads, neurons, separated by commas; all but coupled by default, and those and the first
+            layer's too where a budget is out of reach without them.
         skip: layers to leave alone, separated by commas.
         only: layers whose groups may be pruned, and nothing else; all by default.
         round_to: groups keep multiples of so many units, or all; smaller groups any.

@@ -56,7 +56,7 @@ def surviving(
         check_fits(teacher, decisions)
         return Surviving(kept_outputs(teacher, decisions), decisions)
     inputs = spread(source, _SAMPLED)
-    found = find_units(teacher.cpu(), part_of(inputs, [0]), coupled=True).groups
+    found = find_units(teacher.cpu(), part_of(inputs, [0]), coupled=True, first=True).groups
     groups = [g for g in found if g.kind != "coupled"]
     for layer in (m.layer for g in found if g.kind == "coupled" for m in g.of_role("producer")):
         has = [channel_count(m.get_submodule(layer), "output") for m in (model, teacher)]

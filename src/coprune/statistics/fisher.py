@@ -17,6 +17,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from coprune.data.subsample import spread_batches
 from coprune.distributed.collectives import Parts, merged
 from coprune.distributed.world import own
+from coprune.errors import UserError, first_line, is_out_of_memory, setting
 from coprune.groups import ChannelGroup
 from coprune.layers import channel_count, filters, is_linear, is_recurrent
 from coprune.progress import track
@@ -64,7 +65,15 @@ def output_sensitivity(calibration: Calibration) -> dict[str, Tensor]:
                 loss = task.divergence.drawn_loss(outputs, drawing.at(start, outputs))
                 # All gradients on the way to the input, and to layers that do not depend on it.
                 ends = squares.roots if end is None else [get_gradient_edge(end), *squares.roots]
-                torch.autograd.grad(loss, ends, allow_unused=bool(squares.apart))
+                try:
+                    torch.autograd.grad(loss, ends, allow_unused=bool(squares.apart))
+                except RuntimeError as cause:
+                    if is_out_of_memory(cause):
+                        raise
+                    raise UserError(
+                        f"{type(model).__name__} has no gradients, which the method reads: "
+                        f"{first_line(cause)}; give one that reads none, {setting('method', 'magnitude')}"
+                    ) from cause
     means = squares.means()
     for name in keys.keys() - means.keys():  # the model's output does not depend on it
         count = len(filters(model.get_submodule(name)))

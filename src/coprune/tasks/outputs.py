@@ -159,10 +159,10 @@ def by_name(names: Sequence[str]) -> Reader:
 
 
 def either(*names: str, what: str) -> Reader:
-    """Reads a tensor, or the first of these parts that an object, a dict or a tuple has.
+    """Reads a tensor, or the first of these parts that an object, a dict or a tuple has, or its only one.
 
     Raises:
-        TypeError: from the reader: it has none.
+        TypeError: from the reader: it has none of these, and several others or none.
     """
 
     def read(output: Any, inputs: Inputs) -> Sequence[Tensor]:
@@ -170,6 +170,8 @@ def either(*names: str, what: str) -> Reader:
             return (output,)
         get = output.get if isinstance(output, Mapping) else lambda name: getattr(output, name, None)
         found = next((t for t in map(get, names) if isinstance(t, Tensor)), None)
+        all_ = [] if isinstance(output, tuple) else tensors_of(output)
+        found = all_[0] if found is None and len(all_) == 1 else found
         if found is None:
             raise TypeError(
                 f"the model returns a {type(output).__name__} without {names[0]}; name what counts with "
@@ -183,10 +185,12 @@ def either(*names: str, what: str) -> Reader:
 def everything(output: Any, inputs: Inputs) -> Sequence[Tensor]:
     """Every tensor of floating-point numbers with as many samples as the inputs have.
 
+    Of a detector of torchvision's, those of its heads.
+
     Raises:
         TypeError: there is none.
     """
-    samples = samples_in(inputs)
+    samples, output = samples_in(inputs), getattr(output, "heads", output)
     found = [t for t in tensors_of(output) if t.is_floating_point() and t.ndim and len(t) == samples]
     if not found:
         raise TypeError(

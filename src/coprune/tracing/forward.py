@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from coprune.errors import UserError, is_out_of_memory
 from coprune.tracing.checkpointing import unchecked
+from coprune.tracing.detectors import with_heads
 from coprune.user_code import message_of, place_of
 
 T = TypeVar("T")
@@ -28,16 +29,39 @@ with ``N`` samples first; or a list of ``N`` samples."""
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
-    """One forward pass, and what it hands back as it is.
+    """One forward pass, and what it hands back as it is; torchvision's detectors' with what their heads say.
 
     Args:
         model: takes ``inputs``: a dict by name, a tuple argument by argument, all else as one argument.
         inputs: see the module.
     """
-    with unchecked():
+    with unchecked(), _same_draws(model), with_heads(model) as beside:
         if isinstance(inputs, dict):
-            return model(**inputs)
-        return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+            return beside(model(**inputs))
+        return beside(model(*inputs) if isinstance(inputs, tuple) else model(inputs))
+
+
+@contextmanager
+def _same_draws(model: nn.Module) -> Iterator[None]:
+    """Within the context a model that draws numbers draws the same ones in every pass, but in training.
+
+    A variational autoencoder and one that masks its inputs do so in evaluation mode too. Two networks can be
+    compared by the same draws only.
+    """
+    if model.training:
+        yield
+        return
+    generators = [torch.default_generator]
+    if torch.cuda.is_initialized():
+        generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
+    states = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(0)
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
