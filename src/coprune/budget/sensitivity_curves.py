@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,13 +34,18 @@ from coprune.measure.evaluation import CLASSIFICATION
 from coprune.progress import track
 from coprune.recovery.ridge import RIDGE, growing_factor
 from coprune.statistics import Consumer
+from coprune.statistics.input_covariance import single_rows
 from coprune.task import Task
+from coprune.tasks.outputs import Cells
 from coprune.tracing.forward import Inputs, moved
 from coprune.tracing.hooks import hooked
 from coprune.tracing.replay import Replay
 
 LEVELS = (0.5, 0.25, 0.125)
 """Shares of a group's units at which it is measured."""
+
+_TINY = 1e-12
+_FOLDS = 4  # batches at least, where each is judged by weights that were solved on the others
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,12 @@ class Effort:
 
 IMAGES = Effort(work=12_000, least=64, most=500, batch=125)
 
+LARGE = Effort(work=4_000, least=48, most=500, batch=32, levels=LEVELS[:2])
+"""Of photographs of more than 128 × 128 pixels each costs a hundred times as much as a small image. On
+EfficientNet-Lite0 two sizes of a group shared out a budget as well as three."""
+
+_SMALL = 3 * 128 * 128  # values of an image
+
 TEXTS = Effort(work=2_000, least=48, most=500, batch=16)
 """A sentence costs as much as many small images."""
 
@@ -80,7 +91,7 @@ def effort_for(inputs: Inputs, task: Task) -> Effort:
     """How much to measure on inputs of such a kind."""
     tokens = task.divergence.axis == -1
     if isinstance(inputs, Tensor) and (inputs.is_floating_point() or not tokens):
-        return IMAGES
+        return IMAGES if inputs[0].numel() <= _SMALL else LARGE
     return TOKENS if tokens else TEXTS
 
 
@@ -136,24 +147,83 @@ def measured_curves(
     effort = effort_for(first, task)
     plan = [(choice, k) for choice in choices for k in _levels(choice.group.size, effort.levels)]
     count = max(effort.least, min(effort.most, effort.work // max(1, len(plan))))
-    inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=effort.batch)]
+    few = any(consumer.fits_anything for choice in choices for consumer in choice.consumers)
+    size = min(effort.batch, math.ceil(min(count, len(source)) / _FOLDS)) if few else effort.batch
+    inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=size)]
     replay, divergence = Replay(model, inputs), task.divergence
-    wanted = [divergence.cells(task.read(output, x)) for x, output in replay.first()]
+    wanted: list[tuple[Cells, ...]] = []
+    with _single_rows(model, choices) as rows:
+        for x, output in replay.first():
+            wanted.append(divergence.cells(task.read(output, x)))
     mine: list[tuple[str, int, float]] = []
     for choice, k in track(own(plan), label="sensitivity of groups", total=len(own(plan))):
-        with pruned_alone(model, choice.consumers, choice.kept(k), choice.group.size):
-            again = replay.again(c.layer for c in choice.consumers)
-            apart = [
-                divergence.distance(task.read(output, x), due)
-                for (x, output), due in zip(again, wanted, strict=True)
-            ]
+        again = _pruned(model, replay, choice, k, rows)
+        apart = [
+            divergence.distance(task.read(output, x), due)
+            for (x, output), due in zip(again, wanted, strict=True)
+        ]
         mine.append((choice.group.name, k, float(torch.cat(apart).mean())))
     points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
     for name, k, value in (point for share in gathered(mine) for point in share):
         points[name][k] = value
-    return {
-        c.group.name: (through(c.loss, points[c.group.name]) * c.loss).clamp_min(0).sqrt() for c in choices
-    }
+    return {c.group.name: _curve(c, points[c.group.name]) for c in choices}
+
+
+def _curve(choice: Curved, points: dict[int, float]) -> Tensor:
+    """The geometric mean of what was measured and of the choice's own loss."""
+    loss, measured = choice.loss, through(choice.loss, points)
+    if points and any(c.fits_anything for c in choice.consumers):
+        # Such a loss says something where few units are left; in proportion to what was measured there.
+        least = min(points)
+        return measured * (loss[least] / measured[least].clamp_min(_TINY)).sqrt()
+    return (measured * loss).clamp_min(0).sqrt()
+
+
+_Rows = dict[tuple[str, str], list[Tensor]]  # (group, layer) → what it reads, a batch an entry
+
+
+@contextmanager
+def _single_rows(model: nn.Module, choices: Sequence[Curved]) -> Iterator[_Rows]:
+    """Within the context, what is read by consumers that any regression would fit is kept, batch by batch."""
+    found: _Rows = {}
+
+    def keep(key: tuple[str, str], channels: Tensor, layer: nn.Module, given: Any, output: Tensor) -> None:
+        rows = single_rows(layer, given[0], output, channels)
+        if rows is not None:
+            found.setdefault(key, []).append(rows.cpu())
+
+    hooks = [
+        (c.layer, partial(keep, (choice.group.name, c.layer), c.channels))
+        for choice in choices
+        for c in choice.consumers
+        if c.fits_anything and c.channels is not None
+    ]
+    with hooked(model, hooks):
+        yield found
+
+
+def _pruned(
+    model: nn.Module, replay: Replay, choice: Curved, k: int, rows: _Rows
+) -> Iterator[tuple[Inputs, Any]]:
+    """Every batch, and what the model hands back when one group alone keeps ``k`` units.
+
+    A consumer that reads no more rows than it has columns could be made to say anything on them, so there a
+    batch is judged by weights that were solved without it.
+    """
+    kept, size = choice.kept(k), choice.group.size
+    again = replay.again(c.layer for c in choice.consumers)
+    apart = [rows.get((choice.group.name, c.layer)) for c in choice.consumers]
+    if not any(apart):
+        with pruned_alone(model, choice.consumers, kept, size):
+            yield from again
+        return
+    for batch in range(len(next(filter(None, apart)))):
+        others = [
+            c if read is None or c.rows <= len(read[batch]) else c.without(read[batch])
+            for c, read in zip(choice.consumers, apart, strict=True)
+        ]
+        with pruned_alone(model, others, kept, size):
+            yield next(again)
 
 
 def _levels(size: int, shares: Sequence[float] = LEVELS) -> list[int]:
@@ -172,11 +242,10 @@ def through(loss: Tensor, points: dict[int, float]) -> Tensor:
     Returns:
         ``[U + 1]``, never rising with k.
     """
-    tiny = 1e-12
     if not points:
         return loss
     at = sorted(points)
-    factors = [math.log(max(points[k], tiny) / max(float(loss[k]), tiny)) for k in at]
+    factors = [math.log(max(points[k], _TINY) / max(float(loss[k]), _TINY)) for k in at]
     curve = loss * torch.from_numpy(np.interp(np.arange(len(loss)), at, factors)).exp()
     return curve.flip(0).cummax(0).values.flip(0)
 
@@ -224,12 +293,19 @@ def _add(shift: Tensor, layer: nn.Module, _: object, output: Tensor) -> Tensor:
 
 
 def resolved(consumer: Consumer, kept: Tensor, units: int, *, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
-    """Weights of a consumer on the kept units, others 0, ``[O, D]``, and what to add, ``[O]``."""
+    """Weights of a consumer on the kept units, others 0, ``[O, D]``, and what to add, ``[O]``.
+
+    W'_K = W C_·K (C_KK + λI)⁻¹. With no more rows than columns W'_K = W_K + W_R C_RK (C_KK + λI)⁻¹, R the rest.
+    """
     each = consumer.weight.shape[1] // units
     columns = columns_of(kept, each)
     factor = growing_factor(
         consumer.covariance[columns][:, columns], ridge=ridge, scale=consumer.covariance.diagonal().mean()
     )
-    solved = torch.zeros_like(consumer.weight)
-    solved[:, columns] = torch.cholesky_solve(consumer.covariance[columns] @ consumer.weight.T, factor).T
+    solved, wanted = torch.zeros_like(consumer.weight), consumer.weight
+    if consumer.fits_anything:
+        # What no row has shown of the old weights would be shrunk away: it stays, and what is gone is added.
+        solved[:, columns] = consumer.weight[:, columns]
+        wanted = wanted - solved
+    solved[:, columns] += torch.cholesky_solve(consumer.covariance[columns] @ wanted.T, factor).T
     return solved, (consumer.weight - solved) @ consumer.mean

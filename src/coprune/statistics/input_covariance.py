@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -56,6 +56,7 @@ class Consumer:
         sensitivity: mean square of the gradient of the model's own log-likelihood by each output,
             over places and samples, ``[O]``: what a squared error of it costs (diagonal Fisher).
         channels: which of the layer's input channels are the units', ``[U, S]``; None: all, in order.
+        rows: places and samples behind mean and covariance.
     """
 
     layer: str
@@ -65,6 +66,22 @@ class Consumer:
     between: Tensor | None
     sensitivity: Tensor
     channels: Tensor | None = None
+    rows: int = 0
+
+    @property
+    def fits_anything(self) -> bool:
+        """Whether it reads no more rows than it has columns, so that a regression on them has no error."""
+        return 0 < self.rows <= self.weight.shape[1]
+
+    def without(self, rows: Tensor) -> Consumer:
+        """As if some of the rows, ``[M, D]``, had not been seen; some others must be left."""
+        left = self.rows - len(rows)
+        sums = rows.sum(0, dtype=torch.float64)
+        mean = (self.rows * self.mean - sums) / left
+        squares = self.rows * (self.covariance + self.mean.outer(self.mean)) - centred_gram(
+            rows, torch.zeros_like(mean)
+        )
+        return replace(self, mean=mean, covariance=squares / left - mean.outer(mean), rows=left)
 
 
 @dataclass(frozen=True)
@@ -112,8 +129,32 @@ def _consumer(tensors: Mapping[str, Tensor], group: ChannelGroup, layer: str, ch
         means = (part("class_sum") / there.clamp_min(1).unsqueeze(1))[there > 0]
         means = means - means.mean(0)
         between = means.T @ means / len(means)
-    covariance = part("m2") / part("count")
-    return Consumer(layer, part("weight"), part("mean"), covariance, between, part("sensitivity"), channels)
+    count = part("count")
+    return Consumer(
+        layer,
+        part("weight"),
+        part("mean"),
+        part("m2") / count,
+        between,
+        part("sensitivity"),
+        channels,
+        int(count),
+    )
+
+
+def single_rows(layer: nn.Module, inputs: Tensor, output: Tensor, channels: Tensor) -> Tensor | None:
+    """What a consumer reads of a group, ``[N, D]``, where it reads one place of every sample; else None.
+
+    Args:
+        layer: the consumer.
+        inputs, output: of a batch; inputs ``[N, …]``.
+        channels: which of its input channels are the units', ``[U, S]``.
+    """
+    if is_recurrent(layer) or output_positions(layer, output, samples=len(inputs)) != 1:
+        return None
+    at = torch.zeros(len(inputs), 1, dtype=torch.int64, device=inputs.device)
+    rows = read_rows(layer, pick_channels(inputs, channels.flatten(), axis=unit_axis(layer)), at)
+    return _narrow(rows, len(channels), total=False)
 
 
 class ConsumerCollector:
