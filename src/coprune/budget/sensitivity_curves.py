@@ -295,8 +295,8 @@ def _add(shift: Tensor, layer: nn.Module, _: object, output: Tensor) -> Tensor:
 def resolved(consumer: Consumer, kept: Tensor, units: int, *, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
     """Weights of a consumer on the kept units, others 0, ``[O, D]``, and what to add, ``[O]``.
 
-    W'_K = W C_·K (C_KK + λI)⁻¹. With no more rows than columns, W'_K = W_K + W_R C_RK (C_KK + λI)⁻¹, where R is
-    what goes.
+    W'_K = W C_·K (C_KK + λI)⁻¹. With no more rows than columns, W'_K = W_K + W_R C_RK (C_KK + λI)⁻¹, where
+    R is what goes.
     """
     each = consumer.weight.shape[1] // units
     columns = columns_of(kept, each)
