@@ -57,8 +57,8 @@ def peak_memory(model: nn.Module, example: Inputs) -> int:
     return weights + peak
 
 
-PASS = 2 << 30
-"""Bytes that the samples of one pass may take, forward or backward."""
+PASS = 1 << 30
+"""Bytes that the samples of one pass may take, forward or backward; operators' own scratch takes as much."""
 
 
 def samples_at_once(model: nn.Module, example: Inputs, most: int, *, backward: bool = False) -> int:

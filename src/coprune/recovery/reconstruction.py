@@ -66,7 +66,7 @@ OF_TOKENS = WITHOUT_BATCH_NORM.model_copy(update={"batch_size": 8, "lr": 1e-4, "
 ruled by the few tokens that attention rests on. Twice the rate made SmolLM2 worse on the calibration texts
 that judge; with 1 − cos of the stream behind every block beside it, it came as far."""
 
-MEMORY = 3 << 30
+MEMORY = 2 << 30
 """Bytes that the unpruned model's outputs may take; where they would take more it runs in every pass."""
 
 _BATCH = 125

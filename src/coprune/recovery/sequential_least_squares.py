@@ -52,7 +52,7 @@ from coprune.tracing.patches import pick_outputs, read_rows
 ROWS = 24_000
 """Rows of a regression: 24 places of each of 1,000 images. Twice as many gain 2 % of the divergence."""
 
-MEMORY = 3 << 30
+MEMORY = 2 << 30
 """Bytes that the samples of the walk may take at its worst moment, and beside them the targets."""
 
 _SWEEPS = 2
