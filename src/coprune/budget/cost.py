@@ -5,7 +5,7 @@ Shapes: ``L`` layers (weights and biases apart), ``G`` groups.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from coprune.errors import UserError
 from coprune.groups.group import ChannelGroup
-from coprune.layers import filters, is_recurrent
-from coprune.measure.macs import layer_costs
+from coprune.layers import filters, is_convolution, is_dense, is_linear, is_recurrent
+from coprune.measure.macs import LayerCost, layer_costs
+from coprune.surgery import cut
 from coprune.tracing.forward import Inputs
 
 Quantity = Literal["macs", "params"]
 """What a model can be too large in."""
+
+_COUNTS = 0.005  # share of the MACs from which products outside of layers are looked into
 
 _Floats = NDArray[np.float64]
 
@@ -169,13 +173,57 @@ def _recurring(layer: nn.Module) -> float:
     return 1.0 - filters(layer).numel() / weights
 
 
+def _outside(
+    model: nn.Module,
+    example: Inputs,
+    groups: Sequence[ChannelGroup],
+    costs: Sequence[LayerCost],
+    known: Collection[str],
+) -> dict[str, dict[str, float]]:
+    """Which groups scale the products that a module computes outside of layers: each is halved once.
+
+    Args:
+        model: unpruned.
+        example: one sample.
+        groups: those that may lose units.
+        costs: of the unpruned model.
+        known: modules whose groups are known.
+
+    Returns:
+        Module → group → share.
+    """
+    free = {c.name: c.macs for c in costs if c.macs and c.name not in known}
+    free = {n: macs for n, macs in free.items() if not _is_layer(model.get_submodule(n))}
+    found: dict[str, dict[str, float]] = {name: {} for name in free}
+    if sum(free.values()) < _COUNTS * sum(cost.macs for cost in costs):
+        return found
+    for group in groups:
+        if group.kind not in ("inner", "coupled") or group.size < 2:
+            continue
+        half = group.size // 2
+        try:
+            left = layer_costs(cut(model, (group.decision(range(half), "half"),)), example)
+        except UserError:
+            continue
+        now = {cost.name: cost.macs for cost in left}
+        for name, macs in free.items():
+            share = (1 - now.get(name, macs) / macs) / (1 - half / group.size)
+            if share > _COUNTS:
+                found[name][group.name] = min(1.0, share)
+    return found
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return is_dense(module) or is_convolution(module) or is_linear(module) or is_recurrent(module)
+
+
 def cost_model(
     model: nn.Module, example: Inputs, groups: Sequence[ChannelGroup], *, uniform: bool = False
 ) -> CostModel:
     """What each layer costs and which groups scale it.
 
     The products of queries, keys and values are an attention module's own cost, and its heads' group
-    scales them.
+    scales them. What other products outside of layers (a graph's, of feature maps) depend on is measured.
 
     Args:
         model: unpruned.
@@ -191,8 +239,9 @@ def cost_model(
             # Members without a width own all channels of their layer, the parts of a fused one together.
             part = 1.0 if member.width is None else group.size * member.span / member.width
             side[group.name] = min(1.0, side.get(group.name, 0.0) + part)
-    layers = []
-    for cost in layer_costs(model, example):
+    layers, costs = [], layer_costs(model, example)
+    makes.update(_outside(model, example, groups, costs, {*makes, *reads}))
+    for cost in costs:
         made, read = makes.get(cost.name, {}), reads.get(cost.name, {})
         own = model.get_submodule(cost.name).parameters(recurse=False)
         # A bias has as many entries whatever the layer reads.
