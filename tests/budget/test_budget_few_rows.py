@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import coprune
 import tiny
 from coprune.budget import sensitivity_curves
 from coprune.budget.sensitivity_curves import IMAGES, _curve, measured_curves, resolved
@@ -130,3 +131,22 @@ def test_the_loss_counts_where_few_units_are_left(few):
     torch.testing.assert_close(curve[5], choice.loss[5] * points[5] ** 0.5)
     assert (curve[1:] <= curve[:-1]).all()
     assert IMAGES.levels == sensitivity_curves.LEVELS
+
+
+class Twins(nn.Module):
+    """A head that runs for both of two inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = Narrow()
+
+    def forward(self, x, y):
+        return torch.cat([self.one(x), self.one(y)], 1)
+
+
+def test_a_head_that_runs_several_times_in_a_pass_is_judged_too():
+    # Once a crash: every run was taken for a batch.
+    x = drawn(16)
+    found = coprune.prune(tiny.randomise(Twins()), calibration=[(x, x.flip(0))], keep_macs=0.5, force=True)
+    assert any(len(g.kept) < g.size for g in found.plan.groups)
+    assert found.result.stages[-1].macs <= 0.5 * found.result.stages[0].macs

@@ -14,7 +14,7 @@ Shapes: ``U`` units, ``b`` values of a unit that a consumer reads at a place, ``
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -152,7 +152,7 @@ def measured_curves(
     inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=size)]
     replay, divergence = Replay(model, inputs), task.divergence
     wanted: list[tuple[Cells, ...]] = []
-    with _single_rows(model, choices) as rows:
+    with _single_rows(model, choices, batch=lambda: len(wanted)) as rows:
         for x, output in replay.first():
             wanted.append(divergence.cells(task.read(output, x)))
     mine: list[tuple[str, int, float]] = []
@@ -179,18 +179,27 @@ def _curve(choice: Curved, points: dict[int, float]) -> Tensor:
     return (measured * loss).clamp_min(0).sqrt()
 
 
-_Rows = dict[tuple[str, str], list[Tensor]]  # (group, layer) → what it reads, a batch an entry
+_Rows = dict[tuple[str, str], dict[int, Tensor]]
+"""(group, layer) → number of the batch → what the layer reads of it, ``[M, D]``."""
 
 
 @contextmanager
-def _single_rows(model: nn.Module, choices: Sequence[Curved]) -> Iterator[_Rows]:
-    """Within the context, what is read by consumers that any regression would fit is kept, batch by batch."""
+def _single_rows(model: nn.Module, choices: Sequence[Curved], *, batch: Callable[[], int]) -> Iterator[_Rows]:
+    """Within the context, what is read by consumers that any regression would fit is kept.
+
+    Args:
+        model: whose batches pass.
+        choices: one a group.
+        batch: the number of the batch that passes.
+    """
     found: _Rows = {}
 
     def keep(key: tuple[str, str], channels: Tensor, layer: nn.Module, given: Any, output: Tensor) -> None:
         rows = single_rows(layer, given[0], output, channels)
-        if rows is not None:
-            found.setdefault(key, []).append(rows.cpu())
+        if rows is not None:  # a layer may run several times in a pass
+            parts = found.setdefault(key, {})
+            earlier = [parts[batch()]] if batch() in parts else []
+            parts[batch()] = torch.cat([*earlier, rows.cpu()])
 
     hooks = [
         (c.layer, partial(keep, (choice.group.name, c.layer), c.channels))
@@ -212,14 +221,14 @@ def _pruned(
     """
     kept, size = choice.kept(k), choice.group.size
     again = replay.again(c.layer for c in choice.consumers)
-    apart = [rows.get((choice.group.name, c.layer)) for c in choice.consumers]
+    apart = [rows.get((choice.group.name, c.layer), {}) for c in choice.consumers]
     if not any(apart):
         with pruned_alone(model, choice.consumers, kept, size):
             yield from again
         return
-    for batch in range(len(next(filter(None, apart)))):
+    for batch in sorted({number for read in apart for number in read}):
         others = [
-            c if read is None or c.rows <= len(read[batch]) else c.without(read[batch])
+            c.without(read[batch]) if batch in read and len(read[batch]) < c.rows else c
             for c, read in zip(choice.consumers, apart, strict=True)
         ]
         with pruned_alone(model, others, kept, size):
