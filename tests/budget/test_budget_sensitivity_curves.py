@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 import tiny
 from coprune.budget.sensitivity_curves import (
+    IMAGES,
+    LARGE,
     LEVELS,
     _levels,
+    effort_for,
     measured_curves,
     pruned_alone,
     resolved,
@@ -65,6 +68,13 @@ def test_points_that_agree_with_the_loss_leave_it():
     loss = torch.tensor([8.0, 5.0, 3.0, 2.0, 0.5, 0.0], dtype=torch.float64)
     torch.testing.assert_close(through(loss, {1: 10.0, 2: 6.0, 4: 1.0}), 2 * loss)
     torch.testing.assert_close(through(loss, {3: 1.0}), loss / 2)
+
+
+@pytest.mark.parametrize(("size", "effort"), [(28, IMAGES), (128, IMAGES), (129, LARGE), (224, LARGE)])
+def test_photographs_are_measured_at_fewer_sizes(size, effort):
+    assert effort_for(torch.zeros(1, 3, size, size), TASKS["classification"]) is effort
+    assert LARGE.work < IMAGES.work
+    assert set(LARGE.levels) < set(IMAGES.levels)
 
 
 def test_groups_are_measured_below_their_size():

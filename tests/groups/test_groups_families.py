@@ -151,3 +151,16 @@ def test_heads_that_turn_out_to_be_mixed_are_left_alone():
     units = sound(model, found, x)
     assert "heads" not in {g.kind for g in units.groups}
     assert "other channels change too" in {s.layer: s.reason for s in units.skipped}["attention.q_proj"]
+
+
+def test_neurons_are_found_where_heads_cannot_be_cut():
+    # WavLM gives one position bias a head to all layers.
+    settings = {"conv_dim": (8, 8), "conv_kernel": (10, 3), "conv_stride": (5, 2), "hidden_size": 16}
+    settings |= {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
+    settings |= {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+    torch.manual_seed(0)
+    model = transformers.WavLMModel(transformers.WavLMConfig(**settings)).double().eval()
+    example = {"input_values": torch.randn(1, 800, dtype=torch.float64)}
+    units = sound(model, find_units(model, example), example)
+    assert [(g.kind, g.size) for g in units.groups] == [("neurons", 24)] * 2
+    assert "does not run when it is cut" in str(units.skipped)

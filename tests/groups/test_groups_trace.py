@@ -127,3 +127,20 @@ def test_logits_may_come_in_an_object_or_beside_what_is_no_tensor(kind):
     assert found == wanted
     assert [g.name for g in found.groups] == ["2", "4"]
     assert sound(model, found, IMAGE) == found
+
+
+def test_a_size_may_be_a_tensor():
+    # 🤗 Longformer views by a quotient that it computes with torch.div.
+    class Chunked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down, self.head = nn.Linear(6, 8), nn.Linear(8, 10), nn.Linear(10, 2)
+
+        def forward(self, x):
+            x = self.up(x)
+            parts = torch.div(torch.tensor(x.shape[1]), 2, rounding_mode="floor")
+            x = x.view(x.shape[0], parts, 2, -1).flatten(1, 2)
+            return self.head(self.down(x).relu())
+
+    net = tiny.randomise(Chunked()).eval()
+    assert [g.name for g in find_units(net, torch.randn(1, 4, 6)).groups] == ["down"]

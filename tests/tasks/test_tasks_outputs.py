@@ -75,3 +75,12 @@ def test_an_embedding_is_the_mean_of_the_real_tokens():
     assert given is ROWS
     (pooled,) = embeddings({"last_hidden_state": MAPS + 1}, X)  # of a convolutional network
     assert pooled.shape == (2, 5)
+
+
+def test_an_object_s_only_tensor_counts():
+    # 🤗 depth estimators hand back predicted_depth and nothing else.
+    depth = torch.zeros(2, 4, 4)
+    read = either("logits", "predictions", what="values [N, …]")
+    assert read({"predicted_depth": depth, "hidden_states": None}, depth) == (depth,)
+    with pytest.raises(TypeError, match="returns a dict without logits"):
+        read({"one": depth, "other": depth}, depth)
