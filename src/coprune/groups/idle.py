@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from coprune.layers import is_dense, is_recurrent
-from coprune.tracing.forward import FAILURES, Counts, Inputs, copied, run
+from coprune.tracing.forward import FAILURES, Counts, Inputs, copied, run, tensors_of
+from coprune.tracing.hooks import hooked
 
 
 def idle_layers(model: nn.Module, example: Inputs, counts: Counts) -> set[str]:
@@ -23,20 +27,25 @@ def idle_layers(model: nn.Module, example: Inputs, counts: Counts) -> set[str]:
         Their names; nothing where the model's output has no gradient.
     """
     layers = {n: m for n, m in model.named_modules() if is_dense(m) or is_recurrent(m)}
-    weights = {n: [p for p in m.parameters() if p.is_floating_point()] for n, m in layers.items()}
-    flat = [p for of in weights.values() for p in of]
-    before = [p.requires_grad for p in flat]
+    weights = [p for m in layers.values() for p in m.parameters() if p.is_floating_point()]
+    before = [p.requires_grad for p in weights]
+    made: list[tuple[str, Tensor]] = []
+
+    def note(name: str, _layer: nn.Module, _inputs: Any, output: Any) -> None:
+        made.extend((name, t) for t in tensors_of(output)[:1] if t.requires_grad)
+
     try:
-        with torch.enable_grad():
-            for parameter in flat:
+        with torch.enable_grad(), hooked(model, {name: partial(note, name) for name in layers}):
+            for parameter in weights:
                 parameter.requires_grad_(True)
             found = [t for t in counts(run(model.eval(), copied(example))) if t.requires_grad]
             total = torch.stack([t.abs().sum().float() for t in found]).sum()
-            reached = torch.autograd.grad(total, flat, allow_unused=True)
+            # By what layers make, of one sample; gradients by weights would take as much as the model.
+            reached = torch.autograd.grad(total, [t for _, t in made], allow_unused=True)
     except FAILURES:
         return set()
     finally:
-        for parameter, had in zip(flat, before, strict=True):
+        for parameter, had in zip(weights, before, strict=True):
             parameter.requires_grad_(had)
-    lost = {id(p) for p, gradient in zip(flat, reached, strict=True) if gradient is None}
-    return {n for n, of in weights.items() if of and all(id(p) in lost for p in of)}
+    serving = {name for (name, _), gradient in zip(made, reached, strict=True) if gradient is not None}
+    return {name for name, _ in made} - serving
