@@ -91,9 +91,11 @@ def given(name: str, model: Callable[[], object]) -> Any:
     return lambda world: world.names.update({name: model()})
 
 
-def pruned(name: str, model: Callable[[], object], line: str, shown: str) -> Attack:
-    call = f"coprune.prune({name}, train=batches, eval=test, keep_macs=0.5, force=True)"
-    return Attack(MODELS, call, line, makes=given(name, model), shown=f"coprune.prune({name}, …), {shown}")
+def pruned(name: str, model: Callable[[], object], line: str, shown: str, asked: str = "") -> Attack:
+    call = f"coprune.prune({name}, train=batches, eval=test, keep_macs=0.5, force=True{asked})"
+    return Attack(
+        MODELS, call, line, makes=given(name, model), shown=f"coprune.prune({name}, …{asked}), {shown}"
+    )
 
 
 ATTACKS: list[Attack] = [
@@ -274,6 +276,7 @@ ATTACKS: list[Attack] = [
         "nothing in this Reading can be pruned: b: the model does not run when it is cut (RuntimeError: …); "
         "a: first layer, left alone; fc: makes the model's output",
         "whose forward has x.view(-1, 8)",
+        asked=", units=('inner',)",
     ),
     pruned(
         "early",
