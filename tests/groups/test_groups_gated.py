@@ -6,8 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import tiny
+from coprune.data import in_memory
+from coprune.errors import UserError
 from coprune.groups import find_units
-from coprune.surgery import sound
+from coprune.pipeline.surviving import surviving
+from coprune.surgery import cut, sound
 
 IMAGE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -134,3 +137,16 @@ def test_what_nothing_that_counts_depends_on_is_left_alone():
     assert reasons["aside"] == "nothing that counts depends on it"
     assert {g.name for g in find_units(net, IMAGE).groups} == {"mid", "aside"}
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_without_a_plan_it_is_not_guessed_which_channels_of_a_gate_stayed(name):
+    how, layers, makers = GATES[name]
+    net = tiny.randomise(Gated(how, **layers)).eval()
+    (group,) = [g for g in find_units(net, IMAGE).groups if makers == set(g.producers)]
+    images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    source = in_memory([(images, torch.zeros(16, dtype=torch.int64))], labelled=False)
+    left = cut(net, (group.decision([0, 2, 3, 7, 9, 12], ""),)).eval()
+    with pytest.raises(UserError, match="that other layers share, and it is unknown which; give the plan"):
+        surviving(left, net, source, None)
+    assert surviving(net, net, source, None).outputs == {}

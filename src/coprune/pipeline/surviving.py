@@ -57,8 +57,9 @@ def surviving(
         return Surviving(kept_outputs(teacher, decisions), decisions)
     inputs = spread(source, _SAMPLED)
     found = find_units(teacher.cpu(), part_of(inputs, [0]), coupled=True, first=True).groups
-    groups = [g for g in found if g.kind != "coupled"]
-    for layer in (m.layer for g in found if g.kind == "coupled" for m in g.of_role("producer")):
+    shared = [g for g in found if _is_shared(g)]
+    groups = [g for g in found if g not in shared]
+    for layer in (m.layer for g in shared for m in g.of_role("producer")):
         has = [channel_count(m.get_submodule(layer), "output") for m in (model, teacher)]
         if has[0] != has[1]:
             raise UserError(
@@ -67,6 +68,13 @@ def surviving(
             )
     outputs = matched_outputs(model.cpu(), teacher, inputs, groups)
     return Surviving(outputs, cut_elsewhere(groups, outputs))
+
+
+def _is_shared(group: ChannelGroup) -> bool:
+    """Whether several channels make a unit, which each by itself might be taken for another's."""
+    makers = group.of_role("producer")
+    gated = group.kind == "inner" and (len(makers) > 1 or makers[0].span > 1)
+    return gated or group.kind == "coupled"
 
 
 def check_made_of(plan: Plan | None, teacher: nn.Module) -> None:
