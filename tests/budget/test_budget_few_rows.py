@@ -11,6 +11,7 @@ from coprune.budget.sensitivity_curves import IMAGES, _curve, measured_curves, r
 from coprune.data import ArraySource
 from coprune.groups import find_units
 from coprune.methods.complementary import COMPLEMENTARY, ComplementarySettings
+from coprune.result import Code
 from coprune.statistics import Calibration, Profile, collect
 from coprune.statistics.input_covariance import Consumer
 
@@ -150,3 +151,18 @@ def test_a_head_that_runs_several_times_in_a_pass_is_judged_too():
     found = coprune.prune(tiny.randomise(Twins()), calibration=[(x, x.flip(0))], keep_macs=0.5, force=True)
     assert any(len(g.kept) < g.size for g in found.plan.groups)
     assert found.result.stages[-1].macs <= 0.5 * found.result.stages[0].macs
+
+
+@pytest.mark.parametrize(("samples", "said"), [(48, True), (200, False)])
+def test_it_is_said_how_many_samples_would_be_enough(samples, said):
+    torch.manual_seed(0)
+    net = tiny.randomise(Narrow())
+    found = coprune.prune(
+        net, calibration=list(drawn(samples).split(20)), keep_macs=0.6, only=("wide",), latency_batches=(1,)
+    )
+    notes = [note.text for note in found.result.notes if note.code == Code.FEW_SAMPLES]
+    due = (
+        "layers that read no more places of the 38 calibration samples than they have inputs: 1 (head: 38 "
+        "for 40); 40 samples or more make what is decided there surer"
+    )
+    assert notes == [due] * said

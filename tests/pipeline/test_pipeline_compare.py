@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from coprune.comparison import Comparison
 from coprune.errors import UserError
+from coprune.report.compare import lines
 from coprune.result import TAKEN_BACK
 
 
@@ -246,6 +248,27 @@ def test_with_a_uniform_allocation_every_group_keeps_its_share(coprune, compare,
     ended = coprune(*typed, "--allocation", "knee", "--overwrite")
     assert ended.code == 2
     assert "allocation" in ended.err
+
+
+def test_several_allocations_are_rows_of_one_table(coprune, compare, tmp_path):
+    out = tmp_path / "cmp"
+    ended = coprune(*compare, "--methods", "complementary,magnitude", "--keep-macs", "0.5", "--seeds", 2,
+                    "--recovery", "none", "--allocation", "auto,uniform,measured", "--out", out)  # fmt: skip
+    assert ended.code == 0, ended.err
+    content = json.loads((out / "compare.json").read_text())
+    # What an allocation comes to twice is one row.
+    both = {(method, way) for method in ("complementary", "magnitude") for way in ("uniform", "measured")}
+    rows = [(row["method"], row["allocation"]) for row in content["rows"]]
+    assert set(rows) == both
+    assert sorted(rows) == sorted([*both, *both])
+    assert all(f"{method} " in ended.out and f" {way} " in ended.out for method, way in both)
+    drawn = lines(Comparison.load(out / "compare.json"), "pruned", recovery="").data
+    assert sorted(line.name.partition(" · ")[2] for line in drawn) == sorted(way for _, way in both)
+    assert len({(line.name, line.line.dash) for line in drawn}) == 4
+    again = coprune(
+        *compare, "--methods", "random", "--allocation", "uniform,uniform", "--out", tmp_path / "x"
+    )
+    assert (again.code, "names one twice" in again.err) == (2, True)
 
 
 def test_every_method_can_share_out_by_measurement_and_says_how_it_did(coprune, compare, tmp_path):

@@ -12,6 +12,7 @@ import coprune
 import tiny
 import tiny_heads
 import tiny_transformers
+from coprune import progress
 from coprune.data import ArraySource, LoaderSource, TextSource
 from coprune.errors import UserError
 from coprune.groups import find_units
@@ -20,6 +21,7 @@ from coprune.recovery import reconstruction as how
 from coprune.recovery.reconstruction import RECIPE
 from coprune.surgery import cut
 from coprune.task import TASKS
+from coprune.tracing import forward
 from coprune.tracing.hooks import recorded
 from coprune.training import Recipe, fit
 from coprune.training.distill import Teacher
@@ -392,3 +394,30 @@ def test_from_python(trained, halved):
         for how in ("least-squares", "reconstruction")
     )
     assert divergence(adjusted, trained, unseen) < divergence(solved, trained, unseen)
+
+
+def test_photographs_leave_statistics_of_batch_norms_alone(trained, halved, monkeypatch):
+    monkeypatch.setattr(forward, "_SMALL", 12 * 12 - 1)  # what counts as a small image
+    model, kept = copy.deepcopy(halved[0]), halved[1]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = reconstruct(Pair(model, trained, kept), squares(160, seed=1), visits=300)
+    assert found.changed
+    assert found.after < found.before
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]) == ("running" in name or "tracked" in name), name
+
+
+def test_small_images_do_not(trained, halved):
+    model, kept = copy.deepcopy(halved[0]), halved[1]
+    before = model.block.norm.running_mean.clone()
+    assert reconstruct(Pair(model, trained, kept), squares(160, seed=1), visits=3000).changed
+    assert not torch.equal(model.block.norm.running_mean, before)
+
+
+def test_what_takes_minutes_is_said_before(trained, halved, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_remarked", set())
+    clock = iter(range(0, 10_000, 20))  # the pass over those that judge takes 20 s
+    monkeypatch.setattr(how.time, "perf_counter", lambda: next(clock))
+    pair = Pair(copy.deepcopy(halved[0]), trained, halved[1])
+    reconstruct(pair, squares(160, seed=1), visits=140)  # 20 of 160 judge: a second each
+    assert "reconstruction takes about 5 min" in capsys.readouterr().err

@@ -57,7 +57,7 @@ def peak_memory(model: nn.Module, example: Inputs) -> int:
     return weights + peak
 
 
-PASS = 1 << 30
+PASS = 1 << 29
 """Bytes that the samples of one pass may take, forward or backward; operators' own scratch takes as much."""
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from coprune.budget.decide import Choices
+from coprune.budget.sensitivity_curves import Curved
 from coprune.data import DataSet, LoaderSource, Source
 from coprune.data.source import name_of, where_in
 from coprune.data.subsample import spread_batches
@@ -135,6 +138,30 @@ def check_calibration(source: Source, *, force: bool = False) -> list[Note]:
         text = f"of {seen} calibration samples {distinct} differ; the others are copies of them"
         return [Note(Code.FEW_SAMPLES, text)]
     return []
+
+
+def few_rows(choices: Choices, samples: int) -> list[Note]:
+    """What is decided on too few rows, and how many samples would be enough.
+
+    Args:
+        choices: of a method; only those that know what their consumers read are looked at.
+        samples: calibration samples.
+    """
+    each = choices if isinstance(choices, Sequence) else ()
+    known = (consumer for choice in each if isinstance(choice, Curved) for consumer in choice.consumers)
+    few = {consumer.layer: consumer for consumer in known if consumer.fits_anything}
+    if not few:
+        return []
+    worst = max(few.values(), key=lambda c: c.weight.shape[1] / c.rows)
+    columns = worst.weight.shape[1]
+    return [
+        Note(
+            Code.FEW_SAMPLES,
+            f"layers that read no more places of the {samples:,} calibration samples than they have inputs: "
+            f"{len(few)} ({worst.layer}: {worst.rows:,} for {columns:,}); "
+            f"{math.ceil(samples * columns / worst.rows):,} samples or more make what is decided there surer",
+        )
+    ]
 
 
 def _digest(sample: Inputs) -> bytes:

@@ -54,8 +54,8 @@ from coprune.report import write_compare
 from coprune.training import DivergedError
 
 Methods = Mapping[str, tuple[Method, Options]]
-Key = tuple[float | str, str, str]
-"""Budget, method and recovery of a row."""
+Key = tuple[float | str, str, str, str]
+"""Budget, method, allocation and recovery of a row."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _compare(
         samples=score.samples,
         constant=score.constant,
     )
-    total = job.seeds * len(job.budgets) * len(methods) * len(job.recoveries)
+    total = job.seeds * len(_keys(job, methods))
     found = list(track(_rows(job, methods, context, base, folder), label="rows", total=total))
     rows = tuple(row for row in found if isinstance(row, Row))
     out_of_reach = dict.fromkeys(row for row in found if isinstance(row, _LeftOut))
@@ -177,7 +177,7 @@ def _rows(
 ) -> Iterator[Row | _LeftOut]:
     rates: dict[Key, tuple[float, ...]] = {}
     for seed in range(job.seed, job.seed + job.seeds):
-        keys = [*itertools.product(job.budgets, methods, job.recoveries)]
+        keys = _keys(job, methods)
         names = {key: f"rows/{seed}-{'-'.join(map(str, key))}" for key in keys}
         done = {key: folder.find(name, Row) for key, name in names.items()}
         if not all(done.values()):
@@ -196,6 +196,22 @@ def _rows(
             yield row
 
 
+def _keys(job: CompareJob, methods: Methods) -> list[Key]:
+    """The rows of a seed; what two allocations come to alike with a method is one row."""
+    return [
+        (budget, name, allocation, recovery)
+        for budget, (name, (method, _)) in itertools.product(job.budgets, methods.items())
+        for allocation in _ways(job, method)
+        for recovery in job.recoveries
+    ]
+
+
+def _ways(job: CompareJob, method: Method) -> list[str]:
+    """How a method shares out budgets."""
+    found = [method.allocation if asked == "auto" else asked for asked in job.allocations]
+    return ["joint"] if method.joint else list(dict.fromkeys(found))
+
+
 class _Draw:
     """One seed's draw of calibration samples, and what the methods choose on them."""
 
@@ -203,17 +219,22 @@ class _Draw:
         _, data = _open(job, seed=seed)
         self.job, self.methods = job, methods
         self.context = replace(context, data=data, learning=data.calibration, seed=seed)
+        ways = {name: _ways(job, method) for name, (method, _) in methods.items()}
         wanted = [
-            s for n, (m, options) in methods.items() for s in statistics_for(m, options, self._allocation(n))
+            statistic
+            for name, (method, options) in methods.items()
+            for way in ways[name]
+            for statistic in statistics_for(method, options, way)
         ]
         profile = self.context.statistics(wanted)
         self._choices = {name: m.choose(profile, options, seed) for name, (m, options) in methods.items()}
         self._measured = {
-            name: measured_for(self.context, self._choices[name], self._allocation(name), profile)
+            (name, way): measured_for(self.context, self._choices[name], way, profile)
             for name in methods
+            for way in ways[name]
         }
-        self._decided: dict[tuple[float | str, str], tuple[GroupDecision, ...]] = {}
-        self._value: dict[tuple[float | str, str], float] = {}
+        self._decided: dict[tuple[float | str, str, str], tuple[GroupDecision, ...]] = {}
+        self._value: dict[tuple[float | str, str, str], float] = {}
 
     def row(self, key: Key, rates: Sequence[float], base: BaseFigures) -> Row:
         """Cut, recover, train and judge.
@@ -227,12 +248,12 @@ class _Draw:
             OutOfReachError: the method cannot keep the budget.
         """
         started, context = time.monotonic(), self.context
-        budget, name, recovery = key
-        decisions = self._decisions(budget, name)
+        budget, name, way, recovery = key
+        decisions = self._decisions(budget, name, way)
         pruned = context.cut(decisions)
-        if (budget, name) not in self._value:
+        if key[:3] not in self._value:
             # The same for every recovery.
-            self._value[budget, name] = context.evaluate(pruned, "pruned").value
+            self._value[key[:3]] = context.evaluate(pruned, "pruned").value
         did = context.recover(pruned, decisions, recovery)
         notes = [str(note) for note in did.notes]
         recovered = context.evaluate(pruned, "recovered").value if did.ran else None
@@ -247,9 +268,9 @@ class _Draw:
             budget=budget,
             seed=context.seed,
             macs_ratio=count_macs(pruned.cpu(), context.example) / base.macs,
-            allocation=self._allocation(name),
+            allocation=way,
             recovery=recovery,
-            pruned=self._value[budget, name],
+            pruned=self._value[key[:3]],
             recovered=recovered,
             finetuned=finetuned,
             rate=rate,
@@ -258,33 +279,31 @@ class _Draw:
             notes=tuple(notes),
         )
 
-    def _allocation(self, name: str) -> str:
-        method, asked = self.methods[name][0], self.job.allocation
-        return "joint" if method.joint else method.allocation if asked == "auto" else asked
-
     @cached_property
     def _knee(self) -> float | None:
         """MACs that the first method with a knee keeps at it."""
-        name = next((name for name, (method, _) in self.methods.items() if method.has_knee), None)
-        return None if name is None else kept_ratio(self.context.cost, self._decide(Budget(), name))
+        for name, (method, _) in self.methods.items():
+            if method.has_knee:
+                return kept_ratio(self.context.cost, self._decide(Budget(), name, _ways(self.job, method)[0]))
+        return None
 
-    def _decisions(self, budget: float | str, name: str) -> tuple[GroupDecision, ...]:
-        if (budget, name) not in self._decided:
+    def _decisions(self, budget: float | str, name: str, way: str) -> tuple[GroupDecision, ...]:
+        if (budget, name, way) not in self._decided:
             if budget == KNEE:
                 own = self.methods[name][0].has_knee
                 asked = Budget() if own else Budget(keep_macs=self._knee)
             else:
                 asked = Budget(**{f"keep_{self.job.budget_of}": float(budget)})
-            self._decided[budget, name] = self._decide(asked, name)
-        return self._decided[budget, name]
+            self._decided[budget, name, way] = self._decide(asked, name, way)
+        return self._decided[budget, name, way]
 
-    def _decide(self, budget: Budget, name: str) -> tuple[GroupDecision, ...]:
+    def _decide(self, budget: Budget, name: str, way: str) -> tuple[GroupDecision, ...]:
         return decide(
             budget,
             self.context.cost,
             self._choices[name],
-            allocation=self._allocation(name),
-            measured=self._measured[name],
+            allocation=way,
+            measured=self._measured[name, way],
             round_to=self.job.round_to,
         )
 

@@ -74,7 +74,8 @@ class CompareJob(CalibratedJob, Units, Machine, title="Comparison"):
         methods: methods, separated by commas.
         seeds: how many seeds.
         recoveries: {recoveries}; separated by commas.
-        allocation: share out a budget: ``auto`` (each method's own way); ``uniform``, ``measured`` for all.
+        allocations: share out a budget: ``auto`` (each method's own way); ``uniform``, ``measured`` for all;
+            separated by commas.
         finetune_rates: highest learning rate; of several, each method takes its best on calibration data.
     """
 
@@ -86,7 +87,9 @@ class CompareJob(CalibratedJob, Units, Machine, title="Comparison"):
     seeds: Annotated[int, Bounds(1, 1000)] = 3
     help_words = RECOVERY_WORDS
     recoveries: Annotated[tuple[RecoveryOrNone, ...], Named("recovery")] = ("least-squares",)
-    allocation: Literal["auto", "uniform", "measured"] = "auto"
+    allocations: Annotated[tuple[Literal["auto", "uniform", "measured"], ...], Named("allocation")] = (
+        "auto",
+    )
     finetune: Annotated[Recipe, _FINETUNE] = Recipe(epochs=0)
     finetune_rates: Annotated[tuple[Positive, ...], Named("finetune_lr")] = ()
 
@@ -122,6 +125,7 @@ def check_job(job: CompareJob) -> dict[str, tuple[Method, Options]]:
         ("methods", job.methods, "e.g. cosep,magnitude,random"),
         (budget, job.budgets, "e.g. 0.5,0.25"),
         ("recovery", job.recoveries, f"known: {', '.join(RECOVERIES)}"),
+        ("allocation", job.allocations, "e.g. uniform,measured"),
     ):
         if not names:
             raise UserError(f"{setting(option)} names none; {known}")

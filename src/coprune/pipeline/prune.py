@@ -18,7 +18,7 @@ from coprune.distributed.collectives import check_same, on_first
 from coprune.files import dispensable
 from coprune.measure import LatencyPlan
 from coprune.models.hf import fresh_parameters
-from coprune.pipeline.checks import check_base, check_calibration
+from coprune.pipeline.checks import check_base, check_calibration, few_rows
 from coprune.pipeline.divergence import measured_for, statistics_for
 from coprune.pipeline.finetune import finetuned
 from coprune.pipeline.jobs import PruneJob
@@ -196,6 +196,7 @@ def _select(run: Pruning, profile: Profile, folder: RunFolder | None) -> Selecti
     choices = run.method.choose(profile, run.options, settings.seed)
     joint = not isinstance(choices, Sequence)
     measured = context, choices, settings.allocation, profile
+    notes = few_rows(choices, len(context.learning))
     if run.searched or settings.budget.searched:
         # Milliseconds are never measured the same twice, and probes take long: what was found is kept.
         searched = folder.find("search", Searched) if folder else None
@@ -203,7 +204,7 @@ def _select(run: Pruning, profile: Profile, folder: RunFolder | None) -> Selecti
             searched = Objective(run, choices, measured_for(*measured)).search()
             if folder:
                 folder.store("search", searched)
-        return Selection(searched.decisions, joint, searched.found, searched.notes)
+        return Selection(searched.decisions, joint, searched.found, (*notes, *searched.notes))
     decisions = decide(
         settings.budget,
         context.cost,
@@ -212,7 +213,7 @@ def _select(run: Pruning, profile: Profile, folder: RunFolder | None) -> Selecti
         measured=measured_for(*measured),
         round_to=settings.round_to,
     )
-    return Selection(decisions, joint)
+    return Selection(decisions, joint, notes=notes)
 
 
 def _recover(

@@ -52,8 +52,8 @@ from coprune.tracing.patches import pick_outputs, read_rows
 ROWS = 24_000
 """Rows of a regression: 24 places of each of 1,000 images. Twice as many gain 2 % of the divergence."""
 
-MEMORY = 2 << 30
-"""Bytes that the samples of the walk may take at its worst moment, and beside them the targets."""
+MEMORY = 3 << 29
+"""Bytes that the samples of the walk may take at its worst moment; beside them the targets take half that."""
 
 _SWEEPS = 2
 """Over layers that run several times; a third changes nothing."""
@@ -73,7 +73,7 @@ def least_squares(
 
     The samples pass the pruned model once, all together; as many are taken (evenly spread) as fit
     into ``memory``, and the fewer they are, the more places of each are drawn. The unpruned model
-    runs as often as its outputs need, to fit into as much again. Texts are padded to the longest of them.
+    runs as often as its outputs need, to fit into half as much. Texts are padded to the longest of them.
 
     Args:
         pair: its model is left in evaluation mode.
@@ -96,7 +96,7 @@ def least_squares(
     sample = drawn(pair, sites, inputs, rows={site.layer: rows for site in sites}, seed=seed)
     total = sum(1 if site.runs == 1 else _SWEEPS for site in sites)
     with closing(track(range(total), label="least squares", total=total)) as bar:
-        walk = _Walk(model, sample, Targets(teacher, steps, sample, memory=memory), bar)
+        walk = _Walk(model, sample, Targets(teacher, steps, sample, memory=memory // 2), bar)
         for once, part in groupby(sites, lambda site: site.runs == 1):
             together = list(part)
             if once:

@@ -23,7 +23,8 @@ ALL = "all"
 """The choice of recovery that shows every one."""
 
 _LINES = 8  # they can be told apart
-_DASHES = ("dot", "dash", "solid", "dashdot")
+_DASHES = ("dot", "dash", "solid", "dashdot")  # of recoveries
+_DASHES_OF_WAYS = ("solid", "longdash", "dot")
 
 
 def render_compare(comparison: Comparison) -> str:
@@ -103,8 +104,8 @@ def _winners(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _shown(summary: list[dict[str, Any]]) -> str:
     """The recovery the chart starts with: all while lines can be told apart, else the one that wins most."""
-    lines = {(row["method"], row["recovery"]) for row in summary}
-    if len(lines) <= _LINES or len({recovery for _, recovery in lines}) < 2:
+    lines = {(row["method"], row["allocation"], row["recovery"]) for row in summary}
+    if len(lines) <= _LINES or len({recovery for *_, recovery in lines}) < 2:
         return ALL
     return Counter(row["recovery"] for row in _winners(summary)).most_common(1)[0][0]
 
@@ -148,7 +149,7 @@ def _points(
 
 
 def lines(comparison: Comparison, stage: str, *, recovery: str) -> go.Figure:
-    """The metric after a step against MACs, or heads where asked for: a line a method and recovery.
+    """The metric after a step against MACs, or heads: a line a method, allocation and recovery.
 
     Before recovery a method's lines are one and the same: it is drawn once, without its recovery's name.
 
@@ -161,15 +162,21 @@ def lines(comparison: Comparison, stage: str, *, recovery: str) -> go.Figure:
 
     content, metric = comparison.model_dump(mode="json"), metric_of(comparison)
     every, of_heads = _recoveries(content), _of_heads(content)
-    methods = list(dict.fromkeys(row["method"] for row in content["rows"]))
-    lines: dict[tuple[str, tuple[Any, ...]], list[str]] = {}
-    for method, own in product(methods, [recovery] if recovery in every else every):
-        rows = [row for row in content["rows"] if (row["method"], row["recovery"]) == (method, own)]
+    methods, ways = (
+        list(dict.fromkeys(row[of] for row in content["rows"])) for of in ("method", "allocation")
+    )
+    lines: dict[tuple[str, str | None, tuple[Any, ...]], list[str]] = {}
+    for method, way, own in product(methods, ways, [recovery] if recovery in every else every):
+        rows = [row for row in content["rows"] if (row["method"], row["allocation"]) == (method, way)]
+        rows = [row for row in rows if row["recovery"] == own]
         if found := _points(rows, stage, metric, of_heads=of_heads):
-            lines.setdefault((method, found), []).append(own)
+            lines.setdefault((method, way, found), []).append(own)
     traces = []
-    for (method, found), same in lines.items():
+    for (method, way, found), same in lines.items():
         at, name, dash = methods.index(method), f.method(method), "solid"
+        if sum((method, other) in {line[:2] for line in lines} for other in ways) > 1:
+            name += f" · {way}"
+            dash = _DASHES_OF_WAYS[ways.index(way) % 3]
         if recovery == ALL and len(same) == 1:
             name += f" · {'no recovery' if same[0] == 'none' else f.recovery(same[0])}"
             dash = _DASHES[every.index(same[0]) % len(_DASHES)]

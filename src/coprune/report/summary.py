@@ -11,7 +11,7 @@ STAGES = ("pruned", "recovered", "finetuned")
 
 
 def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
-    """Group the rows by budget, method and recovery, and take mean and spread over seeds.
+    """Group the rows by budget, method, allocation and recovery, and take mean and spread over seeds.
 
     Args:
         compare: the content of ``compare.json``.
@@ -30,21 +30,26 @@ def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
         >>> [(r["seeds"], round(r["pruned"][0], 3)) for r in summarise({"rows": rows})]
         [(2, 0.3)]
     """
-    together: dict[tuple[float | str, str, str], list[dict[str, Any]]] = {}
+    together: dict[tuple[float | str, str, str | None, str], list[dict[str, Any]]] = {}
     for row in compare["rows"]:
-        key = (read_budget(row["budget"]), row["method"], row.get("recovery") or "none")
+        key = (
+            read_budget(row["budget"]),
+            row["method"],
+            row.get("allocation"),
+            row.get("recovery") or "none",
+        )
         together.setdefault(key, []).append(row)
     summary = [
         {
             "budget": budget,
             "method": method,
-            "allocation": rows[0].get("allocation"),
+            "allocation": allocation,
             "recovery": recovery,
             "seeds": len({row["seed"] for row in rows}),
             "macs_ratio": statistics.fmean(row["macs_ratio"] for row in rows),
             **{stage: mean_and_std(stage_values(rows, stage)) for stage in STAGES},
         }
-        for (budget, method, recovery), rows in together.items()
+        for (budget, method, allocation, recovery), rows in together.items()
     ]
     trained = {row["budget"] for row in summary if row["finetuned"] is not None}
     sign = 1 if compare.get("base", {}).get("higher_is_better", True) else -1
@@ -57,8 +62,10 @@ def notes_of(compare: dict[str, Any]) -> list[str]:
     Args:
         compare: the content of ``compare.json``.
     """
+    several = len(compare.get("job", {}).get("allocations", ())) > 1
     return [*compare.get("notes", ()), *compare.get("left_out", ())] + [
-        f"{row['method']}, budget {row['budget']}, recovery {row['recovery']}, seed {row['seed']}: {note}"
+        f"{row['method']}, budget {row['budget']}, {row['allocation'] + ' allocation, ' if several else ''}"
+        f"recovery {row['recovery']}, seed {row['seed']}: {note}"
         for row in compare["rows"]
         for note in row.get("notes") or ()
     ]
@@ -101,4 +108,4 @@ def _order(row: dict[str, Any], sign: int, *, trained: bool) -> tuple[Any, ...]:
     budget, last = row["budget"], last_measured(row)
     first = (0, budget) if isinstance(budget, str) else (1, -budget)
     untrained, value = trained and row["finetuned"] is None, -sign * last[0] if last else math.inf
-    return *first, untrained, value, row["method"], row["recovery"]
+    return *first, untrained, value, row["method"], row["allocation"] or "", row["recovery"]

@@ -221,6 +221,14 @@ def samples_in(inputs: Inputs) -> int:
     return next((len(tensor) for tensor in tensors_of(inputs) if tensor.ndim), 0)
 
 
+_SMALL = 3 * 128 * 128  # values of a small image
+
+
+def are_photographs(inputs: Inputs) -> bool:
+    """Whether samples are images of more than 128 × 128 pixels, each of which costs as much as many small."""
+    return isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs[0].numel() > _SMALL
+
+
 def mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     """With every tensor changed; all else stays."""
     return tree_map(lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf, inputs)

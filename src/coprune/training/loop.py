@@ -71,6 +71,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     device: str = "cpu",
     label: str = "training",
+    norms: bool = True,
 ) -> FitLog:
     """Train in place; in a run of several processes all end with the same weights.
 
@@ -89,6 +90,7 @@ def fit(
             with the same weights as an undisturbed one.
         device: ``"cpu"`` or ``"cuda"``.
         label: of the progress bar.
+        norms: whether batch norms go by each batch; else by the statistics that they have, which stay.
 
     Raises:
         DivergedError: the loss, or at the end the weights or their outputs, became NaN or Inf.
@@ -110,7 +112,7 @@ def fit(
         accelerated(recipe, device, idle=world() > 1 and _has_idle(model, source, task)) as accelerator,
     ):
         training = _Training(
-            model, source, recipe, accelerator, teacher if recipe.distills else None, checkpoint, task
+            model, source, recipe, accelerator, teacher if recipe.distills else None, checkpoint, task, norms
         )
         for epoch, inputs, labels in training.batches(seed=seed, label=label):
             # Dropout draws from the global generator: a function of the step, as everything else.
@@ -127,6 +129,7 @@ class _Training:
         source, recipe, accelerator, checkpoint: likewise.
         teacher: None where nothing is learned from it.
         task: whose loss counts.
+        norms: see :func:`fit`.
     """
 
     def __init__(
@@ -138,10 +141,12 @@ class _Training:
         teacher: Teacher | None,
         checkpoint: Checkpoint | None,
         task: Task,
+        norms: bool,
     ) -> None:
         self.model, self.source, self.recipe, self.accelerator = model, source, recipe, accelerator
         self.teacher, self.checkpoint, self.task = teacher, checkpoint, task
-        self.norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+        every = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+        self.norms = every if norms else []
         if self.norms and recipe.batch_size < 2 * world():
             raise TooSmallError(
                 _too_small(f"a batch of {recipe.batch_size}", f"give {setting('batch_size')}")
@@ -165,6 +170,8 @@ class _Training:
         self._pass_over(self.done)
         self.trained, self.optimizer = accelerator.prepare(model, optimizer)
         self.trained.train()
+        for still in () if norms else every:
+            still.eval()
         self.blocks: Mapping[str, Block] = {}
         if teacher is not None:
             teacher.network.to(accelerator.device).eval()
