@@ -30,7 +30,7 @@ def measured(name: str) -> bool:
         "networks_all": ("networks_vgg16_bn",),
         "text": ("text",),
         "reconstruction": ("reconstruction_resnet20", "quality_resnet20"),
-        "ingredients": ("quality_resnet20", "quality_vgg16_bn"),
+        "worth": ("quality_resnet20",),
         "tasks_all": ("tasks",),
         "tasks_made": ("tasks",),
     }.get(name, ("speed",) if name in speed.TABLES else (name,))
@@ -56,7 +56,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "max_drop": quality.max_drop,
     "judged": quality.judged,
     "reconstruction": quality.reconstruction,
-    "ingredients": quality.ingredients,
+    "worth": quality.worth,
     "ablation": quality.ablation,
     "training": training.training,
     "text": text.text,

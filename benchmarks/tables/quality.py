@@ -1,4 +1,4 @@
-"""Without training: choices, recoveries, ingredients, ``--max-drop``."""
+"""Without training: choices, recoveries, what each is worth, ``--max-drop``."""
 
 from __future__ import annotations
 
@@ -25,65 +25,161 @@ UNITS = {
 
 
 def quality(name: str) -> Callable[[], str]:
-    """Choice × budget × recovery without training: points lost, a row a budget and method."""
+    """Choice × budget × allocation × recovery without training: a row a budget and method."""
 
     def rendered() -> str:
         content = load(name)
-        base, job = content["base"], content["job"]
-        rows: dict[tuple, dict[str, tuple]] = {}
-        for row in summarise(content):
-            cells = rows.setdefault((row["budget"], row["method"]), {"cut": row["pruned"]})
-            cells[row["recovery"]] = row["recovered"]
-        order = sorted(rows, key=lambda key: (-key[0], -rows[key]["least-squares"][0]))
-        told = {how: head for how, head in COLUMNS.items() if any(how in cells for cells in rows.values())}
+        base, job, cells = content["base"], content["job"], _cells(content)
+        rows = sorted({key[:2] for key in cells}, key=lambda key: (-key[0], -_best(cells, *key)[0]))
+        there_is = {key[2:] for key in cells}
+        told = [
+            (way, how, f"{head}, {way}" if _both(content) else head)
+            for way in ("uniform", "measured")
+            for how, head in COLUMNS.items()
+            if (way, how) in there_is
+        ]
+        if not _both(content):  # each choice in its own way, side by side
+            told = [(None, how, head) for how, head in COLUMNS.items() if any(h == how for _, h in there_is)]
         lines = [
             [
                 f"{100 * budget:.0f} %",
                 f"**`{method}`**" if method == "complementary" else f"`{method}`",
-                *(points(rows[budget, method][how]) for how in told),
-                f"{100 * (base['value'] - rows[budget, method]['least-squares'][0]):.2f}",
+                *(points(_cell(cells, budget, method, way, how)) for way, how, _ in told),
+                f"{100 * (base['value'] - _best(cells, budget, method)[0]):.2f}",
             ]
-            for budget, method in order
+            for budget, method in rows
         ]
         said = (
             f"\n\n`{job['model']}` on `{job['data']}`, base {100 * base['value']:.2f} %, "
             f"{base['macs'] / 1e6:.2f} M MACs; {job['calibration']:,} calibration images, {job['seeds']} "
             f"seeds, mean ± standard deviation; top-1 on the whole test set, in per cent. No training. "
-            f"{UNITS[tuple(job.get('units') or ())]} "
-            "`complementary` allots its budget by measured sensitivity, the others uniformly."
+            f"{UNITS[tuple(job.get('units') or ())]} {_shared_out(content)}"
         )
-        head = ["MACs", "choice", *told.values(), "points lost"]
+        head = ["MACs", "choice", *(head for *_, head in told), "points lost"]
         return table(head, lines) + said + versions(content)
 
     return rendered
 
 
+Cells = dict[tuple[float, str, str, str], tuple[float, float]]
+"""(budget, method, allocation, recovery) → mean and spread; ``cut`` is before recovery."""
+
+
+def _cells(content: dict) -> Cells:
+    found: Cells = {}
+    for row in summarise(content):
+        key = row["budget"], row["method"], row["allocation"] or "uniform"
+        found |= {(*key, "cut"): row["pruned"], (*key, row["recovery"]): row["recovered"]}
+    return found
+
+
+def _cell(cells: Cells, budget: float, method: str, way: str | None, how: str) -> tuple | None:
+    """A figure; without a way that of the only one that the method has."""
+    ways = ("measured", "uniform") if way is None else (way,)
+    return next((cells[budget, method, w, how] for w in ways if (budget, method, w, how) in cells), None)
+
+
+def _best(cells: Cells, budget: float, method: str) -> tuple[float, float]:
+    """After least squares, with the measured allocation where that was asked for."""
+    return _cell(cells, budget, method, None, "least-squares") or (0.0, 0.0)
+
+
+def _both(content: dict) -> bool:
+    """Whether every choice was measured with both allocations."""
+    return len(content["job"].get("allocations", ())) > 1
+
+
+def _shared_out(content: dict) -> str:
+    if _both(content):
+        return (
+            "Every choice shares out its budget uniformly and by measured sensitivity; `complementary` with "
+            "the latter and least squares is the default."
+        )
+    return "`complementary` allots its budget by measured sensitivity, the others uniformly."
+
+
 def headline() -> str:
     """Our choice, the best baseline and magnitude, a row a network and budget."""
-    lines, content = [], {}
+    lines, fair, others = [], [], []
     for name in ("quality_resnet20", "quality_resnet20_coupled", "quality_vgg16_bn"):
         if not there(name):
             continue
         content = load(name)
-        solved = [row for row in summarise(content) if row["recovery"] == "least-squares"]
+        cells = _cells(content)
         network = content["job"]["model"].rsplit("/", 1)[-1].removeprefix("coprune:").split("@")[0]
-        for budget in sorted({row["budget"] for row in solved}, reverse=True):
-            cells = {row["method"]: row["recovered"] for row in solved if row["budget"] == budget}
-            best = max((m for m in cells if m != "complementary"), key=lambda m: cells[m][0])
+        network += ", coupled too" if content["job"].get("units") else ""
+        (fair if _both(content) else others).append(network)
+        for budget in sorted({key[0] for key in cells}, reverse=True):
+            figures = {m: _best(cells, budget, m) for b, m, *_ in cells if b == budget}
+            best = max((m for m in figures if m != "complementary"), key=lambda m: figures[m][0])
             lines.append(
                 [
-                    network + (", coupled too" if content["job"].get("units") else ""),
+                    network,
                     f"{100 * budget:.0f} %",
                     f"{100 * content['base']['value']:.2f}",
-                    f"**{points(cells['complementary'])}**",
-                    f"{points(cells[best])} (`{best}`)",
-                    points(cells.get("magnitude")),
+                    f"**{points(figures['complementary'])}**",
+                    f"{points(figures[best])} (`{best}`)",
+                    points(figures.get("magnitude")),
                 ]
             )
     head = ["network", "MACs kept", "unpruned", "`complementary`", "best baseline", "`magnitude`"]
     said = "\n\nTop-1 on Fashion-MNIST's test set in per cent, mean ± standard deviation over seeds "
-    said += "(`make bench-quality`)."
-    return table(head, lines) + said
+    said += "(`make bench-quality`). "
+    if fair:
+        said += f"Of {', '.join(fair)} all choices have the same measured allocation. "
+    if others:
+        said += f"Of {', '.join(others)} only `complementary` has it; the others share out uniformly."
+    return table(head, lines) + said.rstrip()
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def worth() -> str:
+    """What recovery, allocation and choice are worth, each with the others held fast."""
+    lines, last = [], None
+    for name in ("quality_resnet20", "quality_resnet20_coupled", "quality_vgg16_bn"):
+        if not there(name) or not _both(load(name)):
+            continue
+        last = content = load(name)
+        cells = _cells(content)
+        for budget in sorted({key[0] for key in cells}, reverse=True):
+            methods = sorted({m for b, m, *_ in cells if b == budget})
+
+            def at(method: str, way: str, how: str, budget: float = budget, cells: Cells = cells) -> float:
+                return 100 * cells[budget, method, way, how][0]
+
+            recovery = [at(m, "uniform", "least-squares") - at(m, "uniform", "bn") for m in methods]
+            shares = [at(m, "measured", "least-squares") - at(m, "uniform", "least-squares") for m in methods]
+            baselines = [m for m in methods if m not in ("complementary", "random")]
+            choice = []
+            for way in ("uniform", "measured"):
+                rival = max(baselines, key=lambda m: at(m, way, "least-squares"))
+                lead = at("complementary", way, "least-squares") - at(rival, way, "least-squares")
+                choice.append(f"{_signed(lead)} (`{rival}`)")
+            chance = at("complementary", "measured", "least-squares") - at(
+                "random", "measured", "least-squares"
+            )
+            lines.append(
+                [
+                    f"`{content['job']['model']}`" + (", coupled too" if content["job"].get("units") else ""),
+                    f"{100 * budget:.0f} %",
+                    _signed(statistics.fmean(recovery)),
+                    _signed(statistics.fmean(shares)),
+                    *choice,
+                    _signed(chance),
+                ]
+            )
+    head = ["network", "MACs", "recovery", "allocation"]
+    head += ["choice, uniform", "choice, measured", "choice against chance"]
+    said = (
+        "\n\nPoints. *Recovery*: least squares instead of batch norm, uniform allocation, mean over all "
+        "choices. *Allocation*: measured instead of uniform, least squares, mean over all choices. *Choice*: "
+        "`complementary` before the best baseline (in brackets) and before random units, least squares, both "
+        "with the same allocation."
+    )
+    return table(head, lines) + said + versions(last or {})
 
 
 NETWORKS = ("resnet20", "vgg16_bn")
@@ -96,11 +192,7 @@ def reconstruction() -> str:
         if not there(f"reconstruction_{network}"):
             continue
         content = load(f"reconstruction_{network}")
-        solved = {
-            (r["budget"], r["method"]): r["recovered"]
-            for r in summarise(load(f"quality_{network}"))
-            if r["recovery"] == "least-squares"
-        }
+        cells = _cells(load(f"quality_{network}"))
         base = content["base"]["value"]
         bases.append(f"`{network}` {100 * base:.2f} %")
         rows = sorted(summarise(content), key=lambda r: (-r["budget"], -r["recovered"][0]))
@@ -109,7 +201,7 @@ def reconstruction() -> str:
                 f"`{network}`",
                 f"{100 * row['budget']:.0f} %",
                 f"**`{row['method']}`**" if row["method"] == "complementary" else f"`{row['method']}`",
-                points(solved[row["budget"], row["method"]]),
+                points(_cell(cells, row["budget"], row["method"], row["allocation"], "least-squares")),
                 points(row["recovered"]),
                 f"{100 * (base - row['recovered'][0]):.2f}",
             ]
@@ -122,57 +214,6 @@ def reconstruction() -> str:
     )
     head = ["network", "MACs", "choice", "least squares", "reconstruction", "points lost"]
     return table(head, lines) + said + versions(content)
-
-
-def ingredients() -> str:
-    """What each ingredient of the recommended way is worth at the strongest budget that was measured."""
-    rows = []
-    for name in ("quality_resnet20", "quality_resnet20_coupled", "quality_vgg16_bn"):
-        content = load(name)
-        summary = {(r["budget"], r["method"], r["recovery"]): r for r in summarise(content)}
-        for budget in sorted({k[0] for k in summary}, reverse=True):
-            ours = summary[budget, "complementary", "least-squares"]["recovered"][0]
-            plain = max(
-                r["recovered"][0]
-                for (b, m, how), r in summary.items()
-                if b == budget and how == "bn" and m != "complementary"
-            )
-            rows.append(
-                [
-                    f"`{content['job']['model']}`" + (", coupled too" if content["job"].get("units") else ""),
-                    f"{100 * budget:.0f} %",
-                    f"{100 * (content['base']['value'] - ours):.2f}",
-                    *(
-                        _lead(summary, budget, how)
-                        for how in ("bn", "channel-least-squares", "least-squares")
-                    ),
-                    f"{100 * (ours - plain):+.2f}",
-                ]
-            )
-    head = [
-        "network",
-        "MACs",
-        "points lost",
-        "lead, both with batch norm",
-        "both with channel least squares",
-        "both with least squares",
-        "least squares over baselines with batch norm",
-    ]
-    said = (
-        "\n\nPoints; in brackets the best baseline with that recovery. A lead is that of choice and "
-        "allocation together: baselines share out their budget uniformly. –: not measured."
-    )
-    return table(head, rows) + said + versions(load("quality_resnet20"))
-
-
-def _lead(summary: dict[tuple, dict], budget: float, how: str) -> str:
-    """Points before the best baseline with the same recovery, and who that is."""
-    found = {m: r["recovered"][0] for (b, m, h), r in summary.items() if (b, h) == (budget, how)}
-    if not found:
-        return "–"
-    ours = found.pop("complementary")
-    best = max(found, key=lambda method: found[method])
-    return f"{100 * (ours - found[best]):+.2f} (`{best}`)"
 
 
 def ablation() -> str:
