@@ -65,6 +65,15 @@ def test_without_some_rows_is_as_if_they_had_not_been_seen():
     assert left.rows == 14
 
 
+def test_values_that_hardly_vary_around_a_large_one_can_be_left_out():
+    # A random MnasNet's features: the covariance of the others was not positive any more.
+    rows = 1000 + 1e-3 * torch.randn(24, 30, generator=torch.Generator().manual_seed(0)).double()
+    left = consumer_of(rows, torch.ones(2, 30).double()).without(rows[:6])
+    wanted = consumer_of(rows[6:], left.weight)
+    torch.testing.assert_close(left.covariance, wanted.covariance, atol=1e-12, rtol=0)
+    torch.testing.assert_close(left.mean, wanted.mean)
+
+
 @pytest.mark.parametrize(("rows", "fits"), [(40, True), (39, True), (41, False), (0, False)])
 def test_as_many_columns_as_rows_fit_anything(rows, fits):
     ones = torch.ones(3, 40).double()

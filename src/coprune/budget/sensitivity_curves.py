@@ -73,7 +73,7 @@ class Effort:
 
 IMAGES = Effort(work=12_000, least=64, most=500, batch=125)
 
-LARGE = Effort(work=2_000, least=48, most=500, batch=32, levels=LEVELS[:1])
+LARGE = Effort(work=1_200, least=48, most=500, batch=32, levels=LEVELS[:1], judging=64)
 """A photograph costs a hundred times as much as a small image. On EfficientNet-Lite0 one size of a group
 shared out a budget as well as three: divergence .197 with half of the units, .204 with all three."""
 

@@ -26,12 +26,12 @@ from coprune.statistics.collect import Calibration
 from coprune.statistics.moments import merge
 from coprune.tasks.outputs import Outputs
 from coprune.tracing.active_positions import has_tokens, learn_active_positions
-from coprune.tracing.forward import Inputs, copied, moved, part_of, run, samples_in
+from coprune.tracing.forward import Inputs, are_photographs, copied, moved, part_of, run, samples_in
 from coprune.tracing.hooks import hooked
 
-SENSITIVE_TEXTS = 250
-"""Texts whose gradients are taken: a mean square needs fewer than a covariance, and a backward pass is
-dear. Of images all are."""
+SENSITIVE = 250
+"""Texts and photographs whose gradients are taken: a mean square needs fewer than a covariance, and a pass
+backward is dear. Of small images all are."""
 
 _PROBES = 16
 
@@ -56,7 +56,9 @@ def output_sensitivity(calibration: Calibration) -> dict[str, Tensor]:
     squares = _SquaredGradients(_apart_from_input(model, keys, first))
     drawing, task = _Drawing(calibration.backward), calibration.task
     with hooked(model, {name: partial(squares.watch, name) for name in keys}):
-        for start, inputs in _passed(calibration, images=isinstance(first, Tensor)):
+        for start, inputs in _passed(
+            calibration, cheap=isinstance(first, Tensor) and not are_photographs(first)
+        ):
             squares.start_batch(samples_in(inputs))
             # The loader's own tensor is not to be marked; the first layer may work in place.
             end = inputs.detach().requires_grad_() if _differentiable(inputs) else None
@@ -81,15 +83,15 @@ def output_sensitivity(calibration: Calibration) -> dict[str, Tensor]:
     return {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}
 
 
-def _passed(calibration: Calibration, *, images: bool) -> Iterator[tuple[int, Inputs]]:
+def _passed(calibration: Calibration, *, cheap: bool) -> Iterator[tuple[int, Inputs]]:
     """The batches whose gradients are taken, each with the number of its first sample."""
-    if images:
+    if cheap:
         for batch in calibration.batches("sensitivity", size=calibration.backward):
             yield batch.start, batch.inputs
         return
-    texts = spread_batches(calibration.source, SENSITIVE_TEXTS, batch_size=calibration.backward)
-    starts = accumulate((samples_in(inputs) for inputs in texts), initial=0)
-    mine = own(list(zip(starts, texts, strict=False)))
+    some = spread_batches(calibration.source, SENSITIVE, batch_size=calibration.backward)
+    starts = accumulate((samples_in(inputs) for inputs in some), initial=0)
+    mine = own(list(zip(starts, some, strict=False)))
     for start, inputs in track(mine, label=f"{calibration.label}, sensitivity", total=len(mine)):
         yield start, moved(inputs, calibration.device)
 

@@ -76,12 +76,11 @@ class Consumer:
     def without(self, rows: Tensor) -> Consumer:
         """As if some of the rows, ``[M, D]``, had not been seen; some others must be left."""
         left = self.rows - len(rows)
-        sums = rows.sum(0, dtype=torch.float64)
-        mean = (self.rows * self.mean - sums) / left
-        squares = self.rows * (self.covariance + self.mean.outer(self.mean)) - centred_gram(
-            rows, torch.zeros_like(mean)
-        )
-        return replace(self, mean=mean, covariance=squares / left - mean.outer(mean), rows=left)
+        # About the mean: where values hardly vary around a large one, their squares would hide how they do.
+        apart = (rows.double() - self.mean).sum(0) / -left
+        squares = self.rows * self.covariance - centred_gram(rows, self.mean)
+        covariance = squares / left - apart.outer(apart)
+        return replace(self, mean=self.mean + apart, covariance=covariance, rows=left)
 
 
 @dataclass(frozen=True)
