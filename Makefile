@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # that all end together and what a file sets up is done twice at the seams only.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-tasks bench-zoo bench-speed bench-picture bench-render bench-stale errors-table options-table plotly-bundle docs clean
+.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-imagenet bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-tasks bench-zoo bench-speed bench-picture bench-render bench-stale errors-table options-table plotly-bundle docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -70,6 +70,14 @@ bench-quality: $(VENV)/.ready $(BASES)/vgg16_bn/model.json
 	for n in resnet20 resnet20_coupled vgg16_bn; do \
 	  $(BIN)/coprune run benchmarks/quality_$$n.toml && \
 	  $(BIN)/python benchmarks/made_with.py benchmarks/runs/quality_$$n/compare.json benchmarks/results/quality_$$n.json || exit 1; done
+	$(BIN)/python benchmarks/render.py
+
+# EfficientNet-Lite0 with its ImageNet weights on a sample of ImageNet's images, neither of which is in this
+# project (about three hours on two cores): make bench-imagenet WEIGHTS=lite0.safetensors IMAGES=folder/
+bench-imagenet: $(VENV)/.ready
+	$(BIN)/python benchmarks/imagenet.py --weights $(WEIGHTS) --images $(IMAGES) --out benchmarks/results/imagenet.json
+	$(BIN)/python benchmarks/imagenet.py --weights $(WEIGHTS) --images $(IMAGES) --out benchmarks/results/imagenet.json \
+	  --methods complementary --recoveries reconstruction
 	$(BIN)/python benchmarks/render.py
 
 # All layers together after least squares, without labels (about two hours on two cores).

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tables import cosep, latency, networks, quality, shared, speed, tasks, text, training, zoo
+from tables import cosep, imagenet, latency, networks, quality, shared, speed, tasks, text, training, zoo
 
 PAGES = [shared.ROOT / "README.md", *sorted((shared.ROOT / "docs").glob("*.md"))]
 
@@ -57,6 +57,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "judged": quality.judged,
     "reconstruction": quality.reconstruction,
     "worth": quality.worth,
+    "imagenet": imagenet.imagenet,
     "ablation": quality.ablation,
     "training": training.training,
     "text": text.text,

@@ -111,6 +111,50 @@ def test_judged(tmp_path, monkeypatch):
     assert render.TABLES["judged"]().startswith("| judged on | allowed ")
 
 
+def test_imagenet(tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    out = tmp_path / "imagenet.json"
+    for recovery in ("least-squares", "bn", "bn"):
+        run("imagenet.py", "--smoke", "--methods", "complementary", "--recoveries", recovery, "--out", out)
+    content = json.loads(out.read_text())
+    (part,) = content["splits"]
+    assert [row["recovery"] for row in part["rows"]] == [
+        "least-squares",
+        "bn",
+    ]  # the second in place of the first
+    assert {row["allocation"] for row in part["rows"]} == {"measured"}
+    assert content["made_with"]["code"]
+    render = module("render")
+    monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
+    assert "| 70 % | **`complementary`** |" in render.TABLES["imagenet"]()
+
+
+@pytest.mark.parametrize("allocations", [("uniform", "measured"), ("auto",)])
+def test_tables_of_quality(coprune, base, digits, tmp_path, monkeypatch, allocations):
+    job = {"command": "compare", "model": str(base), "data": digits, "calibration": 200, "seeds": 1}
+    job |= {"methods": ["complementary", "magnitude", "random"], "keep-macs": [0.5]}
+    job |= {
+        "allocation": list(allocations),
+        "recovery": ["least-squares", "bn"],
+        "out": str(tmp_path / "cmp"),
+    }
+    made = tmp_path / "job.toml"
+    made.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in job.items()))
+    assert coprune("run", made).code == 0
+    content = json.loads((tmp_path / "cmp" / "compare.json").read_text())
+    (tmp_path / "quality_resnet20.json").write_text(json.dumps(content))
+    render = module("render")
+    monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
+    rows = render.TABLES["quality_resnet20"]().splitlines()
+    both = len(allocations) > 1
+    assert rows[0].count("uniform") == rows[0].count("measured") == (3 if both else 0)
+    assert all("–" not in row for row in rows[2:5])
+    assert "| **" in render.TABLES["headline"]().splitlines()[2]
+    if both:
+        (line,) = render.TABLES["worth"]().splitlines()[2:3]
+        assert line.count("+") + line.count("−") == 5
+
+
 def test_latency(base, digits, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     args = [base, "--data", digits, "--keep", 0.5, "--batches", 1, "--calibration", 200]

@@ -1,0 +1,34 @@
+"""A network with its ImageNet weights, without training."""
+
+from __future__ import annotations
+
+from coprune.report.summary import mean_and_std
+from tables.shared import load, points, table, versions
+
+RECOVERIES = {"least-squares": "least squares", "reconstruction": "reconstruction"}
+
+
+def imagenet() -> str:
+    """A row a budget and choice; all share out their budgets alike."""
+    content = load("imagenet")
+    parts = content["splits"]
+    base = mean_and_std([part["base"]["value"] for part in parts])
+    found: dict[tuple[float, str], dict[str, list[float]]] = {}
+    for row in (row for part in parts for row in part["rows"]):
+        key = row["budget"], row["method"]
+        found.setdefault(key, {}).setdefault(row["recovery"], []).append(row["recovered"])
+    solved = {key: mean_and_std(cells.get("least-squares", [])) or (0.0, 0.0) for key, cells in found.items()}
+    lines = [
+        [
+            f"{100 * key[0]:.0f} %",
+            f"**`{key[1]}`**" if key[1] == "complementary" else f"`{key[1]}`",
+            *(points(mean_and_std(found[key].get(how, []))) for how in RECOVERIES),
+        ]
+        for key in sorted(found, key=lambda key: (-key[0], -solved[key][0]))
+    ]
+    said = (
+        f"\n\n`{content['model']}`, base {points(base)} %; {content['calibration']} images calibrate and "
+        f"{parts[0]['base']['samples']} others judge; {len(parts)} splits, mean ± standard deviation of top-1 in "
+        "per cent. No training; all choices have the measured allocation. –: not measured."
+    )
+    return table(["MACs", "choice", *RECOVERIES.values()], lines) + said + versions(content)
