@@ -28,7 +28,7 @@ def imagenet() -> str:
     ]
     said = (
         f"\n\n`{content['model']}`, base {points(base)} %; {content['calibration']} images calibrate and "
-        f"{parts[0]['base']['samples']} others judge; {len(parts)} splits, mean ± standard deviation of top-1 in "
+        f"{parts[0]['base']['samples']} others judge; {len(parts)} splits, mean ± deviation of top-1 in "
         "per cent. No training; all choices have the measured allocation. –: not measured."
     )
     return table(["MACs", "choice", *RECOVERIES.values()], lines) + said + versions(content)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import threading
 import types
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -74,6 +76,24 @@ def copied(model: nn.Module) -> nn.Module:
         if _inside(module) is None and isinstance(memo.get(id(module)), nn.Module):
             _follow(module, memo[id(module)], memo)
     return made
+
+
+def copied_state(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state as it is now, to go back to."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def put_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a model the values of a state dict, in place.
+
+    Args:
+        model: of this architecture.
+        tensors: of all its parameters and buffers.
+    """
+    state = OrderedDict(tensors)
+    # Versions of its modules' formats, without which some (MNASNet) refuse what they wrote themselves.
+    state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(state)
 
 
 def _values_alone(function: Function, args: tuple[Any, ...], named: dict[str, Any]) -> Any:

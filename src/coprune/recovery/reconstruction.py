@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from coprune.data import MemorySource, Source, TextSource, TreeSource, in_memory, split_source, spread_batches
 from coprune.distributed.collectives import on_first
+from coprune.models.copies import copied_state, put_state
 from coprune.progress import remark
 from coprune.recovery.base import Pair, Reconstruction, Recovered
 from coprune.recovery.sequential_least_squares import least_squares
@@ -93,7 +94,7 @@ def recover(pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
     layers = least_squares(pair, learning, seed=seed)
     together = reconstruct(pair, learning, judging=judging, seed=seed)
     if not together.changed:
-        pair.model.load_state_dict(weights)
+        put_state(pair.model, weights)
         layers = least_squares(pair, source, seed=seed)
     changed = any(layer.changed for layer in layers) or together.changed
     return Recovered(True, changed, layers, together)
@@ -163,7 +164,7 @@ def reconstruct(
     # Every process has the same model, but devices round differently: one decides for all.
     changed = on_first(lambda: after < before)
     if not changed:
-        model.load_state_dict(weights)
+        put_state(model, weights)
     return Reconstruction(before, after if math.isfinite(after) else None, changed, len(learning), passes)
 
 
@@ -185,11 +186,6 @@ def _tokens(pair: Pair, inputs: Inputs) -> int | None:
     _, teacher = pair.ready()
     first = pair.task.outputs(teacher, copied(moved(inputs, pair.device))).tensors[0]
     return first.shape[1] if first.ndim > 2 else None
-
-
-def copied_state(model: nn.Module) -> dict[str, Tensor]:
-    """A model's state as it is now, to go back to."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _unlabelled(source: Source) -> MemorySource:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from coprune.errors import UserError, shown
+from coprune.models.copies import put_state
 
 
 def type_of(tensor: Tensor) -> str:
@@ -100,7 +100,4 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
         UserError: NaN or Inf.
     """
     check_finite(tensors, model=model, where=where)
-    state = OrderedDict(tensors)
-    # Versions of its modules' formats, without which some (MNASNet) refuse what they wrote themselves.
-    state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
-    model.load_state_dict(state)
+    put_state(model, tensors)

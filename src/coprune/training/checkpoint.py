@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from coprune.errors import UserError
 from coprune.files import dispensable
+from coprune.models.copies import put_state
 from coprune.store.tensors import read_tensors, write_tensors
 
 
@@ -84,7 +85,7 @@ class Checkpoint:
         saved = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in model.state_dict().items()}:
             raise UserError(f"{self.path}: checkpoint of another network; use --overwrite to start anew")
-        model.load_state_dict(saved)
+        put_state(model, saved)
         if scaler is not None and scale:
             scaler.load_state_dict(scale)
         state: dict[int, dict[str, Tensor]] = {}
