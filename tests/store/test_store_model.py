@@ -310,6 +310,23 @@ def test_a_state_dict_file_is_loaded(tmp_path):
         assert digest(found) == digest(net)
 
 
+def test_weights_say_how_many_classes_there_are(tmp_path):
+    # 700 images of ImageNet show 700 of its classes.
+    net, file = tiny.network("resnet20"), tmp_path / "safe.safetensors"
+    save_file(net.state_dict(), file)
+    few = {"in_channels": 1, "num_classes": 2}
+
+    def opened(offered, **asked):
+        return open_model("coprune:resnet20", weights=file, arguments={"width": 4, **asked}, offered=offered)
+
+    found = opened(few)
+    assert digest(found) == digest(net)
+    assert source_of(found).arguments["num_classes"] == 3
+    for offered, asked in (({**few, "num_classes": 4}, {}), (few, {"num_classes": 2}), (few, {"width": 8})):
+        with pytest.raises(UserError, match="not weights of this"):
+            opened(offered, **asked)
+
+
 class Evil:
     """Leaves a mark when it is unpickled."""
 

@@ -124,6 +124,27 @@ def match_weights(found: list[Found], model: nn.Module, *, where: str) -> dict[s
     return tensors
 
 
+def classes_in(found: list[Found], model: nn.Module) -> int | None:
+    """How many classes the weights of a file have, where a model differs from them in nothing else.
+
+    Args:
+        found: what the file has.
+        model: made for another number of classes.
+    """
+    due = model.state_dict()
+    for one in found:
+        tensors, _ = _renamed(one.tensors, due)
+        apart = [
+            (tensors[n].shape, t.shape)
+            for n, t in due.items()
+            if n in tensors and tensors[n].shape != t.shape
+        ]
+        counts = {theirs[0] for theirs, ours in apart if theirs[1:] == ours[1:]}
+        if len(counts) == 1 and all(theirs[1:] == ours[1:] for theirs, ours in apart):
+            return int(counts.pop())
+    return None
+
+
 def _renamed(given: dict[str, Tensor], due: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """Tensors under the names that are due as far as can be, and what was done to their names, in words."""
     if given.keys() == due.keys():

@@ -15,7 +15,7 @@ from coprune.models.hubs import load_published, split_tag
 from coprune.models.names import BUNDLED, HF, ModelSource, bundled_names, is_yolo_file
 from coprune.models.registry import accepted_arguments, build
 from coprune.models.yolo import trained
-from coprune.store.checkpoints import match_weights, read_checkpoint
+from coprune.store.checkpoints import classes_in, match_weights, read_checkpoint
 from coprune.store.model import load
 from coprune.store.state_dict import check_finite, load_weights
 
@@ -48,6 +48,7 @@ def open_model(
     Raises:
         UserError: an unknown name (with near matches), weights that do not fit, NaN in weights.
     """
+    found = read_checkpoint(weights) if weights is not None else []
     folder = BUNDLED / name.removeprefix("coprune:") if name in bundled_names() else Path(name)
     if folder.is_dir() or is_yolo_file(name):
         for argument, value in arguments.items():
@@ -65,11 +66,17 @@ def open_model(
         for argument in arguments.keys() - accepted_arguments(plain, arguments).keys():
             given = setting(argument, arguments[argument])
             raise UserError(f"{given}: {plain} takes no {argument}; leave it out")
-        model = build(ModelSource(plain, {**accepted_arguments(plain, offered), **arguments}))
+        source = ModelSource(plain, {**accepted_arguments(plain, offered), **arguments})
+        model = build(source)
         if tag is not None:
             load_published(model, plain, tag, arguments)
+        elif found and "num_classes" in source.arguments and "num_classes" not in arguments:
+            # Data may show only some of the classes that weights were trained for.
+            count = classes_in(found, model)
+            if count is not None and count > source.arguments["num_classes"]:
+                model = build(ModelSource(plain, {**source.arguments, "num_classes": count}))
     if weights is not None:
-        fit = match_weights(read_checkpoint(weights), model, where=str(weights))
+        fit = match_weights(found, model, where=str(weights))
         load_weights(model, fit, where=str(weights))
     check_finite(model.state_dict(), model=model, where=f"model '{name}'")
     return separate_attention(model)
