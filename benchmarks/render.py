@@ -58,6 +58,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "reconstruction": quality.reconstruction,
     "worth": quality.worth,
     "imagenet": imagenet.imagenet,
+    "real_size": speed.real_size,
     "ablation": quality.ablation,
     "training": training.training,
     "text": text.text,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from tables.shared import table, versions
+from tables.shared import load, table, versions
 
 CELLS = {1: "pooled", 4: "4×4 cells", 0: "every pixel"}
 NAMES = {
@@ -308,3 +308,36 @@ NEEDED = {
     "speed_gbfs": "gbfs",
     "speed_growth": "growth",
 }
+
+
+def real_size() -> str:
+    """Passes and gigabytes of networks of real size, a row a network."""
+    content = load("real_size")
+    lines = [
+        [
+            f"`{row['network']}`",
+            f"{row['macs'] / 1e9:.2f} G",
+            f"{row['pass']:.0f} s",
+            *(f"{row['seconds'][stage] / row['pass']:.1f}" for stage in ("profile", "select", "recover")),
+            f"**{row['passes']:.1f}**",
+            f"{row['above'] / 2**30:.1f} GiB",
+        ]
+        for row in content["rows"]
+    ]
+    head = [
+        "network",
+        "MACs",
+        "a plain pass",
+        "profile",
+        "choice",
+        "least squares",
+        "together",
+        "peak memory",
+    ]
+    said = (
+        f"\n\n{content['rows'][0]['samples']} calibration images of {content['size']} × {content['size']}, "
+        f"{100 * content['keep_macs']:.0f} % of the MACs, random weights; profile, choice with allocation, "
+        "and least squares in plain passes over the same images; memory above what the process held with network "
+        f"and images; threads: {content['threads']}."
+    )
+    return table(head, lines) + said + versions(content)

@@ -155,6 +155,18 @@ def test_tables_of_quality(coprune, base, digits, tmp_path, monkeypatch, allocat
         assert line.count("+") + line.count("−") == 5
 
 
+def test_real_size(tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    few = ["--networks", "timm:test_efficientnet", "timm:test_vit", "--samples", 40, "--size", 160]
+    run("real_size.py", *few, "--out", tmp_path / "real_size.json")
+    for row in json.loads((tmp_path / "real_size.json").read_text())["rows"]:
+        assert row["passes"] * row["pass"] == pytest.approx(sum(row["seconds"].values()))
+        assert 0 < row["above"] < 4 << 30
+    render = module("render")
+    monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
+    assert len(render.TABLES["real_size"]().splitlines()[2:4]) == 2
+
+
 def test_latency(base, digits, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     args = [base, "--data", digits, "--keep", 0.5, "--batches", 1, "--calibration", 200]
