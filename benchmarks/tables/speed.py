@@ -337,7 +337,7 @@ def real_size() -> str:
     said = (
         f"\n\n{content['rows'][0]['samples']} calibration images of {content['size']} × {content['size']}, "
         f"{100 * content['keep_macs']:.0f} % of the MACs, random weights; profile, choice with allocation, "
-        "and least squares in plain passes over the same images; memory above what the process held with network "
+        "and least squares in plain passes over the same images; memory above what was held with the network "
         f"and images; threads: {content['threads']}."
     )
     return table(head, lines) + said + versions(content)
