@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # that all end together and what a file sets up is done twice at the seams only.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-imagenet bench-real-size bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-tasks bench-zoo bench-speed bench-picture bench-render bench-stale errors-table options-table plotly-bundle docs clean
+.PHONY: demo test test-slow test-minima check format bench-cosep bench-cosep-compare bench-quality bench-reconstruction bench-imagenet bench-real-size bench-torch-pruning bench-networks bench-latency bench-max-drop bench-ablation bench-training bench-text bench-tasks bench-zoo bench-speed bench-picture bench-render bench-stale errors-table options-table plotly-bundle docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/coprune demo --out demo-run
@@ -78,6 +78,11 @@ bench-imagenet: $(VENV)/.ready
 	$(BIN)/python benchmarks/imagenet.py --weights $(WEIGHTS) --images $(IMAGES) --out benchmarks/results/imagenet.json
 	$(BIN)/python benchmarks/imagenet.py --weights $(WEIGHTS) --images $(IMAGES) --out benchmarks/results/imagenet.json \
 	  --methods complementary --recoveries reconstruction
+	$(BIN)/python benchmarks/render.py
+
+# Torch-Pruning's own pruners beside ours, without and with an equal training (about two hours on two cores).
+bench-torch-pruning: $(VENV)/.ready
+	$(BIN)/python benchmarks/torch_pruning_pipelines.py --rates 0.005 0.02 0.05 0.1 --out benchmarks/results/torch_pruning.json
 	$(BIN)/python benchmarks/render.py
 
 # Seconds and peak memory on networks of real size (about an hour on two cores).

@@ -11,7 +11,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tables import cosep, imagenet, latency, networks, quality, shared, speed, tasks, text, training, zoo
+from tables import (
+    cosep,
+    imagenet,
+    latency,
+    networks,
+    quality,
+    shared,
+    speed,
+    tasks,
+    text,
+    torch_pruning,
+    training,
+    zoo,
+)
 
 PAGES = [shared.ROOT / "README.md", *sorted((shared.ROOT / "docs").glob("*.md"))]
 
@@ -58,6 +71,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "reconstruction": quality.reconstruction,
     "worth": quality.worth,
     "imagenet": imagenet.imagenet,
+    "torch_pruning": torch_pruning.torch_pruning,
     "real_size": speed.real_size,
     "ablation": quality.ablation,
     "training": training.training,

@@ -167,6 +167,29 @@ def test_real_size(tmp_path, monkeypatch):
     assert len(render.TABLES["real_size"]().splitlines()[2:4]) == 2
 
 
+def test_torch_prunings_own_pruners(base, digits, tmp_path, monkeypatch):
+    few = ["--calibration", 100, "--seeds", 1, "--budgets", 0.5, "--images", 200, "--rates", 0.001, 0.01]
+    run(
+        "torch_pruning_pipelines.py",
+        "--model",
+        base,
+        "--data",
+        digits,
+        *few,
+        "--out",
+        tmp_path / "torch_pruning.json",
+    )
+    rows = json.loads((tmp_path / "torch_pruning.json").read_text())["rows"]
+    assert len(rows) == 15
+    assert all(0.2 < row["macs_ratio"] <= 0.51 for row in rows)
+    assert all(row["rate"] in (0.001, 0.01) and 0 < row["trained"] <= 1 for row in rows)
+    render = module("render")
+    monkeypatch.setattr(render.shared, "RESULTS", tmp_path)
+    lines = render.TABLES["torch_pruning"]().splitlines()
+    assert len(lines[2:7]) == 5
+    assert lines[0].count("trained") == 3
+
+
 def test_latency(base, digits, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     args = [base, "--data", digits, "--keep", 0.5, "--batches", 1, "--calibration", 200]
