@@ -11,10 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from coprune.groups import ChannelGroup
-from coprune.models.attention import separate_attention
 from coprune.plan import GroupDecision
-
-WORDS, CLASSES, TOKENS = 50, 3, 7
+from tiny_transformers_made import (
+    CLASSES,
+    TOKENS,
+    WORDS,
+    encoder_net,
+    maxvit_net,
+    swin_net,
+    timm_gated_net,
+    timm_net,
+    timm_packed_net,
+    timm_rotary_net,
+    timm_swin_net,
+    torchvision_net,
+)
 
 _TEXT = {
     "vocab_size": WORDS,
@@ -66,136 +77,6 @@ class Tiny:
     reads: str = "text"
     implementations: tuple[str, ...] = ("eager", "sdpa")
     make: Callable[[], nn.Module] | None = None
-
-
-def _timm(**settings: Any) -> nn.Module:
-    from timm.models.vision_transformer import VisionTransformer
-
-    return VisionTransformer(
-        img_size=12,
-        patch_size=4,
-        in_chans=1,
-        num_classes=CLASSES,
-        embed_dim=32,
-        depth=2,
-        num_heads=4,
-        mlp_ratio=1.25,
-        **settings,
-    )
-
-
-def _timm_gated() -> nn.Module:
-    from timm.layers import SwiGLU
-
-    return _timm(mlp_layer=SwiGLU)
-
-
-def _timm_packed() -> nn.Module:
-    from timm.layers import SwiGLUPacked
-
-    return _timm(mlp_layer=SwiGLUPacked)
-
-
-def _timm_rotary(**settings: Any) -> nn.Module:
-    from timm.models.eva import Eva
-
-    return separate_attention(
-        Eva(
-            img_size=12,
-            patch_size=4,
-            in_chans=1,
-            num_classes=CLASSES,
-            embed_dim=32,
-            depth=2,
-            mlp_ratio=1.25,
-            use_rot_pos_emb=True,
-            **settings,
-        )
-    )
-
-
-def _timm_swin() -> nn.Module:
-    from timm.models.swin_transformer import SwinTransformer
-
-    return SwinTransformer(
-        img_size=16,
-        patch_size=2,
-        in_chans=1,
-        num_classes=CLASSES,
-        embed_dim=16,
-        depths=(2, 1),
-        num_heads=(4, 4),
-        window_size=4,
-        mlp_ratio=1.25,
-    )
-
-
-def _torchvision() -> nn.Module:
-    from torchvision.models.vision_transformer import VisionTransformer
-
-    return separate_attention(
-        VisionTransformer(
-            image_size=12,
-            patch_size=4,
-            num_layers=2,
-            num_heads=4,
-            hidden_dim=32,
-            mlp_dim=40,
-            num_classes=CLASSES,
-        )
-    )
-
-
-class Encoder(nn.Module):
-    """A user's own network around PyTorch's encoder layers, which take samples second unless told."""
-
-    def __init__(self, *, batch_first: bool) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(32, 4, 40, batch_first=batch_first, norm_first=batch_first)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.patches, self.head = nn.Conv2d(1, 32, 4, 4), nn.Linear(32, CLASSES)
-        self.batch_first = batch_first
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.patches(x).flatten(2)
-        tokens = tokens.transpose(1, 2) if self.batch_first else tokens.permute(2, 0, 1)
-        return self.head(self.encoder(tokens).mean(1 if self.batch_first else 0))
-
-
-def _encoder(*, batch_first: bool) -> nn.Module:
-    return separate_attention(Encoder(batch_first=batch_first))
-
-
-def _swin(kind: str) -> nn.Module:
-    from torchvision.models import swin_transformer as library
-
-    return library.SwinTransformer(
-        patch_size=[4, 4],
-        embed_dim=16,
-        depths=[1, 1],
-        num_heads=[2, 4],
-        window_size=[2, 2],
-        mlp_ratio=1.25,
-        num_classes=CLASSES,
-        block=getattr(library, f"SwinTransformerBlock{kind}"),
-        downsample_layer=getattr(library, f"PatchMerging{kind}"),
-    )
-
-
-def _maxvit() -> nn.Module:
-    from torchvision.models.maxvit import MaxVit
-
-    return MaxVit(
-        input_size=(16, 16),
-        stem_channels=8,
-        partition_size=2,
-        block_channels=[8, 16],
-        block_layers=[1, 1],
-        head_dim=4,
-        stochastic_depth_prob=0.0,
-        mlp_ratio=3,
-        num_classes=CLASSES,
-    )
 
 
 _T5 = {
@@ -420,42 +301,45 @@ ZOO: dict[str, Tiny] = {
     ),
     "bart": Tiny("BartForConditionalGeneration", "BartConfig", _BART, "pair"),
     "bart_classifier": Tiny("BartForSequenceClassification", "BartConfig", _BART, "text"),
-    "timm": Tiny("", reads="tensor", implementations=("sdpa",), make=_timm),
+    "timm": Tiny("", reads="tensor", implementations=("sdpa",), make=timm_net),
     "timm_norms": Tiny(
         "",
         reads="tensor",
         implementations=("sdpa",),
-        make=functools.partial(_timm, qkv_bias=False, qk_norm=True, init_values=0.5),
+        make=functools.partial(timm_net, qkv_bias=False, qk_norm=True, init_values=0.5),
     ),
-    "timm_gated": Tiny("", reads="tensor", implementations=("sdpa",), make=_timm_gated),
-    "timm_packed": Tiny("", reads="tensor", implementations=("sdpa",), make=_timm_packed),
+    "timm_gated": Tiny("", reads="tensor", implementations=("sdpa",), make=timm_gated_net),
+    "timm_packed": Tiny("", reads="tensor", implementations=("sdpa",), make=timm_packed_net),
     **{
         name: Tiny("", reads="tensor", implementations=("sdpa",), make=made)
         for name, made in (
-            ("timm_eva", functools.partial(_timm_rotary, num_heads=4)),
-            ("timm_eva_split", functools.partial(_timm_rotary, num_heads=4, qkv_fused=False, qk_norm=True)),
+            ("timm_eva", functools.partial(timm_rotary_net, num_heads=4)),
+            (
+                "timm_eva_split",
+                functools.partial(timm_rotary_net, num_heads=4, qkv_fused=False, qk_norm=True),
+            ),
             (
                 "timm_rotary_grouped",
                 functools.partial(
-                    _timm_rotary, num_heads=8, num_kv_heads=4, qkv_fused=False, attn_type="rope"
+                    timm_rotary_net, num_heads=8, num_kv_heads=4, qkv_fused=False, attn_type="rope"
                 ),
             ),
-            ("timm_swin", _timm_swin),
+            ("timm_swin", timm_swin_net),
         )
     },
-    "torchvision": Tiny("", reads="colour", implementations=("sdpa",), make=_torchvision),
+    "torchvision": Tiny("", reads="colour", implementations=("sdpa",), make=torchvision_net),
     "encoder": Tiny(
-        "", reads="tensor", implementations=("sdpa",), make=functools.partial(_encoder, batch_first=True)
+        "", reads="tensor", implementations=("sdpa",), make=functools.partial(encoder_net, batch_first=True)
     ),
     "encoder_second": Tiny(
-        "", reads="tensor", implementations=("sdpa",), make=functools.partial(_encoder, batch_first=False)
+        "", reads="tensor", implementations=("sdpa",), make=functools.partial(encoder_net, batch_first=False)
     ),
     **{
         name: Tiny("", reads="colour", implementations=("eager",), make=made)
         for name, made in (
-            ("torchvision_swin", functools.partial(_swin, "")),
-            ("torchvision_swin_v2", functools.partial(_swin, "V2")),
-            ("torchvision_maxvit", _maxvit),
+            ("torchvision_swin", functools.partial(swin_net, "")),
+            ("torchvision_swin_v2", functools.partial(swin_net, "V2")),
+            ("torchvision_maxvit", maxvit_net),
         )
     },
 }

@@ -11,7 +11,8 @@ from coprune.measure.macs import count_macs, layer_costs
 from coprune.models.attention import separate_attention
 from coprune.plan import Member
 from coprune.surgery import cut
-from tiny_transformers import CASES, ZOO, Encoder, decide, inputs, transformer, uneven
+from tiny_transformers import CASES, ZOO, decide, inputs, transformer, uneven
+from tiny_transformers_made import Encoder
 
 pytest.importorskip("transformers")
 pytest.importorskip("timm")
