@@ -59,7 +59,7 @@ class Effort:
         batch: samples of a forward pass; texts of one batch are padded to its longest.
         levels: shares of a group's units at which it is measured.
         rows: of a regression, about, where all cuts together are tried.
-        judging: samples that such a trial is judged on.
+        learning, judging: samples that such a trial is solved and judged on.
     """
 
     work: int
@@ -68,12 +68,13 @@ class Effort:
     batch: int
     levels: tuple[float, ...] = LEVELS
     rows: int = 2_500  # a tenth of what recovery takes
+    learning: int = 128
     judging: int = 256
 
 
 IMAGES = Effort(work=12_000, least=64, most=500, batch=125)
 
-LARGE = Effort(work=1_200, least=48, most=500, batch=32, levels=LEVELS[:1], judging=64)
+LARGE = Effort(work=1_200, least=48, most=500, batch=32, levels=LEVELS[:1], learning=64, judging=64)
 """A photograph costs a hundred times as much as a small image. On EfficientNet-Lite0 one size of a group
 shared out a budget as well as three: divergence .197 with half of the units, .204 with all three."""
 

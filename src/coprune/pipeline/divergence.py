@@ -26,8 +26,6 @@ from coprune.recovery import Pair, kept_outputs, least_squares
 from coprune.statistics import Profile, Statistic
 from coprune.tracing.forward import copied, moved
 
-_LEARNING = 128
-
 
 def statistics_for(method: Method, options: Options, allocation: str) -> tuple[Statistic, ...]:
     """What a method reads, and what the measured allocation does of a choice that does not know its loss."""
@@ -86,10 +84,8 @@ class Divergence:
 
     @cached_property
     def _parts(self) -> tuple[MemorySource, MemorySource]:
-        source = self.context.learning
-        shares = tuple(
-            min(0.5, count / len(source)) for count in (_LEARNING, effort_of(self.context).judging)
-        )
+        source, effort = self.context.learning, effort_of(self.context)
+        shares = tuple(min(0.5, count / len(source)) for count in (effort.learning, effort.judging))
         learning, judging = split_source(source, shares, seed=self.context.seed)
         return learning, judging if len(judging) else learning
 
