@@ -22,13 +22,14 @@ def imagenet() -> str:
         [
             f"{100 * key[0]:.0f} %",
             f"**`{key[1]}`**" if key[1] == "complementary" else f"`{key[1]}`",
-            *(points(mean_and_std(found[key].get(how, []))) for how in RECOVERIES),
+            *(points(mean_and_std(found[key].get(how, [])), seeds=len(parts)) for how in RECOVERIES),
         ]
         for key in sorted(found, key=lambda key: (-key[0], -solved[key][0]))
     ]
     said = (
-        f"\n\n`{content['model']}`, base {points(base)} %; {content['calibration']} images calibrate and "
-        f"{parts[0]['base']['samples']} others judge; {len(parts)} splits, mean ± deviation of top-1 in "
-        "per cent. No training; all choices have the measured allocation. –: not measured."
+        f"\n\n`{content['model']}`, base {points(base, seeds=len(parts))} %; {content['calibration']} images "
+        f"calibrate and {parts[0]['base']['samples']} others judge; splits: {len(parts)}; top-1 in per cent, "
+        "mean ± standard deviation where there are several. No training; all choices have the measured "
+        "allocation. –: not measured."
     )
     return table(["MACs", "choice", *RECOVERIES.values()], lines) + said + versions(content)

@@ -18,10 +18,7 @@ COLUMNS = {
 }
 """Recoveries from the weakest on; channel least squares measures batch norms again too."""
 
-UNITS = {
-    (): "Inner channels only.",
-    ("inner", "coupled"): "Inner and coupled channels (`--units inner,coupled`).",
-}
+UNITS = {False: "Inner channels only.", True: "Inner and coupled channels (`--units inner,coupled`)."}
 
 
 def quality(name: str) -> Callable[[], str]:
@@ -53,7 +50,7 @@ def quality(name: str) -> Callable[[], str]:
             f"\n\n`{job['model']}` on `{job['data']}`, base {100 * base['value']:.2f} %, "
             f"{base['macs'] / 1e6:.2f} M MACs; {job['calibration']:,} calibration images, {job['seeds']} "
             f"seeds, mean ± standard deviation; top-1 on the whole test set, in per cent. No training. "
-            f"{UNITS[tuple(job.get('units') or ())]} {_shared_out(content)}"
+            f"{UNITS[_coupled(content)]} {_shared_out(content)}"
         )
         head = ["MACs", "choice", *(head for *_, head in told), "points lost"]
         return table(head, lines) + said + versions(content)
@@ -84,6 +81,11 @@ def _best(cells: Cells, budget: float, method: str) -> tuple[float, float]:
     return _cell(cells, budget, method, None, "least-squares") or (0.0, 0.0)
 
 
+def _coupled(content: dict) -> bool:
+    """Whether coupled channels could go: asked for, or taken in since a budget leaves too few others."""
+    return bool(content["job"].get("units")) or any("may go too" in note for note in content.get("notes", ()))
+
+
 def _both(content: dict) -> bool:
     """Whether every choice was measured with both allocations."""
     return len(content["job"].get("allocations", ())) > 1
@@ -107,7 +109,7 @@ def headline() -> str:
         content = load(name)
         cells = _cells(content)
         network = content["job"]["model"].rsplit("/", 1)[-1].removeprefix("coprune:").split("@")[0]
-        network += ", coupled too" if content["job"].get("units") else ""
+        network += ", coupled too" if _coupled(content) else ""
         (fair if _both(content) else others).append(network)
         for budget in sorted({key[0] for key in cells}, reverse=True):
             figures = {m: _best(cells, budget, m) for b, m, *_ in cells if b == budget}
@@ -163,7 +165,7 @@ def worth() -> str:
             )
             lines.append(
                 [
-                    f"`{content['job']['model']}`" + (", coupled too" if content["job"].get("units") else ""),
+                    f"`{content['job']['model']}`" + (", coupled too" if _coupled(content) else ""),
                     f"{100 * budget:.0f} %",
                     _signed(statistics.fmean(recovery)),
                     _signed(statistics.fmean(shares)),
