@@ -16,7 +16,7 @@ VARIANTS: dict[str, dict] = {
     "as it is": {"recoveries": ("least-squares", "bn", "none")},
     "choice without sensitivity": {"options": {"weighting": "none"}},
     "choice with class scatter": {"options": {"scatter": 1.0}},
-    "allocation uniform": {"allocation": "uniform"},
+    "allocation uniform": {"allocations": ("uniform",)},
     "choice at random, allocation uniform": {"methods": ("random",)},
 }
 

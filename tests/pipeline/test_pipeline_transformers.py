@@ -12,6 +12,7 @@ import tiny_transformers as zoo
 from coprune.models.attention import separate_attention
 from coprune.result import Code
 from coprune.tracing.forward import part_of
+from tiny_transformers_made import Encoder
 
 transformers = pytest.importorskip("transformers")
 
@@ -167,7 +168,7 @@ class Around(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.net = zoo.Encoder(batch_first=True)
+        self.net = Encoder(batch_first=True)
 
     def forward(self, x):
         return self.net(x)
