@@ -43,7 +43,7 @@ def measured(name: str) -> bool:
         "networks_all": ("networks_vgg16_bn",),
         "text": ("text",),
         "reconstruction": ("reconstruction_resnet20", "quality_resnet20"),
-        "worth": ("quality_resnet20",),
+        "worth": ("quality_resnet20_coupled",),
         "tasks_all": ("tasks",),
         "tasks_made": ("tasks",),
     }.get(name, ("speed",) if name in speed.TABLES else (name,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coprune.report.summary import mean_and_std
-from tables.shared import load, points, table, versions
+from tables.shared import load, named, points, table, versions
 
 RECOVERIES = {"least-squares": "least squares", "reconstruction": "reconstruction"}
 
@@ -21,7 +21,7 @@ def imagenet() -> str:
     lines = [
         [
             f"{100 * key[0]:.0f} %",
-            f"**`{key[1]}`**" if key[1] == "complementary" else f"`{key[1]}`",
+            named(key[1]),
             *(points(mean_and_std(found[key].get(how, [])), seeds=len(parts)) for how in RECOVERIES),
         ]
         for key in sorted(found, key=lambda key: (-key[0], -solved[key][0]))

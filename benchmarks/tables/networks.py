@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coprune.report import summarise
-from tables.shared import load, points, table, there, versions
+from tables.shared import load, named, points, table, there, versions
 
 QUARTERS = "_25"
 """Behind a network's name: its quarter was measured by a job of its own."""
@@ -56,7 +56,7 @@ def all_choices() -> str:
             [
                 f"`{name}`",
                 f"{100 * row['budget']:.0f} %",
-                f"**`{row['method']}`**" if row["method"] == "complementary" else f"`{row['method']}`",
+                named(row["method"]),
                 points(row["pruned"]),
                 points(row["recovered"]),
                 points(row["finetuned"]),

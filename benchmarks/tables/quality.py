@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 
 from coprune.report import summarise
-from tables.shared import load, points, table, there, versions
+from tables.shared import load, named, points, table, there, versions
 
 RECOVERED = {"bn": "recovery by batch norm only", "none": "no recovery"}
 
@@ -40,7 +40,7 @@ def quality(name: str) -> Callable[[], str]:
         lines = [
             [
                 f"{100 * budget:.0f} %",
-                f"**`{method}`**" if method == "complementary" else f"`{method}`",
+                named(method),
                 *(points(_cell(cells, budget, method, way, how)) for way, how, _ in told),
                 f"{100 * (base['value'] - _best(cells, budget, method)[0]):.2f}",
             ]
@@ -202,7 +202,7 @@ def reconstruction() -> str:
             [
                 f"`{network}`",
                 f"{100 * row['budget']:.0f} %",
-                f"**`{row['method']}`**" if row["method"] == "complementary" else f"`{row['method']}`",
+                named(row["method"]),
                 points(_cell(cells, row["budget"], row["method"], row["allocation"], "least-squares")),
                 points(row["recovered"]),
                 f"{100 * (base - row['recovered'][0]):.2f}",

@@ -30,6 +30,11 @@ def versions(content: dict) -> str:
     return f"\n\n<sub>{named}</sub>"
 
 
+def named(choice: str) -> str:
+    """A choice of units in a table; ours stands out."""
+    return f"**`{choice}`**" if choice == "complementary" else f"`{choice}`"
+
+
 def points(stage: tuple[float, float] | None, *, seeds: int = 3) -> str:
     """Mean and spread in per cent; one seed has no spread."""
     if not stage:

@@ -6,7 +6,7 @@ import statistics
 
 from coprune.report import summarise
 from coprune.report.summary import STAGES
-from tables.shared import load, points, table, versions
+from tables.shared import load, named, points, table, versions
 
 TEXT_PARTS = {"heads": "heads", "heads and neurons": "MACs, heads and neurons"}
 
@@ -24,7 +24,7 @@ def text() -> str:
             lines.append(
                 [
                     f"{100 * budget:.0f} % of the {what}",
-                    f"**`{method}`**" if method == "complementary" else f"`{method}`",
+                    named(method),
                     row["size"],
                     points(row["pruned"], seeds=row["seeds"]),
                     points(row["recovered"], seeds=row["seeds"]),

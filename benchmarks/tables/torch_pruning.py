@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coprune.report.summary import mean_and_std
-from tables.shared import load, points, table, versions
+from tables.shared import load, named, points, table, versions
 
 RECOVERIES = {"none": "as cut", "bn": "+ batch norm", "least-squares": "+ least squares"}
 
@@ -31,7 +31,7 @@ def torch_pruning() -> str:
         [
             f"{100 * key[0]:.0f} %",
             f"{100 * sum(macs[key]) / len(macs[key]):.1f} %",
-            f"**`{key[1]}`**" if key[1] == "complementary" else f"`{key[1]}`",
+            named(key[1]),
             *(points(mean_and_std(found[key].get(how, [])), seeds=seeds) for how in told),
         ]
         for key in sorted(found, key=lambda key: (-key[0], -solved[key][0]))

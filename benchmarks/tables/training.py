@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coprune.report import summarise
-from tables.shared import load, points, table, there, versions
+from tables.shared import load, named, points, table, there, versions
 
 TRAININGS = {
     "1000x2": "1,000 × 2",
@@ -34,7 +34,7 @@ def training() -> str:
     lines = [
         [
             f"{100 * budget:.0f} %",
-            f"**`{method}`**" if method == "complementary" else f"`{method}`",
+            named(method),
             "least squares" if recovery == "least-squares" else "batch norm",
             "and hidden outputs" if hidden else "soft labels",
             cells[key]["untrained"],

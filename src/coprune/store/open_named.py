@@ -48,7 +48,7 @@ def open_model(
     Raises:
         UserError: an unknown name (with near matches), weights that do not fit, NaN in weights.
     """
-    found = read_checkpoint(weights) if weights is not None else []
+    source: ModelSource | None = None
     folder = BUNDLED / name.removeprefix("coprune:") if name in bundled_names() else Path(name)
     if folder.is_dir() or is_yolo_file(name):
         for argument, value in arguments.items():
@@ -70,12 +70,13 @@ def open_model(
         model = build(source)
         if tag is not None:
             load_published(model, plain, tag, arguments)
-        elif found and "num_classes" in source.arguments and "num_classes" not in arguments:
+    if weights is not None:
+        found = read_checkpoint(weights)
+        if source and "num_classes" in source.arguments and "num_classes" not in arguments:
             # Data may show only some of the classes that weights were trained for.
             count = classes_in(found, model)
             if count is not None and count > source.arguments["num_classes"]:
                 model = build(ModelSource(plain, {**source.arguments, "num_classes": count}))
-    if weights is not None:
         fit = match_weights(found, model, where=str(weights))
         load_weights(model, fit, where=str(weights))
     check_finite(model.state_dict(), model=model, where=f"model '{name}'")
