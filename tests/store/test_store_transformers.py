@@ -21,6 +21,8 @@ from tiny_transformers import CASES, WORDS, ZOO, inputs, output, transformer, un
 
 pytest.importorskip("transformers")
 
+from transformers import BertModel  # noqa: E402
+
 STORED = [(name, how) for name, how in CASES if ZOO[name].make is None]
 
 
@@ -122,6 +124,22 @@ def test_loaded_model_can_be_saved_and_loaded_again(tmp_path):
     save_model(tmp_path / "b", coprune.load(tmp_path / "a"))
     assert torch.equal(output(coprune.load(tmp_path / "b"), example), output(model, example))
     assert (tmp_path / "b" / "tokenizer.json").is_file()
+
+
+def test_a_part_that_the_model_was_made_without_is_not_asked_for(tmp_path):
+    model = BertModel(transformer("bert").config, add_pooling_layer=False).eval()
+    example = inputs("bert", dtype=torch.float32)
+    model = cut(model, uneven(find_units(model, example).groups))
+    save_model(tmp_path, model)
+    loaded = coprune.load(tmp_path)
+    assert loaded.pooler is None
+    assert torch.equal(loaded(**example)[0], model(**example)[0])
+
+    described = json.loads((tmp_path / "model.json").read_text())
+    described["transformers"]["without"] = ["poller"]
+    (tmp_path / "model.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match="saved without 'poller', which this BertModel does not have"):
+        coprune.load(tmp_path)
 
 
 def test_a_loaded_model_can_be_pruned_further(tmp_path):

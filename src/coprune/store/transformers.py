@@ -22,6 +22,7 @@ from coprune.files import read_json, write_bytes, write_text
 from coprune.models.hf import TOKENIZER_FILES, read_config
 from coprune.store.config_sizes import FULL, changed, fitted
 from coprune.store.state_dict import type_of
+from coprune.tracing.forward import FAILURES
 
 INPUT_FILES = (
     *TOKENIZER_FILES,
@@ -44,11 +45,13 @@ class Architecture(BaseModel):
         buffers: name → dtype of the floating-point buffers that are no weights (rotary frequencies).
         full: place (:mod:`coprune.store.config_sizes`) → its value before pruning, where ``config.json`` has
             that after it.
+        without: modules that ``config.json`` asks for and that the model was made without, such as a pooler.
     """
 
     attention: dict[str, str] = {}
     buffers: dict[str, str] = {}
     full: dict[str, int | None] = {}
+    without: tuple[str, ...] = ()
 
 
 def save_architecture(folder: Path, model: nn.Module) -> Architecture | None:
@@ -68,10 +71,27 @@ def save_architecture(folder: Path, model: nn.Module) -> Architecture | None:
     full = _save_config(folder, model)
     _save_tokenizer(folder, model)
     source: Any = model
-    return Architecture(
-        attention=compat.attention_of(source.config),
-        buffers={name: type_of(buffer) for name, buffer in compat.unsaved_buffers(model).items()},
-        full=full,
+    described = Architecture(attention=compat.attention_of(source.config), full=full)
+    buffers = {name: type_of(buffer) for name, buffer in compat.unsaved_buffers(model).items()}
+    return described.model_copy(update={"without": _left_out(folder, described, model), "buffers": buffers})
+
+
+def _left_out(folder: Path, described: Architecture, model: nn.Module) -> tuple[str, ...]:
+    """Modules that a model of the folder's configuration has, and this one has None in their places."""
+    if compat.model_class(type(model).__name__) is None:
+        return ()
+    make = architecture_builder(folder, described)
+    try:
+        with torch.device("meta"):
+            asked = make()
+    except FAILURES:  # some look at values while they are built
+        asked = make()
+    places = ((name, name.rpartition(".")) for name, _ in asked.named_modules() if name)
+    mine = dict(model.named_modules())
+    return tuple(
+        name
+        for name, (around, _, last) in places
+        if around in mine and getattr(mine[around], last, asked) is None
     )
 
 
@@ -140,6 +160,11 @@ def _built(
             model.generation_config = compat.library().GenerationConfig.from_dict(settings)
     if any((folder / file).is_file() for file in INPUT_FILES):
         model._coprune_tokenizer = str(folder)
+    for module in architecture.without:
+        around, _, last = module.rpartition(".")
+        if module not in dict(model.named_modules()):
+            raise UserError(f"{folder}: was saved without '{shown(module)}', which this {name} does not have")
+        setattr(model.get_submodule(around), last, None)
     for buffer, dtype in architecture.buffers.items():
         place, _, key = buffer.rpartition(".")
         owner, wanted = dict(model.named_modules()).get(place), getattr(torch, dtype, None)
