@@ -21,7 +21,7 @@ from tiny_transformers import CASES, WORDS, ZOO, inputs, output, transformer, un
 
 pytest.importorskip("transformers")
 
-from transformers import BertModel  # noqa: E402
+from transformers import BertModel
 
 STORED = [(name, how) for name, how in CASES if ZOO[name].make is None]
 
