@@ -164,7 +164,8 @@ def solve(
     """Ridge regression towards the old weights, with λ chosen on held-back rows.
 
     Minimises ‖T − W x − b‖² + λ ‖W − W_old‖²: normal equations in float64, Cholesky. A λ with which the
-    system cannot be factored is passed over. Behind a rectifier, where T < 0, only a positive output
+    system cannot be factored is passed over. With the λ that was best, where that is better than the old
+    weights, it is solved again on all rows. Behind a rectifier, where T < 0, only a positive output
     is an error: such rows are given their own output, cut at 0, as the target, and the regression is
     solved again with the same factor. That majorises the rectified error, so it falls with every
     sweep (the problem is that of Zhang et al. 2015, arXiv 1505.06798, §3.2; they relax it instead).
@@ -173,7 +174,7 @@ def solve(
         rows: ``[M, D]``, what the layer reads in the pruned network.
         target: what should come of it.
         start: the weights that it has.
-        held_back: how many of the last rows judge and are not solved on.
+        held_back: how many of the last rows judge and are solved on only once λ is chosen.
         intercept: whether anything can be added to the output.
         shared: whether other processes hold more rows of the same problem. All get the same solution.
     """
@@ -194,29 +195,63 @@ def solve(
     best = Solution(start.weight, start.bias, before, float("inf"), float("inf"))
     if count < 1:
         return best  # of one sample alone none is left to solve on
-    equations = _Equations(rows[fit], start, intercept=intercept, count=count, total=total)
-    now = [start.output(rows[c]) for c in _chunks(fit)]
-    residuals = [target.output(c) - y for c, y in zip(_chunks(fit), now, strict=True)]
-    plain, factor = equations.right(residuals), None
+    learned = _Equations(rows[fit], start, intercept=intercept, count=count, total=total)
+    problem = _Problem(learned, rows[fit], target, start)
+    rectified = False
     for ridge in RIDGES:
-        tried = ridge_factor(equations.gram, ridge * equations.scale)
-        if tried is None or not float(equations.scale) > 0:
+        tried = ridge_factor(learned.gram, ridge * learned.scale)
+        if tried is None or not float(learned.scale) > 0:
             continue
-        line = equations.solved(tried, plain)
+        line = problem.solved(tried, rectified=False)
         after = error(line)
         if after < best.after:
             best, factor = Solution(line.weight, line.bias, before, after, ridge), tried
-    if factor is None or not target.rectified:
+    if best.ridge < float("inf") and target.rectified:
+        line = problem.solved(factor, rectified=True)
+        after = error(line)
+        if rectified := after < best.after:
+            best = replace(best, weight=line.weight, bias=line.bias, after=after)
+    if not best.better:
         return best
-    values = [target.behind(y, c) for c, y in zip(_chunks(fit), now, strict=True)]
-    found: Line = best
-    for _ in range(SWEEPS):
-        more = Line(found.weight - start.weight, found.bias - start.bias)
-        beyond = (more.output(rows[c]) for c in _chunks(fit))
-        parts = zip(_chunks(fit), values, residuals, beyond, strict=True)
-        found = equations.solved(factor, equations.right(_rectified(target, *part) for part in parts))
-    after = error(found)
-    return replace(best, weight=found.weight, bias=found.bias, after=after) if after < best.after else best
+    # What judged teaches too, once nothing is left to decide.
+    every = learned.with_more(rows, slice(fit.stop, len(rows)))
+    last = ridge_factor(every.gram, best.ridge * every.scale)
+    if last is None:
+        return best
+    line = _Problem(every, rows, target, start).solved(last, rectified=rectified)
+    return replace(best, weight=line.weight, bias=line.bias)
+
+
+class _Problem:
+    """The rows that are solved on, with what the old weights lack there.
+
+    Args:
+        equations: of these rows.
+        rows: the first of the target's, ``[m, D]``.
+        target, start: see :func:`solve`.
+    """
+
+    def __init__(self, equations: _Equations, rows: Tensor, target: Target, start: Line) -> None:
+        self._equations, self._rows, self._target, self._start = equations, rows, target, start
+        self._chunks = _chunks(slice(0, len(rows)))
+        self._now = [start.output(rows[c]) for c in self._chunks]
+        self._residuals = [target.output(c) - y for c, y in zip(self._chunks, self._now, strict=True)]
+        self._plain = equations.right(self._residuals)
+
+    def solved(self, factor: Tensor, *, rectified: bool) -> Line:
+        """The regression's solution with a factored system; of what the rectifier leaves, swept over it."""
+        found = self._equations.solved(factor, self._plain)
+        if not rectified:
+            return found
+        target, start = self._target, self._start
+        values = [target.behind(y, c) for c, y in zip(self._chunks, self._now, strict=True)]
+        for _ in range(SWEEPS):
+            more = Line(found.weight - start.weight, found.bias - start.bias)
+            beyond = (more.output(self._rows[c]) for c in self._chunks)
+            parts = zip(self._chunks, values, self._residuals, beyond, strict=True)
+            right = self._equations.right(_rectified(target, *part) for part in parts)
+            found = self._equations.solved(factor, right)
+        return found
 
 
 def _everybodys(rows: Tensor, target: Target, solving: int) -> tuple[Tensor, Target]:
@@ -260,7 +295,16 @@ class _Equations:
         scale: its mean diagonal as a Gram matrix of values; the same λ in both forms.
     """
 
-    def __init__(self, rows: Tensor, start: Line, *, intercept: bool, count: int, total: Total) -> None:
+    def __init__(
+        self,
+        rows: Tensor,
+        start: Line,
+        *,
+        intercept: bool,
+        count: int,
+        total: Total,
+        known: tuple[_Equations, slice] | None = None,
+    ) -> None:
         self._rows, self._start = rows, start
         self._intercept, self._count, self._total = intercept, count, total
         width = rows.shape[1]
@@ -273,10 +317,27 @@ class _Equations:
         if self._dual:
             centred = rows.double() - self._mean
             self.gram = centred @ centred.T
+        elif known is not None and not known[0]._dual:
+            first, rest = known
+            apart = first._mean - self._mean
+            more = total(centred_gram(rows[rest], self._mean))
+            self.gram = first.gram + more + first._count * apart.outer(apart)
         else:
             # In the model's precision and added up in float64, as the right-hand side is.
             self.gram = total(centred_gram(rows, self._mean))
         self.scale = self.gram.trace() / width
+
+    def with_more(self, rows: Tensor, rest: slice) -> _Equations:
+        """Those of all rows, of which these are the ones in front of the rest."""
+        count = int(self._total(torch.tensor(len(rows))))
+        return _Equations(
+            rows,
+            self._start,
+            intercept=self._intercept,
+            count=count,
+            total=self._total,
+            known=(self, rest),
+        )
 
     def right(self, residuals: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Right-hand side (``[D, O]``, dual ``[M, O]``) and mean ``[O]`` of the residuals of the old weights.
