@@ -8,7 +8,6 @@ import torch
 import texts
 from coprune.data.text import TextSource
 from coprune.recovery import Pair, layer_walk, least_squares, sampling
-from coprune.recovery import sequential_least_squares as sequential
 from coprune.tracing.forward import lengths_of, part_of, trimmed
 
 
@@ -48,8 +47,7 @@ def test_texts_that_pass_by_length_say_what_padded_ones_say(tmp_path, monkeypatc
         (trimmed, sampling._by_length),
         (lambda inputs: inputs, lambda _, index, judging: index),
     ):
-        monkeypatch.setattr(sequential, "trimmed", cut)
-        monkeypatch.setattr(layer_walk, "trimmed", cut)
+        monkeypatch.setattr(sampling, "trimmed", cut)
         monkeypatch.setattr(sampling, "_by_length", order)
         model = copy.deepcopy(start)
         found.append((least_squares(Pair(model, teacher, {}), tokens()), model.state_dict()))

@@ -20,6 +20,7 @@ from coprune.errors import setting
 from coprune.measure.mode import evaluating
 from coprune.memory import check_free, free_bytes
 from coprune.tracing.forward import Inputs, run, tensors_of
+from coprune.tracing.hooks import hooked
 
 
 class _LiveStorages(TorchDispatchMode):
@@ -41,9 +42,13 @@ class _LiveStorages(TorchDispatchMode):
                 if storage._cdata not in self._known:
                     self.made += storage.nbytes() * (storage._cdata not in self._live)
                     self._live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
+        self.peak = max(self.peak, self.now())
         return result
+
+    def now(self) -> int:
+        """Bytes that are alive."""
+        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
+        return sum(size for _, size in self._live.values())
 
 
 def peak_memory(model: nn.Module, example: Inputs) -> int:
@@ -53,8 +58,20 @@ def peak_memory(model: nn.Module, example: Inputs) -> int:
         model: evaluated in evaluation mode.
         example: one sample ``[1, …]`` or a batch.
     """
-    weights, peak, _ = _bytes(model, example)
+    weights, peak, *_ = _bytes(model, example)
     return weights + peak
+
+
+def waiting_memory(model: nn.Module, example: Inputs, layers: Iterable[str]) -> tuple[int, int]:
+    """Bytes of input and activations when a pass waits in front of a layer, at the worst of them; and ever.
+
+    Args:
+        model: evaluated in evaluation mode.
+        example: one sample ``[1, …]``.
+        layers: in front of which it waits.
+    """
+    _, peak, _, waiting = _bytes(model, example, layers)
+    return waiting, peak
 
 
 PASS = 1 << 29
@@ -70,20 +87,27 @@ def samples_at_once(model: nn.Module, example: Inputs, most: int, *, backward: b
         most: samples.
         backward: whether all activations are kept for a backward pass.
     """
-    _, peak, made = _bytes(model, example)
+    _, peak, made, _ = _bytes(model, example)
     return max(1, min(most, PASS // max(1, peak + made if backward else peak)))
 
 
 @torch.no_grad()
-def _bytes(model: nn.Module, example: Inputs) -> tuple[int, int, int]:
-    """Bytes of weights; of what grows with the samples at the worst moment; and of all that is ever made."""
+def _bytes(model: nn.Module, example: Inputs, layers: Iterable[str] = ()) -> tuple[int, int, int, int]:
+    """Bytes of weights; of what grows with the samples at the worst moment; and of all that is ever made.
+
+    And of what there is in front of some layers, at the worst of them.
+    """
     weights, inputs = (
         {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
         for tensors in ([*model.parameters(), *model.buffers()], tensors_of(example))
     )
-    with evaluating(model), _LiveStorages({*weights, *inputs}) as live:
+    met = [0]
+    live = _LiveStorages({*weights, *inputs})
+    waits = {name: lambda *_: met.append(live.now()) for name in layers}
+    with evaluating(model), live, hooked(model, waits, before=True):
         run(model, example)
-    return sum(weights.values()), sum(inputs.values()) + live.peak, live.made
+    given = sum(inputs.values())
+    return sum(weights.values()), given + live.peak, live.made, given + max(met)
 
 
 USUAL = 128

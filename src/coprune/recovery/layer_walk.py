@@ -6,11 +6,13 @@ Shapes: ``N`` samples, ``P`` places a sample, ``R`` runs of a layer, ``O`` its o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import greenlet
 import torch
 from torch import Tensor, nn
 
@@ -18,56 +20,143 @@ from coprune.errors import UserError, setting
 from coprune.layers import bias_of, filters, is_linear, made_of, samples_first, set_filters
 from coprune.recovery.sampling import BATCH, Sample
 from coprune.tracing.call_trace import Place, Taps
-from coprune.tracing.forward import Inputs, copied, part_of, run, samples_in, trimmed
+from coprune.tracing.forward import Inputs, copied, run, samples_in
 from coprune.tracing.hooks import hooked
 from coprune.tracing.layer_graph import Site
 from coprune.tracing.patches import pick_outputs
 
-Observer = Callable[[Site, nn.Module, Tensor, "Tensor | None"], None]
-"""Given site, layer, what the layer reads (or puts out), and the other operand of the sum behind it."""
+Observer = Callable[[Site, nn.Module, Tensor, "Tensor | None", int], None]
+"""Given site, layer, what the layer reads (or puts out), the other operand of the sum behind it, and which
+part of the samples, by number, that is of."""
 
 
 @torch.no_grad()
 def walk_layers(
-    model: nn.Module, sites: Sequence[Site], inputs: Inputs, observer: Observer, *, after: bool = False
+    model: nn.Module,
+    sites: Sequence[Site],
+    parts: Sequence[Inputs],
+    observer: Observer,
+    *,
+    after: bool = False,
+    met: Callable[[Site], None] | None = None,
 ) -> None:
     """One forward pass in which an observer is called at every site.
 
     Args:
-        model: run without gradients. A layer that the observer changes runs with its new weights.
+        model: run without gradients.
         sites: where it is called.
-        inputs: ``[N, …]``.
+        parts: of the samples, ``[n, …]`` each.
         observer: see :data:`Observer`.
         after: whether behind the layers rather than in front of them.
+        met: called when all parts stand at a site. A layer that is changed there runs with its new weights in
+            all of them. Without it they pass one after the other.
 
     Raises:
         UserError: the samples take another way through the model than those that the sites were found with.
     """
-    waiting: dict[str, Tensor] = {}
-    takers: dict[Place, list[Callable[[Tensor], None]]] = {}
-    for site in sites:
-        if site.other is not None:
-            takers.setdefault(site.other, []).append(partial(waiting.__setitem__, site.layer))
-    taps = Taps(takers)
+    walk = _Passes(model, sites, observer, met=met, count=len(parts))
+    stops = {site.layer: partial(walk.stop, site, after=after) for site in sites}
+    with hooked(model, stops, before=not after), walk.tapped():
+        if met is None or len(parts) == 1:
+            for number, part in enumerate(parts):
+                walk.begin(number, part)
+        else:
+            walk.side_by_side(parts, met)
 
-    def stop(site: Site, layer: nn.Module, args: Any, output: Any = None) -> None:
-        if site.other is not None and site.layer not in waiting:
+
+class _Passes:
+    """Forward passes of several parts of the samples, of which one runs at a time.
+
+    Args:
+        model, sites, observer, met: see :func:`walk_layers`.
+        count: of the parts.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: Sequence[Site],
+        observer: Observer,
+        *,
+        met: Callable[[Site], None] | None,
+        count: int,
+    ) -> None:
+        self._model, self._observer, self._met = model, observer, met
+        self._others: list[dict[str, Tensor]] = [{} for _ in range(count)]
+        self._running = 0
+        self._pause: Callable[[Site], None] | None = None
+        takers: dict[Place, list[Callable[[Tensor], None]]] = {}
+        for site in sites:
+            if site.other is not None:
+                takers.setdefault(site.other, []).append(partial(self._take, site.layer))
+        self._taps = Taps(takers)
+        self._numbers = [self._taps.number] * count
+
+    def tapped(self) -> AbstractContextManager[None]:
+        """Within the context the sums' other operands are met."""
+        return self._taps.of(self._model) if self._taps.wanted else nullcontext()
+
+    def _take(self, layer: str, other: Tensor) -> None:
+        self._others[self._running][layer] = other
+
+    def begin(self, number: int, inputs: Inputs) -> None:
+        """The pass of a part."""
+        read = copied(inputs)  # which a model whose first layer works in place changes
+        self._running, self._taps.number = number, self._numbers[number]
+        run(self._model, read)
+
+    def stop(self, site: Site, layer: nn.Module, args: Any, output: Any = None, *, after: bool) -> None:
+        """What happens at a site."""
+        others = self._others[self._running]
+        if site.other is not None and site.layer not in others:
             raise UserError(
                 f"layer '{site.layer}': what is added to its output was not met: these samples take "
                 f"another way through the model than the first two; use {setting('recovery', 'bn')}"
             )
-        with taps.aside():
+        with self._taps.aside():
             value = made_of(layer, args[0], output) if after else samples_first(layer, args[0])
-            observer(site, layer, value, waiting.pop(site.layer, None))
+            self._observer(site, layer, value, others.pop(site.layer, None), self._running)
+            if self._met is not None and self._pause is None:
+                self._met(site)
+        if self._pause is not None:
+            self._pause(site)
 
-    read = copied(inputs)  # which a model whose first layer works in place changes
-    stops = {site.layer: partial(stop, site) for site in sites}
-    with hooked(model, stops, before=not after), taps.of(model) if takers else nullcontext():
-        run(model, read)
+    def side_by_side(self, parts: Sequence[Inputs], met: Callable[[Site], None]) -> None:
+        """Passes that wait for one another at every site: what a part holds there is little.
+
+        Each is a greenlet, which stops inside of the model's code and goes on there later. One thread runs
+        all of them, one at a time.
+        """
+        here = greenlet.getcurrent()
+        self._pause = here.switch
+        passes = [greenlet.greenlet(self.begin) for _ in parts]
+        for passing in passes:
+            passing.gr_context = copy_context()
+        given: Sequence[tuple[Any, ...]] = list(enumerate(parts))
+        while True:
+            stopped = [self._go_on(number, passes[number], *args) for number, args in enumerate(given)]
+            site = stopped[0]
+            if any(other is not site for other in stopped):
+                raise UserError(
+                    "some samples take another way through the model than others, which least squares cannot "
+                    f"recover; use {setting('recovery', 'bn')}"
+                )
+            if site is None:
+                return
+            with self._taps.aside():
+                met(site)
+            given = [()] * len(parts)
+
+    def _go_on(self, number: int, passing: greenlet.greenlet, *args: Any) -> Site | None:
+        """Run a part's pass up to its next site, which is handed back; None at its end."""
+        self._running, self._taps.number = number, self._numbers[number]
+        site: Site | None = passing.switch(*args)
+        self._numbers[number] = self._taps.number
+        return site
 
 
 Pick = Callable[[Site, nn.Module, Tensor, "Tensor | None", Tensor], Tensor]
-"""What an :data:`Observer` is given, and the places ``[N, P]`` → rows ``[N·P, …]``."""
+"""What an :data:`Observer` is given, with the places ``[n, P]`` for the number → rows ``[n·P, …]``."""
 
 
 def rows_of(
@@ -82,26 +171,24 @@ def rows_of(
         pick: what is noted of a layer.
         after: of what it puts out rather than of what it reads.
     """
-    found: dict[str, list[Tensor]] = {site.layer: [] for site in sites}
-    runs: dict[str, list[Tensor]] = {}
-    here = slice(0, 0)
+    parts = sample.parts(BATCH)
+    runs: list[dict[str, list[Tensor]]] = [{} for _ in parts]
 
-    def note(site: Site, layer: nn.Module, value: Tensor, other: Tensor | None) -> None:
-        rows = pick(site, layer, value, other, sample.places[site.layer][here])
-        runs.setdefault(site.layer, []).append(rows)
+    def note(site: Site, layer: nn.Module, value: Tensor, other: Tensor | None, part: int) -> None:
+        rows = pick(site, layer, value, other, sample.places[site.layer][parts[part][0]])
+        runs[part].setdefault(site.layer, []).append(rows)
 
-    for start in range(0, samples_in(sample.inputs), BATCH):
-        here = slice(start, start + BATCH)
-        batch = trimmed(part_of(sample.inputs, here))
-        walk_layers(model, sites, batch, note, after=after)
-        for name, parts in found.items():
-            if name not in runs:
-                raise UserError(
-                    f"'{name}' runs for some inputs only, which least squares cannot recover; leave it alone "
-                    f"(skip {name}), or recover with bn"
-                )
-            parts.append(side_by_side(runs.pop(name), samples_in(batch)))
-    return {name: torch.cat(found.pop(name)) for name in list(found)}
+    walk_layers(model, sites, [inputs for _, inputs in parts], note, after=after)
+    found = {}
+    for name in (site.layer for site in sites):
+        if any(name not in of_part for of_part in runs):
+            raise UserError(
+                f"'{name}' runs for some inputs only, which least squares cannot recover; leave it alone "
+                f"(skip {name}), or recover with bn"
+            )
+        each = zip(runs, parts, strict=True)
+        found[name] = torch.cat([side_by_side(of_part.pop(name), samples_in(i)) for of_part, (_, i) in each])
+    return found
 
 
 def side_by_side(runs: list[Tensor], samples: int) -> Tensor:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from coprune.data import Source
 from coprune.data.subsample import spread
 from coprune.distributed.world import own_range, world
-from coprune.layers import is_convolution, is_recurrent
-from coprune.measure.memory import peak_memory
+from coprune.layers import is_convolution, is_dense, is_recurrent
+from coprune.measure.memory import waiting_memory
 from coprune.recovery.base import Pair
 from coprune.tracing.active_positions import learn_active_positions
-from coprune.tracing.forward import Inputs, copied, lengths_of, moved, part_of, samples_in, split
+from coprune.tracing.forward import Inputs, copied, lengths_of, moved, part_of, samples_in, split, trimmed
 from coprune.tracing.layer_graph import Site
 from coprune.tracing.patches import draw_positions, draw_valid
 
@@ -38,36 +38,49 @@ class Sample:
         places: layer → drawn places, ``[N, P]`` int64.
         judging: how many of the last samples judge and are not solved on.
         shared: whether other processes have other samples.
+        at_once: how many pass a model at a time.
     """
 
     inputs: Inputs
     places: Mapping[str, Tensor]
     judging: int
     shared: bool
+    at_once: int = BATCH
+
+    def parts(self, most: int | None = None) -> list[tuple[slice, Inputs]]:
+        """The samples that pass at a time, at most so many, and their inputs; texts as wide as they need."""
+        size = self.at_once if most is None else min(self.at_once, most)
+        slices = [slice(at, at + size) for at in range(0, samples_in(self.inputs), size)]
+        return [(part, trimmed(part_of(self.inputs, part))) for part in slices]
 
     def held_back(self, rows: Tensor) -> int:
         """How many of a layer's rows, which follow one another by sample, judge."""
         return len(rows) // samples_in(self.inputs) * self.judging
 
 
-def samples_that_fit(source: Source, teacher: nn.Module, *, memory: int) -> Inputs:
-    """As many samples as fit into memory, evenly spread.
+def samples_that_fit(source: Source, teacher: nn.Module, *, memory: int) -> tuple[Inputs, int]:
+    """As many samples as fit into memory, evenly spread, and how many of them pass at a time.
 
     Args:
         source: calibration samples.
         teacher: the unpruned model.
-        memory: bytes at the worst moment of a pass of all of them.
+        memory: bytes at the worst moment of a pass in which all samples wait for one another in front of
+            every dense layer. Where they do not fit into it at once, a quarter is for those that pass, and
+            the rest for those that wait.
 
     Returns:
-        ``[N, …]`` on the model's device.
+        ``[N, …]`` on the model's device, and the size of a part.
     """
     device = next(teacher.parameters()).device
     # Texts are stored by length, the longest first: no sample takes more.
     longest, _ = next(iter(source.batches(1)))
     first = copied(moved(part_of(longest, [0]), device))
-    weights = sum(t.untyped_storage().nbytes() for t in [*teacher.parameters(), *teacher.buffers()])
-    each = max(1, peak_memory(teacher, first) - weights)
-    return moved(spread(source, max(16, memory // each)), device)
+    layers = [name for name, module in teacher.named_modules() if is_dense(module)]
+    waiting, each = (max(1, size) for size in waiting_memory(teacher, first, layers))
+    if memory // each >= len(source):
+        return moved(spread(source, len(source)), device), len(source)
+    at_once = max(1, memory // 4 // each)
+    return moved(spread(source, max(16, (memory - at_once * each) // waiting)), device), at_once
 
 
 def own_samples(samples: int) -> tuple[Tensor, int, bool]:

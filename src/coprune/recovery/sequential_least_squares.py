@@ -39,13 +39,13 @@ from coprune.recovery.layer_walk import (
     Targets,
     can_shift,
     norm_line,
+    rows_of,
     shift_output,
-    side_by_side,
     walk_layers,
 )
 from coprune.recovery.ridge import Line, Target, solve
 from coprune.recovery.sampling import BATCH, Sample, drawn, samples_that_fit
-from coprune.tracing.forward import Inputs, part_of, samples_in, trimmed
+from coprune.tracing.forward import Inputs, part_of
 from coprune.tracing.layer_graph import Site, paired_sites
 from coprune.tracing.patches import pick_outputs, read_rows
 
@@ -71,9 +71,9 @@ def least_squares(
 ) -> tuple[LayerRecovery, ...]:
     """Solve every dense layer of a pruned model again, in place.
 
-    The samples pass the pruned model once, all together; as many are taken (evenly spread) as fit
-    into ``memory``, and the fewer they are, the more places of each are drawn. The unpruned model
-    runs as often as its outputs need, to fit into half as much. Texts are padded to the longest of them.
+    The samples pass the pruned model once, and wait for one another in front of every layer; as many are
+    taken (evenly spread) as fit into ``memory``, and the fewer they are, the more places of each are drawn.
+    The unpruned model runs as often as its outputs need, to fit into half as much.
 
     Args:
         pair: its model is left in evaluation mode.
@@ -90,10 +90,11 @@ def least_squares(
         UserError: the models are not one network before and after surgery.
     """
     model, teacher = pair.ready()
-    inputs = samples_that_fit(source, teacher, memory=memory)
+    inputs, at_once = samples_that_fit(source, teacher, memory=memory)
     steps = _steps(pair, part_of(inputs, slice(2)))
     sites = [step.site for step in steps]
     sample = drawn(pair, sites, inputs, rows={site.layer: rows for site in sites}, seed=seed)
+    sample = replace(sample, at_once=at_once)
     total = sum(1 if site.runs == 1 else _SWEEPS for site in sites)
     with closing(track(range(total), label="least squares", total=total)) as bar:
         walk = _Walk(model, sample, Targets(teacher, steps, sample, memory=memory // 2), bar)
@@ -126,39 +127,37 @@ class _Walk:
 
     def __init__(self, model: nn.Module, sample: Sample, targets: Targets, bar: Iterator[int]) -> None:
         self._model, self._sample, self._targets, self._bar = model, sample, targets, bar
-        self._inputs = trimmed(sample.inputs)
-        self._runs: list[Tensor] = []
         self.found: dict[str, LayerRecovery] = {}
 
     def solve_on_the_way(self, sites: list[Site]) -> None:
         """Layers that run once, all in one pass."""
+        parts = self._sample.parts()
+        rows: list[Tensor] = []
+        others: list[Tensor] = []
 
-        def visit(site: Site, layer: nn.Module, read: Tensor, other: Tensor | None) -> None:
-            self._note(site, layer, read)
-            at = self._sample.places[site.layer]
-            self._solve(site, None if other is None else pick_outputs(other, at, last=is_linear(layer)))
+        def note(site: Site, layer: nn.Module, read: Tensor, other: Tensor | None, part: int) -> None:
+            at = self._sample.places[site.layer][parts[part][0]]
+            rows.append(_read(site, layer, read, None, at))
+            if other is not None:
+                others.append(pick_outputs(other, at, last=is_linear(layer)))
 
-        walk_layers(self._model, sites, self._inputs, visit)
+        def solve_it(site: Site) -> None:
+            read, other = torch.cat(rows), torch.cat(others) if others else None
+            rows.clear()
+            others.clear()
+            self._solve(site, read, other)
+
+        walk_layers(self._model, sites, [inputs for _, inputs in parts], note, met=solve_it)
 
     def solve_by_turns(self, sites: list[Site]) -> None:
         """Layers that run several times, each on all of its runs."""
         for site in sites * _SWEEPS:
-            walk_layers(self._model, [site], self._inputs, self._note)
-            self._solve(site, None)
+            self._solve(site, rows_of(self._model, [site], self._sample, _read)[site.layer], None)
 
-    def _note(self, site: Site, layer: nn.Module, read: Tensor, _: Tensor | None = None) -> None:
-        """What the layer reads at all places, ``[N·P, D]``, a few samples at a time."""
-        at = self._sample.places[site.layer]
-        windows = len(read) // len(at)
-        parts = zip(read.split(windows * BATCH), at.split(BATCH), strict=True)
-        self._runs.append(torch.cat([read_rows(layer, x, p) for x, p in parts]))
-
-    def _solve(self, site: Site, other: Tensor | None) -> None:
-        """Solve one layer and give it the new weights where they are better."""
+    def _solve(self, site: Site, rows: Tensor, other: Tensor | None) -> None:
+        """Solve one layer on what it reads and give it the new weights where they are better."""
         next(self._bar, None)
         layer = self._model.get_submodule(site.layer)
-        rows = side_by_side(self._runs, samples_in(self._inputs))
-        self._runs = []
         scale, shift = norm_line(self._model, site, layer)
         weight, bias = filters(layer), bias_of(layer)
         # What a norm scales by 0 has no effect and no target.
@@ -183,3 +182,10 @@ class _Walk:
         done = LayerRecovery(site.layer, solution.before, solution.after, solution.better, solution.ridge)
         first = self.found.get(site.layer, done)
         self.found[site.layer] = replace(done, before=first.before, changed=first.changed or done.changed)
+
+
+def _read(site: Site, layer: nn.Module, read: Tensor, other: Tensor | None, at: Tensor) -> Tensor:
+    """What the layer reads at all places, ``[N·P, D]``, a few samples at a time."""
+    windows = len(read) // len(at)
+    parts = zip(read.split(windows * BATCH), at.split(BATCH), strict=True)
+    return torch.cat([read_rows(layer, x, p) for x, p in parts])

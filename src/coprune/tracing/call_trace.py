@@ -82,16 +82,20 @@ class Call:
 
 
 class _Numbered(Intercepted):
-    """Numbers the calls of a pass; those made aside do not count."""
+    """Numbers the calls of a pass; those made aside do not count.
+
+    Attributes:
+        number: of the next call. Where several passes take turns, each has its own to be put back.
+    """
 
     def __init__(self, called: Callable[[Number, Function, tuple[Any, ...], dict[str, Any]], Any]) -> None:
         super().__init__(self._counted)
-        self._number: Number = (0, 0)
+        self.number: Number = (0, 0)
         self._called = called
 
     def _counted(self, function: Function, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        number = self._number
-        self._number = (number[0], number[1] + 1)
+        number = self.number
+        self.number = (number[0], number[1] + 1)
         return self._called(number, function, args, named)
 
     @contextmanager
@@ -99,7 +103,7 @@ class _Numbered(Intercepted):
         """Within the context the calls of the model's pass are numbered."""
 
         def enter(*_: Any) -> None:
-            self._number = (self._number[0] + 1, 0)
+            self.number = (self.number[0] + 1, 0)
 
         dense = {n: enter for n, m in model.named_modules() if is_convolution(m) or is_linear(m)}
         with hooked(model, dense, before=True), self:
@@ -150,11 +154,16 @@ class Record(_Numbered):
 
 
 class Taps(_Numbered):
-    """Hands the values made at given places to their takers as they appear, and keeps nothing."""
+    """Hands the values made at given places to their takers as they appear, and keeps nothing.
+
+    Attributes:
+        wanted: whether anybody takes anything.
+    """
 
     def __init__(self, takers: Mapping[Place, list[Callable[[Tensor], None]]]) -> None:
         super().__init__(self._hand_out)
         self._takers = takers
+        self.wanted = bool(takers)
         self._calls = {number for number, _ in takers}
 
     def _hand_out(
