@@ -27,8 +27,8 @@ SMALL = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2} | {
 REVIEWS = Path(__file__).resolve().parent.parent / "data" / "movie_valence.tsv.gz"
 Batches = list[dict[str, Tensor]]
 ALL = (
+    Variant("complementary", "auto", "reconstruction", {"effort": 3}),
     *COMMON,
-    Variant("complementary", "auto", "reconstruction"),
     Variant("wanda_sp", recovery="none"),
     Variant("flap", recovery="bias"),
     Variant("flap"),
@@ -97,7 +97,7 @@ def encoder_case(
     return Case(
         task="feature-extraction",
         network=network,
-        made=f"the sentence encoder with its published weights, the mean over real tokens; {counts[0]} film "
+        made=f"the sentence encoder with its published weights, the mean over real tokens; {counts[0]:,} film "
         f"reviews calibrate, {counts[1]} others judge, no labels. Ranks (Spearman) are of the cosines of all "
         "pairs of these, against the unpruned network's.",
         model=model,
@@ -117,7 +117,7 @@ def case(*, smoke: bool, folder: Path) -> Case:
         folder,
         smoke=BertModel(BertConfig(**SMALL), add_pooling_layer=False) if smoke else None,
         network="MiniLM-L6, heads and neurons",
-        counts=(2000, 500),
+        counts=(10_000, 500),
         budgets=(0.75,) if smoke else (0.5, 0.75),
         variants=ALL,
     )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -70,6 +70,13 @@ class Effort:
     rows: int = 2_500  # a tenth of what recovery takes
     learning: int = 128
     judging: int = 256
+
+    def times(self, factor: float) -> Effort:
+        """With so many times the samples."""
+        sizes = {
+            name: round(factor * getattr(self, name)) for name in ("work", "most", "learning", "judging")
+        }
+        return self if factor == 1 else replace(self, **sizes)
 
 
 IMAGES = Effort(work=12_000, least=64, most=500, batch=125)
@@ -126,6 +133,7 @@ def measured_curves(
     *,
     task: Task = CLASSIFICATION,
     device: str = "cpu",
+    effort: Effort | None = None,
 ) -> dict[str, Tensor]:
     """Divergence of the network's output when one group alone is pruned, for every k.
 
@@ -136,6 +144,7 @@ def measured_curves(
         choices: one a group.
         source: calibration samples; labels are not read.
         device: where to compute.
+        effort: how much is measured; as usual for such samples.
 
     Returns:
         Group name → ``[U + 1]`` float64, never rising with k: the geometric mean of the KL divergence
@@ -143,7 +152,7 @@ def measured_curves(
     """
     model.to(device).eval()
     first, _ = next(iter(source.batches(1)))
-    effort = effort_for(first, task)
+    effort = effort or effort_for(first, task)
     plan = [(choice, k) for choice in choices for k in _levels(choice.group.size, effort.levels)]
     count = max(effort.least, min(effort.most, effort.work // max(1, len(plan))))
     few = any(consumer.fits_anything for choice in choices for consumer in choice.consumers)

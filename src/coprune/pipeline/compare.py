@@ -91,7 +91,7 @@ def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: 
             asked=bool(job.units),
             budget={"macs": min(shares)} if shares else {},
         )
-        context = Context.of(model, data, scope, task=task, device=device)
+        context = Context.of(model, data, scope, task=task, device=device, effort=job.effort)
         # Before hours have gone into the budgets that are within reach.
         for share in shares:
             with context.within_reach():

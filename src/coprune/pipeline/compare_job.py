@@ -13,7 +13,7 @@ from coprune.methods.base import Method
 from coprune.methods.registry import MethodOptions, find_method, method_settings
 from coprune.options import Named, Nested, Options, checked, valid
 from coprune.pipeline.jobs import CalibratedJob
-from coprune.pipeline.settings import FINETUNE, Machine, Units, finetune_recipe, kinds_asked
+from coprune.pipeline.settings import FINETUNE, Machine, Units, Working, finetune_recipe, kinds_asked
 from coprune.recovery.registry import RECOVERIES, RECOVERY_WORDS, RecoveryOrNone
 from coprune.training.defaults import suited
 from coprune.training.recipe import Recipe
@@ -63,7 +63,7 @@ def _recipe(given: dict[str, Any], values: Mapping[str, Any]) -> Recipe:
 _FINETUNE = replace(FINETUNE, fields=tuple(of for of in FINETUNE.fields if of != "lr"), make=_recipe)
 
 
-class CompareJob(CalibratedJob, Units, Machine, title="Comparison"):
+class CompareJob(CalibratedJob, Units, Working, Machine, title="Comparison"):
     """Everything ``coprune compare`` can be asked for, but where to write.
 
     The first method with a knee decides the MACs of the ``knee`` budget. With a budget of heads nothing else

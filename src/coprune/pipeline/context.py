@@ -70,6 +70,7 @@ class Context:
         cost: of the groups.
         device: where to compute.
         seed: of all draws.
+        effort: times the usual samples and passes of what takes long.
         scope: what was asked to be removed, or was taken in.
         more: what would let more be removed, in words.
         widened: why more than the default kinds of units may go, if so.
@@ -84,6 +85,7 @@ class Context:
     cost: CostModel
     device: str
     seed: int
+    effort: float
     scope: Scope = field(default_factory=Scope)
     more: str = ""
     widened: str = ""
@@ -97,6 +99,7 @@ class Context:
         task: Task = CLASSIFICATION,
         device: str,
         seed: int = 0,
+        effort: float = 1.0,
     ) -> Context:
         """Check that model and data fit, and find what can be removed.
 
@@ -107,6 +110,7 @@ class Context:
             task: what the outputs mean.
             device: where to compute later.
             seed: of all draws.
+            effort: see :class:`coprune.pipeline.settings.Working`.
 
         Raises:
             UserError: the model does not take the data, or nothing can be removed (with all reasons).
@@ -133,6 +137,7 @@ class Context:
             found.cost,
             device,
             seed,
+            effort,
             found.scope,
             found.more,
             found.widened,
@@ -254,7 +259,7 @@ class Context:
             kept: layer → output channels that it still has, where decisions do not say it.
         """
         kept = kept_outputs(self.model, decisions) if kept is None else kept
-        pair = Pair(pruned, self.model, kept, decisions, self.device, self.task)
+        pair = Pair(pruned, self.model, kept, decisions, self.device, self.task, self.effort)
         did = find_recovery(how).run(pair, self.learning, seed=self.seed)
         self.model.cpu()
         return did

@@ -50,6 +50,7 @@ def measured_for(context: Context, choices: Choices, allocation: str, profile: P
         context.learning,
         task=context.task,
         device=context.device,
+        effort=effort_of(context),
     )
     context.model.cpu()
     return Measured(curves, Divergence(context).of, least=min(effort_of(context).levels))
@@ -58,7 +59,7 @@ def measured_for(context: Context, choices: Choices, allocation: str, profile: P
 def effort_of(context: Context) -> Effort:
     """How much to measure on such samples as a run learns on."""
     first, _ = next(iter(context.learning.batches(1)))
-    return effort_for(first, context.task)
+    return effort_for(first, context.task).times(context.effort)
 
 
 @dataclass(frozen=True)

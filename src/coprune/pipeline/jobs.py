@@ -12,7 +12,7 @@ from coprune.errors import UserError, setting
 from coprune.options import DATA, MODEL, PATH, Nested, Options, Reads, valid
 from coprune.pipeline.inputs import check_there
 from coprune.pipeline.run_folder import check_out
-from coprune.pipeline.settings import Machine, PruneSettings, Seeded, Timing, Trust, check_settings
+from coprune.pipeline.settings import Machine, PruneSettings, Seeded, Timing, Trust, Working, check_settings
 from coprune.recovery.registry import RECOVERY_WORDS, RecoveryName
 from coprune.tasks.names import METRICS, TaskName
 from coprune.training.defaults import BaseRecipe
@@ -156,7 +156,7 @@ class TrainJob(Job, Seeded, Machine):
     recipe: Annotated[Recipe, Nested(BaseRecipe, fields=_TRAINING)]
 
 
-class RecoverJob(CalibratedJob, Timing, Seeded, Machine):
+class RecoverJob(CalibratedJob, Timing, Seeded, Working, Machine):
     """Everything ``coprune recover`` can be asked for, but where to write.
 
     Attributes:

@@ -237,6 +237,7 @@ def _plan(run: Pruning, selection: Selection, folder: RunFolder | None) -> Plan:
     fields |= {"between"} if settings.schedule == "layerwise" else set()
     fields |= {"finetune"} if settings.finetune.epochs else set()
     fields |= {"uniform"} if settings.uniform else set()
+    fields |= {"effort"} if settings.effort != 1 else set()
     general = settings.model_dump(mode="json", include=fields)
     general |= context.task.settings
     kinds = {g.name: g.kind for g in context.units.groups}

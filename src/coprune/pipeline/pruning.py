@@ -83,7 +83,9 @@ class Pruning:
             asked=bool(settings.units),
             budget=settings.budget.shares,
         )
-        context = Context.of(model, data, scope, task=task, device=device, seed=settings.seed)
+        context = Context.of(
+            model, data, scope, task=task, device=device, seed=settings.seed, effort=settings.effort
+        )
         example, batches = context.example, settings.latency_batches
         check_batches(model, example, batches, name="latency_batches", device=device)
         check_trainings(model, data, context.task, trainings(settings), device=device)

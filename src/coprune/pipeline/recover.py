@@ -78,7 +78,7 @@ def _opened(job: RecoverJob) -> tuple[Context, nn.Module, Kept, Plan]:
     check_same(model, weights_fingerprint, what="pruned model")
     model, teacher = canonicalize(model), canonicalize(teacher)
     task = task_for(teacher, data, job.asked)
-    context = Context.of(teacher, data, task=task, device=device, seed=job.seed)
+    context = Context.of(teacher, data, task=task, device=device, seed=job.seed, effort=job.effort)
     check_takes(model, context.example)
     own = Path(job.model) / "plan.json"
     place = Path(job.plan) if job.plan else own if own.is_file() else None

