@@ -97,9 +97,9 @@ def encoder_case(
     return Case(
         task="feature-extraction",
         network=network,
-        made=f"the sentence encoder with its published weights, the mean over real tokens; {counts[0]:,} film "
-        f"reviews calibrate, {counts[1]} others judge, no labels. Ranks (Spearman) are of the cosines of all "
-        "pairs of these, against the unpruned network's.",
+        made=f"the sentence encoder with its published weights, the mean over real tokens; {counts[0]:,} "
+        f"film reviews calibrate, {counts[1]} others judge, no labels. Ranks (Spearman) are of the cosines "
+        "of all pairs of these, against the unpruned network's. Reconstruction is at `--effort 3`.",
         model=model,
         calibration=parts[0],
         heldout=parts[1],

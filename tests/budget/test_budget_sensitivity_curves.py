@@ -13,6 +13,7 @@ from coprune.budget.sensitivity_curves import (
     IMAGES,
     LARGE,
     LEVELS,
+    TOKENS,
     _levels,
     effort_for,
     measured_curves,
@@ -73,6 +74,14 @@ def test_points_that_agree_with_the_loss_leave_it():
 @pytest.mark.parametrize(("size", "effort"), [(28, IMAGES), (128, IMAGES), (129, LARGE), (224, LARGE)])
 def test_photographs_are_measured_at_fewer_sizes(size, effort):
     assert effort_for(torch.zeros(1, 3, size, size), TASKS["classification"]) is effort
+
+
+def test_effort_is_more_samples_of_everything():
+    usual = TOKENS
+    assert usual.times(1) is usual
+    found = usual.times(2.5)
+    assert (found.work, found.most, found.learning, found.judging) == (2_500, 625, 320, 40)
+    assert replace(found, work=1_000, most=250, learning=128, judging=16) == usual
     assert LARGE.work < IMAGES.work
     assert set(LARGE.levels) < set(IMAGES.levels)
 

@@ -6,6 +6,7 @@ from torch import nn
 
 import tiny
 from coprune.measure import count_macs, count_params, layer_costs, peak_memory
+from coprune.measure.memory import waiting_memory
 from coprune.surgery import cut
 
 
@@ -194,6 +195,15 @@ def test_peak_memory_is_the_worst_moment_not_the_sum():
     # 1→8→1→1→1 channels of 6×6: the worst moment is the second convolution, reading 8 maps, writing one.
     net = nn.Sequential(*(nn.Conv2d(a, b, 1, bias=False) for a, b in ((1, 8), (8, 1), (1, 1), (1, 1))))
     assert peak_memory(net, torch.zeros(1, 1, 6, 6)) == 4 * (8 + 8 + 1 + 1 + 36 + 8 * 36 + 36)
+
+
+def test_memory_in_front_of_a_layer_is_what_is_alive_there():
+    # The same chain: in front of the second convolution are the input and 8 maps, of the third input and one.
+    net = nn.Sequential(*(nn.Conv2d(a, b, 1, bias=False) for a, b in ((1, 8), (8, 1), (1, 1), (1, 1))))
+    image, ever = torch.zeros(1, 1, 6, 6), 4 * (36 + 8 * 36 + 36)
+    assert waiting_memory(net, image, ["1"]) == (4 * (36 + 8 * 36), ever)
+    assert waiting_memory(net, image, ["0", "2"]) == (4 * (36 + 36), ever)
+    assert waiting_memory(net, image, []) == (4 * 36, ever)
 
 
 def test_peak_memory_of_a_cut_network_is_smaller(traced, example):

@@ -11,12 +11,13 @@ from torch import nn
 import tiny
 from coprune.budget.counts import Budget
 from coprune.budget.decide import decide
+from coprune.budget.sensitivity_curves import IMAGES
 from coprune.budget.validation import Measured
 from coprune.data import DataSet
 from coprune.errors import UserError
 from coprune.methods.registry import find_method, method_settings
 from coprune.pipeline.context import Context
-from coprune.pipeline.divergence import Divergence
+from coprune.pipeline.divergence import Divergence, effort_of
 from coprune.plan import ReasonCode
 
 
@@ -41,6 +42,13 @@ def choosing():
     options = method_settings(method, {})
     choices = method.choose(context.statistics(method.needs(options)), options, 0)
     return context, choices
+
+
+def test_effort_is_that_of_the_run():
+    model, source = chain(), tiny.source(40)
+    data = DataSet("test", source, source, source, 3, source.input_shape, "test")
+    assert effort_of(Context.of(model, data, device="cpu")) is IMAGES
+    assert effort_of(Context.of(model, data, device="cpu", effort=3)) == IMAGES.times(3)
 
 
 def straight(choices, weights):

@@ -16,6 +16,7 @@ from coprune.groups import ChannelGroup, find_units
 from coprune.pipeline.surviving import _units_left
 from coprune.plan import GroupDecision, Member
 from coprune.recovery import Recovered, reestimate_batchnorm
+from coprune.recovery.reconstruction import PASSES, VISITS
 from coprune.surgery import cut
 from tiny import network, source
 
@@ -60,9 +61,10 @@ def test_all_layers_together_from_the_command_line(coprune, small_base, digits, 
     assert coprune("prune", "--model", small_base, "--trust", "--data", digits, "--method", "magnitude",
                    "--keep-macs", "0.3", "--recovery", "none", "--out", cut_run).code == 0  # fmt: skip
     assert coprune("recover", "--model", cut_run, "--teacher", small_base, "--trust", "--data", digits,
-                   "--recovery", "reconstruction", "--out", out).code == 0  # fmt: skip
+                   "--recovery", "reconstruction", "--effort", 0.5, "--out", out).code == 0  # fmt: skip
     events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     (did,) = [e for e in events if e["event"] == "reconstruction"]
+    assert did["passes"] == round(0.5 * max(PASSES, round(VISITS / did["samples"])))
     # Least squares has hardly left anything to find here; what makes it worse is taken back.
     assert did["changed"] == (did["after"] < did["before"])
     assert any(e["event"] == "layer" for e in events)

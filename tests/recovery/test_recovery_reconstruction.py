@@ -228,6 +228,10 @@ def test_many_samples_are_seen_often_enough(trained, halved, monkeypatch):
     assert (found.samples, found.passes) == (52, how.PASSES)
     asked = reconstruct(Pair(copy.deepcopy(halved[0]), trained, halved[1]), squares(160, seed=1), visits=100)
     assert asked.passes == 2
+    monkeypatch.setattr(how, "MOST", 3)
+    pair = Pair(copy.deepcopy(halved[0]), trained, halved[1], effort=2.4)
+    more = reconstruct(pair, squares(160, seed=1))
+    assert (more.samples, more.passes) == (57, 12)
 
 
 def test_answers_of_texts_are_as_wide_as_their_batch():
