@@ -54,7 +54,7 @@ def main() -> None:
             before[case] = cases.summary(out)
     recording = {
         "torch": torch.__version__,
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "rounding": cases.rounding(),
         "cases": before,
     }
     cases.RECORDING.write_text(json.dumps(recording, separators=(",", ":")) + "\n")
