@@ -150,7 +150,7 @@ def loaded() -> list[Any]:
     for read in (Away(images().dataset, batch_size=16), images(size=16)):
         outcome = tiny.prune(
             tiny.network("vgg16_bn"), train=read, eval=read, keep_macs=0.6, method="magnitude",
-            calibration_samples=48, finetune_epochs=1,
+            calibration_samples=48, finetune_epochs=1, recovery="bn",
         )  # fmt: skip
         found.append(
             [{g.name: g.kept for g in outcome.plan.groups}, [s.value for s in outcome.result.stages]]

@@ -76,7 +76,8 @@ def test_a_detector_is_pruned_without_labels(name):
     assert cut
     assert not any("roi_heads" in g.name for g in found.plan.groups)
     assert found.result.stages[-1].metric == "r2"
-    assert found.result.stages[-1].value > 0.3
+    _, pruned, recovered = (stage.value for stage in found.result.stages)
+    assert recovered > max(pruned, 0.2)  # of fresh weights, on three pictures
     assert set(found.model(pictures(1))[0]) == {"boxes", "scores", "labels"}
     if name == "faster r-cnn":
         reasons = {s.layer: s.reason for s in found.plan.skipped}
