@@ -68,16 +68,16 @@ def test_its_output_stays_a_list_of_boxes_and_has_what_its_heads_say():
 
 @pytest.mark.parametrize("name", ["retinanet", "fcos", "faster r-cnn"])
 def test_a_detector_is_pruned_without_labels(name):
-    model, images = detector(name), pictures(16)
+    model, images = detector(name), pictures(32)  # of half as many, three judge
     found = coprune.prune(
-        model, calibration=[[images[:8]], [images[8:]]], keep_macs=0.8, latency_batches=(1,)
+        model, calibration=[[images[:16]], [images[16:]]], keep_macs=0.8, latency_batches=(1,)
     )
     cut = [g for g in found.plan.groups if len(g.kept) < g.size]
     assert cut
     assert not any("roi_heads" in g.name for g in found.plan.groups)
     assert found.result.stages[-1].metric == "r2"
     _, pruned, recovered = (stage.value for stage in found.result.stages)
-    assert recovered > max(pruned, 0.2)  # of fresh weights, on three pictures
+    assert recovered > max(pruned, 0.3)
     assert set(found.model(pictures(1))[0]) == {"boxes", "scores", "labels"}
     if name == "faster r-cnn":
         reasons = {s.layer: s.reason for s in found.plan.skipped}

@@ -36,7 +36,7 @@ class Sample:
     Attributes:
         inputs: ``[N, …]``.
         places: layer → drawn places, ``[N, P]`` int64.
-        judging: how many of the last samples judge and are not solved on.
+        judging: how many of the last samples judge, and are solved on only once λ is chosen.
         shared: whether other processes have other samples.
         at_once: how many pass a model at a time.
     """
@@ -87,7 +87,7 @@ def own_samples(samples: int) -> tuple[Tensor, int, bool]:
     """This process's share of ``N`` samples.
 
     Args:
-        samples: ``N``; the last eighth judges and is not solved on.
+        samples: ``N``; the last eighth judges, and is solved on only once λ is chosen.
 
     Returns:
         Their numbers; how many of the last ones judge; and whether the others are other processes', or
