@@ -1,5 +1,6 @@
 """Texts as tokens: sorted, cut to the longest of a batch, a pure function of seed and epoch; by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -70,6 +71,50 @@ def test_an_epoch_is_a_pure_function_and_can_be_continued(lengths, batch_size, e
     assert len(drawn) == wanted == len(set(drawn))
     for skip in range(len(whole) + 1):
         assert held(source.epoch(batch_size, skip=skip, **args)) == whole[skip:]
+
+
+@given(lengths_of_texts, st.integers(1, 20), st.integers(0, 3))
+def test_recombined_texts_are_the_beginning_of_one_and_the_end_of_another_of_their_batch(
+    lengths, batch_size, epoch
+):
+    place = torch.arange(max(lengths)).expand(len(lengths), -1)
+    ids = 1000 * (1 + torch.arange(len(lengths))).unsqueeze(1) + place  # whose token it is, and which
+    source = TextSource.of(ids.contiguous(), torch.tensor(lengths), None, pad=7, types=ids % 2)
+    mixed = dataclasses.replace(source, recombined=0.7)
+    passes = (texts.epoch(batch_size, seed=1, epoch=epoch) for texts in (source, mixed))
+    for (plain, _), (made, _) in zip(*passes, strict=True):
+        shown, sizes = set(), plain["attention_mask"].sum(1)
+        of = {int(row[0]) // 1000: int(n) for row, n in zip(plain["input_ids"], sizes, strict=True)}
+        assert (made["input_ids"][made["attention_mask"] == 0] == 7).all()
+        assert torch.equal(made["token_type_ids"], made["input_ids"] % 2 * made["attention_mask"])
+        for row, first, n in zip(
+            made["input_ids"], plain["input_ids"], made["attention_mask"].sum(1).tolist(), strict=True
+        ):
+            texts, places = (row[:n] // 1000).tolist(), (row[:n] % 1000).tolist()
+            assert row[0] == first[0]
+            assert places[-1] == of[texts[-1]] - 1
+            jumps = [i for i in range(1, n) if texts[i] != texts[i - 1]]
+            assert len(jumps) <= 1
+            assert all(places[i] == places[i - 1] + 1 for i in range(1, n) if i not in jumps)
+            shown.update(texts)
+        assert shown <= of.keys()
+    # Nothing else draws: batches that judge are whole texts.
+    for (plain, _), (made, _) in zip(source.batches(batch_size), mixed.batches(batch_size), strict=True):
+        assert all(torch.equal(plain[key], made[key]) for key in plain)
+
+
+def test_as_many_texts_as_asked_are_recombined_and_others_in_every_pass():
+    ids = 100 * (1 + torch.arange(400)).unsqueeze(1) + torch.arange(20)
+    source = TextSource.of(ids, torch.full((400,), 20), None, recombined=0.5)
+
+    def made(epoch):
+        rows = torch.cat([x["input_ids"] for x, _ in source.epoch(40, seed=0, epoch=epoch)])
+        return (rows // 100 != rows[:, :1] // 100).any(1), rows
+
+    (first, rows), (second, _) = made(0), made(1)
+    assert 0.4 < first.float().mean() < 0.55
+    assert not torch.equal(first, second)
+    assert torch.equal(made(0)[1], rows)
 
 
 def test_an_epoch_pads_little_and_differs_from_the_next():

@@ -300,6 +300,21 @@ def test_texts_of_any_length():
     assert same_weights(model, solved) != did.changed
 
 
+@pytest.mark.parametrize(("passes", "share"), [(how.OFTEN - 1, 0.0), (how.OFTEN, 0.5)])
+def test_texts_that_are_seen_often_are_recombined(monkeypatch, passes, share):
+    teacher = tiny_heads.bert()
+    source = TextSource.from_batches([x for x, _ in tiny_heads.sentences(90).batches(30)], None)
+    asked = []
+
+    def fitted(model, source, recipe, *, teacher, **_):
+        asked.append((source.recombined, recipe.epochs, teacher.known is None))
+
+    monkeypatch.setattr(how, "fit", fitted)
+    reconstruct(Pair(copy.deepcopy(teacher), teacher, {}), source, visits=79 * passes)
+    # What the unpruned model says of a new text is not known beforehand.
+    assert asked == [(share, passes, share > 0)]
+
+
 def test_of_language_models_tokens_are_counted(monkeypatch):
     # Whatever the descent leads to is kept, so that it shows what moved.
     worth = itertools.count(0, -1)

@@ -108,6 +108,8 @@ class TextSource(MemorySource):
         types: ``[N, L]`` int64 token types; None when the tokenizer makes none.
         truncated: ``[N]`` bool, texts of which tokens were left out; None when none were.
         values: targets that are no class numbers, a tree of ``[N, …]``; whole ``[N, L]`` are of tokens.
+        recombined: share of the texts which in training end as another one of their batch does; for those
+            who read no targets.
         name: what messages call it, e.g. ``calibration=``, where somebody gave it a name.
     """
 
@@ -118,6 +120,7 @@ class TextSource(MemorySource):
     types: Tensor | None = None
     truncated: Tensor | None = None
     values: Any = None
+    recombined: float = 0.0
     name: str = ""
 
     def __len__(self) -> int:
@@ -231,12 +234,15 @@ class TextSource(MemorySource):
         for part in parts:
             lengths = self.lengths[part.index]
             width = int(lengths.max())
-            named = {
-                "input_ids": self.ids[part.index, :width],
-                "attention_mask": (torch.arange(width) < lengths.unsqueeze(1)).long(),
-            }
+            rows = [t[part.index, :width] for t in (self.ids, self.types) if t is not None]
+            if draw is not None and self.recombined > 0:
+                generator = torch.Generator().manual_seed(draw(part.step))
+                at, lengths = _recombination(lengths, share=self.recombined, generator=generator)
+                rows = [t.flatten()[at] for t in rows]
+            inside = torch.arange(width) < lengths.unsqueeze(1)
+            named = {"input_ids": rows[0].where(inside, self.pad), "attention_mask": inside.long()}
             if self.types is not None:
-                named["token_type_ids"] = self.types[part.index, :width]
+                named["token_type_ids"] = rows[1].where(inside, 0)
             yield part_of(named, part.own)
 
     def order(self, batch_size: int, *, seed: int, epoch: int, fraction: float) -> Sequence[Tensor]:
@@ -247,3 +253,29 @@ class TextSource(MemorySource):
         keys = chunk * (self.input_shape[0] + 1) + self.lengths[drawn]
         parts = drawn[torch.argsort(keys, stable=True)].split(batch_size)
         return [parts[i] for i in torch.randperm(len(parts), generator=generator).tolist()]
+
+
+def _recombination(lengths: Tensor, *, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The beginnings of some texts of a batch, and the ends of others behind them.
+
+    Both are cut after the same part of their length and keep their first and last token, perhaps special.
+
+    Args:
+        lengths: ``[B]``.
+        share: of the texts that are recombined.
+        generator: draws which, with whose end, and where they are cut.
+
+    Returns:
+        Where every token comes from in the batch's table, flattened, ``[B, T]`` int64, and the new lengths.
+    """
+    count, width = len(lengths), int(lengths.max())
+    partner = torch.randperm(count, generator=generator)
+    chance, cut = torch.rand(2, count, generator=generator)
+    shorter = torch.minimum(lengths, lengths[partner])
+    head, end = ((cut * n).long().clamp_min(1) for n in (lengths, lengths[partner]))
+    place, own = torch.arange(width), torch.arange(count)
+    behind = (place - (head - end).unsqueeze(1)).clamp_max(width - 1) + width * partner.unsqueeze(1)
+    chosen = (chance < share) & (shorter > 1)
+    taken = chosen.unsqueeze(1) & (place >= head.unsqueeze(1))
+    at = torch.where(taken, behind, place + width * own.unsqueeze(1))
+    return at, torch.where(chosen, head - end + lengths[partner], lengths)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,10 @@ OF_TOKENS = WITHOUT_BATCH_NORM.model_copy(update={"batch_size": 8, "lr": 1e-4, "
 """Where every token has an output of its own: a text is as good as many samples, and its hidden outputs are
 ruled by the few tokens that attention rests on. Twice the rate made SmolLM2 worse on the calibration texts
 that judge; with 1 − cos of the stream behind every block beside it, it came as far."""
+
+OFTEN = 8
+"""Passes from which on half of the texts are recombined with others (:class:`~coprune.data.text.TextSource`):
+learned by heart they teach nothing more."""
 
 PHOTOGRAPHS = 2_400
 """The same of images of more than 128 × 128 pixels, each of which costs a hundred times as much."""
@@ -150,7 +155,11 @@ def reconstruct(
     minutes = STEP * each * passes * len(learning) / 60
     if minutes >= 1:
         remark(f"reconstruction takes about {minutes:.0f} min", about="reconstruction")
-    learning, known = _answered(learning, pair, size=size, hidden=recipe.match > 0)
+    known = None
+    if recipe is OF_TEXTS and passes >= OFTEN and isinstance(learning, TextSource):
+        learning = replace(learning, recombined=0.5)
+    else:
+        learning, known = _answered(learning, pair, size=size, hidden=recipe.match > 0)
     try:
         with thawed(model), frozen(() if tokens is None else _of_words(model)):
             fit(
