@@ -78,7 +78,7 @@ def inputs_for(run: Path, model: nn.Module, *, data: str | None, shape: Sequence
     why = "the run names no data"
     if isinstance(name, str) and name != "loaders":
         try:
-            opened = open_data(name, calibration=0, seed=0, model=str(run))
+            opened = open_data(name, model=str(run))
             return spread(opened.heldout, _SAMPLES), f"held-out samples of {name}"
         except UserError as cause:
             if data:

@@ -92,7 +92,7 @@ def _as_it_is(run: Pruning, current: nn.Module, name: str) -> ChannelGroup:
     units = find_units(
         current,
         context.example,
-        only=scope.only,
+        only=scope.asked.only,
         coupled="coupled" in scope.kinds,
         first=scope.first,
         counts=lambda output: context.task.read(output, context.example).tensors,

@@ -74,15 +74,7 @@ class Pruning:
         settings = trained_as_suits(resolved(settings, method), model)
         kinds = kinds_of(settings, method)
         offered = kinds if settings.budget.keep_heads is not None else method.units
-        scope = Scope(
-            kinds,
-            offered,
-            settings.skip,
-            settings.only,
-            settings.uniform,
-            asked=bool(settings.units),
-            budget=settings.budget.shares,
-        )
+        scope = Scope(kinds, offered, settings, budget=settings.budget.shares)
         context = Context.of(
             model, data, scope, task=task, device=device, seed=settings.seed, effort=settings.effort
         )

@@ -337,14 +337,10 @@ def _clear(folder: Path) -> None:
     """Remove what is in a folder; a kill amid it leaves what can be resumed, or was never begun."""
     job, work = folder / "job.json", folder / "work"
     if not work.is_dir():
-        job.unlink(missing_ok=True)  # else it would pass for a whole run
-    for entry in [*folder.iterdir()]:
-        if entry not in (job, work):
-            _remove(entry)
-    for entry in [*work.iterdir()] if work.is_dir() else ():
+        _remove(job)  # else it would pass for a whole run
+    others = [entry for entry in folder.iterdir() if entry not in (job, work)]
+    for entry in (*others, *(work.iterdir() if work.is_dir() else ()), job, work):
         _remove(entry)
-    job.unlink(missing_ok=True)
-    _remove(work)
 
 
 def _remove(entry: Path) -> None:

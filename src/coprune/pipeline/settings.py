@@ -251,19 +251,12 @@ def trained_as_suits(settings: PruneSettings, model: nn.Module) -> PruneSettings
 def resolved(settings: PruneSettings, method: Method) -> PruneSettings:
     """The settings with every ``auto`` replaced by what the method says."""
     layerwise = settings.schedule == "layerwise"
-    return settings.model_copy(
-        update={
-            # Layer after layer there is nothing measured to share out by, and of --keep-units no need to.
-            "allocation": "uniform"
-            if layerwise or settings.budget.keep_units is not None
-            else method.allocation
-            if settings.allocation == "auto"
-            else settings.allocation,
-            "recovery": ("bn" if layerwise else method.recovery)
-            if settings.recovery == "auto"
-            else settings.recovery,
-        }
-    )
+    own = {"allocation": method.allocation, "recovery": "bn" if layerwise else method.recovery}
+    found = {name: said for name, said in own.items() if getattr(settings, name) == "auto"}
+    if layerwise or settings.budget.keep_units is not None:
+        # Layer after layer there is nothing measured to share out by, and of --keep-units no need to.
+        found["allocation"] = "uniform"
+    return settings.model_copy(update=found)
 
 
 def check_settings(settings: PruneSettings, method: Method | None = None) -> None:
