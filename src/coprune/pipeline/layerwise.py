@@ -18,7 +18,7 @@ from coprune.distributed.world import is_first
 from coprune.errors import UserError, setting
 from coprune.files import dispensable
 from coprune.groups import ChannelGroup, Units, find_units
-from coprune.methods.base import GroupChoice, Untouched
+from coprune.methods.base import Untouched
 from coprune.models.copies import copied
 from coprune.pipeline.context import Context
 from coprune.pipeline.pruning import Pruning
@@ -110,7 +110,9 @@ def _prune_one(run: Pruning, context: Context, fixed: Counts) -> tuple[GroupDeci
     (choice,) = choices
     name, budget = choice.group.name, run.settings.budget
     if fixed is None:
-        decision = _keep_knee(choice, run.settings.round_to)
+        size = choice.group.size
+        k = nearest_allowed(choice.knee.k if choice.knee else size, size, run.settings.round_to)
+        decision = choice.keep(k, why="the knee of its curve")
     elif fixed[name] < choice.group.size and isinstance(choice, Untouched):
         # The counts of the layers before it, which are cut and trained, took it to shrink too.
         raise UserError(
@@ -122,9 +124,3 @@ def _prune_one(run: Pruning, context: Context, fixed: Counts) -> tuple[GroupDeci
     code = ReasonCode.KNEE if fixed is None else ReasonCode.BUDGET
     decision = decision.model_copy(update={"reason_code": decision.reason_code or code})
     return decision, context.cut((decision,))
-
-
-def _keep_knee(choice: GroupChoice, round_to: int) -> GroupDecision:
-    size = choice.group.size
-    k = nearest_allowed(choice.knee.k if choice.knee else size, size, round_to)
-    return choice.keep(k, why="the knee of its curve")

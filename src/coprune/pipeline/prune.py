@@ -236,13 +236,12 @@ def _last_notes(run: Pruning, record: Record, *, checkpointed: bool) -> None:
     base, pruned = record.stages[:2]
     for note in train.notes if isinstance(train, LoaderSource) else ():
         record.note(Code.DATA, note)
-    for name, target, reached in (
-        ("keep_macs", budget.keep_macs, pruned.macs / base.macs),
-        ("keep_params", budget.keep_params, pruned.params / base.params),
-    ):
+    for quantity, target in budget.shares.items():
+        reached = getattr(pruned, quantity) / getattr(base, quantity)
         # Whole units may miss it.
-        if target is not None and abs(reached - target) > 0.02 * target:
-            record.note(Code.BUDGET, f"{name}={target:g} was asked for; whole units come to {reached:.3f}")
+        if abs(reached - target) > 0.02 * target:
+            missed = f"keep_{quantity}={target:g} was asked for; whole units come to {reached:.3f}"
+            record.note(Code.BUDGET, missed)
     if checkpointed:
         record.note(
             Code.OTHER,

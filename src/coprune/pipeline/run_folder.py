@@ -104,8 +104,6 @@ class RunFolder:
 
     def log(self, event: str, **values: Any) -> None:
         """Append one line to ``log.jsonl``."""
-        if not is_first():
-            return
         line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
         append_line(self.path / "log.jsonl", line)
 
@@ -120,8 +118,7 @@ class RunFolder:
         def read() -> D | None:
             if not file.is_file():
                 return None
-            kept = read_document(file, _Kept[kind], what="state", schema=1, limit=LARGE)  # type: ignore[valid-type]
-            return kept.value
+            return read_document(file, _Kept[kind], what="state", schema=1, limit=LARGE).value  # type: ignore[valid-type]
 
         return _on_first(read)
 
@@ -261,11 +258,9 @@ def _destination(out: Path, asked: Any, *, resume: bool, overwrite: bool) -> tup
     if resume and overwrite:
         raise UserError("give --resume or --overwrite, not both")
     begun = (new / "job.json").is_file()  # a run that was to overwrite this one, and was broken off
-    if not _occupied(place) and not begun:
+    if not _occupied(place) and (overwrite or not begun):
         return place, False
     if overwrite:
-        if not _occupied(place):
-            return place, False
         _check_replaceable(place, out)
         return new, False
     if not resume:

@@ -259,19 +259,18 @@ def resolved(settings: PruneSettings, method: Method) -> PruneSettings:
     return settings.model_copy(update=found)
 
 
-def check_settings(settings: PruneSettings, method: Method | None = None) -> None:
+def check_settings(settings: PruneSettings) -> tuple[Method, Options]:
     """Refuse settings that contradict each other or the method.
 
-    Args:
-        settings: what was asked for.
-        method: the one that is named there, where it has been found already.
+    Returns:
+        The method that is named there, and its settings.
 
     Raises:
         UserError: no such method, or options that it has not; several budgets, a search of a layerwise
             run, no budget and no knee, an allocation that the method cannot give.
     """
-    method = method or find_method(settings.method)
-    method_settings(method, settings.options)
+    method = find_method(settings.method)
+    options = method_settings(method, settings.options)
     budget, budgets, allocation = settings.budget, list(Budget.model_fields), settings.allocation
     given = [name for name in budgets if getattr(budget, name) is not None]
     kinds_of(settings, method)
@@ -311,3 +310,4 @@ def check_settings(settings: PruneSettings, method: Method | None = None) -> Non
     for why, broken in rules.items():
         if broken:
             raise UserError(why)
+    return method, options

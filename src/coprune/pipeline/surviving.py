@@ -112,15 +112,9 @@ def _units_left(group: ChannelGroup, kept: Mapping[str, Tensor]) -> tuple[int, .
 
 def cut_elsewhere(groups: Iterable[ChannelGroup], kept: Mapping[str, Tensor]) -> tuple[GroupDecision, ...]:
     """What must have been cut, by the channels that the layers still make."""
+    reason = "cut elsewhere; identified by the channels' behaviour on calibration samples"
+    code = ReasonCode.ELSEWHERE
     return tuple(
-        GroupDecision(
-            name=group.name,
-            members=group.members,
-            size=group.size,
-            kept=_units_left(group, kept),
-            reason="cut elsewhere; identified by the channels' behaviour on calibration samples",
-            reason_code=ReasonCode.ELSEWHERE,
-            kind=group.kind,
-        )
+        group.decision(_units_left(group, kept), reason, reason_code=code, kind=group.kind)
         for group in groups
     )
