@@ -112,9 +112,7 @@ def _units_left(group: ChannelGroup, kept: Mapping[str, Tensor]) -> tuple[int, .
 
 def cut_elsewhere(groups: Iterable[ChannelGroup], kept: Mapping[str, Tensor]) -> tuple[GroupDecision, ...]:
     """What must have been cut, by the channels that the layers still make."""
-    reason = "cut elsewhere; identified by the channels' behaviour on calibration samples"
-    code = ReasonCode.ELSEWHERE
+    why = "cut elsewhere; identified by the channels' behaviour on calibration samples"
     return tuple(
-        group.decision(_units_left(group, kept), reason, reason_code=code, kind=group.kind)
-        for group in groups
+        g.decision(_units_left(g, kept), why, reason_code=ReasonCode.ELSEWHERE, kind=g.kind) for g in groups
     )
