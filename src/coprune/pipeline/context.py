@@ -260,7 +260,6 @@ class Context:
         recipe: Recipe,
         decisions: Sequence[GroupDecision] | None = None,
         *,
-        seed: int | None = None,
         checkpoint: Path | None = None,
         label: str = "fine-tuning",
     ) -> None:
@@ -270,25 +269,21 @@ class Context:
             pruned: some of its units gone.
             recipe: how.
             decisions: what was cut, which says what hidden outputs are compared.
-            seed: of this training; that of the run when not given.
             checkpoint: where unfinished training is kept.
             label: of the progress bar.
 
         Raises:
             UserError: see :func:`coprune.training.fit`.
         """
+        kept = None if decisions is None else kept_outputs(self.model, decisions)
         try:
             fit(
                 pruned,
                 self.data.training,
                 recipe,
                 task=self.task,
-                seed=self.seed if seed is None else seed,
-                teacher=Teacher(
-                    self.model,
-                    None if decisions is None else kept_outputs(self.model, decisions),
-                    task=self.task,
-                ),
+                seed=self.seed,
+                teacher=Teacher(self.model, kept, task=self.task),
                 checkpoint=Checkpoint(checkpoint) if checkpoint else None,
                 device=self.device,
                 label=label,

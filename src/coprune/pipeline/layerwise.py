@@ -69,8 +69,8 @@ def prune_layer_by_layer(
         decision, current = _prune_one(run, replace(full, model=current, units=here), fixed)
         if settings.between.epochs:
             unfinished = place / "training.safetensors" if place else None
-            seed, label = settings.seed + 1000 * (index + 1), f"training after {group.name}"
-            full.train(current, settings.between, seed=seed, checkpoint=unfinished, label=label)
+            own, label = replace(full, seed=full.seed + 1000 * (index + 1)), f"training after {group.name}"
+            own.train(current, settings.between, checkpoint=unfinished, label=label)
         check_same(current, weights_fingerprint, what=f"network after {group.name}")
         # Offsets behind a concatenation are those of the network by then; the plan's, of the full one.
         decision = decision.model_copy(update={"members": group.members})
