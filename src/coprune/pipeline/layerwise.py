@@ -17,7 +17,7 @@ from coprune.distributed.collectives import check_same
 from coprune.distributed.world import is_first
 from coprune.errors import UserError, setting
 from coprune.files import dispensable
-from coprune.groups import ChannelGroup, Units, find_units
+from coprune.groups import ChannelGroup, Units
 from coprune.methods.base import Untouched
 from coprune.models.copies import copied
 from coprune.pipeline.context import Context
@@ -65,7 +65,7 @@ def prune_layer_by_layer(
             decisions.append(done)
             current = load(place, model=copied(full.model))
             continue
-        here = Units((_as_it_is(run, current, group.name),), ())
+        here = Units((_as_it_is(full, current, group.name),), ())
         decision, current = _prune_one(run, replace(full, model=current, units=here), fixed)
         if settings.between.epochs:
             unfinished = place / "training.safetensors" if place else None
@@ -86,18 +86,11 @@ def prune_layer_by_layer(
     return tuple(decisions), current
 
 
-def _as_it_is(run: Pruning, current: nn.Module, name: str) -> ChannelGroup:
+def _as_it_is(context: Context, current: nn.Module, name: str) -> ChannelGroup:
     """A group of the network as it is by now."""
-    context, scope = run.context, run.context.scope
-    units = find_units(
-        current,
-        context.example,
-        only=scope.asked.only,
-        coupled="coupled" in scope.kinds,
-        first=scope.first,
-        counts=lambda output: context.task.read(output, context.example).tensors,
-    )
-    return next(g for g in units.groups if g.name == name)
+    task, example = context.task, context.example
+    found = context.scope.units(current, example, lambda output: task.read(output, example).tensors)
+    return next(g for g in found.groups if g.name == name)
 
 
 def _prune_one(run: Pruning, context: Context, fixed: Counts) -> tuple[GroupDecision, nn.Module]:

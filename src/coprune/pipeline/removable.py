@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
@@ -47,6 +47,21 @@ class Scope:
     asked: AskedUnits = field(default_factory=AskedUnits)
     first: bool = False
     budget: Mapping[Quantity, float] = field(default_factory=dict)
+
+    def units(
+        self, model: nn.Module, example: Inputs, counts: Counts, *, partly: Collection[str] = ()
+    ) -> Units:
+        """All groups of a network, of other kinds too; see :func:`coprune.groups.find_units`."""
+        return find_units(
+            model,
+            example,
+            skip=self.asked.skip,
+            only=self.asked.only,
+            coupled="coupled" in self.kinds,
+            first=self.first,
+            partly=partly,
+            counts=counts,
+        )
 
     @property
     def wider(self) -> Scope | None:
@@ -96,17 +111,7 @@ def removable(
     partly = _run_for_some(model, source, example)
 
     def within(scope: Scope) -> Removable:
-        coupled = "coupled" in scope.kinds
-        every = find_units(
-            model,
-            example,
-            skip=scope.asked.skip,
-            only=scope.asked.only,
-            coupled=coupled,
-            first=scope.first,
-            partly=partly,
-            counts=counts,
-        )
+        every = scope.units(model, example, counts, partly=partly)
         units = sound(model, _of_kinds(every, scope.kinds), example, counts=counts)
         cost = cost_model(model, example, units.groups, uniform=scope.asked.uniform)
         return Removable(units, cost, scope, _way_out(every, scope))
