@@ -198,7 +198,8 @@ class _Draw:
             (name, way): Choosing(self.context, choices[name], profile, way, job.round_to)
             for name, way in ways
         }
-        self._cut: dict[Cut, tuple[tuple[GroupDecision, ...], float]] = {}
+        self._decisions: dict[Cut, tuple[GroupDecision, ...]] = {}
+        self._value: dict[Cut, float] = {}
 
     def row(self, key: Key, rates: Sequence[float], base: BaseFigures) -> Row:
         """Cut, recover, train and judge.
@@ -212,9 +213,14 @@ class _Draw:
             OutOfReachError: the method cannot keep the budget.
         """
         started, context = time.monotonic(), self.context
-        budget, name, way, recovery = key
-        decisions, value = self._decided(budget, name, way)
+        (budget, name, way, recovery), cut = key, key[:3]
+        if cut not in self._decisions:
+            self._decisions[cut] = self._decide(*cut)
+        decisions = self._decisions[cut]
         pruned = context.cut(decisions)
+        if cut not in self._value:
+            # The same for every recovery.
+            self._value[cut] = context.evaluate(pruned, "pruned").value
         did = context.recover(pruned, decisions, recovery)
         notes = [str(note) for note in did.notes]
         recovered = context.evaluate(pruned, "recovered").value if did.ran else None
@@ -231,7 +237,7 @@ class _Draw:
             macs_ratio=count_macs(pruned.cpu(), context.example) / base.macs,
             allocation=way,
             recovery=recovery,
-            pruned=value,
+            pruned=self._value[cut],
             recovered=recovered,
             finetuned=finetuned,
             rate=rate,
@@ -239,15 +245,6 @@ class _Draw:
             seconds=round(time.monotonic() - started, 1),
             notes=tuple(notes),
         )
-
-    def _decided(self, budget: float | str, name: str, way: str) -> tuple[tuple[GroupDecision, ...], float]:
-        """What is cut, and the metric right after that: the same for every recovery."""
-        cut = budget, name, way
-        if cut not in self._cut:
-            decisions = self._decide(*cut)
-            value = self.context.evaluate(self.context.cut(decisions), "pruned").value
-            self._cut[cut] = decisions, value
-        return self._cut[cut]
 
     @cached_property
     def _knee(self) -> float:
