@@ -28,7 +28,7 @@ from coprune.methods.registry import find_method, method_settings
 from coprune.pipeline.context import Context
 from coprune.pipeline.measure import note_latency, promise_note
 from coprune.pipeline.run_folder import RunFolder, claim
-from coprune.pipeline.search import Searched
+from coprune.pipeline.search import Selection
 from coprune.plan import Plan
 from coprune.report import write, write_compare
 from coprune.statistics import Profile
@@ -59,7 +59,7 @@ def folder(pruned_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     decisions = Plan.load(place / "plan.json").groups
     unfinished = place / "unfinished"
-    RunFolder(unfinished, unfinished).store("search", Searched.of(decisions, None, "said"))
+    RunFolder(unfinished, unfinished).store("search", Selection.of(decisions, None, "said"))
     save_model(place / "text", tiny_text())
     return place
 
@@ -104,7 +104,7 @@ def cases(folder: Path, base: Path, digits: str) -> list[Case]:
         claim(file.parent, job={"prune": {}}, resume=True, overwrite=False)
 
     def searched(file: Path) -> None:
-        RunFolder(file.parents[1], file.parents[1]).find("search", Searched)
+        RunFolder(file.parents[1], file.parents[1]).find("search", Selection)
 
     def compared(file: Path) -> None:
         write_compare(file.parent)

@@ -334,6 +334,7 @@ def test_the_command_that_the_demo_prints_is_the_run_it_does(monkeypatch, coprun
 def test_a_search_is_not_made_again(coprune, small_base, digits, tmp_path, monkeypatch, budget):
     # Once a bug: milliseconds measured anew made another plan, which the training's checkpoint did not fit.
     prune, search = import_module("coprune.pipeline.prune"), import_module("coprune.pipeline.search")
+    divergence = import_module("coprune.pipeline.divergence")
     typed = ["prune", "--model", small_base, "--trust", "--data", digits, *budget, "--finetune-epochs", 1,
              "--latency-batches", 1, "--out", tmp_path / "run"]  # fmt: skip
 
@@ -343,11 +344,13 @@ def test_a_search_is_not_made_again(coprune, small_base, digits, tmp_path, monke
     ms = iter([1e9, *[10.0] * 20])  # the whole network is too slow, any smaller one is not
     monkeypatch.setattr(search, "median_ms", lambda *_, **__: next(ms))
     with monkeypatch.context() as patch:
-        patch.setattr(prune, "Selection", dies)
+        patch.setattr(prune, "_plan", dies)
         assert coprune(*typed).code == 130
     searched = json.loads((tmp_path / "run" / "work" / "search.json").read_text())["value"]
     monkeypatch.setattr(search.Objective, "search", dies)
-    monkeypatch.setattr(prune, "measured_for", dies)  # what only a search needs is not measured again either
+    monkeypatch.setattr(
+        divergence, "measured_curves", dies
+    )  # nor is anything measured again
     ended = coprune(*typed, "--resume")
     assert ended.code == 0, ended.err
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())

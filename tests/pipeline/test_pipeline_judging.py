@@ -321,10 +321,12 @@ def test_wilson_by_hand():
 
 
 def test_a_panel_names_its_samples():
-    assert Judging(tiny.source(9), "validation").samples == "validation samples"
-    assert Judging(tiny.source(9), "training samples").samples == "training samples"
     data = load_data("fashion-mnist-sample", calibration=100, validation="500")
-    assert judging_of(context_of(data)).z == pytest.approx(SEEN * math.sqrt(1 + 500 / 1500))
+    context = context_of(data)
+    judges = context, context.task
+    assert Judging(tiny.source(9), "validation", SURE, *judges).samples == "validation samples"
+    assert Judging(tiny.source(9), "training samples", SURE, *judges).samples == "training samples"
+    assert judging_of(context).z == pytest.approx(SEEN * math.sqrt(1 + 500 / 1500))
 
 
 def test_first_screen_and_result_say_who_judged(coprune, base, tmp_path):

@@ -70,7 +70,7 @@ def test_a_recipe_says_what_its_name_says(asked, path):
         assert job.settings.method == kind
         method = find_method(kind)
         method_settings(method, job.settings.options)
-        check_settings(job.settings, method)
+        check_settings(job.settings)
         assert job.settings.schedule == ("layerwise" if kind == "cosep" else "oneshot")
     if name.startswith("recipes/runs/"):
         # The base has a recipe of its own, on the same data, and leaves it where this one looks.

@@ -318,7 +318,7 @@ def test_texts_that_are_seen_often_are_recombined(monkeypatch, passes, share):
 def test_of_language_models_tokens_are_counted(monkeypatch):
     # Whatever the descent leads to is kept, so that it shows what moved.
     worth = itertools.count(0, -1)
-    monkeypatch.setattr(how, "_divergence", lambda *_: float(next(worth)))
+    monkeypatch.setattr(how, "mean_divergence", lambda *_: float(next(worth)))
     torch.manual_seed(0)
     teacher, task = tiny_transformers.transformer("llama", dtype=torch.float32), TASKS["text-generation"]
     ids = torch.randint(3, 50, (40, 7), generator=torch.Generator().manual_seed(1))

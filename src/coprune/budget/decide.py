@@ -47,7 +47,7 @@ def decide(
         cost: the cost model.
         choices: the method's.
         allocation: see :func:`counts`; a joint choice shares out by itself.
-        measured: see :func:`coprune.pipeline.divergence.measured_for`. Where it leaves fewer units than its
+        measured: see :class:`coprune.budget.validation.Measured`. Where it leaves fewer units than its
             curves were measured at, it is tried against a uniform allocation.
         round_to: see :func:`coprune.budget.counts.allowed_counts`.
         why: who asked for that many, in words; by default the budget.

@@ -11,5 +11,4 @@ def recover(job: RecoverJob, to: Writing) -> None:
     job.check(**dict(to))
     from coprune.pipeline.recover import run_recover
 
-    run, _ = run_recover(job, **dict(to))
-    summarise(run)
+    summarise(run_recover(job, **dict(to)))

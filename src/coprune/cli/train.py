@@ -6,6 +6,7 @@ import sys
 
 from coprune.cli.terminal import say
 from coprune.pipeline.jobs import TrainJob, Writing
+from coprune.result import metric_label, shown_value
 
 
 def train(job: TrainJob, to: Writing) -> None:
@@ -13,5 +14,6 @@ def train(job: TrainJob, to: Writing) -> None:
     job.check(**dict(to))
     from coprune.pipeline.train import train as run_train
 
-    score = run_train(job, **dict(to), command=" ".join(["coprune", *sys.argv[1:]]))
-    say(f"{score.words} on {score.samples:,} held-out samples · {to.out}")
+    found = run_train(job, **dict(to), command=" ".join(["coprune", *sys.argv[1:]]))
+    value = f"{metric_label(found.metric)} {shown_value(found.value, found.unit)}"
+    say(f"{value} on {found.samples:,} held-out samples · {to.out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ from coprune.measure.evaluation import check_outputs
 from coprune.measure.memory import check_batches
 from coprune.result import Code, Note
 from coprune.task import Task
-from coprune.tracing.forward import Inputs, check_takes, moved, part_of, samples_in, tensors_of
+from coprune.tracing.forward import check_takes, moved, part_of, samples_in, tensors_of
 from coprune.training import Recipe
 from coprune.training.check import check_trains
 from coprune.user_code import within
@@ -123,7 +122,8 @@ def check_calibration(source: Source, *, force: bool = False) -> list[Note]:
     """
     parts = spread_batches(source, _SAMPLED, batch_size=_SAMPLED)
     samples = [part_of(part, [i]) for part in parts for i in range(samples_in(part))]
-    distinct, seen = len({_digest(sample) for sample in samples}), len(samples)
+    contents = ([t.double().numpy().tobytes() for t in tensors_of(sample)] for sample in samples)
+    distinct, seen = len({hash(b"".join(content)) for content in contents}), len(samples)
     images = parts[0] if len(parts) == 1 and isinstance(parts[0], Tensor) and parts[0].ndim > 3 else None
     blank = seen > 1 and images is not None and _indistinct(images.float().flatten(1))
     if blank or distinct == 1 < seen:
@@ -162,13 +162,6 @@ def few_rows(choices: Choices, samples: int) -> list[Note]:
             f"{math.ceil(samples * columns / worst.rows):,} samples or more make what is decided there surer",
         )
     ]
-
-
-def _digest(sample: Inputs) -> bytes:
-    digest = hashlib.blake2b()
-    for tensor in tensors_of(sample):
-        digest.update(tensor.double().numpy().tobytes())
-    return digest.digest()
 
 
 def _indistinct(images: Tensor) -> bool:

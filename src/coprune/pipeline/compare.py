@@ -11,19 +11,20 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from torch import nn
 
+from coprune.budget.cost import Quantity
 from coprune.budget.counts import Budget, OutOfReachError, check_reachable
-from coprune.budget.decide import decide, kept_ratio
+from coprune.budget.decide import kept_ratio
 from coprune.comparison import BaseFigures, Comparison, Row
-from coprune.data import DataSet
 from coprune.distributed.collectives import on_first
 from coprune.errors import UserError
-from coprune.measure import NotFiniteError, count_macs, count_params
+from coprune.measure import NotFiniteError, count_macs
 from coprune.methods.base import Method
 from coprune.methods.registry import check_reads
 from coprune.models.canonicalize import canonicalize
@@ -33,19 +34,19 @@ from coprune.pipeline.checks import check_base, check_calibration, check_trainin
 from coprune.pipeline.compare_job import (
     KNEE,
     CompareJob,
-    check_job,
     check_knee,
     common_kinds,
+    methods_of,
     offered_kinds,
     trained_as_suits,
 )
-from coprune.pipeline.context import Context
-from coprune.pipeline.divergence import measured_for, statistics_for
+from coprune.pipeline.context import Context, figures_of
+from coprune.pipeline.divergence import Choosing, statistics_for
 from coprune.pipeline.environment import pick_device, set_up, versions
 from coprune.pipeline.judging import judging_of
 from coprune.pipeline.opening import open_both
 from coprune.pipeline.removable import Scope
-from coprune.pipeline.run import Begun, run
+from coprune.pipeline.run import Steps, run
 from coprune.pipeline.run_folder import RunFolder
 from coprune.pipeline.which_task import can_train, task_for
 from coprune.plan import GroupDecision
@@ -54,65 +55,49 @@ from coprune.report import write_compare
 from coprune.training import DivergedError
 
 Methods = Mapping[str, tuple[Method, Options]]
+Cut = tuple[float | str, str, str]
+"""Budget, method and allocation of a row."""
+
 Key = tuple[float | str, str, str, str]
-"""Budget, method, allocation and recovery of a row."""
-
-
-@dataclass(frozen=True)
-class _LeftOut:
-    """A method that cannot run on these samples, or keep a budget on this network, and why."""
-
-    method: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.method} is left out: {self.why}"
+"""The same with its recovery."""
 
 
 def run_compare(job: CompareJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Comparison:
     """Compare and write ``compare.json`` and ``compare.html``; see :func:`coprune.pipeline.run.run`."""
-
-    def begin(job: CompareJob) -> Begun[Comparison]:
-        methods: Methods = check_job(job)
-        device = pick_device(job.device)
-        set_up(threads=job.threads, seed=0)
-        model, data = _open(job, seed=0)
-        task = task_for(model, data, job.asked)
-        methods, left_out = able(methods, classes=data.classes is not None, loss=can_train(task, data))
-        check_knee(job, methods)
-        job = trained_as_suits(job, model)
-        shares = [float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"]
-        scope = Scope(
-            common_kinds(job, methods),
-            offered_kinds(job, methods),
-            job.skip,
-            job.only,
-            job.uniform,
-            asked=bool(job.units),
-            budget={"macs": min(shares)} if shares else {},
-        )
-        context = Context.of(model, data, scope, task=task, device=device, effort=job.effort)
-        # Before hours have gone into the budgets that are within reach.
-        for share in shares:
-            with context.within_reach():
-                check_reachable(context.cost, share, quantity="macs", round_to=job.round_to)
-        check_trainings(model, data, context.task, [job.finetune], device=device)
-        return Begun(
-            job,
-            lambda folder: _compare(job, methods, left_out, context, folder),
-            lambda: Comparison.load(out / "compare.json"),
-        )
-
-    return run("compare", job, begin, out=out, resume=resume, overwrite=overwrite)
+    run("compare", job, _steps(job), out=out, resume=resume, overwrite=overwrite)
+    return on_first(lambda: Comparison.load(out / "compare.json"))
 
 
-def _open(job: CompareJob, *, seed: int) -> tuple[nn.Module, DataSet]:
-    model, data = open_both(job, seed=seed)
-    return canonicalize(model), data
+def _steps(job: CompareJob) -> Steps:
+    device = pick_device(job.device)
+    set_up(threads=job.threads, seed=0)
+    model, data = open_both(job, seed=0)
+    model = canonicalize(model)
+    task = task_for(model, data, job.asked)
+    methods, unable = able(methods_of(job), classes=data.classes is not None, loss=can_train(task, data))
+    check_knee(job, methods)
+    job = trained_as_suits(job, model)
+    shares = [float(budget) for budget in job.budgets if budget != KNEE and job.budget_of == "macs"]
+    budget: dict[Quantity, float] = {"macs": min(shares)} if shares else {}
+    scope = Scope(common_kinds(job, methods), offered_kinds(job, methods), job, budget=budget)
+    context = Context.of(model, data, scope, task=task, device=device, effort=job.effort)
+    # Before hours have gone into the budgets that are within reach.
+    for share in shares:
+        with context.within_reach():
+            check_reachable(context.cost, share, quantity="macs", round_to=job.round_to)
+    check_trainings(model, data, context.task, [job.finetune], device=device)
+    folder = yield job
+    comparison = _compare(job, methods, unable, context, folder)
+
+    def save() -> None:
+        comparison.save(folder.path / "compare.json")
+        write_compare(folder.path)
+
+    on_first(save)
 
 
-def able(methods: Methods, *, classes: bool, loss: bool) -> tuple[Methods, tuple[_LeftOut, ...]]:
-    """The methods that can run, and those that would read what is not there.
+def able(methods: Methods, *, classes: bool, loss: bool) -> tuple[Methods, tuple[str, ...]]:
+    """The methods that can run, and why those are left out that would read what is not there.
 
     Args:
         methods: with their settings.
@@ -124,57 +109,43 @@ def able(methods: Methods, *, classes: bool, loss: bool) -> tuple[Methods, tuple
     lacks = {name: m.lacking(options, classes=classes, loss=loss) for name, (m, options) in methods.items()}
     if all(lacks.values()):
         check_reads(*next(iter(methods.values())), classes=classes, loss=loss)
-    left_out = tuple(_LeftOut(name, lack.sentence) for name, lack in lacks.items() if lack)
+    left_out = tuple(_left_out(name, lack.sentence) for name, lack in lacks.items() if lack)
     return {name: methods[name] for name, lack in lacks.items() if lack is None}, left_out
 
 
+def _left_out(method: str, why: str) -> str:
+    return f"{method} is left out: {why}"
+
+
 def _compare(
-    job: CompareJob,
-    methods: Methods,
-    unable: Sequence[_LeftOut],
-    context: Context,
-    folder: RunFolder,
+    job: CompareJob, methods: Methods, unable: Sequence[str], context: Context, folder: RunFolder
 ) -> Comparison:
     score, data = context.evaluate(context.model, "base"), context.data
     notes = check_calibration(data.calibration, force=job.force)
     notes = check_base(score, force=job.force) + notes
-    base = BaseFigures(
-        value=score.value,
-        metric=score.metric.name,
-        higher_is_better=score.metric.higher_is_better,
-        unit=score.metric.unit,
-        macs=count_macs(context.model, context.example),
-        params=count_params(context.model),
-        samples=score.samples,
-        constant=score.constant,
-    )
+    base = BaseFigures(constant=score.constant, **figures_of(context.model, score, context.example))
     total = job.seeds * len(_keys(job, methods))
     found = list(track(_rows(job, methods, context, base, folder), label="rows", total=total))
-    rows = tuple(row for row in found if isinstance(row, Row))
-    out_of_reach = dict.fromkeys(row for row in found if isinstance(row, _LeftOut))
+    rows = tuple(row for _, row in found if isinstance(row, Row))
+    # A method may fall short of several budgets, and of each with every recovery.
+    out_of_reach = dict.fromkeys((name, why) for name, why in found if isinstance(why, str))
     if not rows:
-        raise UserError(next(iter(out_of_reach)).why)
-    comparison = Comparison(
+        raise UserError(next(why for _, why in out_of_reach))
+    return Comparison(
         schema=1,
         base=base,
         rows=rows,
         notes=(*data.notes, *map(str, notes), *filter(None, [context.widened])),
-        left_out=tuple(map(str, (*unable, *out_of_reach))),
+        left_out=(*unable, *(_left_out(name, why) for name, why in out_of_reach)),
         job=job.model_dump(mode="json"),
         versions=versions(),
     )
 
-    def save() -> None:
-        comparison.save(folder.path / "compare.json")
-        write_compare(folder.path)
-
-    on_first(save)
-    return comparison
-
 
 def _rows(
     job: CompareJob, methods: Methods, context: Context, base: BaseFigures, folder: RunFolder
-) -> Iterator[Row | _LeftOut]:
+) -> Iterator[tuple[str, Row | str]]:
+    """The rows with the names of their methods; instead of one that is out of reach, why."""
     rates: dict[Key, tuple[float, ...]] = {}
     for seed in range(job.seed, job.seed + job.seeds):
         keys = _keys(job, methods)
@@ -187,13 +158,13 @@ def _rows(
                 try:
                     row = draw.row(key, rates.get(key, job.finetune_rates), base)
                 except OutOfReachError as cause:
-                    yield _LeftOut(key[1], f"{cause}{context.more}")
+                    yield key[1], f"{cause}{context.more}"
                     continue
                 folder.store(names[key], row)
                 folder.keep()
             if row.rate is not None:
                 rates.setdefault(key, (row.rate,))
-            yield row
+            yield key[1], row
 
 
 def _keys(job: CompareJob, methods: Methods) -> list[Key]:
@@ -216,25 +187,19 @@ class _Draw:
     """One seed's draw of calibration samples, and what the methods choose on them."""
 
     def __init__(self, job: CompareJob, methods: Methods, context: Context, seed: int) -> None:
-        _, data = _open(job, seed=seed)
         self.job, self.methods = job, methods
+        _, data = open_both(job, seed=seed)
         self.context = replace(context, data=data, learning=data.calibration, seed=seed)
-        ways = {name: _ways(job, method) for name, (method, _) in methods.items()}
-        wanted = [
-            statistic
-            for name, (method, options) in methods.items()
-            for way in ways[name]
-            for statistic in statistics_for(method, options, way)
-        ]
+        ways = [(name, way) for name, (method, _) in methods.items() for way in _ways(job, method)]
+        wanted = [statistic for name, way in ways for statistic in statistics_for(*methods[name], way)]
         profile = self.context.statistics(wanted)
-        self._choices = {name: m.choose(profile, options, seed) for name, (m, options) in methods.items()}
-        self._measured = {
-            (name, way): measured_for(self.context, self._choices[name], way, profile)
-            for name in methods
-            for way in ways[name]
+        choices = {name: m.choose(profile, options, seed) for name, (m, options) in methods.items()}
+        self._choosing = {
+            (name, way): Choosing(self.context, choices[name], profile, way, job.round_to)
+            for name, way in ways
         }
-        self._decided: dict[tuple[float | str, str, str], tuple[GroupDecision, ...]] = {}
-        self._value: dict[tuple[float | str, str, str], float] = {}
+        self._decisions: dict[Cut, tuple[GroupDecision, ...]] = {}
+        self._value: dict[Cut, float] = {}
 
     def row(self, key: Key, rates: Sequence[float], base: BaseFigures) -> Row:
         """Cut, recover, train and judge.
@@ -248,12 +213,14 @@ class _Draw:
             OutOfReachError: the method cannot keep the budget.
         """
         started, context = time.monotonic(), self.context
-        budget, name, way, recovery = key
-        decisions = self._decisions(budget, name, way)
+        (budget, name, way, recovery), cut = key, key[:3]
+        if cut not in self._decisions:
+            self._decisions[cut] = self._decide(*cut)
+        decisions = self._decisions[cut]
         pruned = context.cut(decisions)
-        if key[:3] not in self._value:
+        if cut not in self._value:
             # The same for every recovery.
-            self._value[key[:3]] = context.evaluate(pruned, "pruned").value
+            self._value[cut] = context.evaluate(pruned, "pruned").value
         did = context.recover(pruned, decisions, recovery)
         notes = [str(note) for note in did.notes]
         recovered = context.evaluate(pruned, "recovered").value if did.ran else None
@@ -270,7 +237,7 @@ class _Draw:
             macs_ratio=count_macs(pruned.cpu(), context.example) / base.macs,
             allocation=way,
             recovery=recovery,
-            pruned=self._value[key[:3]],
+            pruned=self._value[cut],
             recovered=recovered,
             finetuned=finetuned,
             rate=rate,
@@ -280,32 +247,17 @@ class _Draw:
         )
 
     @cached_property
-    def _knee(self) -> float | None:
+    def _knee(self) -> float:
         """MACs that the first method with a knee keeps at it."""
-        for name, (method, _) in self.methods.items():
-            if method.has_knee:
-                return kept_ratio(self.context.cost, self._decide(Budget(), name, _ways(self.job, method)[0]))
-        return None
+        name, method = next((name, m) for name, (m, _) in self.methods.items() if m.has_knee)
+        return kept_ratio(self.context.cost, self._decide(KNEE, name, _ways(self.job, method)[0]))
 
-    def _decisions(self, budget: float | str, name: str, way: str) -> tuple[GroupDecision, ...]:
-        if (budget, name, way) not in self._decided:
-            if budget == KNEE:
-                own = self.methods[name][0].has_knee
-                asked = Budget() if own else Budget(keep_macs=self._knee)
-            else:
-                asked = Budget(**{f"keep_{self.job.budget_of}": float(budget)})
-            self._decided[budget, name, way] = self._decide(asked, name, way)
-        return self._decided[budget, name, way]
-
-    def _decide(self, budget: Budget, name: str, way: str) -> tuple[GroupDecision, ...]:
-        return decide(
-            budget,
-            self.context.cost,
-            self._choices[name],
-            allocation=way,
-            measured=self._measured[name, way],
-            round_to=self.job.round_to,
-        )
+    def _decide(self, budget: float | str, name: str, way: str) -> tuple[GroupDecision, ...]:
+        if budget != KNEE:
+            asked = Budget(**{f"keep_{self.job.budget_of}": float(budget)})
+        else:
+            asked = Budget() if self.methods[name][0].has_knee else Budget(keep_macs=self._knee)
+        return self._choosing[name, way].decide(asked)
 
     def _trained(
         self, pruned: nn.Module, decisions: Sequence[GroupDecision], rates: Sequence[float]
@@ -319,18 +271,13 @@ class _Draw:
         best: tuple[float, nn.Module, float] | None = None
         for rate in rates:
             trained = copied(pruned)
-            try:
+            with suppress(DivergedError, NotFiniteError):
                 at_rate = recipe.model_copy(update={"lr": rate})
                 context.train(trained, at_rate, decisions, label=f"fine-tuning, lr {rate:g}")
                 # With one rate there is nothing to choose, and nothing to measure for it.
-                value = 0.0
-                if len(rates) > 1:
-                    value = sign * judging_of(context).score(trained).value
-            except (DivergedError, NotFiniteError):
-                continue
-            if best is None or value > best[0]:
-                best = (value, trained, rate)
-        try:
+                value = sign * judging_of(context).score(trained).value if len(rates) > 1 else 0.0
+                if best is None or value > best[0]:
+                    best = (value, trained, rate)
+        with suppress(NotFiniteError):
             return (context.evaluate(best[1], "fine-tuned").value, best[2]) if best else (None, None)
-        except NotFiniteError:
-            return None, None
+        return None, None

@@ -99,27 +99,30 @@ class CompareJob(CalibratedJob, Units, Working, Machine, title="Comparison"):
         super().check(out, resume=resume, overwrite=overwrite)
 
 
-def _settings(job: CompareJob) -> dict[str, tuple[Method, Options]]:
-    """Each method with its settings; an option must belong to at least one of them."""
+def methods_of(job: CompareJob) -> dict[str, tuple[Method, Options]]:
+    """Each method with its settings.
+
+    Raises:
+        UserError: an unknown method, or an option that is of none of them.
+    """
     methods = {name: find_method(name) for name in job.methods}
     known = {field for m in methods.values() for field in m.settings.model_fields}
     for option in job.options:
         if option not in known:
             raise UserError(f"{setting(option)} is no option of {', '.join(job.methods)}")
-    found = {}
-    for name, method in methods.items():
-        own = {k: v for k, v in job.options.items() if k in method.settings.model_fields}
-        found[name] = method, method_settings(method, own)
-    return found
+    return {
+        name: (m, method_settings(m, {k: v for k, v in job.options.items() if k in m.settings.model_fields}))
+        for name, m in methods.items()
+    }
 
 
-def check_job(job: CompareJob) -> dict[str, tuple[Method, Options]]:
+def check_job(job: CompareJob) -> None:
     """Refuse what cannot be compared, before anything is loaded.
 
     Raises:
         UserError: unknown names, budgets outside (0, 1], a knee that no method has.
     """
-    methods = _settings(job)
+    methods = methods_of(job)
     budget = f"keep_{job.budget_of}"
     for option, names, known in (
         ("methods", job.methods, "e.g. cosep,magnitude,random"),
@@ -133,7 +136,6 @@ def check_job(job: CompareJob) -> dict[str, tuple[Method, Options]]:
             raise UserError(f"{setting(option, tuple(map(str, names)))} names one twice")
     check_knee(job, methods)
     common_kinds(job, methods)
-    return methods
 
 
 def check_knee(job: CompareJob, methods: Mapping[str, tuple[Method, Options]]) -> None:
@@ -163,6 +165,6 @@ def common_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, Options]])
 
 def offered_kinds(job: CompareJob, methods: Mapping[str, tuple[Method, Options]]) -> tuple[str, ...]:
     """What all of the methods could be asked to remove; of a budget of heads only they."""
-    units = [set(method.units) for method, _ in methods.values()]
-    kinds = ("heads",) if job.budget_of == "heads" else next(iter(methods.values()))[0].units
+    units = [method.units for method, _ in methods.values()]
+    kinds = ("heads",) if job.budget_of == "heads" else units[0]
     return tuple(kind for kind in kinds if all(kind in of for of in units))

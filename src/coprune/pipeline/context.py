@@ -46,6 +46,7 @@ from coprune.store.profile import check_profile
 from coprune.store.tensors import tensor_file_size
 from coprune.surgery import cut
 from coprune.task import Task
+from coprune.tasks.metrics import Metric
 from coprune.tracing.forward import FAILURES, Inputs, check_takes, moved, part_of
 from coprune.training import Checkpoint, Recipe, fit
 from coprune.training.distill import Teacher
@@ -127,20 +128,9 @@ class Context:
             return task.read(output, example).tensors
 
         found = removable(model, example, data.calibration, scope or Scope(), counts)
+        learning = data.calibration
         return Context(
-            model,
-            data,
-            task,
-            data.calibration,
-            example,
-            found.units,
-            found.cost,
-            device,
-            seed,
-            effort,
-            found.scope,
-            found.more,
-            found.widened,
+            model, data, task, learning, example, device=device, seed=seed, effort=effort, **vars(found)
         )
 
     @cached_property
@@ -270,7 +260,6 @@ class Context:
         recipe: Recipe,
         decisions: Sequence[GroupDecision] | None = None,
         *,
-        seed: int | None = None,
         checkpoint: Path | None = None,
         label: str = "fine-tuning",
     ) -> None:
@@ -280,25 +269,21 @@ class Context:
             pruned: some of its units gone.
             recipe: how.
             decisions: what was cut, which says what hidden outputs are compared.
-            seed: of this training; that of the run when not given.
             checkpoint: where unfinished training is kept.
             label: of the progress bar.
 
         Raises:
             UserError: see :func:`coprune.training.fit`.
         """
+        kept = None if decisions is None else kept_outputs(self.model, decisions)
         try:
             fit(
                 pruned,
                 self.data.training,
                 recipe,
                 task=self.task,
-                seed=self.seed if seed is None else seed,
-                teacher=Teacher(
-                    self.model,
-                    None if decisions is None else kept_outputs(self.model, decisions),
-                    task=self.task,
-                ),
+                seed=self.seed,
+                teacher=Teacher(self.model, kept, task=self.task),
                 checkpoint=Checkpoint(checkpoint) if checkpoint else None,
                 device=self.device,
                 label=label,
@@ -310,18 +295,23 @@ class Context:
 
     def evaluate(self, model: nn.Module, name: str) -> Score:
         """Held-out accuracy; the model goes to the CPU."""
-        return self._score(model, self.data.heldout, name)
+        return self.score(model, self.data.heldout, self.task, label=f"{self.task.judged.what}, {name}")
 
-    def _score(self, model: nn.Module, source: Source, name: str) -> Score:
-        score = evaluate(
-            model,
-            source,
-            task=self.task,
-            reference=self.reference,
-            batch_size=self.pass_size,
-            device=self.device,
-            label=f"{self.task.judged.what}, {name}",
-        )
+    def score(self, model: nn.Module, source: Source, task: Task, *, label: str) -> Score:
+        """How good a model is on samples by the metric of a task; it goes to the CPU.
+
+        Args:
+            model: the unpruned one, or what became of it.
+            source: the samples.
+            task: whose metric judges.
+            label: of the progress bar.
+        """
+        how: dict[str, Any] = {
+            "reference": self.reference,
+            "batch_size": self.pass_size,
+            "device": self.device,
+        }
+        score = evaluate(model, source, task=task, label=label, **how)
         model.cpu()
         return score
 
@@ -336,7 +326,8 @@ class Context:
         score = score or self.evaluate(model, name)
         on, value = self.data.calibration, None
         if judged_by(self.task, on) is self.task:
-            value = self._score(model, on, f"calibration, {name}").value
+            label = f"{self.task.judged.what}, calibration, {name}"
+            value = self.score(model, on, self.task, label=label).value
         return stage_of(name, model, score, self.example, calibration=value)
 
     def latency(self, pruned: nn.Module, plan: LatencyPlan) -> tuple[Latency, ...]:
@@ -360,15 +351,25 @@ def stage_of(
     model.cpu()
     return Stage(
         name=name,
-        metric=score.metric.name,
-        higher_is_better=score.metric.higher_is_better,
-        unit=score.metric.unit,
-        value=score.value,
-        samples=score.samples,
         interval=score.interval,
         calibration=calibration,
-        macs=count_macs(model, example),
-        params=count_params(model),
         bytes=tensor_file_size(model.state_dict()),
         peak_memory=peak_memory(model, example),
+        **figures_of(model, score, example),
     )
+
+
+def figures_of(model: nn.Module, score: Score, example: Inputs) -> dict[str, Any]:
+    """What a stage and the base of a comparison say alike of a model on the CPU; see :func:`stage_of`."""
+    return {
+        **judged_in(score.metric),
+        "value": score.value,
+        "samples": score.samples,
+        "macs": count_macs(model, example),
+        "params": count_params(model),
+    }
+
+
+def judged_in(metric: Metric) -> dict[str, Any]:
+    """How documents name a metric."""
+    return {"metric": metric.name, "higher_is_better": metric.higher_is_better, "unit": metric.unit}

@@ -1,4 +1,4 @@
-"""What a measured allocation goes by: curves of single groups, and how far all cuts together lead.
+"""From budgets to decisions; what a measured allocation goes by: curves of groups, and a trial of all cuts.
 
 Curves add up what single groups lose. Where a chain is cut down to a few channels in one place they do not
 see that nothing gets through there, so an allocation is tried against a uniform one before it is believed.
@@ -10,21 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-from torch import nn
-
 from coprune.budget.choice_curves import READS, curved
-from coprune.budget.decide import Choices
+from coprune.budget.decide import Choices, decide
+from coprune.budget.request import Budget
 from coprune.budget.sensitivity_curves import Effort, effort_for, measured_curves
 from coprune.budget.validation import Measured
-from coprune.data import MemorySource, Source, split_source
+from coprune.data import MemorySource, split_source
 from coprune.methods.base import Method
 from coprune.options import Options
 from coprune.pipeline.context import Context
 from coprune.plan import GroupDecision
 from coprune.recovery import Pair, kept_outputs, least_squares
+from coprune.recovery.reconstruction import mean_divergence
 from coprune.statistics import Profile, Statistic
-from coprune.tracing.forward import copied, moved
+from coprune.tracing.forward import moved
 
 
 def statistics_for(method: Method, options: Options, allocation: str) -> tuple[Statistic, ...]:
@@ -33,27 +32,52 @@ def statistics_for(method: Method, options: Options, allocation: str) -> tuple[S
     return own if allocation != "measured" or method.allocation == "measured" else (*own, READS)
 
 
-def measured_for(context: Context, choices: Choices, allocation: str, profile: Profile) -> Measured | None:
-    """What the measured allocation goes by; None for the other allocations.
+@dataclass(frozen=True)
+class Choosing:
+    """From budgets to decisions, with all that budgets do not say.
 
-    Args:
+    Attributes:
         context: of the run.
         choices: what the method says; one that chooses from all groups together shares out by itself.
-        allocation: see :func:`coprune.budget.decide.counts`.
         profile: with :func:`statistics_for` that allocation.
+        allocation: see :func:`coprune.budget.decide.counts`.
+        round_to: see :func:`coprune.budget.counts.allowed_counts`.
     """
-    if allocation != "measured" or not isinstance(choices, Sequence):
-        return None
-    curves = measured_curves(
-        context.model,
-        curved(choices, profile),
-        context.learning,
-        task=context.task,
-        device=context.device,
-        effort=effort_of(context),
-    )
-    context.model.cpu()
-    return Measured(curves, Divergence(context).of, least=min(effort_of(context).levels))
+
+    context: Context
+    choices: Choices
+    profile: Profile
+    allocation: str
+    round_to: int
+
+    def decide(self, budget: Budget, *, why: str | None = None) -> tuple[GroupDecision, ...]:
+        """See :func:`coprune.budget.decide.decide`."""
+        return decide(
+            budget,
+            self.context.cost,
+            self.choices,
+            allocation=self.allocation,
+            measured=self._measured,
+            round_to=self.round_to,
+            why=why,
+        )
+
+    @cached_property
+    def _measured(self) -> Measured | None:
+        """What the measured allocation goes by; None for the other allocations."""
+        context = self.context
+        if self.allocation != "measured" or not isinstance(self.choices, Sequence):
+            return None
+        curves = measured_curves(
+            context.model,
+            curved(self.choices, self.profile),
+            context.learning,
+            task=context.task,
+            device=context.device,
+            effort=effort_of(context),
+        )
+        context.model.cpu()
+        return Measured(curves, Divergence(context).of, least=min(effort_of(context).levels))
 
 
 def effort_of(context: Context) -> Effort:
@@ -78,8 +102,11 @@ class Divergence:
         pruned = context.cut(decisions)
         kept = kept_outputs(context.model, decisions)
         pair = Pair(pruned, context.model, kept, decisions, context.device, context.task)
-        least_squares(pair, learning, seed=context.seed, rows=effort_of(context).rows)
-        found = mean_distance(context, pruned, judging)
+        effort = effort_of(context)
+        least_squares(pair, learning, seed=context.seed, rows=effort.rows)
+        # Batch by batch, so that no outputs are kept.
+        batches = judging.batches(min(effort.batch, context.pass_size))
+        found = mean_divergence(pair, (moved(inputs, context.device) for inputs, _ in batches))
         context.model.cpu()
         return found
 
@@ -89,17 +116,3 @@ class Divergence:
         shares = tuple(min(0.5, count / len(source)) for count in (effort.learning, effort.judging))
         learning, judging = split_source(source, shares, seed=self.context.seed)
         return learning, judging if len(judging) else learning
-
-
-@torch.no_grad()
-def mean_distance(context: Context, model: nn.Module, source: Source) -> float:
-    """Mean divergence of a network's outputs from the unpruned one's; batch by batch, so none are kept."""
-    device, task = context.device, context.task
-    networks = [m.to(device).eval() for m in (model, context.model)]
-    total, count = 0.0, 0
-    for inputs, _ in source.batches(min(effort_of(context).batch, context.pass_size)):
-        x = moved(inputs, device)
-        found, wanted = (task.outputs(network, copied(x)) for network in networks)
-        distances = task.divergence.distance(found, wanted, whole=True)
-        total, count = total + float(distances.sum()), count + len(distances)
-    return total / count

@@ -23,7 +23,6 @@ from coprune.store.model import describe
 from coprune.tracing.forward import READS, Inputs, check_takes, part_of, samples_in
 
 _SAMPLES = 8
-_TRACED = 2
 _NO_LOGITS = ("regression", "reconstruction", "feature-extraction", "detection", "outputs")
 
 
@@ -78,7 +77,7 @@ def inputs_for(run: Path, model: nn.Module, *, data: str | None, shape: Sequence
     why = "the run names no data"
     if isinstance(name, str) and name != "loaders":
         try:
-            opened = open_data(name, calibration=0, seed=0, model=str(run))
+            opened = open_data(name, model=str(run))
             return spread(opened.heldout, _SAMPLES), f"held-out samples of {name}"
         except UserError as cause:
             if data:
@@ -87,18 +86,6 @@ def inputs_for(run: Path, model: nn.Module, *, data: str | None, shape: Sequence
     if isinstance(notes.get(READS), dict):
         return random_inputs(notes[READS], model), f"noise; {why}"
     raise UserError(f"{run}: what does this model read? {why}; give --data or --input-shape")
-
-
-def traceable(inputs: Inputs) -> Inputs:
-    """Two of the samples, as a tracer needs them."""
-    return part_of(inputs, [i % samples_in(inputs) for i in range(_TRACED)])
-
-
-def _check_target(target: Path, suffix: str) -> None:
-    """Refuse to write over what is no earlier export."""
-    check_replaceable(target)
-    if target.exists() and target.suffix != suffix:
-        raise UserError(f"{target}: is there, and no {suffix} file; choose another --out")
 
 
 def export_run(
@@ -124,12 +111,16 @@ def export_run(
     """
     check_idle(run)
     for kind, target in targets.items():
-        _check_target(target, FORMATS[kind].suffix)
+        check_replaceable(target)
+        suffix = FORMATS[kind].suffix
+        if target.exists() and target.suffix != suffix:
+            raise UserError(f"{target}: is there, and no {suffix} file; choose another --out")
     model = load(run, trust=trust)
     inputs, origin = inputs_for(run, model, data=data, shape=shape)
     check_takes(model, inputs)
     alone = OUTPUT if describe(run).notes.get("task") in _NO_LOGITS else LOGITS
-    traced = traced_program(model, traceable(inputs), alone=alone)
+    two = part_of(inputs, [0, 1 % samples_in(inputs)])  # as a tracer needs them
+    traced = traced_program(model, two, alone=alone)
     batches = samples_of_sizes(inputs)
     for kind, target in targets.items():
         made = FORMATS[kind]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import nn
 
@@ -17,20 +16,9 @@ from coprune.result import Code, Judged, Note
 from coprune.store.model import weights_fingerprint
 from coprune.training import DivergedError
 
-
-@dataclass(frozen=True)
-class Finetuned:
-    """What came of training.
-
-    Attributes:
-        model: the trained one, or the one before where training made it worse.
-        judged: on what samples; None where training diverged.
-        undone: why it is the one before.
-    """
-
-    model: nn.Module
-    judged: Judged | None = None
-    undone: Note | None = None
+Trained = tuple[nn.Module, Judged | None, Note | None]
+"""The trained model, or the one before where training made it worse; on what samples that was judged (None
+where training diverged); and, of the one before, why."""
 
 
 def finetuned(
@@ -40,7 +28,7 @@ def finetuned(
     folder: RunFolder | None,
     *,
     limit: float | None = None,
-) -> Finetuned:
+) -> Trained:
     """Train, in place, and judge against the model before; with ``max_drop`` against the unpruned one.
 
     Args:
@@ -56,9 +44,9 @@ def finetuned(
     context, recipe, judging, before = run.context, run.settings.finetune, run.judging, copied(pruned)
     unit = judging.task.judged.loss_unit
 
-    def undone(why: str, way_out: str = "", judged: Judged | None = None) -> Finetuned:
+    def undone(why: str, way_out: str = "", judged: Judged | None = None) -> Trained:
         text = f"{why}; the model before it is handed back{way_out}"
-        return Finetuned(before, judged, Note(Code.FINETUNING_UNDONE, text))
+        return before, judged, Note(Code.FINETUNING_UNDONE, text)
 
     try:
         unfinished = folder.work / "finetune.safetensors" if folder else None
@@ -70,14 +58,14 @@ def finetuned(
     on = f"{len(judging.source):,} {judging.samples}"
     if limit is not None:
         if loss.within(limit):
-            return Finetuned(pruned, judging.judged("max_drop", loss, allowed=limit))
+            return pruned, judging.judged("max_drop", loss, allowed=limit), None
         return undone(
             f"after fine-tuning {on} no longer show a loss of at most "
             f"{limit:g} {unit} ({loss.found:.2f}, up to {loss.high:.2f})"
         )
     judged = judging.judged("fine-tuning", loss)
     if loss.low <= 0:
-        return Finetuned(pruned, judged)
+        return pruned, judged, None
     return undone(
         f"fine-tuning made the model worse by {loss.found:.2f} {unit} ({loss.low:.2f} to {loss.high:.2f}) "
         f"on {on}",

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 
 from coprune.data.names import check_known as check_data
@@ -34,38 +33,30 @@ def check_there(job: Options) -> None:
     Raises:
         UserError: with near matches.
     """
-    for read in sorted(_reads(job), key=lambda read: read.reads != DATA):
-        if read.reads == MODEL:
-            check_model(read.value)
-        elif read.reads == DATA and not (read.name == "validation" and _is_number(read.value)):
-            check_data(read.value)
-            kind, _, where = read.value.partition(":")
+    for name, value, reads in sorted(_reads(job), key=lambda read: read[2] != DATA):
+        if reads == MODEL:
+            check_model(value)
+        elif reads == DATA and not (name == "validation" and _is_number(value)):
+            check_data(value)
+            kind, _, where = value.partition(":")
             if where and kind in ("npz", "tsv", "lines") and not Path(where).expanduser().exists():
-                raise UserError(f"{read.value}: no such file: {where}")
-        elif read.reads.kind and not Path(read.value).exists():
-            raise UserError(f"{read.value}: no such {read.reads.kind}")
+                raise UserError(f"{value}: no such file: {where}")
+        elif reads.kind and not Path(value).exists():
+            raise UserError(f"{value}: no such {reads.kind}")
 
 
 def _is_number(validation: str) -> bool:
     return validation == "none" or validation.isdecimal()
 
 
-@dataclass(frozen=True)
-class _Read:
-    """One input: the option, its value, and what that names."""
-
-    name: str
-    value: str
-    reads: Reads
-
-
-def _reads(job: Options) -> Iterator[_Read]:
+def _reads(job: Options) -> Iterator[tuple[str, str, Reads]]:
+    """Every option that names an input, its value, and what that names."""
     for name, field in type(job).model_fields.items():
         value, reads = getattr(job, name), of_kind(field, Reads)
         if isinstance(value, Options):
             yield from _reads(value)
         elif value and reads:
-            yield _Read(name, str(value), reads)
+            yield name, str(value), reads
 
 
 def check_apart(out: Path, job: Options) -> None:
@@ -92,18 +83,13 @@ def _inputs(job: Options) -> Iterator[tuple[str, Path]]:
     file = _job_file.get()
     if file is not None:
         yield f"the job file {file}", file
-    places = {"model": _of_model, "data": _of_data, "path": _itself}
-    for read in _reads(job):
-        for place in places[read.reads.what](read.value):
-            if place.exists():
-                yield setting(read.name, read.value), place
-                for entry in place.iterdir() if place.is_dir() else ():
-                    if entry.is_symlink():  # as in a hub's cache
-                        yield setting(read.name, read.value), entry
-
-
-def _itself(value: str) -> Iterator[Path]:
-    yield Path(value).expanduser()
+    places = {"model": _of_model, "data": _of_data, "path": lambda path: [Path(path).expanduser()]}
+    for name, value, reads in _reads(job):
+        for place in filter(Path.exists, places[reads.what](value)):
+            yield setting(name, value), place
+            for entry in place.iterdir() if place.is_dir() else ():
+                if entry.is_symlink():  # as in a hub's cache
+                    yield setting(name, value), entry
 
 
 def _of_model(name: str) -> Iterator[Path]:

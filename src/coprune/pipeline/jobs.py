@@ -175,12 +175,8 @@ class RecoverJob(CalibratedJob, Timing, Seeded, Working, Machine):
     @property
     def of_teacher(self) -> CalibratedJob:
         """What is read of the unpruned model."""
-        asked = self.model_dump(
-            include={
-                *("data", "calibration", "validation", "trust", "tokenizer", "max_length"),
-                *Meaning.model_fields,
-            }
-        )
+        own = {"model", "weights", "arguments"}
+        asked = self.model_dump(include=CalibratedJob.model_fields.keys() - own)
         return CalibratedJob(model=self.teacher, **asked)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
 
-from coprune.budget.search import Found
+from coprune.budget.search import Probe
 from coprune.data import Source, split_source
 from coprune.errors import UserError, setting
-from coprune.measure import Reference, Score, evaluate, lost
-from coprune.measure.evaluation import BATCH, CLASSIFICATION, judged_by
+from coprune.measure import Score, lost
+from coprune.measure.evaluation import judged_by
 from coprune.measure.intervals import SURE, Loss
-from coprune.pipeline.context import Context
+from coprune.pipeline.context import Context, judged_in
 from coprune.result import Code, Judged, JudgedOn, Note, metric_label, shown_loss
 from coprune.task import Task
 
@@ -38,19 +39,15 @@ class Judging:
         on: what they are.
         z: normal quantile of the ends of an interval: of the true loss; with validation samples, of the loss
             that the held-out ones will show, which is wider by what those scatter on their own.
-        device: where to compute.
+        context: of the run.
         task: its metric judges.
-        reference: the unpruned model's outputs, which an agreement reads.
-        batch_size: samples of a pass.
     """
 
     source: Source
     on: JudgedOn
-    z: float = SURE
-    device: str = "cpu"
-    task: Task = CLASSIFICATION
-    reference: Reference | None = None
-    batch_size: int = BATCH
+    z: float
+    context: Context
+    task: Task
 
     @property
     def samples(self) -> str:
@@ -59,17 +56,7 @@ class Judging:
 
     def score(self, model: nn.Module, *, label: str = "judging") -> Score:
         """How good a model is on the samples; it goes back to the CPU."""
-        found = evaluate(
-            model,
-            self.source,
-            task=self.task,
-            reference=self.reference,
-            batch_size=self.batch_size,
-            device=self.device,
-            label=label,
-        )
-        model.cpu()
-        return found
+        return self.context.score(model, self.source, self.task, label=label)
 
     def loss(self, before: nn.Module, after: nn.Module) -> Loss:
         """What one model loses against another."""
@@ -88,28 +75,26 @@ class Judging:
             allowed=allowed,
             found=loss.found,
             interval=(loss.low, loss.high) if math.isfinite(loss.high) else None,
-            metric=self.task.judged.name,
-            higher_is_better=self.task.judged.higher_is_better,
-            unit=self.task.judged.unit,
+            **judged_in(self.task.judged),
         )
 
-    def judged_search(self, found: Found | None) -> Judged | None:
+    def judged_search(self, probes: Sequence[Probe] | None, allowed: float | None) -> Judged | None:
         """What a search says of the model that it took; None without one."""
-        if found is None:
+        if probes is None:
             return None
-        probe = next(probe for probe in found.probes if probe.chosen)
-        decision = "knee" if found.allowed is None else "max_drop"
-        return self.judged(decision, Loss(probe.drop, probe.low, probe.high), allowed=found.allowed)
+        probe = next(probe for probe in probes if probe.chosen)
+        decision = "knee" if allowed is None else "max_drop"
+        return self.judged(decision, Loss(probe.drop, probe.low, probe.high), allowed=allowed)
 
 
 def judging_of(context: Context) -> Judging:
     """What judges where no samples need to be set aside for it."""
     data = context.data
-    rest = context.device, judged_by(context.task, data.judging), context.reference, context.pass_size
+    task = judged_by(context.task, data.judging)
     if data.validation is None:
-        return Judging(data.calibration, data.calibration_from, SURE, *rest)
+        return Judging(data.calibration, data.calibration_from, SURE, context, task)
     share = len(data.validation) / len(data.heldout)
-    return Judging(data.validation, "validation", SEEN * math.sqrt(1 + share), *rest)
+    return Judging(data.validation, "validation", SEEN * math.sqrt(1 + share), context, task)
 
 
 def parts_for(context: Context, *, searched: bool) -> tuple[Source, Judging]:

@@ -17,8 +17,8 @@ from coprune.distributed.collectives import check_same
 from coprune.distributed.world import is_first
 from coprune.errors import UserError, setting
 from coprune.files import dispensable
-from coprune.groups import ChannelGroup, Units, find_units
-from coprune.methods.base import GroupChoice, Untouched
+from coprune.groups import ChannelGroup, Units
+from coprune.methods.base import Untouched
 from coprune.models.copies import copied
 from coprune.pipeline.context import Context
 from coprune.pipeline.pruning import Pruning
@@ -65,12 +65,12 @@ def prune_layer_by_layer(
             decisions.append(done)
             current = load(place, model=copied(full.model))
             continue
-        here = Units((_as_it_is(run, current, group.name),), ())
+        here = Units((_as_it_is(full, current, group.name),), ())
         decision, current = _prune_one(run, replace(full, model=current, units=here), fixed)
         if settings.between.epochs:
             unfinished = place / "training.safetensors" if place else None
-            seed, label = settings.seed + 1000 * (index + 1), f"training after {group.name}"
-            full.train(current, settings.between, seed=seed, checkpoint=unfinished, label=label)
+            own, label = replace(full, seed=full.seed + 1000 * (index + 1)), f"training after {group.name}"
+            own.train(current, settings.between, checkpoint=unfinished, label=label)
         check_same(current, weights_fingerprint, what=f"network after {group.name}")
         # Offsets behind a concatenation are those of the network by then; the plan's, of the full one.
         decision = decision.model_copy(update={"members": group.members})
@@ -86,18 +86,11 @@ def prune_layer_by_layer(
     return tuple(decisions), current
 
 
-def _as_it_is(run: Pruning, current: nn.Module, name: str) -> ChannelGroup:
+def _as_it_is(context: Context, current: nn.Module, name: str) -> ChannelGroup:
     """A group of the network as it is by now."""
-    context, scope = run.context, run.context.scope
-    units = find_units(
-        current,
-        context.example,
-        only=scope.only,
-        coupled="coupled" in scope.kinds,
-        first=scope.first,
-        counts=lambda output: context.task.read(output, context.example).tensors,
-    )
-    return next(g for g in units.groups if g.name == name)
+    task, example = context.task, context.example
+    found = context.scope.units(current, example, lambda output: task.read(output, example).tensors)
+    return next(g for g in found.groups if g.name == name)
 
 
 def _prune_one(run: Pruning, context: Context, fixed: Counts) -> tuple[GroupDecision, nn.Module]:
@@ -110,7 +103,9 @@ def _prune_one(run: Pruning, context: Context, fixed: Counts) -> tuple[GroupDeci
     (choice,) = choices
     name, budget = choice.group.name, run.settings.budget
     if fixed is None:
-        decision = _keep_knee(choice, run.settings.round_to)
+        size = choice.group.size
+        k = nearest_allowed(choice.knee.k if choice.knee else size, size, run.settings.round_to)
+        decision = choice.keep(k, why="the knee of its curve")
     elif fixed[name] < choice.group.size and isinstance(choice, Untouched):
         # The counts of the layers before it, which are cut and trained, took it to shrink too.
         raise UserError(
@@ -122,9 +117,3 @@ def _prune_one(run: Pruning, context: Context, fixed: Counts) -> tuple[GroupDeci
     code = ReasonCode.KNEE if fixed is None else ReasonCode.BUDGET
     decision = decision.model_copy(update={"reason_code": decision.reason_code or code})
     return decision, context.cut((decision,))
-
-
-def _keep_knee(choice: GroupChoice, round_to: int) -> GroupDecision:
-    size = choice.group.size
-    k = nearest_allowed(choice.knee.k if choice.knee else size, size, round_to)
-    return choice.keep(k, why="the knee of its curve")

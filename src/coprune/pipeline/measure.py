@@ -61,7 +61,7 @@ def measure_run(run: Path, asked: Measuring) -> Iterator[str]:
     set_up(threads=asked.threads, seed=0)
     model = load(run, trust=asked.trust)
     if asked.data:
-        loaded = open_data(asked.data, calibration=0, seed=0, model=str(run))
+        loaded = open_data(asked.data, model=str(run))
         example, _ = next(iter(loaded.heldout.batches(1)))
     else:
         check_shape(asked.input_shape)

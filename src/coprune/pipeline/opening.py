@@ -19,34 +19,21 @@ from coprune.store.model import DESCRIPTION, describe, weights_fingerprint
 from coprune.user_factory import PYTHON
 
 
-def open_data(
-    data: str,
-    *,
-    calibration: int,
-    seed: int,
-    model: str,
-    tokenizer: str | None = None,
-    validation: str | None = None,
-    task: str | None = None,
-    max_length: int | None = None,
-    reads: Reads | None = None,
-) -> DataSet:
-    """The named data; texts as the named model reads them, labels in the order of its classes.
-
-    Args:
-        data, calibration, seed, tokenizer, validation, task, max_length, reads: see
-            :func:`coprune.data.load_data`.
-        model: its name.
+def open_data(data: str, *, model: str) -> DataSet:
+    """The named data, none of it set aside, as the named model reads it.
 
     Raises:
         UserError: see :func:`coprune.data.load_data`.
     """
-    asked: dict[str, Any] = {"calibration": calibration, "seed": seed, "validation": validation}
-    asked |= {"task": task, "max_length": max_length, "reads": reads}
     with first_goes_ahead():
-        if is_text(data):
-            asked |= {"tokenizer": tokenizer or tokenizer_of(model), "class_order": label_names(model)}
-        return load_data(data, **asked)
+        return load_data(data, calibration=0, **_as_read_by(model, data))
+
+
+def _as_read_by(model: str, data: str, tokenizer: str | None = None) -> dict[str, Any]:
+    """How a model reads texts, for :func:`coprune.data.load_data`: tokenizer, order of the classes."""
+    if not is_text(data):
+        return {}
+    return {"tokenizer": tokenizer or tokenizer_of(model), "class_order": label_names(model)}
 
 
 def known_task(model: str) -> str | None:
@@ -66,6 +53,34 @@ def offered_by(data: DataSet) -> dict[str, int]:
     return classes if data.is_text or not isinstance(shape, tuple) else {"in_channels": shape[0], **classes}
 
 
+def opened(
+    job: Job, data: DataSet, *, task: str | None = None, seed: int | None = None, what: str
+) -> nn.Module:
+    """The model that a job names, made to fit the data; the same in every process.
+
+    Args:
+        job: says which.
+        data: see :func:`offered_by`.
+        what: it is, in words.
+        task, seed: see :func:`coprune.store.open_model`.
+
+    Raises:
+        UserError: see :func:`coprune.store.open_model`.
+    """
+    with first_goes_ahead():
+        network = open_model(
+            job.model,
+            weights=Path(job.weights) if job.weights else None,
+            arguments=job.arguments,
+            offered=offered_by(data),
+            task=task,
+            trust=job.trust,
+            seed=seed,
+        )
+    check_same(network, weights_fingerprint, what=what)
+    return network
+
+
 def open_both(job: Job, *, seed: int) -> tuple[nn.Module, DataSet]:
     """The data that a job names, and its model made to fit it.
 
@@ -77,24 +92,16 @@ def open_both(job: Job, *, seed: int) -> tuple[nn.Module, DataSet]:
         UserError: see :func:`coprune.data.load_data` and :func:`coprune.store.open_model`.
     """
     task = job.task or known_task(job.model)
-    asked: dict[str, Any] = {"seed": seed, "model": job.model, "task": task, **job.set_aside()}
-    asked |= {"tokenizer": job.tokenizer, "max_length": job.max_length}
-    loaded = open_data(job.data, **asked)
+    asked: dict[str, Any] = {"seed": seed, "task": task, "max_length": job.max_length, **job.set_aside()}
     with first_goes_ahead():
-        network = open_model(
-            job.model,
-            weights=Path(job.weights) if job.weights else None,
-            arguments=job.arguments,
-            offered=offered_by(loaded),
-            task=task,
-            trust=job.trust,
-            seed=seed,
-        )
+        asked |= _as_read_by(job.model, job.data, job.tokenizer)
+        loaded = load_data(job.data, **asked)
+    network = opened(job, loaded, task=task, seed=seed, what="model")
     if job.data.startswith(PYTHON):
         reads = Reads.of(network)
         # Only the model tells several inputs from targets.
         if reads.positional not in (None, 1) or not isinstance(loaded.input_shape, tuple):
-            loaded = open_data(job.data, **asked, reads=reads)
-    check_same(network, weights_fingerprint, what="model")
+            with first_goes_ahead():
+                loaded = load_data(job.data, **asked, reads=reads)
     check_same(loaded, lambda data: data.fingerprint, what="data set")
     return network, loaded

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from coprune.budget.decide import decide
-from coprune.budget.search import Found
 from coprune.compat.transformers import is_transformers_model
 from coprune.data import DataSet, LoaderSource
 from coprune.distributed.collectives import check_same, on_first
@@ -19,7 +16,7 @@ from coprune.files import dispensable
 from coprune.measure import LatencyPlan
 from coprune.models.hf import fresh_parameters
 from coprune.pipeline.checks import check_base, check_calibration, few_rows
-from coprune.pipeline.divergence import measured_for, statistics_for
+from coprune.pipeline.divergence import Choosing, statistics_for
 from coprune.pipeline.finetune import finetuned
 from coprune.pipeline.jobs import PruneJob
 from coprune.pipeline.judging import more_lost, notes_on
@@ -28,35 +25,18 @@ from coprune.pipeline.opening import open_both
 from coprune.pipeline.outcome import Outcome, is_written
 from coprune.pipeline.pruning import Pruning
 from coprune.pipeline.record import Record
-from coprune.pipeline.run import Begun, run
+from coprune.pipeline.run import Steps, run
 from coprune.pipeline.run_folder import RunFolder
-from coprune.pipeline.search import Objective, Searched, why_nothing
+from coprune.pipeline.search import Objective, Selection, why_nothing
 from coprune.pipeline.settings import PruneSettings, trained_as_suits
 from coprune.pipeline.which_task import Asked
-from coprune.plan import GroupDecision, Plan
-from coprune.result import Code, Note
+from coprune.plan import Plan
+from coprune.result import Code
 from coprune.statistics import Profile
 from coprune.store.config_sizes import opened_by
 from coprune.store.model import weights_fingerprint
 from coprune.store.profile import load_profile, save_profile
 from coprune.tracing.checkpointing import passed_over
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which units stay.
-
-    Attributes:
-        decisions: one a group.
-        joint: whether the groups were decided together.
-        found: the probes of a search that judges accuracy.
-        notes: what a user should know.
-    """
-
-    decisions: tuple[GroupDecision, ...]
-    joint: bool = False
-    found: Found | None = None
-    notes: Sequence[Note] = ()
 
 
 def prune_model(
@@ -72,20 +52,17 @@ def run_prune(job: PruneJob, *, out: Path, resume: bool = False, overwrite: bool
     Returns:
         The run folder.
     """
+    run("prune", job, _steps(job), out=out, resume=resume, overwrite=overwrite)
+    return out
 
-    def begin(job: PruneJob) -> Begun[Path]:
-        model, data = open_both(job, seed=job.settings.seed)
-        pruning = Pruning.of(model, data, job.settings, job.asked)
 
-        def work(folder: RunFolder) -> Path:
-            if not on_first(lambda: is_written(folder.path)):
-                prune(pruning, folder).write(folder.path)
-            return out
-
-        settings = trained_as_suits(job.settings, pruning.context.model)
-        return Begun(job.model_copy(update={"settings": settings}), work, lambda: out)
-
-    return run("prune", job, begin, out=out, resume=resume, overwrite=overwrite)
+def _steps(job: PruneJob) -> Steps:
+    model, data = open_both(job, seed=job.settings.seed)
+    pruning = Pruning.of(model, data, job.settings, job.asked)
+    settings = trained_as_suits(job.settings, pruning.context.model)
+    folder = yield job.model_copy(update={"settings": settings})
+    if not on_first(lambda: is_written(folder.path)):
+        prune(pruning, folder).write(folder.path)
 
 
 def prune(run: Pruning, folder: RunFolder | None = None) -> Outcome:
@@ -109,29 +86,30 @@ def prune(run: Pruning, folder: RunFolder | None = None) -> Outcome:
     if settings.schedule == "layerwise":
         with record.timed("select"), context.within_reach():
             decisions, pruned = prune_layer_by_layer(run, folder)
-            selection = Selection(decisions)
+            selection = Selection(decisions=decisions)
     else:
         with record.timed("profile"):
             profile = _statistics(run, folder)
         with record.timed("select"), context.within_reach():
-            selection = _select(run, profile, folder)
+            selection = _select(run, record, profile, folder)
         with record.timed("surgery"):
             pruned = context.cut(selection.decisions)
     record.notes += selection.notes
-    judged = run.judging.judged_search(selection.found)
+    judged = run.judging.judged_search(selection.probes, selection.allowed)
     plan = _plan(run, selection, folder)
     record.stage("pruned", pruned)
     if record.stages[1].macs >= record.stages[0].macs:
-        record.note(Code.NOTHING_REMOVED, f"nothing was removed: {why_nothing(run, selection.found)}")
+        record.note(Code.NOTHING_REMOVED, f"nothing was removed: {why_nothing(run, selection)}")
     else:
         _recover(run, record, pruned, selection, folder)
         if settings.finetune.epochs:
             with record.timed("finetune"):
-                limit = selection.found.allowed if selection.found else None
-                trained = finetuned(run, pruned, selection.decisions, folder, limit=limit)
-            pruned, judged = trained.model, trained.judged or judged
-            if trained.undone:
-                record.notes.append(trained.undone)
+                pruned, by, undone = finetuned(
+                    run, pruned, selection.decisions, folder, limit=selection.allowed
+                )
+            judged = by or judged
+            if undone:
+                record.notes.append(undone)
             else:
                 record.stage("finetuned", pruned)
     with record.timed("measure"):
@@ -146,7 +124,7 @@ def prune(run: Pruning, folder: RunFolder | None = None) -> Outcome:
         units=plan.units,
         judged=judged,
         latency=latency,
-        search=tuple(p.as_json() for p in selection.found.probes) if selection.found else (),
+        search=tuple(probe.as_json() for probe in selection.probes or ()),
     )
     statistics = profile.tensors if profile else {}
     return Outcome(pruned.cpu().eval(), plan, result, statistics, example=context.example)
@@ -190,30 +168,21 @@ def _statistics(run: Pruning, folder: RunFolder | None) -> Profile:
     return profile
 
 
-def _select(run: Pruning, profile: Profile, folder: RunFolder | None) -> Selection:
+def _select(run: Pruning, record: Record, profile: Profile, folder: RunFolder | None) -> Selection:
     """From statistics to decisions."""
     context, settings = run.context, run.settings
     choices = run.method.choose(profile, run.options, settings.seed)
-    joint = not isinstance(choices, Sequence)
-    measured = context, choices, settings.allocation, profile
-    notes = few_rows(choices, len(context.learning))
-    if run.searched or settings.budget.searched:
-        # Milliseconds are never measured the same twice, and probes take long: what was found is kept.
-        searched = folder.find("search", Searched) if folder else None
-        if searched is None:
-            searched = Objective(run, choices, measured_for(*measured)).search()
-            if folder:
-                folder.store("search", searched)
-        return Selection(searched.decisions, joint, searched.found, (*notes, *searched.notes))
-    decisions = decide(
-        settings.budget,
-        context.cost,
-        choices,
-        allocation=settings.allocation,
-        measured=measured_for(*measured),
-        round_to=settings.round_to,
-    )
-    return Selection(decisions, joint, notes=notes)
+    record.notes += few_rows(choices, len(context.learning))
+    choosing = Choosing(context, choices, profile, settings.allocation, settings.round_to)
+    if not (run.searched or settings.budget.searched):
+        return Selection(decisions=choosing.decide(settings.budget))
+    # Milliseconds are never measured the same twice, and probes take long: what was found is kept.
+    found = folder.find("search", Selection) if folder else None
+    if found is None:
+        found = Objective(run, choosing).search()
+        if folder:
+            folder.store("search", found)
+    return found
 
 
 def _recover(
@@ -252,7 +221,7 @@ def _plan(run: Pruning, selection: Selection, folder: RunFolder | None) -> Plan:
         data={"name": data.name, "fingerprint": data.fingerprint, "statistics": run.statistics_from},
         groups=tuple(d.model_copy(update={"kind": kinds[d.name]}) for d in selection.decisions),
         skipped=context.units.skipped,
-        joint=selection.joint,
+        joint=run.method.joint,
     )
     check_same(plan, lambda plan: repr([(g.name, g.kept) for g in plan.groups]), what="choice of units")
     if folder:
@@ -267,13 +236,12 @@ def _last_notes(run: Pruning, record: Record, *, checkpointed: bool) -> None:
     base, pruned = record.stages[:2]
     for note in train.notes if isinstance(train, LoaderSource) else ():
         record.note(Code.DATA, note)
-    for name, target, reached in (
-        ("keep_macs", budget.keep_macs, pruned.macs / base.macs),
-        ("keep_params", budget.keep_params, pruned.params / base.params),
-    ):
+    for quantity, target in budget.shares.items():
+        reached = getattr(pruned, quantity) / getattr(base, quantity)
         # Whole units may miss it.
-        if target is not None and abs(reached - target) > 0.02 * target:
-            record.note(Code.BUDGET, f"{name}={target:g} was asked for; whole units come to {reached:.3f}")
+        if abs(reached - target) > 0.02 * target:
+            missed = f"keep_{quantity}={target:g} was asked for; whole units come to {reached:.3f}"
+            record.note(Code.BUDGET, missed)
     if checkpointed:
         record.note(
             Code.OTHER,

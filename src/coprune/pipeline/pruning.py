@@ -9,7 +9,7 @@ from torch import nn
 from coprune.data import DataSet
 from coprune.measure.memory import check_batches
 from coprune.methods.base import Method
-from coprune.methods.registry import check_reads, find_method, method_settings
+from coprune.methods.registry import check_reads
 from coprune.models.canonicalize import canonical_copy
 from coprune.options import Options
 from coprune.pipeline.checks import check_trainings
@@ -62,9 +62,7 @@ class Pruning:
         Raises:
             UserError: anything about model, data or settings that the user can mend.
         """
-        method = find_method(settings.method)
-        options = method_settings(method, settings.options)
-        check_settings(settings, method)
+        method, options = check_settings(settings)
         device = pick_device(settings.device)
         set_up(threads=settings.threads, seed=settings.seed)
         check_finite(model.state_dict(), model=model, where=f"this {type(model).__name__}")
@@ -74,15 +72,7 @@ class Pruning:
         settings = trained_as_suits(resolved(settings, method), model)
         kinds = kinds_of(settings, method)
         offered = kinds if settings.budget.keep_heads is not None else method.units
-        scope = Scope(
-            kinds,
-            offered,
-            settings.skip,
-            settings.only,
-            settings.uniform,
-            asked=bool(settings.units),
-            budget=settings.budget.shares,
-        )
+        scope = Scope(kinds, offered, settings, budget=settings.budget.shares)
         context = Context.of(
             model, data, scope, task=task, device=device, seed=settings.seed, effort=settings.effort
         )

@@ -50,11 +50,10 @@ class Record:
         finally:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - started
 
-    def stage(self, name: StageName, model: nn.Module, score: Score | None = None) -> Stage:
+    def stage(self, name: StageName, model: nn.Module, score: Score | None = None) -> None:
         """Measure a model after a step; see :meth:`coprune.pipeline.context.Context.measure`."""
         with self.timed("measure"):
             self.stages.append(self._context.measure(name, model, score))
-        return self.stages[-1]
 
     def note(self, code: Code, text: str) -> None:
         """Note what a user should know."""

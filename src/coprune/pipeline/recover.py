@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from coprune.data import split_source
-from coprune.distributed.collectives import check_same, first_goes_ahead
+from coprune.distributed.collectives import check_same
 from coprune.errors import UserError
 from coprune.measure import LatencyPlan
 from coprune.measure.memory import check_batches
@@ -20,63 +20,37 @@ from coprune.pipeline.context import Context
 from coprune.pipeline.environment import pick_device, set_up
 from coprune.pipeline.jobs import RecoverJob
 from coprune.pipeline.judging import judging_of
-from coprune.pipeline.opening import offered_by, open_both
+from coprune.pipeline.opening import open_both, opened
 from coprune.pipeline.outcome import Outcome
 from coprune.pipeline.record import Record
-from coprune.pipeline.run import Begun, run
+from coprune.pipeline.run import Steps, run
 from coprune.pipeline.run_folder import RunFolder
 from coprune.pipeline.surviving import Surviving, check_made_of, cut_elsewhere, surviving
 from coprune.pipeline.which_task import task_for
 from coprune.plan import ELSEWHERE, Plan
-from coprune.recovery import RECOVERIES, LayerRecovery
+from coprune.recovery import RECOVERIES
 from coprune.result import HANDED_BACK, Code
-from coprune.store import open_model
 from coprune.store.model import weights_fingerprint
 from coprune.tracing.forward import check_takes
 
 _JUDGING = 1 / 8
 
-Kept = Mapping[str, Tensor]
-"""Layer → the unpruned layer's output channels that the pruned one still has, ``[K]`` int64."""
 
-
-def run_recover(
-    job: RecoverJob, *, out: Path, resume: bool = False, overwrite: bool = False
-) -> tuple[Path, tuple[LayerRecovery, ...]]:
+def run_recover(job: RecoverJob, *, out: Path, resume: bool = False, overwrite: bool = False) -> Path:
     """Recover and write a run folder like that of ``coprune prune``; see :func:`coprune.pipeline.run.run`.
 
     Returns:
-        The folder, and what was done to every layer (nothing for a run that was whole already).
+        The folder.
     """
-
-    def begin(job: RecoverJob) -> Begun[tuple[Path, tuple[LayerRecovery, ...]]]:
-        context, model, kept, plan = _opened(job)
-
-        def work(folder: RunFolder) -> tuple[Path, tuple[LayerRecovery, ...]]:
-            outcome, layers = _recover(context, model, kept, plan, job, folder)
-            outcome.write(folder.path)
-            return out, layers
-
-        return Begun(job, work, lambda: (out, ()))
-
-    return run("recover", job, begin, out=out, resume=resume, overwrite=overwrite)
+    run("recover", job, _steps(job), out=out, resume=resume, overwrite=overwrite)
+    return out
 
 
-def _opened(job: RecoverJob) -> tuple[Context, nn.Module, Kept, Plan]:
-    """The unpruned model in its context, the pruned one, what that still has, and what was cut."""
+def _steps(job: RecoverJob) -> Steps:
     device = pick_device(job.device)
     set_up(threads=job.threads, seed=job.seed)
     teacher, data = open_both(job.of_teacher, seed=job.seed)
-    with first_goes_ahead():
-        model = open_model(
-            job.model,
-            weights=Path(job.weights) if job.weights else None,
-            arguments=job.arguments,
-            offered=offered_by(data),
-            trust=job.trust,
-        )
-    check_same(model, weights_fingerprint, what="pruned model")
-    model, teacher = canonicalize(model), canonicalize(teacher)
+    model, teacher = canonicalize(opened(job, data, what="pruned model")), canonicalize(teacher)
     task = task_for(teacher, data, job.asked)
     context = Context.of(teacher, data, task=task, device=device, seed=job.seed, effort=job.effort)
     check_takes(model, context.example)
@@ -93,12 +67,18 @@ def _opened(job: RecoverJob) -> tuple[Context, nn.Module, Kept, Plan]:
             raise
     plan = _plan(context, job, given, left)
     check_batches(teacher, context.example, job.latency_batches, name="latency_batches", device=device)
-    return context, model, left.outputs if left else {}, plan
+    folder = yield job
+    _recover(context, model, left.outputs if left else {}, plan, job, folder).write(folder.path)
 
 
 def _recover(
-    context: Context, model: nn.Module, kept: Kept, plan: Plan, job: RecoverJob, folder: RunFolder
-) -> tuple[Outcome, tuple[LayerRecovery, ...]]:
+    context: Context,
+    model: nn.Module,
+    kept: Mapping[str, Tensor],
+    plan: Plan,
+    job: RecoverJob,
+    folder: RunFolder,
+) -> Outcome:
     """Recover a copy, and hand the model back as it came where that would do harm."""
     data = context.data
     few = check_calibration(data.calibration)
@@ -140,7 +120,7 @@ def _recover(
         judged=judging.judged("recovery", loss),
         latency=context.latency(candidate, LatencyPlan(batches=job.latency_batches)),
     )
-    return Outcome(candidate.cpu().eval(), plan, result, {}, example=context.example), did.layers
+    return Outcome(candidate.cpu().eval(), plan, result, {}, example=context.example)
 
 
 def _plan(context: Context, job: RecoverJob, given: Plan | None, left: Surviving | None) -> Plan:

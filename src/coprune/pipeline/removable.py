@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from coprune.errors import UserError, setting
 from coprune.groups import Units, find_units
 from coprune.groups.channels import run_for_some
 from coprune.pipeline.settings import DEFAULT_KINDS
+from coprune.pipeline.settings import Units as AskedUnits
 from coprune.skipped import COUPLED, SkipCode, because
 from coprune.surgery import sound
 from coprune.tracing.forward import Counts, Inputs, counted, moved, taking
@@ -35,27 +36,37 @@ class Scope:
     Attributes:
         kinds: of groups; the others are reported as left alone.
         offered: kinds that might have been asked for, which a budget out of reach is pointed to.
-        skip: layers to leave alone.
-        only: layers whose groups may be pruned, and nothing else; empty: all.
-        uniform: groups of a kind and size keep the same number of units.
+        asked: what a user said; unless they named kinds or layers, more may be taken in, see
+            :func:`removable`.
         first: whether the first layer's channels may go.
-        asked: whether somebody named kinds or layers; else more may be taken in, see :func:`removable`.
         budget: quantity → the smallest share of it that is to be kept.
     """
 
     kinds: Sequence[str] = DEFAULT_KINDS
     offered: Sequence[str] = KINDS
-    skip: Sequence[str] = ()
-    only: Sequence[str] = ()
-    uniform: bool = False
+    asked: AskedUnits = field(default_factory=AskedUnits)
     first: bool = False
-    asked: bool = False
     budget: Mapping[Quantity, float] = field(default_factory=dict)
+
+    def units(
+        self, model: nn.Module, example: Inputs, counts: Counts, *, partly: Collection[str] = ()
+    ) -> Units:
+        """All groups of a network, of other kinds too; see :func:`coprune.groups.find_units`."""
+        return find_units(
+            model,
+            example,
+            skip=self.asked.skip,
+            only=self.asked.only,
+            coupled="coupled" in self.kinds,
+            first=self.first,
+            partly=partly,
+            counts=counts,
+        )
 
     @property
     def wider(self) -> Scope | None:
         """With coupled channels and the first layer's; none where that was decided, or is all there is."""
-        if self.asked or self.only or self.first or "coupled" not in self.offered:
+        if self.asked.units or self.asked.only or self.first or "coupled" not in self.offered:
             return None
         return replace(self, kinds=tuple(dict.fromkeys((*self.kinds, "coupled"))), first=True)
 
@@ -100,19 +111,9 @@ def removable(
     partly = _run_for_some(model, source, example)
 
     def within(scope: Scope) -> Removable:
-        coupled = "coupled" in scope.kinds
-        every = find_units(
-            model,
-            example,
-            skip=scope.skip,
-            only=scope.only,
-            coupled=coupled,
-            first=scope.first,
-            partly=partly,
-            counts=counts,
-        )
+        every = scope.units(model, example, counts, partly=partly)
         units = sound(model, _of_kinds(every, scope.kinds), example, counts=counts)
-        cost = cost_model(model, example, units.groups, uniform=scope.uniform)
+        cost = cost_model(model, example, units.groups, uniform=scope.asked.uniform)
         return Removable(units, cost, scope, _way_out(every, scope))
 
     found = within(scope)

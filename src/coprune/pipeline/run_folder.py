@@ -104,8 +104,6 @@ class RunFolder:
 
     def log(self, event: str, **values: Any) -> None:
         """Append one line to ``log.jsonl``."""
-        if not is_first():
-            return
         line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
         append_line(self.path / "log.jsonl", line)
 
@@ -120,8 +118,7 @@ class RunFolder:
         def read() -> D | None:
             if not file.is_file():
                 return None
-            kept = read_document(file, _Kept[kind], what="state", schema=1, limit=LARGE)  # type: ignore[valid-type]
-            return kept.value
+            return read_document(file, _Kept[kind], what="state", schema=1, limit=LARGE).value  # type: ignore[valid-type]
 
         return _on_first(read)
 
@@ -261,11 +258,9 @@ def _destination(out: Path, asked: Any, *, resume: bool, overwrite: bool) -> tup
     if resume and overwrite:
         raise UserError("give --resume or --overwrite, not both")
     begun = (new / "job.json").is_file()  # a run that was to overwrite this one, and was broken off
-    if not _occupied(place) and not begun:
+    if not _occupied(place) and (overwrite or not begun):
         return place, False
     if overwrite:
-        if not _occupied(place):
-            return place, False
         _check_replaceable(place, out)
         return new, False
     if not resume:
@@ -337,14 +332,10 @@ def _clear(folder: Path) -> None:
     """Remove what is in a folder; a kill amid it leaves what can be resumed, or was never begun."""
     job, work = folder / "job.json", folder / "work"
     if not work.is_dir():
-        job.unlink(missing_ok=True)  # else it would pass for a whole run
-    for entry in [*folder.iterdir()]:
-        if entry not in (job, work):
-            _remove(entry)
-    for entry in [*work.iterdir()] if work.is_dir() else ():
+        _remove(job)  # else it would pass for a whole run
+    others = [entry for entry in folder.iterdir() if entry not in (job, work)]
+    for entry in (*others, *(work.iterdir() if work.is_dir() else ()), job, work):
         _remove(entry)
-    job.unlink(missing_ok=True)
-    _remove(work)
 
 
 def _remove(entry: Path) -> None:

@@ -8,21 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coprune.budget.counts import Budget, least_counts
-from coprune.budget.decide import Choices, decide, kept_ratio, spendable
-from coprune.budget.search import (
-    KNEE_SHARES,
-    Found,
-    Probe,
-    search_drop,
-    search_knee,
-    search_latency,
-)
-from coprune.budget.validation import Measured
+from coprune.budget.decide import kept_ratio, spendable
+from coprune.budget.search import KNEE_SHARES, Probe, search_drop, search_knee, search_latency
 from coprune.distributed.collectives import on_first
 from coprune.documents import Value
 from coprune.errors import UserError, setting
 from coprune.measure import Score, median_ms
 from coprune.measure.intervals import Loss, least_provable
+from coprune.pipeline.divergence import Choosing
 from coprune.pipeline.pruning import Pruning
 from coprune.plan import GroupDecision
 from coprune.result import Code, Note, Noted
@@ -30,11 +23,11 @@ from coprune.result import Code, Note, Noted
 Decisions = tuple[GroupDecision, ...]
 
 
-class Searched(Value):
-    """What came of a search.
+class Selection(Value):
+    """Which units stay.
 
     Attributes:
-        decisions: of the model that was taken.
+        decisions: one a group.
         probes: every model that was tried, of a search that judges accuracy.
         notes: what a user should know.
         allowed: the largest loss, in the metric's unit.
@@ -45,18 +38,13 @@ class Searched(Value):
     notes: tuple[Noted, ...] = ()
     allowed: float | None = None
 
-    @property
-    def found(self) -> Found | None:
-        """The model that was taken, where accuracy was judged."""
-        return None if self.probes is None else Found(self.decisions, self.probes, self.allowed)
-
     @staticmethod
     def of(
         decisions: Decisions, probes: tuple[Probe, ...] | None, *notes: str, allowed: float | None = None
-    ) -> Searched:
-        """With notes in words."""
+    ) -> Selection:
+        """What came of a search, with notes in words."""
         coded = tuple(Note(Code.SEARCH, note) for note in notes)
-        return Searched(decisions=decisions, probes=probes, notes=coded, allowed=allowed)
+        return Selection(decisions=decisions, probes=probes, notes=coded, allowed=allowed)
 
 
 @dataclass(frozen=True)
@@ -65,22 +53,20 @@ class Objective:
 
     Attributes:
         run: what was asked, and what judges.
-        choices: what the method says.
-        measured: what a measured allocation goes by.
+        choosing: what the method says.
     """
 
     run: Pruning
-    choices: Choices
-    measured: Measured | None
+    choosing: Choosing
 
-    def search(self) -> Searched:
+    def search(self) -> Selection:
         """The model that keeps the budget.
 
         Raises:
             UserError: a latency that no model has.
         """
         settings, context, judging = self.run.settings, self.run.context, self.run.judging
-        budget, cost = settings.budget, spendable(context.cost, self.choices)
+        budget, cost = settings.budget, spendable(context.cost, self.choosing.choices)
         least = cost.ratio(least_counts(cost.sizes, settings.round_to))
         if budget.latency_ms is not None:
             decisions, ms, smallest = search_latency(
@@ -91,7 +77,7 @@ class Objective:
                     f"latency_ms={budget.latency_ms:g} cannot be reached: one unit in every group still "
                     f"takes {smallest:.3g} ms here; ask for at least that much"
                 )
-            return Searched.of(decisions, None, f"{ms:.3g} ms a sample when it was chosen")
+            return Selection.of(decisions, None, f"{ms:.3g} ms a sample when it was chosen")
         base, metric = judging.score(context.model), judging.task.judged
 
         def judge(decisions: Decisions) -> tuple[float, Loss]:
@@ -101,30 +87,21 @@ class Objective:
         if budget.max_drop is not None:
             limit = metric.allowed(budget.max_drop, base.value)
             found = search_drop(least, base.value, limit, decide=self.decided, judge=judge)
-            return Searched.of(found.decisions, found.probes, allowed=limit)
+            return Selection.of(found.decisions, found.probes, allowed=limit)
         found, rule = search_knee(
             least, base.value, decide=self.decided, judge=judge, higher_is_better=metric.higher_is_better
         )
         notes = [f"the knee of recovered {metric.what} over MACs: {rule}"]
         if least > max(KNEE_SHARES):
             notes.append(f"at most {1 - least:.1%} of the MACs can be removed{context.more}")
-        return Searched.of(found.decisions, found.probes, *notes)
+        return Selection.of(found.decisions, found.probes, *notes)
 
     def decided(self, share: float) -> tuple[float, Decisions]:
         """The share of the MACs that is really reached, and the decisions for it."""
-        settings, cost = self.run.settings, self.run.context.cost
-        decisions = decide(
-            Budget(keep_macs=min(1.0, share)),
-            cost,
-            self.choices,
-            allocation=settings.allocation,
-            measured=self.measured,
-            round_to=settings.round_to,
-            why="the knee of the recovered curve"
-            if settings.budget.empty
-            else f"{settings.budget.words} allows it",
-        )
-        return kept_ratio(cost, decisions), decisions
+        budget = self.run.settings.budget
+        why = "the knee of the recovered curve" if budget.empty else f"{budget.words} allows it"
+        decisions = self.choosing.decide(Budget(keep_macs=min(1.0, share)), why=why)
+        return kept_ratio(self.run.context.cost, decisions), decisions
 
     def time_ms(self, decisions: Decisions) -> float:
         """Milliseconds of one sample of the cut model."""
@@ -141,13 +118,13 @@ class Objective:
         return self.run.judging.score(candidate, label="probe")
 
 
-def why_nothing(run: Pruning, found: Found | None) -> str:
+def why_nothing(run: Pruning, selection: Selection) -> str:
     """Why every unit stayed, for a note."""
-    limit, judging = found.allowed if found else None, run.judging
-    if found is not None and limit is None:
-        return "at the knee of the recovered curve every unit stays; give --keep-macs or --max-drop"
-    if found is None or limit is None:
+    limit, judging = selection.allowed, run.judging
+    if selection.probes is None:
         return f"the budget ({run.settings.budget.words}) keeps every unit"
+    if limit is None:
+        return "at the knee of the recovered curve every unit stays; give --keep-macs or --max-drop"
     kind = "validation" if judging.on == "validation" else setting("calibration_samples")
     metric, samples = judging.task.judged, len(judging.source)
     least = least_provable(samples, z=judging.z) if metric.pairs else 0

@@ -251,34 +251,26 @@ def trained_as_suits(settings: PruneSettings, model: nn.Module) -> PruneSettings
 def resolved(settings: PruneSettings, method: Method) -> PruneSettings:
     """The settings with every ``auto`` replaced by what the method says."""
     layerwise = settings.schedule == "layerwise"
-    return settings.model_copy(
-        update={
-            # Layer after layer there is nothing measured to share out by, and of --keep-units no need to.
-            "allocation": "uniform"
-            if layerwise or settings.budget.keep_units is not None
-            else method.allocation
-            if settings.allocation == "auto"
-            else settings.allocation,
-            "recovery": ("bn" if layerwise else method.recovery)
-            if settings.recovery == "auto"
-            else settings.recovery,
-        }
-    )
+    own = {"allocation": method.allocation, "recovery": "bn" if layerwise else method.recovery}
+    found = {name: said for name, said in own.items() if getattr(settings, name) == "auto"}
+    if layerwise or settings.budget.keep_units is not None:
+        # Layer after layer there is nothing measured to share out by, and of --keep-units no need to.
+        found["allocation"] = "uniform"
+    return settings.model_copy(update=found)
 
 
-def check_settings(settings: PruneSettings, method: Method | None = None) -> None:
+def check_settings(settings: PruneSettings) -> tuple[Method, Options]:
     """Refuse settings that contradict each other or the method.
 
-    Args:
-        settings: what was asked for.
-        method: the one that is named there, where it has been found already.
+    Returns:
+        The method that is named there, and its settings.
 
     Raises:
         UserError: no such method, or options that it has not; several budgets, a search of a layerwise
             run, no budget and no knee, an allocation that the method cannot give.
     """
-    method = method or find_method(settings.method)
-    method_settings(method, settings.options)
+    method = find_method(settings.method)
+    options = method_settings(method, settings.options)
     budget, budgets, allocation = settings.budget, list(Budget.model_fields), settings.allocation
     given = [name for name in budgets if getattr(budget, name) is not None]
     kinds_of(settings, method)
@@ -318,3 +310,4 @@ def check_settings(settings: PruneSettings, method: Method | None = None) -> Non
     for why, broken in rules.items():
         if broken:
             raise UserError(why)
+    return method, options

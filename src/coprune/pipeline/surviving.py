@@ -112,15 +112,7 @@ def _units_left(group: ChannelGroup, kept: Mapping[str, Tensor]) -> tuple[int, .
 
 def cut_elsewhere(groups: Iterable[ChannelGroup], kept: Mapping[str, Tensor]) -> tuple[GroupDecision, ...]:
     """What must have been cut, by the channels that the layers still make."""
+    why = "cut elsewhere; identified by the channels' behaviour on calibration samples"
     return tuple(
-        GroupDecision(
-            name=group.name,
-            members=group.members,
-            size=group.size,
-            kept=_units_left(group, kept),
-            reason="cut elsewhere; identified by the channels' behaviour on calibration samples",
-            reason_code=ReasonCode.ELSEWHERE,
-            kind=group.kind,
-        )
-        for group in groups
+        g.decision(_units_left(g, kept), why, reason_code=ReasonCode.ELSEWHERE, kind=g.kind) for g in groups
     )

@@ -50,9 +50,9 @@ class Asked:
         Raises:
             UserError: there is none of that name.
         """
-        if self.task is None or isinstance(self.task, Task):
-            return None if self.task is None else self.task.name
-        if self.task not in TASKS:
+        if isinstance(self.task, Task):
+            return self.task.name
+        if self.task is not None and self.task not in TASKS:
             raise UserError(f"{setting('task', shown(self.task))}: {near_matches(self.task, TASKS)}")
         return self.task
 

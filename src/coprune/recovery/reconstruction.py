@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -145,7 +145,7 @@ def reconstruct(
     size = _BATCH if tokens is None and isinstance(first, Tensor) and not large else recipe.batch_size
     batches = [moved(inputs, pair.device) for inputs, _ in judging.batches(size)]
     started = time.perf_counter()
-    before = _divergence(pair, batches)
+    before = mean_divergence(pair, batches)
     each = (time.perf_counter() - started) / len(judging)
     weights = copied_state(model)
     least = 1 if visits or tokens else PASSES
@@ -173,7 +173,7 @@ def reconstruct(
                 label="reconstruction",
                 norms=not large,
             )
-        after = _divergence(pair, batches)
+        after = mean_divergence(pair, batches)
     except (DivergedError, TooSmallError):
         after = math.nan  # there is no rate that the user could lower: taken back as what did not help
     # Every process has the same model, but devices round differently: one decides for all.
@@ -262,8 +262,13 @@ def _answered(
 
 
 @torch.no_grad()
-def _divergence(pair: Pair, batches: Sequence[Inputs]) -> float:
-    """Mean divergence of the pruned network's outputs from the unpruned one's."""
+def mean_divergence(pair: Pair, batches: Iterable[Inputs]) -> float:
+    """Mean divergence of the pruned network's outputs from the unpruned one's, batch by batch.
+
+    Args:
+        pair: the two.
+        batches: inputs on their device.
+    """
     model, teacher = pair.ready()
     total, count = 0.0, 0
     for batch in batches:
