@@ -25,10 +25,9 @@ import torch
 from torch import Tensor
 
 from coprune.data.arrays import ArraySource, Augmentation, Normalisation
+from coprune.data.packed import DOWNLOADS
 from coprune.errors import UserError
 from coprune.files import make_folder
-
-DOWNLOAD_ROOT = Path("~/.cache/coprune").expanduser()
 
 SITE = "https://www.cs.toronto.edu/~kriz/"
 
@@ -158,7 +157,7 @@ def _download(root: Path, archive: Archive, *, name: str) -> Path:
 def _files(name: str, root: str | None) -> tuple[Path, dict[str, bytes]]:
     """Where the images were found, and every file's content."""
     archive = ARCHIVES[name]
-    place = Path(root).expanduser() if root else DOWNLOAD_ROOT
+    place = Path(root).expanduser() if root else DOWNLOADS
     folders = (place, place / archive.folder)
     found = next((f for f in folders if any((f / file).is_file() for file in archive.files)), None)
     if found is None:

@@ -10,8 +10,6 @@ there are many; the data set is never held in memory.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from coprune.data.arrays import Normalisation
 from coprune.data.dataset import listed
-from coprune.data.source import MemorySource, Part
+from coprune.data.source import MemorySource, Part, digest
 from coprune.distributed.world import world
 from coprune.errors import UserError, first_line
 from coprune.lazy import required
@@ -97,20 +95,15 @@ class FolderSource(MemorySource):
 
         Their content is not read: that would take longer than many a run.
         """
-        digest = hashlib.sha256(str((self.size, self.names)).encode())
-        labels = itertools.repeat("", len(self)) if self.labels is None else self.labels.tolist()
-        for file, label in zip(self.files, labels, strict=True):
-            digest.update(f"{file}\0{(self.root / file).stat().st_size}\0{label}\n".encode())
-        return digest.hexdigest()[:16]
+        labels = [""] * len(self) if self.labels is None else self.labels.tolist()
+        files = zip(self.files, labels, strict=True)
+        rows = (f"{file}\0{(self.root / file).stat().st_size}\0{label}\n" for file, label in files)
+        return digest(str((self.size, self.names)), *rows)
 
     def incompatibility(self, heldout: FolderSource) -> str | None:
         """See :class:`~coprune.data.source.MemorySource`."""
-        for here, there, one, two in (
-            (self.names, heldout.names, "train", "val"),
-            (heldout.names, self.names, "val", "train"),
-        ):
-            lacking = sorted(set(here) - set(there))
-            if lacking:
+        for one, two, here, there in (("train", "val", self, heldout), ("val", "train", heldout, self)):
+            if lacking := sorted(set(here.names) - set(there.names)):
                 return f"classes {listed(lacking, most=3)} of {one} are not in {two}; both need the same"
         return None
 
