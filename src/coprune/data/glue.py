@@ -97,10 +97,8 @@ def _load_mnli(argument: str | None, *, name: str, heldout: str) -> tuple[Texts,
     for part in ("train", heldout):
         path = first_file(places, (part, f"multinli_1.0_{part}"), (".tsv", ".jsonl"))
         if path is None:
-            raise UserError(
-                f"{name}:{argument}: neither {part}.tsv (GLUE) nor multinli_1.0_{part}.jsonl; "
-                "give another ROOT"
-            )
+            neither = f"neither {part}.tsv (GLUE) nor multinli_1.0_{part}.jsonl"
+            raise UserError(f"{name}:{argument}: {neither}; give another ROOT")
         parts.append(_inferences(path))
     return tuple(parts)
 

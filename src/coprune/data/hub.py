@@ -99,7 +99,8 @@ def _loaded(name: str, config: str | None) -> Mapping[str, Any]:
 def _read(part: Any, task: str | None, *, where: str) -> Texts | FolderSource:
     """What of a part a task reads."""
     columns = list(part.column_names)
-    words, tags = (next((name for name in names if name in columns), None) for names in _WORDS)
+    known = (*_WORDS, _LABELS, _IMAGES)
+    words, tags, label, image = (next((n for n in names if n in columns), None) for names in known)
     if task in (None, "token-classification") and words and tags:
         return _tagged(part, words, tags)
     if task in (None, "question-answering") and set(_ANSWERED) <= set(columns):
@@ -108,12 +109,7 @@ def _read(part: Any, task: str | None, *, where: str) -> Texts | FolderSource:
         needs = "tokens and ner_tags" if task == "token-classification" else ", ".join(_ANSWERED)
         raise UserError(f"{where}: no columns {needs}; it has {', '.join(columns)}")
     if task == "seq2seq" and "translation" in columns:
-        one, two = (
-            tuple(texts) for texts in zip(*(row.values() for row in part["translation"]), strict=True)
-        )
-        return Texts(one, two)
-    label = next((name for name in _LABELS if name in columns), None)
-    image = next((name for name in _IMAGES if name in columns), None)
+        return Texts(*zip(*(row.values() for row in part["translation"]), strict=True))
     if image and label is None and task == "classification":
         raise UserError(f"{where}: no column label; it has {', '.join(columns)}")
     if image:

@@ -27,7 +27,7 @@ def load(argument: str | None, *, task: str | None = None) -> tuple[Texts, ...]:
     Raises:
         UserError: no or an unreadable file, or next to no text in it.
     """
-    path = place_of(argument, "lines", what="file", form="FILE")
+    path = place_of(argument, "lines", form="FILE")
     if task != "text-generation":
         return held_out({"train": Texts(tuple(line for _, line in numbered_lines(path)))})
     parts = [part for part in re.split(r"(?<=\n\n)", read_text(path)) if part.strip()]

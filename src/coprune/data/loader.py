@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,10 @@ class LoaderSource:
         """What the user should know of the passes so far."""
         if not self.given:
             return ()
-        due, least, most = self.steps(0), min(self.given), max(self.given)
-        if most > due:
-            return (
-                f"{self.name} has more than the {due} batches that its length says; the rest is not read",
-            )
-        return (f"{self.name} gave {least} batches in a pass of training; its length says {due}",)
+        due = self.steps(0)
+        more = f"has more than the {due} batches that its length says; the rest is not read"
+        fewer = f"gave {min(self.given)} batches in a pass of training; its length says {due}"
+        return (f"{self.name} {more if max(self.given) > due else fewer}",)
 
     def checked(self) -> Iterator[Batch]:
         """One pass: batches as they are read, and refused by their number.
@@ -155,8 +154,7 @@ def opened(given: Any, name: str, *, once: bool = False, reads: Reads = CLASSES)
         UserError: no loader of batches, none that can be read twice, no length, no batches, or a first batch
             that is none or holds NaN.
     """
-    way = _way_to_a_loader(given)
-    if way:
+    if way := _way_to_a_loader(given):
         plain = isinstance(given, bool | int | float | str)
         value = f"={shown(given)}" if plain else f"= is {kind_of(given)}"
         raise UserError(f"{name.rstrip('=')}{value}; {way}")
@@ -190,18 +188,19 @@ def opened(given: Any, name: str, *, once: bool = False, reads: Reads = CLASSES)
 
 def gives_class_numbers(given: Any, reads: Reads = CLASSES) -> bool:
     """Whether the first batch of a loader that can be read again is a classifier's; nothing is drawn."""
-    if not isinstance(given, Iterable) or isinstance(given, Iterator):
-        return False
-    with torch.random.fork_rng(devices=[]), _user_code():
-        return any(has_class_numbers(batch, reads) for batch in itertools.islice(given, 1))
+    return _of_the_first(given, partial(has_class_numbers, reads=reads))
 
 
 def gives_targets(given: Any, reads: Reads) -> bool:
     """Whether the first batch of a loader that can be read again has something beside its inputs."""
+    return _of_the_first(given, partial(has_targets, reads=reads))
+
+
+def _of_the_first(given: Any, holds: Callable[[Any], bool]) -> bool:
     if not isinstance(given, Iterable) or isinstance(given, Iterator):
         return False
     with torch.random.fork_rng(devices=[]), _user_code():
-        return any(has_targets(batch, reads) for batch in itertools.islice(given, 1))
+        return any(map(holds, itertools.islice(given, 1)))
 
 
 def empty(name: str) -> UserError:
@@ -263,6 +262,7 @@ def _way_to_a_loader(given: Any) -> str | None:
     array, iterable = Tensor | np.ndarray, isinstance(given, Iterable)
     nothing = given is None or isinstance(given, bool | int | float | complex | torch.nn.Module)
     count = "; calibration_samples= says how many samples" if isinstance(given, int) else ""
+    by_number = not iterable and hasattr(type(given), "__getitem__")
     pair = isinstance(given, list | tuple) and len(given) == 2 and isinstance(given[0], array)
     # Without targets two batches of one shape may well be all there is.
     pair = pair and getattr(given[0], "shape", ())[1:] != getattr(given[1], "shape", ())[1:]
@@ -270,10 +270,7 @@ def _way_to_a_loader(given: Any) -> str | None:
     ways = (
         (nothing, _GIVE + count),
         (isinstance(given, str | bytes | Path), f"{_GIVE}; data by a name is coprune.load_data(name)"),
-        (
-            not iterable and hasattr(type(given), "__getitem__"),
-            "give a DataLoader over it, DataLoader(dataset, batch_size=128)",
-        ),
+        (by_number, "give a DataLoader over it, DataLoader(dataset, batch_size=128)"),
         (
             isinstance(given, array),
             "give batches of (inputs, labels), DataLoader(TensorDataset(x, y), batch_size=128)",

@@ -51,22 +51,21 @@ def is_text(name: str) -> bool:
     return name.partition(":")[0] in TEXT_LOADERS
 
 
-def place_of(argument: str | None, kind: str, *, what: str = "folder", form: str = "ROOT") -> Path:
+def place_of(argument: str | None, kind: str, *, form: str = "ROOT") -> Path:
     """The file or the folder that stands behind the colon of a name.
 
     Args:
         argument: what stands there.
         kind: the name before it.
-        what: ``file`` or ``folder``; a folder must be there.
-        form: how it is written, for the message.
+        form: how it is written: ``ROOT``, a folder, which must be there, or ``FILE``.
 
     Raises:
         UserError: none is named, or no such folder.
     """
     if not argument:
-        raise UserError(f"{kind}: names no {what}; write {kind}:{form}")
+        raise UserError(f"{kind}: names no {'file' if form == 'FILE' else 'folder'}; write {kind}:{form}")
     place = Path(argument).expanduser()
-    if what == "folder" and not place.is_dir():
+    if form == "ROOT" and not place.is_dir():
         raise UserError(f"{kind}:{argument}: no such folder")
     return place
 

@@ -115,7 +115,7 @@ def load(argument: str | None, *, task: str | None = "classification") -> tuple[
     Raises:
         UserError: see :func:`read`.
     """
-    path = place_of(argument, "npz", what="file", form="FILE")
+    path = place_of(argument, "npz", form="FILE")
     return read(path, name=f"npz:{argument}", task=task)
 
 

@@ -58,9 +58,8 @@ class Texts:
     def take(self, index: Tensor) -> Texts:
         """The samples with the given indices ``[M]``."""
         at = index.tolist()
-        text, pair, values = (
-            column and tuple(column[i] for i in at) for column in (self.text, self.pair, self.values)
-        )
+        columns = (self.text, self.pair, self.values)
+        text, pair, values = (column and tuple(column[i] for i in at) for column in columns)
         labels = None if self.labels is None else self.labels[index]
         return Texts(text or (), pair, labels, self.names, values)
 
@@ -149,9 +148,8 @@ class TextSource(MemorySource):
                 "a loader of texts gives input_ids, attention_mask and perhaps token_type_ids, not "
                 + ", ".join(sorted(found))
             )
-        whole = {
-            key: table([row for batch in batches for row in batch[key].long().tolist()], 0) for key in found
-        }
+        rows = {key: [row for batch in batches for row in batch[key].long().tolist()] for key in found}
+        whole = {key: table(of_key, 0) for key, of_key in rows.items()}
         mask = whole["attention_mask"].bool()
         lengths = mask.sum(1)
         if not torch.equal(mask, torch.arange(mask.shape[1]) < lengths.unsqueeze(1)):
@@ -225,10 +223,8 @@ class TextSource(MemorySource):
         for part in parts:
             lengths = self.lengths[part.index]
             width = int(lengths.max())
-            named = {
-                "input_ids": self.ids[part.index, :width],
-                "attention_mask": (torch.arange(width) < lengths.unsqueeze(1)).long(),
-            }
+            mask = (torch.arange(width) < lengths.unsqueeze(1)).long()
+            named = {"input_ids": self.ids[part.index, :width], "attention_mask": mask}
             if self.types is not None:
                 named["token_type_ids"] = self.types[part.index, :width]
             yield part_of(named, part.own)

@@ -75,11 +75,10 @@ def tokenise(texts: Texts, tokenizer: Any, *, max_length: int) -> TextSource:
     # A tokenizer in Python does not tell; what fills the whole length has most likely lost something.
     cut = [bool(e.overflowing) for e in details] if details else (lengths == max_length).tolist()
     values: Any = None
-    if texts.values is not None:
-        if texts.tagged:
-            values = table(tags_of_tokens(encoded, texts.values), IGNORED)
-        else:
-            values = spans_of_tokens(encoded, texts.values) if answered else torch.tensor(texts.values)
+    if texts.values is not None and texts.tagged:
+        values = table(tags_of_tokens(encoded, texts.values), IGNORED)
+    elif texts.values is not None:
+        values = spans_of_tokens(encoded, texts.values) if answered else torch.tensor(texts.values)
     return TextSource.of(
         table(rows, pad),
         lengths,

@@ -235,12 +235,11 @@ def parts_of(argument: str | None, task: str | None = "classification") -> dict[
     Raises:
         UserError: no or an unreadable file, a column missing, an unknown split, an empty label.
     """
-    where, table = f"tsv:{argument}", read_table(place_of(argument, "tsv", what="file", form="FILE"))
+    where, table = f"tsv:{argument}", read_table(place_of(argument, "tsv", form="FILE"))
     columns = ("text", "text_pair") if "text_pair" in table else ("text",)
     whole = read_texts(table, columns, task=task, where=where)
     splits = [s.strip().lower() for s in table.get("split", ["train"] * len(whole))]
-    unknown = sorted(set(splits) - _PARTS.keys())
-    if unknown:
+    if unknown := sorted(set(splits) - _PARTS.keys()):
         raise UserError(f"{where}: split '{unknown[0]}'; splits are train, dev and test")
     at: dict[str, list[int]] = {}
     for row, split in enumerate(splits):
@@ -248,7 +247,7 @@ def parts_of(argument: str | None, task: str | None = "classification") -> dict[
     return {part: whole.take(torch.tensor(rows)) for part, rows in at.items()}
 
 
-def judging(argument: str | None, *, task: str | None = "classification") -> Texts:
+def judging(argument: str | None, *, task: str | None = "classification") -> tuple[Texts, ...]:
     """The texts of a table that judge on other data: its dev part, else test, else all.
 
     Raises:
@@ -257,4 +256,4 @@ def judging(argument: str | None, *, task: str | None = "classification") -> Tex
     parts = parts_of(argument, task)
     if not parts:
         raise UserError(f"tsv:{argument}: no rows to judge on")
-    return next(parts[part] for part in ("dev", "test", "train") if part in parts)
+    return next((parts[part],) for part in ("dev", "test", "train") if part in parts)
