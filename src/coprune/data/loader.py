@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,21 +185,29 @@ def opened(given: Any, name: str, *, once: bool = False, reads: Reads = CLASSES)
     return source
 
 
-def gives_class_numbers(given: Any, reads: Reads = CLASSES) -> bool:
-    """Whether the first batch of a loader that can be read again is a classifier's; nothing is drawn."""
-    return _of_the_first(given, partial(has_class_numbers, reads=reads))
+def read_as(given: Sequence[Any], reads: Reads, task: str | None) -> Reads:
+    """How batches are read: as a classifier's where that was asked for, or where they say it themselves.
 
+    Args:
+        given: loaders: of the samples that are decided by, and of others.
+        reads: what of a batch are inputs.
+        task: its name, where one was asked for.
+    """
+    if task is not None:
+        return replace(reads, labelled=task == "classification")
 
-def gives_targets(given: Any, reads: Reads) -> bool:
-    """Whether the first batch of a loader that can be read again has something beside its inputs."""
-    return _of_the_first(given, partial(has_targets, reads=reads))
+    def first_has(what: Callable[[Any, Reads], bool], loader: Any) -> bool:
+        """What the first batch of a loader has that can be read again; nothing is drawn."""
+        if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
+            return False
+        with torch.random.fork_rng(devices=[]), _user_code():
+            return any(what(batch, reads) for batch in itertools.islice(loader, 1))
 
-
-def _of_the_first(given: Any, holds: Callable[[Any], bool]) -> bool:
-    if not isinstance(given, Iterable) or isinstance(given, Iterator):
-        return False
-    with torch.random.fork_rng(devices=[]), _user_code():
-        return any(map(holds, itertools.islice(given, 1)))
+    deciding, *others = given
+    plain = first_has(has_class_numbers, deciding)
+    if not plain and first_has(has_targets, deciding):  # such as fractions beside the others' class numbers
+        plain = any(first_has(has_class_numbers, other) for other in others)
+    return replace(reads, labelled=plain)
 
 
 def empty(name: str) -> UserError:

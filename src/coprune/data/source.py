@@ -157,8 +157,10 @@ def digest(*parts: str | Tensor) -> str:
     """Sixteen digits that say whether texts and the bytes of tensors are the same."""
     found = hashlib.sha256()
     for part in parts:
-        text = isinstance(part, str)
-        found.update(part.encode() if text else part.contiguous().flatten().view(torch.uint8).numpy())
+        if isinstance(part, str):
+            found.update(part.encode())
+        else:
+            found.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()[:16]
 
 

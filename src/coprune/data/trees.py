@@ -102,8 +102,10 @@ class TreeSource(MemorySource):
         """A digest of inputs and targets: the same samples in the same chunks give the same text."""
         parts: list[str | Tensor] = []
         for leaf in tree_leaves(self.chunks):
-            tensor = isinstance(leaf, Tensor)
-            parts += (str((tuple(leaf.shape), leaf.dtype)), leaf) if tensor else (repr(leaf),)
+            if isinstance(leaf, Tensor):
+                parts += (str((tuple(leaf.shape), leaf.dtype)), leaf)
+            else:
+                parts.append(repr(leaf))
         return digest(*parts)
 
     def validation_error(self) -> str | None:

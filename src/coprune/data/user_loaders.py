@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from coprune.data.dataset import DataSet
 from coprune.data.from_loaders import from_loaders
-from coprune.data.loader import gives_class_numbers
+from coprune.data.loader import read_as
 from coprune.data.reads import Reads
 from coprune.errors import UserError, kind_of, shown
 from coprune.user_code import within
@@ -46,9 +45,7 @@ def user_loaders(name: str, *, calibration: int, seed: int, task: str | None, re
         with within(name):
             given = _named(found)
             first = given.get("train", given.get("calibration"))
-            how = reads or Reads()
-            classes = task == "classification" or (task is None and gives_class_numbers(first, how))
-            how = replace(how, labelled=classes)
+            how = read_as((first,), reads or Reads(), task)
             return from_loaders(**given, calibration_samples=calibration, reads=how)
 
 
