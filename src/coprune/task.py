@@ -21,7 +21,7 @@ from coprune.tasks.losses import PlaceLoss, class_loss, label_loss, span_loss, s
 from coprune.tasks.metrics import Metric
 from coprune.tasks.outputs import Outputs, Reader
 from coprune.tracing.active_positions import uneven_sum
-from coprune.tracing.forward import Inputs, run
+from coprune.tracing.forward import Inputs, mask_of, run
 
 Loss = Callable[[Outputs, Any], Tensor]
 """(outputs, targets) → scalar, the mean over samples."""
@@ -57,7 +57,7 @@ class Task:
         Raises:
             TypeError: it is not there.
         """
-        return Outputs.of(self.reader(output, inputs), inputs)
+        return Outputs(tuple(self.reader(output, inputs)), mask_of(inputs))
 
     def outputs(self, model: torch.nn.Module, inputs: Inputs) -> Outputs:
         """One forward pass, and what counts of it."""

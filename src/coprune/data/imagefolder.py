@@ -28,6 +28,7 @@ from coprune.data.source import MemorySource, Part, digest
 from coprune.distributed.world import world
 from coprune.errors import UserError, first_line
 from coprune.lazy import required
+from coprune.tracing.forward import part_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,8 +88,8 @@ class FolderSource(MemorySource):
 
     def take(self, index: Tensor) -> FolderSource:
         """See :class:`~coprune.data.source.MemorySource`."""
-        labels = None if self.labels is None else self.labels[index]
-        return replace(self, files=tuple(self.files[i] for i in index.tolist()), labels=labels)
+        files = tuple(self.files[i] for i in index.tolist())
+        return replace(self, files=files, labels=part_of(self.labels, index))
 
     def fingerprint(self) -> str:
         """A digest of names, sizes and classes of the files, and of the input's size.

@@ -60,8 +60,7 @@ class Texts:
         at = index.tolist()
         columns = (self.text, self.pair, self.values)
         text, pair, values = (column and tuple(column[i] for i in at) for column in columns)
-        labels = None if self.labels is None else self.labels[index]
-        return Texts(text or (), pair, labels, self.names, values)
+        return Texts(text or (), pair, part_of(self.labels, index), self.names, values)
 
     def numbered_as(self, names: Sequence[str]) -> Texts:
         """With the labels' places among other names, which have all of these."""

@@ -15,7 +15,6 @@ from coprune.errors import UserError, kind_of, shown
 from coprune.user_code import within
 from coprune.user_factory import user_code, user_factory
 
-_PLACES = ("train", "heldout", "validation")
 _NAMES = {
     "train": "train", "calibration": "calibration", "validation": "validation", "val": "validation",
     "eval": "heldout", "heldout": "heldout", "test": "heldout",
@@ -57,6 +56,6 @@ def _named(found: Any) -> dict[str, Any]:
         return {_NAMES[name]: loader for name, loader in found.items()}
     if not isinstance(found, tuple):
         return {"calibration": found}
-    if not 1 < len(found) <= len(_PLACES):
+    if len(found) not in (2, 3):
         raise UserError(f"{kind_of(found)}; return (train, eval), (train, eval, validation), or a dict")
-    return dict(zip(_PLACES, found, strict=False))
+    return dict(zip(("train", "heldout", "validation"), found, strict=False))

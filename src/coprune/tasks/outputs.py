@@ -38,11 +38,6 @@ class Outputs:
     tensors: tuple[Tensor, ...]
     mask: Tensor | None = None
 
-    @staticmethod
-    def of(tensors: Sequence[Tensor], inputs: Inputs) -> Outputs:
-        """With the inputs' mask."""
-        return Outputs(tuple(tensors), mask_of(inputs))
-
     def cells(self, axis: int, *, whole: bool = False) -> list[Cells]:
         """Every tensor place by place.
 
