@@ -73,9 +73,8 @@ def _read(folder: Path, stem: str) -> Tensor:
 def _download() -> Path:
     """The folder into which torchvision downloads the files; it would fetch none that are whole."""
     ways = "install Debian's dataset-fashion-mnist or give the folder as fashion-mnist:ROOT"
-    library = required(
-        "torchvision.datasets", f"Fashion-MNIST is not here: {ways}; or to download it", extra="vision"
-    )
+    lacking = f"Fashion-MNIST is not here: {ways}; or to download it"
+    library = required("torchvision.datasets", lacking, extra="vision")
     try:
         library.FashionMNIST(str(DOWNLOADS), download=True)
     except (OSError, RuntimeError) as cause:

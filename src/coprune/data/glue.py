@@ -70,7 +70,7 @@ def _inferences(path: Path) -> Texts:
 
 
 def load_sst5(argument: str | None) -> tuple[Texts, ...]:
-    """Training, held-out and perhaps validation sentences, see :func:`coprune.data.tsv.held_out`.
+    """Training, held-out and perhaps validation sentences, see :func:`coprune.data.subsample.held_out`.
 
     Raises:
         UserError: no such folder, no training part, no held-out part, or a file that cannot be read.

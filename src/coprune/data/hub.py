@@ -109,7 +109,8 @@ def _read(part: Any, task: str | None, *, where: str) -> Texts | FolderSource:
         needs = "tokens and ner_tags" if task == "token-classification" else ", ".join(_ANSWERED)
         raise UserError(f"{where}: no columns {needs}; it has {', '.join(columns)}")
     if task == "seq2seq" and "translation" in columns:
-        return Texts(*zip(*(row.values() for row in part["translation"]), strict=True))
+        one, two = zip(*(row.values() for row in part["translation"]), strict=True)
+        return Texts(one, two)
     if image and label is None and task == "classification":
         raise UserError(f"{where}: no column label; it has {', '.join(columns)}")
     if image:

@@ -51,13 +51,11 @@ def _transform(size: int, *, training: bool) -> Callable[[Any], Tensor]:
     """A PIL image → ``[3, size, size]`` float32, normalised."""
     from torchvision.transforms import v2
 
-    seen = (
-        [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
-        if training
-        else [v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)]
-    )
+    drawn = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+    seen = [v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)]
     scaled = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-    return v2.Compose([*seen, *scaled, v2.Normalize(list(NORMALISATION.mean), list(NORMALISATION.std))])
+    normalised = v2.Normalize(list(NORMALISATION.mean), list(NORMALISATION.std))
+    return v2.Compose([*(drawn if training else seen), *scaled, normalised])
 
 
 @dataclass(frozen=True)

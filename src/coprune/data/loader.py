@@ -83,10 +83,8 @@ class LoaderSource:
         with _user_code(f"{name}: "):
             given = iter(self.loader)
         for number in itertools.count(1):
-            with within(f"{name}, batch {number}"):
-                with _user_code():
-                    batch = next(given, _END)
-                if batch is _END:
+            with within(f"{name}, batch {number}"), _user_code():
+                if (batch := next(given, _END)) is _END:
                     return
                 pair = collect(batch, self.reads)
             yield pair
@@ -258,7 +256,7 @@ def _first_batch(source: LoaderSource) -> list[Batch]:
             if not lasting and iter(loader) is iter(loader):
                 raise UserError(f"{source.name} hands out the same iterator in every pass; {_TWICE}")
         passes = [list(itertools.islice(source.checked(), 1)) for _ in range(1 if lasting else 2)]
-    if not passes[-1] and not (lasting or isinstance(loader, Sequence)):
+    if not passes[-1] and not lasting:
         again = " in a second pass" if passes[0] else ""
         raise UserError(f"{source.name}: gave no batches{again}; {_TWICE}")
     return passes[0]

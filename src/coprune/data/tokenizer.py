@@ -56,13 +56,11 @@ def tokenise(texts: Texts, tokenizer: Any, *, max_length: int) -> TextSource:
     Raises:
         UserError: targets that stand at tokens, and a tokenizer that does not tell where these come from.
     """
-    pairs: dict[str, Any] = {} if texts.pair is None else {"text_pair": list(texts.pair)}
     answered = texts.pair is not None and texts.values is not None
-    if answered:
-        pairs |= {"return_offsets_mapping": getattr(tokenizer, "is_fast", False)}
     encoded = tokenizer(
         [list(words) for words in texts.text] if texts.tagged else list(texts.text),
-        **pairs,
+        text_pair=None if texts.pair is None else list(texts.pair),
+        return_offsets_mapping=answered and getattr(tokenizer, "is_fast", False),
         truncation="only_second" if answered else True,
         max_length=max_length,
         is_split_into_words=texts.tagged,

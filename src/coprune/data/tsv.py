@@ -187,7 +187,8 @@ def texts_of(
 
 def _plain(table: Table, columns: Sequence[str], *, where: str) -> Texts:
     """The texts alone, and their pairs."""
-    return Texts(*(tuple(map(str, column(table, name, where=where))) for name in columns))
+    text, *pair = (tuple(map(str, column(table, name, where=where))) for name in columns)
+    return Texts(text, pair[0] if pair else None)
 
 
 def read_texts(table: Table, columns: Sequence[str], *, task: str | None, where: str) -> Texts:
