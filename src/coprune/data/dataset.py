@@ -18,7 +18,7 @@ from torch import Tensor
 from coprune.data.collect import check_class_numbers
 from coprune.data.loader import LoaderSource
 from coprune.data.source import Batch, MemorySource, S, Source
-from coprune.data.subsample import classes_of, drawn_indices, without
+from coprune.data.subsample import classes_of, drawn_indices, taken_out, without
 from coprune.data.text import TextSource
 from coprune.data.trees import TreeSource
 from coprune.errors import UserError, setting
@@ -183,15 +183,14 @@ def divide(
             if validation.fingerprint() == other.fingerprint():
                 said = f"its samples are the {what} ones of {name}; give others"
                 raise UserError(f"{setting('validation')}: {said}")
-    index = drawn_indices(classes_of(train), calibration, seed=seed)
-    taken = train.take(index)
+    left, taken = taken_out(train, calibration, seed=seed)
     if taken.labels is not None and heldout.labels is not None and calibration:
         unseen = sorted(set(heldout.labels.tolist()) - set(taken.labels.tolist()))
         if unseen:
             notes = (*notes, f"no calibration sample of class {listed(unseen)}, which held-out samples have")
     return DataSet(
         name=name,
-        train=train.take(without(index, len(train))),
+        train=left,
         calibration=taken,
         heldout=heldout,
         classes=classes,
