@@ -6,7 +6,6 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import nn
 from coprune import given
 from coprune.bounds import Device, Samples, Seed
 from coprune.data.from_loaders import from_loaders, take
-from coprune.data.loader import gives_class_numbers, gives_targets
+from coprune.data.loader import read_as
 from coprune.data.reads import Reads
 from coprune.errors import UserError
 from coprune.methods.registry import find_method, unknown_argument
@@ -137,13 +136,14 @@ def prune(
             "are part of train; give validation= a loader of other samples"
         )
     with _seeded(settings.seed):
+        deciding = (train if calibration is None else calibration, eval)
         data = from_loaders(
             train=train,
             heldout=eval,
             calibration=calibration,
             calibration_samples=calibration_samples,
             validation=validation,
-            reads=_reads(model, meant, (train if calibration is None else calibration, eval), collect),
+            reads=read_as(deciding, Reads.of(model, own=collect), meant.name),
         )
         return prune_model(model, data, settings, meant)
 
@@ -175,30 +175,6 @@ def _settings(asked: Mapping[str, Any], others: Iterable[str]) -> PruneSettings:
     check_settings(settings)
     pick_device(settings.device)
     return settings
-
-
-def _reads(
-    model: nn.Module,
-    asked: Asked,
-    given: Sequence[Any],
-    collect: Callable[[Any], tuple[Any, Any]] | None,
-) -> Reads:
-    """How batches are read: as a classifier's where that was asked for, or where they say it themselves.
-
-    Args:
-        model: says what it takes.
-        asked: of the task.
-        given: loaders: of the samples that are decided by, and of others.
-        collect: the user's own reading.
-    """
-    reads = Reads.of(model, own=collect)
-    if asked.name is not None:
-        return replace(reads, labelled=asked.name == "classification")
-    deciding, *others = given
-    plain = gives_class_numbers(deciding, reads)
-    if not plain and gives_targets(deciding, reads):  # such as fractions beside the others' class numbers
-        plain = any(gives_class_numbers(other, reads) for other in others)
-    return replace(reads, labelled=plain)
 
 
 def recover_model(
@@ -246,7 +222,7 @@ def recover_model(
         check_finite(given.module(network, name).state_dict(), model=network, where=name)
     with _seeded(seed):
         meant = Asked(task, None, outputs)
-        reads = _reads(model, meant, (calibration,), collect)
+        reads = read_as((calibration,), Reads.of(model, own=collect), meant.name)
         samples = take(calibration, calibration_samples, name="calibration=", reads=reads)
         for note in check_calibration(samples):
             warnings.warn(note, stacklevel=2)

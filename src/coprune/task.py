@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coprune.tasks import losses, metrics, outputs
+from coprune.tasks import metrics, outputs
 from coprune.tasks.agreement import agreement
 from coprune.tasks.divergence import Divergence
+from coprune.tasks.losses import PlaceLoss, class_loss, label_loss, span_loss, squared_loss
 from coprune.tasks.metrics import Metric
 from coprune.tasks.outputs import Outputs, Reader
 from coprune.tracing.active_positions import uneven_sum
-from coprune.tracing.forward import Inputs, run
+from coprune.tracing.forward import Inputs, mask_of, run
 
 Loss = Callable[[Outputs, Any], Tensor]
 """(outputs, targets) → scalar, the mean over samples."""
@@ -56,7 +57,7 @@ class Task:
         Raises:
             TypeError: it is not there.
         """
-        return Outputs.of(self.reader(output, inputs), inputs)
+        return Outputs(tuple(self.reader(output, inputs)), mask_of(inputs))
 
     def outputs(self, model: torch.nn.Module, inputs: Inputs) -> Outputs:
         """One forward pass, and what counts of it."""
@@ -117,88 +118,24 @@ class Task:
 _LOGITS = outputs.either("logits", what="logits [N, C]")
 _MAPS = outputs.either("logits", "out", "masks", what="logits [N, C, H, W]")
 _IMAGES = outputs.either("sample", "reconstruction", "logits", what="images [N, C, H, W]")
+_SPAN = outputs.by_name(("start_logits", "end_logits"))
 _VALUES = outputs.either("logits", "predictions", what="values [N, …]")
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task(
-            "classification",
-            "one class a sample",
-            _LOGITS,
-            Divergence("softmax"),
-            metrics.TOP1,
-            losses.class_loss,
-        ),
-        Task(
-            "multilabel",
-            "several labels a sample, each yes or no",
-            _LOGITS,
-            Divergence("sigmoid"),
-            metrics.F1,
-            losses.label_loss,
-        ),
-        Task("regression", "numbers", _VALUES, Divergence("gaussian"), metrics.R2, losses.squared_loss),
-        Task(
-            "segmentation",
-            "a class a pixel",
-            _MAPS,
-            Divergence("softmax"),
-            metrics.MIOU,
-            losses.PlaceLoss(1),
-        ),
-        Task(
-            "detection",
-            "boxes: the raw heads count, your metric judges",
-            outputs.everything,
-            Divergence("gaussian"),
-        ),
-        Task(
-            "text-generation",
-            "the next token",
-            _LOGITS,
-            Divergence("softmax", -1),
-            metrics.PERPLEXITY,
-            losses.PlaceLoss(-1, shift=True),
-        ),
-        Task(
-            "token-classification",
-            "a class a token",
-            _LOGITS,
-            Divergence("softmax", -1),
-            metrics.TOKEN_ACCURACY,
-            losses.PlaceLoss(-1),
-        ),
-        Task(
-            "question-answering",
-            "start and end of an answer",
-            outputs.answers,
-            Divergence("softmax"),
-            metrics.EXACT_MATCH,
-            losses.span_loss,
-        ),
-        Task(
-            "seq2seq",
-            "a text for a text",
-            _LOGITS,
-            Divergence("softmax", -1),
-            metrics.OWN_PERPLEXITY,
-            losses.PlaceLoss(-1),
-        ),
-        Task("feature-extraction", "embeddings", outputs.embeddings, Divergence("cosine")),
-        Task(
-            "reconstruction",
-            "an image for an image",
-            _IMAGES,
-            Divergence("gaussian"),
-            metrics.PSNR,
-            losses.squared_loss,
-        ),
-        Task(
-            "outputs",
-            "anything; the unpruned model's outputs are what is wanted",
-            outputs.everything,
-            Divergence("gaussian"),
-        ),
-    )
-}
+_CLASS, _YES = Divergence("softmax"), Divergence("sigmoid")
+_TOKEN, _NUMBER = Divergence("softmax", -1), Divergence("gaussian")
+
+_TASKS = (
+    Task("classification", "one class a sample", _LOGITS, _CLASS, metrics.TOP1, class_loss),
+    Task("multilabel", "several labels a sample, each yes or no", _LOGITS, _YES, metrics.F1, label_loss),
+    Task("regression", "numbers", _VALUES, _NUMBER, metrics.R2, squared_loss),
+    Task("segmentation", "a class a pixel", _MAPS, _CLASS, metrics.MIOU, PlaceLoss(1)),
+    Task("detection", "boxes: the raw heads count, your metric judges", outputs.everything, _NUMBER),
+    Task("text-generation", "the next token", _LOGITS, _TOKEN, metrics.PERPLEXITY, PlaceLoss(-1, shift=True)),
+    Task("token-classification", "a class a token", _LOGITS, _TOKEN, metrics.TOKEN_ACCURACY, PlaceLoss(-1)),
+    Task("question-answering", "start and end of an answer", _SPAN, _CLASS, metrics.EXACT_MATCH, span_loss),
+    Task("seq2seq", "a text for a text", _LOGITS, _TOKEN, metrics.OWN_PERPLEXITY, PlaceLoss(-1)),
+    Task("feature-extraction", "embeddings", outputs.embeddings, Divergence("cosine")),
+    Task("reconstruction", "an image for an image", _IMAGES, _NUMBER, metrics.PSNR, squared_loss),
+    Task("outputs", "anything; the unpruned model's outputs are what is wanted", outputs.everything, _NUMBER),
+)
+TASKS: dict[str, Task] = {task.name: task for task in _TASKS}

@@ -1,6 +1,7 @@
 """SST-5, MNLI and hub data sets in their published layouts, written here by hand."""
 
 import json
+import runpy
 import sys
 import types
 
@@ -224,6 +225,13 @@ def test_hub_without_the_library(monkeypatch):
         hub.load("a/b")
     with pytest.raises(UserError, match="hf:NAME"):
         hub.load(None)
+
+
+def test_texts_of_the_hub_need_no_pil(monkeypatch):
+    # Once a bug: it comes with torchvision, which models of texts do not need.
+    for module in ("PIL", "PIL.Image"):
+        monkeypatch.setitem(sys.modules, module, None)
+    runpy.run_path(hub.__file__)
 
 
 def test_hub_with_the_library_itself(tmp_path, monkeypatch):

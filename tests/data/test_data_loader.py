@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from coprune.data.from_loaders import from_loaders, take
 from coprune.data.loader import LoaderSource, opened
+from coprune.data.reads import Reads
 from coprune.errors import UserError
 from coprune.user_code import raised
 
@@ -135,6 +136,13 @@ def test_what_a_loader_raises_is_one_line_with_its_place(workers):
         list(source.epoch(4, seed=0, epoch=0))
     assert "\n" not in str(said.value)
     assert said.value.__cause__ is not None
+
+
+def test_what_a_reading_of_ones_own_raises_is_one_line_with_its_place():
+    # Once a bug: only what the loader itself raises was.
+    source = LoaderSource(BATCHES, 60, "train=", reads=Reads(own=lambda batch: batch["x"]))
+    with pytest.raises(UserError, match=r"^train=, batch 1: TypeError: .*test_data_loader.py, line \d+\)$"):
+        next(source.checked())
 
 
 def test_what_no_line_of_a_user_raised_has_no_place():

@@ -5,16 +5,15 @@ Shapes: ``N`` samples, ``B`` samples of a batch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from coprune.data.source import MemorySource, Part, not_finite
+from coprune.data.source import MemorySource, Part, digest, not_finite
 from coprune.data.trees import form_of
-from coprune.tracing.forward import part_of
+from coprune.tracing.forward import part_of, tensors_of
 
 
 @dataclass(frozen=True)
@@ -71,19 +70,13 @@ class ArraySource(MemorySource):
 
     def fingerprint(self) -> str:
         """A digest of pixels, labels and normalisation: the same data gives the same text."""
-        digest = hashlib.sha256()
-        digest.update(str((tuple(self.images.shape), self.images.dtype, self.normalisation)).encode())
-        digest.update(self.images.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        for targets in (self.labels, self.values):
-            if targets is not None:
-                digest.update(targets.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        kind = str((tuple(self.images.shape), self.images.dtype, self.normalisation))
+        return digest(kind, *tensors_of((self.images, self.labels, self.values)))
 
     def validation_error(self) -> str | None:
         """See :class:`~coprune.data.source.MemorySource`."""
-        targets = self.values if self.labels is None else self.labels
-        if targets is not None and len(self.images) != len(targets):
-            return f"{len(self.images)} samples but {len(targets)} labels; they must be as many"
+        if (targets := self.every_target) is not None and len(self) != len(targets):
+            return f"{len(self)} samples but {len(targets)} labels; they must be as many"
         return not_finite(self.images)
 
     def incompatibility(self, heldout: ArraySource) -> str | None:
@@ -91,12 +84,11 @@ class ArraySource(MemorySource):
         mine, theirs = list(self.input_shape), list(heldout.input_shape)
         if self.normalisation != heldout.normalisation:
             return "samples are normalised in two ways; they need one mean and std"
-        of_train, of_heldout = (form_of(s.values if s.labels is None else s.labels) for s in (self, heldout))
-        if mine == theirs and of_train != of_heldout:
+        if mine != theirs:
+            return f"training samples are {mine} but held-out samples are {theirs}; they must have one shape"
+        if form_of(self.every_target) != form_of(heldout.every_target):
             return "training targets are of another shape or type than held-out ones; they must be alike"
-        if mine == theirs:
-            return None
-        return f"training samples are {mine} but held-out samples are {theirs}; they must have one shape"
+        return None
 
     def inputs(self, parts: Sequence[Part], draw: Callable[[int], int] | None = None) -> Iterator[Tensor]:
         """See :class:`~coprune.data.source.MemorySource`."""

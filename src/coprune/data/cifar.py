@@ -25,10 +25,9 @@ import torch
 from torch import Tensor
 
 from coprune.data.arrays import ArraySource, Augmentation, Normalisation
+from coprune.data.packed import DOWNLOADS
 from coprune.errors import UserError
 from coprune.files import make_folder
-
-DOWNLOAD_ROOT = Path("~/.cache/coprune").expanduser()
 
 SITE = "https://www.cs.toronto.edu/~kriz/"
 
@@ -132,14 +131,13 @@ def _from_archive(path: Path, archive: Archive) -> dict[str, bytes]:
         return {name: member.read() if member else b"" for name, member in members.items()}
 
 
-def _download(root: Path, archive: Archive, *, name: str) -> Path:
+def _download(root: Path, archive: Archive, *, name: str) -> None:
     """Fetch the packed archive into a folder, whole or not at all; its digest is checked when it is read."""
     there = root.exists()
     make_folder(root)
-    target = root / archive.file
     try:
         # Writes beside and renames.
-        torch.hub.download_url_to_file(SITE + archive.file, str(target), progress=False)
+        torch.hub.download_url_to_file(SITE + archive.file, str(root / archive.file), progress=False)
     except (URLError, OSError, RuntimeError) as cause:
         if not there:
             with contextlib.suppress(OSError):
@@ -152,19 +150,18 @@ def _download(root: Path, archive: Archive, *, name: str) -> Path:
             f"{name}:{root}: {only}; {archive.file} could not be downloaded ({cause}): put it into {root} "
             f"yourself, from {SITE}{archive.file}"
         ) from cause
-    return target
 
 
 def _files(name: str, root: str | None) -> tuple[Path, dict[str, bytes]]:
     """Where the images were found, and every file's content."""
     archive = ARCHIVES[name]
-    place = Path(root).expanduser() if root else DOWNLOAD_ROOT
+    place = Path(root).expanduser() if root else DOWNLOADS
     folders = (place, place / archive.folder)
     found = next((f for f in folders if any((f / file).is_file() for file in archive.files)), None)
     if found is None:
         found = place if place.is_file() else place / archive.file
         if not found.is_file():
-            found = _download(place, archive, name=name)
+            _download(place, archive, name=name)
     try:
         if found.is_file():
             return found, _from_archive(found, archive)

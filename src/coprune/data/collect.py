@@ -220,11 +220,7 @@ def _targets(given: Any, samples: int, *, listed: bool) -> Any:
     if given is None:
         return None
     if isinstance(given, Mapping):
-        named = {
-            str(name): _targets(value, samples, listed=listed)
-            for name, value in given.items()
-            if value is not None
-        }
+        named = {str(n): _targets(v, samples, listed=listed) for n, v in given.items() if v is not None}
         lists = any(isinstance(value, list) for value in named.values())
         return [{n: v[i] for n, v in named.items()} for i in range(samples)] if lists else named
     if isinstance(given, tuple | list) and any(isinstance(one, Tensor | Mapping | str) for one in given):

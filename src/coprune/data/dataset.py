@@ -18,7 +18,7 @@ from torch import Tensor
 from coprune.data.collect import check_class_numbers
 from coprune.data.loader import LoaderSource
 from coprune.data.source import Batch, MemorySource, S, Source
-from coprune.data.subsample import classes_of, drawn_indices, without
+from coprune.data.subsample import classes_of, drawn_indices, taken_out, without
 from coprune.data.text import TextSource
 from coprune.data.trees import TreeSource
 from coprune.errors import UserError, setting
@@ -82,24 +82,18 @@ CALIBRATION = 2000
 """Calibration samples unless somebody asks for another number."""
 
 
-def check_samples(source: MemorySource, *, where: str) -> None:
+def check_samples(source: MemorySource) -> None:
     """Refuse data that would only fail later, with the cause in one line.
-
-    Args:
-        source: the samples.
-        where: how the message names the data, e.g. ``"npz:digits.npz, x_train"``.
 
     Raises:
         UserError: no samples, lengths that differ, NaN or Inf, empty texts, labels that are negative.
     """
-    error = source.validation_error()
-    if error is None and len(source) == 0:
-        error = "no samples; give at least two of each class"
-    if error is not None:
-        raise UserError(f"{where}: {error}")
+    if error := source.validation_error():
+        raise UserError(error)
+    if not len(source):
+        raise UserError("no samples; give at least two of each class")
     if source.labels is not None:
-        with within(where):
-            check_class_numbers(source.labels)
+        check_class_numbers(source.labels)
 
 
 def check_mixed(labels: Tensor, *, where: str) -> None:
@@ -172,34 +166,31 @@ def divide(
     """
     train, heldout, *judging = parts
     for part, what in zip(parts, ("train", "held-out", "validation"), strict=False):
-        where = f"{name}, {what}"
-        check_samples(part, where=where)
-        error = train.incompatibility(part) if type(part) is type(train) else "another kind of data"
-        if error:
-            raise UserError(f"{where}: {error.replace('held-out', what)}")
+        with within(f"{name}, {what}"):
+            check_samples(part)
+            error = train.incompatibility(part) if type(part) is type(train) else "another kind of data"
+            if error:
+                raise UserError(error.replace("held-out", what))
     classes = None
     if train.labels is not None and heldout.labels is not None:
         classes = max(int(train.labels.max()) + 1, int(heldout.labels.max()) + 1, len(names))
         check_mixed(train.labels, where=f"{name}, training samples")
     for validation in judging:
-        if classes is not None and validation.labels is not None:
-            highest = int(validation.labels.max())
-            if highest >= classes:
-                raise UserError(f"{name}, validation: label {highest} is outside its {classes} classes")
+        highest = -1 if validation.labels is None else int(validation.labels.max())
+        if classes is not None and highest >= classes:
+            raise UserError(f"{name}, validation: label {highest} is outside its {classes} classes")
         for other, what in ((train, "training"), (heldout, "held-out")):
             if validation.fingerprint() == other.fingerprint():
-                raise UserError(
-                    f"{setting('validation')}: its samples are the {what} ones of {name}; give others"
-                )
-    index = drawn_indices(classes_of(train), calibration, seed=seed)
-    taken = train.take(index)
+                said = f"its samples are the {what} ones of {name}; give others"
+                raise UserError(f"{setting('validation')}: {said}")
+    left, taken = taken_out(train, calibration, seed=seed)
     if taken.labels is not None and heldout.labels is not None and calibration:
         unseen = sorted(set(heldout.labels.tolist()) - set(taken.labels.tolist()))
         if unseen:
             notes = (*notes, f"no calibration sample of class {listed(unseen)}, which held-out samples have")
     return DataSet(
         name=name,
-        train=train.take(without(index, len(train))),
+        train=left,
         calibration=taken,
         heldout=heldout,
         classes=classes,
@@ -276,16 +267,13 @@ def split_source(source: Source, parts: Sequence[float], *, seed: int) -> list[M
     Returns:
         One in-memory source a share, disjoint, drawn one after the other as :func:`drawn_indices` does.
     """
-    whole: MemorySource
-    if isinstance(source, MemorySource):
-        whole = source
-    else:
+    if not isinstance(source, MemorySource):
         labelled = not isinstance(source, LoaderSource) or source.reads.labelled
-        whole = in_memory(list(source.batches(256)), labelled=labelled)
+        source = in_memory(list(source.batches(256)), labelled=labelled)
     out: list[MemorySource] = []
-    left, classes = torch.arange(len(whole)), classes_of(whole)
+    left, classes = torch.arange(len(source)), classes_of(source)
     for share in parts:
-        index = drawn_indices(classes[left], round(share * len(whole)), seed=seed)
-        out.append(whole.take(left[index]))
+        index = drawn_indices(classes[left], round(share * len(source)), seed=seed)
+        out.append(source.take(left[index]))
         left = left[without(index, len(left))]
     return out

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from coprune.data import npz
 from coprune.data.arrays import ArraySource, Augmentation, Normalisation
-from coprune.data.packed import read_unpacked
+from coprune.data.names import place_of
+from coprune.data.packed import DOWNLOADS, first_file, read_unpacked
 from coprune.errors import UserError, first_line
 from coprune.lazy import required
 
 DEBIAN_ROOT = Path("/usr/share/datasets/fashion-mnist")
-DOWNLOAD_ROOT = Path("~/.cache/coprune").expanduser()
 
 # Mean and standard deviation of the 60,000 training images, pixels scaled to 0…1.
 NORMALISATION = Normalisation(mean=(0.2860,), std=(0.3530,))
@@ -31,10 +31,8 @@ SAMPLE_FILE = Path(__file__).parent / "fashion-mnist-sample.npz"
 """8,500 training and 2,000 held-out images, balanced, drawn from Fashion-MNIST by
 ``benchmarks/make_sample.py``."""
 
-_FILES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "heldout": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
+_IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+"""How the names of the files end, behind ``train-`` and ``t10k-``."""
 
 
 def read_idx(path: Path) -> Tensor:
@@ -62,22 +60,26 @@ def read_idx(path: Path) -> Tensor:
 
 
 def _find(root: Path, stem: str) -> Path | None:
-    places = (root, root / "FashionMNIST" / "raw", root / "raw")
-    found = (place / name for place in places for name in (stem, f"{stem}.gz"))
-    return next((path for path in found if path.is_file()), None)
+    return first_file((root, root / "FashionMNIST" / "raw", root / "raw"), (stem,))
+
+
+def _read(folder: Path, stem: str) -> Tensor:
+    path = _find(folder, stem)
+    if path is None:
+        raise UserError(f"fashion-mnist:{folder}: {stem}[.gz] is missing; give another ROOT")
+    return read_idx(path)
 
 
 def _download() -> Path:
     """The folder into which torchvision downloads the files; it would fetch none that are whole."""
     ways = "install Debian's dataset-fashion-mnist or give the folder as fashion-mnist:ROOT"
-    library = required(
-        "torchvision.datasets", f"Fashion-MNIST is not here: {ways}; or to download it", extra="vision"
-    )
+    lacking = f"Fashion-MNIST is not here: {ways}; or to download it"
+    library = required("torchvision.datasets", lacking, extra="vision")
     try:
-        library.FashionMNIST(str(DOWNLOAD_ROOT), download=True)
+        library.FashionMNIST(str(DOWNLOADS), download=True)
     except (OSError, RuntimeError) as cause:
         raise UserError(f"Fashion-MNIST could not be downloaded ({first_line(cause)}); {ways}") from cause
-    return DOWNLOAD_ROOT
+    return DOWNLOADS
 
 
 def load(root: str | None) -> tuple[ArraySource, ...]:
@@ -91,21 +93,13 @@ def load(root: str | None) -> tuple[ArraySource, ...]:
         UserError: the folder lacks a file, or nothing was found and nothing could be downloaded.
     """
     if root:
-        folder = Path(root).expanduser()
-        if not folder.is_dir():
-            raise UserError(f"fashion-mnist:{root}: no such folder")
+        folder = place_of(root, "fashion-mnist")
     else:
-        known = (p for p in (DEBIAN_ROOT, DOWNLOAD_ROOT) if _find(p, _FILES["train"][0]))
+        known = (p for p in (DEBIAN_ROOT, DOWNLOADS) if _find(p, f"train-{_IMAGES}"))
         folder = next(known, None) or _download()
     sources = []
-    for stems in _FILES.values():
-        found = []
-        for stem in stems:
-            path = _find(folder, stem)
-            if path is None:
-                raise UserError(f"fashion-mnist:{folder}: {stem}[.gz] is missing; give another ROOT")
-            found.append(read_idx(path))
-        images, labels = found
+    for part in ("train", "t10k"):
+        images, labels = _read(folder, f"{part}-{_IMAGES}"), _read(folder, f"{part}-{_LABELS}")
         sources.append(ArraySource(images.unsqueeze(1), labels.long(), NORMALISATION, AUGMENTATION))
     return tuple(sources)
 

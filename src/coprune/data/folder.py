@@ -18,11 +18,8 @@ from coprune.lazy import required
 def _images(folder: Path, *, size: int, where: str) -> FolderSource:
     """All images of a folder, in the order of their paths."""
     library = required("torchvision.datasets.folder", "folder: needs torchvision", extra="vision")
-    found = sorted(
-        os.path.relpath(path, folder)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in library.IMG_EXTENSIONS and path.is_file()
-    )
+    images = (path for path in folder.rglob("*") if library.is_image_file(path.name) and path.is_file())
+    found = sorted(os.path.relpath(path, folder) for path in images)
     if not found:
         known = ", ".join(library.IMG_EXTENSIONS)
         raise UserError(f"{where}: no images in {folder}; their names end in {known}")

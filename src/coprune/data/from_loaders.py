@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch.utils.data import DataLoader, SequentialSampler, Subset
@@ -11,7 +10,7 @@ from torch.utils.data import DataLoader, SequentialSampler, Subset
 from coprune.data.dataset import CALIBRATION, DataSet, check_mixed, check_samples, in_memory
 from coprune.data.loader import LoaderSource, empty, length_of, opened
 from coprune.data.reads import CLASSES, Reads
-from coprune.data.source import Batch, MemorySource, Source, name_of
+from coprune.data.source import Batch, MemorySource, Source, digest, name_of
 from coprune.data.subsample import evenly, taken_out
 from coprune.errors import UserError
 from coprune.tracing.forward import part_of, samples_in
@@ -51,13 +50,10 @@ def from_loaders(
     training = None if train is None and calibration is not None else _source(train, "train=", reads)
     reported: Source | None = None
     notes: tuple[str, ...] = ()
-    if heldout is not None:
-        stream = not reads.labelled and _is_stream(heldout)
-        if stream:
-            reported = take(heldout, calibration_samples, name="eval=", reads=reads)
-            notes = _of_a_stream("eval=", len(reported), calibration_samples)
-        else:
-            reported = _source(heldout, "eval=", reads)
+    if heldout is not None and not reads.labelled and _is_stream(heldout):
+        reported, notes = _of_a_stream(heldout, calibration_samples, "eval=", reads)
+    elif heldout is not None:
+        reported = _source(heldout, "eval=", reads)
     taken, said = _calibration(train, calibration, calibration_samples, reads)
     notes += said
     if reported is None:
@@ -75,11 +71,9 @@ def from_loaders(
         heldout=reported,
         classes=None if taken.labels is None else int(taken.labels.max()) + 1,
         input_shape=taken.input_shape,
-        fingerprint=hashlib.sha256(taken.fingerprint().encode()).hexdigest()[:16],
+        fingerprint=digest(taken.fingerprint()),
         notes=notes,
-        validation=None
-        if validation is None
-        else _judging(validation, taken, reads, train=train, heldout=heldout),
+        validation=_judging(validation, taken, reads, {"train": train, "eval": heldout}),
         calibration_from="training samples" if calibration is None else "calibration samples",
     )
 
@@ -93,9 +87,11 @@ def _is_stream(given: Any) -> bool:
     return isinstance(given, Iterator) or (isinstance(given, Iterable) and length_of(given, "eval=") is None)
 
 
-def _of_a_stream(name: str, taken: int, count: int) -> tuple[str, ...]:
+def _of_a_stream(given: Any, count: int, name: str, reads: Reads) -> tuple[MemorySource, tuple[str, ...]]:
+    """Its first samples, and what the user should know about how many they are."""
+    taken = take(given, count, name=name, reads=reads)
     note = f"{name} has no length; its first {count:,} samples were taken (calibration_samples=)"
-    return (note,) if taken == count else ()
+    return taken, (note,) if len(taken) == count else ()
 
 
 def _calibration(
@@ -109,32 +105,26 @@ def _calibration(
         taken = take(_spread(train, count), max(1, count), name="train=", reads=reads)
         note = f"{asked}: train= has {len(taken):,} samples, and all of them were taken"
         return taken, (note,) if len(taken) < count != CALIBRATION else ()
-    whole = length_of(calibration, "calibration=") is not None
-    taken = take(calibration, None if whole else count, name="calibration=", reads=reads)
-    if not whole:
-        return taken, _of_a_stream("calibration=", len(taken), count)
+    if length_of(calibration, "calibration=") is None:
+        return _of_a_stream(calibration, count, "calibration=", reads)
     note = f"{asked} was not used: calibration= is read whole"
-    return taken, (note,) if count != CALIBRATION else ()
+    whole = take(calibration, None, name="calibration=", reads=reads)
+    return whole, (note,) if count != CALIBRATION else ()
 
 
 def _judging(
-    validation: Iterable[Any],
-    calibration: MemorySource,
-    reads: Reads,
-    *,
-    train: Iterable[Any] | None,
-    heldout: Iterable[Any] | None,
-) -> MemorySource:
+    given: Iterable[Any] | None, calibration: MemorySource, reads: Reads, others: Mapping[str, Any]
+) -> MemorySource | None:
     """Validation samples, held in memory, that are none of the other loaders'."""
-    for name, other in (("train", train), ("eval", heldout)):
-        if getattr(validation, "dataset", validation) is getattr(other, "dataset", other):
+    if given is None:
+        return None
+    for name, other in others.items():
+        if getattr(given, "dataset", given) is getattr(other, "dataset", other):
             raise UserError(f"validation= and {name}= are one data set; give other samples to judge on")
-    found = take(validation, None, name="validation=", reads=reads)
+    found = take(given, None, name="validation=", reads=reads)
     if type(found) is not type(calibration) or calibration.incompatibility(found):
-        mine, theirs = (
-            list(s.input_shape) if isinstance(s.input_shape, tuple) else s.input_shape
-            for s in (found, calibration)
-        )
+        shapes = [source.input_shape for source in (found, calibration)]
+        mine, theirs = (list(shape) if isinstance(shape, tuple) else shape for shape in shapes)
         raise UserError(f"validation= gives samples of {mine}, not of {theirs} as the others do")
     return found
 
@@ -144,9 +134,8 @@ def _spread(loader: Any, count: int) -> Iterable[Any]:
 
     Image folders are in the order of the classes, and the first samples would be of one of them.
     """
-    if not (isinstance(loader, DataLoader) and isinstance(loader.sampler, SequentialSampler)):
-        return loader
-    if loader.batch_size is None or count >= len(loader.sampler):
+    in_order = isinstance(loader, DataLoader) and isinstance(loader.sampler, SequentialSampler)
+    if not in_order or loader.batch_size is None or count >= len(loader.sampler):
         return loader
     return DataLoader(
         Subset(loader.dataset, evenly(len(loader.sampler), count)),
@@ -181,5 +170,5 @@ def take(given: Iterable[Any], count: int | None, *, name: str, reads: Reads = C
         raise empty(name)
     with within(name):
         whole = in_memory(taken, labelled=reads.labelled, name=name)
-    check_samples(whole, where=name)
+        check_samples(whole)
     return whole

@@ -12,14 +12,16 @@ mismatched one.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from coprune.data.names import place_of
+from coprune.data.packed import first_file
 from coprune.data.subsample import held_out
 from coprune.data.text import Texts
 from coprune.data.tsv import KINDS, kind_of, numbered_lines, read_table, texts_of
 from coprune.errors import UserError
+from coprune.user_code import within
 
 SENTIMENTS = ("very negative", "negative", "neutral", "positive", "very positive")
 
@@ -36,27 +38,23 @@ def sentence_of(tree: str) -> tuple[str, str]:
     """A tree ``(3 (2 A) (4 (3 fine) (2 film)))`` → its leaves as one text, and the label of its root.
 
     Raises:
-        ValueError: not such a tree.
+        UserError: not such a tree.
     """
     root, leaves = _ROOT.match(tree), _LEAF.findall(tree)
     if root is None or not leaves or tree.count("(") != tree.count(")"):
-        raise ValueError("not a tree such as (3 (2 A) (4 film))")
+        raise UserError("not a tree such as (3 (2 A) (4 film)); fetch the file again")
     words = (_ESCAPES.get(leaf, leaf.replace("\\/", "/").replace("\\*", "*")) for leaf in leaves)
     return " ".join(words), root.group(1)
 
 
 def _sentiments(path: Path) -> Texts:
-    if kind_of(path) == ".txt":
-        table: dict[str, list[str]] = {"text": [], "label": []}
-        for number, line in numbered_lines(path):
-            try:
-                text, label = sentence_of(line.strip())
-            except ValueError as cause:
-                raise UserError(f"{path}, line {number}: {cause}; fetch the file again") from cause
-            table["text"].append(text)
-            table["label"].append(label)
-    else:
-        table = read_table(path)
+    if kind_of(path) != ".txt":
+        return texts_of(read_table(path), ("text",), names=SENTIMENTS, where=str(path))
+    rows = []
+    for number, line in numbered_lines(path):
+        with within(f"{path}, line {number}"):
+            rows.append(sentence_of(line.strip()))
+    table = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
     return texts_of(table, ("text",), names=SENTIMENTS, where=str(path))
 
 
@@ -71,31 +69,16 @@ def _inferences(path: Path) -> Texts:
     )
 
 
-def _folders(argument: str | None, *, name: str, inside: Sequence[str]) -> list[Path]:
-    """The folder that was named and those of the usual archives in it."""
-    if not argument:
-        raise UserError(f"{name}: names no folder; write {name}:ROOT")
-    root = Path(argument).expanduser()
-    if not root.is_dir():
-        raise UserError(f"{name}:{argument}: no such folder")
-    return [root, *(root / sub for sub in inside)]
-
-
-def _first(folders: Sequence[Path], stems: Sequence[str], kinds: Sequence[str]) -> Path | None:
-    """The first file that exists, packed or not."""
-    names = [f"{stem}{kind}{gz}" for stem in stems for kind in kinds for gz in ("", ".gz")]
-    return next((folder / n for folder in folders for n in names if (folder / n).is_file()), None)
-
-
 def load_sst5(argument: str | None) -> tuple[Texts, ...]:
-    """Training, held-out and perhaps validation sentences, see :func:`coprune.data.tsv.held_out`.
+    """Training, held-out and perhaps validation sentences, see :func:`coprune.data.subsample.held_out`.
 
     Raises:
         UserError: no such folder, no training part, no held-out part, or a file that cannot be read.
     """
-    folders = _folders(argument, name="sst5", inside=("trees",))
+    root = place_of(argument, "sst5")
     stems = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
-    found = {part: _first(folders, names, (".txt", *KINDS)) for part, names in stems.items()}
+    places, kinds = (root, root / "trees"), (".txt", *KINDS)
+    found = {part: first_file(places, names, kinds) for part, names in stems.items()}
     parts = {part: _sentiments(path) for part, path in found.items() if path is not None}
     if "train" not in parts or len(parts) == 1:
         missing = "train.txt" if "train" not in parts else "test.txt"
@@ -109,15 +92,13 @@ def _load_mnli(argument: str | None, *, name: str, heldout: str) -> tuple[Texts,
     Raises:
         UserError: no such folder, a part that is missing or cannot be read.
     """
-    folders = _folders(argument, name=name, inside=("MNLI", "multinli_1.0"))
-    parts = []
+    root, parts = place_of(argument, name), []
+    places = (root, root / "MNLI", root / "multinli_1.0")
     for part in ("train", heldout):
-        path = _first(folders, [part, f"multinli_1.0_{part}"], (".tsv", ".jsonl"))
+        path = first_file(places, (part, f"multinli_1.0_{part}"), (".tsv", ".jsonl"))
         if path is None:
-            raise UserError(
-                f"{name}:{argument}: neither {part}.tsv (GLUE) nor multinli_1.0_{part}.jsonl; "
-                "give another ROOT"
-            )
+            neither = f"neither {part}.tsv (GLUE) nor multinli_1.0_{part}.jsonl"
+            raise UserError(f"{name}:{argument}: {neither}; give another ROOT")
         parts.append(_inferences(path))
     return tuple(parts)
 

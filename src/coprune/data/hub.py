@@ -7,16 +7,22 @@ tables, images). Task and columns say what is read: tagged words, questions with
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coprune.data.hub_images import IMAGES, images_of
+import torch
+
 from coprune.data.imagefolder import FolderSource
+from coprune.data.source import digest
 from coprune.data.subsample import held_out
 from coprune.data.text import Texts
 from coprune.data.tsv import read_texts, texts_of
 from coprune.errors import UserError, first_line
 from coprune.lazy import required
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _COLUMNS = (
     ("text", "text_pair"),
@@ -33,6 +39,9 @@ _COLUMNS = (
 )
 """Names of the text and its pair, the first that a data set has."""
 
+_IMAGES = ("image", "img", "pixel_values")
+"""Names of the column, the first that a data set has."""
+
 _LABELS = ("label", "labels")
 
 _UNLABELLED = ("-1", "None")
@@ -41,6 +50,36 @@ _UNLABELLED = ("-1", "None")
 
 _WORDS = (("tokens", "words"), ("ner_tags", "pos_tags", "chunk_tags", "tags", "labels"))
 _ANSWERED = ("question", "context", "answers")
+
+
+@dataclass(frozen=True)
+class HubImages(FolderSource):
+    """Images in a column; ``files`` are the numbers of its rows.
+
+    Attributes:
+        rows: the data set.
+        column: of the images.
+    """
+
+    rows: Any = None
+    column: str = _IMAGES[0]
+
+    def fingerprint(self) -> str:
+        """A digest of the library's own one, and of the rows and labels that were taken."""
+        labels = None if self.labels is None else self.labels.tolist()
+        return digest(str((self.size, self.names, self.rows._fingerprint, self.files, labels)))
+
+    def opened(self, number: int) -> Image:
+        """See :class:`~coprune.data.imagefolder.FolderSource`."""
+        image: Image = self.rows[int(self.files[number])][self.column]
+        return image.convert("RGB")
+
+
+def _images(part: Any, column: str, label: str | None) -> HubImages:
+    """All images of a part of a data set, with class numbers where there are such."""
+    labels = None if label is None else torch.tensor(part[label], dtype=torch.int64)
+    names = tuple(getattr(part.features.get(label), "names", None) or ())
+    return HubImages(Path(), tuple(map(str, range(len(part)))), labels, names, rows=part, column=column)
 
 
 def _loaded(name: str, config: str | None) -> Mapping[str, Any]:
@@ -60,7 +99,8 @@ def _loaded(name: str, config: str | None) -> Mapping[str, Any]:
 def _read(part: Any, task: str | None, *, where: str) -> Texts | FolderSource:
     """What of a part a task reads."""
     columns = list(part.column_names)
-    words, tags = (next((name for name in names if name in columns), None) for names in _WORDS)
+    known = (*_WORDS, _LABELS, _IMAGES)
+    words, tags, label, image = (next((n for n in names if n in columns), None) for names in known)
     if task in (None, "token-classification") and words and tags:
         return _tagged(part, words, tags)
     if task in (None, "question-answering") and set(_ANSWERED) <= set(columns):
@@ -69,16 +109,12 @@ def _read(part: Any, task: str | None, *, where: str) -> Texts | FolderSource:
         needs = "tokens and ner_tags" if task == "token-classification" else ", ".join(_ANSWERED)
         raise UserError(f"{where}: no columns {needs}; it has {', '.join(columns)}")
     if task == "seq2seq" and "translation" in columns:
-        one, two = (
-            tuple(texts) for texts in zip(*(row.values() for row in part["translation"]), strict=True)
-        )
+        one, two = zip(*(row.values() for row in part["translation"]), strict=True)
         return Texts(one, two)
-    label = next((name for name in _LABELS if name in columns), None)
-    image = next((name for name in IMAGES if name in columns), None)
     if image and label is None and task == "classification":
         raise UserError(f"{where}: no column label; it has {', '.join(columns)}")
     if image:
-        return images_of(part, image, label if task in (None, "classification") else None)
+        return _images(part, image, label if task in (None, "classification") else None)
     return _texts(part, task, label, where=where)
 
 
@@ -88,8 +124,8 @@ def _tagged(part: Any, words: str, tags: str) -> Texts:
     named = getattr(getattr(part.features[tags], "feature", None), "names", None)
     rows = [tuple(map(str, row)) for row in part[tags]]
     names = tuple(named or sorted({tag for row in rows for tag in row}, key=lambda tag: (len(tag), tag)))
-    known = {str(number): number for number in range(len(names))} if named else {}
-    places = known or {name: number for number, name in enumerate(names)}
+    shown = map(str, range(len(names))) if named else names
+    places = {tag: number for number, tag in enumerate(shown)}
     values = tuple(tuple(places[tag] for tag in row) for row in rows)
     return Texts(tuple(map(tuple, part[words])), names=names, values=values)
 

@@ -10,8 +10,6 @@ there are many; the data set is never held in memory.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -26,10 +24,11 @@ from torch.utils.data import DataLoader
 
 from coprune.data.arrays import Normalisation
 from coprune.data.dataset import listed
-from coprune.data.source import MemorySource, Part
+from coprune.data.source import MemorySource, Part, digest
 from coprune.distributed.world import world
 from coprune.errors import UserError, first_line
 from coprune.lazy import required
+from coprune.tracing.forward import part_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,13 +51,11 @@ def _transform(size: int, *, training: bool) -> Callable[[Any], Tensor]:
     """A PIL image → ``[3, size, size]`` float32, normalised."""
     from torchvision.transforms import v2
 
-    seen = (
-        [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
-        if training
-        else [v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)]
-    )
+    drawn = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+    seen = [v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)]
     scaled = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-    return v2.Compose([*seen, *scaled, v2.Normalize(list(NORMALISATION.mean), list(NORMALISATION.std))])
+    normalised = v2.Normalize(list(NORMALISATION.mean), list(NORMALISATION.std))
+    return v2.Compose([*(drawn if training else seen), *scaled, normalised])
 
 
 @dataclass(frozen=True)
@@ -89,28 +86,23 @@ class FolderSource(MemorySource):
 
     def take(self, index: Tensor) -> FolderSource:
         """See :class:`~coprune.data.source.MemorySource`."""
-        labels = None if self.labels is None else self.labels[index]
-        return replace(self, files=tuple(self.files[i] for i in index.tolist()), labels=labels)
+        files = tuple(self.files[i] for i in index.tolist())
+        return replace(self, files=files, labels=part_of(self.labels, index))
 
     def fingerprint(self) -> str:
         """A digest of names, sizes and classes of the files, and of the input's size.
 
         Their content is not read: that would take longer than many a run.
         """
-        digest = hashlib.sha256(str((self.size, self.names)).encode())
-        labels = itertools.repeat("", len(self)) if self.labels is None else self.labels.tolist()
-        for file, label in zip(self.files, labels, strict=True):
-            digest.update(f"{file}\0{(self.root / file).stat().st_size}\0{label}\n".encode())
-        return digest.hexdigest()[:16]
+        labels = [""] * len(self) if self.labels is None else self.labels.tolist()
+        files = zip(self.files, labels, strict=True)
+        rows = (f"{file}\0{(self.root / file).stat().st_size}\0{label}\n" for file, label in files)
+        return digest(str((self.size, self.names)), *rows)
 
     def incompatibility(self, heldout: FolderSource) -> str | None:
         """See :class:`~coprune.data.source.MemorySource`."""
-        for here, there, one, two in (
-            (self.names, heldout.names, "train", "val"),
-            (heldout.names, self.names, "val", "train"),
-        ):
-            lacking = sorted(set(here) - set(there))
-            if lacking:
+        for one, two, here, there in (("train", "val", self, heldout), ("val", "train", heldout, self)):
+            if lacking := sorted(set(here.names) - set(there.names)):
                 return f"classes {listed(lacking, most=3)} of {one} are not in {two}; both need the same"
         return None
 

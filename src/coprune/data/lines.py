@@ -7,8 +7,8 @@ Of a language model (``text-generation``) the text is one: its tokens are cut in
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+from coprune.data.names import place_of
 from coprune.data.subsample import held_out
 from coprune.data.text import Texts
 from coprune.data.tsv import numbered_lines, read_text
@@ -27,12 +27,9 @@ def load(argument: str | None, *, task: str | None = None) -> tuple[Texts, ...]:
     Raises:
         UserError: no or an unreadable file, or next to no text in it.
     """
-    if not argument:
-        raise UserError("lines: names no file; write lines:FILE")
-    path = Path(argument).expanduser()
+    path = place_of(argument, "lines", form="FILE")
     if task != "text-generation":
-        whole = Texts(tuple(line for _, line in numbered_lines(path)))
-        return held_out({"train": whole})
+        return held_out({"train": Texts(tuple(line for _, line in numbered_lines(path)))})
     parts = [part for part in re.split(r"(?<=\n\n)", read_text(path)) if part.strip()]
     if len(parts) < 2:
         raise UserError(f"lines:{argument}: a single paragraph; give more, with empty lines between them")

@@ -70,15 +70,15 @@ def load_data(
     if is_text(name) and tokenizer is None and not name.startswith("hf:"):
         raise _no_tokenizer(name)
     parts = _parts(name, validation, task)
-    if isinstance(parts[0], Texts):
+    of_texts = isinstance(parts[0], Texts)
+    if of_texts and class_order:
+        parts = tuple(part.ordered(class_order) for part in parts)
+    names = getattr(parts[0], "names", ())
+    if of_texts:
         if tokenizer is None:
             raise _no_tokenizer(name)
-        texts = [part.ordered(class_order) if class_order else part for part in parts]
-        names = texts[0].names
         opened = open_tokenizer(str(tokenizer))
-        parts, notes = _tokenised(texts, opened, name=name, task=task, max_length=max_length)
-    else:
-        names = getattr(parts[0], "names", ())
+        parts, notes = _tokenised(parts, opened, name=name, task=task, max_length=max_length)
     train, heldout, *_ = parts
     if calibration and 0 < len(train) < 4:
         raise UserError(f"{name}: {len(train)} training samples are too few to set any aside")
@@ -100,13 +100,10 @@ def _no_tokenizer(name: str) -> UserError:
     return UserError(f"{name} is text and needs a tokenizer: use a model such as hf:DIR, or --tokenizer DIR")
 
 
-def _read(name: str, task: str | None) -> tuple[Any, ...]:
-    head, _, argument = name.partition(":")
-    return _called((TEXT_LOADERS if is_text(name) else LOADERS)[head], argument, task)
-
-
-def _called(loader: Any, argument: str, task: str | None) -> Any:
+def _read(name: str, task: str | None, *, judges: bool = False) -> tuple[Any, ...]:
     """What a loader reads; the task is told to those that have an argument for it."""
+    head, _, argument = name.partition(":")
+    loader = tsv.judging if judges and head == "tsv" else (TEXT_LOADERS if is_text(name) else LOADERS)[head]
     told = {"task": task} if "task" in inspect.signature(loader).parameters else {}
     return loader(argument or None, **told)
 
@@ -120,13 +117,11 @@ def _parts(name: str, validation: str | None, task: str | None) -> tuple[Any, ..
         return parts[:2]
     of_texts = is_text(name)
     check_known(validation, of_texts=of_texts)
-    head, _, argument = validation.partition(":")
-    found = _called(tsv.judging, argument, task) if head == "tsv" else _read(validation, task)[-1]
+    found = _read(validation, task, judges=True)[-1]
     names = parts[0].names if of_texts else ()
     if not names or not isinstance(found, Texts):
         return (*parts[:2], found)
-    unknown = sorted(set(found.names) - set(names))
-    if unknown:
+    if unknown := sorted(set(found.names) - set(names)):
         raise UserError(
             f"{setting('validation', validation)}: class '{unknown[0]}' is none of {', '.join(names[:5])}"
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,10 @@ class LoaderSource:
         """What the user should know of the passes so far."""
         if not self.given:
             return ()
-        due, least, most = self.steps(0), min(self.given), max(self.given)
-        if most > due:
-            return (
-                f"{self.name} has more than the {due} batches that its length says; the rest is not read",
-            )
-        return (f"{self.name} gave {least} batches in a pass of training; its length says {due}",)
+        due = self.steps(0)
+        more = f"has more than the {due} batches that its length says; the rest is not read"
+        fewer = f"gave {min(self.given)} batches in a pass of training; its length says {due}"
+        return (f"{self.name} {more if max(self.given) > due else fewer}",)
 
     def checked(self) -> Iterator[Batch]:
         """One pass: batches as they are read, and refused by their number.
@@ -85,10 +83,8 @@ class LoaderSource:
         with _user_code(f"{name}: "):
             given = iter(self.loader)
         for number in itertools.count(1):
-            with within(f"{name}, batch {number}"):
-                with _user_code():
-                    batch = next(given, _END)
-                if batch is _END:
+            with within(f"{name}, batch {number}"), _user_code():
+                if (batch := next(given, _END)) is _END:
                     return
                 pair = collect(batch, self.reads)
             yield pair
@@ -155,8 +151,7 @@ def opened(given: Any, name: str, *, once: bool = False, reads: Reads = CLASSES)
         UserError: no loader of batches, none that can be read twice, no length, no batches, or a first batch
             that is none or holds NaN.
     """
-    way = _way_to_a_loader(given)
-    if way:
+    if way := _way_to_a_loader(given):
         plain = isinstance(given, bool | int | float | str)
         value = f"={shown(given)}" if plain else f"= is {kind_of(given)}"
         raise UserError(f"{name.rstrip('=')}{value}; {way}")
@@ -188,20 +183,29 @@ def opened(given: Any, name: str, *, once: bool = False, reads: Reads = CLASSES)
     return source
 
 
-def gives_class_numbers(given: Any, reads: Reads = CLASSES) -> bool:
-    """Whether the first batch of a loader that can be read again is a classifier's; nothing is drawn."""
-    if not isinstance(given, Iterable) or isinstance(given, Iterator):
-        return False
-    with torch.random.fork_rng(devices=[]), _user_code():
-        return any(has_class_numbers(batch, reads) for batch in itertools.islice(given, 1))
+def read_as(given: Sequence[Any], reads: Reads, task: str | None) -> Reads:
+    """How batches are read: as a classifier's where that was asked for, or where they say it themselves.
 
+    Args:
+        given: loaders: of the samples that are decided by, and of others.
+        reads: what of a batch are inputs.
+        task: its name, where one was asked for.
+    """
+    if task is not None:
+        return replace(reads, labelled=task == "classification")
 
-def gives_targets(given: Any, reads: Reads) -> bool:
-    """Whether the first batch of a loader that can be read again has something beside its inputs."""
-    if not isinstance(given, Iterable) or isinstance(given, Iterator):
-        return False
-    with torch.random.fork_rng(devices=[]), _user_code():
-        return any(has_targets(batch, reads) for batch in itertools.islice(given, 1))
+    def first_has(what: Callable[[Any, Reads], bool], loader: Any) -> bool:
+        """What the first batch of a loader has that can be read again; nothing is drawn."""
+        if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
+            return False
+        with torch.random.fork_rng(devices=[]), _user_code():
+            return any(what(batch, reads) for batch in itertools.islice(loader, 1))
+
+    deciding, *others = given
+    plain = first_has(has_class_numbers, deciding)
+    if not plain and first_has(has_targets, deciding):  # such as fractions beside the others' class numbers
+        plain = any(first_has(has_class_numbers, other) for other in others)
+    return replace(reads, labelled=plain)
 
 
 def empty(name: str) -> UserError:
@@ -252,7 +256,7 @@ def _first_batch(source: LoaderSource) -> list[Batch]:
             if not lasting and iter(loader) is iter(loader):
                 raise UserError(f"{source.name} hands out the same iterator in every pass; {_TWICE}")
         passes = [list(itertools.islice(source.checked(), 1)) for _ in range(1 if lasting else 2)]
-    if not passes[-1] and not (lasting or isinstance(loader, Sequence)):
+    if not passes[-1] and not lasting:
         again = " in a second pass" if passes[0] else ""
         raise UserError(f"{source.name}: gave no batches{again}; {_TWICE}")
     return passes[0]
@@ -263,6 +267,7 @@ def _way_to_a_loader(given: Any) -> str | None:
     array, iterable = Tensor | np.ndarray, isinstance(given, Iterable)
     nothing = given is None or isinstance(given, bool | int | float | complex | torch.nn.Module)
     count = "; calibration_samples= says how many samples" if isinstance(given, int) else ""
+    by_number = not iterable and hasattr(type(given), "__getitem__")
     pair = isinstance(given, list | tuple) and len(given) == 2 and isinstance(given[0], array)
     # Without targets two batches of one shape may well be all there is.
     pair = pair and getattr(given[0], "shape", ())[1:] != getattr(given[1], "shape", ())[1:]
@@ -270,10 +275,7 @@ def _way_to_a_loader(given: Any) -> str | None:
     ways = (
         (nothing, _GIVE + count),
         (isinstance(given, str | bytes | Path), f"{_GIVE}; data by a name is coprune.load_data(name)"),
-        (
-            not iterable and hasattr(type(given), "__getitem__"),
-            "give a DataLoader over it, DataLoader(dataset, batch_size=128)",
-        ),
+        (by_number, "give a DataLoader over it, DataLoader(dataset, batch_size=128)"),
         (
             isinstance(given, array),
             "give batches of (inputs, labels), DataLoader(TensorDataset(x, y), batch_size=128)",

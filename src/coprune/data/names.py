@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from coprune.errors import UserError, near_matches, setting, shown
+from coprune.errors import UserError, kind_of, near_matches, setting, shown
 from coprune.lazy import Registry
 from coprune.user_factory import PYTHON
 
@@ -50,6 +51,25 @@ def is_text(name: str) -> bool:
     return name.partition(":")[0] in TEXT_LOADERS
 
 
+def place_of(argument: str | None, kind: str, *, form: str = "ROOT") -> Path:
+    """The file or the folder that stands behind the colon of a name.
+
+    Args:
+        argument: what stands there.
+        kind: the name before it.
+        form: how it is written: ``ROOT``, a folder, which must be there, or ``FILE``.
+
+    Raises:
+        UserError: none is named, or no such folder.
+    """
+    if not argument:
+        raise UserError(f"{kind}: names no {'file' if form == 'FILE' else 'folder'}; write {kind}:{form}")
+    place = Path(argument).expanduser()
+    if form == "ROOT" and not place.is_dir():
+        raise UserError(f"{kind}:{argument}: no such folder")
+    return place
+
+
 def check_known(name: str, *, of_texts: bool | None = None) -> None:
     """Refuse what is no name of data, or not of the kind of data that is asked for.
 
@@ -58,8 +78,6 @@ def check_known(name: str, *, of_texts: bool | None = None) -> None:
     """
     known = [*LOADERS, *TEXT_LOADERS, PYTHON.rstrip(":")]
     if not isinstance(name, str):
-        from coprune.errors import kind_of
-
         raise UserError(f"{kind_of(name)} is no name of data; known: {', '.join(sorted(known))}")
     head, _, argument = name.partition(":")
     if head not in known:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from coprune.data.arrays import ArraySource, Augmentation, Normalisation
 from coprune.data.collect import MOST_CLASSES
+from coprune.data.names import place_of
 from coprune.data.subsample import held_out
 from coprune.errors import UserError, first_line
 from coprune.files import check_regular
@@ -114,9 +115,8 @@ def load(argument: str | None, *, task: str | None = "classification") -> tuple[
     Raises:
         UserError: see :func:`read`.
     """
-    if not argument:
-        raise UserError("npz: names no file; write npz:FILE")
-    return read(Path(argument).expanduser(), name=f"npz:{argument}", task=task)
+    path = place_of(argument, "npz", form="FILE")
+    return read(path, name=f"npz:{argument}", task=task)
 
 
 def read(

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-_TARGETS = frozenset(
-    (
-        *("labels", "label", "targets", "target", "y", "mask", "masks", "mask_labels", "decoder_labels"),
-        *("start_positions", "end_positions", "next_sentence_label"),
-    )
-)
+_TARGETS = {"labels", "label", "targets", "target", "y", "mask", "masks", "mask_labels", "decoder_labels"}
 """Names of targets, also where a forward pass takes them for a loss of its own."""
+_TARGETS_OF_TEXTS = {"start_positions", "end_positions", "next_sentence_label"}
 
 
 def is_target(name: str) -> bool:
     """Whether a name says that a tensor is a target."""
-    return name in _TARGETS or name.startswith("labels_")
+    return name in _TARGETS | _TARGETS_OF_TEXTS or name.startswith("labels_")
 
 
 @dataclass(frozen=True)
@@ -47,26 +43,26 @@ class Reads:
     @staticmethod
     def of(model: nn.Module, *, labelled: bool = False, own: Callable[[Any], Any] | None = None) -> Reads:
         """As the signature of a model's forward pass says."""
+        unknown = Reads(labelled=labelled, own=own)
         inner = getattr(model, "_orig_mod", model)  # of torch.compile
         if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = inner.module
         try:
             taken = inspect.signature(inner.forward).parameters.values()
         except (TypeError, ValueError):  # of compiled code
-            return Reads(labelled=labelled, own=own)
+            return unknown
         named = [p for p in taken if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         needed = [p for p in named if p.default is p.empty]
         inputs = [p for p in named if p in needed or p.name == "mask" or not is_target(p.name)]
         by_place = [p for p in inputs if p.kind is not p.KEYWORD_ONLY]
         if not by_place:
-            return Reads(labelled=labelled, own=own)
-        return Reads(
+            return unknown
+        return replace(
+            unknown,
             positional=max(1, sum(p in needed for p in by_place)),
             most=None if any(p.kind is p.VAR_POSITIONAL for p in taken) else len(by_place),
             names=frozenset(p.name for p in inputs),
             required=frozenset(p.name for p in needed),
-            labelled=labelled,
-            own=own,
         )
 
 

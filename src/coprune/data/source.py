@@ -123,9 +123,14 @@ class MemorySource(ABC):
         """The batches of a pass in the order of the samples, ``[B]`` indices each."""
         return torch.arange(len(self)).split(batch_size)
 
+    @property
+    def every_target(self) -> Any:
+        """Targets of all samples, whatever they are; None without."""
+        return self.values if self.labels is None else self.labels
+
     def targets(self, index: Tensor) -> Any:
         """Targets of the samples with the given indices ``[B]``."""
-        return part_of(self.values if self.labels is None else self.labels, index)
+        return part_of(self.every_target, index)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """See :class:`Source`."""
@@ -146,6 +151,17 @@ class MemorySource(ABC):
     def _pairs(self, parts: Sequence[Part], draw: Callable[[int], int] | None = None) -> Iterator[Batch]:
         for part, inputs in zip(parts, self.inputs(parts, draw), strict=True):
             yield inputs, self.targets(part.index)
+
+
+def digest(*parts: str | Tensor) -> str:
+    """Sixteen digits that say whether texts and the bytes of tensors are the same."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            found.update(part.encode())
+        else:
+            found.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16]
 
 
 def name_of(source: Source) -> str:

@@ -9,7 +9,6 @@ therefore stored by length, and every batch is cut to its own longest.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -18,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
-from coprune.data.source import MemorySource, Part, drawn_order
+from coprune.data.source import MemorySource, Part, digest, drawn_order
 from coprune.errors import UserError
-from coprune.tracing.forward import Inputs, part_of, tensors_of
+from coprune.tracing.forward import Inputs, mapped, part_of, tensors_of
 
 _CHUNK = 50
 """Batches of training that are sorted by length together: enough to pad little, few enough to mix."""
@@ -60,11 +58,9 @@ class Texts:
     def take(self, index: Tensor) -> Texts:
         """The samples with the given indices ``[M]``."""
         at = index.tolist()
-        text, pair, values = (
-            column and tuple(column[i] for i in at) for column in (self.text, self.pair, self.values)
-        )
-        labels = None if self.labels is None else self.labels[index]
-        return Texts(text or (), pair, labels, self.names, values)
+        columns = (self.text, self.pair, self.values)
+        text, pair, values = (column and tuple(column[i] for i in at) for column in columns)
+        return Texts(text or (), pair, part_of(self.labels, index), self.names, values)
 
     def numbered_as(self, names: Sequence[str]) -> Texts:
         """With the labels' places among other names, which have all of these."""
@@ -154,9 +150,8 @@ class TextSource(MemorySource):
                 "a loader of texts gives input_ids, attention_mask and perhaps token_type_ids, not "
                 + ", ".join(sorted(found))
             )
-        whole = {
-            key: table([row for batch in batches for row in batch[key].long().tolist()], 0) for key in found
-        }
+        rows = {key: [row for batch in batches for row in batch[key].long().tolist()] for key in found}
+        whole = {key: table(of_key, 0) for key, of_key in rows.items()}
         mask = whole["attention_mask"].bool()
         lengths = mask.sum(1)
         if not torch.equal(mask, torch.arange(mask.shape[1]) < lengths.unsqueeze(1)):
@@ -196,15 +191,13 @@ class TextSource(MemorySource):
 
     def _values(self, index: Tensor, width: int) -> Any:
         """Targets of some samples, those of tokens as wide as the longest of them."""
-        if self.values is None:
-            return None
         full = self.ids.shape[1]
 
         def cut(t: Tensor) -> Tensor:
             of_tokens = t.ndim > 1 and t.shape[1] == full and not t.is_floating_point()
             return t[index, :width] if of_tokens else t[index]
 
-        return tree_map(cut, self.values)
+        return mapped(self.values, cut)
 
     def targets(self, index: Tensor) -> Any:
         """See :class:`~coprune.data.source.MemorySource`."""
@@ -214,10 +207,8 @@ class TextSource(MemorySource):
 
     def fingerprint(self) -> str:
         """A digest of tokens, types and labels: the same data gives the same text."""
-        digest = hashlib.sha256(str((tuple(self.ids.shape), self.pad, self.types is not None)).encode())
-        for part in tensors_of((self.ids, self.lengths, self.labels, self.types, self.values)):
-            digest.update(part.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        kind = str((tuple(self.ids.shape), self.pad, self.types is not None))
+        return digest(kind, *tensors_of((self.ids, self.lengths, self.labels, self.types, self.values)))
 
     def validation_error(self) -> str | None:
         """See :class:`~coprune.data.source.MemorySource`."""

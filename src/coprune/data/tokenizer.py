@@ -56,13 +56,11 @@ def tokenise(texts: Texts, tokenizer: Any, *, max_length: int) -> TextSource:
     Raises:
         UserError: targets that stand at tokens, and a tokenizer that does not tell where these come from.
     """
-    pairs: dict[str, Any] = {} if texts.pair is None else {"text_pair": list(texts.pair)}
     answered = texts.pair is not None and texts.values is not None
-    if answered:
-        pairs |= {"return_offsets_mapping": getattr(tokenizer, "is_fast", False)}
     encoded = tokenizer(
         [list(words) for words in texts.text] if texts.tagged else list(texts.text),
-        **pairs,
+        text_pair=None if texts.pair is None else list(texts.pair),
+        return_offsets_mapping=answered and getattr(tokenizer, "is_fast", False),
         truncation="only_second" if answered else True,
         max_length=max_length,
         is_split_into_words=texts.tagged,
@@ -75,11 +73,10 @@ def tokenise(texts: Texts, tokenizer: Any, *, max_length: int) -> TextSource:
     # A tokenizer in Python does not tell; what fills the whole length has most likely lost something.
     cut = [bool(e.overflowing) for e in details] if details else (lengths == max_length).tolist()
     values: Any = None
-    if texts.values is not None:
-        if texts.tagged:
-            values = table(tags_of_tokens(encoded, texts.values), IGNORED)
-        else:
-            values = spans_of_tokens(encoded, texts.values) if answered else torch.tensor(texts.values)
+    if texts.values is not None and texts.tagged:
+        values = table(tags_of_tokens(encoded, texts.values), IGNORED)
+    elif texts.values is not None:
+        values = spans_of_tokens(encoded, texts.values) if answered else torch.tensor(texts.values)
     return TextSource.of(
         table(rows, pad),
         lengths,

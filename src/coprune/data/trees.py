@@ -5,7 +5,6 @@ Shapes: ``N`` samples, ``B`` of a batch, ``M`` of those taken.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from coprune.data.source import Batch, MemorySource, Part, drawn_order, not_finite
+from coprune.data.source import Batch, MemorySource, Part, digest, drawn_order, not_finite
 from coprune.tracing.forward import Inputs, copied, joined, part_of, samples_in, shapes_of
 
 
@@ -101,14 +100,13 @@ class TreeSource(MemorySource):
 
     def fingerprint(self) -> str:
         """A digest of inputs and targets: the same samples in the same chunks give the same text."""
-        digest = hashlib.sha256()
+        parts: list[str | Tensor] = []
         for leaf in tree_leaves(self.chunks):
             if isinstance(leaf, Tensor):
-                digest.update(str((tuple(leaf.shape), leaf.dtype)).encode())
-                digest.update(leaf.contiguous().flatten().view(torch.uint8).numpy().data)
+                parts += (str((tuple(leaf.shape), leaf.dtype)), leaf)
             else:
-                digest.update(repr(leaf).encode())
-        return digest.hexdigest()[:16]
+                parts.append(repr(leaf))
+        return digest(*parts)
 
     def validation_error(self) -> str | None:
         """See :class:`~coprune.data.source.MemorySource`."""

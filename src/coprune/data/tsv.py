@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from coprune.data.names import place_of
 from coprune.data.packed import read_unpacked
 from coprune.data.subsample import held_out
 from coprune.data.text import Texts
@@ -167,7 +168,7 @@ def texts_of(
     Raises:
         UserError: a column is missing, or a label is empty or none of the classes.
     """
-    texts = [column(table, name, where=where) for name in columns]
+    whole = _plain(table, columns, where=where)
     labels = [str(value).strip() for value in column(table, label, where=where)]
     if "" in labels:
         raise UserError(f"{where}: row {labels.index('') + 1} has no label; drop such rows")
@@ -176,25 +177,25 @@ def texts_of(
     names = names or class_names(labels, where=where)
     numbers = [str(number) for number in range(len(names))]
     known = numbers if set(labels) <= set(numbers) else list(names)
-    place = {name: number for number, name in enumerate(known)}
     if unknown := sorted(set(labels) - set(known)):
         classes = ", ".join(names[:5])
         raise UserError(f"{where}: {label} '{unknown[0]}' is none of its {len(names)} classes ({classes})")
-    one, two = ([str(column[i]) for i in kept] for column in (texts[0], texts[-1]))
-    return Texts(
-        tuple(one),
-        tuple(two) if len(columns) > 1 else None,
-        torch.tensor([place[value] for value in labels], dtype=torch.int64),
-        tuple(names),
-    )
+    place = {name: number for number, name in enumerate(known)}
+    found = torch.tensor([place[value] for value in labels], dtype=torch.int64)
+    return replace(whole.take(torch.tensor(kept)), labels=found, names=tuple(names))
+
+
+def _plain(table: Table, columns: Sequence[str], *, where: str) -> Texts:
+    """The texts alone, and their pairs."""
+    text, *pair = (tuple(map(str, column(table, name, where=where))) for name in columns)
+    return Texts(text, pair[0] if pair else None)
 
 
 def read_texts(table: Table, columns: Sequence[str], *, task: str | None, where: str) -> Texts:
     """The texts of a table with what a task wants of the column label, see :func:`parts_of`."""
     if task == "classification":
         return texts_of(table, columns, where=where)
-    text, *pair = (tuple(map(str, column(table, name, where=where))) for name in columns)
-    plain = Texts(text, pair[0] if pair else None)
+    plain = _plain(table, columns, where=where)
     if task not in (None, "regression") or (task is None and "label" not in table):
         return plain
     try:
@@ -235,14 +236,11 @@ def parts_of(argument: str | None, task: str | None = "classification") -> dict[
     Raises:
         UserError: no or an unreadable file, a column missing, an unknown split, an empty label.
     """
-    if not argument:
-        raise UserError("tsv: names no file; write tsv:FILE")
-    where, table = f"tsv:{argument}", read_table(Path(argument).expanduser())
+    where, table = f"tsv:{argument}", read_table(place_of(argument, "tsv", form="FILE"))
     columns = ("text", "text_pair") if "text_pair" in table else ("text",)
     whole = read_texts(table, columns, task=task, where=where)
     splits = [s.strip().lower() for s in table.get("split", ["train"] * len(whole))]
-    unknown = sorted(set(splits) - _PARTS.keys())
-    if unknown:
+    if unknown := sorted(set(splits) - _PARTS.keys()):
         raise UserError(f"{where}: split '{unknown[0]}'; splits are train, dev and test")
     at: dict[str, list[int]] = {}
     for row, split in enumerate(splits):
@@ -250,7 +248,7 @@ def parts_of(argument: str | None, task: str | None = "classification") -> dict[
     return {part: whole.take(torch.tensor(rows)) for part, rows in at.items()}
 
 
-def judging(argument: str | None, *, task: str | None = "classification") -> Texts:
+def judging(argument: str | None, *, task: str | None = "classification") -> tuple[Texts, ...]:
     """The texts of a table that judge on other data: its dev part, else test, else all.
 
     Raises:
@@ -259,4 +257,4 @@ def judging(argument: str | None, *, task: str | None = "classification") -> Tex
     parts = parts_of(argument, task)
     if not parts:
         raise UserError(f"tsv:{argument}: no rows to judge on")
-    return next(parts[part] for part in ("dev", "test", "train") if part in parts)
+    return next((parts[part],) for part in ("dev", "test", "train") if part in parts)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from coprune.data.dataset import DataSet
 from coprune.data.from_loaders import from_loaders
-from coprune.data.loader import gives_class_numbers
+from coprune.data.loader import read_as
 from coprune.data.reads import Reads
 from coprune.errors import UserError, kind_of, shown
 from coprune.user_code import within
 from coprune.user_factory import user_code, user_factory
 
-_PLACES = ("train", "heldout", "validation")
 _NAMES = {
     "train": "train", "calibration": "calibration", "validation": "validation", "val": "validation",
     "eval": "heldout", "heldout": "heldout", "test": "heldout",
@@ -46,9 +44,7 @@ def user_loaders(name: str, *, calibration: int, seed: int, task: str | None, re
         with within(name):
             given = _named(found)
             first = given.get("train", given.get("calibration"))
-            how = reads or Reads()
-            classes = task == "classification" or (task is None and gives_class_numbers(first, how))
-            how = replace(how, labelled=classes)
+            how = read_as((first,), reads or Reads(), task)
             return from_loaders(**given, calibration_samples=calibration, reads=how)
 
 
@@ -60,6 +56,6 @@ def _named(found: Any) -> dict[str, Any]:
         return {_NAMES[name]: loader for name, loader in found.items()}
     if not isinstance(found, tuple):
         return {"calibration": found}
-    if not 1 < len(found) <= len(_PLACES):
+    if len(found) not in (2, 3):
         raise UserError(f"{kind_of(found)}; return (train, eval), (train, eval, validation), or a dict")
-    return dict(zip(_PLACES, found, strict=False))
+    return dict(zip(("train", "heldout", "validation"), found, strict=False))

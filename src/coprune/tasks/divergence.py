@@ -103,17 +103,11 @@ class Divergence:
         ``softmax`` and ``sigmoid``: KL(wanted ‖ found) in nats; ``gaussian``: half the squared error in units
         of the wanted spread; ``cosine``: 1 − cos.
         """
-        return torch.stack(
-            [
-                torch.cat(
-                    [
-                        a.mean(self._apart(number, a.values.double(), b.values.double()))
-                        for a, b in self._in_parts(*both)
-                    ]
-                )
-                for number, *both in self._pairs(found, wanted, whole=whole)
-            ]
-        ).sum(0)
+        each = []
+        for number, *both in self._pairs(found, wanted, whole=whole):
+            values = ((a, a.values.double(), b.values.double()) for a, b in self._in_parts(*both))
+            each.append(torch.cat([cells.mean(self._apart(number, *pair)) for cells, *pair in values]))
+        return torch.stack(each).sum(0)
 
     def _in_parts(self, found: Cells, wanted: Cells) -> Iterator[tuple[Cells, Cells]]:
         """So many samples at a time that float64 values, of a vocabulary each, stay in the cache.
@@ -141,9 +135,7 @@ class Divergence:
                 parts.append(a.mean(self._apart(number, a.values / t, b.values / t)).mean())
         return torch.stack(parts).sum() * t * t
 
-    def _pairs(
-        self, found: Outputs, wanted: Seen, *, whole: bool = False
-    ) -> Iterator[tuple[int, Cells, Cells]]:
+    def _pairs(self, found: Outputs, wanted: Seen, *, whole: bool) -> Iterator[tuple[int, Cells, Cells]]:
         kept = self.cells(wanted, whole=whole) if isinstance(wanted, Outputs) else wanted
         for number, pair in enumerate(zip(self.cells(found, whole=whole), kept, strict=True)):
             yield number, *pair

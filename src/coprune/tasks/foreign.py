@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from coprune.errors import UserError, setting, shown
 from coprune.tasks.metrics import Batches, Metric
@@ -45,19 +46,16 @@ def metric_of(given: Any) -> Metric:
         return METRICS.find(given)
     made = not isinstance(given, type)
     if made and all(hasattr(given, method) for method in ("update", "compute", "reset", "clone")):
-        better = getattr(given, "higher_is_better", None)
-        return _whole(type(given).__name__, given, _Torchmetrics(given), better)
-    if made and callable(given):
+        name, whole = type(given).__name__, partial(_torchmetrics, given)
+    elif made and callable(given):
         name = str(getattr(given, "name", None) or getattr(given, "__name__", "metric")).strip("_<>")
-        return _whole(name, given, _Score(given) if _arguments(given) == 2 else _Computed(given), None)
-    raise UserError(
-        f"{setting('metric')}: {shown(given)} is no metric; give a name ({', '.join(METRICS)}), a "
-        "torchmetrics metric, compute_metrics, or a function (model, batches) → float"
-    )
-
-
-def _whole(name: str, given: Any, whole: Any, better: bool | None) -> Metric:
-    better = getattr(given, "higher_is_better", better)
+        whole = partial(_score if _arguments(given) == 2 else _computed, given)
+    else:
+        raise UserError(
+            f"{setting('metric')}: {shown(given)} is no metric; give a name ({', '.join(METRICS)}), a "
+            "torchmetrics metric, compute_metrics, or a function (model, batches) → float"
+        )
+    better = getattr(given, "higher_is_better", None)
     if not isinstance(better, bool):
         better = not any(word in name.lower() for word in _LOWER)
     return Metric(name, higher_is_better=better, whole=whole)
@@ -76,35 +74,24 @@ def _arguments(function: Callable[..., Any]) -> int:
 Read = Callable[[Any, Inputs], Outputs]
 
 
-class _Torchmetrics:
-    """A clone for every block; that of all samples is made of them where states can be merged.
+def _torchmetrics(metric: Any, model: nn.Module, blocks: Sequence[Batches], read: Read) -> Sequence[float]:
+    """The figure of all samples, then of every block, each by a clone of a metric that is left as it is."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
-    Args:
-        metric: left as it is.
-    """
-
-    def __init__(self, metric: Any) -> None:
-        self._metric = metric
-
-    def __call__(self, model: nn.Module, blocks: Sequence[Batches], read: Read) -> Sequence[float]:
-        """The figure of all samples, then of every block."""
-        parts = []
-        whole = self._fresh(model)
-        for block in blocks:
-            part = self._fresh(model)
-            for inputs, targets in block:
-                output = run(model, inputs)
-                given = (_predictions(output, inputs, read, targets), targets)
-                part.update(*given)
-                whole.update(*given)
-            parts.append(_figure(part.compute()))
-        return [_figure(whole.compute()), *parts]
-
-    def _fresh(self, model: nn.Module) -> Any:
-        clone = self._metric.clone()
+    def fresh() -> Any:
+        clone = metric.clone()
         clone.reset()
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
         return clone.to(device) if hasattr(clone, "to") else clone
+
+    whole, parts = fresh(), []
+    for block in blocks:
+        part = fresh()
+        for inputs, targets in block:
+            given = (_predictions(run(model, inputs), inputs, read, targets), targets)
+            part.update(*given)
+            whole.update(*given)
+        parts.append(_figure(part.compute()))
+    return [_figure(whole.compute()), *parts]
 
 
 def _predictions(output: Any, inputs: Inputs, read: Read, targets: Any) -> Any:
@@ -120,20 +107,12 @@ def _predictions(output: Any, inputs: Inputs, read: Read, targets: Any) -> Any:
     return one
 
 
-class _Score:
-    """A user's function of a model and batches.
-
-    Args:
-        function: (model, batches) → float; batches are (inputs, targets), on the model's device.
-    """
-
-    def __init__(self, function: Callable[[nn.Module, Batches], Any]) -> None:
-        self._function = function
-
-    def __call__(self, model: nn.Module, blocks: Sequence[Batches], read: Read) -> Sequence[float]:
-        """The figure of all samples, then of every block."""
-        parts = [_Chained(blocks), *(blocks if len(blocks) > 1 else ())]
-        return [_figure(self._function(model, part)) for part in parts]
+def _score(
+    function: Callable[[nn.Module, Batches], Any], model: nn.Module, blocks: Sequence[Batches], read: Read
+) -> Sequence[float]:
+    """By a user's function (model, batches) → float; batches are (inputs, targets), on the model's device."""
+    parts = [_Chained(blocks), *(blocks if len(blocks) > 1 else ())]
+    return [_figure(function(model, part)) for part in parts]
 
 
 class _Chained:
@@ -146,44 +125,40 @@ class _Chained:
         return chain.from_iterable(self._blocks)
 
 
-class _Computed:
-    """``compute_metrics``: all predictions at once, as arrays.
+def _computed(
+    function: Callable[[Any], Any], model: nn.Module, blocks: Sequence[Batches], read: Read
+) -> Sequence[float]:
+    """By ``compute_metrics``: all predictions at once, as arrays.
 
     Args:
         function: an object with ``predictions`` and ``label_ids`` → a dict of figures, of which the first
             counts; tokens are padded to one width with −100.
+        model, blocks, read: see :data:`coprune.tasks.metrics.Whole`.
     """
+    found = [
+        [
+            (moved(read(run(model, inputs), inputs).tensors, "cpu"), tensors_of(moved(targets, "cpu")))
+            for inputs, targets in block
+        ]
+        for block in blocks
+    ]
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self._function = function
+    def figure(batches: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]]) -> float:
+        predictions, targets = (_arrays([batch[column] for batch in batches]) for column in (0, 1))
+        return _figure(function(SimpleNamespace(predictions=predictions, label_ids=targets)))
 
-    def __call__(self, model: nn.Module, blocks: Sequence[Batches], read: Read) -> Sequence[float]:
-        """The figure of all samples, then of every block."""
-        found = []
-        for block in blocks:
-            outputs, labels = [], []
-            for inputs, targets in block:
-                outputs.append([t.cpu() for t in read(run(model, inputs), inputs).tensors])
-                labels.append(tensors_of(moved(targets, "cpu")))
-            found.append((outputs, labels))
-        whole = tuple(list(chain.from_iterable(parts)) for parts in zip(*found, strict=True))
-        return [self._of(*part) for part in (whole, *(found if len(found) > 1 else ()))]
-
-    def _of(self, outputs: list[list[Tensor]], labels: list[list[Tensor]]) -> float:
-        predictions, targets = (_arrays(part) for part in (outputs, labels))
-        return _figure(self._function(SimpleNamespace(predictions=predictions, label_ids=targets)))
+    return [figure(part) for part in ([*chain.from_iterable(found)], *(found if len(found) > 1 else ()))]
 
 
-def _arrays(batches: list[list[Tensor]]) -> Any:
+def _arrays(batches: Sequence[Sequence[Tensor]]) -> Any:
     """The tensors of all batches as one array each; a single one alone."""
     found = []
     for parts in zip(*batches, strict=True):
-        width = max((t.shape[1] for t in parts if t.ndim > 1), default=0)
-        padded = [
-            F.pad(t, (0, 0) * (t.ndim - 2) + (0, width - t.shape[1]), value=_PAD) if t.ndim > 1 else t
-            for t in parts
-        ]
-        found.append(torch.cat(padded).numpy())
+        if parts[0].ndim > 1:
+            rows = [*chain.from_iterable(parts)]
+            found.append(pad_sequence(rows, batch_first=True, padding_value=_PAD).numpy())
+        else:
+            found.append(torch.cat(parts).numpy())
     return found[0] if len(found) == 1 else tuple(found)
 
 

@@ -3,8 +3,7 @@
 Most figures are made of sums over samples (right ones and all; squared errors and squared deviations;
 negative log-likelihoods and tokens; overlaps and unions of every class). Of these the values of single
 samples are known, so that two networks are compared pair by pair. What is not is worked out by somebody
-else's code, as a
-whole: a torchmetrics metric, a function.
+else's code, as a whole: a torchmetrics metric, a function.
 
 Shapes: ``S`` sums of a metric; else see :mod:`coprune.tasks.outputs`.
 """
@@ -13,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -113,16 +113,12 @@ def right(outputs: Outputs, targets: Tensor) -> Tensor:
     return _two(hit, torch.ones_like(hit))
 
 
-def right_places(axis: int, *, shift: bool = False) -> Sums:
-    """Places with the right class of those that have one."""
-
-    def sums(outputs: Outputs, targets: Tensor) -> Tensor:
-        found, wanted = labelled(outputs.tensors[0], targets, axis=axis, shift=shift)
-        counts = wanted != IGNORED
-        hit = (found.argmax(-1) == wanted) & counts
-        return _two(hit.flatten(1).sum(1), counts.flatten(1).sum(1))
-
-    return sums
+def right_places(outputs: Outputs, targets: Tensor, *, axis: int) -> Tensor:
+    """Places with the right class, of those that have one, ``[N, 2]``; the classes are at ``axis``."""
+    found, wanted = labelled(outputs.tensors[0], targets, axis=axis)
+    counts = wanted != IGNORED
+    hit = (found.argmax(-1) == wanted) & counts
+    return _two(hit.flatten(1).sum(1), counts.flatten(1).sum(1))
 
 
 def labelled(logits: Tensor, targets: Tensor, *, axis: int, shift: bool = False) -> tuple[Tensor, Tensor]:
@@ -131,8 +127,7 @@ def labelled(logits: Tensor, targets: Tensor, *, axis: int, shift: bool = False)
     Args:
         logits: ``[N, C, …]`` or ``[N, …, C]``.
         targets: int64, :data:`IGNORED` or 255 (of masks) where none counts; one-channel masks may have an
-            axis
-            for it.
+            axis for it.
         axis: where the classes are, 1 or -1.
         shift: whether every place predicts the next one's class (language models).
     """
@@ -144,24 +139,19 @@ def labelled(logits: Tensor, targets: Tensor, *, axis: int, shift: bool = False)
         found, wanted = found[:, :-1], wanted[:, 1:]
     if axis == 1:
         wanted = wanted.masked_fill(wanted == 255, IGNORED)
-        if (
-            logits.ndim == 4 and wanted.ndim == 3 and wanted.shape[1:] != logits.shape[2:]
-        ):  # of a coarser grid
+        coarser = logits.ndim == 4 and wanted.ndim == 3 and wanted.shape[1:] != logits.shape[2:]
+        if coarser:
             found = F.interpolate(logits, wanted.shape[1:], mode="bilinear").movedim(1, -1)
     if found.shape[-1] == 1:  # one logit: yes or no
         found = torch.cat([torch.zeros_like(found), found], -1)
     return found, wanted
 
 
-def likelihood(axis: int, *, shift: bool = False) -> Sums:
-    """Negative log-likelihood of the classes, and how many places have one."""
-
-    def sums(outputs: Outputs, targets: Tensor) -> Tensor:
-        found, wanted = labelled(outputs.tensors[0], targets, axis=axis, shift=shift)
-        each = F.cross_entropy(found.flatten(0, -2).float(), wanted.flatten(), reduction="none")
-        return _two(each.view(len(found), -1).double().sum(1), (wanted != IGNORED).flatten(1).sum(1))
-
-    return sums
+def likelihood(outputs: Outputs, targets: Tensor, *, shift: bool = False) -> Tensor:
+    """Negative log-likelihood of the tokens' classes, and how many have one, ``[N, 2]``."""
+    found, wanted = labelled(outputs.tensors[0], targets, axis=-1, shift=shift)
+    each = F.cross_entropy(found.flatten(0, -2).float(), wanted.flatten(), reduction="none")
+    return _two(each.view(len(found), -1).double().sum(1), (wanted != IGNORED).flatten(1).sum(1))
 
 
 def perplexity(sums: Tensor) -> Tensor:
@@ -262,9 +252,9 @@ R2 = Metric("r2", sums=explained, finish=r2)
 MSE = Metric("mse", higher_is_better=False, sums=squared)
 PSNR = Metric("psnr", sums=psnr)
 MIOU = Metric("miou", sums=overlaps, finish=mean_iou)
-PIXEL_ACCURACY = Metric("pixel_accuracy", unit="%", sums=right_places(1))
-TOKEN_ACCURACY = Metric("token_accuracy", unit="%", sums=right_places(-1))
-PERPLEXITY = Metric("perplexity", higher_is_better=False, sums=likelihood(-1, shift=True), finish=perplexity)
-OWN_PERPLEXITY = replace(PERPLEXITY, sums=likelihood(-1))
+PIXEL_ACCURACY = Metric("pixel_accuracy", unit="%", sums=partial(right_places, axis=1))
+TOKEN_ACCURACY = Metric("token_accuracy", unit="%", sums=partial(right_places, axis=-1))
+OWN_PERPLEXITY = Metric("perplexity", higher_is_better=False, sums=likelihood, finish=perplexity)
 """Where labels are those of the same places: of encoders and decoders."""
+PERPLEXITY = replace(OWN_PERPLEXITY, sums=partial(likelihood, shift=True))
 EXACT_MATCH = Metric("exact_match", unit="%", sums=exact_spans, pairs=True)

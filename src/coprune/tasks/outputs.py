@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,11 +37,6 @@ class Outputs:
 
     tensors: tuple[Tensor, ...]
     mask: Tensor | None = None
-
-    @staticmethod
-    def of(tensors: Sequence[Tensor], inputs: Inputs) -> Outputs:
-        """With the inputs' mask."""
-        return Outputs(tuple(tensors), mask_of(inputs))
 
     def cells(self, axis: int, *, whole: bool = False) -> list[Cells]:
         """Every tensor place by place.
@@ -141,9 +137,8 @@ def _parts(found: Any) -> str:
     """What an output is made of, in words."""
     if isinstance(found, list | tuple):
         return f"{len(found)} parts, from 0"
-    return (
-        ", ".join(list(found if isinstance(found, Mapping) else getattr(found, "__dict__", {}))[:8]) or "none"
-    )
+    names = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
+    return ", ".join(list(names)[:8]) or "none"
 
 
 def by_name(names: Sequence[str]) -> Reader:
@@ -168,18 +163,22 @@ def either(*names: str, what: str) -> Reader:
     def read(output: Any, inputs: Inputs) -> Sequence[Tensor]:
         if isinstance(output, Tensor):
             return (output,)
-        get = output.get if isinstance(output, Mapping) else lambda name: getattr(output, name, None)
-        found = next((t for t in map(get, names) if isinstance(t, Tensor)), None)
-        all_ = [] if isinstance(output, tuple) else tensors_of(output)
-        found = all_[0] if found is None and len(all_) == 1 else found
-        if found is None:
+        found = _held(output, names)
+        every = [] if isinstance(output, tuple) else tensors_of(output)
+        if not found and len(every) != 1:
             raise TypeError(
                 f"the model returns a {type(output).__name__} without {names[0]}; name what counts with "
                 f"outputs=, or wrap it in a module that returns {what}"
             )
-        return (found,)
+        return tuple(found or every)[:1]
 
     return read
+
+
+def _held(output: Any, names: Sequence[str]) -> list[Tensor]:
+    """Tensors that an object or a dict has by these names."""
+    get = output.get if isinstance(output, Mapping) else partial(getattr, output)
+    return [t for t in (get(name, None) for name in names) if isinstance(t, Tensor)]
 
 
 def everything(output: Any, inputs: Inputs) -> Sequence[Tensor]:
@@ -205,21 +204,13 @@ def embeddings(output: Any, inputs: Inputs) -> Sequence[Tensor]:
 
     So sentence encoders are read; what else an object holds is named with ``outputs``.
     """
-    for name in ("sentence_embedding", "image_embeds", "text_embeds", "last_hidden_state"):
-        found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
-        if isinstance(found, Tensor):
-            break
-    else:
+    held = _held(output, ("sentence_embedding", "image_embeds", "text_embeds", "last_hidden_state"))
+    if not held:
         return everything(output, inputs)
+    found, mask = held[0], mask_of(inputs)
     if found.ndim != 3:
         return (found.flatten(2).mean(2) if found.ndim > 3 else found,)
-    mask = mask_of(inputs)
     if mask is None or mask.shape != found.shape[:2]:
         return (found.mean(1),)
     weight = mask.to(found).unsqueeze(2)
     return ((found * weight).sum(1) / weight.sum(1).clamp_min(1),)
-
-
-def answers(output: Any, inputs: Inputs) -> Sequence[Tensor]:
-    """Start and end of an answer in a text, both ``[N, T]``."""
-    return (*by_name(("start_logits", "end_logits"))(output, inputs),)

@@ -72,7 +72,7 @@ class KnownOutputs:
         at, mask = samples.tolist(), mask_of(inputs)
         width = None if mask is None else mask.shape[1]
         hidden = {name: [run.together(at, width) for run in runs] for name, runs in self.hidden.items()}
-        return Outputs.of([rows.together(at, width) for rows in self.outputs], inputs), hidden
+        return Outputs(tuple(rows.together(at, width) for rows in self.outputs), mask_of(inputs)), hidden
 
 
 @torch.no_grad()
