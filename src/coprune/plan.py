@@ -18,8 +18,6 @@ from coprune.documents import Document, Value
 from coprune.files import LARGE, Count
 from coprune.skipped import Skipped
 
-SCHEMA = 1
-
 ELSEWHERE = "elsewhere"
 """The method of a plan that was derived from a model alone."""
 
@@ -188,7 +186,6 @@ class Plan(Document):
     what = "plan"
     limit = LARGE
 
-    schema_version: int = Field(SCHEMA, alias="schema")
     method: str
     settings: dict[str, Any]
     budget: str
