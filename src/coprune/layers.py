@@ -199,8 +199,7 @@ def made_of(layer: nn.Module, read: Tensor, output: Any) -> Tensor:
     Of a recurrent layer its gates before their activation, with the samples first.
     """
     if not is_recurrent(layer):
-        made: Tensor = output
-        return made
+        return output
     return torch.nn.functional.linear(samples_first(layer, read), filters(layer), bias_of(layer))
 
 

@@ -225,7 +225,4 @@ class Plan(Document):
     @property
     def units(self) -> dict[str, int]:
         """``{"total": …, "kept": …}`` over all groups."""
-        return {
-            "total": sum(g.size for g in self.groups),
-            "kept": sum(len(g.kept) for g in self.groups),
-        }
+        return {"total": sum(g.size for g in self.groups), "kept": sum(len(g.kept) for g in self.groups)}

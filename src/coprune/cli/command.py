@@ -139,11 +139,8 @@ def _metavar(option: Option) -> str:
 
 def _read(kind: type[Options], typed: dict[str, Any]) -> dict[str, Any]:
     """What was typed, as settings take it: lists apart, paths as texts."""
-    found = {name: typed.get(name) for name in options_of(kind)}
+    found = {}
     for name, option in options_of(kind).items():
-        value = found[name]
-        if option.is_list and isinstance(value, str):
-            found[name] = words(value, name=name)
-        elif isinstance(value, Path):
-            found[name] = str(value)
-    return found
+        value = typed.get(name)
+        found[name] = words(value, name=name) if option.is_list and isinstance(value, str) else value
+    return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
