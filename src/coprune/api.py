@@ -178,10 +178,7 @@ def _settings(asked: Mapping[str, Any], others: Iterable[str]) -> PruneSettings:
 
 
 def _reads(
-    model: nn.Module,
-    asked: Asked,
-    given: Sequence[Any],
-    collect: Callable[[Any], tuple[Any, Any]] | None,
+    model: nn.Module, asked: Asked, given: Sequence[Any], collect: Callable[[Any], tuple[Any, Any]] | None
 ) -> Reads:
     """How batches are read: as a classifier's where that was asked for, or where they say it themselves.
 

@@ -283,9 +283,7 @@ def tied_layers(model: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
     holders: dict[int, str] = {}
     for name, module in model.named_modules():
-        for parameter in module._parameters.values():
-            if parameter is None:
-                continue
+        for parameter in module.parameters(recurse=False):
             other = holders.setdefault(id(parameter), name)
             if other != name:
                 found.setdefault(name, other)

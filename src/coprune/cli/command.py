@@ -107,16 +107,15 @@ def _parameter(option: Option) -> inspect.Parameter:
     if option.is_flag:
         kind: Any = bool
         flag += f"/--no-{flag[2:]}" if default else ""
+        metavar = None
     else:
         kind = Path if option.is_path else str
+        plain = "NUMBER" if option.is_number and not option.is_list else "TEXT"
+        metavar = "PATH" if option.is_path else plain
         default = ",".join(map(str, default)) if isinstance(default, tuple) else default
         kind, default = (kind, str(default)) if default not in (None, "") else (Optional[kind], None)
-    info = typer.Option(
-        flag,
-        help=sentence(option.help),
-        metavar=None if option.is_flag else _metavar(option),
-        rich_help_panel=option.heading,
-    )
+    help = sentence(option.help)
+    info = typer.Option(flag, help=help, metavar=metavar, rich_help_panel=option.heading)
     return inspect.Parameter(
         option.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -129,12 +128,6 @@ def sentence(help: str) -> str:
     """A line of a docstring as help: a capital, no markup."""
     plain = re.sub(r"``|:\w+:`~?|`", "", help)
     return plain if help.startswith("``") else plain[:1].upper() + plain[1:]
-
-
-def _metavar(option: Option) -> str:
-    if option.is_path:
-        return "PATH"
-    return "NUMBER" if option.is_number and not option.is_list else "TEXT"
 
 
 def _read(kind: type[Options], typed: dict[str, Any]) -> dict[str, Any]:

@@ -52,11 +52,7 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Size]]:
 
 
 def resize(
-    model: nn.Module,
-    layers: Mapping[str, Mapping[str, Size]],
-    tensors: Mapping[str, Tensor],
-    *,
-    where: Path,
+    model: nn.Module, layers: Mapping[str, Mapping[str, Size]], tensors: Mapping[str, Tensor], *, where: Path
 ) -> None:
     """Give layers the sizes, and (uninitialised) weights of the shapes and types, of a pruned model.
 
