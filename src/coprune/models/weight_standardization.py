@@ -34,7 +34,7 @@ class PlainConv2d(nn.Conv2d):
         if self.same:
             from timm.layers.padding import pad_same
 
-            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+            x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
         return super().forward(x)
 
 
