@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from coprune.compat.transformers import (
@@ -25,6 +24,7 @@ from coprune.files import read_json
 from coprune.models.architectures import PROBLEMS, has_labels, is_base, kind_of, reads_images
 from coprune.models.names import HF, ModelSource
 from coprune.models.registry import check_arguments, remember
+from coprune.seeding import seeded
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json"),
@@ -141,12 +141,7 @@ def pretrained(
         num_classes = num_classes or (1 if task == "regression" else None)
     if num_classes is not None and config.num_labels != num_classes and has_labels(kind):
         config.num_labels = num_classes
-    with (
-        library_errors(f"model '{name}': its weights cannot be loaded"),
-        torch.random.fork_rng(devices=[], enabled=seed is not None),
-    ):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with library_errors(f"model '{name}': its weights cannot be loaded"), seeded(seed):
         made, missing, other = pretrained_weights(kind, place, config)
     wrong = sorted(
         f"{key} {list(saved)} for {list(due)}"
