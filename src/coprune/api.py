@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from coprune.pipeline.which_task import Asked, scaled, which_task
 from coprune.plan import Plan
 from coprune.recovery import RECOVERIES, Pair, find_recovery
 from coprune.recovery.registry import RecoveryOrNone
+from coprune.seeding import seeded
 from coprune.store.state_dict import check_finite
 from coprune.task import Task
 from coprune.tracing.forward import check_takes, part_of
@@ -135,7 +135,7 @@ def prune(
             "max_drop is judged on calibration samples, and fine-tuning would learn them by heart where they "
             "are part of train; give validation= a loader of other samples"
         )
-    with _seeded(settings.seed):
+    with seeded(settings.seed):
         deciding = (train if calibration is None else calibration, eval)
         data = from_loaders(
             train=train,
@@ -220,7 +220,7 @@ def recover_model(
     where = pick_device(checked("device", device, Device))
     for name, network in (("model", model), ("teacher", teacher)):
         check_finite(given.module(network, name).state_dict(), model=network, where=name)
-    with _seeded(seed):
+    with seeded(seed):
         meant = Asked(task, None, outputs)
         reads = read_as((calibration,), Reads.of(model, own=collect), meant.name)
         samples = take(calibration, calibration_samples, name="calibration=", reads=reads)
@@ -240,14 +240,3 @@ def recover_model(
         pair = Pair(candidate, full, left.outputs, left.decisions, where, meaning)
         find_recovery(recovery).run(pair, samples, seed=seed)
     return restore_format(candidate.cpu().eval())
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """What is drawn inside, also by a loader that shuffles, follows from the seed.
-
-    The caller's generator is afterwards where it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
-
 from coprune.documents import Document, Value
 from coprune.files import Count, Figure
-
-SCHEMA = 1
 
 
 class BaseFigures(Value):
@@ -81,7 +77,6 @@ class Comparison(Document):
 
     what = "comparison"
 
-    schema_version: int = Field(SCHEMA, alias="schema")
     base: BaseFigures
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()

@@ -1,13 +1,14 @@
-"""JSON documents of a run folder, as frozen values. Knows nothing of torch."""
+"""JSON documents of a run folder, as frozen values that state their schema. Knows nothing of torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coprune.files import read_document, write_json
+from coprune.errors import UserError, first_mistake, shown
+from coprune.files import read_json, write_json
 
 D = TypeVar("D", bound="Document")
 
@@ -23,15 +24,18 @@ class Document(Value):
 
     Attributes:
         what: how messages name it.
-        schema_now: the schema that is written.
         older: schemas that are read, too.
         limit: bytes that it may have.
+        schema_version: its default is the schema that is written.
     """
 
+    model_config = ConfigDict(populate_by_name=True)
+
     what: ClassVar[str]
-    schema_now: ClassVar[int] = 1
     older: ClassVar[tuple[int, ...]] = ()
     limit: ClassVar[int] = 1 << 26
+
+    schema_version: int = Field(1, alias="schema")
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
@@ -44,6 +48,16 @@ class Document(Value):
         Raises:
             UserError: missing, truncated, foreign, or of a later schema.
         """
-        return read_document(
-            Path(path), cls, what=cls.what, schema=cls.schema_now, older=cls.older, limit=cls.limit
-        )
+        content = read_json(Path(path), what=cls.what, limit=cls.limit)
+        if not isinstance(content, dict) or "schema" not in content:
+            raise UserError(f"{path}: not a {cls.what} of coprune")
+        schema, now = content["schema"], cls.model_fields["schema_version"].default
+        if schema not in (now, *cls.older) or isinstance(schema, bool):
+            raise UserError(
+                f"{path}: {cls.what} schema {shown(schema)}, this coprune reads {now}; use the version that "
+                "wrote it"
+            )
+        try:
+            return cls(**content)
+        except ValidationError as cause:
+            raise UserError(f"{path}: not a valid {cls.what}: {first_mistake(cause)}") from cause

@@ -130,6 +130,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def first_mistake(cause: ValidationError) -> str:
+    """The first thing that pydantic refuses, after its place: ``groups.0.size: Field required``."""
+    first = cause.errors(include_url=False)[0]
+    place = ".".join(shown(str(part)) for part in first["loc"])
+    return f"{place}{': ' * bool(place)}{shown(first['msg'], most=300)}"
+
+
 def refused(cause: ValidationError, *, named: Callable[[str], str] = str) -> UserError:
     """One line for a value that pydantic refuses, e.g. ``--schedule sine: Input should be 'cosine' …``.
 

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: write beside, fsync, rename. JSON documents with a schema.
+"""Files appear whole or not at all: write beside, fsync, rename.
 
 Knows nothing of torch, so that plans, results and reports can be read without it.
 """
@@ -10,18 +10,16 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 from pydantic_core import from_json
 
 from coprune.distributed.world import is_first
-from coprune.errors import UnwrittenError, UserError, shown
+from coprune.errors import UnwrittenError, UserError
 from coprune.progress import remark
-
-D = TypeVar("D", bound=BaseModel)
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number of things in a document."""
@@ -224,41 +222,3 @@ def parse_json(text: str) -> Any:
     value = from_json(text)
     json.dumps(value, allow_nan=False)
     return value
-
-
-def read_document(
-    path: Path,
-    kind: type[D],
-    *,
-    what: str,
-    schema: int,
-    older: Collection[int] = (),
-    limit: int = 1 << 26,
-) -> D:
-    """Read a JSON document that states its schema, as a pydantic value.
-
-    Args:
-        path: the file.
-        kind: the value's type.
-        what: how a message names it, e.g. "plan".
-        schema: the schema this version writes.
-        older: schemas that ``kind`` reads too.
-        limit: bytes that it may have.
-
-    Raises:
-        UserError: missing, truncated, foreign, or of another schema.
-    """
-    content = read_json(path, what=what, limit=limit)
-    if not isinstance(content, dict) or "schema" not in content:
-        raise UserError(f"{path}: not a {what} of coprune")
-    if content["schema"] not in (schema, *older) or isinstance(content["schema"], bool):
-        raise UserError(
-            f"{path}: {what} schema {shown(content['schema'])}, this coprune reads {schema}; use the version "
-            "that wrote it"
-        )
-    try:
-        return kind(**content)
-    except ValidationError as cause:
-        first = cause.errors()[0]
-        place = ".".join(shown(str(p)) for p in first["loc"]) + ": " * bool(first["loc"])
-        raise UserError(f"{path}: not a valid {what}: {place}{shown(first['msg'], most=300)}") from cause

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import nn
 
-from coprune.errors import UserError, kind_of, shown
+from coprune.errors import UserError, first_mistake, kind_of, shown
 from coprune.plan import Plan
 
 
@@ -88,14 +88,9 @@ def plan(given: object) -> Plan | None:
         return Plan.load(path / "plan.json" if path.is_dir() else path)
     if isinstance(given, Mapping):
         try:
-            return Plan.model_validate(
-                {"schema" if k == "schema_version" else k: v for k, v in given.items()}
-            )
+            return Plan.model_validate(given)
         except ValidationError as cause:
-            first = cause.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(
-                f"plan is a {type(given).__name__} that is no plan: {where}: {first['msg']}"
-            ) from cause
+            what = f"plan is a {type(given).__name__} that is no plan"
+            raise UserError(f"{what}: {first_mistake(cause)}") from cause
     way = "give its .plan" if isinstance(getattr(given, "plan", None), Plan) else "give a Plan, or its file"
     raise UserError(f"plan is {kind_of(given)}; {way}")

@@ -199,8 +199,7 @@ def made_of(layer: nn.Module, read: Tensor, output: Any) -> Tensor:
     Of a recurrent layer its gates before their activation, with the samples first.
     """
     if not is_recurrent(layer):
-        made: Tensor = output
-        return made
+        return output
     return torch.nn.functional.linear(samples_first(layer, read), filters(layer), bias_of(layer))
 
 
@@ -284,9 +283,7 @@ def tied_layers(model: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
     holders: dict[int, str] = {}
     for name, module in model.named_modules():
-        for parameter in module._parameters.values():
-            if parameter is None:
-                continue
+        for parameter in module.parameters(recurse=False):
             other = holders.setdefault(id(parameter), name)
             if other != name:
                 found.setdefault(name, other)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from coprune.errors import UserError, near_matches
@@ -55,9 +55,8 @@ def exports(package: str) -> Callable[[str], Any]:
     """
 
     def load(name: str) -> Any:
-        spec = importlib.util.find_spec(package)
-        source = spec.loader.get_source(package) if spec and spec.loader else ""  # type: ignore[attr-defined]
-        for line in ast.walk(ast.parse(source or "")):
+        source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
+        for line in ast.walk(ast.parse(source)):
             if isinstance(line, ast.ImportFrom) and any(name == alias.name for alias in line.names):
                 value = imported(f"{line.module}:{name}")
                 setattr(sys.modules[package], name, value)
@@ -79,8 +78,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._kind, self._places = kind, places
 
     def __getitem__(self, name: str) -> T:
-        found: T = imported(self._places[name])
-        return found
+        return imported(self._places[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from coprune.documents import Document, Value
 from coprune.files import LARGE, Count
 from coprune.skipped import Skipped
-
-SCHEMA = 1
 
 ELSEWHERE = "elsewhere"
 """The method of a plan that was derived from a model alone."""
@@ -144,17 +142,9 @@ class GroupDecision(Value):
     medoids: tuple[Count, ...] = ()
     position: tuple[tuple[float, float], ...] = ()
     score: tuple[float, ...] = ()
-    predicted: tuple[Prediction, ...] = ()
+    predicted: tuple[Prediction, ...] = Field((), validation_alias=AliasChoices("predicted", "took_over"))
     kind: str = ""
     reason_code: ReasonCode | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _renamed(cls, given: Any) -> Any:
-        """Older plans say ``took_over``."""
-        if isinstance(given, dict) and "took_over" in given and "predicted" not in given:
-            return {("predicted" if key == "took_over" else key): value for key, value in given.items()}
-        return given
 
     @model_validator(mode="after")
     def _indices_fit(self) -> GroupDecision:
@@ -188,7 +178,6 @@ class Plan(Document):
     what = "plan"
     limit = LARGE
 
-    schema_version: int = Field(SCHEMA, alias="schema")
     method: str
     settings: dict[str, Any]
     budget: str
@@ -228,7 +217,4 @@ class Plan(Document):
     @property
     def units(self) -> dict[str, int]:
         """``{"total": …, "kept": …}`` over all groups."""
-        return {
-            "total": sum(g.size for g in self.groups),
-            "kept": sum(len(g.kept) for g in self.groups),
-        }
+        return {"total": sum(g.size for g in self.groups), "kept": sum(len(g.kept) for g in self.groups)}

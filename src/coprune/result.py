@@ -253,7 +253,6 @@ class Result(Document):
     """
 
     what = "result"
-    schema_now = SCHEMA
     older = OLDER
 
     schema_version: Literal[2] = Field(SCHEMA, alias="schema")

@@ -13,7 +13,7 @@ from coprune.errors import UserError
 from coprune.models.architectures import task_of
 from coprune.models.hf import config_of, fresh_parameters, label_names, pretrained, reads_images, tokenizer_of
 from coprune.models.names import ModelSource
-from coprune.models.registry import accepted_arguments, build, source_of
+from coprune.models.registry import source_of
 from coprune.pipeline.jobs import CalibratedJob
 from coprune.pipeline.opening import open_both
 from coprune.store import open_model
@@ -112,16 +112,6 @@ def test_image_models_are_told_by_their_configuration(vision, folder):
     assert type(model).__name__ == "ViTForImageClassification"
     assert model(torch.zeros(1, 1, 8, 8)).logits.shape == (1, 2)
     assert tokenizer_of(f"hf:{vision}") is None
-
-
-def test_build_needs_no_weights(folder, tmp_path):
-    shutil.copy(folder / "config.json", tmp_path)
-    model = build(ModelSource(f"hf:{tmp_path}", {"num_labels": 5}))
-    assert isinstance(model, nn.Module)
-    assert model.classifier.weight.shape == (5, 32)
-    assert not model.training
-    assert build(ModelSource(f"hf:{tmp_path}")).config.num_labels == 3
-    assert accepted_arguments(f"hf:{tmp_path}", {"num_labels": 5, "in_channels": 1}) == {"num_labels": 5}
 
 
 def test_what_can_be_given(folder):

@@ -107,16 +107,15 @@ def _parameter(option: Option) -> inspect.Parameter:
     if option.is_flag:
         kind: Any = bool
         flag += f"/--no-{flag[2:]}" if default else ""
+        metavar = None
     else:
         kind = Path if option.is_path else str
+        plain = "NUMBER" if option.is_number and not option.is_list else "TEXT"
+        metavar = "PATH" if option.is_path else plain
         default = ",".join(map(str, default)) if isinstance(default, tuple) else default
         kind, default = (kind, str(default)) if default not in (None, "") else (Optional[kind], None)
-    info = typer.Option(
-        flag,
-        help=sentence(option.help),
-        metavar=None if option.is_flag else _metavar(option),
-        rich_help_panel=option.heading,
-    )
+    help = sentence(option.help)
+    info = typer.Option(flag, help=help, metavar=metavar, rich_help_panel=option.heading)
     return inspect.Parameter(
         option.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -131,19 +130,10 @@ def sentence(help: str) -> str:
     return plain if help.startswith("``") else plain[:1].upper() + plain[1:]
 
 
-def _metavar(option: Option) -> str:
-    if option.is_path:
-        return "PATH"
-    return "NUMBER" if option.is_number and not option.is_list else "TEXT"
-
-
 def _read(kind: type[Options], typed: dict[str, Any]) -> dict[str, Any]:
     """What was typed, as settings take it: lists apart, paths as texts."""
-    found = {name: typed.get(name) for name in options_of(kind)}
+    found = {}
     for name, option in options_of(kind).items():
-        value = found[name]
-        if option.is_list and isinstance(value, str):
-            found[name] = words(value, name=name)
-        elif isinstance(value, Path):
-            found[name] = str(value)
-    return found
+        value = typed.get(name)
+        found[name] = words(value, name=name) if option.is_list and isinstance(value, str) else value
+    return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}

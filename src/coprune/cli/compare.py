@@ -41,30 +41,18 @@ def print_comparison(comparison: Comparison) -> None:
 
     before = None
     for row in summarise(comparison.model_dump(mode="json")):
-        seeds = row["seeds"]
-        if before not in (None, row["budget"]):
-            rows.append(None)
-        budget = row["budget"] if row["budget"] != before else ""
-        before = row["budget"]
-        ratio = row["macs_ratio"]
-        rows.append(
-            (
-                f"{budget:g}" if isinstance(budget, float) else str(budget),
-                row["method"],
-                row["allocation"] or "–",
-                row["recovery"],
-                f"{ratio[0] if isinstance(ratio, tuple) else ratio:.1%}",
-                cell(row["pruned"], seeds),
-                cell(row["recovered"], seeds),
-                cell(row["finetuned"], seeds),
-                str(seeds),
-            )
-        )
+        budget, seeds = row["budget"], row["seeds"]
+        said = f"{budget:g}" if isinstance(budget, float) else str(budget)
+        which = ("" if budget == before else said, row["method"], row["allocation"] or "–", row["recovery"])
+        figures = (cell(row[stage], seeds) for stage in ("pruned", "recovered", "finetuned"))
+        rows += [] if before in (None, budget) else [None]
+        rows.append((*which, f"{row['macs_ratio']:.1%}", *figures, str(seeds)))
+        before = budget
     several = len({row.seed for row in comparison.rows}) > 1
-    figures = "mean±deviation" if several else "one seed, which says of no method that it is the better one"
+    spread = "mean±deviation" if several else "one seed, which says of no method that it is the better one"
     say()
     value = metric.number(base.value) + metric.unit
-    say(f"base {value} at {base.macs / 1e6:.2f} M MACs; {metric.heading}, {figures}")
+    say(f"base {value} at {base.macs / 1e6:.2f} M MACs; {metric.heading}, {spread}")
     say()
     # In a file the table keeps its lines; on a narrow terminal rich folds it.
     table(columns, rows, width=None if sys.stdout.isatty() else 100)

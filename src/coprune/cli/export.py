@@ -41,12 +41,7 @@ def export(run: Run, asked: Exporting) -> None:
     from coprune.pipeline.export import export_run
 
     set_up(threads=asked.threads, seed=0)
-    lines = export_run(
-        run,
-        targets={kind: asked.out or run / f"model{FORMATS[kind].suffix}" for kind in kinds},
-        data=asked.data or None,
-        shape=asked.input_shape,
-        trust=asked.trust,
-    )
-    for line in lines:
+    targets = {kind: asked.out or run / f"model{FORMATS[kind].suffix}" for kind in kinds}
+    shape, trust = asked.input_shape, asked.trust
+    for line in export_run(run, targets=targets, data=asked.data or None, shape=shape, trust=trust):
         say(line)

@@ -44,16 +44,12 @@ def arguments_of(path: Path) -> list[str]:
     words = [command]
     for key, value in content.items():
         option = "--" + key.replace("_", "-")
-        if value is True:
-            words.append(option)
-        elif value is False and key.replace("-", "_") in flags:
+        if value is False and key.replace("-", "_") in flags:
             continue
-        elif isinstance(value, list) and all(isinstance(v, (str, int, float)) for v in value):
-            words += [option, ",".join(str(v) for v in value)]
-        elif isinstance(value, (str, int, float)) and value is not False:
-            words += [option, str(value)]
-        else:
+        several = value if isinstance(value, list) else [value]
+        if value is False or not all(isinstance(one, (str, int, float)) for one in several):
             raise UserError(f"{path}: {shown(key)} = {shown(repr(value))} is no option value")
+        words += [option] if value is True else [option, ",".join(map(str, several))]
     return words
 
 

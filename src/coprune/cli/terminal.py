@@ -17,17 +17,16 @@ from typing import Any
 from coprune.errors import UserError, is_out_of_memory, shown, visible
 
 
-def say(text: str = "", *, bold: str = "", width: int | None = None) -> None:
+def say(text: str = "", *, bold: str = "") -> None:
     """Print one line.
 
     Args:
         text: the line.
         bold: printed before it, in bold.
-        width: of the terminal, where it is to be another.
     """
     from rich.text import Text
 
-    _console(width).print(Text.assemble((visible(bold), "bold"), visible(text)), soft_wrap=True)
+    _console().print(Text.assemble((visible(bold), "bold"), visible(text)), soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str] | None], *, width: int | None = None) -> None:
@@ -52,7 +51,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str] | None], *, width
     _console(width).print(made)
 
 
-def _console(width: int | None) -> Any:
+def _console(width: int | None = None) -> Any:
     from rich.console import Console
 
     return Console(width=width, markup=False, highlight=False, emoji=False)

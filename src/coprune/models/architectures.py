@@ -12,28 +12,23 @@ from coprune.compat.transformers import library, model_class
 from coprune.errors import UserError
 from coprune.tracing.detectors import heads_of
 
-_HEADS = (
-    ("SequenceClassification", "classification"),
-    ("ImageClassification", "classification"),
-    ("ImageClassificationWithTeacher", "classification"),
-    ("AudioClassification", "classification"),
-    ("VideoClassification", "classification"),
-    ("MultipleChoice", "classification"),
-    ("NextSentencePrediction", "classification"),
-    ("TokenClassification", "token-classification"),
-    ("AudioFrameClassification", "token-classification"),
-    ("MaskedLM", "token-classification"),
-    ("QuestionAnswering", "question-answering"),
-    ("SemanticSegmentation", "segmentation"),
-    ("ObjectDetection", "detection"),
-    ("DepthEstimation", "regression"),
-    ("ImageSuperResolution", "reconstruction"),
-    ("MaskedImageModeling", "reconstruction"),
-    ("CausalLM", "text-generation"),
-    ("ConditionalGeneration", "seq2seq"),
-    ("SpeechSeq2Seq", "seq2seq"),
-)
-"""What stands behind ``For`` in the name of a class → its task."""
+_HEADS = {
+    "classification": (
+        *("SequenceClassification", "ImageClassification", "ImageClassificationWithTeacher"),
+        *("AudioClassification", "VideoClassification", "MultipleChoice", "NextSentencePrediction"),
+    ),
+    "token-classification": ("TokenClassification", "AudioFrameClassification", "MaskedLM"),
+    "question-answering": ("QuestionAnswering",),
+    "segmentation": ("SemanticSegmentation",),
+    "detection": ("ObjectDetection",),
+    "regression": ("DepthEstimation",),
+    "reconstruction": ("ImageSuperResolution", "MaskedImageModeling"),
+    "text-generation": ("CausalLM",),
+    "seq2seq": ("ConditionalGeneration", "SpeechSeq2Seq"),
+}
+"""Task → what stands behind ``For`` in the names of its classes."""
+
+_TASKS = {head: task for task, heads in _HEADS.items() for head in heads}
 
 _OTHERS = (
     ("HeadModel", "text-generation"),  # GPT2LMHeadModel
@@ -56,6 +51,9 @@ _AUTO = {
 }
 """Task → the library's ``AutoModelFor…`` that may know a model for it."""
 
+PROBLEMS = {"multilabel": "multi_label_classification", "regression": "regression"}
+"""Task → what the library calls it, where a classifier's configuration says it."""
+
 _CLASSIFIED = ("classification", "multilabel", "regression")
 _LABELLED = ("classification", "token-classification", "segmentation", "detection")
 """Tasks whose models have an output a class of the data."""
@@ -70,23 +68,25 @@ def task_of(model: Any) -> str | None:
     if heads_of(model):
         return "detection"
     config = getattr(model, "config", model)
-    named = getattr(config, "architectures", None) if config is model else (type(model).__name__,)
-    if not named or not hasattr(config, "model_type"):
-        return None
-    return _task(str(named[0]), config)
+    named = _named(config) if config is model else [type(model).__name__]
+    return _task(named[0], config) if named and hasattr(config, "model_type") else None
+
+
+def _named(config: Any) -> list[str]:
+    """The classes that a configuration says it is of."""
+    return [str(found) for found in getattr(config, "architectures", None) or ()]
 
 
 def _task(kind: str, config: Any) -> str | None:
     head = kind.rpartition("For")[2] if "For" in kind else ""
-    task = dict(_HEADS).get(head)
+    task = _TASKS.get(head)
     if task is None and not head:
         task = next((task for end, task in _OTHERS if kind.endswith(end)), None)
     if task == "classification" and head.endswith("Classification"):
         # As the library's own losses have it.
         asked = getattr(config, "problem_type", None)
         single = asked is None and config.num_labels == 1
-        named = {"multi_label_classification": "multilabel", "regression": "regression"}
-        return "regression" if single else named.get(asked or "", task)
+        return "regression" if single else next((t for t, named in PROBLEMS.items() if named == asked), task)
     if task == "seq2seq" and not getattr(config, "is_encoder_decoder", True):
         return "text-generation"  # of texts about images
     return task
@@ -94,7 +94,7 @@ def _task(kind: str, config: Any) -> str | None:
 
 def is_base(config: Any) -> bool:
     """Whether a checkpoint is of no task, or of a pretraining's: something to train for any."""
-    named = [str(found) for found in getattr(config, "architectures", None) or ()]
+    named = _named(config)
     return not named or any(n.endswith(_BASES) and not n.endswith(_NO_BASES) for n in named)
 
 
@@ -120,7 +120,7 @@ def kind_of(config: Any, name: str, *, task: str | None, classes: int | None) ->
     Raises:
         UserError: names a class that transformers does not have, or asks for a head that it has not.
     """
-    named = [str(found) for found in getattr(config, "architectures", None) or ()]
+    named = _named(config)
     if is_base(config) and (task in _CLASSIFIED or (task is None and (classes or not named))):
         words = ("Image", "Sequence", "Audio") if reads_images(config) else ("Sequence", "Audio", "Image")
         return _auto([f"{word}Classification" for word in words], config, name)
@@ -152,4 +152,4 @@ def _auto(heads: Sequence[str], config: Any, name: str) -> Any:
 def has_labels(kind: Any) -> bool:
     """Whether a class has an output a class of the data."""
     head = kind.__name__.rpartition("For")[2]
-    return dict(_HEADS).get(head) in _LABELLED and head not in ("MaskedLM", "MultipleChoice")
+    return _TASKS.get(head) in _LABELLED and head not in ("MaskedLM", "MultipleChoice")

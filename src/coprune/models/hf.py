@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from coprune.compat.transformers import (
@@ -22,9 +21,10 @@ from coprune.compat.transformers import (
 )
 from coprune.errors import UserError, shown
 from coprune.files import read_json
-from coprune.models.architectures import has_labels, is_base, kind_of, reads_images
+from coprune.models.architectures import PROBLEMS, has_labels, is_base, kind_of, reads_images
 from coprune.models.names import HF, ModelSource
 from coprune.models.registry import check_arguments, remember
+from coprune.seeding import seeded
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json"),
@@ -55,12 +55,11 @@ def place_of(name: str) -> str:
     return where
 
 
-def config_of(name: str, *, num_labels: int | None = None) -> Any:
+def config_of(name: str) -> Any:
     """The configuration of a checkpoint.
 
     Args:
         name: ``hf:DIR`` or ``hf:ID``.
-        num_labels: classes; those of the checkpoint when not given.
 
     Raises:
         UserError: no such folder or id, the hub out of reach, an architecture that is not known.
@@ -72,10 +71,7 @@ def config_of(name: str, *, num_labels: int | None = None) -> Any:
     with library_errors(f"model '{name}' cannot be read", then=f"; {way_out}"):
         if Path(where).is_dir():
             read_config(Path(where))
-        config = local_only(transformers.AutoConfig.from_pretrained(where, trust_remote_code=False))
-    if num_labels is not None and config.num_labels != num_labels:
-        config.num_labels = num_labels
-    return config
+        return local_only(transformers.AutoConfig.from_pretrained(where, trust_remote_code=False))
 
 
 _ELSEWHERE = (
@@ -84,9 +80,6 @@ _ELSEWHERE = (
     "use_pretrained_backbone",
 )
 """Keys of a configuration that make transformers look for code, weights or kernels somewhere."""
-
-_PROBLEMS = {"multilabel": "multi_label_classification", "regression": "regression"}
-"""Task → what the library calls it."""
 
 _MOST = {"label": 1_000_000, "layer": 10_000, "block": 10_000, "depth": 10_000}
 """What keys with these words in them may count: lists are made of so many entries before any weight is."""
@@ -123,23 +116,6 @@ def _inside(part: Any, *, where: Path) -> Any:
     return found
 
 
-def from_config(name: str, *, num_labels: int | None = None) -> nn.Module:
-    """A model with fresh weights, in evaluation mode.
-
-    Args:
-        name: ``hf:DIR`` or ``hf:ID``; of a folder only ``config.json`` is read.
-        num_labels: classes; those of the configuration when not given.
-
-    Raises:
-        UserError: see :func:`config_of` and :func:`coprune.models.architectures.kind_of`.
-    """
-    config = config_of(name, num_labels=num_labels)
-    kind = kind_of(config, name, task=None, classes=num_labels)
-    with library_errors(f"model '{name}' cannot be built"):
-        model: nn.Module = (getattr(kind, "from_config", None) or kind._from_config)(config)
-    return model.float().eval()
-
-
 def pretrained(
     name: str, *, num_classes: int | None, task: str | None = None, seed: int | None = None
 ) -> nn.Module:
@@ -160,17 +136,12 @@ def pretrained(
     """
     config, place = config_of(name), place_of(name)
     kind = kind_of(config, name, task=task, classes=num_classes)
-    if is_base(config) and task in _PROBLEMS:
-        config.problem_type = _PROBLEMS[task]
+    if is_base(config) and task in PROBLEMS:
+        config.problem_type = PROBLEMS[task]
         num_classes = num_classes or (1 if task == "regression" else None)
     if num_classes is not None and config.num_labels != num_classes and has_labels(kind):
         config.num_labels = num_classes
-    with (
-        library_errors(f"model '{name}': its weights cannot be loaded"),
-        torch.random.fork_rng(devices=[], enabled=seed is not None),
-    ):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with library_errors(f"model '{name}': its weights cannot be loaded"), seeded(seed):
         made, missing, other = pretrained_weights(kind, place, config)
     wrong = sorted(
         f"{key} {list(saved)} for {list(due)}"

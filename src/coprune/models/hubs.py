@@ -98,9 +98,7 @@ LIBRARIES: dict[str, Hub] = dict(zip(HUBS, _HUBS, strict=True))
 
 
 def _opened(scheme: str) -> Any:
-    what = f"{scheme}: models need {scheme}"
-    required(scheme, what, extra="vision")
-    return required(LIBRARIES[scheme].module, what, extra="vision")
+    return required(LIBRARIES[scheme].module, f"{scheme}: models need {scheme}", extra="vision")
 
 
 def known_names(scheme: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Model names, such as ``coprune:resnet20``, ``torchvision:resnet50`` or ``hf:DIR``, to fresh modules.
+"""Model names, such as ``coprune:resnet20`` or ``torchvision:resnet50``, to fresh modules.
 
 A model that was built here remembers its *source*: the name and the arguments. That is what a run
 folder stores instead of code, and why loading one needs no pickle.
@@ -19,7 +19,7 @@ from coprune.errors import UserError, setting, shown
 from coprune.memory import check_free
 from coprune.models import small_images
 from coprune.models.hubs import hub_factory
-from coprune.models.names import HF, HUBS, NETWORKS, ULTRALYTICS, ModelSource, unknown
+from coprune.models.names import HUBS, NETWORKS, ULTRALYTICS, ModelSource, unknown
 from coprune.tracing.forward import FAILURES
 from coprune.user_factory import PYTHON, user_code, user_factory
 
@@ -77,10 +77,6 @@ def _factory(name: str) -> Callable[..., nn.Module]:
         return functools.partial(getattr(small_images, kind), *sizes)
     if scheme in HUBS:
         return hub_factory(scheme, rest)
-    if name.startswith(HF):
-        from coprune.models.hf import from_config
-
-        return functools.partial(from_config, name)
     if name.startswith(ULTRALYTICS):
         from coprune.models.yolo import fresh
 

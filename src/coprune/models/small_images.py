@@ -187,9 +187,7 @@ class SmallImageMobileNetV2(_Stack):
         def scaled(channels: int) -> int:
             return max(1, channels * width // 32)
 
-        layers: list[nn.Module] = [
-            nn.Sequential(*_convolution(in_channels, width), nn.ReLU6(inplace=True)),
-        ]
+        layers: list[nn.Module] = [nn.Sequential(*_convolution(in_channels, width), nn.ReLU6(inplace=True))]
         channels = width
         for expansion, out_channels, count, first_stride in _MOBILENET:
             for stride in (first_stride, *[1] * (count - 1)):

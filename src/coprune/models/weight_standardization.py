@@ -10,11 +10,9 @@ Shapes: ``O`` outputs, ``I`` inputs of a group, ``K`` kernel pixels a side.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.tracing.calls import convolution_of
@@ -34,14 +32,10 @@ class PlainConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.same:
-            width, height = (self._missing(x.shape[axis], axis + 2) for axis in (-1, -2))
-            x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-        return super().forward(x)
+            from timm.layers.padding import pad_same
 
-    def _missing(self, size: int, axis: int) -> int:
-        """Pixels that an image of so many lacks for every stride to have a whole kernel."""
-        reach = (self.kernel_size[axis] - 1) * self.dilation[axis] + 1
-        return max((math.ceil(size / self.stride[axis]) - 1) * self.stride[axis] + reach - size, 0)
+            x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
+        return super().forward(x)
 
 
 def fold_standardised(model: nn.Module, *, only: Collection[str] | None = None) -> nn.Module:

@@ -34,5 +34,4 @@ def trained(name: str) -> nn.Module:
     shape = {"num_classes": model.yaml["nc"], "in_channels": model.yaml.get("channels", 3)}
     if known:
         remember(model, ModelSource(ULTRALYTICS + known, shape))
-    found: nn.Module = model
-    return found
+    return model

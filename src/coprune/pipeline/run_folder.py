@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from coprune.distributed.launch import begin_undoable, end_undoable, keep_undoable
 from coprune.distributed.world import is_first, world
+from coprune.documents import Document
 from coprune.errors import UnwrittenError, UserError, shown
-from coprune.files import LARGE, append_line, make_folder, read_document, read_json, write_json, writing
+from coprune.files import LARGE, append_line, make_folder, read_json, write_json, writing
 from coprune.folders import check_idle, lock, mend, newcomer, real, replace, unlock
 from coprune.pipeline.inputs import check_apart
 
@@ -34,8 +35,10 @@ COMMANDS = ("train", "prune", "recover", "compare")
 _TORN_JOB = ".job.json.*.tmp"
 
 
-class _Kept(BaseModel, Generic[D]):
-    schema_version: int = Field(alias="schema")
+class _Kept(Document, Generic[D]):
+    what = "state"
+    limit = LARGE
+
     value: D
 
 
@@ -118,7 +121,7 @@ class RunFolder:
         def read() -> D | None:
             if not file.is_file():
                 return None
-            return read_document(file, _Kept[kind], what="state", schema=1, limit=LARGE).value  # type: ignore[valid-type]
+            return _Kept[kind].load(file).value  # type: ignore[valid-type]
 
         return _on_first(read)
 

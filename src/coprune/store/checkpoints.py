@@ -11,7 +11,6 @@ import pickle
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -39,15 +38,11 @@ _OTHER_FILES = {
 }
 
 
-@dataclass(frozen=True)
-class Found:
-    """Tensors by name, and the key of the file that they lay under (empty: at the top)."""
-
-    key: str
-    tensors: dict[str, Tensor]
+Found = dict[str, dict[str, Tensor]]
+"""Of a file: the key that tensors lay under (empty: at the top) → their names → these."""
 
 
-def read_checkpoint(path: Path) -> list[Found]:
+def read_checkpoint(path: Path) -> Found:
     """All state dicts of a file, the likeliest first.
 
     Raises:
@@ -61,7 +56,7 @@ def read_checkpoint(path: Path) -> list[Found]:
     if not start:
         raise UserError(f"{path}: empty; make it again")
     if start[8:9] == b"{":
-        return [Found("", read_tensors(path, what="weights file"))]
+        return {"": read_tensors(path, what="weights file")}
     for begins, kind in _OTHER_FILES.items():
         if start.startswith(begins):
             raise UserError(f"{path}: {kind}")
@@ -71,10 +66,10 @@ def read_checkpoint(path: Path) -> list[Found]:
         raise UserError(f"{path}: {_why_not(str(cause))}") from cause
     except (*FAILURES, EOFError, struct.error, OSError, MemoryError) as cause:
         raise UserError(f"{path}: {_DAMAGED} ({type(cause).__name__}); make it again") from cause
-    found = sorted(_state_dicts(content, "", _DEPTH), key=lambda f: any(w in f.key.lower() for w in _LAST))
+    found = dict(_state_dicts(content, "", _DEPTH))
     if not found:
         raise UserError(f"{path}: holds no state dict (name → tensor); save model.state_dict()")
-    return found
+    return dict(sorted(found.items(), key=lambda one: any(word in one[0].lower() for word in _LAST)))
 
 
 def _why_not(said: str) -> str:
@@ -88,17 +83,17 @@ def _why_not(said: str) -> str:
     )
 
 
-def _state_dicts(content: object, key: str, depth: int) -> Iterator[Found]:
+def _state_dicts(content: object, key: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
     if not isinstance(content, Mapping) or not depth:
         return
     tensors = {n: t for n, t in content.items() if isinstance(n, str) and isinstance(t, Tensor)}
     if tensors:
-        yield Found(key, tensors)
+        yield key, tensors
     for name, value in content.items():
         yield from _state_dicts(value, f"{key}.{name}".lstrip("."), depth - 1)
 
 
-def match_weights(found: list[Found], model: nn.Module, *, where: str) -> dict[str, Tensor]:
+def match_weights(found: Found, model: nn.Module, *, where: str) -> dict[str, Tensor]:
     """The tensors of a file under the names of a model.
 
     Args:
@@ -110,7 +105,7 @@ def match_weights(found: list[Found], model: nn.Module, *, where: str) -> dict[s
         UserError: names or shapes that differ, said with what was taken off; tensors without plain values.
     """
     due = model.state_dict()
-    renamed = [(*_renamed(one.tensors, due), one.key) for one in found]
+    renamed = [(*_renamed(tensors, due), key) for key, tensors in found.items()]
     # Of equals the first; what lies around the weights, such as a loss, has none of their names.
     tensors, changed, key = max(renamed, key=lambda one: len(one[0].keys() & due.keys()))
     tensors = {n: _plain(n, t, where=where) if n in due else t for n, t in tensors.items()}
@@ -124,7 +119,7 @@ def match_weights(found: list[Found], model: nn.Module, *, where: str) -> dict[s
     return tensors
 
 
-def classes_in(found: list[Found], model: nn.Module) -> int | None:
+def classes_in(found: Found, model: nn.Module) -> int | None:
     """How many classes the weights of a file have, where a model differs from them in nothing else.
 
     Args:
@@ -132,16 +127,13 @@ def classes_in(found: list[Found], model: nn.Module) -> int | None:
         model: made for another number of classes.
     """
     due = model.state_dict()
-    for one in found:
-        tensors, _ = _renamed(one.tensors, due)
-        apart = [
-            (tensors[n].shape, t.shape)
-            for n, t in due.items()
-            if n in tensors and tensors[n].shape != t.shape
-        ]
-        counts = {theirs[0] for theirs, ours in apart if theirs[1:] == ours[1:]}
-        if len(counts) == 1 and all(theirs[1:] == ours[1:] for theirs, ours in apart):
-            return int(counts.pop())
+    for given in found.values():
+        tensors, _ = _renamed(given, due)
+        shapes = [(tensors[n].shape, t.shape) for n, t in due.items() if n in tensors]
+        # Of those that differ: the rows, and whether it is only their number.
+        apart = {(theirs[:1], theirs[1:] == ours[1:]) for theirs, ours in shapes if theirs != ours}
+        if len(apart) == 1 and all(rows and alike for rows, alike in apart):
+            return int(apart.pop()[0][0])
     return None
 
 
@@ -168,13 +160,12 @@ def _prefixed(
     theirs: Mapping[str, Tensor], ours: Mapping[str, str]
 ) -> Iterator[tuple[Mapping[str, Tensor], str]]:
     """Tensors as they are, with a prefix taken off their names, or put before; and that in words."""
-    yield theirs, ""
-    for prefix in _prefixes(theirs, ours):
-        inside = {n.removeprefix(prefix): t for n, t in theirs.items() if n.startswith(prefix)}
-        yield inside, f"'{prefix}' taken off"
-    for prefix in _prefixes(ours, theirs):
-        if all(name.startswith(prefix) for name in ours):
-            yield {prefix + n: t for n, t in theirs.items()}, f"'{prefix}' put before"
+    ways = [("", "", ""), *((p, "", f"'{p}' taken off") for p in _prefixes(theirs, ours))]
+    common = (p for p in _prefixes(ours, theirs) if all(name.startswith(p) for name in ours))
+    ways += [("", p, f"'{p}' put before") for p in common]
+    for off, before, words in ways:
+        inside = {n.removeprefix(off): t for n, t in theirs.items() if n.startswith(off)}
+        yield {before + n: t for n, t in inside.items()}, words
 
 
 def _prefixes(longer: Mapping[str, object], shorter: Mapping[str, object]) -> list[str]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from coprune import given
+from coprune.documents import Document
 from coprune.errors import UserError, shown
-from coprune.files import read_document, write_json
+from coprune.files import write_json
 from coprune.folders import mend
 from coprune.models.canonicalize import canonicalize, replaced_in, restore_format
 from coprune.models.names import HF, ModelSource
@@ -35,7 +36,6 @@ from coprune.store.transformers import (
 )
 from coprune.user_factory import PYTHON
 
-SCHEMA = 1
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 
@@ -49,7 +49,7 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-class Description(BaseModel):
+class Description(Document, extra="ignore"):
     """The content of ``model.json``.
 
     Attributes:
@@ -66,7 +66,8 @@ class Description(BaseModel):
         notes: how the model came to be.
     """
 
-    schema_version: int = Field(alias="schema")
+    what = "model description"
+
     source: ModelSource | None
     class_name: str = Field(alias="class")
     layers: dict[str, dict[str, Size]]
@@ -74,9 +75,9 @@ class Description(BaseModel):
     folded: tuple[str, ...] = ()
     channels_last: bool = False
     transformers: Architecture | None = None
-    names: dict[int, str] = {}
+    names: Mapping[int, str] = {}
     fingerprint: str
-    notes: dict[str, Any] = {}
+    notes: Mapping[str, Any] = {}
 
 
 def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None = None) -> int:
@@ -94,7 +95,7 @@ def save_model(folder: Path, model: nn.Module, *, notes: dict[str, Any] | None =
     size = write_tensors(folder / WEIGHTS, model.state_dict())
     architecture, named = save_architecture(folder, model), getattr(model, "names", None)
     described = {
-        "schema": SCHEMA,
+        "schema": 1,
         "source": {"name": source.name, "arguments": dict(source.arguments)} if source else None,
         "class": f"{type(model).__module__}:{type(model).__qualname__}",
         "layers": layer_sizes(model),
@@ -114,7 +115,7 @@ def describe(folder: Path) -> Description:
     Raises:
         UserError: missing, truncated, foreign, or written by a later version.
     """
-    return read_document(folder / DESCRIPTION, Description, what="model description", schema=SCHEMA)
+    return Description.load(folder / DESCRIPTION)
 
 
 def needs_trust(folder: Path) -> bool:

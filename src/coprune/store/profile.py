@@ -15,12 +15,10 @@ from coprune.store.state_dict import type_of
 from coprune.store.tensors import read_tensors, write_tensors
 
 INDEX = "profile.json"
-SCHEMA = 1
 
 
 class _Index(Document):
     what = "profile"
-    schema_version: int = Field(SCHEMA, alias="schema")
     model: str
     data: str
     groups: dict[str, int]

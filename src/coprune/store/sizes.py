@@ -12,17 +12,19 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from coprune.errors import UserError, shown
 from coprune.groups.attention import attention_family, channels_of, head_counts, relative, set_count
 from coprune.layers import (
     COUNTED,
     attribute_of,
+    channel_count,
     has_channels,
+    is_convolution,
     is_dense,
     is_gpt2_linear,
     is_recurrent,
+    is_transposed,
     norm_of,
     set_size,
     size_attributes,
@@ -40,29 +42,17 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Size]]:
     sizes: dict[str, dict[str, Size]] = {}
     attributes = size_attributes()
     for name, module in model.named_modules():
-        found = {
-            a: getattr(module, a) for a in attributes if isinstance(getattr(module, a, None), int | tuple)
-        }
-        if is_recurrent(module):
-            found = {a: getattr(module, a) for a in ("input_size", "hidden_size")}
-        if found and has_channels(module):
-            sizes[name] = found
-        counted: dict[str, Size] = {a: int(attribute_of(module, a)) for a in vars(module).get(COUNTED, ())}
-        if counted:
-            sizes[name] = sizes.get(name, {}) | counted
+        named = ("input_size", "hidden_size") if is_recurrent(module) else attributes
+        own = {a: getattr(module, a, None) for a in named if has_channels(module)}
+        sizes[name] = {a: size for a, size in own.items() if isinstance(size, int | tuple)}
+        sizes[name] |= {a: int(attribute_of(module, a)) for a in vars(module).get(COUNTED, ())}
         family = attention_family(name, module)
-        counts = head_counts(family, module) if family else {}
-        if counts:
-            sizes[name] = {**sizes.get(name, {}), **counts}
-    return sizes
+        sizes[name] |= head_counts(family, module) if family else {}
+    return {name: found for name, found in sizes.items() if found}
 
 
 def resize(
-    model: nn.Module,
-    layers: Mapping[str, Mapping[str, Size]],
-    tensors: Mapping[str, Tensor],
-    *,
-    where: Path,
+    model: nn.Module, layers: Mapping[str, Mapping[str, Size]], tensors: Mapping[str, Tensor], *, where: Path
 ) -> None:
     """Give layers the sizes, and (uninitialised) weights of the shapes and types, of a pruned model.
 
@@ -113,30 +103,26 @@ def resize(
     check_weights(tensors, model, where=str(where))
     rows = {n: (was, channels_of(modules[n], "output") or was) for n, was in before.items() if was}
     for name, module in modules.items():
-        cause = "its heads are not those of its projections"
-        wrong = not _heads_fit(name, module, full.get(name, {}), rows)
-        for key, shape in _due(module):
-            tensor = module._parameters.get(key, module._buffers.get(key))
-            if tensor is not None and tuple(tensor.shape) != shape:
-                cause, wrong = f"{key} {list(tensor.shape)} for {list(shape)}", True
-                break
-        if wrong:
-            raise UserError(f"{where.parent}: sizes of layer '{name}' are not those of its weights ({cause})")
+        own = {**module._buffers, **module._parameters}
+        pairs = [(key, own[key], shape) for key, shape in _due(module) if own.get(key) is not None]
+        causes = [f"{k} {list(t.shape)} for {list(due)}" for k, t, due in pairs if tuple(t.shape) != due]
+        if not _heads_fit(name, module, full.get(name, {}), rows):
+            causes.append("its heads are not those of its projections")
+        if causes:
+            its = f"sizes of layer '{name}' are not those of its weights"
+            raise UserError(f"{where.parent}: {its} ({causes[0]})")
 
 
 def _due(module: nn.Module) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """The shapes that a layer of PyTorch has by its size attributes, parameter by parameter."""
     size: Any = module
     norm = norm_of(module)
-    if isinstance(module, _ConvNd):
-        read, made, groups = size.in_channels, size.out_channels, size.groups
+    if is_convolution(module) or isinstance(module, nn.Linear) or is_gpt2_linear(module):
+        read, made = channel_count(module, "input") or 0, channel_count(module, "output") or 0
+        groups, kernel = (module.groups, module.kernel_size) if is_convolution(module) else (1, ())
+        channels = (read, made // groups) if is_transposed(module) else (made, read // groups)
         fits = not (read % groups or made % groups)
-        channels = (read, made // groups) if module.transposed else (made, read // groups)
-        yield "weight", (*(channels if fits else (-1, -1)), *module.kernel_size)
-        yield "bias", (made,)
-    elif isinstance(module, nn.Linear) or is_gpt2_linear(module):
-        read, made = channels_of(module, "input"), channels_of(module, "output")
-        yield "weight", (made, read) if isinstance(module, nn.Linear) else (read, made)
+        yield "weight", (*(channels if fits else (-1, -1)), *kernel)
         yield "bias", (made,)
     elif is_recurrent(module):
         hidden = {"RNN": 1, "GRU": 3}.get(type(module).__name__.removesuffix("Cell"), 4) * size.hidden_size

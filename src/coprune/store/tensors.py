@@ -81,10 +81,9 @@ def read_header(path: Path, *, what: str) -> dict[str, Tensor]:
 def _type(name: str, part: Any) -> torch.dtype:
     """The type of a tensor of a file, of which no value is read where it has an axis."""
     try:
-        dtype: torch.dtype = (part[:0] if part.get_shape() else part[...]).dtype
+        return (part[:0] if part.get_shape() else part[...]).dtype
     except (SafetensorError, ValueError, KeyError, TypeError) as cause:
         raise ValueError(f"{part.get_dtype()} of '{name}' is no type of weights") from cause
-    return dtype
 
 
 def tensor_file_size(tensors: Mapping[str, Tensor]) -> int:

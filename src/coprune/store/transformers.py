@@ -22,7 +22,6 @@ from coprune.files import read_json, write_bytes, write_text
 from coprune.models.hf import TOKENIZER_FILES, read_config
 from coprune.store.config_sizes import FULL, changed, fitted
 from coprune.store.state_dict import type_of
-from coprune.tracing.forward import FAILURES
 
 INPUT_FILES = (
     *TOKENIZER_FILES,
@@ -76,16 +75,13 @@ def save_architecture(folder: Path, model: nn.Module) -> Architecture | None:
     return described.model_copy(update={"without": _left_out(folder, described, model), "buffers": buffers})
 
 
-def _left_out(folder: Path, described: Architecture, model: nn.Module) -> tuple[str, ...]:
+def _left_out(folder: Path, described: Architecture, model: Any) -> tuple[str, ...]:
     """Modules that a model of the folder's configuration has, and this one has None in their places."""
     if compat.model_class(type(model).__name__) is None:
         return ()
-    make = architecture_builder(folder, described)
-    try:
-        with torch.device("meta"):
-            asked = make()
-    except FAILURES:  # some look at values while they are built
-        asked = make()
+    asked = compat.skeleton(type(model), model.config)
+    if asked is None:  # some look at values while they are built
+        asked = architecture_builder(folder, described)()
     places = ((name, name.rpartition(".")) for name, _ in asked.named_modules() if name)
     mine = dict(model.named_modules())
     return tuple(
