@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from coprune.plan import GroupDecision
 from coprune.report import predictions
-from coprune.report.formatting import ranges
+from coprune.report.formatting import ranges, share
 from coprune.report.groups import Units, of_group
 from coprune.report.heads import Heads, alone
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 Column = tuple[str, str]
 """A column of a table: its name and its style class."""
 
 
-@dataclass(frozen=True)
-class Details:
-    """What the page shows of one group.
-
-    Attributes:
-        group: the decision; without what belongs to all layers of a joint choice.
-        summary: what the kept units predict, in a sentence; may be empty.
-        charts: figure by name: ``predictions``, ``curve``, ``plane``, ``scores``.
-        shares: removed unit → how much of it is predicted, in words, in order.
-        removed: the predictions as rows, the least predicted first.
-        why: columns and rows: why each unit stayed.
-    """
-
-    group: GroupDecision
-    summary: str
-    charts: dict[str, go.Figure]
-    shares: dict[str, str]
-    removed: list[list[str]]
-    why: tuple[list[Column], list[list[str]]]
-
-
-def details(group: GroupDecision, units: str, unit: str, *, place: int, heads: Heads | None) -> Details:
+def details(
+    group: GroupDecision, units: str, unit: str, *, place: int, heads: Heads | None
+) -> dict[str, Any]:
     """What is shown of a group.
 
     Args:
@@ -48,6 +25,13 @@ def details(group: GroupDecision, units: str, unit: str, *, place: int, heads: H
         unit: one of it.
         place: among the plan's groups.
         heads: of the plan, where it has any.
+
+    Returns:
+        ``group``: the decision; without what belongs to all layers of a joint choice. ``summary``: what the
+        kept units predict, in a sentence; may be empty. ``charts``: figure by name: ``predictions``,
+        ``curve``, ``plane``, ``scores``. ``shares``: removed unit → how much of it is predicted, in words, in
+        order. ``removed``: the predictions as rows, the least predicted first. ``why``: columns and rows: why
+        each unit stayed.
     """
     from coprune.report import figures
 
@@ -63,14 +47,15 @@ def details(group: GroupDecision, units: str, unit: str, *, place: int, heads: H
         charts["plane"] = figures.plane(own)
     if group.score and not group.clusters:
         charts["scores"] = figures.scores(own)
-    return Details(
-        group,
-        predictions.summary([group], units),
-        charts,
-        {str(e.unit): predictions.share(e.explained) for e in sorted(group.predicted, key=lambda e: e.unit)},
-        predictions.removed_rows(group),
-        of_joint_heads.why(place) if of_joint_heads else _why(own, unit),
-    )
+    by_unit = sorted(group.predicted, key=lambda e: e.unit)
+    return {
+        "group": group,
+        "summary": predictions.summary([group], units),
+        "charts": charts,
+        "shares": {str(e.unit): share(e.explained) for e in by_unit},
+        "removed": predictions.removed_rows(group),
+        "why": of_joint_heads.why(place) if of_joint_heads else _why(own, unit),
+    }
 
 
 def _why(own: Units, unit: str) -> tuple[list[Column], list[list[str]]]:

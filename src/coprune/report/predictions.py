@@ -136,7 +136,7 @@ def removed_rows(group: GroupDecision) -> list[list[str]]:
 
 def matrix(group: GroupDecision, units: str) -> go.Figure:
     """Which units predict which: a bar a removed unit and below it a cell for every kept one, ``[K, R]``."""
-    from coprune.report.theme import ACCENT, KEPT, PANEL, REMOVED, SOFT, Rule, bars, figure
+    from coprune.report.theme import ACCENT, KEPT, PANEL, REMOVED, SOFT, bars, figure, rule
 
     entries, rows = group.predicted, [str(unit) for unit in by_kept(group)]
     columns, explained = [str(e.unit) for e in entries], [round(100 * e.explained, 1) for e in entries]
@@ -157,7 +157,7 @@ def matrix(group: GroupDecision, units: str) -> go.Figure:
     return figure(
         [{**heat, "hoverongaps": False}, bars(columns, explained, about, strong, yaxis="y2"), lost],
         height=inner + 66,
-        rules=[Rule(100 * WELL, "", ACCENT, axis="y2", dash="dot")],
+        rules=[rule(100 * WELL, "", ACCENT, axis="y2", dash="dot")],
         coloraxis={"cmin": 0, "cmax": 100, "colorbar": {"ticksuffix": percent, "len": 0.5, "y": 0.3}},
         xaxis={**x_axis, "title": {"text": f"removed {units}"}},
         yaxis={**y_axis, "title": {"text": f"kept {units}"}},
