@@ -125,14 +125,10 @@ def _headline(summary: list[dict[str, Any]], metric: MetricWords) -> str:
 
 
 def _point(
-    budget: float | str,
-    rows: list[dict[str, Any]],
-    values: list[float],
-    metric: MetricWords,
-    *,
-    of_heads: bool,
+    budget: float | str, rows: list[dict[str, Any]], stage: str, metric: MetricWords, *, of_heads: bool
 ) -> tuple[Any, ...]:
     """A budget's x, (least, mean, greatest) value over seeds as drawn, and its hover text."""
+    values = stage_values(rows, stage)
     macs, kept = (fmean(r[of] or 0 for r in rows) for of in ("macs_ratio", "kept"))
     span = (min(values), fmean(values), max(values))
     heads = f"{kept:.4g} heads, " if of_heads else ""

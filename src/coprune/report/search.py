@@ -140,7 +140,7 @@ def figure(search: Search, *, view: str) -> go.Figure:
             continue
         about = [
             f"{f.percent(p.macs)} of the MACs<br>{metric.short} {metric.figure(p.value)}"
-            f"<br>{metric.losses}: {search.lost(p)}<br>{search.verdict(p)}"
+            f"<br>{metric.loss()}: {search.lost(p)}<br>{search.verdict(p)}"
             for p in some
         ]
         x, y = [100 * p.macs for p in some], [scale * p.value for p in some]
