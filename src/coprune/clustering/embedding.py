@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -25,8 +26,7 @@ def classical_scaling(distance: Tensor) -> Tensor:
     found = scipy.linalg.eigh((-0.5 * centred).numpy(), subset_by_index=[max(0, units - 2), units - 1])
     values, vectors = (torch.from_numpy(part) for part in found)
     axes = vectors.flip(1) * values.flip(0).clamp_min(0).sqrt()
-    if axes.shape[1] < 2:
-        axes = torch.cat([axes, torch.zeros(len(axes), 2 - axes.shape[1], dtype=axes.dtype)], 1)
+    axes = F.pad(axes, (0, 2 - axes.shape[1]))  # a single unit has but one axis
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     return axes * torch.where(largest < 0, -1.0, 1.0)
 

@@ -17,12 +17,6 @@ from coprune.plan import Knee
 Fit = Literal["interpolate", "polynomial"]
 
 
-def rule_name(fit: Fit, degree: int, sensitivity: float) -> str:
-    """How the plan names the rule."""
-    how = "interpolated" if fit == "interpolate" else f"polynomial of degree {degree}"
-    return f"kneedle, {how}, S={sensitivity:g}"
-
-
 def find_knee(
     k: Sequence[int],
     values: Sequence[float],
@@ -47,14 +41,14 @@ def find_knee(
         rise, all units stay; where Kneedle finds no knee, the point highest above the chord from
         the first to the last point, which is what Kneedle's S → 0 tends to.
     """
-    rule = rule_name(fit, degree, sensitivity)
+    how = "interpolated" if fit == "interpolate" else f"polynomial of degree {degree}"
+    rule = f"kneedle, {how}, S={sensitivity:g}"
     x, y = np.asarray(k, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if len(x) < 3:
         return Knee(k=units, rule=rule, fallback=f"only {len(x)} points on the curve; all units stay")
-    if not y.max() > y.min():
-        return Knee(k=units, rule=rule, fallback="the curve is flat; all units stay")
-    if not y[-1] > y[0]:
-        return Knee(k=units, rule=rule, fallback="the curve does not rise; all units stay")
+    if not y[-1] > y[0] or not y.max() > y.min():
+        shape = "does not rise" if y.max() > y.min() else "is flat"
+        return Knee(k=units, rule=rule, fallback=f"the curve {shape}; all units stay")
     from kneed import KneeLocator  # which imports matplotlib
 
     with warnings.catch_warnings():

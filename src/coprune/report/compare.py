@@ -37,8 +37,8 @@ def render_compare(comparison: Comparison) -> str:
     content = comparison.model_dump(mode="json")
     summary, metric = summarise(content), metric_of(comparison)
     measured = [stage for stage in STAGES if any(r[stage] is not None for r in summary)]
-    recoveries = _recoveries(content)
-    choices = [ALL, *recoveries] if len(recoveries) > 1 else [""]
+    recoveries, budgets = _recoveries(content), groupby(summary, key=itemgetter("budget"))
+    choices = [ALL, *recoveries] if len(recoveries) > 1 else []
     return page(
         "compare.html.j2",
         title="Comparison of pruning methods",
@@ -47,19 +47,16 @@ def render_compare(comparison: Comparison) -> str:
         metric=metric,
         of_heads=_of_heads(content),
         stages=measured,
-        recoveries=choices if len(choices) > 1 else [],
+        recoveries=choices,
         shown=_shown(summary),
         notes=notes_of(content),
         seeds=sorted({row["seeds"] for row in summary}) or [0],
         charts={
             "/".join(filter(None, (stage, choice))): lines(comparison, stage, recovery=choice)
             for stage in measured
-            for choice in choices
+            for choice in choices or [""]
         },
-        budgets=[
-            _table(list(part), measured, comparison.base, metric)
-            for _, part in groupby(summary, key=itemgetter("budget"))
-        ],
+        budgets=[_table(list(part), measured, comparison.base, metric) for _, part in budgets],
     )
 
 

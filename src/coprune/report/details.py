@@ -66,10 +66,9 @@ def _why(own: Units, unit: str) -> tuple[list[Column], list[list[str]]]:
         columns = [("predicts", "long"), ("how many", "number"), ("in all", "number")]
         return [first, *columns], predictions.kept_rows(group)
     if group.clusters:
-        order = sorted(own.represented.items(), key=lambda item: (-len(item[1]), item[0]))
-        rows = [
-            [str(u), ranges(some) or "only itself", str(len(some)), *score[u : u + 1]] for u, some in order
-        ]
+        rows = []
+        for u, some in sorted(own.represented.items(), key=lambda item: (-len(item[1]), item[0])):
+            rows.append([str(u), ranges(some) or "only itself", str(len(some)), *score[u : u + 1]])
         if orphans := [u for u, by in enumerate(own.by) if by is None]:
             rows.append(["none", ranges(orphans), str(len(orphans)), *["–"] * len(scored)])
         return [first, ("represents", "long"), ("how many", "number"), *scored], rows

@@ -100,18 +100,17 @@ def latency(entries: Sequence[Latency]) -> go.Figure:
     """Milliseconds of base and pruned network, medians with the 10th and 90th percentile."""
     several = len({(t.engine, t.device) for t in entries}) > 1
     rows = [place(t) + (f" · {t.engine} on {t.device}" if several else "") for t in entries]
-    traces = []
+    traces, all_ends = [], []
     for name, color, symbol in (("base", BASE, "circle"), ("pruned", KEPT, "square")):
-        medians = [getattr(t, f"{name}_ms") for t in entries]
-        ends = [getattr(t, f"{name}_spread_ms") for t in entries]
-        spans = [(min(low, m), m, max(m, high)) for m, (low, high) in zip(medians, ends, strict=True)]
-        about = [
-            f"{safe(row)}<br>{name}: {m:.4g} ms ({low:.4g} – {high:.4g})<br>{t.repeats} repeats"
-            for row, t, m, (low, high) in zip(rows, entries, medians, ends, strict=True)
-        ]
+        medians, about, spans = [getattr(t, f"{name}_ms") for t in entries], [], []
+        for row, t, m in zip(rows, entries, medians, strict=True):
+            low, high = getattr(t, f"{name}_spread_ms")
+            all_ends += [low, high]
+            spans.append((min(low, m), m, max(m, high)))
+            words = f"{name}: {m:.4g} ms ({low:.4g} – {high:.4g})"
+            about.append(f"{safe(row)}<br>{words}<br>{t.repeats} repeats")
         more = {"offsetgroup": name, "orientation": "h", "error_x": whiskers(spans, color), "name": name}
         traces.append(points(medians, rows, about, color, symbol=symbol, **more))
-    all_ends = [ms for t in entries for ms in (*t.base_spread_ms, *t.pruned_spread_ms)]
     wide = min(all_ends) > 0 and max(all_ends) > 8 * min(all_ends)
     scale = {"type": "log", "dtick": "D2"} if wide else {"rangemode": "tozero"}
     title = {"text": "milliseconds a batch" + (" (logarithmic)" if wide else "")}

@@ -71,7 +71,7 @@ def of_run(heads: Heads, plan: Plan, run: Path) -> Pairs | None:
     chosen = pick(heads.units)
     maps = mean_maps(heads, plan, run / "profile") if chosen else {}
     shown = [_pair(r, k, np.stack([maps[r], maps[k]])) for r, k in chosen if r in maps and k in maps]
-    return Pairs(shown, typical_correlation(maps)) if shown else None
+    return Pairs(shown, _correlation(np.stack(list(maps.values())))) if shown else None
 
 
 def pick(units: Units) -> list[tuple[int, int]]:
@@ -92,9 +92,9 @@ def pick(units: Units) -> list[tuple[int, int]]:
     return [(removed, kept) for kept, removed in list(found.items())[:SHOWN]]
 
 
-def typical_correlation(maps: dict[int, Maps]) -> float | None:
-    """Median correlation of two different heads' maps; None when fewer than two are not flat."""
-    rows = np.stack([m.ravel() for m in maps.values()])
+def _correlation(maps: Maps) -> float | None:
+    """Median correlation of two different heads' maps, ``[H, B, B]``; None where all but one are flat."""
+    rows = maps.reshape(len(maps), -1)
     rows = rows[rows.std(axis=1) > _FLAT]
     if len(rows) < 2:
         return None
@@ -158,11 +158,9 @@ def _coarser(maps: Maps) -> Maps:
 
 def _pair(removed: int, kept: int, both: Maps) -> Pair:
     """The two maps, ``[2, B, B]``, as figures in per cent of the strongest attention of both."""
-    flat = both.std(axis=(1, 2)).min() <= _FLAT
-    correlation = None if flat else float(np.corrcoef(both[0].ravel(), both[1].ravel())[0, 1])
     top = max(float(np.percentile(both, _BRIGHTEST)), 1e-30)
     one, other = map(_drawn, np.rint(100 * np.clip(both / top, 0, 1)).astype(np.uint8))
-    return Pair(removed, kept, (one, other), correlation)
+    return Pair(removed, kept, (one, other), _correlation(both))
 
 
 def _drawn(level: NDArray[np.uint8]) -> go.Figure:

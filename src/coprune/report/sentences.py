@@ -104,13 +104,11 @@ def promise(result: Result) -> str | None:
     if low is not high:
         certain = low.differs or high.differs or not low.ratio_interval
         measured = f"from {measured} to {most}" if certain else f"{measured}, {most}"
+    gives = low.ratio >= 0.95 * promised
+    verdict = f"The clock gives {'what' if gives else 'less than'} the MACs promise."
     if not (low.conclusive and high.conclusive):
         verdict = "The clock was too unsteady to say whether it gives what the MACs promise."
-    elif high.ratio < 0.95 * promised:
-        verdict = "The clock gives less than the MACs promise."
-    elif low.ratio >= 0.95 * promised:
-        verdict = "The clock gives what the MACs promise."
-    else:
+    elif high.ratio >= 0.95 * promised and not gives:
         verdict = "Whether the clock gives what the MACs promise depends on where it is read."
     return f"Promised: {times(promised)} fewer MACs. Measured: {measured}. {verdict}"
 
@@ -124,10 +122,8 @@ def judged(judged: Judged, metric: MetricWords | None = None) -> str:
     """
     metric = metric or of(judged)
     on = f"{judged.samples:,} {judged.on}" + (" samples" if judged.on == "validation" else "")
-    asked = {
-        "max_drop": f"at most {metric.loss(f'{judged.allowed or 0:.4g}')}",
-        "knee": "the size",
-    }.get(judged.decision, f"{judged.decision} against the model before it")
+    known = {"max_drop": f"at most {metric.loss(f'{judged.allowed or 0:.4g}')}", "knee": "the size"}
+    asked = known.get(judged.decision, f"{judged.decision} against the model before it")
     return f"{asked}, on {on}: {metric.loss(metric.lost(judged.found, judged.interval))}"
 
 
