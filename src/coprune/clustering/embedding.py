@@ -47,12 +47,6 @@ def tsne(distance: Tensor, *, seed: int, perplexity: float = 10.0) -> Tensor:
     units = len(distance)
     if units < 4:
         return classical_scaling(distance)
-    fitted = TSNE(
-        n_components=2,
-        perplexity=min(perplexity, (units - 1) / 3),
-        metric="precomputed",
-        init="random",
-        max_iter=1000,
-        random_state=seed % 2**32,
-    ).fit_transform(distance.numpy())
-    return torch.from_numpy(np.asarray(fitted, dtype=np.float64))
+    near = min(perplexity, (units - 1) / 3)
+    plane = TSNE(perplexity=near, metric="precomputed", init="random", random_state=seed % 2**32)
+    return torch.from_numpy(np.asarray(plane.fit_transform(distance.numpy()), dtype=np.float64))

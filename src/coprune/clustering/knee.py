@@ -54,15 +54,9 @@ def find_knee(
     with warnings.catch_warnings():
         # kneed warns when there is no knee, and numpy when the polynomial is badly conditioned.
         warnings.simplefilter("ignore")
-        located = KneeLocator(
-            x,
-            y,
-            S=sensitivity,
-            curve="concave",
-            direction="increasing",
-            interp_method="interp1d" if fit == "interpolate" else "polynomial",
-            polynomial_degree=degree,
-        ).knee
+        # Concave and increasing, as it takes curves to be.
+        smooth = "interp1d" if fit == "interpolate" else "polynomial"
+        located = KneeLocator(x, y, S=sensitivity, interp_method=smooth, polynomial_degree=degree).knee
     # At its ends the curve meets the diagonal that Kneedle measures from, so a "knee" there (kneed
     # reports one for convex curves) is none.
     if located is not None and x[0] < located < x[-1]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from coprune.plan import GroupDecision
 from coprune.report import predictions
-from coprune.report.formatting import ranges, share
+from coprune.report.formatting import one, ranges, share
 from coprune.report.groups import Units, of_group
 from coprune.report.heads import Heads, alone
 
@@ -14,15 +14,12 @@ Column = tuple[str, str]
 """A column of a table: its name and its style class."""
 
 
-def details(
-    group: GroupDecision, units: str, unit: str, *, place: int, heads: Heads | None
-) -> dict[str, Any]:
+def details(group: GroupDecision, units: str, *, place: int, heads: Heads | None) -> dict[str, Any]:
     """What is shown of a group.
 
     Args:
         group: the decision, its lists fitted.
         units: what it removes.
-        unit: one of it.
         place: among the plan's groups.
         heads: of the plan, where it has any.
 
@@ -38,7 +35,7 @@ def details(
     of_joint_heads = heads if heads and heads.joint and place in heads.places else None
     if of_joint_heads:
         group = alone(group)
-    own, charts = of_group(group, unit), {}
+    own, charts = of_group(group, one(units)), {}
     if group.predicted:
         charts["predictions"] = predictions.matrix(group, units)
     if group.curve:
@@ -54,7 +51,7 @@ def details(
         "charts": charts,
         "shares": {str(e.unit): share(e.explained) for e in by_unit},
         "removed": predictions.removed_rows(group),
-        "why": of_joint_heads.why(place) if of_joint_heads else _why(own, unit),
+        "why": of_joint_heads.why(place) if of_joint_heads else _why(own, one(units)),
     }
 
 

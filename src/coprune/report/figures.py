@@ -131,10 +131,9 @@ def curve(group: GroupDecision, *, axis: str, at: int) -> go.Figure:
     values = {k: float(f"{value * (100 if percent else 1):.5g}") for k, value in group.curve}
     kept = f"kept: {at}" if at == len(group.kept) else f"{at} clusters, {len(group.kept)} kept"
     marks = [(at, kept, KEPT, "circle")]
-    if group.knee and group.knee.k == at:
-        marks = [(at, f"knee and {kept}", ACCENT, "diamond")]
-    elif group.knee:
-        marks.insert(0, (group.knee.k, f"knee: {group.knee.k}", ACCENT, "diamond"))
+    if group.knee:
+        same, k = group.knee.k == at, group.knee.k
+        marks = [(k, f"knee and {kept}" if same else f"knee: {k}", ACCENT, "diamond"), *marks[same:]]
     hover = f"k = %{{x}}<br>%{{y:.4g}}{f.NB + '%' if percent else ''}<extra></extra>"
     traces = [line(list(values), list(values.values()), BASE, hoverinfo=None, hovertemplate=hover)]
     rules = []

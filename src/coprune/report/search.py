@@ -96,9 +96,12 @@ class Search:
         """What became of it."""
         if probe.chosen:
             return "chosen" if probe.ok else f"chosen, beyond the allowed {self.metric.drop}"
-        if probe.ok:
-            return f"within the allowed {self.metric.drop}" if self.limit is not None else "tried"
-        return "refused"
+        return self.good if probe.ok else "refused"
+
+    @property
+    def good(self) -> str:
+        """What a probe is whose loss is allowed."""
+        return "tried" if self.limit is None else f"within the allowed {self.metric.drop}"
 
 
 def read(plan: Plan, result: Result) -> Search:
@@ -130,9 +133,8 @@ def figure(search: Search, *, view: str) -> go.Figure:
     order, metric = sorted(search.probes, key=lambda p: p.macs), search.metric
     scale = metric.scale
     traces = [line([100 * p.macs for p in order], [scale * p.value for p in order], LINE)]
-    good = "tried" if search.limit is None else f"within the allowed {metric.drop}"
     for some, name, color, mark in (
-        ([p for p in order if p.ok], good, KEPT, {"symbol": "circle", "size": 12}),
+        ([p for p in order if p.ok], search.good, KEPT, {"symbol": "circle", "size": 12}),
         ([p for p in order if not p.ok], "refused", ACCENT, {"symbol": "x", "size": 12}),
         ([p for p in order if p.chosen], "chosen", INK, {"symbol": "circle-open", "size": 22}),
     ):

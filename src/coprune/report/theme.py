@@ -13,7 +13,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-INK, MUTED, LINE, PANEL, PAPER = (f"var(--{name})" for name in ("ink", "muted", "line", "panel", "paper"))
+INK, MUTED, LINE, PANEL = (f"var(--{name})" for name in ("ink", "muted", "line", "panel"))
 KEPT, SOFT, PALE = "var(--kept)", "var(--soft)", "var(--pale)"
 REMOVED, ACCENT, BASE = "var(--removed)", "var(--accent)", "var(--base)"
 
