@@ -105,7 +105,7 @@ def latency(entries: Sequence[Latency]) -> go.Figure:
         medians, about, spans = [getattr(t, f"{name}_ms") for t in entries], [], []
         for row, t, m in zip(rows, entries, medians, strict=True):
             low, high = getattr(t, f"{name}_spread_ms")
-            all_ends += [low, high]
+            all_ends.extend((low, high))
             spans.append((min(low, m), m, max(m, high)))
             words = f"{name}: {m:.4g} ms ({low:.4g} – {high:.4g})"
             about.append(f"{safe(row)}<br>{words}<br>{t.repeats} repeats")

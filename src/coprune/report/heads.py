@@ -112,7 +112,7 @@ def gathered(groups: Sequence[GroupDecision], starts: Sequence[int], *, joint: b
         parts = [getattr(g, name) for g in groups]
         return tuple(chain(*map(shown, parts, starts))) if all(parts) else ()
 
-    more = {"clusters": whole("clusters"), "score": whole("score")}
+    more: dict[str, Any] = {"clusters": whole("clusters"), "score": whole("score")}
     if not joint:
         more["clusters"] = whole("clusters", lambda own, start: [start + cluster for cluster in own])
         more["score"] = whole("score", lambda own, _: [score / (max(own) or 1) for score in own])

@@ -37,7 +37,7 @@ def embed(figure: Any) -> Markup:
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("coprune.report", "templates")
-    layout = {"trim_blocks": True, "lstrip_blocks": True}
+    layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
     made.filters |= {name: value for name, value in vars(formatting).items() if isfunction(value)}
     made.filters |= {"embed": embed, "speed": sentences.speed, "place": sentences.place}

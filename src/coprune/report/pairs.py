@@ -83,7 +83,7 @@ def pick(units: Units) -> list[tuple[int, int]]:
     parts = {e.unit: e.by[0][1] for e in units.decision.predicted if e.by}
     ranked = []
     for removed, kept in enumerate(units.by):
-        if kept not in (None, removed) and (removed in parts or position):
+        if kept is not None and kept != removed and (removed in parts or position):
             near = -parts[removed] if removed in parts else math.dist(position[removed], position[kept])
             ranked.append((near, removed, kept))
     found: dict[int, int] = {}
