@@ -23,14 +23,13 @@ def assert_sums(search, d):
     """What the search keeps equals what its formulas give from its medoids."""
     k, units = len(search._medoids), len(d)
     to = d[:, search._medoids]
-    s = search._state
-    np.testing.assert_allclose(s.d1, to.min(1))
-    np.testing.assert_allclose(to[np.arange(units), s.near], to.min(1))
-    np.testing.assert_allclose(s.d2, np.sort(to, 1)[:, 1])
-    gain = np.maximum(0, s.d1[:, None] - d).sum(0)
+    np.testing.assert_allclose(search.d1, to.min(1))
+    np.testing.assert_allclose(to[np.arange(units), search.near], to.min(1))
+    np.testing.assert_allclose(search.d2, np.sort(to, 1)[:, 1])
+    gain = np.maximum(0, search.d1[:, None] - d).sum(0)
     a = np.zeros((k, units))
     for o in range(units):
-        a[s.near[o]] += np.clip(d[o] - s.d1[o], 0, s.d2[o] - s.d1[o])
+        a[search.near[o]] += np.clip(d[o] - search.d1[o], 0, search.d2[o] - search.d1[o])
     np.testing.assert_allclose(search._gain, gain, atol=1e-9)
     np.testing.assert_allclose(search._a[:k], a, atol=1e-9)
 

@@ -24,7 +24,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
+import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
@@ -125,11 +127,8 @@ def profile_distances(
     if single is None:
         # Of variances in a smaller proportion float32 has no roots.
         single = exact_work(moments) >= SINGLE_WORK and relative_eps >= 1e-12
-    if not single:
-        square, _ = _squared(seen, torch.float64)
-        return square.sqrt().cpu()
-    square, near = _squared(seen, torch.float32)
-    return refined(square, near, seen).sqrt().cpu()
+    square, near = _squared(seen, torch.float32 if single else torch.float64)
+    return (refined(square, near, seen) if single else square).sqrt().cpu()
 
 
 def refined(square: Tensor, near: Tensor, seen: Gaussians) -> Tensor:
@@ -140,21 +139,12 @@ def refined(square: Tensor, near: Tensor, seen: Gaussians) -> Tensor:
         near: which distances are not to be relied on, ``[U, U]`` bool, symmetric.
         seen: what the units see.
     """
-    for index in _components(near):
+    _, labels = connected_components(csr_matrix(near.cpu().numpy()), directed=False)
+    for component in np.flatnonzero(np.bincount(labels) > 1):
+        index = torch.from_numpy(np.flatnonzero(labels == component))
         part, _ = _squared(seen.units(index), torch.float64)
         square[index.unsqueeze(1), index] = part
     return square
-
-
-def _components(near: Tensor) -> list[Tensor]:
-    """Sets of more than one unit that hang together by pairs that are near; ``near`` is ``[U, U]`` bool."""
-    near = near.cpu()
-    linked = near.any(1).nonzero()[:, 0]
-    if not len(linked):
-        return []
-    count, labels = connected_components(csr_matrix(near[linked][:, linked].numpy()), directed=False)
-    found = torch.from_numpy(labels)
-    return [linked[found == c] for c in range(count)]
 
 
 def _squared(seen: Gaussians, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -200,32 +190,22 @@ def _rows(seen: Gaussians, dtype: torch.dtype) -> Iterator[Tensor]:
     work = [torch.empty(tile * units, dtype=dtype, device=variance.device) for _ in range(2)]
     found = torch.empty(tile * max(1, _ROWS // tile), units, dtype=dtype, device=variance.device)
     filled = 0
-    for a in range(0, classes, side):
-        p = slice(a, a + side)
-        for b in range(a, classes, side):
-            q = slice(b, b + side)
-            shape = (min(side, classes - a), min(side, classes - b), cells, units)
-            rows = found[filled : filled + math.prod(shape[:3])]
-            y, z = (w[: math.prod(shape)].view(shape) for w in work)
-            _overlap(seen.half, variance, root, p, q, (rows.view(shape), y, z))
-            rows.sub_(rows.mean(1, keepdim=True))
-            if a == b:
-                rows.mul_(math.sqrt(0.5))
-            filled += len(rows)
-            if filled + tile > len(found):
-                yield found[:filled]
-                filled = 0
+    for a, b in combinations_with_replacement(range(0, classes, side), 2):
+        p, q = slice(a, a + side), slice(b, b + side)
+        shape = (min(side, classes - a), min(side, classes - b), cells, units)
+        rows = found[filled : filled + math.prod(shape[:3])]
+        x, y, z = rows.view(shape), *(w[: math.prod(shape)].view(shape) for w in work)
+        torch.add(variance[p].unsqueeze(1), variance[q], out=y).rsqrt_()
+        # In float64: means may be far apart in proportion to what separates two of them.
+        torch.sub(seen.half[p].unsqueeze(1), seen.half[q], out=x)
+        x.mul_(y).square_().neg_().exp_()
+        torch.mul(root[p].unsqueeze(1), root[q], out=z)
+        x.mul_(z).mul_(y)
+        rows.sub_(rows.mean(1, keepdim=True))
+        if a == b:
+            rows.mul_(math.sqrt(0.5))
+        filled += len(rows)
+        if filled + tile > len(found):
+            yield found[:filled]
+            filled = 0
     yield found[:filled]
-
-
-def _overlap(
-    half: Tensor, variance: Tensor, root: Tensor, p: slice, q: slice, work: tuple[Tensor, Tensor, Tensor]
-) -> None:
-    """K of classes ``p`` × ``q``, ``[p, q, G, U]``, into the first of the work tensors of that shape."""
-    x, y, z = work
-    torch.add(variance[p].unsqueeze(1), variance[q], out=y).rsqrt_()
-    # In float64: means may be far apart in proportion to what separates two of them.
-    torch.sub(half[p].unsqueeze(1), half[q], out=x)
-    x.mul_(y).square_().neg_().exp_()
-    torch.mul(root[p].unsqueeze(1), root[q], out=z)
-    x.mul_(z).mul_(y)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import torch
 import torch.nn.functional as F
@@ -132,8 +133,7 @@ def _cholesky(half: Tensor, variance: Tensor, *, allowed: float) -> tuple[Tensor
     variance = variance.float()
     left = torch.ones_like(root)
     columns = root.new_zeros(units, min(MOST, classes), classes)
-    count = 0
-    while count < columns.shape[1]:
+    for count in range(columns.shape[1]):
         pivot = left.argmax(1, keepdim=True)
         apart = (variance + variance.gather(1, pivot)).rsqrt_()
         # Means are subtracted in float64, see the exact distances.
@@ -145,10 +145,9 @@ def _cholesky(half: Tensor, variance: Tensor, *, allowed: float) -> tuple[Tensor
         column *= best.clamp_min(1e-30).rsqrt() * (best > 1e-6)
         columns[:, count] = column
         left = (left - column.square()).clamp_min_(0)
-        count += 1
         if float(left.sum(1).max()) <= allowed:
             break
-    return columns[:, :count].transpose(1, 2), left.sum(1, dtype=torch.float64)
+    return columns[:, : count + 1].transpose(1, 2), left.sum(1, dtype=torch.float64)
 
 
 def _add(square: Tensor, factors: Tensor, means: Tensor, norm: Tensor) -> None:
@@ -156,10 +155,9 @@ def _add(square: Tensor, factors: Tensor, means: Tensor, norm: Tensor) -> None:
     units, _, rank = factors.shape
     flat = factors.permute(1, 0, 2).flatten(1).contiguous()  # [C, U·r]
     blocks = [slice(start, start + _UNITS) for start in range(0, units, _UNITS)]
-    for i, here in enumerate(blocks):
-        for there in blocks[i:]:
-            a, b = (flat[:, part.start * rank : part.stop * rank] for part in (here, there))
-            products = (a.T @ b).square_().view(-1, rank, b.shape[1] // rank, rank)
-            apart = torch.cdist(means[here], means[there]).square()
-            own = norm[here].unsqueeze(1) + norm[there]
-            square[here, there] += own - 2 * products.sum((1, 3)).double() + apart
+    for here, there in combinations_with_replacement(blocks, 2):
+        a, b = (flat[:, part.start * rank : part.stop * rank] for part in (here, there))
+        products = (a.T @ b).square_().view(-1, rank, b.shape[1] // rank, rank)
+        apart = torch.cdist(means[here], means[there]).square()
+        own = norm[here].unsqueeze(1) + norm[there]
+        square[here, there] += own - 2 * products.sum((1, 3)).double() + apart

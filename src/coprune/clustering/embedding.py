@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -25,8 +26,7 @@ def classical_scaling(distance: Tensor) -> Tensor:
     found = scipy.linalg.eigh((-0.5 * centred).numpy(), subset_by_index=[max(0, units - 2), units - 1])
     values, vectors = (torch.from_numpy(part) for part in found)
     axes = vectors.flip(1) * values.flip(0).clamp_min(0).sqrt()
-    if axes.shape[1] < 2:
-        axes = torch.cat([axes, torch.zeros(len(axes), 2 - axes.shape[1], dtype=axes.dtype)], 1)
+    axes = F.pad(axes, (0, 2 - axes.shape[1]))  # a single unit has but one axis
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     return axes * torch.where(largest < 0, -1.0, 1.0)
 
@@ -47,12 +47,6 @@ def tsne(distance: Tensor, *, seed: int, perplexity: float = 10.0) -> Tensor:
     units = len(distance)
     if units < 4:
         return classical_scaling(distance)
-    fitted = TSNE(
-        n_components=2,
-        perplexity=min(perplexity, (units - 1) / 3),
-        metric="precomputed",
-        init="random",
-        max_iter=1000,
-        random_state=seed % 2**32,
-    ).fit_transform(distance.numpy())
-    return torch.from_numpy(np.asarray(fitted, dtype=np.float64))
+    near = min(perplexity, (units - 1) / 3)
+    plane = TSNE(perplexity=near, metric="precomputed", init="random", random_state=seed % 2**32)
+    return torch.from_numpy(np.asarray(plane.fit_transform(distance.numpy()), dtype=np.float64))

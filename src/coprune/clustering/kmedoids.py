@@ -7,11 +7,10 @@ Shapes: ``U`` units, ``M`` numbers of clusters that were tried.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import kmedoids
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from coprune.clustering.assignment import Clustering, assign
@@ -21,13 +20,6 @@ Start = Literal["auto", "previous", "random", "best"]
 
 LARGE = 128
 """Units above which ``auto`` stops calling FasterPAM for every k, whose time grows with their third power."""
-
-
-def _grown(distance: NDArray[np.float64], medoids: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """The medoids and the unit that is farthest from its medoid (the first of equals)."""
-    gap = distance[:, medoids].min(1)
-    gap[medoids] = -1  # a duplicate of a medoid may be added, a medoid itself may not
-    return np.append(medoids, gap.argmax()).astype(np.uint64)
 
 
 def cluster_every_k(distance: Tensor, *, seed: int, start: Start = "auto") -> list[Clustering]:
@@ -57,10 +49,12 @@ def cluster_every_k(distance: Tensor, *, seed: int, start: Start = "auto") -> li
     found: list[Clustering] = []
     medoids = np.array([d.sum(1).argmin()], dtype=np.int64)
     for k in range(2, units):
-        if start == "random":
-            result = kmedoids.fasterpam(d, k, init="random", random_state=seed % 2**32, n_cpu=1)
-        else:
-            result = kmedoids.fasterpam(d, _grown(d, medoids), n_cpu=1)
-        medoids = np.sort(result.medoids.astype(np.int64))
+        how: dict[str, Any] = {"medoids": k, "init": "random", "random_state": seed % 2**32}
+        if start != "random":
+            # And the unit that is farthest from its medoid (the first of equals).
+            gap = d[:, medoids].min(1)
+            gap[medoids] = -1  # a duplicate of a medoid may be added, a medoid itself may not
+            how = {"medoids": np.append(medoids, gap.argmax()).astype(np.uint64)}
+        medoids = np.sort(kmedoids.fasterpam(d, **how, n_cpu=1).medoids.astype(np.int64))
         found.append(assign(d, medoids))
     return found

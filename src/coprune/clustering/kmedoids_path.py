@@ -16,8 +16,6 @@ Shapes: ``U`` units, ``k`` medoids.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,16 +26,6 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 _ROUNDING = 1e-12  # of the first loss: a swap that promises less is none
-
-
-@dataclass
-class _Nearest:
-    """Of every unit its nearest and second nearest medoid, as positions in the list, and how far they are."""
-
-    near: Indices
-    second: Indices
-    d1: Floats
-    d2: Floats
 
 
 def medoids_every_k(distance: Floats) -> list[Clustering]:
@@ -70,16 +58,12 @@ class Medoids:
     """
 
     def __init__(self, distance: Floats) -> None:
-        units = len(distance)
-        first = int(distance.sum(1).argmin())
+        units, first = len(distance), int(distance.sum(1).argmin())
         self._d = distance
         self._medoids: Indices = np.array([first], dtype=np.int64)
-        self._state = _Nearest(
-            np.zeros(units, dtype=np.int64),
-            np.full(units, -1, dtype=np.int64),
-            distance[first].copy(),
-            np.full(units, np.inf),
-        )
+        # Of every unit its nearest and second nearest medoid, as positions in the list; how far they are.
+        self.near: Indices = np.zeros(units, dtype=np.int64)
+        self.second, self.d1, self.d2 = self.near - 1, distance[first].copy(), np.full(units, np.inf)
         self._gain: Floats = np.zeros(units)
         self._a: Floats = np.zeros((units, units))  # a row a medoid; of those that are there
         self._count(np.arange(units), sign=1)
@@ -88,16 +72,15 @@ class Medoids:
     def clustering(self) -> Clustering:
         """What was found; a unit as near to several medoids belongs to one that was there before."""
         order = self._medoids.argsort()
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        labels = rank[self._state.near]
+        rank = order.argsort()
+        labels = rank[self.near]
         labels[self._medoids] = rank  # a medoid belongs to itself, also one that has a twin
         return Clustering(self._medoids[order], labels, self.loss)
 
     @property
     def loss(self) -> float:
         """Sum of the distances to the nearest medoid."""
-        return float(self._state.d1.sum())
+        return float(self.d1.sum())
 
     def grow(self) -> None:
         """Add the unit that lowers the loss most (the first of equals), then swap."""
@@ -105,68 +88,54 @@ class Medoids:
         worth[self._medoids] = -np.inf  # a duplicate of a medoid may be added, a medoid itself may not
         unit = int(worth.argmax())
         self._medoids = np.append(self._medoids, unit)
-        changed = np.flatnonzero(self._d[unit] < self._state.d2)
-        slots = self._count(changed, sign=-1)
-        self._closer(len(self._medoids) - 1)
-        slots |= self._count(changed, sign=1)
-        self._settle(slots)
+        self._settle(self._put(len(self._medoids) - 1, unit))
 
     def shrink(self) -> None:
         """Take out the medoid that is missed least (the first of equals), then swap; needs three."""
-        s, last = self._state, len(self._medoids) - 1
-        slot = int(np.bincount(s.near, weights=s.d2 - s.d1, minlength=last + 1).argmin())
-        orphans = np.flatnonzero((s.near == slot) | (s.second == slot))
+        last = len(self._medoids) - 1
+        slot = int(np.bincount(self.near, weights=self.d2 - self.d1, minlength=last + 1).argmin())
+        orphans = np.flatnonzero((self.near == slot) | (self.second == slot))
         gain = self._gain.copy()
         slots = self._count(orphans, sign=-1)
         # The last takes its place in the list.
         self._medoids[slot] = self._medoids[last]
         self._medoids = self._medoids[:last].copy()
         self._a[slot], self._a[last] = self._a[last], 0
-        for to in (s.near, s.second):
+        for to in (self.near, self.second):
             to[to == last] = slot
         self._reassign(orphans)
         slots = ({slot if i == last else i for i in slots} | self._count(orphans, sign=1)) - {last}
         self._settle(slots | self._risen(gain))
 
-    def _closer(self, slot: int) -> None:
-        """Take in a medoid that was none before."""
-        s, to = self._state, self._d[self._medoids[slot]]
-        nearest, second = to < s.d1, to < s.d2
-        s.second = np.where(nearest, s.near, np.where(second, slot, s.second))
-        s.d2 = np.where(nearest, s.d1, np.where(second, to, s.d2))
-        s.near = np.where(nearest, slot, s.near)
-        s.d1 = np.where(nearest, to, s.d1)
-
-    def _swap(self, slot: int, unit: int) -> set[int]:
-        """Replace a medoid; the clusters whose sums are others now."""
-        s = self._state
-        orphans = np.flatnonzero((s.near == slot) | (s.second == slot))
-        mask = self._d[unit] < s.d2
-        mask[orphans] = True
-        changed = np.flatnonzero(mask)
+    def _put(self, slot: int, unit: int) -> set[int]:
+        """Make a unit the medoid of a place in the list, old or new; the clusters whose sums change."""
+        to = self._d[unit]
+        orphaned, nearest, second = (self.near == slot) | (self.second == slot), to < self.d1, to < self.d2
+        changed = np.flatnonzero(second | orphaned)
         slots = self._count(changed, sign=-1)
         self._medoids[slot] = unit
-        self._closer(slot)
-        self._reassign(orphans)  # they may have lost what they compared with
+        self.second = np.where(nearest, self.near, np.where(second, slot, self.second))
+        self.d2 = np.where(nearest, self.d1, np.where(second, to, self.d2))
+        self.near, self.d1 = np.where(nearest, slot, self.near), np.where(nearest, to, self.d1)
+        self._reassign(np.flatnonzero(orphaned))  # they may have lost what they compared with
         return slots | self._count(changed, sign=1)
 
     def _reassign(self, orphans: Indices) -> None:
         """Find the nearest two of all medoids."""
-        s, to = self._state, self._d[orphans[:, None], self._medoids]
+        to = self._d[orphans[:, None], self._medoids]
         two = np.argpartition(to, 1, axis=1)[:, :2]
         dist = np.take_along_axis(to, two, 1)
         order = dist.argsort(axis=1, kind="stable")
         two, dist = np.take_along_axis(two, order, 1), np.take_along_axis(dist, order, 1)
-        s.near[orphans], s.second[orphans] = two.T
-        s.d1[orphans], s.d2[orphans] = dist.T
+        self.near[orphans], self.second[orphans] = two.T
+        self.d1[orphans], self.d2[orphans] = dist.T
 
     def _count(self, units: Indices, *, sign: int) -> set[int]:
         """Add (or take away) what some units contribute to the sums; their clusters."""
-        s = self._state
-        slots, near = s.near[units], torch.from_numpy(s.d1[units]).unsqueeze(1)
+        slots, near = self.near[units], torch.from_numpy(self.d1[units]).unsqueeze(1)
         apart = torch.from_numpy(self._d).index_select(0, torch.from_numpy(units)).sub_(near)
         torch.from_numpy(self._gain).sub_(apart.clamp_max(0).sum(0), alpha=sign)
-        apart.clamp_min_(0).clamp_max_(torch.from_numpy(s.d2[units]).unsqueeze(1) - near)
+        apart.clamp_min_(0).clamp_max_(torch.from_numpy(self.d2[units]).unsqueeze(1) - near)
         torch.from_numpy(self._a).index_add_(0, torch.from_numpy(slots), apart, alpha=sign)
         return set(slots.tolist())
 
@@ -183,7 +152,7 @@ class Medoids:
                 return
             at = int(worth.argmin())
             gain, loss = self._gain.copy(), self.loss
-            dirty |= self._swap(int(rows[at]), int(best[at]))
+            dirty |= self._put(int(rows[at]), int(best[at]))
             if self.loss >= loss:
                 return  # only rounding promised something
             dirty |= self._risen(gain)

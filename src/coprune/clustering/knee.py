@@ -17,12 +17,6 @@ from coprune.plan import Knee
 Fit = Literal["interpolate", "polynomial"]
 
 
-def rule_name(fit: Fit, degree: int, sensitivity: float) -> str:
-    """How the plan names the rule."""
-    how = "interpolated" if fit == "interpolate" else f"polynomial of degree {degree}"
-    return f"kneedle, {how}, S={sensitivity:g}"
-
-
 def find_knee(
     k: Sequence[int],
     values: Sequence[float],
@@ -47,28 +41,22 @@ def find_knee(
         rise, all units stay; where Kneedle finds no knee, the point highest above the chord from
         the first to the last point, which is what Kneedle's S → 0 tends to.
     """
-    rule = rule_name(fit, degree, sensitivity)
+    how = "interpolated" if fit == "interpolate" else f"polynomial of degree {degree}"
+    rule = f"kneedle, {how}, S={sensitivity:g}"
     x, y = np.asarray(k, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if len(x) < 3:
         return Knee(k=units, rule=rule, fallback=f"only {len(x)} points on the curve; all units stay")
-    if not y.max() > y.min():
-        return Knee(k=units, rule=rule, fallback="the curve is flat; all units stay")
-    if not y[-1] > y[0]:
-        return Knee(k=units, rule=rule, fallback="the curve does not rise; all units stay")
+    if not y[-1] > y[0] or not y.max() > y.min():
+        shape = "does not rise" if y.max() > y.min() else "is flat"
+        return Knee(k=units, rule=rule, fallback=f"the curve {shape}; all units stay")
     from kneed import KneeLocator  # which imports matplotlib
 
     with warnings.catch_warnings():
         # kneed warns when there is no knee, and numpy when the polynomial is badly conditioned.
         warnings.simplefilter("ignore")
-        located = KneeLocator(
-            x,
-            y,
-            S=sensitivity,
-            curve="concave",
-            direction="increasing",
-            interp_method="interp1d" if fit == "interpolate" else "polynomial",
-            polynomial_degree=degree,
-        ).knee
+        # Concave and increasing, as it takes curves to be.
+        smooth = "interp1d" if fit == "interpolate" else "polynomial"
+        located = KneeLocator(x, y, S=sensitivity, interp_method=smooth, polynomial_degree=degree).knee
     # At its ends the curve meets the diagonal that Kneedle measures from, so a "knee" there (kneed
     # reports one for convex curves) is none.
     if located is not None and x[0] < located < x[-1]:

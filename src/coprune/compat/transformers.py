@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from coprune.compat import quiet
 from coprune.errors import UserError, first_line, shown
 from coprune.lazy import required
 from coprune.tracing.forward import FAILURES
@@ -30,15 +31,9 @@ CONFIG, GENERATION = "config.json", "generation_config.json"
 ATTENTIONS = ("eager", "sdpa")
 """Ways to compute attention that every model has."""
 
-
 WIDTHS = (
-    "intermediate_size",
-    "ffn_dim",
-    "d_ff",
-    "n_inner",
-    "hidden_dim",
-    "encoder_ffn_dim",
-    "decoder_ffn_dim",
+    *("intermediate_size", "ffn_dim", "d_ff", "n_inner", "hidden_dim"),
+    *("encoder_ffn_dim", "decoder_ffn_dim"),
 )
 """Keys of configurations that say how many neurons all feed-forward blocks have."""
 
@@ -65,16 +60,8 @@ def library() -> Any:
     return required("transformers", "hf: models need 🤗 transformers", extra="text")
 
 
-@contextmanager
-def quiet_hub() -> Iterator[None]:
-    """Without the hub's log of its attempts; what becomes of them is said in one line."""
-    log = logging.getLogger("huggingface_hub")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
+quiet_hub = partial(quiet, "huggingface_hub")
+"""Without the hub's log of its attempts."""
 
 
 @contextmanager
@@ -157,10 +144,9 @@ def skeleton(kind: Any, config: Any) -> nn.Module | None:
         for key, part in parts(config).items():
             parts(read)[key]._attn_implementation = part._attn_implementation
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            made: nn.Module = kind(read)
+            return kind(read)
     except (*FAILURES, StrictDataclassError):
         return None
-    return made
 
 
 def attention_of(config: Any) -> dict[str, str]:
@@ -186,11 +172,6 @@ def config_files(model: Any, config: Any) -> dict[str, str]:
     return files
 
 
-def origin_of(model: Any) -> str:
-    """The folder or id that a model came from; empty where it does not say."""
-    return getattr(model.config, "_name_or_path", "")
-
-
 def unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Floating-point buffers that are not in the state dict, such as rotary frequencies."""
     saved = model.state_dict().keys()
@@ -201,11 +182,10 @@ def cached_folder(name: str) -> str:
     """The folder of the hub's cache that holds a model's files; its name where it is not cached."""
     from transformers.utils import cached_file
 
-    try:
-        found = cached_file(name, CONFIG, local_files_only=True)
-    except (*FAILURES, OSError):
-        found = None
-    return str(Path(found).parent) if found else name
+    with suppress(*FAILURES, OSError):
+        if found := cached_file(name, CONFIG, local_files_only=True):
+            return str(Path(found).parent)
+    return name
 
 
 def pretrained_weights(
@@ -217,12 +197,6 @@ def pretrained_weights(
         The model; names of weights that the checkpoint lacks; those of another shape: name, its shape,
         that of the model.
     """
-    model, report = kind.from_pretrained(
-        place,
-        config=config,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-        trust_remote_code=False,
-    )
+    told = {"output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
+    model, report = kind.from_pretrained(place, config=config, dtype=torch.float32, **told)
     return model, set(report["missing_keys"]), list(report["mismatched_keys"])

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from coprune.compat import quiet
 from coprune.errors import UserError, first_line, near_matches
 from coprune.lazy import required
 from coprune.tracing.forward import FAILURES
@@ -35,17 +35,8 @@ def library() -> Any:
     return required("ultralytics", "ultralytics: models need Ultralytics (AGPL-3.0)", extra="detection")
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the library's log."""
-    library()
-    log = logging.getLogger("ultralytics")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
+quietly = partial(quiet, "ultralytics", below=logging.ERROR)
+"""Without the library's log, but for its errors."""
 
 
 def configurations() -> list[str]:
@@ -68,7 +59,7 @@ def built(name: str, *, classes: int | None = None, channels: int | None = None)
     """
     if not is_configuration(name):
         raise UserError(f"unknown model 'ultralytics:{name}'; {near_matches(name, configurations())}")
-    with quiet():
+    with quietly():
         net: Any = _front(name).model
         asked = {"nc": classes or net.yaml["nc"], "ch": channels or net.yaml["channels"]}
         if asked != {"nc": net.yaml["nc"], "ch": net.yaml["channels"]}:
@@ -85,12 +76,10 @@ def opened(file: str) -> nn.Module:
         UserError: missing, damaged, or with anything in it that is no layer.
     """
     library()
-    from ultralytics.nn.tasks import _SafeLoad, torch_safe_load
+    from ultralytics.nn.tasks import torch_safe_load
 
-    if not _SafeLoad.SUPPORTED:
-        raise UserError(f"{file}: this version of PyTorch cannot read it safely; install torch>=2.6")
     try:
-        with quiet():
+        with quietly():
             content, _ = torch_safe_load(file, safe_only=True)
     except (*FAILURES, OSError, ImportError, EOFError, pickle.UnpicklingError) as cause:
         raise UserError(f"ultralytics:{file}: cannot be opened ({first_line(cause)})") from cause
@@ -123,16 +112,13 @@ def yolo(model: nn.Module) -> Any:
     if not hasattr(model, "yaml") or not type(model).__module__.startswith("ultralytics."):
         raise UserError(f"this {type(model).__name__} is no network of Ultralytics")
     net: Any = _plain_copy(model)
-    with quiet():
+    with quietly():
         front = _front(configuration_of(net) or "yolo11n.yaml", net)
-    net.args, net.task = {**front.model.args, **_plain(net)}, getattr(net, "task", front.task)
-    front.model, front.task = net, net.task
-    return front
-
-
-def _plain(net: Any) -> dict[str, Any]:
     args = getattr(net, "args", None) or {}
-    return dict(args if isinstance(args, dict) else vars(args))
+    net.args = {**front.model.args, **(args if isinstance(args, dict) else vars(args))}
+    net.task = front.task = getattr(net, "task", front.task)
+    front.model = net
+    return front
 
 
 def _plain_copy(model: nn.Module) -> nn.Module:

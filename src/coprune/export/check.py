@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from coprune.errors import UserError, first_line
 from coprune.export.program import Run, outputs_of
-from coprune.tracing.forward import Inputs, part_of, samples_in
+from coprune.tracing.forward import Inputs, part_of, samples_in, trimmed
 
 TOLERANCE = 1e-4
 """Largest difference of two values of an output, relative to its largest value where that is above 1."""
@@ -25,11 +25,7 @@ def samples_of_sizes(inputs: Inputs) -> list[Inputs]:
     """
     found, start = [], 0
     for size in SIZES:
-        batch = part_of(inputs, [(start + i) % samples_in(inputs) for i in range(size)])
-        if isinstance(batch, dict) and "attention_mask" in batch:
-            width = int(batch["attention_mask"].sum(1).max())
-            batch = {name: tensor[:, :width].contiguous() for name, tensor in batch.items()}
-        found.append(batch)
+        found.append(trimmed(part_of(inputs, [(start + i) % samples_in(inputs) for i in range(size)])))
         start += size
     return found
 
@@ -60,24 +56,19 @@ def check_against(model: nn.Module, run: Run, batches: Sequence[Inputs], *, read
             why = first_line(cause)
             raise UserError(f"{reader} cannot run the exported model on {size} samples ({why})") from cause
         for name, due in wanted.items():
-            of = f" of {name}" * (len(wanted) > 1)
-            if found[name].shape != due.shape:
+            of, gives = f" of {name}" * (len(wanted) > 1), found[name]
+            if gives.shape != due.shape:
                 raise UserError(
-                    f"{reader} gives {list(found[name].shape)}{of} for {size} samples where PyTorch gives "
+                    f"{reader} gives {list(gives.shape)}{of} for {size} samples where PyTorch gives "
                     f"{list(due.shape)}; nothing was written"
                 )
-            worst = max(worst, _difference(found[name], due, words=f"{of} on {size} samples", reader=reader))
+            if not due.numel():
+                continue
+            apart = float((gives.double() - due.double()).abs().max() / due.double().abs().max().clamp_min(1))
+            if not apart <= TOLERANCE:  # NaN too
+                raise UserError(
+                    f"{reader} and PyTorch differ by {apart:.1e}{of} on {size} samples; {TOLERANCE:g} is "
+                    "allowed; nothing was written"
+                )
+            worst = max(worst, apart)
     return worst
-
-
-def _difference(found: Tensor, due: Tensor, *, words: str, reader: str) -> float:
-    if not due.numel():
-        return 0.0
-    found, due = found.double(), due.double()
-    difference = float((found - due).abs().max()) / max(1.0, float(due.abs().max()))
-    if not difference <= TOLERANCE:  # NaN too
-        raise UserError(
-            f"{reader} and PyTorch differ by {difference:.1e}{words}; {TOLERANCE:g} is allowed; "
-            "nothing was written"
-        )
-    return difference

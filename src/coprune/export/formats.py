@@ -33,14 +33,12 @@ def onnx_bytes(traced: Traced) -> bytes:
     """
     for module in ("onnx", "onnxscript"):
         required(module, f"--onnx {_NEEDS}", extra="export")
-    axes = free_axes(traced.inputs, "batch", "sequence")
-    named: Any = {"input_names": list(traced.reads), "output_names": list(traced.hands_back)}
+    how: Any = {"input_names": list(traced.reads), "output_names": list(traced.hands_back), "dynamo": True}
+    how["dynamic_shapes"] = free_axes(traced.inputs, "batch", "sequence")
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # about its own internals
-            made: Any = torch.onnx.export(
-                traced.program, (), dynamo=True, verbose=False, dynamic_shapes=axes, **named
-            )
+            made: Any = torch.onnx.export(traced.program, (), verbose=False, **how)
         return made.model_proto.SerializeToString()
     except (*FAILURES, torch.onnx.OnnxExporterError) as cause:
         root: BaseException = cause  # what surrounds it says at which of its steps the library is
@@ -70,7 +68,7 @@ def onnx_runner(content: bytes) -> Run:
     def run(inputs: Inputs) -> list[Tensor]:
         given = zip(input_names(inputs), tensors_of(inputs), strict=True)
         found = session.run(None, {name: tensor.cpu().numpy() for name, tensor in given if name in names})
-        return [torch.from_numpy(array) for array in found]
+        return list(map(torch.from_numpy, found))
 
     return run
 

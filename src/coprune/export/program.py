@@ -7,7 +7,7 @@ names: keys and places joined by dots.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +56,9 @@ def named_tensors(tree: Any, *, alone: str, unnamed: str) -> dict[str, Tensor]:
         alone: the name of a tensor that is the whole of it.
         unnamed: what a place is called that is a number alone: ``unnamed_0``.
     """
-    found = dict(_walked(tree, ""))
     return {
         (f"{unnamed}_{name}" if name[:1].isdigit() else name) or alone: tensor
-        for name, tensor in found.items()
+        for name, tensor in _walked(tree, "")
     }
 
 
@@ -67,15 +66,14 @@ def _walked(tree: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(tree, Tensor):
         yield name, tree
         return
-    parts: Mapping[Any, Any] = {}
+    parts: Iterable[tuple[Any, Any]] = ()
     if isinstance(tree, Mapping):
-        parts = tree
+        parts = tree.items()
     elif isinstance(tree, list | tuple):
-        fields = getattr(tree, "_fields", range(len(tree)))
-        parts = dict(zip(fields, tree, strict=True))
+        parts = zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True)
     elif dataclasses.is_dataclass(tree):
-        parts = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
-    for key, part in parts.items():
+        parts = ((f.name, getattr(tree, f.name)) for f in dataclasses.fields(tree))
+    for key, part in parts:
         yield from _walked(part, f"{name}.{key}" if name else str(key))
 
 
@@ -100,8 +98,8 @@ class Flat(nn.Module):
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         super().__init__()
         self.model = model
-        self.leaves, self.tree = tree_flatten(inputs)
-        self.leaves = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in self.leaves]
+        leaves, self.tree = tree_flatten(inputs)
+        self.leaves = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
 
     def forward(self, *tensors: Tensor) -> Tensor | dict[str, Tensor]:
         """Inputs ``[N, …]`` in their order → the output, or all by name."""
@@ -120,12 +118,10 @@ def free_axes(inputs: Inputs, batch: Any, sequence: Any) -> dict[str, tuple[dict
     """
     tokens = isinstance(inputs, dict) and not inputs.keys().isdisjoint(_TOKENS)
     axes: list[dict[int, Any]] = []
-    for name, tensor in zip(input_names(inputs), tensors_of(inputs), strict=True):
-        free = {0: batch} if tensor.ndim else {}
-        if tokens and tensor.ndim == 2:
-            other = isinstance(sequence, str) and name.startswith("decoder_")
-            free[1] = f"decoder_{sequence}" if other else sequence
-        axes.append(free)
+    for name, tensor in named_tensors(inputs, alone=IMAGES, unnamed="input").items():
+        own = f"decoder_{sequence}" if name.startswith("decoder_") and isinstance(sequence, str) else sequence
+        names = (batch, own) if tokens and tensor.ndim == 2 else (batch,)
+        axes.append(dict(enumerate(names[: tensor.ndim])))
     return {"tensors": tuple(axes)}
 
 
@@ -166,5 +162,4 @@ def traced_program(model: nn.Module, inputs: Inputs, *, alone: str = LOGITS) -> 
         ) from cause
     reads = input_names(inputs)
     # In an ONNX graph a name stands for one thing.
-    names = (f"output_{name}" if name in reads else name for name in found)
-    return Traced(program, inputs, reads, tuple(names))
+    return Traced(program, inputs, reads, tuple(f"output_{n}" if n in reads else n for n in found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import groupby, product
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from coprune.files import write_text
 from coprune.report import formatting as f
 from coprune.report.metric import CLASSIFICATION, MetricWords, of
 from coprune.report.page import page
-from coprune.report.summary import STAGES, last_measured, notes_of, read_budget, stage_values, summarise
+from coprune.report.summary import STAGES, last_measured, notes_of, stage_values, summarise, together
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -36,8 +37,8 @@ def render_compare(comparison: Comparison) -> str:
     content = comparison.model_dump(mode="json")
     summary, metric = summarise(content), metric_of(comparison)
     measured = [stage for stage in STAGES if any(r[stage] is not None for r in summary)]
-    recoveries = _recoveries(content)
-    choices = [ALL, *recoveries] if len(recoveries) > 1 else [""]
+    recoveries, budgets = _recoveries(content), groupby(summary, key=itemgetter("budget"))
+    choices = [ALL, *recoveries] if len(recoveries) > 1 else []
     return page(
         "compare.html.j2",
         title="Comparison of pruning methods",
@@ -46,19 +47,16 @@ def render_compare(comparison: Comparison) -> str:
         metric=metric,
         of_heads=_of_heads(content),
         stages=measured,
-        recoveries=choices if len(choices) > 1 else [],
+        recoveries=choices,
         shown=_shown(summary),
         notes=notes_of(content),
         seeds=sorted({row["seeds"] for row in summary}) or [0],
         charts={
             "/".join(filter(None, (stage, choice))): lines(comparison, stage, recovery=choice)
             for stage in measured
-            for choice in choices
+            for choice in choices or [""]
         },
-        budgets=[
-            _table(list(part), measured, comparison.base, metric)
-            for _, part in groupby(summary, key=_of_budget)
-        ],
+        budgets=[_table(list(part), measured, comparison.base, metric) for _, part in budgets],
     )
 
 
@@ -87,19 +85,15 @@ def _of_heads(content: dict[str, Any]) -> bool:
     return content["job"].get("budget_of") == "heads" and all(r["kept"] is not None for r in content["rows"])
 
 
-def _of_budget(row: dict[str, Any]) -> float | str:
-    return row["budget"]
-
-
 def _recoveries(content: dict[str, Any]) -> list[str]:
     """Those that occur, in the order of :data:`formatting.RECOVERIES`, unknown ones last."""
-    found, order = {row["recovery"] for row in content["rows"]}, list(f.RECOVERIES)
+    found, order = {recovery for *_, recovery in together(content["rows"])}, list(f.RECOVERIES)
     return [*(r for r in order if r in found), *sorted(found - set(order))]
 
 
 def _winners(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first row of every budget."""
-    return [next(part) for _, part in groupby(summary, key=_of_budget)]
+    return [next(part) for _, part in groupby(summary, key=itemgetter("budget"))]
 
 
 def _shown(summary: list[dict[str, Any]]) -> str:
@@ -127,25 +121,18 @@ def _headline(summary: list[dict[str, Any]], metric: MetricWords) -> str:
     return f"{over}: {f.method(best)} comes first{' at every one' if len(winners) > 1 else ''}{value}."
 
 
-def _points(
-    rows: list[dict[str, Any]], stage: str, metric: MetricWords, *, of_heads: bool
-) -> tuple[tuple[Any, ...], ...]:
-    """A point a budget: x, (least, mean, greatest) value over seeds as drawn, and its hover text."""
-    budgets: dict[float | str, list[dict[str, Any]]] = {}
-    for row in rows:
-        budgets.setdefault(read_budget(row["budget"]), []).append(row)
-    points = []
-    for budget, same in budgets.items():
-        if values := stage_values(same, stage):
-            macs, kept = (fmean(r[of] or 0 for r in same) for of in ("macs_ratio", "kept"))
-            span = (min(values), fmean(values), max(values))
-            least, most = metric.number(span[0]), metric.number(span[2])
-            heads = f"{kept:.4g} heads, " if of_heads else ""
-            text = f"budget {budget}: {heads}{f.percent(macs)} of the MACs<br>{metric.figure(span[1])}"
-            text += f" ({least} – {most}, {len(values)} seeds)" if len(values) > 1 else ""
-            drawn = tuple(metric.scale * value for value in span)
-            points.append((kept if of_heads else 100 * macs, drawn, text))
-    return tuple(sorted(points))
+def _point(
+    budget: float | str, rows: list[dict[str, Any]], stage: str, metric: MetricWords, *, of_heads: bool
+) -> tuple[Any, ...]:
+    """A budget's x, (least, mean, greatest) value over seeds as drawn, and its hover text."""
+    values = stage_values(rows, stage)
+    macs, kept = (fmean(r[of] or 0 for r in rows) for of in ("macs_ratio", "kept"))
+    span = (min(values), fmean(values), max(values))
+    heads = f"{kept:.4g} heads, " if of_heads else ""
+    text = f"budget {budget}: {heads}{f.percent(macs)} of the MACs<br>{metric.figure(span[1])}"
+    if len(values) > 1:
+        text += f" ({metric.number(span[0])} – {metric.number(span[2])}, {len(values)} seeds)"
+    return kept if of_heads else 100 * macs, tuple(metric.scale * value for value in span), text
 
 
 def lines(comparison: Comparison, stage: str, *, recovery: str) -> go.Figure:
@@ -158,43 +145,45 @@ def lines(comparison: Comparison, stage: str, *, recovery: str) -> go.Figure:
         stage: the step.
         recovery: which to draw; :data:`ALL`, or nothing where there is but one.
     """
-    from coprune.report.theme import BASE, HUES, SHAPES, Rule, figure, points, safe, whiskers
+    from coprune.report.theme import BASE, HUES, SHAPES, figure, points, rule, safe, whiskers
 
     content, metric = comparison.model_dump(mode="json"), metric_of(comparison)
     every, of_heads = _recoveries(content), _of_heads(content)
     methods, ways = (
         list(dict.fromkeys(row[of] for row in content["rows"])) for of in ("method", "allocation")
     )
-    lines: dict[tuple[str, str | None, tuple[Any, ...]], list[str]] = {}
-    for method, way, own in product(methods, ways, [recovery] if recovery in every else every):
-        rows = [row for row in content["rows"] if (row["method"], row["allocation"]) == (method, way)]
-        rows = [row for row in rows if row["recovery"] == own]
-        if found := _points(rows, stage, metric, of_heads=of_heads):
-            lines.setdefault((method, way, found), []).append(own)
+    found: dict[tuple[str, str | None, str], list[tuple[Any, ...]]] = {}
+    for (budget, method, way, own), rows in together(content["rows"]).items():
+        if recovery in (own, ALL, "") and stage_values(rows, stage):
+            point = _point(budget, rows, stage, metric, of_heads=of_heads)
+            found.setdefault((method, way, own), []).append(point)
+    drawn: dict[tuple[str, str | None, tuple[Any, ...]], list[str]] = {}
+    for method, way, own in product(methods, ways, every):
+        if (method, way, own) in found:
+            drawn.setdefault((method, way, tuple(sorted(found[method, way, own]))), []).append(own)
     traces = []
-    for (method, way, found), same in lines.items():
+    for (method, way, line), same in drawn.items():
         at, name, dash = methods.index(method), f.method(method), "solid"
-        if sum((method, other) in {line[:2] for line in lines} for other in ways) > 1:
+        if len({other[1] for other in drawn if other[0] == method}) > 1:
             name += f" · {way}"
             dash = _DASHES_OF_WAYS[ways.index(way) % 3]
         if recovery == ALL and len(same) == 1:
             name += f" · {'no recovery' if same[0] == 'none' else f.recovery(same[0])}"
             dash = _DASHES[every.index(same[0]) % len(_DASHES)]
-        x, spans, texts = zip(*found, strict=True)
+        x, spans, texts = zip(*line, strict=True)
         color, about = HUES[at % len(HUES)], [f"<b>{safe(name)}</b><br>{text}" for text in texts]
         more = {"error_y": whiskers(spans, color), "symbol": SHAPES[at % len(SHAPES)], "name": safe(name)}
         more |= {"mode": "lines+markers", "line": {"color": color, "dash": dash}}
         traces.append(points(x, [mean for _, mean, _ in spans], about, color, **more))
-    base = comparison.base.value
     title = "heads kept" if of_heads else "MACs left, % of the base"
     if not traces:
         title = "With this recovery the step was not measured."
-    axis = metric.axis([metric.scale * base, *(y for trace in traces for y in trace["y"])])
-    rule = Rule(metric.scale * base, f"base {metric.figure(base)}", BASE, log=axis.get("type") == "log")
-    legend = {"y": -0.16, "yanchor": "top"}
-    axes = {"xaxis_title_text": title, "yaxis": axis, "margin": {"t": 20, "b": 60}}
-    height = 420 + 22 * -(-len(traces) // 3)
-    return figure(traces, height=height, rules=[rule], showlegend=True, legend=legend, **axes)
+    base = metric.scale * comparison.base.value
+    axis = metric.axis([base, *(y for trace in traces for y in trace["y"])])
+    across = rule(base, f"base {metric.figure(comparison.base.value)}", BASE, log=axis.get("type") == "log")
+    layout = {"xaxis_title_text": title, "yaxis": axis, "margin": {"t": 20, "b": 60}, "showlegend": True}
+    layout["legend"] = {"y": -0.16, "yanchor": "top"}
+    return figure(traces, height=420 + 22 * -(-len(traces) // 3), rules=[across], **layout)
 
 
 def _above_chance(base: BaseFigures) -> float:
@@ -208,14 +197,14 @@ def _table(
     rows: list[dict[str, Any]], measured: list[str], base: BaseFigures, metric: MetricWords
 ) -> dict[str, Any]:
     """One budget's rows with their change against the base; the best of every stage, where it can be told."""
-    means = {s: [r[s][0] for r in rows if r[s] is not None and r["seeds"] > 1] for s in measured}
-    best = {
-        s: max(found) if metric.rises else min(found) for s, found in means.items() if found and len(rows) > 1
-    }
-    floor, changes = _above_chance(base), []
+    floor, best, changes = _above_chance(base), {}, []
+    for stage in measured if len(rows) > 1 else ():
+        means = [row[stage][0] for row in rows if row[stage] is not None and row["seeds"] > 1]
+        top = max(means, key=lambda mean: metric.sign * mean, default=floor)
+        if top > floor:
+            best[stage] = top
     for row in rows:
         diverged = "finetuned" in measured and row["finetuned"] is None
         last = None if diverged else last_measured(row)
         changes.append("–" if last is None else metric.signed(last[0]))
-    best = {s: value for s, value in best.items() if value > floor}
     return {"budget": rows[0]["budget"], "rows": list(zip(rows, changes, strict=True)), "best": best}

@@ -2,59 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from coprune.plan import GroupDecision
 from coprune.report import predictions
-from coprune.report.formatting import ranges
+from coprune.report.formatting import one, ranges, share
 from coprune.report.groups import Units, of_group
 from coprune.report.heads import Heads, alone
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 Column = tuple[str, str]
 """A column of a table: its name and its style class."""
 
 
-@dataclass(frozen=True)
-class Details:
-    """What the page shows of one group.
-
-    Attributes:
-        group: the decision; without what belongs to all layers of a joint choice.
-        summary: what the kept units predict, in a sentence; may be empty.
-        charts: figure by name: ``predictions``, ``curve``, ``plane``, ``scores``.
-        shares: removed unit → how much of it is predicted, in words, in order.
-        removed: the predictions as rows, the least predicted first.
-        why: columns and rows: why each unit stayed.
-    """
-
-    group: GroupDecision
-    summary: str
-    charts: dict[str, go.Figure]
-    shares: dict[str, str]
-    removed: list[list[str]]
-    why: tuple[list[Column], list[list[str]]]
-
-
-def details(group: GroupDecision, units: str, unit: str, *, place: int, heads: Heads | None) -> Details:
+def details(group: GroupDecision, units: str, *, place: int, heads: Heads | None) -> dict[str, Any]:
     """What is shown of a group.
 
     Args:
         group: the decision, its lists fitted.
         units: what it removes.
-        unit: one of it.
         place: among the plan's groups.
         heads: of the plan, where it has any.
+
+    Returns:
+        ``group``: the decision; without what belongs to all layers of a joint choice. ``summary``: what the
+        kept units predict, in a sentence; may be empty. ``charts``: figure by name: ``predictions``,
+        ``curve``, ``plane``, ``scores``. ``shares``: removed unit → how much of it is predicted, in words, in
+        order. ``removed``: the predictions as rows, the least predicted first. ``why``: columns and rows: why
+        each unit stayed.
     """
     from coprune.report import figures
 
     of_joint_heads = heads if heads and heads.joint and place in heads.places else None
     if of_joint_heads:
         group = alone(group)
-    own, charts = of_group(group, unit), {}
+    own, charts = of_group(group, one(units)), {}
     if group.predicted:
         charts["predictions"] = predictions.matrix(group, units)
     if group.curve:
@@ -63,14 +44,15 @@ def details(group: GroupDecision, units: str, unit: str, *, place: int, heads: H
         charts["plane"] = figures.plane(own)
     if group.score and not group.clusters:
         charts["scores"] = figures.scores(own)
-    return Details(
-        group,
-        predictions.summary([group], units),
-        charts,
-        {str(e.unit): predictions.share(e.explained) for e in sorted(group.predicted, key=lambda e: e.unit)},
-        predictions.removed_rows(group),
-        of_joint_heads.why(place) if of_joint_heads else _why(own, unit),
-    )
+    by_unit = sorted(group.predicted, key=lambda e: e.unit)
+    return {
+        "group": group,
+        "summary": predictions.summary([group], units),
+        "charts": charts,
+        "shares": {str(e.unit): share(e.explained) for e in by_unit},
+        "removed": predictions.removed_rows(group),
+        "why": of_joint_heads.why(place) if of_joint_heads else _why(own, one(units)),
+    }
 
 
 def _why(own: Units, unit: str) -> tuple[list[Column], list[list[str]]]:
@@ -81,10 +63,9 @@ def _why(own: Units, unit: str) -> tuple[list[Column], list[list[str]]]:
         columns = [("predicts", "long"), ("how many", "number"), ("in all", "number")]
         return [first, *columns], predictions.kept_rows(group)
     if group.clusters:
-        order = sorted(own.represented.items(), key=lambda item: (-len(item[1]), item[0]))
-        rows = [
-            [str(u), ranges(some) or "only itself", str(len(some)), *score[u : u + 1]] for u, some in order
-        ]
+        rows = []
+        for u, some in sorted(own.represented.items(), key=lambda item: (-len(item[1]), item[0])):
+            rows.append([str(u), ranges(some) or "only itself", str(len(some)), *score[u : u + 1]])
         if orphans := [u for u, by in enumerate(own.by) if by is None]:
             rows.append(["none", ranges(orphans), str(len(orphans)), *["–"] * len(scored)])
         return [first, ("represents", "long"), ("how many", "number"), *scored], rows

@@ -22,13 +22,13 @@ from coprune.report.theme import (
     REMOVED,
     SHAPES,
     SOFT,
-    Rule,
     Trace,
     bars,
     figure,
     line,
-    named,
+    named_rows,
     points,
+    rule,
     safe,
     whiskers,
 )
@@ -47,15 +47,12 @@ def steps(stages: Sequence[Stage], metric: MetricWords) -> go.Figure:
     """The metric after each step, as bars."""
     text, about = [], []
     for stage in stages:
-        value = metric.figure(stage.value)
+        value, seen = metric.figure(stage.value), stage.calibration
         compared = stage.name != "base" and metric.base is not None
         text.append(value + (f"<br>{metric.signed(stage.value)}" if compared else ""))
-        seen = stage.calibration
-        about.append(
-            f"{f.STAGES[stage.name]}: {value}"
-            + ("" if seen is None else f"<br>on calibration data: {metric.figure(seen)}")
-        )
-    colors = [BASE if i == 0 else KEPT if i == len(stages) - 1 else SOFT for i in range(len(stages))]
+        also = "" if seen is None else f"<br>on calibration data: {metric.figure(seen)}"
+        about.append(f"{f.STAGES[stage.name]}: {value}{also}")
+    colors = [BASE, *[SOFT] * (len(stages) - 2), KEPT][: len(stages)]
     labels, values = [f.STAGES[s.name] for s in stages], [metric.scale * s.value for s in stages]
     trace = bars(labels, values, about, colors, text=text, textposition="outside", width=0.56)
     axis = {"range": [0, 100], "dtick": 25, **_PERCENT} if metric.unit == "%" else metric.axis(values)
@@ -69,26 +66,25 @@ def overview(plan: Plan, *, share: bool) -> go.Figure:
         plan: the decision.
         share: whether bars are as long as they are shares of their group.
     """
-    names = [g.name for g in plan.groups]
-    scale = {g.name: 100 / g.size if share else 1.0 for g in plan.groups}
-    about = {g.name: _about(g) for g in plan.groups}
-    ends = [g.size * scale[g.name] for g in plan.groups]
-    kept = [len(g.kept) * scale[g.name] for g in plan.groups]
+    groups, names, about = plan.groups, [g.name for g in plan.groups], [_about(g) for g in plan.groups]
+    one = [100 / g.size if share else 1.0 for g in groups]  # the length of a unit
+    ends, kept = (
+        [n * long for n, long in zip(counts, one, strict=True)]
+        for counts in ([g.size for g in groups], [len(g.kept) for g in groups])
+    )
     more: Trace = {"orientation": "h", "customdata": list(range(len(names)))}
-    counts = {"text": [f" {len(g.kept):,} / {g.size:,}" for g in plan.groups], "textposition": "outside"}
-    texts = list(about.values())
-    traces = [bars(ends, names, texts, REMOVED, name="removed", textfont={"color": MUTED}, **counts, **more)]
-    traces.append(bars(kept, names, texts, KEPT, name="kept", **more))
-    if knees := [(i, g.name, g.knee.k * scale[g.name]) for i, g in enumerate(plan.groups) if g.knee]:
-        places, rows, x = zip(*knees, strict=True)
+    counts = {"text": [f" {len(g.kept):,} / {g.size:,}" for g in groups], "textposition": "outside"}
+    traces = [bars(ends, names, about, REMOVED, name="removed", textfont={"color": MUTED}, **counts, **more)]
+    traces.append(bars(kept, names, about, KEPT, name="kept", **more))
+    if knees := [(g.knee.k * one[i], g.name, about[i], i) for i, g in enumerate(groups) if g.knee]:
+        x, rows, texts, places = zip(*knees, strict=True)
         diamond = {"symbol": "diamond", "customdata": places, "name": "the knee's own choice"}
-        traces.append(points(x, rows, [about[row] for row in rows], ACCENT, **diamond))
-    axis, narrow = named(names)
+        traces.append(points(x, rows, texts, ACCENT, **diamond))
     title = "share of the group, %" if share else f.units(plan)
     x_axis = {"range": [0, 1.16 * max(ends, default=1)], "title": {"text": title}}
-    more = {"legend": {"y": 1, "traceorder": "reversed"}, "barmode": "overlay", "bargap": 0.3}
-    more |= {"xaxis": x_axis, "yaxis": axis, "meta": narrow}
-    return figure(traces, height=92 + 26 * len(names), showlegend=True, **more)
+    layout = {**named_rows(names), "legend": {"y": 1, "traceorder": "reversed"}, "barmode": "overlay"}
+    height = 92 + 26 * len(names)
+    return figure(traces, height=height, xaxis=x_axis, bargap=0.3, showlegend=True, **layout)
 
 
 def _about(group: GroupDecision) -> str:
@@ -104,37 +100,23 @@ def latency(entries: Sequence[Latency]) -> go.Figure:
     """Milliseconds of base and pruned network, medians with the 10th and 90th percentile."""
     several = len({(t.engine, t.device) for t in entries}) > 1
     rows = [place(t) + (f" · {t.engine} on {t.device}" if several else "") for t in entries]
-    traces = []
+    traces, all_ends = [], []
     for name, color, symbol in (("base", BASE, "circle"), ("pruned", KEPT, "square")):
-        medians = [getattr(t, f"{name}_ms") for t in entries]
-        ends = [getattr(t, f"{name}_spread_ms") for t in entries]
-        spans = [(min(low, m), m, max(m, high)) for m, (low, high) in zip(medians, ends, strict=True)]
-        about = [
-            f"{safe(row)}<br>{name}: {m:.4g} ms ({low:.4g} – {high:.4g})<br>{t.repeats} repeats"
-            for row, t, m, (low, high) in zip(rows, entries, medians, ends, strict=True)
-        ]
+        medians, about, spans = [getattr(t, f"{name}_ms") for t in entries], [], []
+        for row, t, m in zip(rows, entries, medians, strict=True):
+            low, high = getattr(t, f"{name}_spread_ms")
+            all_ends.extend((low, high))
+            spans.append((min(low, m), m, max(m, high)))
+            words = f"{name}: {m:.4g} ms ({low:.4g} – {high:.4g})"
+            about.append(f"{safe(row)}<br>{words}<br>{t.repeats} repeats")
         more = {"offsetgroup": name, "orientation": "h", "error_x": whiskers(spans, color), "name": name}
         traces.append(points(medians, rows, about, color, symbol=symbol, **more))
-    all_ends = [ms for t in entries for ms in (*t.base_spread_ms, *t.pruned_spread_ms)]
     wide = min(all_ends) > 0 and max(all_ends) > 8 * min(all_ends)
-    axis, narrow = named(rows)
+    scale = {"type": "log", "dtick": "D2"} if wide else {"rangemode": "tozero"}
     title = {"text": "milliseconds a batch" + (" (logarithmic)" if wide else "")}
-    ratio = {"xref": "paper", "x": 1, "xanchor": "left"}
-    return figure(
-        traces,
-        height=110 + 54 * len(entries),
-        xaxis={"title": title, **({"type": "log", "dtick": "D2"} if wide else {"rangemode": "tozero"})},
-        yaxis=axis,
-        annotations=[
-            {**ratio, "y": r, "text": f"<b> {f.times(t.ratio)}</b>"}
-            for r, t in zip(rows, entries, strict=True)
-        ],
-        meta=narrow,
-        margin={"r": 64},
-        showlegend=True,
-        scattermode="group",
-        scattergap=0.5,
-    )
+    layout = named_rows(rows, [f"<b> {f.times(t.ratio)}</b>" for t in entries])
+    layout |= {"scattermode": "group", "scattergap": 0.5, "margin": {"r": 64}, "showlegend": True}
+    return figure(traces, height=110 + 54 * len(entries), xaxis={"title": title, **scale}, **layout)
 
 
 def curve(group: GroupDecision, *, axis: str, at: int) -> go.Figure:
@@ -149,16 +131,15 @@ def curve(group: GroupDecision, *, axis: str, at: int) -> go.Figure:
     values = {k: float(f"{value * (100 if percent else 1):.5g}") for k, value in group.curve}
     kept = f"kept: {at}" if at == len(group.kept) else f"{at} clusters, {len(group.kept)} kept"
     marks = [(at, kept, KEPT, "circle")]
-    if group.knee and group.knee.k == at:
-        marks = [(at, f"knee and {kept}", ACCENT, "diamond")]
-    elif group.knee:
-        marks.insert(0, (group.knee.k, f"knee: {group.knee.k}", ACCENT, "diamond"))
+    if group.knee:
+        same, k = group.knee.k == at, group.knee.k
+        marks = [(k, f"knee and {kept}" if same else f"knee: {k}", ACCENT, "diamond"), *marks[same:]]
     hover = f"k = %{{x}}<br>%{{y:.4g}}{f.NB + '%' if percent else ''}<extra></extra>"
     traces = [line(list(values), list(values.values()), BASE, hoverinfo=None, hovertemplate=hover)]
     rules = []
     for number, (k, text, color, symbol) in enumerate(marks):
-        lean = "left" if k > group.size / 2 else "right"
-        rules.append(Rule(k, text, color, axis="x", dash="dot", lean=lean, lift=16 * number))
+        inwards = "right" if k > group.size / 2 else "left"
+        rules.append(rule(k, text, color, axis="x", dash="dot", xanchor=inwards, yshift=16 * number))
         if k in values:
             traces.append(points([k], [values[k]], [text], color, size=13, symbol=symbol))
     x_axis = {"title": {"text": axis}, "range": [0, group.size + 0.5]}
@@ -185,13 +166,8 @@ def plane(units: Units) -> go.Figure:
             mark |= {"mode": "markers+text", "text": labels, "textposition": "top center"}
         about = [units.about[u] for u in some]
         traces.append(points([x[u] for u in some], [y[u] for u in some], about, color, **mark))
-    bare = {
-        "showline": True,
-        "mirror": True,
-        "showticklabels": False,
-        "showgrid": False,
-        "fixedrange": not many,
-    }
+    bare = {"showline": True, "mirror": True, "showticklabels": False, "showgrid": False}
+    bare["fixedrange"] = not many
     drag = "zoom" if many else False
     return figure(traces, height=400, xaxis=bare, yaxis=bare, dragmode=drag, margin={"t": 24, "b": 12})
 
@@ -205,7 +181,5 @@ def scores(units: Units) -> go.Figure:
         traces.append(bars(ranks, values, [units.about[u] for u in some], color, name=name))
     x_axis = {"title": {"text": "rank"}, "showgrid": False}
     y_axis = {"title": {"text": units.score}, "rangemode": "tozero"}
-    gap = 0 if units.decision.size > 150 else 0.2
-    return figure(
-        traces, height=320, xaxis=x_axis, yaxis=y_axis, barmode="overlay", bargap=gap, showlegend=True
-    )
+    layout = {"barmode": "overlay", "bargap": 0 if units.decision.size > 150 else 0.2}
+    return figure(traces, height=320, xaxis=x_axis, yaxis=y_axis, showlegend=True, **layout)

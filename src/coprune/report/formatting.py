@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 
 from coprune.plan import Plan
 from coprune.recovery.registry import RECOVERIES as KNOWN
@@ -93,12 +94,7 @@ def first_few(parts: Sequence[str], most: int) -> str:
 
 def ranges(numbers: Sequence[int]) -> str:
     """``3, 4, 5, 9`` → ``3–5, 9``, of sorted numbers; a long list ends in how many more there are."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), key=lambda at: at[1] - at[0])]
     parts = [p for r in runs for p in ([f"{r[0]}–{r[-1]}"] if len(r) > 2 else map(str, r))]
     return first_few(parts, 40)
 
@@ -126,9 +122,8 @@ def points(difference: float) -> str:
 
 def si(number: float, unit: str = "") -> str:
     """``40550000`` → ``40.55 M``, ``(1093632, "B")`` → ``1.09 MB``; without a unit exact below 10,000."""
-    scales = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-    for scale, letter in scales if unit or abs(number) >= 1e4 else ():
-        if abs(number) >= scale:
+    for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= (scale if unit else max(scale, 1e4)):
             return f"{number / scale:.2f}{NB}{letter}{unit}"
     return f"{number:,.0f}{NB}{unit}".rstrip(NB)
 

@@ -54,7 +54,6 @@ class Units:
 
     Attributes:
         decision: what became of them.
-        unit: what one is called.
         names: of each in full, ``[U]``: ``channel 3`` or ``layer 1, head 7``.
         labels: and short: ``3`` or ``1·7``.
         score: what a score is called.
@@ -62,7 +61,6 @@ class Units:
     """
 
     decision: GroupDecision
-    unit: str
     names: list[str]
     labels: list[str]
     score: str = "score"
@@ -126,4 +124,4 @@ class Units:
 def of_group(group: GroupDecision, unit: str) -> Units:
     """The units of one group."""
     labels = [str(u) for u in range(group.size)]
-    return Units(group, unit, [f"{unit} {label}" for label in labels], labels)
+    return Units(group, [f"{unit} {label}" for label in labels], labels)

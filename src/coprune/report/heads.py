@@ -5,7 +5,7 @@ Shapes: ``L`` layers, ``H`` heads of a layer, ``A`` heads of all layers, in the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
@@ -53,12 +53,9 @@ class Heads:
     @cached_property
     def units(self) -> Units:
         """All heads as one set of units."""
-        short = [
-            n.removeprefix("layer ") if n.startswith("layer ") else str(i) for i, n in enumerate(self.layers)
-        ]
+        short = [n.removeprefix("layer ") if " " in n else str(i) for i, n in enumerate(self.layers)]
         return Units(
             gathered(self.groups, self.starts, joint=self.joint),
-            "head",
             names=[f"{self.layers[layer]}, head {head}" for layer, head in self.owners],
             labels=[f"{short[layer]}·{head}" for layer, head in self.owners],
             score=self.score if self.joint else f"share of the layer's highest {self.score}",
@@ -72,11 +69,11 @@ class Heads:
 
     def why(self, place: int) -> tuple[list[tuple[str, str]], list[list[str]]]:
         """Why each head of a layer stayed or went: columns with their class, and rows, kept ones first."""
-        units, start = self.units, self.starts[self.places.index(place)]
+        units, layer = self.units, self.places.index(place)
         score, clusters, rows = units.decision.score, units.decision.clusters, []
-        for head in range(self.groups[self.places.index(place)].size):
-            unit, stays = start + head, start + head in units.kept
-            by, others = units.by[unit], [units.labels[u] for u in units.represented.get(unit, ())]
+        for head, unit in enumerate(range(self.starts[layer], self.starts[layer] + self.groups[layer].size)):
+            stays, by = unit in units.kept, units.by[unit]
+            others = [units.labels[u] for u in units.represented.get(unit, ())]
             what = f"represents {first_few(others, 24)}" if others else "represents itself alone"
             if not stays:
                 what = "" if by is None else f"{units.names[by]} represents it"
@@ -111,31 +108,23 @@ def gathered(groups: Sequence[GroupDecision], starts: Sequence[int], *, joint: b
     """
     both = list(zip(groups, starts, strict=True))
 
-    def whole(name: str) -> list[Any] | None:
+    def whole(name: str, shown: Callable[[Any, int], Iterable[Any]] = lambda own, _: own) -> tuple[Any, ...]:
         parts = [getattr(g, name) for g in groups]
-        return list(chain(*parts)) if all(parts) else None
+        return tuple(chain(*map(shown, parts, starts))) if all(parts) else ()
 
-    score, clusters = whole("score"), whole("clusters")
+    more: dict[str, Any] = {"clusters": whole("clusters"), "score": whole("score")}
     if not joint:
-        clusters = clusters and [start + c for g, start in both for c in g.clusters]
-        score = score and [s / (max(g.score) or 1) for g in groups for s in g.score]
-    predicted = [
+        more["clusters"] = whole("clusters", lambda own, start: [start + cluster for cluster in own])
+        more["score"] = whole("score", lambda own, _: [score / (max(own) or 1) for score in own])
+        more |= {"curve": (), "knee": None}
+    more["predicted"] = tuple(
         e.model_copy(update={"unit": start + e.unit, "by": tuple((start + u, part) for u, part in e.by)})
         for g, start in both
         for e in g.predicted
-    ]
-    return groups[0].model_copy(
-        update={
-            "size": sum(g.size for g in groups),
-            "kept": tuple(start + u for g, start in both for u in g.kept),
-            "clusters": tuple(clusters or ()),
-            "position": tuple(whole("position") or ()),
-            "score": tuple(score or ()),
-            "predicted": tuple(predicted),
-            "medoids": (),
-            **({} if joint else {"curve": (), "knee": None}),
-        }
     )
+    kept = tuple(start + u for g, start in both for u in g.kept)
+    more |= {"size": sum(g.size for g in groups), "kept": kept, "medoids": (), "position": whole("position")}
+    return groups[0].model_copy(update=more)
 
 
 def labels(names: list[str]) -> list[str]:
@@ -145,14 +134,13 @@ def labels(names: list[str]) -> list[str]:
         >>> labels(["encoder.layer.0.attention.self", "encoder.layer.1.attention.self"])
         ['layer 0', 'layer 1']
     """
-    parts = [name.split(".") for name in names]
-    differ = [at for at, column in enumerate(zip(*parts, strict=False)) if len(set(column)) > 1]
-    if len(names) == 1:
-        differ = [at for at, word in enumerate(parts[0]) if word.isdigit()]
-    same_length = len({len(p) for p in parts}) == 1
-    if same_length and differ and all(p[at].isdigit() for p in parts for at in differ):
-        return [f"layer {'.'.join(p[at] for at in differ)}" for p in parts]
-    return list(names)
+    words, alone = [name.split(".") for name in names], len(names) == 1
+    columns = list(enumerate(zip(*words, strict=False)))
+    told = [at for at, own in columns if all(map(str.isdigit, own)) and (alone or len(set(own)) > 1)]
+    rest = {tuple(word for at, word in enumerate(own) if at not in told) for own in words}
+    if not told or len(rest) > 1:
+        return names
+    return [f"layer {'.'.join(own[at] for at in told)}" for own in words]
 
 
 def charts(heads: Heads) -> dict[str, go.Figure]:
@@ -171,34 +159,24 @@ def charts(heads: Heads) -> dict[str, go.Figure]:
 
 def _map(heads: Heads) -> go.Figure:
     """A row a layer, a square a head: large ones stay, small ones went; its colour tells its score."""
-    from coprune.report.theme import BASE, KEPT, PALE, figure, named, points
+    from coprune.report.theme import BASE, KEPT, PALE, figure, named_rows, points
 
     units, score, traces = heads.units, heads.units.decision.score, []
     for stays, size, color in ((True, 17, KEPT), (False, 7, BASE)):
         some = [u for u in range(units.decision.size) if (u in units.kept) == stays]
-        layers, columns = [heads.owners[u][0] for u in some], [heads.owners[u][1] for u in some]
+        layers, columns = ([heads.owners[u][part] for u in some] for part in (0, 1))
         rows, about = [heads.layers[layer] for layer in layers], [units.about[u] for u in some]
-        more = {"symbol": "square", "customdata": [heads.places[layer] for layer in layers]}
-        traces.append(
-            points(columns, rows, about, [score[u] for u in some] if score else color, size=size, **more)
-        )
+        more = {"symbol": "square", "size": size, "customdata": [heads.places[layer] for layer in layers]}
+        traces.append(points(columns, rows, about, [score[u] for u in some] if score else color, **more))
         traces[-1]["marker"] |= {"coloraxis": "coloraxis"} if score else {}
-    most, (axis, narrow) = max(g.size for g in heads.groups), named(heads.layers)
-    right = {"xref": "paper", "x": 1, "xanchor": "left"}
+    most = max(g.size for g in heads.groups)
     bar = {"orientation": "h", "len": 0.6, "x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "ypad": 46}
+    title = {"text": units.score, "side": "top", "font": {"size": 12}}
     return figure(
         traces,
         height=26 * len(heads.groups) + (134 if score else 66),
-        annotations=[
-            {**right, "y": name, "text": f" {len(g.kept)} of {g.size}"}
-            for name, g in zip(heads.layers, heads.groups, strict=True)
-        ],
         xaxis={"range": [-0.5, most - 0.5], "title": {"text": "head"}, "showgrid": False, "tickformat": "d"},
-        coloraxis={
-            "colorscale": [[0, PALE], [1, KEPT]],
-            "colorbar": {**bar, "title": {"text": units.score, "side": "top", "font": {"size": 12}}},
-        },
-        yaxis=axis,
-        meta=narrow,
+        coloraxis={"colorscale": [[0, PALE], [1, KEPT]], "colorbar": {**bar, "title": title}},
         margin={"t": 12, "b": 122 if score else 54, "r": 64},
+        **named_rows(heads.layers, [f" {len(g.kept)} of {g.size}" for g in heads.groups]),
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from coprune.comparison import BaseFigures
 from coprune.plan import Plan
-from coprune.report.formatting import NB, capital, minus, percent, points
+from coprune.report.formatting import NB, minus, percent, points
 from coprune.result import LARGE, Judged, Result, Stage, loss_places, metric_label, shown_loss, shown_value
 
 CLASSIFICATION = "classification"
@@ -27,9 +27,7 @@ _CELLS = {
     CLASSIFICATION: "samples",
     "multilabel": "labels",
     "segmentation": "pixels",
-    "seq2seq": "tokens",
-    "text-generation": "tokens",
-    "token-classification": "tokens",
+    **dict.fromkeys(("seq2seq", "text-generation", "token-classification"), "tokens"),
 }
 """What an agreement is a share of."""
 _WIDE = 20
@@ -74,11 +72,6 @@ class MetricWords:
     def short(self) -> str:
         """At an axis, and over a column."""
         return "accuracy" if self.name == "top1" else self.label
-
-    @property
-    def title(self) -> str:
-        """Over a table or a chart."""
-        return capital(self.short)
 
     @property
     def better(self) -> str:
@@ -150,16 +143,10 @@ class MetricWords:
             return f"{amount} point{'' if amount == '1' else 's'}"
         return f"{amount} {self.label}"
 
-    def loss(self, amount: str) -> str:
-        """In words: ``0.5 points lost``, ``0.0031 miou lost``, ``14 more perplexity``."""
-        if self.rises or self.unit == "%":
-            return f"{self.of_loss(amount)} lost"
-        return f"{amount} more {self.label}"
-
-    @property
-    def losses(self) -> str:
-        """Before losses, or over them: ``points lost``."""
-        return self.loss("").strip()
+    def loss(self, amount: str = "") -> str:
+        """In words: ``0.5 points lost``, ``0.0031 miou lost``, ``14 more perplexity``; or before amounts."""
+        of_more = self.unit != "%" and not self.rises
+        return (f"{amount} more {self.label}" if of_more else f"{self.of_loss(amount)} lost").strip()
 
     def signed(self, value: float) -> str:
         """How far a value is from the unpruned model's: ``−0.78``, ``+14``."""
@@ -184,10 +171,8 @@ class MetricWords:
 
     def agreeing(self, value: float, interval: str = "") -> str:
         """Of an agreement: ``agrees with the unpruned model on 97.30 % of the samples``."""
-        how = _AGREEMENTS[self.name][1].format(
-            self.figure(value) + interval, _CELLS.get(self.task, "answers")
-        )
-        return f"agrees with the unpruned model {how}"
+        how, cells = _AGREEMENTS[self.name][1], _CELLS.get(self.task, "answers")
+        return f"agrees with the unpruned model {how.format(self.figure(value) + interval, cells)}"
 
     def axis(self, values: list[float]) -> dict[str, Any]:
         """An upright axis for values as they are drawn; logarithmic where bad ones would hide the good."""

@@ -6,32 +6,16 @@ request in case something tries. Figures are JSON beside the place where the pag
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from importlib import resources
+from inspect import isfunction
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from coprune.report import formatting, sentences
-
-# Inside <script>: "<" may close the element in the middle of a string.
-_UNSAFE = str.maketrans(
-    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-)
-_FILTERS = (
-    "capital",
-    "counted",
-    "duration",
-    "method",
-    "milliseconds",
-    "minus",
-    "percent",
-    "recovery",
-    "si",
-    "times",
-)
 
 
 def embed(figure: Any) -> Markup:
@@ -47,20 +31,15 @@ def embed(figure: Any) -> Markup:
 
     content = figure.to_plotly_json()
     content["layout"].pop("template", None)
-    text = json.dumps(content, cls=PlotlyJSONEncoder, ensure_ascii=False, separators=(",", ":"))
-    return Markup(text.translate(_UNSAFE))
+    return htmlsafe_json_dumps(content, cls=PlotlyJSONEncoder, ensure_ascii=False, separators=(",", ":"))
 
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("coprune.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {name: getattr(formatting, name) for name in _FILTERS}
+    loader = PackageLoader("coprune.report", "templates")
+    layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
+    made.filters |= {name: value for name, value in vars(formatting).items() if isfunction(value)}
     made.filters |= {"embed": embed, "speed": sentences.speed, "place": sentences.place}
     made.globals["STAGES"] = formatting.STAGES
     return made

@@ -71,10 +71,10 @@ def of_run(heads: Heads, plan: Plan, run: Path) -> Pairs | None:
     chosen = pick(heads.units)
     maps = mean_maps(heads, plan, run / "profile") if chosen else {}
     shown = [_pair(r, k, np.stack([maps[r], maps[k]])) for r, k in chosen if r in maps and k in maps]
-    return Pairs(shown, typical_correlation(maps)) if shown else None
+    return Pairs(shown, _correlation(np.stack(list(maps.values())))) if shown else None
 
 
-def pick(units: Units, *, most: int = SHOWN) -> list[tuple[int, int]]:
+def pick(units: Units) -> list[tuple[int, int]]:
     """Pairs (removed, kept): the nearest in the plane, or those with the largest part predicted.
 
     A kept head stands in one pair only, so that the pairs are not all of one cluster.
@@ -83,21 +83,18 @@ def pick(units: Units, *, most: int = SHOWN) -> list[tuple[int, int]]:
     parts = {e.unit: e.by[0][1] for e in units.decision.predicted if e.by}
     ranked = []
     for removed, kept in enumerate(units.by):
-        if kept in (None, removed):
-            continue
-        if removed in parts:
-            ranked.append((-parts[removed], removed, kept))
-        elif position:
-            ranked.append((math.dist(position[removed], position[kept]), removed, kept))
+        if kept is not None and kept != removed and (removed in parts or position):
+            near = -parts[removed] if removed in parts else math.dist(position[removed], position[kept])
+            ranked.append((near, removed, kept))
     found: dict[int, int] = {}
     for _, removed, kept in sorted(ranked):
         found.setdefault(kept, removed)
-    return [(removed, kept) for kept, removed in list(found.items())[:most]]
+    return [(removed, kept) for kept, removed in list(found.items())[:SHOWN]]
 
 
-def typical_correlation(maps: dict[int, Maps]) -> float | None:
-    """Median correlation of two different heads' maps; None when fewer than two are not flat."""
-    rows = np.stack([m.ravel() for m in maps.values()])
+def _correlation(maps: Maps) -> float | None:
+    """Median correlation of two different heads' maps, ``[H, B, B]``; None where all but one are flat."""
+    rows = maps.reshape(len(maps), -1)
     rows = rows[rows.std(axis=1) > _FLAT]
     if len(rows) < 2:
         return None
@@ -152,37 +149,27 @@ def _averaged(count: Maps, mean: Maps, *, size: int) -> Maps:
 
 def _coarser(maps: Maps) -> Maps:
     """At most :data:`FINEST` cells a side; ``[H, B, B]`` → ``[H, B', B']``."""
-    side = maps.shape[-1]
-    if side <= FINEST:
-        return maps
-    edges = np.arange(FINEST) * side // FINEST
+    side, cells = maps.shape[-1], min(maps.shape[-1], FINEST)
+    edges = np.arange(cells) * side // cells
     width = np.diff(edges, append=side)
     summed = np.add.reduceat(np.add.reduceat(maps, edges, axis=1), edges, axis=2)
     return summed / np.outer(width, width)
 
 
 def _pair(removed: int, kept: int, both: Maps) -> Pair:
-    flat = both.std(axis=(1, 2)).min() <= _FLAT
-    correlation = None if flat else float(np.corrcoef(both[0].ravel(), both[1].ravel())[0, 1])
-    one, other = (drawn(level) for level in levels(both))
-    return Pair(removed, kept, (one, other), correlation)
-
-
-def levels(both: Maps) -> NDArray[np.uint8]:
-    """Two maps in per cent of the strongest attention of both; ``[2, B, B]``."""
+    """The two maps, ``[2, B, B]``, as figures in per cent of the strongest attention of both."""
     top = max(float(np.percentile(both, _BRIGHTEST)), 1e-30)
-    return np.rint(100 * np.clip(both / top, 0, 1)).astype(np.uint8)
+    one, other = map(_drawn, np.rint(100 * np.clip(both / top, 0, 1)).astype(np.uint8))
+    return Pair(removed, kept, (one, other), _correlation(both))
 
 
-def drawn(level: NDArray[np.uint8]) -> go.Figure:
+def _drawn(level: NDArray[np.uint8]) -> go.Figure:
     """One map: down the token that attends, across the token it attends to; ``[B, B]``."""
     from coprune.report.theme import figure
 
     hover = "from cell %{y} to cell %{x}: %{z} % of the strongest<extra></extra>"
     trace = {"type": "heatmap", "z": level, "coloraxis": "coloraxis", "hovertemplate": hover}
     bare = {"visible": False, "constrain": "domain"}
-    color = {"cmin": 0, "cmax": 100, "showscale": False}
+    layout = {"coloraxis": {"cmin": 0, "cmax": 100, "showscale": False}, "margin": dict.fromkeys("lrtb", 0)}
     down = {**bare, "autorange": "reversed", "scaleanchor": "x"}
-    return figure(
-        [trace], height=260, xaxis=bare, yaxis=down, coloraxis=color, margin=dict.fromkeys("lrtb", 0)
-    )
+    return figure([trace], height=260, xaxis=bare, yaxis=down, **layout)

@@ -78,9 +78,8 @@ def summary(groups: Sequence[GroupDecision], units: str) -> str:
         ``The kept channels predict at least 90 % of 5 of the 8 removed ones; least predicted: channel 5 (41
         %), 12 (58 %) and 3 (61 %).``
     """
-    known = sorted(
-        ((g.name, e) for g in groups for e in g.predicted), key=lambda k: (k[1].explained, -k[1].unit)
-    )
+    every = [(g.name, e) for g in groups for e in g.predicted]
+    known = sorted(every, key=lambda entry: (entry[1].explained, -entry[1].unit))
     if not known:
         return ""
     gone = sum(g.size - len(g.kept) for g in groups if g.predicted)
@@ -115,15 +114,11 @@ def _parts(parts: Sequence[tuple[object, float]]) -> list[str]:
 
 def kept_rows(group: GroupDecision) -> list[list[str]]:
     """A row a kept unit: which removed ones it predicts, how many, and how much in all."""
-    return [
-        [
-            str(unit),
-            first_few(_parts(parts), 10) or "none of them",
-            str(len(parts)),
-            f"{sum(p for _, p in parts):.2f}",
-        ]
-        for unit, parts in by_kept(group).items()
-    ]
+    rows = []
+    for unit, parts in by_kept(group).items():
+        some, total = first_few(_parts(parts), 10) or "none of them", sum(part for _, part in parts)
+        rows.append([str(unit), some, str(len(parts)), f"{total:.2f}"])
+    return rows
 
 
 def removed_rows(group: GroupDecision) -> list[list[str]]:
@@ -136,7 +131,7 @@ def removed_rows(group: GroupDecision) -> list[list[str]]:
 
 def matrix(group: GroupDecision, units: str) -> go.Figure:
     """Which units predict which: a bar a removed unit and below it a cell for every kept one, ``[K, R]``."""
-    from coprune.report.theme import ACCENT, KEPT, PANEL, REMOVED, SOFT, Rule, bars, figure
+    from coprune.report.theme import ACCENT, KEPT, PANEL, REMOVED, SOFT, bars, figure, rule
 
     entries, rows = group.predicted, [str(unit) for unit in by_kept(group)]
     columns, explained = [str(e.unit) for e in entries], [round(100 * e.explained, 1) for e in entries]
@@ -147,23 +142,24 @@ def matrix(group: GroupDecision, units: str) -> go.Figure:
     thin, high = int(max(len(rows), len(columns)) <= 64), min(560, max(120, 24 * len(rows)))
     inner, percent = high + 124, f"{NB}%"
     heat = {"type": "heatmap", "x": x, "y": y, "z": z, "xgap": thin, "ygap": thin, "coloraxis": "coloraxis"}
-    heat |= {"hovertemplate": f"<b>%{{y}} predicts %{{z}}{percent} of %{{x}}</b><extra></extra>"}
+    heat["hovertemplate"] = f"<b>%{{y}} predicts %{{z}}{percent} of %{{x}}</b><extra></extra>"
     strong = [KEPT if e.explained >= WELL else SOFT for e in entries]
     about = [f"{one(units)} {e.unit}: {predictors(e)}" for e in entries]
+    found = bars(columns, explained, about, strong, yaxis="y2")
     lost = bars(columns, [round(100 - e, 1) for e in explained], [], REMOVED, yaxis="y2")
     axis = {"type": "category", "showgrid": False, "tickangle": 0}
     x_axis = {**axis, "categoryarray": columns, "range": [-0.5, len(columns) - 0.5], "anchor": "y"}
     y_axis = {**axis, "categoryarray": rows, "range": [len(rows) - 0.5, -0.5], "domain": [0, high / inner]}
+    y_axis2 = {"range": [0, 100], "domain": [1 - 110 / inner, 1], "ticksuffix": percent, "dtick": 50}
+    colors = {"cmin": 0, "cmax": 100, "colorbar": {"ticksuffix": percent, "len": 0.5, "y": 0.3}}
+    layout = {"barmode": "stack", "bargap": 0.12 * thin, "margin": {"t": 12, "r": 4}, "plot_bgcolor": PANEL}
     return figure(
-        [{**heat, "hoverongaps": False}, bars(columns, explained, about, strong, yaxis="y2"), lost],
+        [{**heat, "hoverongaps": False}, found, lost],
         height=inner + 66,
-        rules=[Rule(100 * WELL, "", ACCENT, axis="y2", dash="dot")],
-        coloraxis={"cmin": 0, "cmax": 100, "colorbar": {"ticksuffix": percent, "len": 0.5, "y": 0.3}},
+        rules=[rule(100 * WELL, "", ACCENT, axis="y2", dash="dot")],
         xaxis={**x_axis, "title": {"text": f"removed {units}"}},
         yaxis={**y_axis, "title": {"text": f"kept {units}"}},
-        yaxis2={"range": [0, 100], "domain": [1 - 110 / inner, 1], "ticksuffix": percent, "dtick": 50},
-        barmode="stack",
-        bargap=0.12 * thin,
-        margin={"t": 12, "r": 4},
-        plot_bgcolor=PANEL,
+        yaxis2=y_axis2,
+        coloraxis=colors,
+        **layout,
     )

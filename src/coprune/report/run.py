@@ -12,7 +12,7 @@ from coprune.report import formatting as f
 from coprune.report import heads, pairs, search, sentences
 from coprune.report.details import details
 from coprune.report.groups import fitted
-from coprune.report.metric import CLASSIFICATION, of_run
+from coprune.report.metric import CLASSIFICATION, MetricWords, of_run
 from coprune.report.page import page
 from coprune.report.predictions import summary
 from coprune.result import Result
@@ -37,7 +37,7 @@ def render(run: Path) -> str:
     plan = plan.model_copy(update={"groups": tuple(fitted(g) for g in plan.groups)})
     stages, metric = [stage for name in f.STAGES if (stage := result.stage(name))], of_run(plan, result)
     units, searched, of_heads = f.units(plan), search.read(plan, result), heads.of_plan(plan)
-    unit, sizes = f.one(units), [g.size for g in plan.groups]
+    sizes = [g.size for g in plan.groups]
     charts = {
         "stages": {"": figures.steps(stages, metric)} if stages else {},
         "overview": {scale: figures.overview(plan, share=scale == "share") for scale in ("units", "share")},
@@ -48,12 +48,12 @@ def render(run: Path) -> str:
         "run.html.j2",
         title=f"{f.method(plan.method)} · {plan.budget}",
         headline=sentences.headline(plan, result),
-        small_print=_small_print(plan, result),
+        small_print=_small_print(plan, result, metric),
         plan=plan,
         result=result,
         metric=metric,
         units=units,
-        unit=unit,
+        unit=f.one(units),
         stages=stages,
         charts=charts,
         last=sentences.last_stage(result),
@@ -63,7 +63,7 @@ def render(run: Path) -> str:
         heads=of_heads,
         head_charts=heads.charts(of_heads) if of_heads else {},
         pairs=pairs.of_run(of_heads, plan, run) if of_heads else None,
-        groups=[details(g, units, unit, place=i, heads=of_heads) for i, g in enumerate(plan.groups)],
+        groups=[details(g, units, place=i, heads=of_heads) for i, g in enumerate(plan.groups)],
         promise=sentences.promise(result),
         search=searched,
         settings=[(key, _plain(value)) for key, value in plan.settings.items()],
@@ -84,8 +84,7 @@ def write(run: Path) -> Path:
     return target
 
 
-def _small_print(plan: Plan, result: Result) -> dict[str, str]:
-    metric = of_run(plan, result)
+def _small_print(plan: Plan, result: Result, metric: MetricWords) -> dict[str, str]:
     lines = {
         "Method": plan.method,
         "Task": "" if metric.task == CLASSIFICATION else metric.task,

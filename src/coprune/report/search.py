@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -95,30 +96,29 @@ class Search:
         """What became of it."""
         if probe.chosen:
             return "chosen" if probe.ok else f"chosen, beyond the allowed {self.metric.drop}"
-        if probe.ok:
-            return f"within the allowed {self.metric.drop}" if self.limit is not None else "tried"
-        return "refused"
+        return self.good if probe.ok else "refused"
+
+    @property
+    def good(self) -> str:
+        """What a probe is whose loss is allowed."""
+        return "tried" if self.limit is None else f"within the allowed {self.metric.drop}"
 
 
 def read(plan: Plan, result: Result) -> Search:
     """The search that a result holds; entries that are no probes are left out."""
-    probes = tuple(probe for given in result.search if (probe := _probe(given)))
+    probes: list[Probe] = []
+    for given in result.search:
+        with suppress(ValidationError):
+            probes.append(Probe.model_validate(given))
     metric, asked, limit = of_run(plan, result), _LIMIT.search(plan.budget), None
     if "max_drop=" in plan.budget and result.judged and result.judged.allowed is not None:
         limit = result.judged.allowed  # of a relative limit too
     elif asked:
         limit = float(asked[1])
     # A drop tells the base it is counted from; else it is what was measured with everything kept.
-    told = (p.value + metric.sign * p.drop / metric.scale for p in probes if p.drop is not None)
-    whole = (p.value for p in probes if p.macs >= 1 - 1e-9)
-    return Search(probes, metric, limit, next(told, next(whole, None)))
-
-
-def _probe(given: dict[str, Any]) -> Probe | None:
-    try:
-        return Probe.model_validate(given)
-    except ValidationError:
-        return None
+    told = [p.value + metric.sign * p.drop / metric.scale for p in probes if p.drop is not None]
+    whole = [p.value for p in probes if p.macs >= 1 - 1e-9]
+    return Search(tuple(probes), metric, limit, next(iter(told + whole), None))
 
 
 def figure(search: Search, *, view: str) -> go.Figure:
@@ -128,43 +128,34 @@ def figure(search: Search, *, view: str) -> go.Figure:
         search: with at least one probe.
         view: ``near`` the limit, or everything.
     """
-    from coprune.report.theme import ACCENT, INK, KEPT, LINE, Rule, figure, line, points, whiskers
+    from coprune.report.theme import ACCENT, INK, KEPT, LINE, figure, line, points, rule, whiskers
 
     order, metric = sorted(search.probes, key=lambda p: p.macs), search.metric
     scale = metric.scale
     traces = [line([100 * p.macs for p in order], [scale * p.value for p in order], LINE)]
-    good = "tried" if search.limit is None else f"within the allowed {metric.drop}"
-    for some, name, color, symbol in (
-        ([p for p in order if p.ok], good, KEPT, "circle"),
-        ([p for p in order if not p.ok], "refused", ACCENT, "x"),
-        ([p for p in order if p.chosen], "chosen", INK, "circle-open"),
+    for some, name, color, mark in (
+        ([p for p in order if p.ok], search.good, KEPT, {"symbol": "circle", "size": 12}),
+        ([p for p in order if not p.ok], "refused", ACCENT, {"symbol": "x", "size": 12}),
+        ([p for p in order if p.chosen], "chosen", INK, {"symbol": "circle-open", "size": 22}),
     ):
         if not some:
             continue
         about = [
             f"{f.percent(p.macs)} of the MACs<br>{metric.short} {metric.figure(p.value)}"
-            f"<br>{metric.losses}: {search.lost(p)}<br>{search.verdict(p)}"
+            f"<br>{metric.loss()}: {search.lost(p)}<br>{search.verdict(p)}"
             for p in some
         ]
-        more: dict[str, Any] = {
-            "symbol": symbol,
-            "size": 22 if name == "chosen" else 12,
-            "cliponaxis": True,
-            "name": name,
-        }
-        if any(p.interval for p in some):
-            more["error_y"] = whiskers([search.span(p) for p in some], color)
-        traces.append(
-            points([100 * p.macs for p in some], [scale * p.value for p in some], about, color, **more)
-        )
+        x, y = [100 * p.macs for p in some], [scale * p.value for p in some]
+        bounds = whiskers([search.span(p) for p in some], color) if any(p.interval for p in some) else None
+        traces.append(points(x, y, about, color, cliponaxis=True, name=name, error_y=bounds, **mark))
     rules, near = [], [p for p in order if p not in search.far]
     ends = [end for p in near for end in search.span(p)]
     if search.base is not None:
         ends.append(scale * search.base)
     if search.base is not None and search.limit is not None:
         text = f"allowed {metric.drop}: {metric.of_loss(f'{search.limit:.4g}')}"
-        rules.append(Rule(scale * search.base - metric.sign * search.limit, text, ACCENT))
-        ends.append(rules[0].at)
+        ends.append(scale * search.base - metric.sign * search.limit)
+        rules.append(rule(ends[-1], text, ACCENT))
     y_axis = metric.axis([])
     if view == "near":
         room = 0.08 * (max(ends) - min(ends)) or 1

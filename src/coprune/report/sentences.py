@@ -13,6 +13,7 @@ _AFTER = {
     "recovered": "after recovery without training",
     "finetuned": "after fine-tuning",
 }
+_TOGETHER = "after reconstruction without labels"
 
 
 def last_stage(result: Result) -> Stage | None:
@@ -43,15 +44,13 @@ def headline(plan: Plan, result: Result) -> str:
 
 
 def _after(plan: Plan, result: Result, last: Stage) -> str:
-    codes = {note.code for note in result.notes}
-    if last.name in ("pruned", "recovered") and plan.settings.get("between", {}).get("epochs"):
+    codes, settings = {note.code for note in result.notes}, plan.settings
+    if last.name in ("pruned", "recovered") and settings.get("between", {}).get("epochs"):
         return "after training between the cuts" + (" and recovery" if last.name == "recovered" else "")
     if Code.HANDED_BACK in codes:
         return "as it came, since recovery would have done harm"
-    together = plan.settings.get("recovery") == "reconstruction" and Code.TAKEN_BACK not in codes
-    return (
-        "after reconstruction without labels" if last.name == "recovered" and together else _AFTER[last.name]
-    )
+    together = settings.get("recovery") == "reconstruction" and Code.TAKEN_BACK not in codes
+    return _TOGETHER if last.name == "recovered" and together else _AFTER[last.name]
 
 
 def knees(plan: Plan) -> str | None:
@@ -62,22 +61,18 @@ def knees(plan: Plan) -> str | None:
     of = [g for g in plan.groups if plan.joint or g.knee]
     asked, kept, total = sum(k.k for k in plan.knees), sum(len(g.kept) for g in of), sum(g.size for g in of)
     what, the_knees = units(plan), "The knee" if plan.joint else "The knees"
+    text = f"{the_knees} alone would have kept {asked:,} of {total:,} {what}; "
+    text += f"the budget ({plan.budget}) kept {kept:,}."
     if asked == kept or (plan.joint and plan.budget == "knee"):
-        more = kept - asked
-        text = f"{the_knees} decided: {min(asked, kept):,} of {total:,} {what} stay" + (
-            f", and {more:,} more, so that no layer loses all of its {what}." if more > 0 else "."
+        more = (
+            f", and {kept - asked:,} more, so that no layer loses all of its {what}" if kept > asked else ""
         )
-    else:
-        text = (
-            f"{the_knees} alone would have kept {asked:,} of {total:,} {what}; "
-            f"the budget ({plan.budget}) kept {kept:,}."
-        )
+        text = f"{the_knees} decided: {min(asked, kept):,} of {total:,} {what} stay{more}."
     fallbacks = sum(k.fallback is not None for k in plan.knees)
-    if not fallbacks:
-        return text
-    if plan.joint:
+    if fallbacks and plan.joint:
         return f"{text} The curve had no knee of its own, and a fallback was used."
-    return f"{text} In {fallbacks} of {len(of)} groups the curve had no knee and a fallback was used."
+    many = f" In {fallbacks} of {len(of)} groups the curve had no knee and a fallback was used."
+    return text + many * bool(fallbacks)
 
 
 def speed(latency: Latency) -> str:
@@ -109,13 +104,11 @@ def promise(result: Result) -> str | None:
     if low is not high:
         certain = low.differs or high.differs or not low.ratio_interval
         measured = f"from {measured} to {most}" if certain else f"{measured}, {most}"
+    gives = low.ratio >= 0.95 * promised
+    verdict = f"The clock gives {'what' if gives else 'less than'} the MACs promise."
     if not (low.conclusive and high.conclusive):
         verdict = "The clock was too unsteady to say whether it gives what the MACs promise."
-    elif high.ratio < 0.95 * promised:
-        verdict = "The clock gives less than the MACs promise."
-    elif low.ratio >= 0.95 * promised:
-        verdict = "The clock gives what the MACs promise."
-    else:
+    elif high.ratio >= 0.95 * promised and not gives:
         verdict = "Whether the clock gives what the MACs promise depends on where it is read."
     return f"Promised: {times(promised)} fewer MACs. Measured: {measured}. {verdict}"
 
@@ -129,10 +122,8 @@ def judged(judged: Judged, metric: MetricWords | None = None) -> str:
     """
     metric = metric or of(judged)
     on = f"{judged.samples:,} {judged.on}" + (" samples" if judged.on == "validation" else "")
-    asked = {
-        "max_drop": f"at most {metric.loss(f'{judged.allowed or 0:.4g}')}",
-        "knee": "the size",
-    }.get(judged.decision, f"{judged.decision} against the model before it")
+    known = {"max_drop": f"at most {metric.loss(f'{judged.allowed or 0:.4g}')}", "knee": "the size"}
+    asked = known.get(judged.decision, f"{judged.decision} against the model before it")
     return f"{asked}, on {on}: {metric.loss(metric.lost(judged.found, judged.interval))}"
 
 

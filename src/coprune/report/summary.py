@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 STAGES = ("pruned", "recovered", "finetuned")
@@ -30,30 +30,39 @@ def summarise(compare: dict[str, Any]) -> list[dict[str, Any]]:
         >>> [(r["seeds"], round(r["pruned"][0], 3)) for r in summarise({"rows": rows})]
         [(2, 0.3)]
     """
-    together: dict[tuple[float | str, str, str | None, str], list[dict[str, Any]]] = {}
-    for row in compare["rows"]:
-        key = (
-            read_budget(row["budget"]),
-            row["method"],
-            row.get("allocation"),
-            row.get("recovery") or "none",
-        )
-        together.setdefault(key, []).append(row)
     summary = [
         {
-            "budget": budget,
-            "method": method,
-            "allocation": allocation,
-            "recovery": recovery,
+            **{"budget": budget, "method": method, "allocation": allocation, "recovery": recovery},
             "seeds": len({row["seed"] for row in rows}),
             "macs_ratio": statistics.fmean(row["macs_ratio"] for row in rows),
             **{stage: mean_and_std(stage_values(rows, stage)) for stage in STAGES},
         }
-        for (budget, method, allocation, recovery), rows in together.items()
+        for (budget, method, allocation, recovery), rows in together(compare["rows"]).items()
     ]
     trained = {row["budget"] for row in summary if row["finetuned"] is not None}
     sign = 1 if compare.get("base", {}).get("higher_is_better", True) else -1
-    return sorted(summary, key=lambda row: _order(row, sign, trained=row["budget"] in trained))
+
+    def order(row: dict[str, Any]) -> tuple[Any, ...]:
+        budget, last = row["budget"], last_measured(row)
+        first = (0, budget) if isinstance(budget, str) else (1, -budget)
+        untrained = row["budget"] in trained and row["finetuned"] is None
+        value = -sign * last[0] if last else math.inf
+        return *first, untrained, value, row["method"], row["allocation"] or "", row["recovery"]
+
+    return sorted(summary, key=order)
+
+
+Line = tuple[float | str, str, str | None, str]
+"""What rows of a comparison have in common but for their seeds: budget, method, allocation, recovery."""
+
+
+def together(rows: Iterable[dict[str, Any]]) -> dict[Line, list[dict[str, Any]]]:
+    """The rows of a comparison that differ by nothing but their seeds, in the order of the first of them."""
+    found: dict[Line, list[dict[str, Any]]] = {}
+    for row in rows:
+        words = (row["method"], row.get("allocation"), row.get("recovery") or "none")
+        found.setdefault((read_budget(row["budget"]), *words), []).append(row)
+    return found
 
 
 def notes_of(compare: dict[str, Any]) -> list[str]:
@@ -102,10 +111,3 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float] | None:
 def last_measured(row: dict[str, Any]) -> tuple[float, float] | None:
     """The last stage of a summary row that was measured."""
     return next((row[stage] for stage in reversed(STAGES) if row[stage] is not None), None)
-
-
-def _order(row: dict[str, Any], sign: int, *, trained: bool) -> tuple[Any, ...]:
-    budget, last = row["budget"], last_measured(row)
-    first = (0, budget) if isinstance(budget, str) else (1, -budget)
-    untrained, value = trained and row["finetuned"] is None, -sign * last[0] if last else math.inf
-    return *first, untrained, value, row["method"], row["allocation"] or "", row["recovery"]

@@ -9,12 +9,11 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
-INK, MUTED, LINE, PANEL, PAPER = (f"var(--{name})" for name in ("ink", "muted", "line", "panel", "paper"))
+INK, MUTED, LINE, PANEL = (f"var(--{name})" for name in ("ink", "muted", "line", "panel"))
 KEPT, SOFT, PALE = "var(--kept)", "var(--soft)", "var(--pale)"
 REMOVED, ACCENT, BASE = "var(--removed)", "var(--accent)", "var(--base)"
 
@@ -29,14 +28,9 @@ Trace = dict[str, Any]
 
 def template() -> go.layout.Template:
     """The theme that all figures share."""
-    axis: Trace = {
-        "gridcolor": LINE,
-        "linecolor": LINE,
-        "zeroline": False,
-        "fixedrange": True,
-        "automargin": True,
-    }
+    axis: Trace = {"gridcolor": LINE, "linecolor": LINE, "zeroline": False, "fixedrange": True}
     axis |= {"tickfont": {"size": 12, "color": MUTED}, "title": {"font": {"size": 13, "color": MUTED}}}
+    axis["automargin"] = True
     shared: Trace = {"font": {"family": "system-ui, -apple-system, sans-serif", "size": 13, "color": INK}}
     shared |= {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "hovermode": "closest"}
     shared |= {"showlegend": False, "dragmode": False, "margin": {"l": 8, "r": 12, "t": 36, "b": 46}}
@@ -48,45 +42,30 @@ def template() -> go.layout.Template:
     return go.layout.Template(layout={**shared, "xaxis": axis, "yaxis": axis})
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A straight line across a figure, with its label.
+Rule = tuple[Trace, Trace]
+"""A straight line across a figure, and its label."""
 
-    Attributes:
+
+def rule(
+    at: float, text: str, color: str, *, axis: str = "y", dash: str = "dash", log: bool = False, **label: Any
+) -> Rule:
+    """A straight line across a figure, with its label above the end of it.
+
+    Args:
         at: where it crosses the axis.
+        text: the label; may be empty.
+        color: of both.
         axis: ``x``, ``y`` or ``y2``.
-        lean: which way the label of an upright line leans.
-        lift: how far above the figure it stands.
+        dash: of the line.
         log: whether the axis is logarithmic.
+        label: what is different of the label, as Plotly's annotations have it.
     """
-
-    at: float
-    text: str
-    color: str
-    axis: str = "y"
-    dash: str = "dash"
-    lean: str = "right"
-    lift: int = 0
-    log: bool = False
-
-    def drawn(self) -> tuple[Trace, Trace]:
-        """The line and the label."""
-        own, other = ("x", "y") if self.axis == "x" else ("y", "x")
-        line = {f"{own}0": self.at, f"{own}1": self.at, f"{own}ref": self.axis, f"{other}ref": "paper"}
-        line |= {
-            f"{other}0": 0,
-            f"{other}1": 1,
-            "line": {"color": self.color, "width": 1.5, "dash": self.dash},
-        }
-        label = {
-            own: math.log10(self.at) if self.log else self.at,
-            f"{own}ref": self.axis,
-            f"{other}ref": "paper",
-            other: int(own == "x"),
-            "yanchor": "bottom",
-        }
-        label |= {"text": f" {self.text} ", "font": {"color": self.color}, "yshift": self.lift}
-        return line, label | {"xanchor": "right" if self.lean == "left" else "left"}
+    own, other = ("x", "y") if axis == "x" else ("y", "x")
+    both = {f"{own}ref": axis, f"{other}ref": "paper"}
+    ends = {f"{own}0": at, f"{own}1": at, f"{other}0": 0, f"{other}1": 1}
+    words: Trace = {own: math.log10(at) if log else at, other: int(own == "x"), "xanchor": "left"}
+    words |= {"yanchor": "bottom", "text": f" {text} ", "font": {"color": color}, "yshift": 0}
+    return both | ends | {"line": {"color": color, "width": 1.5, "dash": dash}}, both | words | label
 
 
 def figure(traces: Iterable[Trace], *, height: int, rules: Sequence[Rule] = (), **layout: Any) -> go.Figure:
@@ -99,14 +78,9 @@ def figure(traces: Iterable[Trace], *, height: int, rules: Sequence[Rule] = (), 
         layout: as :class:`plotly.graph_objects.Layout` takes it; ``meta`` holds what is different on a narrow
             screen, by part of the layout.
     """
-    drawn = [rule.drawn() for rule in rules]
-    layout["annotations"] = [label for _, label in drawn if label["text"].strip()] + layout.get(
-        "annotations", []
-    )
-    empty = go.layout.Template()
-    return go.Figure(
-        list(traces), {"height": height, "shapes": [s for s, _ in drawn], "template": empty, **layout}
-    )
+    labels = [label for _, label in rules if label["text"].strip()] + layout.pop("annotations", [])
+    bare = {"height": height, "template": go.layout.Template(), "shapes": [shape for shape, _ in rules]}
+    return go.Figure(list(traces), {**bare, **layout, "annotations": labels})
 
 
 def points(x: Sequence[Any], y: Sequence[Any], about: Sequence[str], color: Any, **more: Any) -> Trace:
@@ -118,27 +92,14 @@ def points(x: Sequence[Any], y: Sequence[Any], about: Sequence[str], color: Any,
 
 def line(x: Sequence[Any], y: Sequence[Any], color: str, **more: Any) -> Trace:
     """A line without hover texts."""
-    trace = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": x,
-        "y": y,
-        "line": {"color": color},
-        "showlegend": False,
-    }
-    return {**trace, "hoverinfo": "skip", **more}
+    trace = {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": {"color": color}}
+    return {**trace, "showlegend": False, "hoverinfo": "skip", **more}
 
 
 def bars(x: Sequence[Any], y: Sequence[Any], about: Sequence[str], color: Any, **more: Any) -> Trace:
     """Bars with a hover text each."""
-    trace = {
-        "type": "bar",
-        "x": x,
-        "y": y,
-        "marker": {"color": color, "line": {"width": 0}},
-        "cliponaxis": False,
-    }
-    return {**trace, "hovertext": about, "hoverinfo": "text", **more}
+    trace = {"type": "bar", "x": x, "y": y, "marker": {"color": color, "line": {"width": 0}}}
+    return {**trace, "cliponaxis": False, "hovertext": about, "hoverinfo": "text", **more}
 
 
 def whiskers(spans: Sequence[tuple[float, float, float]], color: str) -> dict[str, Any]:
@@ -152,11 +113,18 @@ def safe(text: object) -> str:
     return html.escape(str(text), quote=False)
 
 
-def named(names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A vertical axis of names, the first on top: its layout, and what is different on a narrow screen."""
-    axis = {"type": "category", "categoryarray": names, "tickvals": names, "showgrid": False}
-    ticks = [
+def named_rows(names: Sequence[str], beside: Sequence[str] = ()) -> dict[str, Any]:
+    """The layout of a figure with a row a name, the first on top.
+
+    Args:
+        names: of the rows; they are shortened, on a narrow screen more.
+        beside: what stands on the right of each.
+    """
+    wide, narrow = (
         [safe(n if len(n) <= m else f"{n[: m // 3]}…{n[-m // 2 :]}") + " " for n in names] for m in (36, 18)
-    ]
-    axis |= {"range": [len(names) - 0.4, -0.6], "ticktext": ticks[0], "tickfont": {"size": 12, "color": INK}}
-    return axis, {"yaxis": {"ticktext": ticks[1]}}
+    )
+    axis = {"type": "category", "categoryarray": names, "tickvals": names, "showgrid": False}
+    axis |= {"range": [len(names) - 0.4, -0.6], "ticktext": wide, "tickfont": {"size": 12, "color": INK}}
+    right = {"xref": "paper", "x": 1, "xanchor": "left"}
+    texts = [{**right, "y": name, "text": text} for name, text in zip(names, beside, strict=False)]
+    return {"yaxis": axis, "annotations": texts, "meta": {"yaxis": {"ticktext": narrow}}}

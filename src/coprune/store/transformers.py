@@ -99,8 +99,8 @@ def _save_config(folder: Path, model: Any) -> dict[str, Any]:
     return fit.before
 
 
-def _save_tokenizer(folder: Path, model: nn.Module) -> None:
-    origin = getattr(model, "_coprune_tokenizer", None) or compat.origin_of(model)
+def _save_tokenizer(folder: Path, model: Any) -> None:
+    origin = getattr(model, "_coprune_tokenizer", None) or getattr(model.config, "_name_or_path", "")
     place = Path(compat.cached_folder(origin) if origin and not Path(origin).is_dir() else origin or ".")
     if origin and place.is_dir() and place.resolve() != folder.resolve():
         for name in INPUT_FILES:
