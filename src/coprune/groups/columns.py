@@ -23,8 +23,6 @@ def columns_of(units: Tensor, each: int) -> Tensor:
     Returns:
         ``[K · S]`` int64, in the units' order.
     """
-    if each == 1:
-        return units
     return (units.unsqueeze(1) * each + torch.arange(each, device=units.device)).flatten()
 
 

@@ -103,32 +103,27 @@ class _Pass(Intercepted):
         with self.aside():
             if is_recurrent(layer):
                 self._through_recurrent(name, layer, given, made)
-            elif norm_of(layer):
-                self._through_norm(name, layer, given[0], made[0])
             elif isinstance(layer, nn.Embedding):
                 self._values.give(made[0], along(made[0].shape, -1, self._values.pairs.axis(name, "output")))
-            elif is_convolution(layer) or is_linear(layer):
-                self._through_dense(name, layer, given[0], made[0])
+            elif is_convolution(layer) or is_linear(layer) or norm_of(layer):
+                self._through(name, layer, given[0], made[0])
             else:
                 kind = type(layer).__name__
                 self._values.refuse(given, because(SkipCode.READER, layer=name, kind=kind))
                 self._values.fix(made, because(SkipCode.UNKNOWN_UNITS, layer=name, kind=kind))
 
-    def _through_dense(self, name: str, layer: nn.Module, given: Tensor, made: Tensor) -> None:
-        read, makes = self._values.pairs.axis(name, "input"), self._values.pairs.axis(name, "output")
-        axis = channels_axis(layer, given.ndim)
+    def _through(self, name: str, layer: nn.Module, given: Tensor, made: Tensor) -> None:
+        """A dense layer, which makes channels of its own, or a norm, which hands on those it is given."""
+        values, makes_own = self._values, norm_of(layer) is None
+        read, makes = values.pairs.axis(name, "input"), values.pairs.axis(name, "output")
+        axis = channels_axis(layer, given.ndim, given)
         if is_grouped(layer) and layer.groups == layer.out_channels != layer.in_channels:
-            self._values.refuse(given, because(SkipCode.UNEVEN_BLOCKS, layer=name))
-        self._values.meet(given, axis, read, name)
-        self._values.give(made, along(made.shape, axis, makes))
-
-    def _through_norm(self, name: str, layer: nn.Module, given: Tensor, made: Tensor) -> None:
-        axis = self._values.pairs.axis(name, "output")
-        if axis is not None:
-            self._values.meet(given, channels_axis(layer, given.ndim, given), axis, name)
+            values.refuse(given, because(SkipCode.UNEVEN_BLOCKS, layer=name))
+        if makes_own or read is not None:
+            values.meet(given, axis, read, name)
         elif is_channel_norm(layer):
-            self._values.refuse(given, because(SkipCode.NORM_OVER_MAP, layer=name))
-        self._values.give(made, self._values.labels(given))
+            values.refuse(given, because(SkipCode.NORM_OVER_MAP, layer=name))
+        values.give(made, along(made.shape, axis, makes) if makes_own else values.labels(given))
 
     def _through_recurrent(
         self, name: str, layer: nn.Module, given: list[Tensor], made: list[Tensor]
