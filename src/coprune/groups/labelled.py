@@ -99,9 +99,8 @@ class Labelled:
         wide = [d for d, n in enumerate(parameter.shape) if n > 1]
         if layer in self._layers or len(wide) > 1:
             why = because(SkipCode.SEVERAL_AXES, parameter=name)
-            made = self.pairs.axis(layer, "output") if layer in self._layers else None
-            if made is not None:
-                self.pairs.refuse(nodes(made), why)
+            if layer in self._layers:
+                self.pairs.refuse(nodes(self.pairs.axis(layer, "output")), why)
             return self.fixed(why).expand(parameter.shape)
         axis = self.pairs.axis(layer, "output", own) if wide else None
         return along(parameter.shape, wide[0] if wide else 0, axis)
