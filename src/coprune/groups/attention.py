@@ -236,7 +236,7 @@ def head_counts(family: AttentionFamily, module: nn.Module) -> dict[str, int]:
     return {path: int(count) for path, count in found.items() if count is not None}
 
 
-def _part(module: nn.Module, path: str) -> Any:
+def _part(module: Any, path: str) -> Any:
     """What a module has, or one of its attributes (``config.heads``); None where it has no such thing."""
     return functools.reduce(lambda part, name: getattr(part, name, None), path.split("."), module)
 

@@ -132,9 +132,9 @@ def _spread(layer: Convolution, inputs: Tensor) -> Tensor:
     """
     places = [(size - 1) * step + 1 for size, step in zip(inputs.shape[2:], layer.stride, strict=True)]
     spread = inputs.new_zeros(*inputs.shape[:2], *places)
-    spread[(..., *(slice(None, None, step) for step in layer.stride))] = inputs
-    axes = zip(layer.kernel_size, layer.dilation, layer.padding, layer.output_padding, strict=True)
-    reach = [(d * (k - 1) - int(p), more) for k, d, p, more in axes]
+    spread[(slice(None), slice(None), *(slice(None, None, step) for step in layer.stride))] = inputs
+    axes = zip(layer.kernel_size, layer.dilation, map(int, layer.padding), layer.output_padding, strict=True)
+    reach = [(d * (k - 1) - p, more) for k, d, p, more in axes]
     return F.pad(spread, [pad for r, more in reversed(reach) for pad in (r, r + more)])
 
 
