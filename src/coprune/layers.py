@@ -168,10 +168,14 @@ def filters(module: nn.Module) -> Tensor:
     return weight.transpose(0, 1) if is_transposed(module) else weight
 
 
+READING = ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")
+"""Weights with which recurrent layers read their input; all others read hidden units."""
+
+
 def _reading(layer: nn.Module) -> list[tuple[Tensor, Tensor | None]]:
     """The weights and biases with which a recurrent layer reads its input, a pair a direction."""
-    ends = [end for end in ("", "_l0", "_l0_reverse") if f"weight_ih{end}" in layer._parameters]
-    return [(layer.get_parameter(f"weight_ih{end}"), layer._parameters.get(f"bias_ih{end}")) for end in ends]
+    own = [name for name in READING if name in layer._parameters]
+    return [(layer.get_parameter(n), layer._parameters.get(n.replace("weight", "bias"))) for n in own]
 
 
 def bias_of(layer: nn.Module) -> Tensor | None:

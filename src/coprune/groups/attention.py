@@ -10,7 +10,10 @@ Shapes: ``U`` units of a group.
 from __future__ import annotations
 
 import copy
+import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -90,15 +93,8 @@ def attention_family(name: str, module: nn.Module) -> AttentionFamily | None:
         name: the module's full name in its model.
         module: any module.
     """
-    last = name.rpartition(".")[2]
-    return next(
-        (
-            f
-            for f in ATTENTIONS
-            if f.called in (None, last) and _is_of(f, module) and (not f.tried or _has_parts(f, module))
-        ),
-        None,
-    )
+    called = (None, name.rpartition(".")[2])
+    return next((f for f in ATTENTIONS if f.called in called and _is_of(f, module)), None)
 
 
 def within(layer: str, names: Sequence[str]) -> bool:
@@ -115,7 +111,7 @@ def _is_of(family: AttentionFamily | FeedForwardFamily, module: nn.Module) -> bo
     kind = type(module)
     parts, home = kind.__module__.split("."), [part for part in family.home.split(".") if part]
     named = any(fnmatchcase(kind.__name__, pattern) for pattern in family.classes)
-    return named and parts[: len(home)] == home
+    return named and parts[: len(home)] == home and (not family.tried or _has_parts(family, module))
 
 
 def _has_parts(family: AttentionFamily | FeedForwardFamily, module: nn.Module) -> bool:
@@ -157,9 +153,7 @@ def _groups(modules: Mapping[str, nn.Module]) -> tuple[tuple[ChannelGroup, ...],
                 heads.append(found)
         elif _looks_like_attention(module):
             foreign[name] = because(SkipCode.UNKNOWN_FAMILY, kind=type(module).__name__)
-        block = next(
-            (f for f in FEED_FORWARDS if _is_of(f, module) and (not f.tried or _has_parts(f, module))), None
-        )
+        block = next((f for f in FEED_FORWARDS if _is_of(f, module)), None)
         # As convolutions, such blocks are traced like any other.
         size = channels_of(modules[relative(name, block.second)], "input") if block else None
         if block is not None and size:
@@ -168,11 +162,8 @@ def _groups(modules: Mapping[str, nn.Module]) -> tuple[tuple[ChannelGroup, ...],
             if reason is not None:
                 refused |= dict.fromkeys(first, reason)
                 continue
-            members = [
-                Member(layer=layer, role="producer", offset=part * size)
-                for layer in first
-                for part in range(block.parts)
-            ]
+            shares = itertools.product(first, range(0, block.parts * size, size))
+            members = [Member(layer=layer, role="producer", offset=offset) for layer, offset in shares]
             members.append(Member(layer=relative(name, block.second), role="consumer"))
             neurons.append(ChannelGroup(first[0], size, tuple(members), "neurons", block.tried))
     if not attention:
@@ -184,12 +175,9 @@ def _groups(modules: Mapping[str, nn.Module]) -> tuple[tuple[ChannelGroup, ...],
 
 def _refusal(module: nn.Module, unless: tuple[Refusal, ...], other: Refusal | None = None) -> Reason | None:
     """Why the units of a module depend on one another, by what it or another module has, if so."""
-    for refusal in unless:
-        part: Any = module
-        for name in refusal.attribute.split("."):
-            part = getattr(part, name, None)
-        if part is not None and part is not False and not isinstance(part, nn.Identity):
-            other = other or refusal
+    parts = ((refusal, _part(module, refusal.attribute)) for refusal in unless)
+    coupling = (r for r, p in parts if p is not None and p is not False and not isinstance(p, nn.Identity))
+    other = other or next(coupling, None)
     return because(SkipCode.FAMILY, cause=other.reason) if other else None
 
 
@@ -207,7 +195,8 @@ def _heads(
     head_size = getattr(module, family.head_size) if family.head_size else 0
     out = relative(name, family.out)
     read = channels_of(modules[out], "input") if out in modules else None
-    parts: list[tuple[str, int, int, int]] = []
+    parts: list[tuple[str, int, int]] = []
+    heads: list[int] = []
     for projection in family.projections:
         layer = relative(name, projection.layer)
         width = channels_of(modules[layer], "output") if layer in modules else None
@@ -218,14 +207,12 @@ def _heads(
         offset, part = _share(projection, width, read)
         if not head_size:
             head_size = part // head_counts(family, module)[family.scaled[0]]
-        parts.append((layer, offset, part, part // (head_size * projection.each)))
-    size = min((heads for *_, heads in parts), default=0)
-    if read is None or size < 1 or read % size or any(part % size for _, _, part, _ in parts):
+        parts.append((layer, offset, part))
+        heads.append(part // (head_size * projection.each))
+    size = min(heads, default=0)
+    if read is None or size < 1 or read % size or any(part % size for *_, part in parts):
         return because(SkipCode.UNEVEN_HEADS, layer=family.out, size=head_size)
-    members = [
-        Member(layer=layer, role="producer", offset=offset, span=part // size)
-        for layer, offset, part, _ in parts
-    ]
+    members = [Member(layer=n, role="producer", offset=at, span=part // size) for n, at, part in parts]
     # The module itself counts heads, computes with them, and may own parameters of theirs.
     members.append(Member(layer=name, role="carrier", span=head_size if family.parameters else 1))
     carriers = (relative(name, path) for path in family.carriers)
@@ -245,21 +232,23 @@ def _share(projection: Projection, width: int, read: int | None) -> tuple[int, i
 
 def head_counts(family: AttentionFamily, module: nn.Module) -> dict[str, int]:
     """What counts a module's heads: ``scaled`` attribute → value, of those that it has."""
-    found = ((path, _owner(module, path), path.rpartition(".")[2]) for path in family.scaled)
-    return {path: int(getattr(owner, name)) for path, owner, name in found if hasattr(owner, name)}
+    found = {path: _part(module, path) for path in family.scaled}
+    return {path: int(count) for path, count in found.items() if count is not None}
 
 
-def _owner(module: nn.Module, path: str) -> Any:
-    owner = path.rpartition(".")[0]
-    return getattr(module, owner) if owner else module
+def _part(module: Any, path: str) -> Any:
+    """What a module has, or one of its attributes (``config.heads``); None where it has no such thing."""
+    return functools.reduce(lambda part, name: getattr(part, name, None), path.split("."), module)
 
 
 def set_count(module: nn.Module, path: str, count: object) -> None:
     """Change such an attribute of one module; what it shares with others it then has a copy of."""
-    owner, _, name = path.rpartition(".")
-    if owner:
-        setattr(module, owner, copy.copy(getattr(module, owner)))
-    setattr(_owner(module, path), name, count)
+    owner: Any = module
+    shared, _, name = path.rpartition(".")
+    if shared:
+        owner = copy.copy(getattr(module, shared))
+        setattr(module, shared, owner)
+    setattr(owner, name, count)
 
 
 def _joined(groups: list[ChannelGroup]) -> list[ChannelGroup]:
@@ -272,8 +261,7 @@ def _joined(groups: list[ChannelGroup]) -> list[ChannelGroup]:
             joined.append(group)
         else:
             members = tuple(dict.fromkeys((*other.members, *group.members)))
-            tried = other.tried or group.tried
-            joined[joined.index(other)] = ChannelGroup(other.name, other.size, members, "heads", tried)
+            joined[joined.index(other)] = replace(other, members=members, tried=other.tried or group.tried)
     return joined
 
 
@@ -293,17 +281,10 @@ def _rest(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator[tuple[st
         for name, module in model.named_modules()
         if isinstance(module, nn.Embedding) or is_convolution(module) or channels_of(module, "output")
     ]
-    for name in dense:
-        if name in made:
-            continue
-        if name in read:
-            yield name, because(SkipCode.RESIDUAL)
-        elif isinstance(model.get_submodule(name), nn.Embedding) or _embeds(name):
-            yield name, because(SkipCode.EMBEDDING)
-        elif name == dense[-1]:
-            yield name, because(SkipCode.OUTPUT)
-        else:
-            yield name, because(SkipCode.OUTSIDE)
+    for name in (name for name in dense if name not in made):
+        embeds = isinstance(model.get_submodule(name), nn.Embedding) or _embeds(name)
+        last = SkipCode.OUTPUT if name == dense[-1] else SkipCode.OUTSIDE
+        yield name, because(SkipCode.RESIDUAL if name in read else SkipCode.EMBEDDING if embeds else last)
 
 
 def _embeds(name: str) -> bool:

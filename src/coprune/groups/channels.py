@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -59,66 +59,36 @@ def find_channels(
     left = {name: because(SkipCode.NOT_RUN) for name in _products(model) if name not in ran}
     left |= {name: because(SkipCode.SOME_INPUTS, layer=name) for name in partly if name in left}
     closed = {**_for_all_samples(model, example, ran), **closed}
-    idle = idle_layers(model, example, counts)
-    rules = _Rules(first, closed, _whole(model, partly), idle, coupled)
+    idle, whole = idle_layers(model, example, counts), _whole(model, partly)
     found: list[ChannelGroup] = []
     for group, refused in pairs.groups(order):
         if among is not None and not {*among} & {*group.producers}:
             continue
-        reason = rules.reason(group, refused)
-        if reason is None:
-            found.append(group)
-        else:
-            left |= dict.fromkeys(group.producers, reason)
-    found.sort(key=lambda g: order[g.name])
-    made = {layer for g in found for layer in g.producers}
-    skipped = sorted((n for n in left if n not in made), key=lambda n: order.get(n, -1))
-    return Units(tuple(_named_apart(found)), tuple(left[n].of(n) for n in skipped))
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """What decides whether a group is offered.
-
-    Attributes:
-        first: the dense layer that runs first, if it is left alone.
-        closed: modules inside of which nothing is made or carried by a group, with the reason.
-        whole: layers that cannot be cut, with the reason.
-        idle: layers that nothing which counts depends on.
-        coupled: whether coupled groups are offered.
-    """
-
-    first: Collection[str]
-    closed: Mapping[str, Reason]
-    whole: Mapping[str, Reason]
-    idle: Collection[str]
-    coupled: bool
-
-    def reason(self, group: ChannelGroup, refused: Sequence[Reason]) -> Reason | None:
-        """Why a group is left alone, if so.
-
-        Args:
-            group: of channels.
-            refused: what was found on the way that its channels cannot pass.
-        """
         inner = group.kind == "inner"
-        reasons = [why for name, why in self.closed.items() if any(within(n, (name,)) for n in group.own)]
-        reasons += [self.whole[m.layer] for m in group.members if m.layer in self.whole]
+        # The first one is told.
+        reasons = [why for name, why in closed.items() if any(within(n, (name,)) for n in group.own)]
+        reasons += [whole[m.layer] for m in group.members if m.layer in whole]
         # Inner channels may be returned by the model too.
         reasons += [why for why in refused if not (inner and why.code is SkipCode.OUTPUT)]
         if not group.of_role("consumer"):
             reasons.append(because(SkipCode.OUTPUT))
-        if self.idle and all(producer in self.idle for producer in group.producers):
+        if idle.issuperset(group.producers):
             reasons.append(because(SkipCode.IDLE))
+        if not inner and not coupled:
+            reasons.append(_coupling(group.producers))
+        if inner and group.name in first:
+            reasons.append(because(SkipCode.FIRST))
+        if group.size < 2:
+            # Pruned before, or a gate: without its one channel nothing is left of the layer.
+            reasons.append(because(SkipCode.SINGLE, unit="channel") if inner else because(SkipCode.ONE_UNIT))
         if reasons:
-            return reasons[0]
-        if not inner and not self.coupled:
-            return _coupling(group.producers)
-        if inner and group.name in self.first:
-            return because(SkipCode.FIRST)
-        # Pruned before, or a gate: without its one channel nothing is left of the layer.
-        one = because(SkipCode.SINGLE, unit="channel") if inner else because(SkipCode.ONE_UNIT)
-        return one if group.size < 2 else None
+            left |= dict.fromkeys(group.producers, reasons[0])
+        else:
+            found.append(group)
+    found.sort(key=lambda g: order[g.name])
+    made = {layer for g in found for layer in g.producers}
+    skipped = sorted((n for n in left if n not in made), key=lambda n: order.get(n, -1))
+    return Units(tuple(_named_apart(found)), tuple(left[n].of(n) for n in skipped))
 
 
 def _coupling(producers: Sequence[str]) -> Reason:
@@ -132,9 +102,8 @@ def _coupling(producers: Sequence[str]) -> Reason:
 def _whole(model: nn.Module, partly: Collection[str]) -> dict[str, Reason]:
     """Layers that cannot be cut, whatever their part in a group."""
     whole = {n: because(SkipCode.TIED, layer=n, other=other) for n, other in tied_layers(model).items()}
-    for name, parameter in model.named_parameters():
-        if parameter.is_complex():
-            whole[name.rpartition(".")[0]] = because(SkipCode.COMPLEX, parameter=name)
+    complexes = (name for name, parameter in model.named_parameters() if parameter.is_complex())
+    whole |= {name.rpartition(".")[0]: because(SkipCode.COMPLEX, parameter=name) for name in complexes}
     return whole | {n: because(SkipCode.SOME_INPUTS, layer=n) for n in partly}
 
 
@@ -146,10 +115,9 @@ def _named_apart(groups: Sequence[ChannelGroup]) -> Iterator[ChannelGroup]:
         yield group if number == 1 else replace(group, name=f"{group.name}#{number}")
 
 
-def _products(model: nn.Module, among: Collection[str] | None = None) -> list[str]:
-    """Dense and recurrent layers and grouped convolutions, in the order of ``among``, or of the model."""
-    names = [name for name, _ in model.named_modules() if name] if among is None else among
-    found = ((name, model.get_submodule(name)) for name in names)
+def _products(model: nn.Module) -> list[str]:
+    """Dense and recurrent layers and grouped convolutions, in the order of the model."""
+    found = ((name, m) for name, m in model.named_modules() if name)
     return [n for n, m in found if is_convolution(m) or isinstance(m, nn.Linear) or is_recurrent(m)]
 
 
@@ -170,7 +138,7 @@ def _execution_order(model: nn.Module, example: Inputs) -> dict[str, int]:
 
 def run_for_some(model: nn.Module, inputs: Sequence[Inputs]) -> set[str]:
     """Layers that run on some inputs ``[N, …]`` and not on others, such as experts."""
-    first, *others = (set(_products(model, _execution_order(model, x))) for x in inputs)
+    first, *others = (_execution_order(model, x).keys() & _products(model) for x in inputs)
     return first.union(*others) - first.intersection(*others)
 
 
@@ -180,5 +148,6 @@ def _for_all_samples(model: nn.Module, example: Inputs, order: Mapping[str, int]
         twice = _execution_order(model, joined([example, example]))
     except FAILURES:  # traced with one sample, it may take no more
         return {}
-    same = [name for name in _products(model, order) if twice.get(name) == order[name]]
+    products = {*_products(model)}
+    same = (name for name, made in order.items() if name in products and twice.get(name) == made)
     return {name: because(SkipCode.ALL_SAMPLES, layer=name) for name in same}

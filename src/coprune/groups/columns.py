@@ -23,9 +23,12 @@ def columns_of(units: Tensor, each: int) -> Tensor:
     Returns:
         ``[K · S]`` int64, in the units' order.
     """
-    if each == 1:
-        return units
     return (units.unsqueeze(1) * each + torch.arange(each, device=units.device)).flatten()
+
+
+def in_blocks(units: Tensor, size: int, total: int) -> Tensor:
+    """Units ``[K]`` of every block of ``size`` among ``total`` rows, which gates or directions have each."""
+    return (torch.arange(total // size).unsqueeze(1) * size + units).flatten()
 
 
 def channel_indices(member: Member, units: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ Shapes: ``D`` axes of a tensor, ``E`` pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,8 +60,13 @@ ALONG = {
 FACTORS = _names("mul __mul__ __rmul__ __imul__ multiply div __truediv__ __itruediv__ divide true_divide")
 """Functions whose values are 0 where one factor is: what makes it is no sum's, and serves one reader."""
 
-PRODUCTS = _names("matmul __matmul__ __rmatmul__ bmm mm linear scaled_dot_product_attention")
-"""Sums of products."""
+PRODUCTS = {
+    **dict.fromkeys(_names("matmul __matmul__ bmm mm"), "...ik,...kj->...ij"),
+    "__rmatmul__": "...kj,...ik->...ij",
+    "linear": "...k,ok,o->...o",
+    "scaled_dot_product_attention": "...ld,...sd,...se->...le",
+}
+"""Sums of products: name → which axes meet, as ``einsum`` says it, which is given its own."""
 
 
 @dataclass
@@ -111,10 +116,8 @@ class Ties:
         differ = [{d for d in range(len(shape)) if varies(w, d)} for w in wide]
         found: Tensor | None = None
         for at, (part, labels) in enumerate(zip(parts, wide, strict=True)):
-            behind = len(shape) - part.ndim
-            spread = {
-                d for d in range(len(shape)) if shape[d] > 1 and (d < behind or part.shape[d - behind] == 1)
-            }
+            sizes = (*(1 for _ in shape[part.ndim :]), *part.shape)
+            spread = {d for d, (own, size) in enumerate(zip(sizes, shape, strict=True)) if own < size}
             others = set().union(*(d for i, d in enumerate(differ) if i != at))
             if spread & others and not differ[at] and len(parts) > 1:
                 continue  # one value for all channels
@@ -154,21 +157,6 @@ def compact(labels: Tensor) -> Tensor:
         if labels.shape[axis] > 1 and bool((labels == first).all()):
             labels = first
     return labels.expand(shape)
-
-
-def mapped(values: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Nested tuples, lists and dicts with every tensor changed."""
-    if isinstance(values, Tensor):
-        return change(values)
-    if isinstance(values, dict):
-        return {key: mapped(value, change) for key, value in values.items()}
-    if isinstance(values, tuple | list):
-        return (
-            [mapped(v, change) for v in values]
-            if type(values) is list
-            else tuple(mapped(v, change) for v in values)
-        )
-    return values
 
 
 def axes_in(args: Sequence[Any], named: dict[str, Any], ndim: int, default: object = None) -> list[int]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from coprune.groups.labelled import Labelled
-from coprune.groups.labels import compact, mapped, varies
+from coprune.groups.labels import compact, varies
 from coprune.groups.sizes import Attribute, Follows
 from coprune.tracing.calls import Function
-from coprune.tracing.forward import tensors_of
+from coprune.tracing.forward import mapped, tensors_of
 
 
 def move(
@@ -48,22 +47,20 @@ def move(
     elif name in ("view", "reshape", "unflatten"):
         values.give(made[0], _tie_regrouped(values, name, whole, args, named, parts[0]))
     elif name in ("narrow", "expand", "repeat"):
-        _tie_sizes(values, [n for n in args[1:] if isinstance(n, int)], parts[0])
+        sizes = [n for n in args[1:] if isinstance(n, int)]
+        for axis, size in zip(reversed(range(parts[0].ndim)), reversed(sizes), strict=False):
+            values.tie_attribute(size, parts[0], axis)
 
 
 def _tie_pieces(values: Labelled, args: tuple[Any, ...], named: dict[str, Any], parts: list[Tensor]) -> None:
     """Pieces stay as large as one another, or as an attribute says."""
     axis = named.get("dim", args[2] if len(args) > 2 else 0)
-    sizes = next((v for v in (*args[1:2], *named.values()) if isinstance(v, list | tuple | Attribute)), None)
-    if sizes is not None:
-        sizes = list(sizes) if isinstance(sizes, list | tuple) else [sizes] * len(parts)
-        own = [size if isinstance(size, Attribute) else None for size in sizes]
-        for size, part in zip(own, parts, strict=False):
-            if size is not None and part.shape[axis] == size:
-                values.tie_attribute(size, part, axis)
-        if all(size is not None for size in own):
-            return
-    if len({part.shape[axis] for part in parts}) == 1:
+    told = next((v for v in (*args[1:2], *named.values()) if isinstance(v, list | tuple | Attribute)), ())
+    sizes = [told] * len(parts) if isinstance(told, Attribute) else told
+    for size, part in zip(sizes, parts, strict=False):
+        values.tie_attribute(size, part, axis)
+    said = bool(sizes) and all(isinstance(size, Attribute) for size in sizes)
+    if not said and len({part.shape[axis] for part in parts}) == 1:
         for part in parts[1:]:
             values.ties.tie(parts[0], part, gated=True)
 
@@ -71,10 +68,9 @@ def _tie_pieces(values: Labelled, args: tuple[Any, ...], named: dict[str, Any], 
 def _tie_slices(values: Labelled, labels: Tensor, index: Any) -> None:
     """Equal parts ``x[:, a:b]`` stay as large as one another; ``x[:, :n]`` as an attribute ``n`` says."""
     entries = index if isinstance(index, tuple) else (index,)
-    if Ellipsis in [e for e in entries if not isinstance(e, Tensor)]:
-        at = next(i for i, e in enumerate(entries) if e is Ellipsis)
-        missing = labels.ndim - sum(e is not None and e is not Ellipsis for e in entries)
-        entries = (*entries[:at], *(slice(None),) * missing, *entries[at + 1 :])
+    at = next((i for i, e in enumerate(entries) if e is Ellipsis), len(entries))
+    missing = labels.ndim - sum(e is not None and e is not Ellipsis for e in entries)
+    entries = (*entries[:at], *(slice(None),) * missing, *entries[at + 1 :])
     for axis, entry in enumerate(e for e in entries if e is not None):
         if not isinstance(entry, slice) or axis >= labels.ndim or not varies(labels, axis):
             continue
@@ -85,16 +81,9 @@ def _tie_slices(values: Labelled, labels: Tensor, index: Any) -> None:
         start, stop, step = entry.indices(size)
         width = stop - start
         if step > 1 and size % step == 0:
-            values.ties.along(labels.unflatten(axis, (-1, step)), [axis % labels.ndim + 1])
+            values.ties.along(labels.unflatten(axis, (-1, step)), [axis + 1])
         elif not own and 0 < width < size and size % width == start % width == 0:
             values.ties.along(labels.unflatten(axis, (-1, width)), [axis])
-
-
-def _tie_sizes(values: Labelled, sizes: Sequence[int], labels: Tensor) -> None:
-    """Sizes that attributes say, the last of them the last axis'."""
-    for axis, size in enumerate(reversed(sizes), start=1):
-        if isinstance(size, Attribute) and axis <= labels.ndim and labels.shape[-axis] == size:
-            values.tie_attribute(size, labels, labels.ndim - axis)
 
 
 def _tie_regrouped(
@@ -103,16 +92,10 @@ def _tie_regrouped(
     """Where channels are split into several axes, one of these shrinks, and the others stay whole."""
     sizes = args[1:] if len(args) > 1 else tuple(named.values())
     if name == "unflatten":
-        axis, into = (
-            args[1] if len(args) > 1 else named["dim"],
-            list(args[2] if len(args) > 2 else named["sizes"]),
-        )
-        axis %= before.ndim
-        sizes = (
-            *(Follows(n) for n in before.shape[:axis]),
-            *into,
-            *(Follows(n) for n in before.shape[axis + 1 :]),
-        )
+        told = {**dict(zip(("dim", "sizes"), args[1:], strict=False)), **named}
+        axis = told["dim"] % before.ndim
+        around = [Follows(n) for n in before.shape]
+        sizes = (*around[:axis], *told["sizes"], *around[axis + 1 :])
     elif sizes and isinstance(sizes[0], list | tuple | torch.Size):
         sizes = tuple(sizes[0])
     if len(sizes) != labels.ndim:
@@ -124,7 +107,5 @@ def _tie_regrouped(
         labels = values.ties.along(labels, [d for d in wide if d != free[0]]).expand(labels.shape)
         wide = free[:1]
     for axis in wide:
-        size = sizes[axis]
-        if isinstance(size, Attribute):
-            values.tie_attribute(size, labels, axis)
+        values.tie_attribute(sizes[axis], labels, axis)
     return labels

@@ -11,7 +11,7 @@ Shapes: ``U`` units, ``S`` channels of a unit on an axis; an axis is one layer's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,30 +67,20 @@ class Pairs:
     def axis(self, layer: str, side: Side, parameter: str | None = None) -> Axis | None:
         """The axis of a layer; None when it has no channels of its own."""
         module = self.model.get_submodule(layer)
-        if parameter is None and is_grouped(module):
-            known = (layer, "output", None) in self.axes
-            read, made = self._new(layer, "input"), self._new(layer, "output")
-            if read is not None and made is not None and not known:
-                self._tie_blocks(read, read, module.groups)
-                self._tie_blocks(made, read, module.groups)
-            return read if side == "input" else made
-        if parameter is None and (is_dense(module) or is_recurrent(module)):
-            return self._new(layer, side)
-        # One axis: such a layer hands on what it is given, channel by channel.
-        known = (layer, "output", parameter) in self.axes
-        axis, groups = self._new(layer, "output", parameter), grouping(module)
-        if axis is not None and groups is not None and not known:
-            self._tie_blocks(axis, axis, getattr(module, groups))
-        return axis
-
-    def _new(self, layer: str, side: Side, parameter: str | None = None) -> Axis | None:
+        convolves = parameter is None and is_grouped(module)
+        blocks = "groups" if convolves else grouping(module)
+        if not convolves and not (parameter is None and _makes(module)):
+            side = "output"  # One axis: such a layer hands on what it is given, channel by channel.
         key = (layer, side, parameter)
         if key not in self.axes:
-            size = channel_count(self.model.get_submodule(layer), side, parameter)
+            read = self.axis(layer, "input") if convolves and side == "output" else None
+            size = channel_count(module, side, parameter)
             if size is None:
                 return None
-            self.axes[key] = Axis(layer, side, parameter, self.total, size)
+            made = self.axes[key] = Axis(*key, self.total, size)
             self.total += size
+            if blocks is not None:
+                self._tie_blocks(made, read or made, getattr(module, blocks))
         return self.axes[key]
 
     def _tie_blocks(self, axis: Axis, to: Axis, blocks: int) -> None:
@@ -102,13 +92,7 @@ class Pairs:
         """Channels that go together, pair by pair; ``gated``: only because they are multiplied."""
         (self.gates if gated else self.edges).append(np.stack([left, right], 1))
 
-    def refuse(self, layer: str, reason: Reason) -> None:
-        """None of a layer's output channels can go."""
-        axis = self.axis(layer, "output")
-        if axis is not None:
-            self.refused.append((axis.channels, reason))
-
-    def refuse_channels(self, channels: Tensor, reason: Reason) -> None:
+    def refuse(self, channels: Tensor, reason: Reason) -> None:
         """Some channels cannot go, by their numbers."""
         if len(channels):
             self.refused.append((channels.long().numpy(), reason))
@@ -179,7 +163,8 @@ def _group(
         if axis.side == "output" or _makes(_layer(model, axis))  # a grouped layer's outputs say its blocks
     )
     factors = np.sort(factor[np.concatenate([a.start + channels[a] for a in made], 1)], 1)
-    inner = bool((factors[:, 1:] != factors[:, :-1]).all()) and _are_inner(model, members)
+    alone = bool((factors[:, 1:] != factors[:, :-1]).all()) and any(m.role == "consumer" for m in members)
+    inner = alone and all(_is_inner(model.get_submodule(m.layer), m) for m in members)
     return ChannelGroup(made[0].layer, len(ranked), members, "inner" if inner else "coupled")
 
 
@@ -208,34 +193,15 @@ def _member(layer: nn.Module, axis: Axis, own: _Indices) -> Member:
     )
 
 
-def _are_inner(model: nn.Module, members: Sequence[Member]) -> bool:
-    """Whether units can leave without touching what any layer does for the others.
+def _is_inner(layer: nn.Module, member: Member) -> bool:
+    """Whether units can leave without touching what a layer does for the others.
 
-    Consumers that read this group and nothing else (no concatenation), and layers in between that treat every
-    channel by itself, as batch norm and depthwise convolutions do.
+    Of what makes or reads them that they are all it has (no concatenation); of what is in between that it
+    treats every channel by itself, as batch norm and depthwise convolutions do, or counts them.
     """
-    roles = [m.role for m in members]
-    return (
-        "consumer" in roles
-        and all(m.parameter is None or _counts(model, m) for m in members)
-        and all(not m.channels for m in members if m.role == "consumer")
-        and all(m.width is None for m in members if m.role != "carrier")
-        and all(
-            _by_channel(model.get_submodule(m.layer)) or _counts(model, m)
-            for m in members
-            if m.role == "carrier"
-        )
-    )
-
-
-def _counts(model: nn.Module, member: Member) -> bool:
-    """Whether a member is an attribute that says how many channels there are."""
-    return member.parameter is not None and isinstance(
-        attribute_of(model.get_submodule(member.layer), member.parameter), int
-    )
-
-
-def _by_channel(layer: nn.Module) -> bool:
-    """Whether every output channel comes from the one input channel of that number."""
+    if member.role != "carrier":
+        return member.width is None and not (member.role == "consumer" and member.channels)
+    if member.parameter is not None:
+        return isinstance(attribute_of(layer, member.parameter), int)
     depthwise = is_convolution(layer) and layer.groups == layer.in_channels == layer.out_channels
     return depthwise or is_channelwise(layer)

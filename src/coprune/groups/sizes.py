@@ -17,7 +17,14 @@ from torch import nn
 from coprune.layers import has_channels
 
 
-class Follows(int):
+class _Known(int):
+    """Unequal where a subclass does not call it equal."""
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+class Follows(_Known):
     """A number that comes of a tensor's shape, as does what is computed with it.
 
     Attributes:
@@ -26,20 +33,15 @@ class Follows(int):
     """
 
     met: Callable[[Attribute], None] | None = None
+    __hash__ = int.__hash__
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Attribute) and self.met is not None and int(self) == int(other):
             self.met(other)
         return int(self) == other
 
-    def __ne__(self, other: object) -> bool:
-        return not self == other
 
-    def __hash__(self) -> int:
-        return hash(int(self))
-
-
-class Attribute(int):
+class Attribute(_Known):
     """An attribute of a module, as it is: what is computed with it is a number like any other.
 
     Attributes:
@@ -49,15 +51,10 @@ class Attribute(int):
 
     layer: str
     name: str
+    __hash__ = int.__hash__
 
     def __eq__(self, other: object) -> bool:
         return other == self if isinstance(other, Follows) else int(self) == other
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        return hash(int(self))
 
     @classmethod
     def of(cls, value: int, layer: str, name: str) -> Attribute:

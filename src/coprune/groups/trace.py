@@ -17,26 +17,15 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError
 from coprune.groups.labelled import Labelled, along, nodes
-from coprune.groups.labels import (
-    ALONG,
-    MOVES,
-    POOLS,
-    PRODUCTS,
-    REDUCTIONS,
-    axes_in,
-    blank,
-    compact,
-    varies,
-)
+from coprune.groups.labels import ALONG, MOVES, NONE, POOLS, PRODUCTS, REDUCTIONS, axes_in, core
 from coprune.groups.moves import move
 from coprune.groups.pairs import Pairs
-from coprune.groups.products import product, value_by_value
+from coprune.groups.products import sum_of_products, value_by_value
 from coprune.groups.sizes import Attribute, following, known_attributes
 from coprune.layers import (
     channels_axis,
     is_channel_norm,
     is_convolution,
-    is_dense,
     is_grouped,
     is_linear,
     is_recurrent,
@@ -93,15 +82,12 @@ class _Pass(Intercepted):
 
     def run(self, example: Inputs, counts: Counts) -> Pairs:
         """The pass, and what it shows."""
-        given = self._values.fixed(because(SkipCode.MEETS_INPUT))
-        for tensor in tensors_of(example):
-            self._values.give(tensor, blank(tensor.shape, given))
+        self._values.fix(example, because(SkipCode.MEETS_INPUT))
         entered = hooked(self._model, dict.fromkeys(self._layers, self._enter), before=True)
         left = hooked(self._model, {n: partial(self._leave, n) for n in self._layers}, named=True)
         with entered, left, self:
             output = run(self._model, example)
-        for tensor in counts(output):
-            self._values.refuse(self._values.labels(tensor), because(SkipCode.OUTPUT))
+        self._values.refuse(counts(output), because(SkipCode.OUTPUT))
         return self._values.finish()
 
     # ---- layers that are known ----
@@ -117,65 +103,41 @@ class _Pass(Intercepted):
         with self.aside():
             if is_recurrent(layer):
                 self._through_recurrent(name, layer, given, made)
-            elif norm_of(layer):
-                self._values.give(made[0], self._through_norm(name, layer, given[0]))
             elif isinstance(layer, nn.Embedding):
-                made_axis = self._values.pairs.axis(name, "output")
-                self._values.give(
-                    made[0],
-                    along(made[0].shape, -1, nodes(made_axis)) if made_axis else blank(made[0].shape),
-                )
-            elif is_dense(layer) or is_convolution(layer) or is_linear(layer):
-                self._through_dense(name, layer, given[0], made[0])
+                self._values.give(made[0], along(made[0].shape, -1, self._values.pairs.axis(name, "output")))
+            elif is_convolution(layer) or is_linear(layer) or norm_of(layer):
+                self._through(name, layer, given[0], made[0])
             else:
-                why = because(SkipCode.UNKNOWN_UNITS, layer=name, kind=type(layer).__name__)
-                reader = because(SkipCode.READER, layer=name, kind=type(layer).__name__)
-                for tensor in given:
-                    self._values.refuse(self._values.labels(tensor), reader)
-                for tensor in made:
-                    self._values.give(tensor, blank(tensor.shape, self._values.fixed(why)))
+                kind = type(layer).__name__
+                self._values.refuse(given, because(SkipCode.READER, layer=name, kind=kind))
+                self._values.fix(made, because(SkipCode.UNKNOWN_UNITS, layer=name, kind=kind))
 
-    def _through_dense(self, name: str, layer: nn.Module, given: Tensor, made: Tensor) -> None:
-        read, makes = self._values.pairs.axis(name, "input"), self._values.pairs.axis(name, "output")
-        axis = channels_axis(layer, given.ndim)
-        labels = self._values.labels(given)
+    def _through(self, name: str, layer: nn.Module, given: Tensor, made: Tensor) -> None:
+        """A dense layer, which makes channels of its own, or a norm, which hands on those it is given."""
+        values, makes_own = self._values, norm_of(layer) is None
+        read, makes = values.pairs.axis(name, "input"), values.pairs.axis(name, "output")
+        axis = channels_axis(layer, given.ndim, given)
         if is_grouped(layer) and layer.groups == layer.out_channels != layer.in_channels:
-            self._values.refuse(labels, because(SkipCode.UNEVEN_BLOCKS, layer=name))
-        if read is not None and read.size == given.shape[axis]:
-            self._values.ties.tie(labels, along(given.shape, axis, nodes(read)))
-        else:
-            self._values.refuse(labels, because(SkipCode.UNPAIRED, layer=name))
-        self._values.give(made, along(made.shape, axis, nodes(makes)) if makes else blank(made.shape))
-
-    def _through_norm(self, name: str, layer: nn.Module, given: Tensor) -> Tensor:
-        labels, axis = self._values.labels(given), self._values.pairs.axis(name, "output")
-        if axis is None:
-            if is_channel_norm(layer):
-                self._values.refuse(labels, because(SkipCode.NORM_OVER_MAP, layer=name))
-            return labels
-        where = channels_axis(layer, given.ndim, given)
-        if given.shape[where] != axis.size:
-            self._values.refuse(labels, because(SkipCode.UNPAIRED, layer=name))
-        else:
-            self._values.ties.tie(labels, along(given.shape, where, nodes(axis)))
-        return labels
+            values.refuse(given, because(SkipCode.UNEVEN_BLOCKS, layer=name))
+        if makes_own or read is not None:
+            values.meet(given, axis, read, name)
+        elif is_channel_norm(layer):
+            values.refuse(given, because(SkipCode.NORM_OVER_MAP, layer=name))
+        values.give(made, along(made.shape, axis, makes) if makes_own else values.labels(given))
 
     def _through_recurrent(
         self, name: str, layer: nn.Module, given: list[Tensor], made: list[Tensor]
     ) -> None:
         read, makes = self._values.pairs.axis(name, "input"), self._values.pairs.axis(name, "output")
-        self._values.ties.tie(self._values.labels(given[0]), along(given[0].shape, -1, nodes(read)))
+        self._values.meet(given[0], -1, read, name)
         hidden = nodes(makes)
         if getattr(layer, "proj_size", 0):
-            fixed = self._values.fixed(because(SkipCode.UNKNOWN_UNITS, layer=name, kind=type(layer).__name__))
-            hidden = torch.full_like(hidden, fixed)
+            why = because(SkipCode.UNKNOWN_UNITS, layer=name, kind=type(layer).__name__)
+            hidden = self._values.fixed(why).expand(hidden.shape)
         for tensor in (*given[1:], *made):  # states may be given too
-            width = tensor.shape[-1]
-            times = width // len(hidden)
-            if times * len(hidden) != width:
-                self._values.give(
-                    tensor, blank(tensor.shape, self._values.fixed(because(SkipCode.UNPAIRED, layer=name)))
-                )
+            times, more = divmod(tensor.shape[-1], len(hidden))
+            if more:
+                self._values.fix(tensor, because(SkipCode.UNPAIRED, layer=name))
                 continue
             labels = along(tensor.shape, -1, hidden.repeat(times))
             if any(tensor is one for one in made):
@@ -202,82 +164,56 @@ class _Pass(Intercepted):
             return following(result, axis, partial(self._compared, args[0]))
         made = tensors_of(result)
         if made and name not in ("grad", "__set__"):
-            self._pass_on(name.removeprefix("_unsafe_"), function, args, named, made, result)
+            self._pass_on(name.removeprefix("_unsafe_"), function, args, named, made)
         elif name == "__setitem__":
-            self._write(args)
+            self._write(*args)
         return result
 
     def _pass_on(
-        self,
-        name: str,
-        function: Function,
-        args: tuple[Any, ...],
-        named: dict[str, Any],
-        made: list[Tensor],
-        result: Any,
+        self, name: str, function: Function, args: tuple[Any, ...], named: dict[str, Any], made: list[Tensor]
     ) -> None:
+        values, ties = self._values, self._values.ties
         if _is_like(name, args, made):
             # Zeros of a tensor's own shape, such as a first hidden state, are as wide as it is.
-            self._values.give(made[0], self._values.labels(args[0]))
+            values.give(made[0], values.labels(args[0]))
             return
         given = [] if name.startswith("new_") else tensors_of((args, named))
-        labels = [self._values.labels(t) for t in given]
+        labels = [values.labels(t) for t in given]
         plain = name.rstrip("_") if not name.startswith("__") else name
-        if not given or all(
-            bool((part.reshape(-1)[:1] == -1).all()) and not any(map(partial(varies, part), range(part.ndim)))
-            for part in labels
-        ):
+        if all(bool((core(part) == NONE).all()) for part in labels):
             return  # constants
-        first = labels[0]
+        first, ndim = labels[0], given[0].ndim
         if plain in MOVES:
-            move(self._values, plain, function, args, named, made)
+            move(values, plain, function, args, named, made)
         elif plain in _CASTS:
-            self._values.give(made[0], first)
+            values.give(made[0], first)
         elif plain in POOLS:
-            places = POOLS[plain] or given[0].ndim - 2
-            axes = list(range(given[0].ndim - places, given[0].ndim))
-            one = self._values.ties.along(first, axes)
-            for tensor in made:
-                self._values.give(
-                    tensor, compact(one).expand(tensor.shape) if one.ndim == tensor.ndim else one
-                )
+            values.give(made, ties.along(first, range(ndim)[-(POOLS[plain] or ndim - 2) :]))
         elif plain in ("_pack_padded_sequence", "_pad_packed_sequence"):
-            one = self._values.ties.along(first, range(first.ndim - 1))
-            self._values.give(made[0], one.reshape(-1).expand(made[0].shape))
+            values.give(made[0], ties.along(first, range(ndim - 1)).reshape(-1))
         elif plain == "glu":
-            axis = named.get("dim", args[1] if len(args) > 1 else -1)
-            left, right = first.chunk(2, axis)
-            self._values.ties.tie(left, right, gated=True)
-            self._values.give(made[0], compact(left))
-        elif plain in PRODUCTS or plain == "einsum":
-            self._values.give(made[0], product(self._values, plain, args, named, given, labels, made[0]))
+            left, right = first.chunk(2, named.get("dim", args[1] if len(args) > 1 else -1))
+            ties.tie(left, right, gated=True)
+            values.give(made[0], left)
         elif plain in REDUCTIONS and not (len(given) > 1 and given[0].shape == made[0].shape):
-            axes = axes_in(args, named, given[0].ndim)
-            one = self._values.ties.along(first, axes)
-            kept = made[0].ndim == given[0].ndim
-            shape = [n for d, n in enumerate(one.shape) if kept or d not in axes]
-            for tensor in made:
-                self._values.give(tensor, compact(one.reshape(shape)))
-        elif plain in ALONG and made[0].ndim == given[0].ndim:
-            default = ALONG[plain]
-            axes = axes_in(args if plain != "topk" else (), named, given[0].ndim, default)
-            axes = axes if len(axes) == 1 else [default % given[0].ndim]
-            together = self._values.ties.along(first, axes)
-            for tensor in made:
-                self._values.give(
-                    tensor, compact(together.expand(tensor.shape)) if plain == "topk" else first
-                )
+            axes = axes_in(args, named, ndim)
+            one = ties.along(first, axes)
+            values.give(made, one if made[0].ndim == ndim else one.squeeze(axes))
+        elif plain in ALONG and made[0].ndim == ndim:
+            axes = axes_in(args if plain != "topk" else (), named, ndim, ALONG[plain])
+            together = ties.along(first, axes if len(axes) == 1 else [ALONG[plain] % ndim])
+            values.give(made, together if plain == "topk" else first)
         else:
-            value_by_value(self._values, name, given, labels, made)
+            equation = args[0] if plain == "einsum" else PRODUCTS.get(plain)
+            if not (isinstance(equation, str) and sum_of_products(values, equation, labels, made[0])):
+                value_by_value(values, name, given, labels, made)
 
-    def _write(self, args: tuple[Any, ...]) -> None:
+    def _write(self, target: Tensor, index: Any, value: Any) -> None:
         """``target[index] = value``."""
-        target, index, value = args
-        labels = self._values.labels(target).clone()
-        fresh = self._values.labels(value) if isinstance(value, Tensor) else blank(())
         if isinstance(value, Tensor):
-            labels[index] = fresh
-            self._values.give(target, compact(labels))
+            labels = self._values.labels(target).clone()
+            labels[index] = self._values.labels(value)
+            self._values.give(target, labels)
 
 
 def _is_like(name: str, args: tuple[Any, ...], made: list[Tensor]) -> bool:
@@ -288,9 +224,5 @@ def _is_like(name: str, args: tuple[Any, ...], made: list[Tensor]) -> bool:
 
 def is_known(module: nn.Module) -> bool:
     """Whether a layer's channels are known, or at least that it is one thing."""
-    known = is_dense(module) or is_convolution(module) or is_linear(module) or norm_of(module) is not None
-    return (
-        known
-        or is_recurrent(module)
-        or isinstance(module, nn.Embedding | nn.MultiheadAttention | nn.Bilinear)
-    )
+    known = is_convolution(module) or is_linear(module) or norm_of(module) is not None
+    return known or isinstance(module, nn.Embedding | nn.MultiheadAttention | nn.Bilinear)

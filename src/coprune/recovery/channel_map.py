@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from coprune.errors import UserError, setting
-from coprune.groups import ChannelGroup, channel_indices, removed, removed_channels
+from coprune.groups import ChannelGroup, channel_indices, in_blocks, removed, removed_channels
 from coprune.layers import channel_count, filters, is_linear, is_recurrent, made_of
 from coprune.plan import GroupDecision, Member
 from coprune.tracing.forward import Inputs, copied, part_of, run
@@ -34,9 +34,8 @@ def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict
         layer = teacher.get_submodule(member.layer)
         if is_recurrent(layer) and member.role == "producer" and member.parameter is None:
             # A row of every gate and direction for a hidden unit.
-            had_units = channel_count(layer, "output") or 1
-            gates = torch.arange(len(filters(layer)) // had_units).unsqueeze(1) * had_units
-            gone.setdefault(member.layer, []).append((gates + channels).flatten())
+            rows = in_blocks(channels, layer.hidden_size, len(filters(layer)))
+            gone.setdefault(member.layer, []).append(rows)
         elif member.parameter is None and _has_rows(teacher, member):
             gone.setdefault(member.layer, []).append(channels)
     had = {layer: len(filters(teacher.get_submodule(layer))) for layer in gone}

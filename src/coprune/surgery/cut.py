@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from coprune import given
 from coprune.errors import UserError, shown
-from coprune.groups import columns_of, removed, removed_channels
+from coprune.groups import columns_of, in_blocks, removed, removed_channels
 from coprune.groups.attention import attention_family, head_counts, set_count
 from coprune.layers import (
+    READING,
     Side,
     attribute_of,
     channel_count,
@@ -108,9 +109,8 @@ def check_fits(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> None:
             # A fused projection has several shares in a group of heads, the last one up to its end.
             needs = max(m.width or m.offset + decision.size * m.span for m in members)
             # A consumer behind a concatenation reads more than this group.
-            partial = any(m.width for m in members)
-            enough = role == "consumer" and not partial and has is not None and has >= needs
-            if has is not None and has != needs and not enough:
+            exact = role != "consumer" or any(m.width for m in members)
+            if has is not None and (has != needs if exact else has < needs):
                 raise refuse(f"layer '{layer}' has {has} channels, the plan says {needs}")
 
 
@@ -172,21 +172,15 @@ def _slice_bare(layer: nn.Module, name: str, gone: Tensor) -> None:
 
 def _slice_recurrent(layer: Any, gone: Tensor, side: Side) -> None:
     """Take inputs, or hidden units of all layers and directions, out of a recurrent layer, in place."""
-    had = channel_count(layer, "output") or 0
-    for name, parameter in list(layer._parameters.items()):
-        if parameter is None:
-            continue
-        first = name in ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")
-        if side == "input" and first:
-            layer.input_size = _drop(layer, name, gone, 1)
-        elif side == "output":
-            gates = torch.arange(len(parameter) // had).unsqueeze(1) * had
-            _drop(layer, name, (gates + gone).flatten(), 0)
-            if name.startswith("weight") and not first:
+    if side == "input":
+        layer.input_size = max(_drop(layer, name, gone, 1) for name in READING)
+    else:
+        had = layer.hidden_size
+        for name, parameter in list(layer.named_parameters(recurse=False, remove_duplicate=False)):
+            _drop(layer, name, in_blocks(gone, had, len(parameter)), 0)
+            if name.startswith("weight") and name not in READING:
                 # A later layer reads both directions of the one before.
-                times = torch.arange(parameter.shape[1] // had).unsqueeze(1) * had
-                _drop(layer, name, (times + gone).flatten(), 1)
-    if side == "output":
+                _drop(layer, name, in_blocks(gone, had, parameter.shape[1]), 1)
         layer.hidden_size = had - len(gone)
     if isinstance(layer, nn.RNNBase):
         layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]

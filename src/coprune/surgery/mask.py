@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from coprune.groups import removed, removed_channels, unit_axis
-from coprune.layers import channel_count, channels_axis, is_channel_norm, is_recurrent
+from coprune.groups import in_blocks, removed, removed_channels, unit_axis
+from coprune.layers import READING, channel_count, channels_axis, is_channel_norm, is_recurrent
 from coprune.plan import GroupDecision
 from coprune.surgery.cut import check_fits, slice_passing
 from coprune.tracing.hooks import hooked
+
+_Change = Callable[[nn.Module, Tensor], AbstractContextManager[None]]
 
 
 @contextmanager
@@ -32,22 +35,18 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
         decisions: what to silence.
     """
     check_fits(model, decisions)
-    silent: dict[str, list[Tensor]] = {}
-    read: dict[str, list[Tensor]] = {}
-    again: dict[str, list[Tensor]] = {}
+    parts: dict[tuple[str, _Change], list[Tensor]] = defaultdict(list)
     for _, member, channels in removed_channels(decisions):
         layer = model.get_submodule(member.layer)
         if member.role == "consumer":
-            read.setdefault(member.layer, []).append(channels)
+            parts[member.layer, _silenced].append(channels)
         elif is_recurrent(layer) and member.parameter is None:
-            again.setdefault(member.layer, []).append(channels)
+            parts[member.layer, _forgetting].append(channels)
         elif is_channel_norm(layer) and member.parameter is None:
-            silent.setdefault(member.layer, []).append(channels)
-    silences = {n: _silencing(model.get_submodule(n), torch.cat(gone)) for n, gone in read.items()}
-    norms = {n: _normalising(model.get_submodule(n), torch.cat(gone)) for n, gone in silent.items()}
-    with hooked(model, silences, before=True), hooked(model, norms), ExitStack() as forgotten:
-        for name, gone in again.items():
-            forgotten.enter_context(_forgetting(model.get_submodule(name), torch.cat(gone)))
+            parts[member.layer, _normalised].append(channels)
+    with ExitStack() as changes:
+        for (name, change), gone in parts.items():
+            changes.enter_context(change(model.get_submodule(name), torch.cat(gone)))
         yield model
 
 
@@ -55,14 +54,12 @@ def masked(model: nn.Module, decisions: tuple[GroupDecision, ...]) -> Iterator[n
 def _forgetting(layer: nn.Module, gone: Tensor) -> Iterator[None]:
     """Within the context a recurrent layer reads nothing of some of its own hidden units, ``[R]``."""
     had = channel_count(layer, "output") or 1
-    first = ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")
-    weights = [p for name, p in layer.named_parameters() if name.startswith("weight") and name not in first]
+    weights = [p for n, p in layer.named_parameters() if n.startswith("weight") and n not in READING]
     before = [weight.detach().clone() for weight in weights]
     try:
         with torch.no_grad():
             for weight in weights:  # a later layer reads both directions of the one before
-                times = torch.arange(weight.shape[1] // had).unsqueeze(1) * had
-                weight[:, (times + gone).flatten().to(weight.device)] = 0.0
+                weight[:, in_blocks(gone, had, weight.shape[1]).to(weight.device)] = 0.0
         yield
     finally:
         with torch.no_grad():
@@ -70,20 +67,19 @@ def _forgetting(layer: nn.Module, gone: Tensor) -> Iterator[None]:
                 weight.copy_(was)
 
 
-def _silencing(layer: nn.Module, gone: Tensor) -> Callable[..., tuple[Tensor, ...]]:
-    """A hook that lets a layer read 0 from some of its channels, ``[R]``."""
+def _silenced(layer: nn.Module, gone: Tensor) -> AbstractContextManager[None]:
+    """Within the context a layer reads 0 from some of its channels, ``[R]``."""
     axis = unit_axis(layer)
 
     def silence(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return inputs[0].index_fill(axis, gone.to(inputs[0].device), 0.0), *inputs[1:]
 
-    return silence
+    return hooked(layer, {"": silence}, before=True)
 
 
-def _normalising(layer: nn.Module, gone: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    """A hook that normalises without some of the channels, ``[R]``, and puts 0 in their place."""
-    count = channel_count(layer, "output") or 0
-    stays = removed(gone, count)
+def _normalised(layer: nn.Module, gone: Tensor) -> AbstractContextManager[None]:
+    """Within the context a norm runs without some of the channels, ``[R]``, and puts 0 in their place."""
+    stays = removed(gone, channel_count(layer, "output") or 0)
     fewer = copy.deepcopy(layer)
     for hooks in (fewer._forward_hooks, fewer._forward_pre_hooks):
         hooks.clear()
@@ -95,4 +91,4 @@ def _normalising(layer: nn.Module, gone: Tensor) -> Callable[[nn.Module, tuple[T
         found = fewer.to(output.device)(inputs[0].index_select(axis, kept))
         return torch.zeros_like(output).index_copy(axis, kept, found)
 
-    return norm
+    return hooked(layer, {"": norm})

@@ -123,9 +123,8 @@ def _outcome(
 
 
 def _same(model: nn.Module, output: Tensor, again: Tensor) -> bool:
-    if output.shape != again.shape:
-        return False
-    return float((output - again).abs().max()) <= _tolerance(model, output) * float(output.abs().max())
+    most = _tolerance(model, output) * float(output.abs().max())
+    return output.shape == again.shape and float((output - again).abs().max()) <= most
 
 
 def _tolerance(model: nn.Module, output: Tensor) -> float:
@@ -254,7 +253,8 @@ def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], trial: _Trial
     except UserError as cause:
         return because(SkipCode.NOT_CUT, cause=cause)
     except FAILURES as cause:
-        return because(SkipCode.CUT_FAILS, cause=_raised(model, cause))
+        place = code_of(cause)  # on which line of whose code
+        return because(SkipCode.CUT_FAILS, cause=model_raised(model, cause) + (f"; {place}" if place else ""))
     if [t.shape for t in found] != [t.shape for t in expected]:
         return because(SkipCode.OUTPUT_SIZE)
     if not all(bool(torch.isfinite(t).all()) for t in (*expected, *others)):
@@ -269,12 +269,6 @@ def _wrong(model: nn.Module, decisions: tuple[GroupDecision, ...], trial: _Trial
             return because(SkipCode.CONSTANT if constant else SkipCode.OTHERS_CHANGE)
         wrong = wrong if constant else None
     return wrong
-
-
-def _raised(model: nn.Module, cause: BaseException) -> str:
-    """What a cut model raised, and on which line of whose code."""
-    place = code_of(cause)
-    return f"{model_raised(model, cause)}{f'; {place}' if place else ''}"
 
 
 def _some(group: ChannelGroup, draw: int | None) -> GroupDecision:

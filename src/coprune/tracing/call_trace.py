@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from coprune.layers import is_convolution, is_linear
 from coprune.tracing.calls import Function, Intercepted, name_of
+from coprune.tracing.forward import tensors_of
 from coprune.tracing.hooks import hooked
 
 Number = tuple[int, int]
@@ -45,17 +46,6 @@ def is_rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
     if name in ("hardtanh", "hardtanh_"):
         return kwargs.get("min_val", args[1] if len(args) > 1 else -1.0) >= 0
     return name in _RECTIFIERS
-
-
-def tensors_in(values: Any) -> list[Tensor]:
-    """All tensors in nested tuples, lists and dicts."""
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, dict):
-        values = tuple(values.values())
-    if isinstance(values, (tuple, list)):
-        return [t for v in values for t in tensors_in(v)]
-    return []
 
 
 @dataclass(frozen=True)
@@ -136,12 +126,12 @@ class Record(_Numbered):
         return len(self._held)
 
     def _note(self, number: Number, function: Function, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        given = tensors_in((args, named))
+        given = tensors_of((args, named))
         reads = tuple(self._value_of(t) for t in given)
         versions = [t._version for t in given]
         addition, rectifier = is_addition(function, args, named), is_rectifier(function, args, named)
         result = function(*args, **named)
-        returned = tensors_in(result)
+        returned = tensors_of(result)
         changed = [t for t, v in zip(given, versions, strict=True) if t._version != v]
         # A call that hands back its argument untouched (dropout in evaluation) makes nothing new.
         fresh = [t for t in returned if all(t is not g for g in given)]
@@ -171,7 +161,7 @@ class Taps(_Numbered):
     ) -> Any:
         result = function(*args, **named)
         if number in self._calls:
-            for index, tensor in enumerate(tensors_in(result)):
+            for index, tensor in enumerate(tensors_of(result)):
                 for take in self._takers.get((number, index), ()):
                     take(tensor)
         return result

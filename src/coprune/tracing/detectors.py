@@ -16,9 +16,9 @@ from coprune.tracing.hooks import hooked
 
 _PACKAGE = "torchvision.models.detection"
 
-_HEADS = {"GeneralizedRCNN": ("backbone", "rpn.head"), "RetinaNet": ("head",), "FCOS": ("head",)} | {
-    "SSD": ("head",)
-}
+_ONE_STAGE = ("RetinaNet", "FCOS", "SSD")
+
+_HEADS = {"GeneralizedRCNN": ("backbone", "rpn.head")} | dict.fromkeys(_ONE_STAGE, ("head",))
 """Class → the modules whose outputs count. Of two stages the first: the second reads whatever places the
 first has proposed, which differ from network to network; the maps that it reads them from count instead."""
 

@@ -51,17 +51,11 @@ def _same_draws(model: nn.Module) -> Iterator[None]:
     if model.training:
         yield
         return
-    generators = [torch.default_generator]
-    if torch.cuda.is_initialized():
-        generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
-    states = [generator.get_state() for generator in generators]
-    for generator in generators:
-        generator.manual_seed(0)
-    try:
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[d] for d in devices)):
+            generator.manual_seed(0)
         yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
 
 
 def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
@@ -109,11 +103,7 @@ def model_raised(model: nn.Module, cause: BaseException) -> str:
     return message_of(cause)
 
 
-def _as_it_is(output: Any) -> Any:
-    return output
-
-
-def check_takes(model: nn.Module, inputs: Inputs, read: Callable[[Any], T] = _as_it_is) -> T:
+def check_takes(model: nn.Module, inputs: Inputs, read: Callable[[Any], T] = lambda output: output) -> T:
     """One forward pass in evaluation mode.
 
     Args:
@@ -177,6 +167,7 @@ def taking(model: nn.Module, inputs: Inputs) -> Iterator[None]:
         yield
     except UserError:
         raise
+    # Of any class, as the model may be a user's own code. Nothing is swallowed: it is raised again.
     except Exception:
         check_takes(model, inputs)
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,13 +58,10 @@ def recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Recorded]:
     """
     found: Recorded = {}
 
-    def keep(name: str, output: object) -> None:
+    def keep(name: str, _layer: nn.Module, _inputs: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
         if isinstance(first, Tensor):
             found.setdefault(name, []).append(first)
 
-    def keeping(name: str) -> Callable[..., None]:
-        return lambda _module, _inputs, output: keep(name, output)
-
-    with hooked(model, {name: keeping(name) for name in names}):
+    with hooked(model, {name: partial(keep, name) for name in names}):
         yield found

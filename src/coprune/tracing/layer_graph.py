@@ -105,14 +105,16 @@ def find_sites(model: nn.Module, example: Inputs) -> tuple[Site, ...]:
     tied = layers.tied_layers(model)
     sites = []
     for name, calls in own.items():
-        layer, runs = watched[name], len(outputs.get(name, ()))
-        more = sum(call.name not in _plain(layer) for call in calls) > runs
-        # A parametrisation (weight norm) makes the weight anew at every call.
         if name not in places or name in tied:
             continue
+        layer, runs = watched[name], len(outputs[name])
         if is_recurrent(layer):  # what it makes of its input nobody else reads
             sites.append(Site(name, places=places[name], runs=runs))
             continue
+        # Padding other than by zeros is a call of its own. Any other call makes more of the weights.
+        plain = ("view", "addmm") if layers.is_gpt2_linear(layer) else ("pad",)
+        more = sum(call.name not in plain for call in calls) > runs
+        # A parametrisation (weight norm) makes the weight anew at every call.
         if layer._parameters.get("weight") is None or more:
             continue
         # Behind a linear layer's tokens a batch norm treats every token by itself, not every channel.
@@ -189,12 +191,6 @@ def _followed(
     # What a rectifier does to a sum depends on both operands.
     rectified = rectified and (other is not None or not addition)
     return replace(site, norm=norm, addition=addition, other=other, rectified=rectified)
-
-
-def _plain(layer: nn.Module) -> tuple[str, ...]:
-    """Calls that a dense layer may make besides its own; any other makes more of its weights."""
-    # Padding other than by zeros is a call of its own.
-    return ("view", "addmm") if layers.is_gpt2_linear(layer) else ("pad",)
 
 
 def _only(calls: list[Call]) -> Call | None:

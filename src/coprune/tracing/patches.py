@@ -70,7 +70,7 @@ def read_rows(layer: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
     if not is_convolution(layer):
         return _pick(inputs.reshape(len(positions), -1, inputs.shape[-1]), positions)
     patches = _spread(layer, inputs) if layer.transposed else _padded(layer, inputs)
-    axes = zip(*_geometry(layer), strict=True)
+    axes = zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
     for axis, (kernel, stride, dilation) in enumerate(axes, start=2):
         step = 1 if layer.transposed else stride
         patches = patches.unfold(axis, dilation * (kernel - 1) + 1, step)[..., ::dilation]
@@ -130,21 +130,12 @@ def _spread(layer: Convolution, inputs: Tensor) -> Tensor:
 
     Over these a kernel passes that is turned round, by one place a step.
     """
-    spread, pads = inputs, list[int]()
-    paddings = [int(p) for p in layer.padding]
-    beyond: tuple[int, ...] = layer.output_padding
-    for axis, (kernel, stride, dilation) in enumerate(zip(*_geometry(layer), strict=True), start=2):
-        places = list(spread.shape)
-        places[axis] = (places[axis] - 1) * stride + 1
-        wide = spread.new_zeros(places)
-        wide.transpose(0, axis)[::stride] = spread.transpose(0, axis)
-        reach = dilation * (kernel - 1) - paddings[axis - 2]
-        spread, pads = wide, [reach, reach + beyond[axis - 2], *pads]
-    return F.pad(spread, pads)
-
-
-def _geometry(layer: Convolution) -> tuple[tuple[int, ...], ...]:
-    return layer.kernel_size, layer.stride, layer.dilation
+    places = [(size - 1) * step + 1 for size, step in zip(inputs.shape[2:], layer.stride, strict=True)]
+    spread = inputs.new_zeros(*inputs.shape[:2], *places)
+    spread[(slice(None), slice(None), *(slice(None, None, step) for step in layer.stride))] = inputs
+    axes = zip(layer.kernel_size, layer.dilation, map(int, layer.padding), layer.output_padding, strict=True)
+    reach = [(d * (k - 1) - p, more) for k, d, p, more in axes]
+    return F.pad(spread, [pad for r, more in reversed(reach) for pad in (r, r + more)])
 
 
 def fits(layer: nn.Module, read: Tensor, made: Tensor) -> bool:
