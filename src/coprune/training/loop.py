@@ -26,17 +26,16 @@ from coprune.distributed.collectives import gathered, summed
 from coprune.distributed.world import is_first, own, own_part, rank, world
 from coprune.errors import UserError, setting
 from coprune.measure.evaluation import CLASSIFICATION, check_outputs
-from coprune.measure.mode import evaluating
 from coprune.progress import track
 from coprune.task import Task
 from coprune.tasks.outputs import Outputs
 from coprune.tracing.forward import Inputs, moved, part_of, run, samples_in, taking, tensors_of
 from coprune.tracing.hooks import recorded
+from coprune.tracing.modes import evaluating, gradients
 from coprune.training.accelerator import accelerated, layout_of, put_back
 from coprune.training.adaptive_clipping import limit_gradients
 from coprune.training.checkpoint import Checkpoint
 from coprune.training.distill import Block, Teacher, matching_loss
-from coprune.training.freezing import thawed
 from coprune.training.no_dropout import functions_without_dropout, modules_without_dropout
 from coprune.training.optimizers import optimizer_for, scheduler
 from coprune.training.recipe import Recipe
@@ -108,7 +107,7 @@ def fit(
         source = limited(source, recipe.images, seed=seed)
     frozen = not any(p.requires_grad for p in model.parameters())
     with (
-        thawed(model) if frozen else nullcontext(),
+        gradients(model.parameters() if frozen else (), True),
         accelerated(recipe, device, idle=world() > 1 and _has_idle(model, source, task)) as accelerator,
     ):
         training = _Training(
