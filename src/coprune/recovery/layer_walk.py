@@ -5,11 +5,11 @@ Shapes: ``N`` samples, ``P`` places a sample, ``R`` runs of a layer, ``O`` its o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
+from itertools import dropwhile
 from typing import Any
 
 import greenlet
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError, setting
 from coprune.layers import bias_of, filters, is_linear, made_of, samples_first, set_filters
+from coprune.recovery.base import Pair
 from coprune.recovery.sampling import BATCH, Sample
 from coprune.tracing.call_trace import Place, Taps
 from coprune.tracing.forward import Inputs, copied, run, samples_in
@@ -54,10 +55,10 @@ def walk_layers(
     Raises:
         UserError: the samples take another way through the model than those that the sites were found with.
     """
-    walk = _Passes(model, sites, observer, met=met, count=len(parts))
+    walk = _Passes(model, sites, observer, count=len(parts))
     stops = {site.layer: partial(walk.stop, site, after=after) for site in sites}
     with hooked(model, stops, before=not after), walk.tapped():
-        if met is None or len(parts) == 1:
+        if met is None:
             for number, part in enumerate(parts):
                 walk.begin(number, part)
         else:
@@ -68,20 +69,12 @@ class _Passes:
     """Forward passes of several parts of the samples, of which one runs at a time.
 
     Args:
-        model, sites, observer, met: see :func:`walk_layers`.
+        model, sites, observer: see :func:`walk_layers`.
         count: of the parts.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        sites: Sequence[Site],
-        observer: Observer,
-        *,
-        met: Callable[[Site], None] | None,
-        count: int,
-    ) -> None:
-        self._model, self._observer, self._met = model, observer, met
+    def __init__(self, model: nn.Module, sites: Sequence[Site], observer: Observer, *, count: int) -> None:
+        self._model, self._observer = model, observer
         self._others: list[dict[str, Tensor]] = [{} for _ in range(count)]
         self._running = 0
         self._pause: Callable[[Site], None] | None = None
@@ -116,8 +109,6 @@ class _Passes:
         with self._taps.aside():
             value = made_of(layer, args[0], output) if after else samples_first(layer, args[0])
             self._observer(site, layer, value, others.pop(site.layer, None), self._running)
-            if self._met is not None and self._pause is None:
-                self._met(site)
         if self._pause is not None:
             self._pause(site)
 
@@ -198,7 +189,7 @@ def side_by_side(runs: list[Tensor], samples: int) -> Tensor:
     return torch.cat([rows.view(samples, -1, rows.shape[1]) for rows in runs], 1).flatten(0, 1)
 
 
-def that_fit(sites: Sequence[Site], size: Callable[[Site], int], *, memory: int) -> Iterator[list[Site]]:
+def that_fit(sites: Iterable[Site], size: Callable[[Site], int], *, memory: int) -> Iterator[list[Site]]:
     """The layers in their order, as many together as fit into memory; one always does.
 
     Args:
@@ -219,34 +210,18 @@ def that_fit(sites: Sequence[Site], size: Callable[[Site], int], *, memory: int)
         yield together
 
 
-@dataclass(frozen=True)
-class Step:
-    """A layer of the walk.
-
-    Attributes:
-        site: in the pruned model.
-        full: in the unpruned one.
-        kept: which of the latter's output channels it has, ``[K]``; None: all.
-    """
-
-    site: Site
-    full: Site
-    kept: Tensor | None
-
-
 class Targets:
     """What the unpruned network puts out layer by layer: as many layers in one pass as fit into memory.
 
     Args:
-        teacher: the unpruned model; not changed.
-        walk: the layers, in the order in which they are solved.
+        pair: whose unpruned model is asked, for the channels that the pruned one has.
+        sites: of its layers, in the order in which they are solved.
         sample: which samples, and where to look.
         memory: bytes; one layer's targets are held whatever they take.
     """
 
-    def __init__(self, teacher: nn.Module, walk: Sequence[Step], sample: Sample, *, memory: int) -> None:
-        self._teacher, self._sample, self._memory = teacher, sample, memory
-        self._steps = {step.site.layer: step for step in walk}
+    def __init__(self, pair: Pair, sites: Sequence[Site], sample: Sample, *, memory: int) -> None:
+        self._pair, self._sites, self._sample, self._memory = pair, sites, sample, memory
         self._held: dict[str, Tensor] = {}
 
     def take(self, site: Site) -> Tensor:
@@ -256,25 +231,24 @@ class Targets:
         """
         if site.layer not in self._held:
             self._held.clear()
-            ahead = [step.full for step in self._steps.values()]
-            names = list(self._steps)
-            fitting = next(that_fit(ahead[names.index(site.layer) :], self._size, memory=self._memory))
-            self._held.update(rows_of(self._teacher, fitting, self._sample, self._value, after=True))
+            ahead = dropwhile(lambda full: full.layer != site.layer, self._sites)
+            fitting = next(that_fit(ahead, self._size, memory=self._memory))
+            self._held.update(rows_of(self._pair.teacher, fitting, self._sample, self._value, after=True))
         return self._held.pop(site.layer) if site.runs == 1 else self._held[site.layer]
 
     def _size(self, site: Site) -> int:
-        layer, kept = filters(self._teacher.get_submodule(site.layer)), self._steps[site.layer].kept
-        width = len(layer) if kept is None else len(kept)
+        layer = filters(self._pair.teacher.get_submodule(site.layer))
+        width = len(self._pair.kept.get(site.layer, layer))
         return self._sample.places[site.layer].numel() * site.runs * width * layer.element_size()
 
     def _value(
         self, site: Site, layer: nn.Module, output: Tensor, other: Tensor | None, at: Tensor
     ) -> Tensor:
-        scale, shift = norm_line(self._teacher, site, layer)
+        scale, shift = norm_line(self._pair.teacher, site, layer)
         value = pick_outputs(output, at, last=is_linear(layer)) * scale + shift
         if other is not None:
             value += pick_outputs(other, at, last=is_linear(layer))
-        kept = self._steps[site.layer].kept
+        kept = self._pair.kept.get(site.layer)
         return value if kept is None else value[:, kept.to(value.device)]
 
 

@@ -106,10 +106,6 @@ class Teacher:
     known: KnownOutputs | None = None
     task: Task = TASKS["classification"]
 
-    def blocks(self, student: nn.Module) -> dict[str, Block]:
-        """See :func:`matched_blocks`."""
-        return matched_blocks(student, self.network, self.kept)
-
     def outputs_for(self, x: Inputs, y: Any, blocks: Iterable[str]) -> tuple[Outputs, Recorded]:
         """Outputs and hidden ones of a batch."""
         if self.known is not None:
