@@ -74,10 +74,8 @@ def matched_blocks(
         # Asked of the teacher's: a depthwise layer that is left with one channel looks dense.
         if name not in before or not (is_dense(before[name]) or is_gpt2_linear(before[name])):
             continue
-        counts = [
-            (channel_count(layer, side), channel_count(before[name], side)) for side in ("input", "output")
-        ]
-        (reads, read), (makes, made) = counts
+        reads, makes = channel_count(layer, "input"), channel_count(layer, "output")
+        read, made = channel_count(before[name], "input"), channel_count(before[name], "output")
         around = name.rpartition(".")[0]
         while around and isinstance(student.get_submodule(around), _CONTAINERS):
             around = around.rpartition(".")[0]

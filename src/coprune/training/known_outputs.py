@@ -33,10 +33,10 @@ class Rows:
         """From what was put out for some batches, ``[B, …]`` each."""
         masks = [mask_of(batch) for batch in batches]
         tokens = all(m is not None and m.shape == t.shape[:2] for m, t in zip(masks, parts, strict=True))
+        rows = tuple(row for part in parts for row in part)
         if not tokens:
-            return Rows(tuple(row for part in parts for row in part), False)
+            return Rows(rows, False)
         lengths = [n for batch in batches if (found := lengths_of(batch)) is not None for n in found.tolist()]
-        rows = (row for part in parts for row in part)
         return Rows(tuple(row[:n] for row, n in zip(rows, lengths, strict=True)), True)
 
     def together(self, samples: Sequence[int], width: int | None) -> Tensor:

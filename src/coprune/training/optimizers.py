@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -29,13 +28,11 @@ def optimizer_for(recipe: Recipe, model: nn.Module) -> Optimizer:
     # Biases and the scales of any kind of norm are vectors; decay would pull them from where they belong.
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    decayed = (matrices, recipe.weight_decay), (vectors, 0.0)
+    groups = [{"params": params, "weight_decay": decay} for params, decay in decayed if params]
     # All in one call: of MiniLM's step on a CPU, a sixth of the time, which was half of that of training.
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in model.parameters())
-    return AdamW([group for group in groups if group["params"]], lr=recipe.lr, fused=fused)
+    return AdamW(groups, lr=recipe.lr, fused=fused)
 
 
 def scheduler(recipe: Recipe, optimizer: Optimizer, *, steps_per_epoch: int) -> LRScheduler:
