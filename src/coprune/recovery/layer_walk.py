@@ -30,6 +30,9 @@ Observer = Callable[[Site, nn.Module, Tensor, "Tensor | None", int], None]
 """Given site, layer, what the layer reads (or puts out), the other operand of the sum behind it, and which
 part of the samples, by number, that is of."""
 
+Met = Callable[[Site], None]
+"""Called when all parts stand at a site."""
+
 
 @torch.no_grad()
 def walk_layers(
@@ -39,7 +42,7 @@ def walk_layers(
     observer: Observer,
     *,
     after: bool = False,
-    met: Callable[[Site], None] | None = None,
+    met: Met | None = None,
 ) -> None:
     """One forward pass in which an observer is called at every site.
 
@@ -55,10 +58,10 @@ def walk_layers(
     Raises:
         UserError: the samples take another way through the model than those that the sites were found with.
     """
-    walk = _Passes(model, sites, observer, count=len(parts))
+    walk = _Passes(model, sites, observer, met, len(parts))
     stops = {site.layer: partial(walk.stop, site, after=after) for site in sites}
     with hooked(model, stops, before=not after), walk.tapped():
-        if met is None:
+        if met is None or len(parts) == 1:
             for number, part in enumerate(parts):
                 walk.begin(number, part)
         else:
@@ -69,15 +72,17 @@ class _Passes:
     """Forward passes of several parts of the samples, of which one runs at a time.
 
     Args:
-        model, sites, observer: see :func:`walk_layers`.
+        model, sites, observer, met: see :func:`walk_layers`.
         count: of the parts.
     """
 
-    def __init__(self, model: nn.Module, sites: Sequence[Site], observer: Observer, *, count: int) -> None:
-        self._model, self._observer = model, observer
+    def __init__(
+        self, model: nn.Module, sites: Sequence[Site], observer: Observer, met: Met | None, count: int
+    ) -> None:
+        self._model, self._observer, self._met = model, observer, met
         self._others: list[dict[str, Tensor]] = [{} for _ in range(count)]
         self._running = 0
-        self._pause: Callable[[Site], None] | None = None
+        self._pause: Met | None = None
         takers: dict[Place, list[Callable[[Tensor], None]]] = {}
         for site in sites:
             if site.other is not None:
@@ -109,10 +114,12 @@ class _Passes:
         with self._taps.aside():
             value = made_of(layer, args[0], output) if after else samples_first(layer, args[0])
             self._observer(site, layer, value, others.pop(site.layer, None), self._running)
+            if self._met is not None and self._pause is None:
+                self._met(site)
         if self._pause is not None:
             self._pause(site)
 
-    def side_by_side(self, parts: Sequence[Inputs], met: Callable[[Site], None]) -> None:
+    def side_by_side(self, parts: Sequence[Inputs], met: Met) -> None:
         """Passes that wait for one another at every site: what a part holds there is little.
 
         Each is a greenlet, which stops inside of the model's code and goes on there later. One thread runs
