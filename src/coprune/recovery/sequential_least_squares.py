@@ -34,14 +34,7 @@ from coprune.errors import UserError
 from coprune.layers import bias_of, filters, is_linear, set_filters
 from coprune.progress import track
 from coprune.recovery.base import LayerRecovery, Pair, Recovered
-from coprune.recovery.layer_walk import (
-    Targets,
-    can_shift,
-    norm_line,
-    rows_of,
-    shift_output,
-    walk_layers,
-)
+from coprune.recovery.layer_walk import Targets, can_shift, norm_line, rows_of, shift_output, walk_layers
 from coprune.recovery.ridge import Line, Target, solve
 from coprune.recovery.sampling import BATCH, Sample, drawn, samples_that_fit
 from coprune.tracing.forward import part_of

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.tasks.outputs import Outputs
@@ -42,12 +43,9 @@ class Rows:
     def together(self, samples: Sequence[int], width: int | None) -> Tensor:
         """Those of some samples, ``[B, …]``; of tokens as wide as their batch."""
         rows = [self.each[number] for number in samples]
-        if not self.of_tokens or all(len(row) == width for row in rows):
-            return torch.stack(rows)
-        padded = rows[0].new_zeros(len(rows), width or 0, *rows[0].shape[1:])
-        for row, place in zip(rows, padded, strict=True):
-            place[: len(row)] = row
-        return padded
+        if self.of_tokens and width is not None:
+            rows = [F.pad(row, (0, 0) * (row.ndim - 1) + (0, width - len(row))) for row in rows]
+        return torch.stack(rows)
 
 
 @dataclass(frozen=True)

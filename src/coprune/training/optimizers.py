@@ -6,11 +6,7 @@ import math
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import (
-    LambdaLR,
-    LRScheduler,
-    OneCycleLR,
-)
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from coprune.training.recipe import Recipe
 
