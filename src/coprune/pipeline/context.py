@@ -287,6 +287,7 @@ class Context:
         Raises:
             UserError: see :func:`coprune.training.fit`.
         """
+        kept = None if decisions is None else kept_outputs(self.model, decisions)
         try:
             fit(
                 pruned,
@@ -294,11 +295,7 @@ class Context:
                 recipe,
                 task=self.task,
                 seed=self.seed if seed is None else seed,
-                teacher=Teacher(
-                    self.model,
-                    None if decisions is None else kept_outputs(self.model, decisions),
-                    task=self.task,
-                ),
+                teacher=Teacher(self.model, kept),
                 checkpoint=Checkpoint(checkpoint) if checkpoint else None,
                 device=self.device,
                 label=label,

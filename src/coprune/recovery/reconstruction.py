@@ -160,7 +160,7 @@ def reconstruct(
                 recipe.model_copy(update={"epochs": passes}),
                 seed=seed,
                 task=pair.task,
-                teacher=Teacher(teacher, pair.kept, known, pair.task),
+                teacher=Teacher(teacher, pair.kept, known),
                 device=pair.device,
                 label="reconstruction",
                 norms=not large,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from coprune.distributed.collectives import summed
 from coprune.distributed.world import world
 from coprune.layers import channel_count, is_convolution, is_dense, is_gpt2_linear
-from coprune.task import TASKS, Task
+from coprune.task import Task
 from coprune.tasks.outputs import Outputs
 from coprune.tracing.forward import Inputs, mask_of
 from coprune.tracing.hooks import Recorded, recorded
@@ -96,20 +96,18 @@ class Teacher:
         kept: layer → its outputs in the teacher that are still there, where some are gone; without it fewer
             hidden outputs can be compared.
         known: its outputs, where they were computed beforehand; targets are then the numbers of samples.
-        task: reads its outputs.
     """
 
     network: nn.Module
     kept: Mapping[str, Tensor] | None = None
     known: KnownOutputs | None = None
-    task: Task = TASKS["classification"]
 
-    def outputs_for(self, x: Inputs, y: Any, blocks: Iterable[str]) -> tuple[Outputs, Recorded]:
-        """Outputs and hidden ones of a batch."""
+    def outputs_for(self, x: Inputs, y: Any, task: Task, blocks: Iterable[str]) -> tuple[Outputs, Recorded]:
+        """Outputs, as the task reads them, and hidden ones of a batch."""
         if self.known is not None:
             return self.known.of(y, x)
         with recorded(self.network, blocks) as hidden:
-            return self.task.outputs(self.network, x), hidden
+            return task.outputs(self.network, x), hidden
 
 
 def matching_loss(

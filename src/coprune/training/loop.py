@@ -258,7 +258,7 @@ class _Training:
         if teacher is None:
             return seen, task.loss_of(output, x, y)
         with torch.no_grad(), self.accelerator.autocast():
-            soft, theirs = teacher.outputs_for(x, y, self.blocks)
+            soft, theirs = teacher.outputs_for(x, y, task, self.blocks)
         taught = task.divergence.taught(outputs.float(), soft.float(), temperature=recipe.temperature)
         loss = recipe.distill * taught
         if recipe.distill < 1:

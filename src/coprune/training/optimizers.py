@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -49,9 +50,7 @@ def scheduler(recipe: Recipe, optimizer: Optimizer, *, steps_per_epoch: int) -> 
             optimizer, max_lr=recipe.lr, total_steps=total + 1, pct_start=start, cycle_momentum=False
         )
     warm = round(recipe.warmup * total)
-    return LambdaLR(
-        optimizer, lambda step: _factor(recipe, step, warm=warm, total=total, epoch=steps_per_epoch)
-    )
+    return LambdaLR(optimizer, partial(_factor, recipe, warm=warm, total=total, epoch=steps_per_epoch))
 
 
 def _factor(recipe: Recipe, step: int, *, warm: int, total: int, epoch: int) -> float:
