@@ -13,7 +13,7 @@ import typer
 
 from coprune.cli.commands import app
 from coprune.cli.terminal import streams
-from coprune.distributed.launch import interrupted, is_loss, joined, leave, lost
+from coprune.distributed.launch import interrupted, is_loss, joined, leave
 from coprune.errors import UserError, typed_on_the_command_line, visible
 
 try:  # typer carries click inside since 0.26
@@ -80,7 +80,7 @@ def _run() -> None:
     except RuntimeError as cause:
         if not is_loss(cause):
             raise
-        leave(lost(), code=1)
+        leave(interrupted(signal.SIGTERM), code=1)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 

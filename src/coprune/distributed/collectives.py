@@ -102,11 +102,10 @@ def merged(
     for name in dict.fromkeys(name for there in shapes for name in there):
         seen = [there.get(name, {}) for there in shapes]
         form = next((parts for parts in seen if parts), {})
-        mine = found.get(name, {})
-        exchanged = {
-            key: gathered_tensors(mine[key] if mine else torch.zeros(shape, dtype=dtype))
-            for key, (shape, dtype) in form.items()
+        mine = found.get(name) or {
+            key: torch.zeros(shape, dtype=dtype) for key, (shape, dtype) in form.items()
         }
+        exchanged = {key: gathered_tensors(mine[key]) for key in form}
         sets = [{key: exchanged[key][r] for key in form} for r, parts in enumerate(seen) if parts]
         whole[name] = reduce(rule, sets) if sets else {}
     return whole
@@ -120,16 +119,16 @@ def on_first(action: Callable[[], T]) -> T:
     """
     if world() == 1:
         return action()
-    outcome: list[Any] = [None, None]
+    outcome: tuple[Any, UserError | None] = None, None
     if is_first():
         try:
-            outcome[0] = action()
-        except UserError as mistake:
-            outcome[1] = mistake
-    dist.broadcast_object_list(outcome, src=0)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
+            outcome = action(), None
+        except UserError as cause:
+            outcome = None, cause
+    found, mistake = gathered(outcome)[0]
+    if mistake is not None:
+        raise mistake
+    return found
 
 
 @contextmanager

@@ -172,15 +172,11 @@ def interrupted(number: int = signal.SIGINT) -> str:
     """Why a run ends that a signal stops, what it leaves, and the way on.
 
     Args:
-        number: of the signal; of several processes SIGTERM is the launcher's.
+        number: of the signal; of several processes SIGTERM is the launcher's, or says that another process
+            cannot be reached.
     """
     why = _LOST if world() > 1 and number == signal.SIGTERM else "interrupted"
     return f"{why}; {_left}" if _left else why
-
-
-def lost() -> str:
-    """The same of one whose other processes cannot be reached."""
-    return interrupted(signal.SIGTERM)
 
 
 def is_loss(error: BaseException) -> bool:

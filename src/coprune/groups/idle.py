@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from coprune.layers import is_dense, is_recurrent
 from coprune.tracing.forward import FAILURES, Counts, Inputs, copied, run, tensors_of
 from coprune.tracing.hooks import hooked
+from coprune.tracing.modes import gradients
 
 
 def idle_layers(model: nn.Module, example: Inputs, counts: Counts) -> set[str]:
@@ -27,25 +28,20 @@ def idle_layers(model: nn.Module, example: Inputs, counts: Counts) -> set[str]:
         Their names; nothing where the model's output has no gradient.
     """
     layers = {n: m for n, m in model.named_modules() if is_dense(m) or is_recurrent(m)}
-    weights = [p for m in layers.values() for p in m.parameters() if p.is_floating_point()]
-    before = [p.requires_grad for p in weights]
+    weights = [p for m in layers.values() for p in m.parameters()]
     made: list[tuple[str, Tensor]] = []
 
     def note(name: str, _layer: nn.Module, _inputs: Any, output: Any) -> None:
         made.extend((name, t) for t in tensors_of(output)[:1] if t.requires_grad)
 
     try:
-        with torch.enable_grad(), hooked(model, {name: partial(note, name) for name in layers}):
-            for parameter in weights:
-                parameter.requires_grad_(True)
+        noting = hooked(model, {name: partial(note, name) for name in layers})
+        with torch.enable_grad(), gradients(weights, True), noting:
             found = [t for t in counts(run(model.eval(), copied(example))) if t.requires_grad]
             total = torch.stack([t.abs().sum().float() for t in found]).sum()
             # By what layers make, of one sample; gradients by weights would take as much as the model.
             reached = torch.autograd.grad(total, [t for _, t in made], allow_unused=True)
     except FAILURES:
         return set()
-    finally:
-        for parameter, had in zip(weights, before, strict=True):
-            parameter.requires_grad_(had)
     serving = {name for (name, _), gradient in zip(made, reached, strict=True) if gradient is not None}
     return {name for name, _ in made} - serving

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 import torch
@@ -34,10 +34,6 @@ BATCH = 250
 
 class NotFiniteError(UserError):
     """A model's outputs are NaN or Inf."""
-
-
-def _finite(output: Tensor) -> bool:
-    return bool(torch.isfinite(output).all())
 
 
 @dataclass(frozen=True)
@@ -192,7 +188,8 @@ def evaluate(
                 check_labels(batch.labels)
             with taking(model, inputs):
                 outputs = task.outputs(model, inputs)
-            if not (finite := all(map(_finite, outputs.tensors))):
+            finite = all(bool(output.isfinite().all()) for output in outputs.tensors)
+            if not finite:
                 check_finite_inputs(inputs)
             targets = reference.of(source, batch, inputs) if reference else moved(batch.labels, device)
             sums = _sums(task, metric, outputs, targets)
@@ -260,9 +257,8 @@ class _Block:
     of: int
 
     def __iter__(self) -> Iterator[tuple[Inputs, Any]]:
-        for number, (inputs, targets) in enumerate(self.source.batches(self.batch_size)):
-            if number % self.of == self.number:
-                yield moved(inputs, self.device), moved(targets, self.device)
+        batches = self.source.batches(self.batch_size)
+        yield from (moved(batch, self.device) for batch in islice(batches, self.number, None, self.of))
 
 
 def _as_a_whole(model: nn.Module, source: Source, task: Task, *, batch_size: int, device: str) -> Score:
@@ -299,7 +295,7 @@ def check_finite(output: Tensor) -> None:
     Raises:
         NotFiniteError: in the process that sees it.
     """
-    if not _finite(output):
+    if not bool(output.isfinite().all()):
         raise NotFiniteError(_NOT_FINITE)
 
 

@@ -23,9 +23,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from coprune.measure.mode import evaluating
 from coprune.tracing.forward import Inputs, run
 from coprune.tracing.hooks import hooked
+from coprune.tracing.modes import evaluating, gradients
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,14 @@ _FUSED = {
 def _counting(model: nn.Module) -> Iterator[FlopCounterMode]:
     """Count within the context, in evaluation mode and with no kernel that hides its products."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    trained = [p for p in model.parameters() if p.requires_grad]
+    counter = FlopCounterMode(display=False, custom_mapping=_FUSED)
     torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention as one operation
-    for parameter in trained:
-        parameter.requires_grad_(False)  # the counter hooks gradients, which nothing has here
     try:
-        with evaluating(model), FlopCounterMode(display=False, custom_mapping=_FUSED) as counter:
+        # The counter hooks gradients, which nothing has here.
+        with gradients(model.parameters(), False), evaluating(model), counter:
             yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 @contextmanager

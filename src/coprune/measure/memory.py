@@ -17,10 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from coprune.errors import setting
-from coprune.measure.mode import evaluating
 from coprune.memory import check_free, free_bytes
 from coprune.tracing.forward import Inputs, run, tensors_of
 from coprune.tracing.hooks import hooked
+from coprune.tracing.modes import evaluating
 
 
 class _LiveStorages(TorchDispatchMode):

@@ -283,7 +283,7 @@ class Context:
                 recipe,
                 task=self.task,
                 seed=self.seed,
-                teacher=Teacher(self.model, kept, task=self.task),
+                teacher=Teacher(self.model, kept),
                 checkpoint=Checkpoint(checkpoint) if checkpoint else None,
                 device=self.device,
                 label=label,

@@ -51,7 +51,7 @@ def reestimate_batchnorm(
         return 0
     momenta = [layer.momentum for layer in layers]
     known = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
-    unseen = 0
+    seen = 0
     try:
         for layer in layers:
             layer.reset_running_stats()
@@ -64,15 +64,15 @@ def reestimate_batchnorm(
                 run(model, moved(batch.inputs, device))
         for layer in layers if world() > 1 else ():
             _average(layer)
-        for layer, before in zip(layers, known, strict=True):
-            if not int(layer.get_buffer("num_batches_tracked")):
-                layer.load_state_dict(before, strict=False)
-                unseen += 1
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
+        for layer, momentum, before in zip(layers, momenta, known, strict=True):
             layer.momentum = momentum
             layer.eval()
-    return len(layers) - unseen
+            if int(layer.get_buffer("num_batches_tracked")):
+                seen += 1
+            else:
+                layer.load_state_dict(before, strict=False)
+    return seen
 
 
 def _average(layer: _BatchNorm) -> None:

@@ -26,12 +26,13 @@ from torch import Tensor, nn
 from coprune.data import Source
 from coprune.data.subsample import spread
 from coprune.errors import UserError, setting
-from coprune.groups import channel_indices, removed
+from coprune.groups import channel_indices
 from coprune.layers import bias_of, filters, is_convolution, is_linear, set_filters
-from coprune.plan import GroupDecision, Member
+from coprune.plan import GroupDecision
 from coprune.progress import track
 from coprune.recovery.base import LayerRecovery, Pair, Recovered
 from coprune.recovery.batchnorm import reestimate_batchnorm
+from coprune.recovery.channel_map import Share, removed_inputs
 from coprune.recovery.layer_walk import can_shift, rows_of, shift_output, that_fit
 from coprune.recovery.ridge import Line, Target, solve
 from coprune.recovery.sampling import Sample, drawn
@@ -94,19 +95,17 @@ def channel_least_squares(
     reads = readings(teacher, pair.decisions)
     found = find_sites(teacher, part_of(inputs, slice(2)))
     sites = [replace(site, other=None) for site in found if site.layer in reads]
-    each: dict[str, int] = {}
     for site in sites:
-        weight, reading = filters(teacher.get_submodule(site.layer)), reads[site.layer]
-        _check(pair, site, reading)
-        # Rows of a place: positions of a kernel, or pixels taken together.
-        each[site.layer] = math.prod(weight.shape[2:]) * reading.inputs.shape[1]
+        _check(pair, site, reads[site.layer])
+    weights = {site.layer: filters(teacher.get_submodule(site.layer)) for site in sites}
+    # Rows of a place: positions of a kernel, or pixels taken together.
+    each = {n: math.prod(w.shape[2:]) * reads[n].inputs.shape[1] for n, w in weights.items()}
     wanted = {name: max(1, rows // count) for name, count in each.items()}
     sample = drawn(pair, sites, inputs, rows=wanted, seed=seed)
 
     def size(site: Site) -> int:
-        weight = filters(teacher.get_submodule(site.layer))
         count = sample.places[site.layer].numel() * site.runs * each[site.layer]
-        return count * len(reads[site.layer].inputs) * weight.element_size()
+        return count * len(reads[site.layer].inputs) * weights[site.layer].element_size()
 
     def channels(site: Site, layer: nn.Module, read: Tensor, _: Tensor | None, at: Tensor) -> Tensor:
         values = read_rows(layer, read, at)
@@ -131,22 +130,15 @@ def readings(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict[str
         teacher: the unpruned model.
         decisions: what was cut.
     """
-    found: dict[str, list[tuple[GroupDecision, Member]]] = {}
-    for decision in decisions:
-        if len(decision.kept) == decision.size:
-            continue
-        for member in decision.members:
-            if member.role == "consumer" and member.parameter is None:
-                found.setdefault(member.layer, []).append((decision, member))
-    return {layer: _reading(teacher.get_submodule(layer), parts) for layer, parts in found.items()}
+    gone = removed_inputs(decisions).items()
+    return {layer: _reading(teacher.get_submodule(layer), parts) for layer, parts in gone}
 
 
-def _reading(layer: nn.Module, parts: list[tuple[GroupDecision, Member]]) -> Reading:
+def _reading(layer: nn.Module, parts: list[Share]) -> Reading:
     width = filters(layer).shape[1]
     alive = torch.ones(width, dtype=torch.bool)
-    for decision, member in parts:
-        alive[channel_indices(member, removed(decision.kept, decision.size))] = False
-    decision, member = parts[0]
+    alive[torch.cat([channels for _, _, channels in parts])] = False
+    decision, member, _ = parts[0]
     if is_linear(layer) and decision.kind != "heads" and width > WIDEST and len(parts) == 1:
         pixels = channel_indices(member, torch.arange(decision.size)).view(decision.size, -1)
         if pixels.numel() == width:

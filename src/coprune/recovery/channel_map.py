@@ -21,6 +21,9 @@ from coprune.tracing.patches import draw_positions, output_positions, pick_outpu
 _PLACES = 16
 _ALIKE = 0.5
 
+Share = tuple[GroupDecision, Member, Tensor]
+"""A layer's part in a group that loses units, with those of its channels that go."""
+
 
 def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict[str, Tensor]:
     """Layer → output channels of the unpruned layer that are still there, for layers that lost some.
@@ -41,6 +44,15 @@ def kept_outputs(teacher: nn.Module, decisions: Iterable[GroupDecision]) -> dict
     had = {layer: len(filters(teacher.get_submodule(layer))) for layer in gone}
     # What is left of all channels without those that are gone.
     return {layer: removed(torch.cat(parts), had[layer]) for layer, parts in gone.items()}
+
+
+def removed_inputs(decisions: Iterable[GroupDecision]) -> dict[str, list[Share]]:
+    """Layer → its shares in the groups that it reads and that lose units."""
+    found: dict[str, list[Share]] = {}
+    for decision, member, channels in removed_channels(decisions):
+        if member.role == "consumer" and member.parameter is None:
+            found.setdefault(member.layer, []).append((decision, member, channels))
+    return found
 
 
 def _has_rows(model: nn.Module, member: Member) -> bool:

@@ -5,11 +5,11 @@ Shapes: ``N`` samples, ``P`` places a sample, ``R`` runs of a layer, ``O`` its o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
+from itertools import dropwhile
 from typing import Any
 
 import greenlet
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from coprune.errors import UserError, setting
 from coprune.layers import bias_of, filters, is_linear, made_of, samples_first, set_filters
+from coprune.recovery.base import Pair
 from coprune.recovery.sampling import BATCH, Sample
 from coprune.tracing.call_trace import Place, Taps
 from coprune.tracing.forward import Inputs, copied, run, samples_in
@@ -29,6 +30,9 @@ Observer = Callable[[Site, nn.Module, Tensor, "Tensor | None", int], None]
 """Given site, layer, what the layer reads (or puts out), the other operand of the sum behind it, and which
 part of the samples, by number, that is of."""
 
+Met = Callable[[Site], None]
+"""Called when all parts stand at a site."""
+
 
 @torch.no_grad()
 def walk_layers(
@@ -38,7 +42,7 @@ def walk_layers(
     observer: Observer,
     *,
     after: bool = False,
-    met: Callable[[Site], None] | None = None,
+    met: Met | None = None,
 ) -> None:
     """One forward pass in which an observer is called at every site.
 
@@ -54,7 +58,7 @@ def walk_layers(
     Raises:
         UserError: the samples take another way through the model than those that the sites were found with.
     """
-    walk = _Passes(model, sites, observer, met=met, count=len(parts))
+    walk = _Passes(model, sites, observer, met, len(parts))
     stops = {site.layer: partial(walk.stop, site, after=after) for site in sites}
     with hooked(model, stops, before=not after), walk.tapped():
         if met is None or len(parts) == 1:
@@ -73,18 +77,12 @@ class _Passes:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        sites: Sequence[Site],
-        observer: Observer,
-        *,
-        met: Callable[[Site], None] | None,
-        count: int,
+        self, model: nn.Module, sites: Sequence[Site], observer: Observer, met: Met | None, count: int
     ) -> None:
         self._model, self._observer, self._met = model, observer, met
         self._others: list[dict[str, Tensor]] = [{} for _ in range(count)]
         self._running = 0
-        self._pause: Callable[[Site], None] | None = None
+        self._pause: Met | None = None
         takers: dict[Place, list[Callable[[Tensor], None]]] = {}
         for site in sites:
             if site.other is not None:
@@ -121,7 +119,7 @@ class _Passes:
         if self._pause is not None:
             self._pause(site)
 
-    def side_by_side(self, parts: Sequence[Inputs], met: Callable[[Site], None]) -> None:
+    def side_by_side(self, parts: Sequence[Inputs], met: Met) -> None:
         """Passes that wait for one another at every site: what a part holds there is little.
 
         Each is a greenlet, which stops inside of the model's code and goes on there later. One thread runs
@@ -198,7 +196,7 @@ def side_by_side(runs: list[Tensor], samples: int) -> Tensor:
     return torch.cat([rows.view(samples, -1, rows.shape[1]) for rows in runs], 1).flatten(0, 1)
 
 
-def that_fit(sites: Sequence[Site], size: Callable[[Site], int], *, memory: int) -> Iterator[list[Site]]:
+def that_fit(sites: Iterable[Site], size: Callable[[Site], int], *, memory: int) -> Iterator[list[Site]]:
     """The layers in their order, as many together as fit into memory; one always does.
 
     Args:
@@ -219,34 +217,18 @@ def that_fit(sites: Sequence[Site], size: Callable[[Site], int], *, memory: int)
         yield together
 
 
-@dataclass(frozen=True)
-class Step:
-    """A layer of the walk.
-
-    Attributes:
-        site: in the pruned model.
-        full: in the unpruned one.
-        kept: which of the latter's output channels it has, ``[K]``; None: all.
-    """
-
-    site: Site
-    full: Site
-    kept: Tensor | None
-
-
 class Targets:
     """What the unpruned network puts out layer by layer: as many layers in one pass as fit into memory.
 
     Args:
-        teacher: the unpruned model; not changed.
-        walk: the layers, in the order in which they are solved.
+        pair: whose unpruned model is asked, for the channels that the pruned one has.
+        sites: of its layers, in the order in which they are solved.
         sample: which samples, and where to look.
         memory: bytes; one layer's targets are held whatever they take.
     """
 
-    def __init__(self, teacher: nn.Module, walk: Sequence[Step], sample: Sample, *, memory: int) -> None:
-        self._teacher, self._sample, self._memory = teacher, sample, memory
-        self._steps = {step.site.layer: step for step in walk}
+    def __init__(self, pair: Pair, sites: Sequence[Site], sample: Sample, *, memory: int) -> None:
+        self._pair, self._sites, self._sample, self._memory = pair, sites, sample, memory
         self._held: dict[str, Tensor] = {}
 
     def take(self, site: Site) -> Tensor:
@@ -256,25 +238,24 @@ class Targets:
         """
         if site.layer not in self._held:
             self._held.clear()
-            ahead = [step.full for step in self._steps.values()]
-            names = list(self._steps)
-            fitting = next(that_fit(ahead[names.index(site.layer) :], self._size, memory=self._memory))
-            self._held.update(rows_of(self._teacher, fitting, self._sample, self._value, after=True))
+            ahead = dropwhile(lambda full: full.layer != site.layer, self._sites)
+            fitting = next(that_fit(ahead, self._size, memory=self._memory))
+            self._held.update(rows_of(self._pair.teacher, fitting, self._sample, self._value, after=True))
         return self._held.pop(site.layer) if site.runs == 1 else self._held[site.layer]
 
     def _size(self, site: Site) -> int:
-        layer, kept = filters(self._teacher.get_submodule(site.layer)), self._steps[site.layer].kept
-        width = len(layer) if kept is None else len(kept)
+        layer = filters(self._pair.teacher.get_submodule(site.layer))
+        width = len(self._pair.kept.get(site.layer, layer))
         return self._sample.places[site.layer].numel() * site.runs * width * layer.element_size()
 
     def _value(
         self, site: Site, layer: nn.Module, output: Tensor, other: Tensor | None, at: Tensor
     ) -> Tensor:
-        scale, shift = norm_line(self._teacher, site, layer)
+        scale, shift = norm_line(self._pair.teacher, site, layer)
         value = pick_outputs(output, at, last=is_linear(layer)) * scale + shift
         if other is not None:
             value += pick_outputs(other, at, last=is_linear(layer))
-        kept = self._steps[site.layer].kept
+        kept = self._pair.kept.get(site.layer)
         return value if kept is None else value[:, kept.to(value.device)]
 
 

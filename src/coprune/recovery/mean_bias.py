@@ -16,9 +16,10 @@ from torch import nn
 
 from coprune.data import Source
 from coprune.errors import UserError, setting
-from coprune.groups import ChannelGroup, removed_channels
+from coprune.groups import ChannelGroup
 from coprune.layers import bias_of, filters, is_convolution, is_recurrent, set_filters
 from coprune.recovery.base import Pair, Recovered
+from coprune.recovery.channel_map import removed_inputs
 from coprune.statistics import Calibration, InputMoments, collect
 
 
@@ -37,10 +38,7 @@ def recover(pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
     if pair.kept and not pair.decisions:
         raise UserError(f"{setting('recovery', 'bias')} must be told what was cut; give the plan that cut it")
     model, teacher = pair.ready()
-    gone: dict[str, list[torch.Tensor]] = {}
-    for _, member, channels in removed_channels(pair.decisions):
-        if member.role == "consumer" and member.parameter is None:
-            gone.setdefault(member.layer, []).append(channels)
+    gone = removed_inputs(pair.decisions)
     wanted = InputMoments()
     groups = tuple(
         ChannelGroup(d.name, d.size, d.members, "inner") for d in pair.decisions if len(d.kept) < d.size
@@ -50,7 +48,7 @@ def recover(pair: Pair, source: Source, *, seed: int = 0) -> Recovered:
     )
     means = collect(calibration, [wanted])[wanted.key] if groups else {}
     for name, parts in gone.items():
-        channels = torch.cat(parts)
+        channels = torch.cat([channels for _, _, channels in parts])
         layer = teacher.get_submodule(name)
         weight = filters(layer).double()[:, channels.to(pair.device)]  # [O, R, …]
         shift = weight.flatten(2).sum(2) if weight.ndim > 2 else weight

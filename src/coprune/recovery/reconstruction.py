@@ -31,8 +31,8 @@ from coprune.progress import remark
 from coprune.recovery.base import Pair, Reconstruction, Recovered
 from coprune.recovery.sequential_least_squares import least_squares
 from coprune.tracing.forward import Inputs, are_photographs, copied, moved, samples_in
+from coprune.tracing.modes import gradients
 from coprune.training.distill import Teacher, matched_blocks
-from coprune.training.freezing import frozen, thawed
 from coprune.training.known_outputs import KnownOutputs, known_outputs
 from coprune.training.loop import DivergedError, TooSmallError, fit
 from coprune.training.recipe import Recipe
@@ -161,14 +161,15 @@ def reconstruct(
     else:
         learning, known = _answered(learning, pair, size=size, hidden=recipe.match > 0)
     try:
-        with thawed(model), frozen(() if tokens is None else _of_words(model)):
+        still = [] if tokens is None else _of_words(model)
+        with gradients(model.parameters(), True), gradients(still, False):
             fit(
                 model,
                 learning,
                 recipe.model_copy(update={"epochs": passes}),
                 seed=seed,
                 task=pair.task,
-                teacher=Teacher(teacher, pair.kept, known, pair.task),
+                teacher=Teacher(teacher, pair.kept, known),
                 device=pair.device,
                 label="reconstruction",
                 norms=not large,

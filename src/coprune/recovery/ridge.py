@@ -10,8 +10,9 @@ Shapes: ``M`` rows (places of samples) of this process, ``D`` values read at a p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -195,63 +196,30 @@ def solve(
     best = Solution(start.weight, start.bias, before, float("inf"), float("inf"))
     if count < 1:
         return best  # of one sample alone none is left to solve on
-    learned = _Equations(rows[fit], start, intercept=intercept, count=count, total=total)
-    problem = _Problem(learned, rows[fit], target, start)
+    learned = _Equations(rows[fit], start, target=target, intercept=intercept, total=total)
     rectified = False
     for ridge in RIDGES:
         tried = ridge_factor(learned.gram, ridge * learned.scale)
         if tried is None or not float(learned.scale) > 0:
             continue
-        line = problem.solved(tried, rectified=False)
+        line = learned.solved(tried, rectified=False)
         after = error(line)
         if after < best.after:
             best, factor = Solution(line.weight, line.bias, before, after, ridge), tried
     if best.ridge < float("inf") and target.rectified:
-        line = problem.solved(factor, rectified=True)
+        line = learned.solved(factor, rectified=True)
         after = error(line)
         if rectified := after < best.after:
             best = replace(best, weight=line.weight, bias=line.bias, after=after)
     if not best.better:
         return best
     # What judged teaches too, once nothing is left to decide.
-    every = learned.with_more(rows, slice(fit.stop, len(rows)))
+    every = _Equations(rows, start, target=target, intercept=intercept, total=total, known=learned)
     last = ridge_factor(every.gram, best.ridge * every.scale)
     if last is None:
         return best
-    line = _Problem(every, rows, target, start).solved(last, rectified=rectified)
+    line = every.solved(last, rectified=rectified)
     return replace(best, weight=line.weight, bias=line.bias)
-
-
-class _Problem:
-    """The rows that are solved on, with what the old weights lack there.
-
-    Args:
-        equations: of these rows.
-        rows: the first of the target's, ``[m, D]``.
-        target, start: see :func:`solve`.
-    """
-
-    def __init__(self, equations: _Equations, rows: Tensor, target: Target, start: Line) -> None:
-        self._equations, self._rows, self._target, self._start = equations, rows, target, start
-        self._chunks = _chunks(slice(0, len(rows)))
-        self._now = [start.output(rows[c]) for c in self._chunks]
-        self._residuals = [target.output(c) - y for c, y in zip(self._chunks, self._now, strict=True)]
-        self._plain = equations.right(self._residuals)
-
-    def solved(self, factor: Tensor, *, rectified: bool) -> Line:
-        """The regression's solution with a factored system; of what the rectifier leaves, swept over it."""
-        found = self._equations.solved(factor, self._plain)
-        if not rectified:
-            return found
-        target, start = self._target, self._start
-        values = [target.behind(y, c) for c, y in zip(self._chunks, self._now, strict=True)]
-        for _ in range(SWEEPS):
-            more = Line(found.weight - start.weight, found.bias - start.bias)
-            beyond = (more.output(self._rows[c]) for c in self._chunks)
-            parts = zip(self._chunks, values, self._residuals, beyond, strict=True)
-            right = self._equations.right(_rectified(target, *part) for part in parts)
-            found = self._equations.solved(factor, right)
-        return found
 
 
 def _everybodys(rows: Tensor, target: Target, solving: int) -> tuple[Tensor, Target]:
@@ -264,31 +232,20 @@ def _everybodys(rows: Tensor, target: Target, solving: int) -> tuple[Tensor, Tar
     return whole(rows), replace(target, value=whole(target.value), other=other)
 
 
-def _rectified(target: Target, rows: slice, value: Tensor, residual: Tensor, more: Tensor) -> Tensor:
-    """The old weights' residuals when rows with a target below 0 are given their own value, cut at 0.
-
-    That value is ``value + scale · more`` less its positive part, so that ``more`` less that part over the
-    scale is the residual.
-
-    Args:
-        target: what should come of the layer.
-        rows: of it.
-        value: what the old weights lead to there, ``[m, O]``.
-        residual: of the old weights by the plain target.
-        more: what the layer puts out beyond the old weights; changed.
-    """
-    above = torch.addcmul(value, more, target.scale).relu_()
-    return torch.where(target.value[rows] > 0, residual, more.sub_(above.div_(target.scale)))
-
-
 def _chunks(part: slice) -> list[slice]:
     return [slice(a, min(a + _CHUNK, part.stop)) for a in range(part.start, part.stop, _CHUNK)]
 
 
 class _Equations:
-    """The normal equations of rows, centred when there is an intercept.
+    """The normal equations of the first rows of a target, centred when there is an intercept.
 
     With more values than rows the dual is smaller: Wᵀ = Xᵀ (X Xᵀ + λI)⁻¹ T. Both have one solution.
+
+    Args:
+        rows: that are solved on, ``[M, D]``.
+        start, target, intercept: see :func:`solve`.
+        total: sums over everybody's rows.
+        known: equations of the first of these rows.
 
     Attributes:
         gram: ``[D, D]`` float64, dual ``[M, M]``.
@@ -300,66 +257,84 @@ class _Equations:
         rows: Tensor,
         start: Line,
         *,
+        target: Target,
         intercept: bool,
-        count: int,
         total: Total,
-        known: tuple[_Equations, slice] | None = None,
+        known: _Equations | None = None,
     ) -> None:
-        self._rows, self._start = rows, start
-        self._intercept, self._count, self._total = intercept, count, total
-        width = rows.shape[1]
-        self._dual = width > count  # then nobody else has rows
+        self._rows, self._start, self._target = rows, start, target
+        self._intercept, self._total = intercept, total
+        self._chunks = _chunks(slice(0, len(rows)))
+        width, self._count = rows.shape[1], int(total(torch.tensor(len(rows))))
+        self._dual = width > self._count  # then nobody else has rows
         self._mean = torch.zeros(width, dtype=torch.float64, device=rows.device)
         if intercept:
-            for chunk in rows.split(_CHUNK):
-                self._mean += chunk.sum(0, dtype=torch.float64)
-            self._mean = total(self._mean) / count
+            for chunk in self._chunks:
+                self._mean += rows[chunk].sum(0, dtype=torch.float64)
+            self._mean = total(self._mean) / self._count
         if self._dual:
             centred = rows.double() - self._mean
             self.gram = centred @ centred.T
-        elif known is not None and not known[0]._dual:
-            first, rest = known
-            apart = first._mean - self._mean
-            more = total(centred_gram(rows[rest], self._mean))
-            self.gram = first.gram + more + first._count * apart.outer(apart)
+        elif known is not None and not known._dual:
+            apart = known._mean - self._mean
+            more = total(centred_gram(rows[len(known._rows) :], self._mean))
+            self.gram = known.gram + more + known._count * apart.outer(apart)
         else:
             # In the model's precision and added up in float64, as the right-hand side is.
             self.gram = total(centred_gram(rows, self._mean))
         self.scale = self.gram.trace() / width
+        # What the old weights put out, and what they lack by the plain target.
+        self._now = [start.output(rows[c]) for c in self._chunks]
+        self._residuals = [target.output(c) - y for c, y in zip(self._chunks, self._now, strict=True)]
 
-    def with_more(self, rows: Tensor, rest: slice) -> _Equations:
-        """Those of all rows, of which these are the ones in front of the rest."""
-        count = int(self._total(torch.tensor(len(rows))))
-        return _Equations(
-            rows,
-            self._start,
-            intercept=self._intercept,
-            count=count,
-            total=self._total,
-            known=(self, rest),
-        )
+    @cached_property
+    def _plain(self) -> tuple[Tensor, Tensor]:
+        return self._right(self._residuals)
 
-    def right(self, residuals: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """Right-hand side (``[D, O]``, dual ``[M, O]``) and mean ``[O]`` of the residuals of the old weights.
+    def solved(self, factor: Tensor, *, rectified: bool) -> Line:
+        """The regression's solution with a factored system; of what the rectifier leaves, swept over it."""
+        found = self._line(factor, self._plain)
+        if rectified:
+            values = [self._target.behind(y, c) for c, y in zip(self._chunks, self._now, strict=True)]
+            for _ in range(SWEEPS):
+                more = Line(found.weight - self._start.weight, found.bias - self._start.bias)
+                found = self._line(factor, self._right(self._rectified(values, more)))
+        return found
+
+    def _rectified(self, values: Sequence[Tensor], more: Line) -> Iterator[Tensor]:
+        """The old weights' residuals when rows with a target below 0 are given their own value, cut at 0.
+
+        That value is ``value + scale · beyond`` less its positive part, so that ``beyond`` less that part
+        over the scale is the residual.
 
         Args:
-            residuals: ``[m, O]``, a chunk of rows after the other.
+            values: what the old weights lead to, chunk by chunk, ``[m, O]``.
+            more: what the new ones have beyond them.
         """
+        target = self._target
+        for chunk, value, residual in zip(self._chunks, values, self._residuals, strict=True):
+            beyond = more.output(self._rows[chunk])
+            above = torch.addcmul(value, beyond, target.scale).relu_()
+            own = beyond.sub_(above.div_(target.scale))
+            yield torch.where(target.value[chunk] > 0, residual, own)
+
+    def _right(self, residuals: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Right-hand side (``[D, O]``, dual ``[M, O]``) and mean ``[O]`` of residuals, chunk by chunk."""
         parts: list[Tensor] = []
         sums = torch.zeros_like(self._start.bias)
         products = sums.new_zeros(self._rows.shape[1], len(sums))
-        for chunk, residual in zip(self._rows.split(_CHUNK), residuals, strict=True):
+        for chunk, residual in zip(self._chunks, residuals, strict=True):
             sums += residual.sum(0, dtype=torch.float64)
             if self._dual:
                 parts.append(residual.double())
             else:
-                products += chunk.T @ residual
+                products += self._rows[chunk].T @ residual
         sums = self._total(sums)
         mean = sums / self._count if self._intercept else torch.zeros_like(sums)
         right = torch.cat(parts) - mean if self._dual else self._total(products) - self._mean.outer(sums)
         return right, mean
 
-    def solved(self, factor: Tensor, right: tuple[Tensor, Tensor]) -> Line:
+    def _line(self, factor: Tensor, right: tuple[Tensor, Tensor]) -> Line:
         """The old weights and what they lacked."""
         step = torch.cholesky_solve(right[0], factor)
         if self._dual:

@@ -21,7 +21,7 @@ Shapes: ``N`` samples, ``P`` places a sample, ``K`` kept output channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
@@ -34,18 +34,10 @@ from coprune.errors import UserError
 from coprune.layers import bias_of, filters, is_linear, set_filters
 from coprune.progress import track
 from coprune.recovery.base import LayerRecovery, Pair, Recovered
-from coprune.recovery.layer_walk import (
-    Step,
-    Targets,
-    can_shift,
-    norm_line,
-    rows_of,
-    shift_output,
-    walk_layers,
-)
+from coprune.recovery.layer_walk import Targets, can_shift, norm_line, rows_of, shift_output, walk_layers
 from coprune.recovery.ridge import Line, Target, solve
 from coprune.recovery.sampling import BATCH, Sample, drawn, samples_that_fit
-from coprune.tracing.forward import Inputs, part_of
+from coprune.tracing.forward import part_of
 from coprune.tracing.layer_graph import Site, paired_sites
 from coprune.tracing.patches import pick_outputs, read_rows
 
@@ -91,35 +83,30 @@ def least_squares(
     """
     model, teacher = pair.ready()
     inputs, at_once = samples_that_fit(source, teacher, memory=memory)
-    steps = _steps(pair, part_of(inputs, slice(2)))
-    sites = [step.site for step in steps]
+    pairs = paired_sites(model, teacher, part_of(inputs, slice(2)))
+    sites = [site for site, _ in pairs]
+    _check_kept(pair, sites)
     sample = drawn(pair, sites, inputs, rows={site.layer: rows for site in sites}, seed=seed)
     sample = replace(sample, at_once=at_once)
     total = sum(1 if site.runs == 1 else _SWEEPS for site in sites)
+    targets = Targets(pair, [full for _, full in pairs], sample, memory=memory // 2)
     with closing(track(range(total), label="least squares", total=total)) as bar:
-        walk = _Walk(model, sample, Targets(teacher, steps, sample, memory=memory // 2), bar)
+        walk = _Walk(model, sample, targets, bar)
         for once, part in groupby(sites, lambda site: site.runs == 1):
-            together = list(part)
-            if once:
-                walk.solve_on_the_way(together)
-            else:
-                walk.solve_by_turns(together)
+            solve_all = walk.solve_on_the_way if once else walk.solve_by_turns
+            solve_all(list(part))
     return tuple(walk.found.values())
 
 
-def _steps(pair: Pair, example: Inputs) -> list[Step]:
-    """Every dense layer's site in both models, and which of the unpruned one's channels it has."""
-    steps = []
-    for site, full in paired_sites(pair.model, pair.teacher, example):
-        has, had = (len(filters(m.get_submodule(site.layer))) for m in (pair.model, pair.teacher))
-        kept = pair.kept.get(site.layer)
-        if (had if kept is None else len(kept)) != has:
+def _check_kept(pair: Pair, sites: Iterable[Site]) -> None:
+    """Refuse a layer of which it is not known what channels it has."""
+    for name in (site.layer for site in sites):
+        has, had = (len(filters(m.get_submodule(name))) for m in (pair.model, pair.teacher))
+        if len(pair.kept.get(name, range(had))) != has:
             raise UserError(
-                f"layer '{site.layer}' has {has} of {had} channels, and it is not known which; "
+                f"layer '{name}' has {has} of {had} channels, and it is not known which; "
                 "give the plan that cut it"
             )
-        steps.append(Step(site, full, kept if has < had else None))
-    return steps
 
 
 class _Walk:

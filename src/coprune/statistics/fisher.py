@@ -28,6 +28,7 @@ from coprune.tasks.outputs import Outputs
 from coprune.tracing.active_positions import has_tokens, learn_active_positions
 from coprune.tracing.forward import Inputs, are_photographs, copied, moved, part_of, run, samples_in
 from coprune.tracing.hooks import hooked
+from coprune.tracing.modes import gradients
 
 SENSITIVE = 250
 """Texts and photographs whose gradients are taken: a mean square needs fewer than a covariance, and a pass
@@ -174,15 +175,9 @@ def _apart_from_input(model: nn.Module, names: Iterable[str], inputs: Inputs) ->
             found.discard(name)
 
     # Not by torch.func.functional_call: a layer with two names keeps plain tensors (torch 2.14).
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in learned:
-        parameter.requires_grad_(False)
-    try:
-        with hooked(model, {name: partial(note, name) for name in names}), torch.enable_grad():
-            run(model, copied(inputs.detach().requires_grad_()))
-    finally:
-        for parameter in learned:
-            parameter.requires_grad_(True)
+    noting = hooked(model, {name: partial(note, name) for name in names})
+    with gradients(model.parameters(), False), noting, torch.enable_grad():
+        run(model, copied(inputs.detach().requires_grad_()))
     return found
 
 

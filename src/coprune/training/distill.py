@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from coprune.distributed.collectives import summed
 from coprune.distributed.world import world
 from coprune.layers import channel_count, is_convolution, is_dense, is_gpt2_linear
-from coprune.task import TASKS, Task
+from coprune.task import Task
 from coprune.tasks.outputs import Outputs
 from coprune.tracing.forward import Inputs, mask_of
 from coprune.tracing.hooks import Recorded, recorded
@@ -74,10 +74,8 @@ def matched_blocks(
         # Asked of the teacher's: a depthwise layer that is left with one channel looks dense.
         if name not in before or not (is_dense(before[name]) or is_gpt2_linear(before[name])):
             continue
-        counts = [
-            (channel_count(layer, side), channel_count(before[name], side)) for side in ("input", "output")
-        ]
-        (reads, read), (makes, made) = counts
+        reads, makes = channel_count(layer, "input"), channel_count(layer, "output")
+        read, made = channel_count(before[name], "input"), channel_count(before[name], "output")
         around = name.rpartition(".")[0]
         while around and isinstance(student.get_submodule(around), _CONTAINERS):
             around = around.rpartition(".")[0]
@@ -98,24 +96,18 @@ class Teacher:
         kept: layer → its outputs in the teacher that are still there, where some are gone; without it fewer
             hidden outputs can be compared.
         known: its outputs, where they were computed beforehand; targets are then the numbers of samples.
-        task: reads its outputs.
     """
 
     network: nn.Module
     kept: Mapping[str, Tensor] | None = None
     known: KnownOutputs | None = None
-    task: Task = TASKS["classification"]
 
-    def blocks(self, student: nn.Module) -> dict[str, Block]:
-        """See :func:`matched_blocks`."""
-        return matched_blocks(student, self.network, self.kept)
-
-    def outputs_for(self, x: Inputs, y: Any, blocks: Iterable[str]) -> tuple[Outputs, Recorded]:
-        """Outputs and hidden ones of a batch."""
+    def outputs_for(self, x: Inputs, y: Any, task: Task, blocks: Iterable[str]) -> tuple[Outputs, Recorded]:
+        """Outputs, as the task reads them, and hidden ones of a batch."""
         if self.known is not None:
             return self.known.of(y, x)
         with recorded(self.network, blocks) as hidden:
-            return self.task.outputs(self.network, x), hidden
+            return task.outputs(self.network, x), hidden
 
 
 def matching_loss(

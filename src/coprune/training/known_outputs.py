@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coprune.tasks.outputs import Outputs
@@ -33,21 +34,18 @@ class Rows:
         """From what was put out for some batches, ``[B, …]`` each."""
         masks = [mask_of(batch) for batch in batches]
         tokens = all(m is not None and m.shape == t.shape[:2] for m, t in zip(masks, parts, strict=True))
+        rows = tuple(row for part in parts for row in part)
         if not tokens:
-            return Rows(tuple(row for part in parts for row in part), False)
+            return Rows(rows, False)
         lengths = [n for batch in batches if (found := lengths_of(batch)) is not None for n in found.tolist()]
-        rows = (row for part in parts for row in part)
         return Rows(tuple(row[:n] for row, n in zip(rows, lengths, strict=True)), True)
 
     def together(self, samples: Sequence[int], width: int | None) -> Tensor:
         """Those of some samples, ``[B, …]``; of tokens as wide as their batch."""
         rows = [self.each[number] for number in samples]
-        if not self.of_tokens or all(len(row) == width for row in rows):
-            return torch.stack(rows)
-        padded = rows[0].new_zeros(len(rows), width or 0, *rows[0].shape[1:])
-        for row, place in zip(rows, padded, strict=True):
-            place[: len(row)] = row
-        return padded
+        if self.of_tokens and width is not None:
+            rows = [F.pad(row, (0, 0) * (row.ndim - 1) + (0, width - len(row))) for row in rows]
+        return torch.stack(rows)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,17 +27,16 @@ from coprune.distributed.collectives import gathered, summed
 from coprune.distributed.world import is_first, own, own_part, rank, world
 from coprune.errors import UserError, setting
 from coprune.measure.evaluation import CLASSIFICATION, check_outputs
-from coprune.measure.mode import evaluating
 from coprune.progress import track
 from coprune.task import Task
 from coprune.tasks.outputs import Outputs
 from coprune.tracing.forward import Inputs, moved, part_of, run, samples_in, taking, tensors_of
 from coprune.tracing.hooks import recorded
+from coprune.tracing.modes import evaluating, gradients
 from coprune.training.accelerator import accelerated, layout_of, put_back
 from coprune.training.adaptive_clipping import limit_gradients
 from coprune.training.checkpoint import Checkpoint
-from coprune.training.distill import Block, Teacher, matching_loss
-from coprune.training.freezing import thawed
+from coprune.training.distill import Block, Teacher, matched_blocks, matching_loss
 from coprune.training.no_dropout import functions_without_dropout, modules_without_dropout
 from coprune.training.optimizers import optimizer_for, scheduler
 from coprune.training.recipe import Recipe
@@ -108,12 +108,11 @@ def fit(
         source = limited(source, recipe.images, seed=seed)
     frozen = not any(p.requires_grad for p in model.parameters())
     with (
-        thawed(model) if frozen else nullcontext(),
+        gradients(model.parameters() if frozen else (), True),
         accelerated(recipe, device, idle=world() > 1 and _has_idle(model, source, task)) as accelerator,
     ):
-        training = _Training(
-            model, source, recipe, accelerator, teacher if recipe.distills else None, checkpoint, task, norms
-        )
+        learned_from = teacher if recipe.distills else None
+        training = _Training(model, source, recipe, accelerator, learned_from, checkpoint, task, norms)
         for epoch, inputs, labels in training.batches(seed=seed, label=label):
             # Dropout draws from the global generator: a function of the step, as everything else.
             torch.manual_seed(batch_seed(seed, epoch, training.done) ^ rank())
@@ -121,32 +120,30 @@ def fit(
         return training.end()
 
 
+@dataclass
 class _Training:
     """One training with Accelerate set up for it: its state between two steps.
 
-    Args:
-        model: see :func:`fit`, as for the others.
-        source, recipe, accelerator, checkpoint: likewise.
+    Attributes:
+        model, source, recipe, accelerator, checkpoint: see :func:`fit`.
         teacher: None where nothing is learned from it.
         task: whose loss counts.
-        norms: see :func:`fit`.
+        by_batch: whether batch norms go by each batch.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        source: Source,
-        recipe: Recipe,
-        accelerator: Accelerator,
-        teacher: Teacher | None,
-        checkpoint: Checkpoint | None,
-        task: Task,
-        norms: bool,
-    ) -> None:
-        self.model, self.source, self.recipe, self.accelerator = model, source, recipe, accelerator
-        self.teacher, self.checkpoint, self.task = teacher, checkpoint, task
+    model: nn.Module
+    source: Source
+    recipe: Recipe
+    accelerator: Accelerator
+    teacher: Teacher | None
+    checkpoint: Checkpoint | None
+    task: Task
+    by_batch: bool
+
+    def __post_init__(self) -> None:
+        model, recipe, accelerator = self.model, self.recipe, self.accelerator
         every = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-        self.norms = every if norms else []
+        self.norms = every if self.by_batch else []
         if self.norms and recipe.batch_size < 2 * world():
             raise TooSmallError(
                 _too_small(f"a batch of {recipe.batch_size}", f"give {setting('batch_size')}")
@@ -157,44 +154,40 @@ class _Training:
         model.to(memory_format=self.layout)
         optimizer = optimizer_for(recipe, model)
         self.done, self.sums = 0, dict[int, list[float]]()
-        if checkpoint:
-            self.done, self.sums = checkpoint.restore(model, optimizer, scaler=accelerator.scaler)
-        if not is_first():
-            self.sums = {
-                epoch: [0.0] * len(sums) for epoch, sums in self.sums.items()
-            }  # those of all are the first one's
+        if self.checkpoint:
+            self.done, self.sums = self.checkpoint.restore(model, optimizer, scaler=accelerator.scaler)
+        if not is_first():  # the sums of all are the first one's
+            self.sums = {epoch: [0.0] * len(sums) for epoch, sums in self.sums.items()}
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr
-        self.steps = source.steps(recipe.batch_size, recipe.fraction)
+        self.steps = self.source.steps(recipe.batch_size, recipe.fraction)
         self.schedule = scheduler(recipe, optimizer, steps_per_epoch=self.steps)
         self._pass_over(self.done)
         self.trained, self.optimizer = accelerator.prepare(model, optimizer)
         self.trained.train()
-        for still in () if norms else every:
+        for still in () if self.by_batch else every:
             still.eval()
         self.blocks: Mapping[str, Block] = {}
-        if teacher is not None:
-            teacher.network.to(accelerator.device).eval()
+        if self.teacher is not None:
+            self.teacher.network.to(accelerator.device).eval()
             # Its outputs have no dropout; noise that a small model cannot afford would hide them.
             modules_without_dropout(model)
-            self.blocks = teacher.blocks(model) if recipe.match > 0 else {}
+            if recipe.match > 0:
+                self.blocks = matched_blocks(model, self.teacher.network, self.teacher.kept)
+        # Targets are then the numbers of samples.
+        self.known = self.teacher is not None and self.teacher.known is not None
         self.buffers = [b for m in self.norms for b in (m.running_mean, m.running_var) if b is not None]
         self.saved_at = time.monotonic()
         self.last: Inputs | None = None
 
     def batches(self, *, seed: int, label: str) -> Iterator[tuple[int, Inputs, Any]]:
         """(epoch, own inputs, all targets) from where the training stopped to its end, with progress."""
-        first, total = self.done // self.steps, self.recipe.epochs * self.steps
-
-        def stream() -> Iterator[tuple[int, Inputs, Any]]:
-            for epoch in range(first, self.recipe.epochs):
-                skip = self.done % self.steps if epoch == first else 0
-                for inputs, labels in self.source.epoch(
-                    self.recipe.batch_size, seed=seed, epoch=epoch, fraction=self.recipe.fraction, skip=skip
-                ):
-                    yield epoch, inputs, labels
-
-        for epoch, inputs, labels in track(stream(), label=label, total=total, done=self.done):
+        recipe, (first, skip) = self.recipe, divmod(self.done, self.steps)
+        epochs, total = range(first, recipe.epochs), recipe.epochs * self.steps
+        each = partial(self.source.epoch, recipe.batch_size, seed=seed, fraction=recipe.fraction)
+        passes = (each(epoch=epoch, skip=skip if epoch == first else 0) for epoch in epochs)
+        stream = ((epoch, *batch) for epoch, batches in zip(epochs, passes, strict=True) for batch in batches)
+        for epoch, inputs, labels in track(stream, label=label, total=total, done=self.done):
             if self.norms and _count(inputs, labels) < 2 * world():
                 self._leave_out(_count(inputs, labels))
             else:
@@ -232,14 +225,12 @@ class _Training:
         self.optimizer.zero_grad()
         mean = _average(self.buffers, loss=float(loss.detach()))
         self.done += 1
-        metric, known = self.task.judged, self.teacher is not None and self.teacher.known is not None
-        judged = (
-            metric.pairs and metric.reads_targets and metric.sums is not None and y is not None and not known
-        )
+        metric = self.task.judged
+        judged = metric.pairs and metric.reads_targets and y is not None and not self.known
         entry = self.sums.setdefault(epoch, [0.0] * (4 if judged else 2))
         if weight:
             samples = samples_in(x)
-            figures = metric.sums(outputs, y).sum(0).tolist() if judged and metric.sums else []
+            figures = metric.sums(outputs, y).sum(0).tolist() if judged else []  # type: ignore[misc]
             for at, figure in enumerate((float(loss.detach()) * samples, samples, *figures)):
                 entry[at] += figure
         if not mean < float("inf"):
@@ -262,20 +253,19 @@ class _Training:
             output = run(self.trained, x)
             outputs = task.read(output, x)
         seen = Outputs(tuple(t.detach() for t in outputs.tensors), outputs.mask)
-        if task.classifies and (teacher is None or teacher.known is None):
+        if task.classifies and not self.known:
             check_outputs(seen.tensors[0], y)
         if teacher is None:
             return seen, task.loss_of(output, x, y)
         with torch.no_grad(), self.accelerator.autocast():
-            soft, theirs = teacher.outputs_for(x, y, self.blocks)
+            soft, theirs = teacher.outputs_for(x, y, task, self.blocks)
         taught = task.divergence.taught(outputs.float(), soft.float(), temperature=recipe.temperature)
         loss = recipe.distill * taught
         if recipe.distill < 1:
             loss = loss + (1 - recipe.distill) * task.loss_of(output, x, y)
         if self.blocks:
-            loss = loss + recipe.match * matching_loss(
-                hidden, theirs, x, teacher.kept, blocks=self.blocks, weight=weight
-            )
+            apart = matching_loss(hidden, theirs, x, teacher.kept, blocks=self.blocks, weight=weight)
+            loss = loss + recipe.match * apart
         return seen, loss
 
     def _save(self) -> None:
@@ -285,13 +275,8 @@ class _Training:
         patience = self.recipe.patience_s
         # Clocks differ; the first process's counts.
         if self.done % self.steps == 0 or gathered(time.monotonic() - self.saved_at >= patience)[0]:
-            self.checkpoint.save(
-                self.model,
-                self.optimizer,
-                step=self.done,
-                sums=_summed(self.sums),
-                scaler=self.accelerator.scaler,
-            )
+            scaler, sums = self.accelerator.scaler, _summed(self.sums)
+            self.checkpoint.save(self.model, self.optimizer, step=self.done, sums=sums, scaler=scaler)
             self.saved_at = time.monotonic()
 
     def end(self) -> FitLog:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import (
-    LambdaLR,
-    LRScheduler,
-    OneCycleLR,
-)
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from coprune.training.recipe import Recipe
 
@@ -29,13 +25,11 @@ def optimizer_for(recipe: Recipe, model: nn.Module) -> Optimizer:
     # Biases and the scales of any kind of norm are vectors; decay would pull them from where they belong.
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    decayed = (matrices, recipe.weight_decay), (vectors, 0.0)
+    groups = [{"params": params, "weight_decay": decay} for params, decay in decayed if params]
     # All in one call: of MiniLM's step on a CPU, a sixth of the time, which was half of that of training.
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in model.parameters())
-    return AdamW([group for group in groups if group["params"]], lr=recipe.lr, fused=fused)
+    return AdamW(groups, lr=recipe.lr, fused=fused)
 
 
 def scheduler(recipe: Recipe, optimizer: Optimizer, *, steps_per_epoch: int) -> LRScheduler:
@@ -56,9 +50,7 @@ def scheduler(recipe: Recipe, optimizer: Optimizer, *, steps_per_epoch: int) -> 
             optimizer, max_lr=recipe.lr, total_steps=total + 1, pct_start=start, cycle_momentum=False
         )
     warm = round(recipe.warmup * total)
-    return LambdaLR(
-        optimizer, lambda step: _factor(recipe, step, warm=warm, total=total, epoch=steps_per_epoch)
-    )
+    return LambdaLR(optimizer, partial(_factor, recipe, warm=warm, total=total, epoch=steps_per_epoch))
 
 
 def _factor(recipe: Recipe, step: int, *, warm: int, total: int, epoch: int) -> float:
