@@ -132,15 +132,12 @@ class Collector(Protocol):
 
     def attached(self, model: nn.Module) -> AbstractContextManager[None]:
         """Within the context, hooks on the model see what passes."""
-        ...
 
     def start_batch(self, batch: OwnBatch) -> None:
         """Called before every batch, which is on the model's device."""
-        ...
 
     def tensors(self) -> dict[str, Tensor]:
         """What all processes gathered, by name, on the CPU; every process must ask."""
-        ...
 
 
 class Statistic(Protocol):
@@ -149,20 +146,16 @@ class Statistic(Protocol):
     @property
     def key(self) -> str:
         """Name of the statistic's file."""
-        ...
 
     @property
     def reads(self) -> Reads:
         """What it needs beside inputs."""
-        ...
 
     def collect(self, calibration: Calibration) -> Mapping[str, Tensor] | Collector:
         """The statistic, name → tensor on the CPU, or what gathers it while the samples pass."""
-        ...
 
     def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Any:
         """What was collected of one group."""
-        ...
 
 
 class _Readable(Protocol[S]):
