@@ -112,22 +112,20 @@ def to_grid(activation: Tensor, *, units: int, grid: int | None, last: bool = Fa
     """
     if grid is not None and activation.dtype in (torch.float16, torch.bfloat16):
         activation = activation.float()
-    if last and activation.ndim > 2:
-        cells = activation.flatten(1, -2).transpose(1, 2)  # [N, U, T]
-        return cells if grid is None else cells.mean(2, keepdim=True)
-    if activation.ndim > 2:
-        maps = activation
+    if activation.ndim > 2 and not last:
+        maps, sides = activation, activation.shape[2:]
+    elif activation.ndim > 2:
+        maps, sides = activation.flatten(1, -2).transpose(1, 2), ()  # [N, U, T]
     else:
-        cells = activation.reshape(len(activation), units, -1)
-        side = math.isqrt(cells.shape[2])
-        if side * side != cells.shape[2]:
-            return cells if grid is None else cells.mean(2, keepdim=True)
-        maps = cells.unflatten(2, (side, side))
-    if grid == 1:
+        maps = activation.reshape(len(activation), units, -1)
+        side = math.isqrt(maps.shape[2])
+        sides = (side, side) if side * side == maps.shape[2] else ()
+        maps = maps.unflatten(2, sides) if sides else maps
+    if grid == 1 or (grid is not None and not sides):
         return maps.flatten(2).mean(2, keepdim=True)
-    if grid is not None and max(maps.shape[2:]) > grid:
+    if grid is not None and max(sides) > grid:
         pooling = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[maps.ndim - 3]
-        maps = pooling(tuple(min(grid, side) for side in maps.shape[2:]))(maps)
+        maps = pooling(tuple(min(grid, side) for side in sides))(maps)
     return maps.flatten(2)
 
 

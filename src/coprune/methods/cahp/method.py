@@ -72,15 +72,18 @@ class HeadClusters:
         """
         clustering = with_k(self.distance.numpy(), self.clusterings, k)
         rank, sizes = self._rank(clustering), [group.size for group in self.groups]
-        medoid = torch.zeros(len(rank), dtype=torch.bool)
-        medoid[torch.from_numpy(clustering.medoids)] = True
-        chosen, best = medoid, "most central"
+        medoid = torch.isin(torch.arange(len(rank)), torch.from_numpy(clustering.medoids))
+        chosen, of, best = medoid, "medoid", "most central"
         if self.salience is not None:
-            chosen, best = torch.zeros_like(medoid), "most salient"
-            chosen[torch.from_numpy(heaviest(clustering, rank.numpy()))] = True
+            heads = torch.from_numpy(heaviest(clustering, rank.numpy()))
+            chosen, best = torch.isin(torch.arange(len(rank)), heads), "most salient"
+            of = "most salient head"
         empty = torch.cat([(~part.any()).expand(len(part)) for part in chosen.split(sizes)])
         kept = chosen | (empty & first_best(rank.split(sizes)))
-        said = self._words(int(chosen.sum()), int(kept.sum()))
+        clusters, total = int(chosen.sum()), int(kept.sum())
+        said = f"the {of} of each of {clusters} clusters of the {len(rank)} heads of all layers"
+        if total > clusters:
+            said += f" ({total} stay, since {total - clusters} more keep a layer from losing all its heads)"
         decisions = []
         # Heads of a layer are a part of everything that spans all layers.
         for group, end in zip(self.groups, accumulate(sizes), strict=True):
@@ -101,14 +104,6 @@ class HeadClusters:
                 )
             )
         return tuple(decisions)
-
-    def _words(self, clusters: int, total: int) -> str:
-        of = "most salient head" if self.salience is not None else "medoid"
-        heads = len(self.distance)
-        said = f"the {of} of each of {clusters} clusters of the {heads} heads of all layers"
-        if total > clusters:
-            said += f" ({total} stay, since {total - clusters} more keep a layer from losing all its heads)"
-        return said
 
 
 def head_groups(profile: Profile, method: str) -> tuple[ChannelGroup, ...]:
@@ -156,15 +151,8 @@ def cluster_heads(
         # No more than so many heads differ, which says more than a fallback for odd curves does.
         said = "no knee found; from here on every head lies on a medoid"
         knee = knee.model_copy(update={"k": len(values) + 1, "fallback": said})
-    return HeadClusters(
-        groups=groups,
-        distance=distance,
-        position=position,
-        clusterings=clusterings,
-        curve=tuple(enumerate(values, start=2)),
-        knee=knee,
-        salience=salience,
-    )
+    curve = tuple(enumerate(values, start=2))
+    return HeadClusters(groups, distance, position, clusterings, curve, knee, salience)
 
 
 def choose(profile: Profile, settings: CAHPSettings, seed: int) -> HeadClusters:

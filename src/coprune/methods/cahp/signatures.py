@@ -149,10 +149,7 @@ class SignatureCollector(GroupMoments):
     🤗 transformers, ``fused_attn = False`` in timm) while hooks are attached.
     """
 
-    def __init__(self, wanted: HeadSignatures, groups: tuple[ChannelGroup, ...], *, classes: int) -> None:
-        super().__init__(classes=classes)
-        self._wanted, self._groups = wanted, groups
-        self._lengths: Tensor | None = None
+    _lengths: Tensor | None = None
 
     def start_batch(self, batch: OwnBatch) -> None:
         """See :class:`coprune.statistics.collect.Collector`."""
