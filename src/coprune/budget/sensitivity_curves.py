@@ -262,9 +262,7 @@ def through(loss: Tensor, points: dict[int, float]) -> Tensor:
 
 
 @contextmanager
-def pruned_alone(
-    model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, units: int, *, ridge: float = RIDGE
-) -> Iterator[None]:
+def pruned_alone(model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, units: int) -> Iterator[None]:
     """Within the context the consumers read the kept units only, and are solved again on them.
 
     W'_K = W C_·K (C_KK + λI)⁻¹, and what the removed units contributed on average is added to the output.

@@ -43,10 +43,8 @@ class Moments:
     @staticmethod
     def none(classes: int, shape: Sequence[int], *, device: torch.device | str = "cpu") -> Moments:
         """Of no samples: ``shape`` is ``[U, G]``."""
-        count, mean, m2 = (
-            torch.zeros(classes, *s, dtype=torch.float64, device=device) for s in ((), shape, shape)
-        )
-        return Moments(count, mean, m2)
+        each = ((classes, *rest) for rest in ((), shape, shape))
+        return Moments(*(torch.zeros(whole, dtype=torch.float64, device=device) for whole in each))
 
     def add_(self, other: Moments, index: Tensor) -> None:
         """Take in, in place, the moments of other samples of some of the classes.
@@ -56,11 +54,8 @@ class Moments:
             index: which classes these are, ``[c]`` int64, sorted and unique.
         """
         before = (self.count, self.mean, self.m2)
-        if len(index) == len(self.count):
-            merged = self.merge(other)
-        else:
-            merged = Moments(*(t.index_select(0, index) for t in before)).merge(other)
-        for mine, found in zip(before, (merged.count, merged.mean, merged.m2), strict=True):
+        both = Moments(*(t.index_select(0, index) for t in before)).merge(other)
+        for mine, found in zip(before, (both.count, both.mean, both.m2), strict=True):
             mine.index_copy_(0, index, found)
 
     def merge(self, other: Moments) -> Moments:

@@ -57,27 +57,23 @@ class HeadClusters:
     knee: Knee
     salience: Tensor | None
 
-    def _rank(self, clustering: Clustering) -> Tensor:
-        """What decides within a cluster and in an emptied layer, ``[A]``: salience, or how central."""
-        if self.salience is not None:
-            return self.salience
-        medoids = torch.from_numpy(clustering.medoids)
-        own = medoids[torch.from_numpy(clustering.labels)]
-        return -self.distance.gather(1, own.unsqueeze(1)).squeeze(1)
-
     def keep(self, k: int, *, why: str) -> tuple[GroupDecision, ...]:
         """One head of each of ``k`` clusters, and one of every layer that these leave empty.
 
         See :class:`coprune.methods.joint.JointChoice`.
         """
         clustering = with_k(self.distance.numpy(), self.clusterings, k)
-        rank, sizes = self._rank(clustering), [group.size for group in self.groups]
-        medoid = torch.isin(torch.arange(len(rank)), torch.from_numpy(clustering.medoids))
-        chosen, of, best = medoid, "medoid", "most central"
-        if self.salience is not None:
+        medoids, sizes = torch.from_numpy(clustering.medoids), [group.size for group in self.groups]
+        # What decides within a cluster and in an emptied layer: salience, or how central a head is.
+        if self.salience is None:
+            own = medoids[torch.from_numpy(clustering.labels)]
+            rank = -self.distance.gather(1, own.unsqueeze(1)).squeeze(1)
+            heads, of, best = medoids, "medoid", "most central"
+        else:
+            rank, of, best = self.salience, "most salient head", "most salient"
             heads = torch.from_numpy(heaviest(clustering, rank.numpy()))
-            chosen, best = torch.isin(torch.arange(len(rank)), heads), "most salient"
-            of = "most salient head"
+        every = torch.arange(len(rank))
+        medoid, chosen = torch.isin(every, medoids), torch.isin(every, heads)
         empty = torch.cat([(~part.any()).expand(len(part)) for part in chosen.split(sizes)])
         kept = chosen | (empty & first_best(rank.split(sizes)))
         clusters, total = int(chosen.sum()), int(kept.sum())
