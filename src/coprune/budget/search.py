@@ -137,7 +137,8 @@ def search_knee(
     tried = [_unpruned(base, decide)]
     # Where less than the first step can go, all that can is the only step.
     for share in [s for s in KNEE_SHARES if s >= least] or [least]:
-        tried.append(_tried(share, math.inf, decide, judge))
+        probe, decisions = _tried(share, math.inf, decide, judge)
+        tried.append((replace(probe, ok=True), decisions))
     probes = [probe for probe, _ in tried]
     order = sorted(range(len(probes)), key=lambda i: probes[i].macs)
     sign = 1 if higher_is_better else -1
