@@ -222,6 +222,6 @@ def cost_model(
         whole = LayerShare(cost.name, round(again * cost.macs), round(again * weights), made, made)
         rest = LayerShare(cost.name, cost.macs - whole.macs, weights - whole.params, made, read)
         shares = (whole, rest, LayerShare(cost.name, 0, biases, made))
-        layers += [share for share in shares if share.macs or share.params > 0]
+        layers.extend(share for share in shares if share.macs or share.params > 0)
     ties = {g.name: f"{g.kind} of {g.size}" for g in groups} if uniform else {}
     return CostModel(tuple(layers), {g.name: g.size for g in groups}, ties)

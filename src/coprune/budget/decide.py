@@ -208,7 +208,7 @@ def counts(
         ways = {name: allowed_counts(size, round_to) for name, size in tied.sizes.items()}
         if quantity is not None:
             check_reachable(tied, share, quantity=quantity, round_to=round_to)
-            spent, slope = (partial(of, quantity=quantity) for of in (tied.ratio, tied.slope))
+            spent, slope = partial(tied.ratio, quantity=quantity), partial(tied.slope, quantity=quantity)
             found = lagrangian_allocation(curves, spent, share, slope=slope, ways=ways)
         else:
             most = units_for_share(tied.sizes, share, option=option, round_to=round_to)

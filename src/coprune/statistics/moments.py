@@ -107,15 +107,16 @@ def to_grid(activation: Tensor, *, units: int, grid: int | None, last: bool = Fa
     """
     if grid is not None and activation.dtype in (torch.float16, torch.bfloat16):
         activation = activation.float()
+    sides: tuple[int, ...] = ()
     if activation.ndim > 2 and not last:
         maps, sides = activation, activation.shape[2:]
     elif activation.ndim > 2:
-        maps, sides = activation.flatten(1, -2).transpose(1, 2), ()  # [N, U, T]
+        maps = activation.flatten(1, -2).transpose(1, 2)  # [N, U, T]
     else:
         maps = activation.reshape(len(activation), units, -1)
         side = math.isqrt(maps.shape[2])
-        sides = (side, side) if side * side == maps.shape[2] else ()
-        maps = maps.unflatten(2, sides) if sides else maps
+        if side * side == maps.shape[2]:
+            maps, sides = maps.unflatten(2, (side, side)), (side, side)
     if grid == 1 or (grid is not None and not sides):
         return maps.flatten(2).mean(2, keepdim=True)
     if grid is not None and max(sides) > grid:
