@@ -14,8 +14,8 @@ from coprune.budget.sensitivity_curves import (
     LARGE,
     LEVELS,
     TOKENS,
-    _levels,
     effort_for,
+    levels,
     measured_curves,
     pruned_alone,
     resolved,
@@ -51,7 +51,7 @@ def test_a_curve_goes_through_its_points_and_never_rises(seed, size):
     loss = (
         torch.cat([torch.zeros(1), torch.rand(size, generator=generator) + 1e-3]).double().cumsum(0).flip(0)
     )
-    at = _levels(size)
+    at = levels(size)
     values = sorted((torch.rand(len(at), generator=generator) + 1e-3).tolist(), reverse=True)
     points = dict(zip(at, values, strict=True))
     curve = through(loss, points)
@@ -87,10 +87,10 @@ def test_effort_is_more_samples_of_everything():
 
 
 def test_groups_are_measured_below_their_size():
-    assert _levels(1) == []
-    assert _levels(2) == [1]
-    assert _levels(64) == [round(64 * level) for level in reversed(LEVELS)]
-    assert all(1 <= k < size for size in range(2, 40) for k in _levels(size))
+    assert levels(1) == []
+    assert levels(2) == [1]
+    assert levels(64) == [round(64 * level) for level in reversed(LEVELS)]
+    assert all(1 <= k < size for size in range(2, 40) for k in levels(size))
 
 
 @pytest.mark.parametrize("kept", [[0], [1, 3], [0, 1, 2, 3, 4, 5]])
@@ -180,13 +180,13 @@ def test_a_measured_point_is_the_divergence_of_the_prediction(traced):
     choice = choices_of(net)[0]
     curve = measured_curves(net, [choice], source)[choice.group.name]
     reference = net(source.images).double().softmax(1)
-    for k in _levels(choice.group.size):
+    for k in levels(choice.group.size):
         with pruned_alone(net, choice.consumers, choice.kept(k), choice.group.size):
             found = net(source.images).double().softmax(1)
         divergence = float((reference * (reference / found).log()).sum(1).mean())
         expected = (divergence * float(choice.loss[k])) ** 0.5
         assert float(curve[k]) >= expected * (1 - 1e-6)
-    k = max(_levels(choice.group.size))
+    k = max(levels(choice.group.size))
     assert float(curve[k]) == pytest.approx(expected, rel=1e-6)
 
 
@@ -214,7 +214,7 @@ def test_samples_are_evenly_spread_and_fewer_where_there_is_much_to_measure(trac
     monkeypatch.setattr(curves, "Replay", Looked)
     source = noise(300)
     choice = choices_of(traced["flattened"][0])[0]
-    effort = replace(curves.IMAGES, work=100 * len(_levels(choice.group.size)))
+    effort = replace(curves.IMAGES, work=100 * len(levels(choice.group.size)))
     monkeypatch.setattr(curves, "IMAGES", effort)
     measured_curves(traced["flattened"][0], [choice], source)
     assert all(torch.equal(x, source.images[::3]) for x in seen)
@@ -240,7 +240,7 @@ def test_a_text_with_an_output_a_token_is_as_good_as_many_samples():
     # Once a bug: numbers of words in a bare tensor were taken for images, a hundred texts a pass.
     assert curves.effort_for(text["input_ids"], TASKS["text-generation"]) == curves.TOKENS
     assert curves.TOKENS.least * 3 == curves.TEXTS.least
-    assert _levels(64, curves.TOKENS.levels) == [16, 32]
+    assert levels(64, curves.TOKENS.levels) == [16, 32]
 
 
 class Shifted(tiny.Flattened):

@@ -32,7 +32,7 @@ def test_tied_groups_cost_what_they_cost_together_by_hand():
     free, tied = cost(), cost(a="t", b="t").tied()
     assert tied.sizes == {"t": 4, "c": 6}
     for k in range(1, 5):
-        assert tied.macs({"t": k, "c": 3}) == pytest.approx(free.macs({"a": k, "b": k, "c": 3}))
+        assert tied.total({"t": k, "c": 3}) == pytest.approx(free.total({"a": k, "b": k, "c": 3}))
         # 240 MACs are read and written by the pair: of degree 2 in k.
         linear, bend = tied.slope({"t": k, "c": 3}, "t")
         more = tied.ratio({"t": k + 1, "c": 3}) - tied.ratio({"t": k, "c": 3})

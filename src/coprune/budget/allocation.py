@@ -61,7 +61,7 @@ def uniform_allocation(
         return {g: ways[g][bisect_right(ways[g], k + 1e-9) - 1] for g, k in wanted(share).items()}
 
     ratio = partial(cost.ratio, quantity=quantity)
-    found, end = _most(counts, ratio, target, within=(0.0, 1.0 / min(relative.values())), steps=60)
+    found, end = _most(counts, ratio, target, ways, within=(0.0, 1.0 / min(relative.values())), steps=60)
     most = wanted(end)
     return _filled(found, ways, ratio, target, worth=lambda group, k, _, __: most[group] - k)
 
@@ -87,38 +87,33 @@ def lagrangian_allocation(
     Returns:
         Group → k.
     """
-    full = {group: ways[group][-1] for group in curves}
+    full = {group: way[-1] for group, way in ways.items()}
     if cost(full) <= target:
         return full
-    tables = {group: torch.tensor(ways[group]) for group in curves}
+    tables = {group: torch.tensor(way) for group, way in ways.items()}
 
     def counts(power: float) -> dict[str, int]:
         return _settled(curves, slope, 2.0**-power, tables, start=full)
 
-    # So small a budget that the search finds nothing else leaves the least of every group.
-    least = {group: ways[group][0] for group in curves}
-    found, _ = _most(counts, cost, target, within=(-60.0, 60.0), steps=40, start=least)
-    return _filled(
-        found,
-        {group: ways[group] for group in curves},
-        cost,
-        target,
-        worth=lambda group, k, more, price: float(curves[group][k] - curves[group][more]) / max(price, 1e-30),
-    )
+    def worth(group: str, k: int, more: int, price: float) -> float:
+        return float(curves[group][k] - curves[group][more]) / max(price, 1e-30)
+
+    found, _ = _most(counts, cost, target, ways, within=(-60.0, 60.0), steps=40)
+    return _filled(found, ways, cost, target, worth=worth)
 
 
 def _most(
     counts: Callable[[float], dict[str, int]],
     cost: Cost,
     target: float,
+    ways: Ways,
     *,
     within: tuple[float, float],
     steps: int,
-    start: dict[str, int] | None = None,
 ) -> tuple[dict[str, int], float]:
-    """The costliest counts met in a bisection that fit, and the number above which none did."""
+    """The costliest counts met in a bisection that fit, or the least; and the number above which none did."""
     low, high = within
-    found = counts(low) if start is None else start
+    found = {group: way[0] for group, way in ways.items()}
     spent = cost(found)
     for _ in range(steps):
         middle = (low + high) / 2
@@ -167,10 +162,9 @@ def _filled(
     while True:
         now = cost(counts)
         steps = []
-        for group, way in ways.items():
-            k = counts[group]
-            if k < way[-1]:
-                more = way[bisect_right(way, k)]
+        for group, k in counts.items():
+            if k < ways[group][-1]:
+                more = ways[group][bisect_right(ways[group], k)]
                 price = cost({**counts, group: more}) - now
                 if now + price <= target:
                     steps.append((worth(group, k, more, price), group, more))

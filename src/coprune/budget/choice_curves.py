@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coprune.budget.sensitivity_curves import Curved, resolved
+from coprune.budget.sensitivity_curves import Curved, levels, resolved
 from coprune.groups import ChannelGroup
 from coprune.methods.base import GroupChoice, Untouched
 from coprune.statistics import Consumer, ConsumerCovariance, Profile
@@ -54,11 +54,10 @@ class CurvedChoice:
     def loss(self) -> Tensor:
         """``[U + 1]`` float64: squared error of the consumers' outputs, weighed by what it costs."""
         size = self.group.size
-        at = sorted({max(1, round(share * size)) for share in _SHARES} - {size})
-        known = [0, *at, size]
+        at = levels(size, _SHARES)
         kept = [torch.empty(0, dtype=torch.int64), *map(self.kept, at)]
         found = [sum(_lost(consumer, units, size) for consumer in self.consumers) for units in kept]
-        curve = torch.from_numpy(np.interp(np.arange(size + 1), known, [*found, 0.0]))
+        curve = torch.from_numpy(np.interp(np.arange(size + 1), [0, *at, size], [*found, 0.0]))
         return curve.flip(0).cummax(0).values.flip(0)
 
 

@@ -8,21 +8,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from coprune.budget.request import Quantity as Quantity
 from coprune.errors import UserError
 from coprune.groups.group import ChannelGroup
-from coprune.layers import filters, is_convolution, is_dense, is_linear, is_recurrent
+from coprune.layers import filters, is_convolution, is_linear, is_recurrent
 from coprune.measure.macs import LayerCost, layer_costs
 from coprune.surgery import cut
 from coprune.tracing.forward import Inputs
-
-Quantity = Literal["macs", "params"]
-"""What a model can be too large in."""
 
 _COUNTS = 0.005  # share of the MACs from which products outside of layers are looked into
 
@@ -65,39 +63,29 @@ class CostModel:
     sizes: Mapping[str, int]
     ties: Mapping[str, str] = field(default_factory=dict)
 
-    def macs(self, counts: Mapping[str, int]) -> float:
-        """MACs when group g keeps ``counts[g]`` units (groups not named keep all)."""
-        return self._total(counts, "macs")
-
-    def params(self, counts: Mapping[str, int]) -> float:
-        """Parameters, likewise."""
-        return self._total(counts, "params")
-
-    @property
-    def full(self) -> int:
-        """MACs of the unpruned model."""
-        return sum(layer.macs for layer in self.layers)
+    def total(self, counts: Mapping[str, int], quantity: Quantity = "macs") -> float:
+        """MACs (or parameters) when group g keeps ``counts[g]`` units (groups not named keep all)."""
+        reads, writes = self._kept(counts)
+        return float(self._costs[quantity] @ (reads * writes))
 
     def ratio(self, counts: Mapping[str, int], quantity: Quantity = "macs") -> float:
         """MACs (or parameters) of the pruned model over those of the unpruned one."""
-        return self._total(counts, quantity) / self._all[quantity]
+        return self.total(counts, quantity) / self._all[quantity]
 
     def tied(self) -> CostModel:
         """The same cost of fewer numbers: tied groups are one, under the name of what ties them."""
-        sizes = {self.ties.get(group, group): size for group, size in self.sizes.items()}
-        layers = tuple(
-            replace(layer, output=self._summed(layer.output), input=self._summed(layer.input))
-            for layer in self.layers
-        )
-        return CostModel(layers, sizes) if self.ties else self
 
-    def _summed(self, parts: Mapping[str, float]) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for group, part in parts.items():
-            if group in self.sizes:
-                name = self.ties.get(group, group)
-                found[name] = found.get(name, 0.0) + part
-        return found
+        def summed(parts: Mapping[str, float]) -> dict[str, float]:
+            found: dict[str, float] = {}
+            for group, part in parts.items():
+                if group in self.sizes:
+                    name = self.ties.get(group, group)
+                    found[name] = found.get(name, 0.0) + part
+            return found
+
+        sizes = {self.ties.get(group, group): size for group, size in self.sizes.items()}
+        layers = (replace(one, output=summed(one.output), input=summed(one.input)) for one in self.layers)
+        return CostModel(tuple(layers), sizes) if self.ties else self
 
     def by_layer(self, counts: Mapping[str, int], quantity: Quantity = "macs") -> dict[str, float]:
         """What share of :meth:`ratio` each layer is, largest first."""
@@ -123,15 +111,11 @@ class CostModel:
             shares that are linear in d.
         """
         kept_reads, kept_writes = self._kept(counts)
-        column, size = self._columns[group], self.sizes[group]
+        column, size = list(self.sizes).index(group), self.sizes[group]
         reads, writes = (part[:, column] / size for part in self._parts)
         cost = self._costs[quantity] / self._all[quantity]
         linear = cost @ (reads * kept_writes + writes * kept_reads)
         return float(linear), float(cost @ (reads * writes))
-
-    def _total(self, counts: Mapping[str, int], quantity: Quantity) -> float:
-        reads, writes = self._kept(counts)
-        return float(self._costs[quantity] @ (reads * writes))
 
     def _kept(self, counts: Mapping[str, int]) -> tuple[_Floats, _Floats]:
         """What part of every layer's input and output stays, ``[L]`` each."""
@@ -140,29 +124,21 @@ class CostModel:
         return 1.0 - reads @ gone, 1.0 - writes @ gone
 
     @cached_property
-    def _parts(self) -> tuple[_Floats, _Floats]:
-        """What part of every layer's input and output is each group's, ``[L, G]``."""
-        shape = len(self.layers), len(self.sizes)
-        reads = [layer.input.get(group, 0.0) for layer in self.layers for group in self.sizes]
-        writes = [layer.output.get(group, 0.0) for layer in self.layers for group in self.sizes]
-        return np.array(reads).reshape(shape), np.array(writes).reshape(shape)
+    def _parts(self) -> _Floats:
+        """What part of every layer's input, and of its output, is each group's, ``[2, L, G]``."""
+        sides = ([layer.input for layer in self.layers], [layer.output for layer in self.layers])
+        parts = [side.get(group, 0.0) for layers in sides for side in layers for group in self.sizes]
+        return np.array(parts, dtype=float).reshape(2, len(self.layers), len(self.sizes))
 
     @cached_property
     def _costs(self) -> dict[Quantity, _Floats]:
         """What every layer costs at full size, ``[L]``."""
-        return {
-            "macs": np.array([layer.macs for layer in self.layers], dtype=float),
-            "params": np.array([layer.params for layer in self.layers], dtype=float),
-        }
+        return {q: np.array([getattr(one, q) for one in self.layers], float) for q in get_args(Quantity)}
 
     @cached_property
-    def _columns(self) -> dict[str, int]:
-        return {group: column for column, group in enumerate(self.sizes)}
-
-    @cached_property
-    def _all(self) -> dict[Quantity, int]:
+    def _all(self) -> dict[Quantity, float]:
         """What the unpruned model costs."""
-        return {"macs": self.full, "params": sum(layer.params for layer in self.layers)}
+        return {quantity: float(costs.sum()) for quantity, costs in self._costs.items()}
 
 
 def _recurring(layer: nn.Module) -> float:
@@ -193,13 +169,12 @@ def _outside(
         Module → group → share.
     """
     free = {c.name: c.macs for c in costs if c.macs and c.name not in known}
-    free = {n: macs for n, macs in free.items() if not _is_layer(model.get_submodule(n))}
+    modules = {name: model.get_submodule(name) for name in free}
+    free = {n: free[n] for n, m in modules.items() if not is_convolution(m) and not is_linear(m)}
     found: dict[str, dict[str, float]] = {name: {} for name in free}
     if sum(free.values()) < _COUNTS * sum(cost.macs for cost in costs):
         return found
-    for group in groups:
-        if group.kind not in ("inner", "coupled") or group.size < 2:
-            continue
+    for group in (g for g in groups if g.kind in ("inner", "coupled") and g.size > 1):
         half = group.size // 2
         try:
             left = layer_costs(cut(model, (group.decision(range(half), "half"),)), example)
@@ -211,10 +186,6 @@ def _outside(
             if share > _COUNTS:
                 found[name][group.name] = min(1.0, share)
     return found
-
-
-def _is_layer(module: nn.Module) -> bool:
-    return is_dense(module) or is_convolution(module) or is_linear(module) or is_recurrent(module)
 
 
 def cost_model(
@@ -243,18 +214,14 @@ def cost_model(
     makes.update(_outside(model, example, groups, costs, {*makes, *reads}))
     for cost in costs:
         made, read = makes.get(cost.name, {}), reads.get(cost.name, {})
-        own = model.get_submodule(cost.name).parameters(recurse=False)
+        module = model.get_submodule(cost.name)
         # A bias has as many entries whatever the layer reads.
-        biases = sum(p.numel() for p in own if p.ndim == 1) if read else 0
-        weights = cost.params - biases
-        again = _recurring(model.get_submodule(cost.name)) if made else 0.0
-        if again:  # what hidden units make of hidden units shrinks with both
-            whole = LayerShare(cost.name, round(again * cost.macs), round(again * weights), made, made)
-            layers.append(whole)
-            cost, weights = replace(cost, macs=cost.macs - whole.macs), weights - whole.params
-        if cost.macs or weights > 0:
-            layers.append(LayerShare(cost.name, cost.macs, weights, made, read))
-        if biases:
-            layers.append(LayerShare(cost.name, 0, biases, made))
+        biases = sum(p.numel() for p in module.parameters(recurse=False) if p.ndim == 1) if read else 0
+        weights, again = cost.params - biases, _recurring(module) if made else 0.0
+        # What hidden units make of hidden units shrinks with both.
+        whole = LayerShare(cost.name, round(again * cost.macs), round(again * weights), made, made)
+        rest = LayerShare(cost.name, cost.macs - whole.macs, weights - whole.params, made, read)
+        shares = (whole, rest, LayerShare(cost.name, 0, biases, made))
+        layers.extend(share for share in shares if share.macs or share.params > 0)
     ties = {g.name: f"{g.kind} of {g.size}" for g in groups} if uniform else {}
     return CostModel(tuple(layers), {g.name: g.size for g in groups}, ties)

@@ -38,8 +38,7 @@ def nearest_allowed(wanted: float, size: int, round_to: int = 1) -> int:
 
 def uniform_counts(sizes: Mapping[str, int], share: float, *, round_to: int = 1) -> dict[str, int]:
     """The same share of every group, rounded, at least one unit each."""
-    plain = {g: min(n, max(1, round(share * n))) for g, n in sizes.items()}
-    return {g: nearest_allowed(k, sizes[g], round_to) for g, k in plain.items()}
+    return {g: nearest_allowed(round(share * n), n, round_to) for g, n in sizes.items()}
 
 
 def units_for_share(sizes: Mapping[str, int], share: float, *, option: str, round_to: int = 1) -> int:
@@ -76,16 +75,18 @@ def check_reachable(cost: CostModel, target: float, *, quantity: Quantity, round
         OutOfReachError: says what the least is.
     """
     least = cost.ratio(least_counts(cost.sizes, round_to), quantity)
-    if least > target and not cost.sizes:
+    if least <= target:
+        return
+    refused = f"keep_{quantity}={target:g} cannot be reached"
+    if not cost.sizes:
         raise OutOfReachError(
-            f"keep_{quantity}={target:g} cannot be reached: there is no group that the method could take "
-            f"units from; give another {setting('method')}"
+            f"{refused}: there is no group that the method could take units from; "
+            f"give another {setting('method')}"
         )
-    if least > target:
-        what = {"macs": "MACs", "params": "parameters"}[quantity]
-        fewest = "one unit" if round_to == 1 else f"{round_to} units"
-        raise OutOfReachError(
-            f"keep_{quantity}={target:g} cannot be reached: {fewest} in every group still costs "
-            f"{least:.3f} of the {what}; ask for at least that much",
-            quantity,
-        )
+    what = {"macs": "MACs", "params": "parameters"}[quantity]
+    fewest = "one unit" if round_to == 1 else f"{round_to} units"
+    raise OutOfReachError(
+        f"{refused}: {fewest} in every group still costs {least:.3f} of the {what}; "
+        "ask for at least that much",
+        quantity,
+    )

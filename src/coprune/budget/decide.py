@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -57,32 +57,33 @@ def decide(
     """
     code = ReasonCode.SEARCH if why else ReasonCode.KNEE if budget.empty else ReasonCode.BUDGET
     if not isinstance(choices, Sequence):
-        for option, asked in (("round_to", round_to > 1), ("uniform", bool(cost.ties))):
-            if asked:
-                raise UserError(
-                    f"{setting(option)} is of each group; this method chooses over all groups at once"
-                )
+        refused = "round_to" if round_to > 1 else "uniform" if cost.ties else ""
+        if refused:
+            raise UserError(
+                f"{setting(refused)} is of each group; this method chooses over all groups at once"
+            )
         total, said = _joint_count(budget, cost, choices)
         return _coded(choices.keep(total, why=why or said), code)
-    curves = measured.curves if measured else None
-    wanted, said = counts(budget, cost, choices, allocation=allocation, curves=curves, round_to=round_to)
-    made = _coded(_keep(choices, wanted, why=why or said), code)
-    if measured is None or curves is None or budget.empty or measured.covers(wanted, cost.sizes):
+    shared = partial(counts, budget, cost, choices, round_to=round_to)
+    wanted, said = shared(allocation=allocation, curves=measured.curves if measured else None)
+    said = why or said
+    made = _coded(_keep(choices, wanted, why=said), code)
+    if measured is None or budget.empty or measured.covers(wanted, cost.sizes):
         return made
     try:
-        uniform, _ = counts(budget, cost, choices, allocation="uniform", round_to=round_to)
+        uniform, _ = shared(allocation="uniform")
     except OutOfReachError:
         return made
     if uniform == wanted:
         return made
-    uniformly = _keep(choices, uniform, why=f"{why or said}, by uniform allocation: tried, it loses less")
+    uniformly = _keep(choices, uniform, why=f"{said}, by uniform allocation: tried, it loses less")
     try:
         at_most = BETTER * measured.divergence(made)
         if measured.divergence(uniformly) < at_most:
             return _coded(uniformly, ReasonCode.UNIFORM)
         return made
     except UserError as cause:
-        untried = f"{why or said}; not tried against a uniform allocation ({cause})"
+        untried = f"{said}; not tried against a uniform allocation ({cause})"
         return _coded(_keep(choices, wanted, why=untried), ReasonCode.NOT_VALIDATED)
 
 
@@ -111,43 +112,43 @@ def spendable(cost: CostModel, choices: Choices) -> CostModel:
     return replace(cost, sizes={name: size for name, size in cost.sizes.items() if name not in whole})
 
 
-def kept_ratio(cost: CostModel, decisions: Sequence[GroupDecision]) -> float:
-    """Share of the MACs that decisions keep."""
-    return cost.ratio({d.name: len(d.kept) for d in decisions})
+def kept_ratio(cost: CostModel, decisions: Sequence[GroupDecision], quantity: Quantity = "macs") -> float:
+    """Share of the MACs (or parameters) that decisions keep."""
+    return cost.ratio({d.name: len(d.kept) for d in decisions}, quantity)
 
 
 def _joint_count(budget: Budget, cost: CostModel, choice: JointChoice) -> tuple[int, str]:
     """How many units over all groups together, and who asked for so many."""
     sizes = {group.name: group.size for group in choice.groups}
-    for option, share in _asked(budget, "keep_heads", "keep_units"):
-        return units_for_share(sizes, share, option=option), f"{option}={share:g} asks for it"
-    for option, target in _asked(budget, "keep_macs", "keep_params"):
-        quantity = _QUANTITIES[option]
-        check_reachable(cost, target, quantity=quantity)
-
-        def ratio(k: int, quantity: Quantity = quantity) -> float:
-            return cost.ratio({d.name: len(d.kept) for d in choice.keep(k, why="")}, quantity)
-
+    option, share = _asked(budget)
+    quantity = _QUANTITIES.get(option)
+    if quantity is not None:
+        check_reachable(cost, share, quantity=quantity)
         # More units never cost less.
         more = range(len(sizes) + 1, sum(sizes.values()) + 1)
-        return len(sizes) + bisect_right(more, target, key=ratio), _as_many(option, target)
+        fitting = bisect_right(more, share, key=lambda k: kept_ratio(cost, choice.keep(k, why=""), quantity))
+        return len(sizes) + fitting, _who(option, share)
+    if option:
+        return units_for_share(sizes, share, option=option), _who(option, share)
     if choice.knee is None:
         raise _no_knee()
-    return choice.knee.k, "the knee of its curve"
+    return choice.knee.k, _who(option, share)
 
 
 _QUANTITIES: dict[str, Quantity] = {"keep_macs": "macs", "keep_params": "params"}
 
 
-def _asked(budget: Budget, *options: str) -> Iterator[tuple[str, float]]:
-    """Those of some shares of a budget that were given."""
-    for option in options:
-        if (share := getattr(budget, option)) is not None:
-            yield option, share
+def _asked(budget: Budget) -> tuple[str, float]:
+    """The option that was asked for, and its share; ``""`` for the knee."""
+    return next(iter(budget.asked.items()), ("", 1.0))
 
 
-def _as_many(option: str, target: float) -> str:
-    return f"as many as {option}={target:g} allows"
+def _who(option: str, share: float) -> str:
+    """Who asked for so many, in the words of the plan."""
+    asked = f"{option}={share:g}"
+    if option in _QUANTITIES:
+        return f"as many as {asked} allows"
+    return f"{asked} asks for it" if option else "the knee of its curve"
 
 
 def _no_knee() -> UserError:
@@ -186,10 +187,33 @@ def counts(
     knees = _knees(choices, members)
     if allocation != "measured" or (cost.ties and budget.keep_heads is not None):
         curves = None
-    elif curves is not None and cost.ties:
+    elif curves is not None:
         curves = _summed(curves, members)
-    found, why = _counts(budget, tied, knees, allocation=allocation, curves=curves, round_to=round_to)
-    return {name: found[one] for name, one in members.items()}, why
+    option, share = _asked(budget)
+    quantity = _QUANTITIES.get(option)
+    if not option:
+        if not all(knees.values()):
+            raise _no_knee()
+        found = {name: nearest_allowed(k, tied.sizes[name], round_to) for name, k in knees.items() if k}
+    elif curves is None and quantity is not None:
+        shares = None
+        if allocation == "knee":
+            shares = {name: knee / tied.sizes[name] for name, knee in knees.items() if knee}
+            if not shares:
+                raise UserError(f"{setting('allocation', 'knee')} needs a method with a knee, such as cosep")
+        found = uniform_allocation(tied, share, shares=shares, quantity=quantity, round_to=round_to)
+    elif curves is None or option == "keep_units":
+        found = uniform_counts(tied.sizes, share, round_to=round_to)
+    else:
+        ways = {name: allowed_counts(size, round_to) for name, size in tied.sizes.items()}
+        if quantity is not None:
+            check_reachable(tied, share, quantity=quantity, round_to=round_to)
+            spent, slope = partial(tied.ratio, quantity=quantity), partial(tied.slope, quantity=quantity)
+            found = lagrangian_allocation(curves, spent, share, slope=slope, ways=ways)
+        else:
+            most = units_for_share(tied.sizes, share, option=option, round_to=round_to)
+            found = lagrangian_allocation(curves, _total, most, slope=lambda *_: (1.0, 0.0), ways=ways)
+    return {name: found[one] for name, one in members.items()}, _who(option, share)
 
 
 def _knees(choices: Sequence[GroupChoice], members: Mapping[str, str]) -> dict[str, float | None]:
@@ -208,41 +232,6 @@ def _summed(curves: Mapping[str, Tensor], members: Mapping[str, str]) -> dict[st
     for name, one in members.items():
         found[one] = found[one] + curves[name] if one in found else curves[name]
     return found
-
-
-def _counts(
-    budget: Budget,
-    cost: CostModel,
-    knees: Mapping[str, float | None],
-    *,
-    allocation: str,
-    curves: Mapping[str, Tensor] | None,
-    round_to: int,
-) -> tuple[dict[str, int], str]:
-    """:func:`counts` of groups that are free of one another."""
-    ways = {name: allowed_counts(size, round_to) for name, size in cost.sizes.items()}
-    for option, target in _asked(budget, "keep_macs", "keep_params"):
-        quantity, why = _QUANTITIES[option], _as_many(option, target)
-        if curves is not None:
-            check_reachable(cost, target, quantity=quantity, round_to=round_to)
-            ratio, slope = partial(cost.ratio, quantity=quantity), partial(cost.slope, quantity=quantity)
-            return lagrangian_allocation(curves, ratio, target, slope=slope, ways=ways), why
-        shares = None
-        if allocation == "knee":
-            shares = {name: knee / cost.sizes[name] for name, knee in knees.items() if knee}
-            if not shares:
-                raise UserError(f"{setting('allocation', 'knee')} needs a method with a knee, such as cosep")
-        return uniform_allocation(cost, target, shares=shares, quantity=quantity, round_to=round_to), why
-    for option, share in _asked(budget, "keep_heads", "keep_units"):
-        why = f"{option}={share:g} asks for it"
-        if option == "keep_units" or curves is None:
-            return uniform_counts(cost.sizes, share, round_to=round_to), why
-        wanted = units_for_share(cost.sizes, share, option=option, round_to=round_to)
-        return lagrangian_allocation(curves, _total, wanted, slope=lambda *_: (1.0, 0.0), ways=ways), why
-    if not all(knees.values()):
-        raise _no_knee()
-    kept = {name: nearest_allowed(k, cost.sizes[name], round_to) for name, k in knees.items() if k}
-    return kept, "the knee of its curve"
 
 
 def _total(counts: Mapping[str, int]) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Literal, get_args
 
 from coprune.bounds import Drop, Positive, Share
 from coprune.options import Options
 
-if TYPE_CHECKING:
-    from coprune.budget.cost import Quantity
+Quantity = Literal["macs", "params"]
+"""What a model can be too large in."""
 
 
 class Budget(Options, title="What to keep"):
@@ -32,20 +32,20 @@ class Budget(Options, title="What to keep"):
     max_drop: Drop | None = None
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """Option → what was asked, where something was."""
+        return self.model_dump(exclude_none=True)
+
+    @property
     def words(self) -> str:
         """For plan and page, e.g. ``keep_macs=0.5``."""
-        given = [
-            f"{k}={v}" if isinstance(v, str) else f"{k}={v:g}"
-            for k, v in self.model_dump().items()
-            if v is not None
-        ]
+        given = (f"{k}={v}" if isinstance(v, str) else f"{k}={v:g}" for k, v in self.asked.items())
         return ", ".join(given) or "knee"
 
     @property
     def shares(self) -> dict[Quantity, float]:
         """Quantity → share of it, where that was asked for."""
-        asked: dict[Quantity, float | None] = {"macs": self.keep_macs, "params": self.keep_params}
-        return {quantity: share for quantity, share in asked.items() if share is not None}
+        return {q: self.asked[f"keep_{q}"] for q in get_args(Quantity) if f"keep_{q}" in self.asked}
 
     @property
     def searched(self) -> bool:
@@ -55,4 +55,4 @@ class Budget(Options, title="What to keep"):
     @property
     def empty(self) -> bool:
         """Whether nothing was asked."""
-        return all(v is None for v in self.model_dump().values())
+        return not self.asked

@@ -7,7 +7,7 @@ other part, which neither the selection nor the solver has seen. Held-out sample
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -70,13 +70,23 @@ class Found:
     allowed: float | None = None
 
 
-def _unpruned(base: float) -> Probe:
-    return Probe(1.0, base, 0.0, 0.0, 0.0, ok=True)
+_Tried = tuple[Probe, tuple[GroupDecision, ...]]
 
 
-def _probe(macs: float, judged: tuple[float, Loss], limit: float) -> Probe:
-    value, loss = judged
-    return Probe(macs, value, *loss, ok=loss.within(limit))
+def _unpruned(base: float, decide: Decide) -> _Tried:
+    return Probe(1.0, base, 0.0, 0.0, 0.0, ok=True), decide(1.0)[1]
+
+
+def _tried(share: float, limit: float, decide: Decide, judge: Judge) -> _Tried:
+    macs, decisions = decide(share)
+    value, loss = judge(decisions)
+    return Probe(macs, value, *loss, ok=loss.within(limit)), decisions
+
+
+def _found(tried: Sequence[_Tried], at: int, allowed: float | None = None) -> Found:
+    """One of the models, with its probe marked."""
+    probes = (replace(probe, chosen=i == at) for i, (probe, _) in enumerate(tried))
+    return Found(tried[at][1], tuple(probes), allowed)
 
 
 def search_drop(
@@ -95,22 +105,20 @@ def search_drop(
         judge: see :data:`Judge`.
         probes: how many models to try.
     """
-    models, tried, chosen = [decide(1.0)[1]], [_unpruned(base)], 0
+    tried, chosen = [_unpruned(base, decide)], 0
     low, high = math.log(least), 0.0
     for step in range(probes):
         # The smallest model first: when it is good enough, there is nothing to search.
         target = low if step == 0 else (low + high) / 2
         # exp(log(least)) may round to just below the least that can be reached.
-        reached, decisions = decide(max(least, math.exp(target)))
-        models.append(decisions)
-        tried.append(_probe(reached, judge(decisions), max_drop))
-        if tried[-1].ok:
-            high, chosen = target, len(tried) - 1
-            if step == 0:
-                break
-        else:
+        tried.append(_tried(max(least, math.exp(target)), max_drop, decide, judge))
+        if not tried[-1][0].ok:
             low = target
-    return replace(_found(models, tried, chosen), allowed=max_drop)
+            continue
+        high, chosen = target, len(tried) - 1
+        if step == 0:
+            break
+    return _found(tried, chosen, max_drop)
 
 
 def search_knee(
@@ -126,32 +134,26 @@ def search_knee(
     Returns:
         What was found, and the rule in words.
     """
-    models, tried = [decide(1.0)[1]], [_unpruned(base)]
+    tried = [_unpruned(base, decide)]
     # Where less than the first step can go, all that can is the only step.
     for share in [s for s in KNEE_SHARES if s >= least] or [least]:
-        reached, decisions = decide(share)
-        models.append(decisions)
-        tried.append(replace(_probe(reached, judge(decisions), math.inf), ok=True))
-    order = sorted(range(len(tried)), key=lambda i: tried[i].macs)
+        probe, decisions = _tried(share, math.inf, decide, judge)
+        tried.append((replace(probe, ok=True), decisions))
+    probes = [probe for probe, _ in tried]
+    order = sorted(range(len(probes)), key=lambda i: probes[i].macs)
     sign = 1 if higher_is_better else -1
     # In thousandths of the MACs, as the knee of a curve is a whole number of something.
     knee = find_knee(
-        [round(1000 * tried[i].macs) for i in order],
-        torch.tensor([sign * tried[i].value for i in order]).cummax(0).values.tolist(),
+        [round(1000 * probes[i].macs) for i in order],
+        torch.tensor([sign * probes[i].value for i in order]).cummax(0).values.tolist(),
         units=1000,
         fit="interpolate",
     )
-    at = min(range(len(tried)), key=lambda i: abs(1000 * tried[i].macs - knee.k))
-    smallest = order[0]
-    if tried[smallest].drop <= 0:
+    if probes[order[0]].drop <= 0:
         # Nothing is lost down to there: there is no knee to stop at.
-        return _found(models, tried, smallest), "the smallest tried loses nothing"
-    return _found(models, tried, at), knee.fallback or knee.rule
-
-
-def _found(models: list[tuple[GroupDecision, ...]], tried: list[Probe], at: int) -> Found:
-    """One of the models, with its probe marked."""
-    return Found(models[at], tuple(replace(probe, chosen=i == at) for i, probe in enumerate(tried)))
+        return _found(tried, order[0]), "the smallest tried loses nothing"
+    at = min(range(len(probes)), key=lambda i: abs(1000 * probes[i].macs - knee.k))
+    return _found(tried, at), knee.fallback or knee.rule
 
 
 def search_latency(

@@ -14,10 +14,11 @@ Shapes: ``U`` units, ``b`` values of a unit that a consumer reads at a place, ``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -73,9 +74,8 @@ class Effort:
 
     def times(self, factor: float) -> Effort:
         """With so many times the samples."""
-        sizes = {
-            name: round(factor * getattr(self, name)) for name in ("work", "most", "learning", "judging")
-        }
+        counted = ("work", "most", "learning", "judging")
+        sizes = {name: round(factor * getattr(self, name)) for name in counted}
         return self if factor == 1 else replace(self, **sizes)
 
 
@@ -108,21 +108,17 @@ class Curved(Protocol):
     @property
     def group(self) -> ChannelGroup:
         """The group."""
-        ...
 
     @property
     def loss(self) -> Tensor:
         """``[U + 1]`` float64: what is lost when k are kept."""
-        ...
 
     @property
     def consumers(self) -> tuple[Consumer, ...]:
         """What reads the group."""
-        ...
 
     def kept(self, k: int) -> Tensor:
         """The units that stay, sorted, ``[K]``."""
-        ...
 
 
 @torch.no_grad()
@@ -153,26 +149,23 @@ def measured_curves(
     model.to(device).eval()
     first, _ = next(iter(source.batches(1)))
     effort = effort or effort_for(first, task)
-    plan = [(choice, k) for choice in choices for k in _levels(choice.group.size, effort.levels)]
+    plan = [(choice, k) for choice in choices for k in levels(choice.group.size, effort.levels)]
     count = max(effort.least, min(effort.most, effort.work // max(1, len(plan))))
     few = any(consumer.fits_anything for choice in choices for consumer in choice.consumers)
     size = min(effort.batch, math.ceil(min(count, len(source)) / _FOLDS)) if few else effort.batch
     inputs = [moved(part, device) for part in spread_batches(source, count, batch_size=size)]
     replay, divergence = Replay(model, inputs), task.divergence
     wanted: list[tuple[Cells, ...]] = []
-    with _single_rows(model, choices, batch=lambda: len(wanted)) as rows:
+    with _single_rows(model, choices, wanted) as rows:
         for x, output in replay.first():
             wanted.append(divergence.cells(task.read(output, x)))
     mine: list[tuple[str, int, float]] = []
     for choice, k in track(own(plan), label="sensitivity of groups", total=len(own(plan))):
-        again = _pruned(model, replay, choice, k, rows)
-        apart = [
-            divergence.distance(task.read(output, x), due)
-            for (x, output), due in zip(again, wanted, strict=True)
-        ]
+        again = zip(_pruned(model, replay, choice, k, rows), wanted, strict=True)
+        apart = [divergence.distance(task.read(output, x), due) for (x, output), due in again]
         mine.append((choice.group.name, k, float(torch.cat(apart).mean())))
     points: dict[str, dict[int, float]] = {choice.group.name: {} for choice in choices}
-    for name, k, value in (point for share in gathered(mine) for point in share):
+    for name, k, value in chain.from_iterable(gathered(mine)):
         points[name][k] = value
     return {c.group.name: _curve(c, points[c.group.name]) for c in choices}
 
@@ -192,22 +185,22 @@ _Rows = dict[tuple[str, str], dict[int, Tensor]]
 
 
 @contextmanager
-def _single_rows(model: nn.Module, choices: Sequence[Curved], *, batch: Callable[[], int]) -> Iterator[_Rows]:
+def _single_rows(model: nn.Module, choices: Sequence[Curved], passed: Sequence[Any]) -> Iterator[_Rows]:
     """Within the context, what is read by consumers that any regression would fit is kept.
 
     Args:
         model: whose batches pass.
         choices: one a group.
-        batch: the number of the batch that passes.
+        passed: has an entry a batch that has passed.
     """
     found: _Rows = {}
 
     def keep(key: tuple[str, str], channels: Tensor, layer: nn.Module, given: Any, output: Tensor) -> None:
         rows = single_rows(layer, given[0], output, channels)
-        if rows is not None:  # a layer may run several times in a pass
-            parts = found.setdefault(key, {})
-            earlier = [parts[batch()]] if batch() in parts else []
-            parts[batch()] = torch.cat([*earlier, rows.cpu()])
+        if rows is not None:
+            parts, number = found.setdefault(key, {}), len(passed)
+            # A layer may run several times in a pass.
+            parts[number] = torch.cat([parts[number], rows.cpu()]) if number in parts else rows.cpu()
 
     hooks = [
         (c.layer, partial(keep, (choice.group.name, c.layer), c.channels))
@@ -243,7 +236,8 @@ def _pruned(
             yield next(again)
 
 
-def _levels(size: int, shares: Sequence[float] = LEVELS) -> list[int]:
+def levels(size: int, shares: Sequence[float] = LEVELS) -> list[int]:
+    """Shares of ``size`` units in whole ones, rising: at least one, fewer than all."""
     return sorted({max(1, round(share * size)) for share in shares} - {size})
 
 
@@ -268,9 +262,7 @@ def through(loss: Tensor, points: dict[int, float]) -> Tensor:
 
 
 @contextmanager
-def pruned_alone(
-    model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, units: int, *, ridge: float = RIDGE
-) -> Iterator[None]:
+def pruned_alone(model: nn.Module, consumers: Sequence[Consumer], kept: Tensor, units: int) -> Iterator[None]:
     """Within the context the consumers read the kept units only, and are solved again on them.
 
     W'_K = W C_·K (C_KK + λI)⁻¹, and what the removed units contributed on average is added to the output.
@@ -290,9 +282,8 @@ def pruned_alone(
             bias = bias_of(layer)
             before = None if bias is None else bias.detach().clone()
             changes.callback(set_filters, layer, weight.detach().clone(), before)
-            every = torch.arange(weight.shape[1])
-            channels = every if consumer.channels is None else consumer.channels.flatten()
-            channels = channels.to(weight.device)
+            units_of = consumer.channels
+            channels = slice(None) if units_of is None else units_of.flatten().to(weight.device)
             part = weight[:, channels]
             each = part[0].numel() // solved.shape[1]
             # Where neighbouring pixels were averaged, each gets its share.

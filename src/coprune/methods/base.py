@@ -28,16 +28,13 @@ class GroupChoice(Protocol):
     @property
     def group(self) -> ChannelGroup:
         """The group."""
-        ...
 
     @property
     def knee(self) -> Knee | None:
         """How many units the method itself would keep; None when it has no opinion."""
-        ...
 
     def keep(self, k: int, *, why: str) -> GroupDecision:
         """Keep exactly ``k`` units (1 … U). ``why`` says who asked for that many."""
-        ...
 
 
 class Lack(Coded):

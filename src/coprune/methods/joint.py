@@ -22,12 +22,10 @@ class JointChoice(Protocol):
     @property
     def groups(self) -> tuple[ChannelGroup, ...]:
         """The groups, in the order of the network."""
-        ...
 
     @property
     def knee(self) -> Knee | None:
         """How many units the method itself would keep over all groups; None without an opinion."""
-        ...
 
     def keep(self, k: int, *, why: str) -> tuple[GroupDecision, ...]:
         """Keep ``k`` units (1 … A) over all groups, in every group at least one.
@@ -40,7 +38,6 @@ class JointChoice(Protocol):
         Returns:
             One decision a group, in the order of ``groups``.
         """
-        ...
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,8 @@ def described() -> str:
     by_kind: dict[str, list[str]] = {"channels": [], "attention heads": [], "all of them": []}
     for name, method in METHODS.items():
         heads, channels = "heads" in method.units, "inner" in method.units
-        by_kind["all of them" if heads and channels else "attention heads" if heads else "channels"].append(
-            name
-        )
+        kind = "channels" if not heads else "all of them" if channels else "attention heads"
+        by_kind[kind].append(name)
     return "; ".join(f"for {kind} {', '.join(names)}" for kind, names in by_kind.items())
 
 
@@ -97,15 +96,11 @@ def check_reads(method: Method, options: Options, *, classes: bool, loss: bool) 
     lack = method.lacking(options, classes=classes, loss=loss)
     if lack is None:
         return
-    able = ", ".join(
-        other.name
-        for other in METHODS.values()
-        if set(other.units) & set(method.units)
-        and other.lacking(other.settings(), classes=classes, loss=loss) is None
-    )
-    asked = "".join(
-        f" with {name}={value}" for name, value in options.model_dump(exclude_defaults=True).items()
-    )
+    others = [other for other in METHODS.values() if set(other.units) & set(method.units)]
+    lacking = {one.name: one.lacking(one.settings(), classes=classes, loss=loss) for one in others}
+    able = ", ".join(name for name, missing in lacking.items() if missing is None)
+    given = options.model_dump(exclude_defaults=True)
+    asked = "".join(f" with {name}={value}" for name, value in given.items())
     raise UserError(f"method '{method.name}'{asked}: {lack.sentence}; these need neither: {able}")
 
 

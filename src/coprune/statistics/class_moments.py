@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from coprune.data.sharding import OwnBatch
-from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
-from coprune.statistics.collect import Calibration, Reads
-from coprune.statistics.moments import Moments, batch_moments, merge, to_grid
+from coprune.statistics.collect import Calibration, Gatherer, Reads
+from coprune.statistics.moments import Moments, batch_moments, to_grid
 from coprune.tracing.hooks import Hook, hooked
 from coprune.tracing.patches import pick_channels
 
@@ -55,19 +54,26 @@ class ClassMoments:
         return Moments.named(tensors, group.name)
 
 
-class GroupMoments:
-    """Class-conditional moments of values that come batch by batch, by group; the base of collectors."""
+class GroupMoments(Gatherer):
+    """Class-conditional moments of values that come batch by batch, by group; the base of collectors.
 
-    def __init__(self, *, classes: int) -> None:
-        self._classes = classes
-        self._present = self._labels = torch.empty(0, dtype=torch.int64)
+    Args:
+        wanted: the statistic.
+        groups: whose values come.
+        classes: ``C``.
+    """
+
+    def __init__(self, wanted: Any, groups: tuple[ChannelGroup, ...], *, classes: int) -> None:
+        super().__init__()
+        self._wanted, self._groups, self._classes = wanted, groups, classes
         self._waiting: dict[str, Tensor] = {}
         self._shapes: dict[str, torch.Size] = {}
-        self._found: dict[tuple[str, ...], Moments] = {}
+        self._sums: dict[tuple[str, ...], Moments] = {}
 
     def start_batch(self, batch: OwnBatch) -> None:
         """See :class:`coprune.statistics.collect.Collector`."""
         self._take_waiting()
+        super().start_batch(batch)
         # Only classes of the batch are touched, so that a batch costs the same however many there are.
         self._present, self._labels = batch.labels.unique(return_inverse=True)
 
@@ -75,34 +81,33 @@ class GroupMoments:
         """Take in the values of a batch, ``[N, U, cells]``; of every group once."""
         self._shapes[group.name] = values.shape[1:]
         if values[0].numel() > NARROW:
-            self._take((group.name,), values)
+            self._sum((group.name,), values)
         else:
             # A copy: what comes next in the network may work in place.
             self._waiting[group.name] = values.flatten(1).clone()
 
     def _take_waiting(self) -> None:
         if self._waiting:
-            self._take(tuple(self._waiting), torch.cat(list(self._waiting.values()), 1).unsqueeze(2))
+            self._sum(tuple(self._waiting), torch.cat(list(self._waiting.values()), 1).unsqueeze(2))
             self._waiting = {}
 
-    def _take(self, names: tuple[str, ...], values: Tensor) -> None:
+    def _sum(self, names: tuple[str, ...], values: Tensor) -> None:
         batch = batch_moments(values, self._labels, classes=len(self._present))
-        if names not in self._found:
-            self._found[names] = Moments.none(self._classes, values.shape[1:], device=values.device)
-        self._found[names].add_(batch, self._present)
+        if names not in self._sums:
+            self._sums[names] = Moments.none(self._classes, values.shape[1:], device=values.device)
+        self._sums[names].add_(batch, self._present)
 
     def tensors(self) -> dict[str, Tensor]:
         """``NAME/count``, ``NAME/mean`` and ``NAME/m2`` of every group."""
         self._take_waiting()
-        mine: dict[str, Parts] = {}
-        for names, moments in self._found.items():
+        for names, moments in self._sums.items():
             sizes = [self._shapes[name].numel() for name in names]
             parts = (t.flatten(1).split(sizes, 1) for t in (moments.mean, moments.m2))
             for name, mean, m2 in zip(names, *parts, strict=True):
                 shape = (self._classes, *self._shapes[name])
-                mine[name] = {"count": moments.count, "mean": mean.reshape(shape), "m2": m2.reshape(shape)}
-        found = merged(mine, merge)
-        return {f"{name}/{part}": t.cpu() for name, parts in found.items() for part, t in parts.items()}
+                mine = {"count": moments.count, "mean": mean.reshape(shape), "m2": m2.reshape(shape)}
+                self._found[name] = mine
+        return super().tensors()
 
 
 class MomentsCollector(GroupMoments):
@@ -110,10 +115,6 @@ class MomentsCollector(GroupMoments):
 
     Coupled groups have no one producer whose output were theirs: they are described where they are read.
     """
-
-    def __init__(self, wanted: ClassMoments, groups: tuple[ChannelGroup, ...], *, classes: int) -> None:
-        super().__init__(classes=classes)
-        self._wanted, self._groups = wanted, groups
 
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:

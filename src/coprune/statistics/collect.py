@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from coprune.data import Source
 from coprune.data.sharding import OwnBatch, own_batches, own_steps
+from coprune.distributed.collectives import Parts, merged
 from coprune.distributed.world import own
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup
 from coprune.measure.evaluation import CLASSIFICATION, check_finite, check_labels, check_outputs
 from coprune.progress import track
+from coprune.statistics.moments import merge
 from coprune.task import Task
 from coprune.tracing.forward import Inputs, moved, run, samples_in
 
@@ -97,9 +99,7 @@ class Calibration:
         steps = own_steps(self.source, size) if chosen is None else len(own(chosen))
         own_ones = own_batches(self.source, size, chosen=chosen)
         for batch in track(own_ones, label=", ".join(filter(None, (self.label, what))), total=steps):
-            yield batch._replace(
-                inputs=moved(batch.inputs, self.device), labels=moved(batch.labels, self.device)
-            )
+            yield OwnBatch(*batch[:2], *(moved(part, self.device) for part in batch[2:]))
 
     def loss(self, model: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
         """The task's loss of a batch, summed over its samples.
@@ -132,44 +132,55 @@ class Collector(Protocol):
 
     def attached(self, model: nn.Module) -> AbstractContextManager[None]:
         """Within the context, hooks on the model see what passes."""
-        ...
 
     def start_batch(self, batch: OwnBatch) -> None:
         """Called before every batch, which is on the model's device."""
-        ...
 
     def tensors(self) -> dict[str, Tensor]:
         """What all processes gathered, by name, on the CPU; every process must ask."""
-        ...
 
 
-class Statistic(Protocol):
-    """What a method may ask to see of every group."""
+class Gatherer:
+    """The base of collectors: parts by name, merged batch by batch (:mod:`coprune.statistics.moments`)."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Parts] = {}
+        self._number = -1
+
+    def start_batch(self, batch: OwnBatch) -> None:
+        """See :class:`Collector`."""
+        self._batch, self._samples = batch, samples_in(batch.inputs)
+        self._number += 1
+
+    def _take(self, name: str, parts: Parts) -> None:
+        self._found[name] = merge(self._found[name], parts) if name in self._found else parts
+
+    def tensors(self) -> dict[str, Tensor]:
+        """``NAME/PART``; see :class:`Collector`."""
+        found = merged(self._found, merge)
+        return {f"{name}/{part}": t.cpu() for name, parts in found.items() for part, t in parts.items()}
+
+
+class Readable(Protocol[S]):
+    """What was collected can be read of every group."""
 
     @property
     def key(self) -> str:
         """Name of the statistic's file."""
-        ...
+
+    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> S:
+        """What was collected of one group."""
+
+
+class Statistic(Readable[Any], Protocol):
+    """What a method may ask to see of every group."""
 
     @property
     def reads(self) -> Reads:
         """What it needs beside inputs."""
-        ...
 
     def collect(self, calibration: Calibration) -> Mapping[str, Tensor] | Collector:
         """The statistic, name → tensor on the CPU, or what gathers it while the samples pass."""
-        ...
-
-    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Any:
-        """What was collected of one group."""
-        ...
-
-
-class _Readable(Protocol[S]):
-    @property
-    def key(self) -> str: ...
-
-    def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> S: ...
 
 
 @dataclass(frozen=True)
@@ -186,7 +197,7 @@ class Profile:
     tensors: Mapping[str, Mapping[str, Tensor]]
     device: str = "cpu"
 
-    def of(self, wanted: _Readable[T], group: ChannelGroup) -> T:
+    def of(self, wanted: Readable[T], group: ChannelGroup) -> T:
         """A statistic of one group."""
         return wanted.of_group(self.tensors[wanted.key], group)
 

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from coprune.data.sharding import OwnBatch
 from coprune.data.subsample import spread_batches
-from coprune.distributed.collectives import Parts, merged
+from coprune.distributed.collectives import merged
 from coprune.distributed.world import own
 from coprune.errors import UserError, first_line, is_out_of_memory, setting
 from coprune.groups import ChannelGroup
 from coprune.layers import channel_count, filters, is_linear, is_recurrent
 from coprune.progress import track
 from coprune.seeding import generator
-from coprune.statistics.collect import Calibration
+from coprune.statistics.collect import Calibration, Gatherer
 from coprune.statistics.moments import merge
 from coprune.tasks.outputs import Outputs
 from coprune.tracing.active_positions import has_tokens, learn_active_positions
@@ -57,15 +58,15 @@ def output_sensitivity(calibration: Calibration) -> dict[str, Tensor]:
     squares = _SquaredGradients(_apart_from_input(model, keys, first))
     drawing, task = _Drawing(calibration.backward), calibration.task
     with hooked(model, {name: partial(squares.watch, name) for name in keys}):
-        for start, inputs in _passed(
-            calibration, cheap=isinstance(first, Tensor) and not are_photographs(first)
-        ):
-            squares.start_batch(samples_in(inputs))
+        cheap = isinstance(first, Tensor) and not are_photographs(first)
+        for batch in _passed(calibration, cheap=cheap):
+            squares.start_batch(batch)
+            inputs = batch.inputs
             # The loader's own tensor is not to be marked; the first layer may work in place.
             end = inputs.detach().requires_grad_() if _differentiable(inputs) else None
             with torch.enable_grad():
                 outputs = task.outputs(model, copied(inputs if end is None else end))
-                loss = task.divergence.drawn_loss(outputs, drawing.at(start, outputs))
+                loss = task.divergence.drawn_loss(outputs, drawing.at(batch.start, outputs))
                 # All gradients on the way to the input, and to layers that do not depend on it.
                 ends = squares.roots if end is None else [get_gradient_edge(end), *squares.roots]
                 try:
@@ -77,27 +78,25 @@ def output_sensitivity(calibration: Calibration) -> dict[str, Tensor]:
                         f"{type(model).__name__} has no gradients, which the method reads: "
                         f"{first_line(cause)}; give one that reads none, {setting('method', 'magnitude')}"
                     ) from cause
-    means = squares.means()
-    for name in keys.keys() - means.keys():  # the model's output does not depend on it
-        count = len(filters(model.get_submodule(name)))
-        means[name] = torch.zeros(count, dtype=torch.float64)
+    outputs_of = {name: len(filters(model.get_submodule(name))) for name in keys}
+    # The model's output need not depend on a layer.
+    means = {n: torch.zeros(count, dtype=torch.float64) for n, count in outputs_of.items()} | squares.means()
     return {f"{key}/sensitivity": means[name] for name, found in keys.items() for key in found}
 
 
-def _passed(calibration: Calibration, *, cheap: bool) -> Iterator[tuple[int, Inputs]]:
-    """The batches whose gradients are taken, each with the number of its first sample."""
+def _passed(calibration: Calibration, *, cheap: bool) -> Iterator[OwnBatch]:
+    """The batches whose gradients are taken."""
     if cheap:
-        for batch in calibration.batches("sensitivity", size=calibration.backward):
-            yield batch.start, batch.inputs
+        yield from calibration.batches("sensitivity", size=calibration.backward)
         return
     some = spread_batches(calibration.source, SENSITIVE, batch_size=calibration.backward)
     starts = accumulate((samples_in(inputs) for inputs in some), initial=0)
-    mine = own(list(zip(starts, some, strict=False)))
-    for start, inputs in track(mine, label=f"{calibration.label}, sensitivity", total=len(mine)):
-        yield start, moved(inputs, calibration.device)
+    mine = own([OwnBatch(n, *batch, None) for n, batch in enumerate(zip(starts, some, strict=False))])
+    for batch in track(mine, label=f"{calibration.label}, sensitivity", total=len(mine)):
+        yield batch._replace(inputs=moved(batch.inputs, calibration.device))
 
 
-class _SquaredGradients:
+class _SquaredGradients(Gatherer):
     """Sums of squared gradients by the outputs of layers.
 
     Attributes:
@@ -106,14 +105,13 @@ class _SquaredGradients:
     """
 
     def __init__(self, apart: set[str]) -> None:
-        self.apart = apart
-        self.roots: list[GradientEdge] = []
-        self._sums: dict[str, Parts] = {}
-        self._samples, self._ran = 0, set[str]()
+        super().__init__()
+        self.apart, self.roots = apart, list[GradientEdge]()
+        self._ran = set[str]()
 
-    def start_batch(self, samples: int) -> None:
+    def start_batch(self, batch: OwnBatch) -> None:
         """Called before every batch."""
-        self._samples = samples
+        super().start_batch(batch)
         self._ran.clear()
         self.roots.clear()
 
@@ -135,8 +133,7 @@ class _SquaredGradients:
                 hidden = channel_count(layer, "output") or 1
                 total = total.view(-1, 1, hidden).expand(-1, gates, -1).flatten()
             count = (samples if tokens else len(rows)) if first else 0
-            part = {"sum": total, "count": total.new_tensor(count)}
-            self._sums[name] = merge(self._sums[name], part) if name in self._sums else part
+            self._take(name, {"sum": total, "count": total.new_tensor(count)})
 
         frozen = not output.requires_grad
         if frozen and output is not made:
@@ -151,7 +148,7 @@ class _SquaredGradients:
 
     def means(self) -> dict[str, Tensor]:
         """Mean squares of all processes, ``[O]`` on the CPU, by layer."""
-        whole = merged(self._sums, merge)
+        whole = merged(self._found, merge)
         return {name: (parts["sum"] / parts["count"]).cpu() for name, parts in whole.items()}
 
 

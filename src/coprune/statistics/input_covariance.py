@@ -16,14 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coprune.data.sharding import OwnBatch
-from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
 from coprune.layers import filters, is_linear, is_recurrent, samples_first
-from coprune.statistics.collect import Calibration, Reads
+from coprune.statistics.collect import Calibration, Gatherer, Reads
 from coprune.statistics.fisher import active_positions, output_sensitivity
-from coprune.statistics.moments import merge
-from coprune.tracing.forward import samples_in
 from coprune.tracing.hooks import hooked
 from coprune.tracing.patches import (
     centred_gram,
@@ -109,8 +105,7 @@ class ConsumerCovariance:
 
     def collect(self, calibration: Calibration) -> ConsumerCollector:
         """See :class:`coprune.statistics.Statistic`."""
-        sensitivity = calibration.once(output_sensitivity)
-        return ConsumerCollector(self, calibration, sensitivity, calibration.once(active_positions))
+        return ConsumerCollector(self, calibration)
 
     def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> tuple[Consumer, ...]:
         """The consumers of a group."""
@@ -128,17 +123,8 @@ def _consumer(tensors: Mapping[str, Tensor], group: ChannelGroup, layer: str, ch
         means = (part("class_sum") / there.clamp_min(1).unsqueeze(1))[there > 0]
         means = means - means.mean(0)
         between = means.T @ means / len(means)
-    count = part("count")
-    return Consumer(
-        layer,
-        part("weight"),
-        part("mean"),
-        part("m2") / count,
-        between,
-        part("sensitivity"),
-        channels,
-        int(count),
-    )
+    weight, mean, m2, sensitivity, count = map(part, ("weight", "mean", "m2", "sensitivity", "count"))
+    return Consumer(layer, weight, mean, m2 / count, between, sensitivity, channels, int(count))
 
 
 def single_rows(layer: nn.Module, inputs: Tensor, output: Tensor, channels: Tensor) -> Tensor | None:
@@ -152,37 +138,29 @@ def single_rows(layer: nn.Module, inputs: Tensor, output: Tensor, channels: Tens
     if is_recurrent(layer) or output_positions(layer, output, samples=len(inputs)) != 1:
         return None
     at = torch.zeros(len(inputs), 1, dtype=torch.int64, device=inputs.device)
+    return _rows(layer, inputs, channels, at)
+
+
+def _rows(layer: nn.Module, inputs: Tensor, channels: Tensor, at: Tensor) -> Tensor:
+    """What a layer reads of the units' channels at some places, ``[N·P, D]``."""
     rows = read_rows(layer, pick_channels(inputs, channels.flatten(), axis=unit_axis(layer)), at)
     return _narrow(rows, len(channels), total=False)
 
 
-class ConsumerCollector:
+class ConsumerCollector(Gatherer):
     """Mean and covariance of what every consumer reads of the group at some positions of every sample.
 
     Every layer that reads a group is one consumer, wherever in its input the group lies; what it reads of
     other groups (behind a concatenation) is left out. Streamed, float64.
-
-    Args:
-        wanted: the statistic.
-        calibration: model, groups and samples.
-        sensitivity: see :func:`coprune.statistics.fisher.output_sensitivity`.
-        active: see :func:`coprune.statistics.fisher.active_positions`.
     """
 
-    def __init__(
-        self,
-        wanted: ConsumerCovariance,
-        calibration: Calibration,
-        sensitivity: Mapping[str, Tensor],
-        active: Mapping[str, Sequence[Tensor]],
-    ) -> None:
+    def __init__(self, wanted: ConsumerCovariance, calibration: Calibration) -> None:
+        super().__init__()
         self._wanted, self._calibration = wanted, calibration
-        self._sensitivity, self._active = sensitivity, active
-        self._labels = torch.empty(0, dtype=torch.int64)
-        self._start, self._samples, self._batch = 0, 0, -1
+        self._sensitivity = calibration.once(output_sensitivity)
+        self._active = calibration.once(active_positions)
         self._positions: dict[str, Tensor] = {}  # of all samples; drawing them costs more than a batch
         self._weights: dict[str, Tensor] = {}
-        self._found: dict[str, Parts] = {}
 
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
@@ -190,40 +168,27 @@ class ConsumerCollector:
         hooks = []
         for group in self._calibration.groups:
             for name, channels in group.channels("consumer").items():
-                key, columns = f"{group.name}/{name}", channels.flatten()
-                weight = filters(model.get_submodule(name)).detach()[:, columns].double().flatten(1)
-                self._weights[key] = _narrow(weight, group.size, total=True).cpu()
-                hooks.append((name, partial(self._add, key, columns, group.size)))
+                key = f"{group.name}/{name}"
+                weight = filters(model.get_submodule(name)).detach()[:, channels.flatten()]
+                self._weights[key] = _narrow(weight.double().flatten(1), group.size, total=True).cpu()
+                hooks.append((name, partial(self._add, key, channels)))
         with hooked(model, hooks):
             yield
 
-    def start_batch(self, batch: OwnBatch) -> None:
-        """See :class:`coprune.statistics.collect.Collector`."""
-        self._labels, self._start, self._samples = batch.labels, batch.start, samples_in(batch.inputs)
-        self._batch += 1
-
     def _add(
-        self,
-        key: str,
-        columns: Tensor,
-        units: int,
-        layer: nn.Module,
-        inputs: Sequence[Tensor],
-        output: Tensor,
+        self, key: str, channels: Tensor, layer: nn.Module, inputs: Sequence[Tensor], output: Tensor
     ) -> None:
         read = samples_first(layer, inputs[0].detach())
-        output = read if is_recurrent(layer) else output
-        at = self._at(key, layer, read, output).to(read.device)
-        rows = _narrow(
-            read_rows(layer, pick_channels(read, columns, axis=unit_axis(layer)), at), units, total=False
-        )
+        at = self._at(key, layer, read, read if is_recurrent(layer) else output).to(read.device)
+        rows = _rows(layer, read, channels, at)
         mean = rows.mean(0, dtype=torch.float64)
         batch = {"count": mean.new_tensor(float(len(rows))), "mean": mean, "m2": centred_gram(rows, mean)}
         if self._wanted.classes:
             each = at.numel() // self._samples
-            labels = F.one_hot(self._labels.repeat_interleave(each), self._calibration.class_count).double()
+            of_rows = self._batch.labels.repeat_interleave(each)
+            labels = F.one_hot(of_rows, self._calibration.class_count).double()
             batch |= {"class_count": labels.sum(0), "class_sum": labels.T @ rows.double()}
-        self._found[key] = merge(self._found[key], batch) if key in self._found else batch
+        self._take(key, batch)
 
     def _at(self, key: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
         """The positions of this batch, ``[B, P]``."""
@@ -231,8 +196,8 @@ class ConsumerCollector:
         wanted = max(self._wanted.places, few)
         if key in self._active:
             # Batches of texts are of different widths, so each draws its own.
-            valid = self._active[key][self._batch]
-            return draw_valid(f"{key}/{self._start}", valid, wanted=wanted, seed=0)
+            valid = self._active[key][self._number]
+            return draw_valid(f"{key}/{self._batch.start}", valid, wanted=wanted, seed=0)
         # To a convolution, a window of a sample is a sample.
         each = 1 if is_linear(layer) else len(inputs) // self._samples
         rows = each * self._samples
@@ -240,14 +205,12 @@ class ConsumerCollector:
             samples = each * len(self._calibration.source)
             places = output_positions(layer, output, samples=rows)
             self._positions[key] = draw_positions(key, samples=samples, places=places, wanted=wanted, seed=0)
-        return self._positions[key][each * self._start :][:rows]
+        return self._positions[key][each * self._batch.start :][:rows]
 
     def tensors(self) -> dict[str, Tensor]:
         """See :class:`coprune.statistics.collect.Collector`."""
-        found = {f"{key}/weight": weight for key, weight in self._weights.items()}
-        for key, parts in merged(self._found, merge).items():
-            found |= {f"{key}/{part}": t.cpu() for part, t in parts.items()}
-        return {**found, **self._sensitivity}
+        weights = {f"{key}/weight": weight for key, weight in self._weights.items()}
+        return {**weights, **super().tensors(), **self._sensitivity}
 
 
 def _narrow(values: Tensor, units: int, *, total: bool) -> Tensor:

@@ -17,14 +17,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from coprune.data.sharding import OwnBatch
-from coprune.distributed.collectives import Parts, merged
 from coprune.groups import ChannelGroup, unit_axis
 from coprune.layers import filters
-from coprune.statistics.collect import Calibration, Reads
+from coprune.statistics.collect import Calibration, Gatherer, Reads
 from coprune.statistics.fisher import active_positions
-from coprune.statistics.moments import merge
-from coprune.tracing.forward import samples_in
 from coprune.tracing.hooks import hooked
 
 
@@ -69,7 +65,7 @@ class InputMoments:
 
     def collect(self, calibration: Calibration) -> InputMomentsCollector:
         """See :class:`coprune.statistics.Statistic`."""
-        return InputMomentsCollector(calibration.groups, calibration.once(active_positions))
+        return InputMomentsCollector(calibration)
 
     def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> tuple[Inputs, ...]:
         """What each of its consumers reads of a group."""
@@ -80,20 +76,14 @@ class InputMoments:
         return tuple(found)
 
 
-class InputMomentsCollector:
-    """Adds up over all places that count; a layer that several groups are read by is seen once.
+class InputMomentsCollector(Gatherer):
+    """Adds up over all places that count; a layer that several groups are read by is seen once."""
 
-    Args:
-        groups: whose consumers are watched.
-        active: see :func:`coprune.statistics.fisher.active_positions`.
-    """
-
-    def __init__(self, groups: Sequence[ChannelGroup], active: Mapping[str, Sequence[Tensor]]) -> None:
-        self._active = active
+    def __init__(self, calibration: Calibration) -> None:
+        super().__init__()
+        self._active, groups = calibration.once(active_positions), calibration.groups
         self._keys = {layer: f"{g.name}/{layer}" for g in groups for layer in g.channels("consumer")}
-        self._samples, self._batch = 0, -1
         self._weights: dict[str, Tensor] = {}
-        self._found: dict[str, Parts] = {}
 
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
@@ -106,29 +96,17 @@ class InputMomentsCollector:
         with hooked(model, hooks, before=True):
             yield
 
-    def start_batch(self, batch: OwnBatch) -> None:
-        """See :class:`coprune.statistics.collect.Collector`."""
-        self._samples = samples_in(batch.inputs)
-        self._batch += 1
-
     def _add(self, name: str, layer: nn.Module, inputs: Sequence[Tensor]) -> None:
         rows = inputs[0].detach().movedim(unit_axis(layer), -1)
         valid = self._active.get(self._keys[name])
         if valid is None:
             rows = rows.flatten(0, -2)
         else:
-            rows = rows.reshape(self._samples, -1, rows.shape[-1])[valid[self._batch].to(rows.device)]
+            rows = rows.reshape(self._samples, -1, rows.shape[-1])[valid[self._number].to(rows.device)]
         rows = rows.double()
-        mean = rows.mean(0)
-        batch = {
-            "count": mean.new_tensor(float(len(rows))),
-            "mean": mean,
-            "m2": (rows - mean).square().sum(0),
-        }
-        self._found[name] = merge(self._found[name], batch) if name in self._found else batch
+        mean, count = rows.mean(0), rows.new_tensor(float(len(rows)))
+        self._take(name, {"count": count, "mean": mean, "m2": (rows - mean).square().sum(0)})
 
     def tensors(self) -> dict[str, Tensor]:
         """``LAYER/count``, ``LAYER/mean``, ``LAYER/m2``, ``LAYER/l1`` and ``LAYER/square``, ``[I]`` each."""
-        found = merged(self._found, merge)
-        gathered = {f"{name}/{part}": t.cpu() for name, parts in found.items() for part, t in parts.items()}
-        return gathered | self._weights
+        return super().tensors() | self._weights

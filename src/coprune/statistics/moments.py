@@ -43,10 +43,8 @@ class Moments:
     @staticmethod
     def none(classes: int, shape: Sequence[int], *, device: torch.device | str = "cpu") -> Moments:
         """Of no samples: ``shape`` is ``[U, G]``."""
-        count, mean, m2 = (
-            torch.zeros(classes, *s, dtype=torch.float64, device=device) for s in ((), shape, shape)
-        )
-        return Moments(count, mean, m2)
+        each = ((classes, *rest) for rest in ((), shape, shape))
+        return Moments(*(torch.zeros(whole, dtype=torch.float64, device=device) for whole in each))
 
     def add_(self, other: Moments, index: Tensor) -> None:
         """Take in, in place, the moments of other samples of some of the classes.
@@ -56,11 +54,8 @@ class Moments:
             index: which classes these are, ``[c]`` int64, sorted and unique.
         """
         before = (self.count, self.mean, self.m2)
-        if len(index) == len(self.count):
-            merged = self.merge(other)
-        else:
-            merged = Moments(*(t.index_select(0, index) for t in before)).merge(other)
-        for mine, found in zip(before, (merged.count, merged.mean, merged.m2), strict=True):
+        both = Moments(*(t.index_select(0, index) for t in before)).merge(other)
+        for mine, found in zip(before, (both.count, both.mean, both.m2), strict=True):
             mine.index_copy_(0, index, found)
 
     def merge(self, other: Moments) -> Moments:
@@ -112,22 +107,21 @@ def to_grid(activation: Tensor, *, units: int, grid: int | None, last: bool = Fa
     """
     if grid is not None and activation.dtype in (torch.float16, torch.bfloat16):
         activation = activation.float()
-    if last and activation.ndim > 2:
-        cells = activation.flatten(1, -2).transpose(1, 2)  # [N, U, T]
-        return cells if grid is None else cells.mean(2, keepdim=True)
-    if activation.ndim > 2:
-        maps = activation
+    sides: tuple[int, ...] = ()
+    if activation.ndim > 2 and not last:
+        maps, sides = activation, activation.shape[2:]
+    elif activation.ndim > 2:
+        maps = activation.flatten(1, -2).transpose(1, 2)  # [N, U, T]
     else:
-        cells = activation.reshape(len(activation), units, -1)
-        side = math.isqrt(cells.shape[2])
-        if side * side != cells.shape[2]:
-            return cells if grid is None else cells.mean(2, keepdim=True)
-        maps = cells.unflatten(2, (side, side))
-    if grid == 1:
+        maps = activation.reshape(len(activation), units, -1)
+        side = math.isqrt(maps.shape[2])
+        if side * side == maps.shape[2]:
+            maps, sides = maps.unflatten(2, (side, side)), (side, side)
+    if grid == 1 or (grid is not None and not sides):
         return maps.flatten(2).mean(2, keepdim=True)
-    if grid is not None and max(maps.shape[2:]) > grid:
+    if grid is not None and max(sides) > grid:
         pooling = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[maps.ndim - 3]
-        maps = pooling(tuple(min(grid, side) for side in maps.shape[2:]))(maps)
+        maps = pooling(tuple(min(grid, side) for side in sides))(maps)
     return maps.flatten(2)
 
 

@@ -107,22 +107,19 @@ def _twin(calibration: Calibration) -> nn.Module:
     return copied(calibration.model).to(calibration.device).eval().requires_grad_(True)
 
 
-def _singles(calibration: Calibration, what: str) -> Iterator[tuple[Inputs, Any]]:
+def _singles(calibration: Calibration, what: str) -> Iterable[tuple[Inputs, Any]]:
     """Evenly spread samples of this process, one by one."""
-    count = min(HESSIAN_SAMPLES, len(calibration.source))
-    wanted = own(evenly(len(calibration.source), count))
-    single = _spread(calibration, set(wanted))
-    yield from track(single, label=f"{calibration.label}, {what}", total=len(wanted))
+    total = len(calibration.source)
+    wanted = own(evenly(total, min(HESSIAN_SAMPLES, total)))
 
-
-def _spread(calibration: Calibration, wanted: set[int]) -> Iterator[tuple[Inputs, Any]]:
-    """The samples with the given numbers, one by one."""
-    seen = 0
-    for inputs, labels in calibration.source.batches(calibration.batch_size):
-        for i in range(samples_in(inputs)):
-            if seen + i in wanted:
+    def found() -> Iterator[tuple[Inputs, Any]]:
+        start = 0
+        for inputs, labels in calibration.source.batches(calibration.batch_size):
+            for i in (n - start for n in wanted if 0 <= n - start < samples_in(inputs)):
                 yield part_of(inputs, [i]), part_of(labels, [i])
-        seen += samples_in(inputs)
+            start += samples_in(inputs)
+
+    return track(found(), label=f"{calibration.label}, {what}", total=len(wanted))
 
 
 def _of_slices(kind: ImportanceKind, model: nn.Module, group: ChannelGroup) -> Tensor:

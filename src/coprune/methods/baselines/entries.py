@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coprune.bounds import Share
 from coprune.lazy import deferred
 from coprune.methods.base import Method, NoSettings
-from coprune.methods.cahp.settings import ClusterSettings
+from coprune.methods.cahp.settings import SALIENCE, SIGNATURES, ClusterSettings
 from coprune.options import Options
 
-if TYPE_CHECKING:
-    from coprune.statistics import Statistic
+_IMPORTANCE = deferred("coprune.statistics:Importance")
+_MOMENTS = deferred("coprune.statistics:InputMoments")
+_MAGNITUDE = deferred("coprune.methods.baselines.heads:HeadMagnitude")
 
 _UNSEEN = "Torch-Pruning reads no weights of these channels"
 _CHANNELS = ("inner", "coupled")
@@ -20,22 +21,20 @@ _CHANNELS = ("inner", "coupled")
 
 
 def _ranking(name: str, summary: str, meaning: str, *, missing: str = _UNSEEN, **more: Any) -> Method:
-    kind = None if name == "random" else name
-
-    def needs(_: NoSettings) -> tuple[Statistic, ...]:
-        from coprune.statistics import Importance
-
-        return () if kind is None else (Importance(kind),)  # type: ignore[arg-type]
-
     choose = deferred("coprune.methods.baselines.rankings:choose")
-    return Method(
-        name, summary, NoSettings, needs, partial(choose, kind=kind, meaning=meaning, missing=missing), **more
-    )
+    chosen = partial(choose, kind=name, meaning=meaning, missing=missing)
+    return Method(name, summary, NoSettings, lambda _: (_IMPORTANCE(name),), chosen, **more)
 
 
-def _heads(name: str, summary: str, needs: Any, settings: type[Options] = NoSettings, **more: Any) -> Method:
-    choose = deferred(f"coprune.methods.baselines.heads:{name}")
-    return Method(name, summary, settings, needs, choose, units=("heads",), **more)
+def _baseline(
+    name: str, summary: str, file: str, needs: Any, settings: type[Options] = NoSettings, **more: Any
+) -> Method:
+    """One whose choice is the function of its name in one of the files beside this one."""
+    choose = deferred(f"coprune.methods.baselines.{file}:{name}")
+    return Method(name, summary, settings, needs, choose, **more)
+
+
+_heads = partial(_baseline, file="heads", units=("heads",))
 
 
 class MichelSettings(Options):
@@ -48,36 +47,7 @@ class MichelSettings(Options):
     share: Share = 1.0
 
 
-def _sensitivity(settings: MichelSettings) -> tuple[Statistic, ...]:
-    from coprune.methods.cahp.salience import HeadSalience
-
-    return (HeadSalience(settings.share),)
-
-
-def _signatures(settings: ClusterSettings) -> tuple[Statistic, ...]:
-    from coprune.methods.cahp.signatures import HeadSignatures
-
-    return (HeadSignatures(settings.grid),)
-
-
-def _inputs(name: str, summary: str, **more: Any) -> Method:
-    choose = deferred(f"coprune.methods.baselines.inputs:{name}")
-    return Method(name, summary, NoSettings, _input_moments, choose, **more)
-
-
-def _input_moments(_: NoSettings) -> tuple[Statistic, ...]:
-    from coprune.statistics import InputMoments
-
-    return (InputMoments(),)
-
-
-def _magnitude(_: NoSettings) -> tuple[Statistic, ...]:
-    from coprune.methods.baselines.heads import HeadMagnitude
-
-    return (HeadMagnitude(),)
-
-
-RANDOM = _ranking("random", "any channels", "random draw")
+RANDOM = _baseline("random", "any channels", "rankings", lambda _: ())
 MAGNITUDE = _ranking(
     "magnitude",
     "largest L1 norm of all weights that belong to a channel (after arXiv 1608.08710)",
@@ -121,30 +91,38 @@ HESSIAN = _ranking(
 MICHEL = _heads(
     "michel",
     "heads that the loss is most sensitive to (arXiv 1905.10650)",
-    _sensitivity,
-    MichelSettings,
+    needs=lambda settings: (SALIENCE(settings.share),),
+    settings=MichelSettings,
     joint=True,
 )
 MEDOID = _heads(
-    "medoid", "the central head of each of CAHP's clusters", _signatures, ClusterSettings, has_knee=True
+    "medoid",
+    "the central head of each of CAHP's clusters",
+    needs=lambda settings: (SIGNATURES(settings.grid),),
+    settings=ClusterSettings,
+    has_knee=True,
 )
 LAST_LAYERS = _heads(
-    "last_layers", "heads of the first layers; the last layers' go first", lambda _: (), joint=True
+    "last_layers", "heads of the first layers; the last layers' go first", needs=lambda _: (), joint=True
 )
 HEAD_MAGNITUDE = _heads(
     "head_magnitude",
     "heads whose part of the output projection has the largest L2 norm",
-    _magnitude,
+    needs=lambda _: (_MAGNITUDE(),),
     joint=True,
 )
-WANDA_SP = _inputs(
+WANDA_SP = _baseline(
     "wanda_sp",
     "largest weights times norms of what they read (Wanda, arXiv 2306.11695, summed over a unit)",
+    "inputs",
+    lambda _: (_MOMENTS(),),
     recovery="none",  # the paper has none
 )
-FLAP = _inputs(
+FLAP = _baseline(
     "flap",
     "what its readers see vary most, in one order over all layers (arXiv 2312.11983)",
+    "inputs",
+    lambda _: (_MOMENTS(),),
     recovery="bias",
     joint=True,
 )

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from coprune.groups import ChannelGroup, channel_indices
+from coprune.groups import ChannelGroup
 from coprune.layers import filters
 from coprune.methods.base import NoSettings
 from coprune.methods.baselines.entries import MichelSettings
@@ -54,21 +54,18 @@ class HeadMagnitude:
 
     def collect(self, calibration: Calibration) -> dict[str, Tensor]:
         """See :class:`coprune.statistics.Statistic`."""
-        return {g.name: _slice_norms(calibration.model, g) for g in heads_of(calibration.groups)}
+        found = {}
+        for group in heads_of(calibration.groups):
+            square = torch.zeros(group.size, dtype=torch.float64)
+            for layer, channels in group.channels("consumer").items():
+                weight = filters(calibration.model.get_submodule(layer)).detach().double().cpu()
+                square += weight[:, channels].square().sum((0, 2))
+            found[group.name] = square.sqrt()
+        return found
 
     def of_group(self, tensors: Mapping[str, Tensor], group: ChannelGroup) -> Tensor:
         """``[H]`` float64."""
         return tensors[group.name]
-
-
-def _slice_norms(model: nn.Module, group: ChannelGroup) -> Tensor:
-    square = torch.zeros(group.size, dtype=torch.float64)
-    for consumer in group.of_role("consumer"):
-        layer = model.get_submodule(consumer.layer)
-        columns = filters(layer).detach().double().cpu()
-        index = channel_indices(consumer, torch.arange(group.size))
-        square += columns[:, index].unflatten(1, (group.size, consumer.span)).square().sum((0, 2))
-    return square.sqrt()
 
 
 def head_magnitude(profile: Profile, settings: NoSettings, seed: int) -> JointRanking:

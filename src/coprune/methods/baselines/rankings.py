@@ -5,8 +5,6 @@ All scores but the random draw are Torch-Pruning's own, see :mod:`coprune.statis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -17,31 +15,27 @@ from coprune.statistics import Importance, Profile
 from coprune.statistics.torch_pruning_scores import ImportanceKind
 
 
+def random(profile: Profile, settings: NoSettings, seed: int) -> list[Ranking]:
+    """A draw of the units of every group."""
+
+    def draw(group: ChannelGroup) -> Tensor:
+        return torch.rand(group.size, generator=generator(seed, group.name), dtype=torch.float64)
+
+    return [Ranking(group, draw(group), "random draw") for group in profile.groups]
+
+
 def choose(
-    profile: Profile,
-    settings: NoSettings,
-    seed: int,
-    *,
-    kind: ImportanceKind | None,
-    meaning: str,
-    missing: str,
-) -> Sequence[GroupChoice]:
+    profile: Profile, settings: NoSettings, seed: int, *, kind: ImportanceKind, meaning: str, missing: str
+) -> list[GroupChoice]:
     """The units of every group by their scores.
 
     Args:
         profile: holds the scores.
         settings: none.
-        seed: of the random draw.
-        kind: which of Torch-Pruning's scores; None: a random draw.
+        seed: nothing is drawn.
+        kind: which of Torch-Pruning's scores.
         meaning: what a high score means, for the reason in the plan.
         missing: why a group without scores stays whole.
     """
-    choices: list[GroupChoice] = []
-    for group in profile.groups:
-        scores = _drawn(group, seed) if kind is None else profile.of(Importance(kind), group)
-        choices.append(Ranking(group, scores, meaning) if len(scores) else Untouched(group, missing))
-    return choices
-
-
-def _drawn(group: ChannelGroup, seed: int) -> Tensor:
-    return torch.rand(group.size, generator=generator(seed, group.name), dtype=torch.float64)
+    found = [(group, profile.of(Importance(kind), group)) for group in profile.groups]
+    return [Ranking(g, scores, meaning) if len(scores) else Untouched(g, missing) for g, scores in found]

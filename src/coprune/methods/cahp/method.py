@@ -57,30 +57,29 @@ class HeadClusters:
     knee: Knee
     salience: Tensor | None
 
-    def _rank(self, clustering: Clustering) -> Tensor:
-        """What decides within a cluster and in an emptied layer, ``[A]``: salience, or how central."""
-        if self.salience is not None:
-            return self.salience
-        medoids = torch.from_numpy(clustering.medoids)
-        own = medoids[torch.from_numpy(clustering.labels)]
-        return -self.distance.gather(1, own.unsqueeze(1)).squeeze(1)
-
     def keep(self, k: int, *, why: str) -> tuple[GroupDecision, ...]:
         """One head of each of ``k`` clusters, and one of every layer that these leave empty.
 
         See :class:`coprune.methods.joint.JointChoice`.
         """
         clustering = with_k(self.distance.numpy(), self.clusterings, k)
-        rank, sizes = self._rank(clustering), [group.size for group in self.groups]
-        medoid = torch.zeros(len(rank), dtype=torch.bool)
-        medoid[torch.from_numpy(clustering.medoids)] = True
-        chosen, best = medoid, "most central"
-        if self.salience is not None:
-            chosen, best = torch.zeros_like(medoid), "most salient"
-            chosen[torch.from_numpy(heaviest(clustering, rank.numpy()))] = True
+        medoids, sizes = torch.from_numpy(clustering.medoids), [group.size for group in self.groups]
+        # What decides within a cluster and in an emptied layer: salience, or how central a head is.
+        if self.salience is None:
+            own = medoids[torch.from_numpy(clustering.labels)]
+            rank = -self.distance.gather(1, own.unsqueeze(1)).squeeze(1)
+            heads, of, best = medoids, "medoid", "most central"
+        else:
+            rank, of, best = self.salience, "most salient head", "most salient"
+            heads = torch.from_numpy(heaviest(clustering, rank.numpy()))
+        every = torch.arange(len(rank))
+        medoid, chosen = torch.isin(every, medoids), torch.isin(every, heads)
         empty = torch.cat([(~part.any()).expand(len(part)) for part in chosen.split(sizes)])
         kept = chosen | (empty & first_best(rank.split(sizes)))
-        said = self._words(int(chosen.sum()), int(kept.sum()))
+        clusters, total = int(chosen.sum()), int(kept.sum())
+        said = f"the {of} of each of {clusters} clusters of the {len(rank)} heads of all layers"
+        if total > clusters:
+            said += f" ({total} stay, since {total - clusters} more keep a layer from losing all its heads)"
         decisions = []
         # Heads of a layer are a part of everything that spans all layers.
         for group, end in zip(self.groups, accumulate(sizes), strict=True):
@@ -101,14 +100,6 @@ class HeadClusters:
                 )
             )
         return tuple(decisions)
-
-    def _words(self, clusters: int, total: int) -> str:
-        of = "most salient head" if self.salience is not None else "medoid"
-        heads = len(self.distance)
-        said = f"the {of} of each of {clusters} clusters of the {heads} heads of all layers"
-        if total > clusters:
-            said += f" ({total} stay, since {total - clusters} more keep a layer from losing all its heads)"
-        return said
 
 
 def head_groups(profile: Profile, method: str) -> tuple[ChannelGroup, ...]:
@@ -156,15 +147,8 @@ def cluster_heads(
         # No more than so many heads differ, which says more than a fallback for odd curves does.
         said = "no knee found; from here on every head lies on a medoid"
         knee = knee.model_copy(update={"k": len(values) + 1, "fallback": said})
-    return HeadClusters(
-        groups=groups,
-        distance=distance,
-        position=position,
-        clusterings=clusterings,
-        curve=tuple(enumerate(values, start=2)),
-        knee=knee,
-        salience=salience,
-    )
+    curve = tuple(enumerate(values, start=2))
+    return HeadClusters(groups, distance, position, clusterings, curve, knee, salience)
 
 
 def choose(profile: Profile, settings: CAHPSettings, seed: int) -> HeadClusters:

@@ -78,14 +78,11 @@ class HeadSalience:
             UserError: labels outside the classes of data or model, NaN or Inf in the model's output.
         """
         groups = heads_of(calibration.groups)
-        found = {"seen": torch.zeros(2, dtype=torch.float64)}
-        for group in groups:
-            for over in ("batch", "sample"):
-                found[f"{group.name}/{over}"] = torch.zeros(group.size, dtype=torch.float64)
+        sizes = {f"{g.name}/{over}": g.size for g in groups for over in ("batch", "sample")}
+        found = {name: torch.zeros(n, dtype=torch.float64) for name, n in {"seen": 2, **sizes}.items()}
         steps = calibration.source.steps(BATCH)
-        wanted = max(1, math.ceil(self.share * steps))
         # Evenly spread, since samples may be stored by length or by class.
-        chosen = evenly(steps, wanted)
+        chosen = evenly(steps, max(1, math.ceil(self.share * steps)))
         for batch in calibration.batches("salience", size=BATCH, chosen=chosen):
             gradients = gate_gradients(calibration, groups, batch.inputs, batch.labels)
             for group, gradient in zip(groups, gradients, strict=True):

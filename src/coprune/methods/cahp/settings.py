@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from coprune.bounds import Bounds, Share
 from coprune.lazy import deferred
 from coprune.methods.base import Method
 from coprune.options import Options
 
-if TYPE_CHECKING:
-    from coprune.statistics import Statistic
+SIGNATURES = deferred("coprune.methods.cahp.signatures:HeadSignatures")
+SALIENCE = deferred("coprune.methods.cahp.salience:HeadSalience")
 
 
 class ClusterSettings(Options):
@@ -39,18 +39,11 @@ class CAHPSettings(ClusterSettings):
     share: Share = 0.25
 
 
-def _needs(settings: CAHPSettings) -> tuple[Statistic, ...]:
-    from coprune.methods.cahp.salience import HeadSalience
-    from coprune.methods.cahp.signatures import HeadSignatures
-
-    return (HeadSignatures(settings.grid), HeadSalience(settings.share))
-
-
 CAHP = Method(
     name="cahp",
     summary="the most salient head of each cluster that separates the same classes (arXiv 2606.19150)",
     settings=CAHPSettings,
-    needs=_needs,
+    needs=lambda settings: (SIGNATURES(settings.grid), SALIENCE(settings.share)),
     choose=deferred("coprune.methods.cahp.method:choose"),
     has_knee=True,
     joint=True,

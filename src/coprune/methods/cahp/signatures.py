@@ -12,7 +12,7 @@ Shapes: ``N`` samples, ``H`` heads of a layer, ``T`` tokens of a batch, ``B`` ce
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from coprune.data.sharding import OwnBatch
 from coprune.errors import UserError
 from coprune.groups import ChannelGroup
 from coprune.statistics import Calibration
@@ -145,15 +146,16 @@ class SignatureCollector(GroupMoments):
     """Reads attention maps while a batch passes; see :class:`HeadSignatures`.
 
     Fused attention never forms the maps, so the model computes attention the plain way (``eager`` in
-    🤗 transformers, ``fused_attn = False`` in timm) from the start of every forward pass to its end,
-    however it ends.
+    🤗 transformers, ``fused_attn = False`` in timm) while hooks are attached.
     """
 
-    def __init__(self, wanted: HeadSignatures, groups: tuple[ChannelGroup, ...], *, classes: int) -> None:
-        super().__init__(classes=classes)
-        self._wanted, self._groups = wanted, groups
-        self._lengths: Tensor | None = None
-        self._fused: list[tuple[Any, str, Any]] = []
+    _lengths: Tensor | None = None
+
+    def start_batch(self, batch: OwnBatch) -> None:
+        """See :class:`coprune.statistics.collect.Collector`."""
+        super().start_batch(batch)
+        mask = batch.inputs.get("attention_mask") if isinstance(batch.inputs, dict) else None
+        self._lengths = None if mask is None else real_tokens(mask)
 
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
@@ -168,29 +170,13 @@ class SignatureCollector(GroupMoments):
                     path = f"{group.name}.{name}".removeprefix(".")
                     behind.append((path, lambda _, __, output, dropped=dropped: dropped.append(output)))
             behind.append((group.name, partial(self._see, group, dropped)))
-        with (
-            hooked(model, {"": self._start}, before=True, named=True),
-            hooked(model, behind),
-            hooked(model, {"": self._end}, always=True),
-        ):
+        with _computing_plainly(model), hooked(model, behind):
             yield
-
-    def _start(self, model: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
-        mask = named.get("attention_mask")
-        self._lengths = None if mask is None else real_tokens(mask)
-        self._fused = _compute_plainly(model)
-
-    def _end(self, *_: Any) -> None:
-        for holder, attribute, value in self._fused:
-            setattr(holder, attribute, value)
 
     def _see(self, group: ChannelGroup, dropped: list[Tensor], _: nn.Module, __: Any, output: Any) -> None:
         handed_out = output if isinstance(output, tuple) else (output,)
         maps = _map_among((*handed_out, *dropped), group)
         dropped.clear()
-        self._add(group, maps)
-
-    def _add(self, group: ChannelGroup, maps: Tensor) -> None:
         n, tokens = len(self._labels), maps.shape[-1]
         windows = len(maps) // n
         fits = windows * n == len(maps) and (windows == 1 or self._lengths is None)
@@ -208,20 +194,21 @@ class SignatureCollector(GroupMoments):
         self.add(group, resized(wide, lengths, self._wanted.grid).flatten(2))
 
 
-def _compute_plainly(model: nn.Module) -> list[tuple[Any, str, Any]]:
-    """Turn fused attention off; returns what to set back: holder, attribute, value."""
-    changed: list[tuple[Any, str, Any]] = []
-    for module in model.modules():
-        config = getattr(module, "config", None)
-        for holder, attribute, plain in (
-            (config, "_attn_implementation", "eager"),
-            (module, "fused_attn", False),
-        ):
-            value = getattr(holder, attribute, plain)
-            if value != plain:  # modules share their config: the first one met changes it
-                changed.append((holder, attribute, value))
-                setattr(holder, attribute, plain)
-    return changed
+@contextmanager
+def _computing_plainly(model: nn.Module) -> Iterator[None]:
+    """Within the context fused attention is off."""
+    with ExitStack() as changes:
+        for module in model.modules():
+            config = getattr(module, "config", None)
+            for holder, attribute, plain in (
+                (config, "_attn_implementation", "eager"),
+                (module, "fused_attn", False),
+            ):
+                value = getattr(holder, attribute, plain)
+                if value != plain:  # modules share their config: the first one met changes it
+                    changes.callback(setattr, holder, attribute, value)
+                    setattr(holder, attribute, plain)
+        yield
 
 
 def _map_among(values: tuple[Any, ...], group: ChannelGroup) -> Tensor:

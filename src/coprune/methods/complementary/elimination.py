@@ -74,10 +74,11 @@ def eliminate(readers: Sequence[Reader], units: int, *, ridge: float = RIDGE) ->
     Raises:
         UserError: a covariance with NaN or Inf.
     """
-    state = []
-    for reader in readers:
-        inverse = torch.cholesky_inverse(growing_factor(reader.covariance, ridge=ridge))
-        state.append((inverse, reader.weight.clone(), reader.weight.shape[1] // units))
+    factors = (growing_factor(reader.covariance, ridge=ridge) for reader in readers)
+    state = [
+        (torch.cholesky_inverse(factor), reader.weight.clone(), reader.weight.shape[1] // units)
+        for factor, reader in zip(factors, readers, strict=True)
+    ]
     alive, ids = torch.ones(units, dtype=torch.bool), torch.arange(units)
     order: list[int] = []
     loss = [0.0]
@@ -112,9 +113,7 @@ def _next(state: _State, alive: Tensor, count: int) -> tuple[Tensor, list[float]
     if count == 1:
         return cheapest[:1], [float(cost[cheapest[0]])]
     near = cheapest[: 2 * count]
-    part = []
-    for p, w, b in state:
-        part.append(_narrowed(p, w, b, near))
+    part = [_narrowed(p, w, b, near) for p, w, b in state]
     there = torch.ones(len(near), dtype=torch.bool)
     taken, costs = [], []
     for _ in range(count):
@@ -141,8 +140,7 @@ def _costs(inverse: Tensor, weight: Tensor, each: int, alive: Tensor) -> Tensor:
         # A system of one equation is a division.
         return weight.square().sum(0) / torch.where(alive, inverse.diagonal(), 1.0)
     blocks = inverse.view(units, each, units, each).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-    eye = torch.eye(each, dtype=inverse.dtype)
-    blocks = torch.where(alive.view(-1, 1, 1), blocks, eye)
+    blocks = torch.where(alive.view(-1, 1, 1), blocks, torch.eye(each, dtype=inverse.dtype))
     parts = weight.view(len(weight), units, each).permute(1, 2, 0)  # [U, b, O]
     return torch.linalg.solve(blocks, parts @ parts.mT).diagonal(dim1=1, dim2=2).sum(1)
 

@@ -104,12 +104,8 @@ def choose_group(
         readers.append(Reader(covariance, weight))
         whole = group.kind == "heads"
         units.append(consumer.covariance if whole else unit_covariance(consumer.covariance, group.size))
-    return ComplementaryChoice(
-        group,
-        eliminate(readers, group.size, ridge=settings.ridge),
-        torch.stack(units).mean(0),
-        consumers,
-    )
+    order = eliminate(readers, group.size, ridge=settings.ridge)
+    return ComplementaryChoice(group, order, torch.stack(units).mean(0), consumers)
 
 
 def choose(profile: Profile, settings: ComplementarySettings, seed: int) -> Sequence[GroupChoice]:

@@ -75,16 +75,13 @@ def predictions(
     explained = parts.sum(1).clamp(0, 1)
     positive = parts.clamp_min(0)
     positive = positive * (explained / positive.sum(1).clamp_min(1e-30)).unsqueeze(1)
+    # A unit that never varies is fully explained, by nobody.
     still = variance <= 1e-12 * spread.max()
+    explained[still], positive[still] = 1.0, 0.0
     shares, index = positive.topk(min(_LISTED, len(kept)), dim=1)
     entries = []
-    for row, unit in enumerate(gone.tolist()):
-        by = [(int(kept[i]), round(float(s), 4)) for s, i in zip(shares[row], index[row], strict=True)]
-        entries.append(
-            Prediction(
-                unit=unit,
-                explained=1.0 if still[row] else round(float(explained[row]), 4),
-                by=() if still[row] else tuple((u, s) for u, s in by if s > 0),
-            )
-        )
+    for unit, r2, units_by, parts_by in zip(gone, explained, kept[index], shares, strict=True):
+        by = zip(units_by.tolist(), (round(s, 4) for s in parts_by.tolist()), strict=True)
+        known = tuple((u, s) for u, s in by if s > 0)
+        entries.append(Prediction(unit=int(unit), explained=round(float(r2), 4), by=known))
     return tuple(entries)

@@ -101,16 +101,8 @@ def choose_group(profile: Profile, group: ChannelGroup, settings: CoSePSettings,
         degree=settings.knee_degree,
         sensitivity=settings.sensitivity,
     )
-    return CoSePChoice(
-        group=group,
-        distance=distance,
-        weight=profile.of(L1Norm(), group),
-        clusterings=clusterings,
-        curve=tuple(enumerate(values, start=2)),
-        knee=knee,
-        settings=settings,
-        distances=said,
-    )
+    weight, curve = profile.of(L1Norm(), group), tuple(enumerate(values, start=2))
+    return CoSePChoice(group, distance, weight, clusterings, curve, knee, settings, said)
 
 
 def _distances(moments: Moments, settings: CoSePSettings, device: str) -> tuple[Tensor, str]:

@@ -10,7 +10,7 @@ from coprune.methods.base import Method
 from coprune.options import Options
 
 if TYPE_CHECKING:
-    from coprune.statistics import ClassMoments, Statistic
+    from coprune.statistics import ClassMoments
 
 
 class CoSePSettings(Options):
@@ -54,17 +54,13 @@ class CoSePSettings(Options):
         return ClassMoments(grid=self.grid, at=self.at)
 
 
-def _needs(settings: CoSePSettings) -> tuple[Statistic, ...]:
-    from coprune.statistics import L1Norm
-
-    return (settings.moments, L1Norm())
-
+_L1_NORM = deferred("coprune.statistics:L1Norm")
 
 COSEP = Method(
     name="cosep",
     summary="one channel of each cluster that separates the same classes (arXiv 2505.13225)",
     settings=CoSePSettings,
-    needs=_needs,
+    needs=lambda settings: (settings.moments, _L1_NORM()),
     choose=deferred("coprune.methods.cosep.method:choose"),
     has_knee=True,
     recovery="bn",
