@@ -348,9 +348,7 @@ def test_a_search_is_not_made_again(coprune, small_base, digits, tmp_path, monke
         assert coprune(*typed).code == 130
     searched = json.loads((tmp_path / "run" / "work" / "search.json").read_text())["value"]
     monkeypatch.setattr(search.Objective, "search", dies)
-    monkeypatch.setattr(
-        divergence, "measured_curves", dies
-    )  # nor is anything measured again
+    monkeypatch.setattr(divergence, "measured_curves", dies)  # nor is anything measured again
     ended = coprune(*typed, "--resume")
     assert ended.code == 0, ended.err
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
