@@ -210,7 +210,8 @@ def cost_model(
             # Members without a width own all channels of their layer, the parts of a fused one together.
             part = 1.0 if member.width is None else group.size * member.span / member.width
             side[group.name] = min(1.0, side.get(group.name, 0.0) + part)
-    layers, costs = [], layer_costs(model, example)
+    costs = layer_costs(model, example)
+    layers: list[LayerShare] = []
     makes.update(_outside(model, example, groups, costs, {*makes, *reads}))
     for cost in costs:
         made, read = makes.get(cost.name, {}), reads.get(cost.name, {})

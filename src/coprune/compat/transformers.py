@@ -32,8 +32,13 @@ ATTENTIONS = ("eager", "sdpa")
 """Ways to compute attention that every model has."""
 
 WIDTHS = (
-    *("intermediate_size", "ffn_dim", "d_ff", "n_inner", "hidden_dim"),
-    *("encoder_ffn_dim", "decoder_ffn_dim"),
+    "intermediate_size",
+    "ffn_dim",
+    "d_ff",
+    "n_inner",
+    "hidden_dim",
+    "encoder_ffn_dim",
+    "decoder_ffn_dim",
 )
 """Keys of configurations that say how many neurons all feed-forward blocks have."""
 

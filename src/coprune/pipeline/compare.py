@@ -132,7 +132,6 @@ def _compare(
     if not rows:
         raise UserError(next(why for _, why in out_of_reach))
     return Comparison(
-        schema=1,
         base=base,
         rows=rows,
         notes=(*data.notes, *map(str, notes), *filter(None, [context.widened])),

@@ -212,7 +212,6 @@ def _plan(run: Pruning, selection: Selection, folder: RunFolder | None) -> Plan:
     kinds = {g.name: g.kind for g in context.units.groups}
     data = context.data
     plan = Plan(
-        schema=1,
         method=run.method.name,
         settings={**run.options.model_dump(mode="json"), **general},
         budget=settings.budget.words,

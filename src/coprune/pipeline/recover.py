@@ -132,7 +132,6 @@ def _plan(context: Context, job: RecoverJob, given: Plan | None, left: Surviving
         raise UserError(f"model '{job.model}' has all the channels of '{job.teacher}'; nothing was pruned")
     units, data = context.units, context.data
     return Plan(
-        schema=1,
         method=ELSEWHERE,
         settings=settings,
         budget="as it came",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -100,7 +101,8 @@ def latency(entries: Sequence[Latency]) -> go.Figure:
     """Milliseconds of base and pruned network, medians with the 10th and 90th percentile."""
     several = len({(t.engine, t.device) for t in entries}) > 1
     rows = [place(t) + (f" · {t.engine} on {t.device}" if several else "") for t in entries]
-    traces, all_ends = [], []
+    traces: list[dict[str, Any]] = []
+    all_ends: list[float] = []
     for name, color, symbol in (("base", BASE, "circle"), ("pruned", KEPT, "square")):
         medians, about, spans = [getattr(t, f"{name}_ms") for t in entries], [], []
         for row, t, m in zip(rows, entries, medians, strict=True):
@@ -181,5 +183,5 @@ def scores(units: Units) -> go.Figure:
         traces.append(bars(ranks, values, [units.about[u] for u in some], color, name=name))
     x_axis = {"title": {"text": "rank"}, "showgrid": False}
     y_axis = {"title": {"text": units.score}, "rangemode": "tozero"}
-    layout = {"barmode": "overlay", "bargap": 0 if units.decision.size > 150 else 0.2}
+    layout: dict[str, Any] = {"barmode": "overlay", "bargap": 0 if units.decision.size > 150 else 0.2}
     return figure(traces, height=320, xaxis=x_axis, yaxis=y_axis, showlegend=True, **layout)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,6 +170,9 @@ def _drawn(level: NDArray[np.uint8]) -> go.Figure:
     hover = "from cell %{y} to cell %{x}: %{z} % of the strongest<extra></extra>"
     trace = {"type": "heatmap", "z": level, "coloraxis": "coloraxis", "hovertemplate": hover}
     bare = {"visible": False, "constrain": "domain"}
-    layout = {"coloraxis": {"cmin": 0, "cmax": 100, "showscale": False}, "margin": dict.fromkeys("lrtb", 0)}
+    layout: dict[str, Any] = {
+        "coloraxis": {"cmin": 0, "cmax": 100, "showscale": False},
+        "margin": dict.fromkeys("lrtb", 0),
+    }
     down = {**bare, "autorange": "reversed", "scaleanchor": "x"}
     return figure([trace], height=260, xaxis=bare, yaxis=down, **layout)
