@@ -188,8 +188,7 @@ def test_logits_that_are_nan_after_a_training_cost_no_row(coprune, compare, tmp_
             raise NotFiniteError("test")
         return evaluate(*args, label=label, **named)
 
-    for module in ("judging", "context"):
-        monkeypatch.setattr(f"coprune.pipeline.{module}.evaluate", measured)
+    monkeypatch.setattr("coprune.pipeline.context.evaluate", measured)
     ended = coprune(*compare, "--methods", "random", "--keep-macs", "0.5",
                     "--seeds", 1, "--recovery", "none", "--finetune-epochs", 1, "--finetune-images", 32,
                     "--finetune-lr", "0.01,0.02", "--out", tmp_path / "cmp")  # fmt: skip

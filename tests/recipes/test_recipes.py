@@ -14,7 +14,6 @@ from coprune.cli.run import arguments_of
 from coprune.data.glue import ENTAILMENTS
 from coprune.data.names import LOADERS, TEXT_LOADERS
 from coprune.errors import UserError
-from coprune.measure import Score
 from coprune.methods.registry import find_method, method_settings
 from coprune.models.hf import place_of
 from coprune.models.hubs import split_tag
@@ -22,6 +21,7 @@ from coprune.models.registry import accepted_arguments
 from coprune.pipeline.jobs import CalibratedJob, Job
 from coprune.pipeline.opening import open_both
 from coprune.pipeline.settings import check_settings
+from coprune.result import Stage
 from coprune.tracing.forward import check_takes
 from images import shrink, write_cifar, write_folders
 
@@ -40,7 +40,7 @@ def asked(monkeypatch, coprune):
 
         def take(job, *, out, **_):
             found.append((job, out))
-            return Score(0.5, 10)
+            return Stage(name="base", value=0.5, samples=10, macs=1, params=1)
 
         # What a recipe reads lies on no test machine.
         monkeypatch.setattr("coprune.pipeline.jobs.check_there", lambda _: None)

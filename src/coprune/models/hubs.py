@@ -98,7 +98,9 @@ LIBRARIES: dict[str, Hub] = dict(zip(HUBS, _HUBS, strict=True))
 
 
 def _opened(scheme: str) -> Any:
-    return required(LIBRARIES[scheme].module, f"{scheme}: models need {scheme}", extra="vision")
+    what = f"{scheme}: models need {scheme}"
+    required(scheme, what, extra="vision")  # a part of it may have been imported before it was hidden
+    return required(LIBRARIES[scheme].module, what, extra="vision")
 
 
 def known_names(scheme: str) -> list[str]:

@@ -101,6 +101,7 @@ MEDOID = _heads(
     needs=lambda settings: (SIGNATURES(settings.grid),),
     settings=ClusterSettings,
     has_knee=True,
+    joint=True,
 )
 LAST_LAYERS = _heads(
     "last_layers", "heads of the first layers; the last layers' go first", needs=lambda _: (), joint=True
