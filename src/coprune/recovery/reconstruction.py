@@ -79,7 +79,8 @@ that judge; with 1 − cos of the stream behind every block beside it, it came a
 
 OFTEN = 8
 """Passes from which on half of the texts are recombined with others (:class:`~coprune.data.text.TextSource`):
-learned by heart they teach nothing more."""
+learned by heart they teach nothing more. MiniLM, 1,000 texts: after six of eight passes 1 − cos was .0551
+and .018 on those that it saw; so .0544 and .031."""
 
 PHOTOGRAPHS = 2_400
 """The same of images of more than 128 × 128 pixels, each of which costs a hundred times as much."""
