@@ -14,8 +14,13 @@ from coprune.tracing.detectors import heads_of
 
 _HEADS = {
     "classification": (
-        *("SequenceClassification", "ImageClassification", "ImageClassificationWithTeacher"),
-        *("AudioClassification", "VideoClassification", "MultipleChoice", "NextSentencePrediction"),
+        "SequenceClassification",
+        "ImageClassification",
+        "ImageClassificationWithTeacher",
+        "AudioClassification",
+        "VideoClassification",
+        "MultipleChoice",
+        "NextSentencePrediction",
     ),
     "token-classification": ("TokenClassification", "AudioFrameClassification", "MaskedLM"),
     "question-answering": ("QuestionAnswering",),
