@@ -62,3 +62,19 @@ def test_only_a_mistake_elsewhere_undoes_a_run(monkeypatch, tmp_path, cause, und
     launch.begin_undoable(undo, left="kept")
     launch.end_undoable(undo, ConnectionError("the other process is gone"))
     assert did == ["undone"] * undone
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "the launcher's"])
+def test_a_signal_does_not_break_off_the_undoing(number):
+    """Torch elastic ends the others some milliseconds after it has seen that one has ended."""
+    handler, did = signal.getsignal(number), []
+
+    def undo():
+        did.append("begun")
+        signal.raise_signal(number)
+        did.append("undone")
+
+    launch.begin_undoable(undo, left="kept")
+    launch.end_undoable(undo, UserError("no such file"))
+    assert did == ["begun", "undone"]
+    assert signal.getsignal(number) is handler

@@ -104,6 +104,7 @@ def test_a_mistake_of_all_is_one_line(small_base, digits, tmp_path, command, wro
 def fails_in_process_1() -> None:
     """Let the cut go wrong in one process while the other goes on to the next exchange."""
     from coprune.pipeline import context as steps
+    from coprune.pipeline import run_folder
 
     cut = steps.cut
 
@@ -113,6 +114,13 @@ def fails_in_process_1() -> None:
         return cut(*given)
 
     steps.cut = broken
+    clear = run_folder._clear
+
+    def slow(folder):
+        time.sleep(0.2)  # the launcher's signal comes amid it
+        clear(folder)
+
+    run_folder._clear = slow
 
 
 def test_a_mistake_of_one_ends_all_and_names_it(small_base, digits, tmp_path):

@@ -29,6 +29,8 @@ _LOST = "stopped: another process of this run has ended, or the launcher was sto
 _COURTESY_S = 0.5
 """What is wrong with the command every process finds; the first one is to say it."""
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 _undoable: list[Callable[[], None]] = []
 _left = ""
 
@@ -133,9 +135,23 @@ def end_undoable(undo: Callable[[], None], error: BaseException | None) -> None:
     if error is None or mistaken:
         _left = ""
     if undo in _undoable:
-        _undoable.remove(undo)
-        if is_first() and (mistaken or (error is not None and world() > 1 and _is_mistake_elsewhere())):
-            undo()
+        with _to_the_end():
+            _undoable.remove(undo)
+            if is_first() and (mistaken or (error is not None and world() > 1 and _is_mistake_elsewhere())):
+                undo()
+
+
+@contextmanager
+def _to_the_end() -> Iterator[None]:
+    """Signals that stop a run, such as the launcher's, change nothing here: the process is ending already."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {n: signal.signal(n, signal.SIG_IGN) for n in _STOPPING if signal.getsignal(n) is not None}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def is_mistake(error: BaseException | None) -> bool:
