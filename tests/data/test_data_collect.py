@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import UserDict, namedtuple
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -205,3 +206,59 @@ def test_class_numbers_are_found_out():
     assert not has_class_numbers((X, classes), Reads.of(Two()))
     assert has_class_numbers((X, Z, classes), Reads.of(Two()))
     assert has_class_numbers({"a": X, "b": classes}, Reads(own=lambda batch: (batch["a"], batch["b"])))
+
+
+class Shifting(One):
+    """As a 🤗 model that makes a text of something, of which the decoder starts with 7."""
+
+    config = SimpleNamespace(is_encoder_decoder=True, decoder_start_token_id=7, pad_token_id=1)
+
+    def forward(self, input_ids, decoder_input_ids=None, labels=None):
+        return input_ids
+
+    def can_generate(self):
+        return True
+
+
+def test_what_a_decoder_reads_is_made_of_the_labels():
+    labels = torch.tensor([[5, 6, 2], [5, 2, -100]])
+    ids = torch.ones(2, 4, dtype=torch.long)
+    due = torch.tensor([[7, 5, 6], [7, 5, 2]])
+    reads = Reads.of(Shifting())
+    for batch in ({"input_ids": ids, "labels": labels}, ({"input_ids": ids}, labels)):
+        assert same(collect(batch, reads), ({"input_ids": ids, "decoder_input_ids": due}, labels))
+    given = {"input_ids": ids, "decoder_input_ids": due + 1}
+    assert same(collect(given, reads), (given, None))
+    with pytest.raises(UserError, match=r"without 'decoder_input_ids' or 'labels' \(input_ids\), which"):
+        collect({"input_ids": ids}, reads)
+    with pytest.raises(UserError, match="labels do not make what the decoder reads: "):
+        collect({"input_ids": ids, "labels": torch.tensor([1, 0])}, reads)
+
+
+_TINY = {"vocab_size": 20, "d_model": 16, "pad_token_id": 0, "decoder_start_token_id": 2}
+_LAYERS = {
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+}
+_MEL = {"num_mel_bins": 8, "max_source_positions": 8, "max_target_positions": 8, "bos_token_id": 2}
+SHIFTING = {
+    "T5": {"d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2},
+    "Bart": _LAYERS,
+    "Whisper": {**_LAYERS, **_MEL, "eos_token_id": 3},
+}
+
+
+@pytest.mark.parametrize("name", SHIFTING)
+def test_a_decoder_reads_what_the_model_itself_would_give_it(name):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**_TINY, **SHIFTING[name])
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
+    labels = torch.tensor([[5, 6, 4], [7, 3, -100]])
+    read = {"input_features": torch.randn(2, 8, 16)} if name == "Whisper" else {"input_ids": labels + 101}
+    read = {key: value % 20 if value.dtype == torch.int64 else value for key, value in read.items()}
+    inputs, targets = collect({**read, "labels": labels}, Reads.of(model))
+    assert torch.equal(targets, labels)
+    torch.testing.assert_close(model(**inputs).logits, model(**read, labels=labels).logits)

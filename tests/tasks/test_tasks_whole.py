@@ -213,3 +213,23 @@ def test_a_part_that_the_output_has_not_is_said(detector):
             outputs="1.boxes",
             keep_macs=0.7,
         )
+
+
+def test_a_classifier_needs_no_classes():
+    torch.manual_seed(0)
+    images, masks = squares(200, 0)
+    classes = (masks.flatten(1).float().argmax(1) // 16 > 5).long()
+    model = nn.Sequential(block(1, 8), block(8, 8), nn.AdaptiveMaxPool2d(4), nn.Flatten(), nn.Linear(128, 2))
+    model = trained(model, images, classes, F.cross_entropy)
+    calibration, asked = DataLoader(images[:100], batch_size=50), {"task": "classification", "keep_macs": 0.6}
+
+    def figures(**given):
+        return coprune.prune(model, latency_batches=(), **{**asked, **given}).result.stages[-1]
+
+    alone = figures(calibration=calibration, eval=DataLoader(images[100:], batch_size=50))
+    assert alone.metric == "agreement"
+    assert alone.value > 0.8
+    judged = figures(calibration=calibration, eval=heldout(images[100:], classes[100:]))
+    assert judged.metric == "top1"
+    with pytest.raises(UserError, match="it looks at classes, and these samples have no class each"):
+        figures(calibration=calibration, method="cosep")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from coprune.data.reads import CLASSES, Reads, is_target
 from coprune.data.source import Batch
 from coprune.errors import UserError, kind_of, setting
 from coprune.tracing.forward import Inputs, moved, samples_in, tensors_of
+from coprune.user_code import raised
 
 MOST_CLASSES = 1_000_000
 """Labels beyond are taken for ids or pixels, before memory is asked for a million classes."""
@@ -44,6 +45,8 @@ def collect(batch: Any, reads: Reads = CLASSES) -> Batch:
         UserError: anything else, no samples, or not as many of one as of the other.
     """
     given, wanted = _own(batch, reads) if reads.own else _parted(batch, reads)
+    if reads.decoder and isinstance(given, Mapping):
+        given = _with_decoder(given, wanted, reads.decoder)
     inputs = _inputs(given, reads, _count(wanted))
     if reads.labelled:
         targets: Any = _class_numbers(wanted)
@@ -53,6 +56,24 @@ def collect(batch: Any, reads: Reads = CLASSES) -> Batch:
     if not samples_in(inputs):
         raise UserError("no samples; drop empty batches")
     return moved(inputs, "cpu"), moved(targets, "cpu")
+
+
+def _with_decoder(
+    given: Mapping[str, Any], wanted: Any, shift: Callable[[Tensor], Tensor]
+) -> Mapping[str, Any]:
+    """Named inputs with what a decoder reads, which 🤗 models make of the labels where it is not there."""
+    if any(name.startswith("decoder_") and name != "decoder_attention_mask" for name in given):
+        return given
+    labels = wanted.get("labels") if isinstance(wanted, Mapping) else wanted
+    if labels is None:
+        raise UserError(
+            f"named tensors without 'decoder_input_ids' or 'labels' ({', '.join(given)}), which the decoder "
+            "reads; add one of them"
+        )
+    try:
+        return {**given, "decoder_input_ids": shift(_tensor(labels, "labels", "give tokens [B, T]").long())}
+    except (TypeError, ValueError, RuntimeError, IndexError) as cause:
+        raise UserError(f"labels do not make what the decoder reads: {raised(cause)}") from cause
 
 
 def has_class_numbers(batch: Any, reads: Reads = CLASSES) -> bool:

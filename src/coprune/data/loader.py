@@ -191,8 +191,8 @@ def read_as(given: Sequence[Any], reads: Reads, task: str | None) -> Reads:
         reads: what of a batch are inputs.
         task: its name, where one was asked for.
     """
-    if task is not None:
-        return replace(reads, labelled=task == "classification")
+    if task not in (None, "classification"):
+        return replace(reads, labelled=False)
 
     def first_has(what: Callable[[Any, Reads], bool], loader: Any) -> bool:
         """What the first batch of a loader has that can be read again; nothing is drawn."""
@@ -202,6 +202,10 @@ def read_as(given: Sequence[Any], reads: Reads, task: str | None) -> Reads:
             return any(what(batch, reads) for batch in itertools.islice(loader, 1))
 
     deciding, *others = given
+    if task is not None:
+        # Nothing is decided by classes where there are none; others may still be judged by theirs.
+        seen = isinstance(deciding, Sequence | DataLoader) and len(deciding) > 0
+        return replace(reads, labelled=not seen or first_has(has_targets, deciding))
     plain = first_has(has_class_numbers, deciding)
     if not plain and first_has(has_targets, deciding):  # such as fractions beside the others' class numbers
         plain = any(first_has(has_class_numbers, other) for other in others)

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from coprune.data.token_targets import IGNORED
 
 _TARGETS = {"labels", "label", "targets", "target", "y", "mask", "masks", "mask_labels", "decoder_labels"}
 """Names of targets, also where a forward pass takes them for a loss of its own."""
@@ -29,6 +31,7 @@ class Reads:
         names: of the inputs that it takes; empty: any.
         required: those of them that it needs.
         labelled: targets are class numbers ``[B]``, and nothing else will do.
+        decoder: what an encoder-decoder model's decoder reads, of labels ``[B, T]``; None: there is none.
         own: the user's own reading, a batch → ``(inputs, targets)``: a tuple of inputs stands for as many
             arguments, a list for samples of their own sizes.
     """
@@ -38,15 +41,16 @@ class Reads:
     names: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
     labelled: bool = False
+    decoder: Callable[[Tensor], Tensor] | None = None
     own: Callable[[Any], Any] | None = None
 
     @staticmethod
     def of(model: nn.Module, *, labelled: bool = False, own: Callable[[Any], Any] | None = None) -> Reads:
         """As the signature of a model's forward pass says."""
-        unknown = Reads(labelled=labelled, own=own)
         inner = getattr(model, "_orig_mod", model)  # of torch.compile
         if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = inner.module
+        unknown = Reads(labelled=labelled, own=own, decoder=_decoder(inner))
         try:
             taken = inspect.signature(inner.forward).parameters.values()
         except (TypeError, ValueError):  # of compiled code
@@ -64,6 +68,23 @@ class Reads:
             names=frozenset(p.name for p in inputs),
             required=frozenset(p.name for p in needed),
         )
+
+
+def _decoder(model: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """How a 🤗 model that makes a text of something shifts labels into what its decoder reads."""
+    config = getattr(model, "config", None)
+    if not getattr(config, "is_encoder_decoder", False) or not getattr(model, "can_generate", bool)():
+        return None
+    own = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+
+    def shifted(labels: Tensor) -> Tensor:
+        if own is not None:
+            return own(labels)
+        ids = labels.roll(1, 1)
+        ids[:, 0] = config.decoder_start_token_id  # type: ignore[union-attr]
+        return ids.masked_fill(ids == IGNORED, config.pad_token_id)  # type: ignore[union-attr]
+
+    return shifted
 
 
 CLASSES = Reads(labelled=True)
