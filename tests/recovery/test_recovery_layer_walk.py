@@ -5,9 +5,11 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 import tiny
 from coprune.data import in_memory
+from coprune.errors import UserError
 from coprune.groups import find_units
 from coprune.recovery import Pair, kept_outputs, layer_walk, least_squares
 from coprune.recovery import sequential_least_squares as sequential
@@ -56,3 +58,23 @@ class Tight(Targets):
 
     def __init__(self, *given, memory, tight):
         super().__init__(*given, memory=min(memory, tight))
+
+
+class Looping(nn.Module):
+    """Samples one by one, so that with more of them later calls have other numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.back, self.last = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.stack([2 * sample for sample in x])
+        return self.last((x + self.back(self.first(x).relu())).relu())
+
+
+def test_a_sum_is_met_though_its_calls_have_other_numbers():
+    torch.manual_seed(0)
+    teacher = Looping()
+    source = in_memory([(torch.randn(24, 4), torch.zeros(24, dtype=torch.int64))])
+    with pytest.raises(UserError, match="'back': what is added to its output was not met"):
+        least_squares(Pair(copy.deepcopy(teacher), teacher, {}), source, rows=200)

@@ -68,6 +68,12 @@ def walk_layers(
             walk.side_by_side(parts, met)
 
 
+def _added_to(layer: nn.Module, value: Tensor, other: Tensor) -> bool:
+    """Whether a sum's other operand can be that of a layer with this input or output ``[N, …]``."""
+    axis = -1 if is_linear(layer) else 1
+    return other.ndim > 1 and len(other) == len(value) and other.shape[axis] == len(filters(layer))
+
+
 class _Passes:
     """Forward passes of several parts of the samples, of which one runs at a time.
 
@@ -105,15 +111,16 @@ class _Passes:
 
     def stop(self, site: Site, layer: nn.Module, args: Any, output: Any = None, *, after: bool) -> None:
         """What happens at a site."""
-        others = self._others[self._running]
-        if site.other is not None and site.layer not in others:
-            raise UserError(
-                f"layer '{site.layer}': what is added to its output was not met: these samples take "
-                f"another way through the model than the first two; use {setting('recovery', 'bn')}"
-            )
+        other = self._others[self._running].pop(site.layer, None)
         with self._taps.aside():
             value = made_of(layer, args[0], output) if after else samples_first(layer, args[0])
-            self._observer(site, layer, value, others.pop(site.layer, None), self._running)
+            # In a network that loops over the samples another call has the number of that which made it.
+            if site.other is not None and (other is None or not _added_to(layer, value, other)):
+                raise UserError(
+                    f"layer '{site.layer}': what is added to its output was not met: these samples take "
+                    f"another way through the model than the first two; use {setting('recovery', 'bn')}"
+                )
+            self._observer(site, layer, value, other, self._running)
             if self._met is not None and self._pause is None:
                 self._met(site)
         if self._pause is not None:
