@@ -191,6 +191,34 @@ class Tagger(nn.Module):
         return self.head(self.rnn(torch.relu(self.up(self.words(ids))))[0])
 
 
+class LastState(nn.Module):
+    """What a recurrent layer has in the end, which it hands back beside all steps, or as one of these.
+
+    Args:
+        kind: of layer.
+        words: whether it reads words.
+        stated: whether the end is taken from what is handed back beside.
+        more: of the layer.
+    """
+
+    def __init__(self, kind: str = "LSTM", *, words: bool = False, stated: bool = True, **more: Any) -> None:
+        super().__init__()
+        self.stated, self.first = stated, nn.Embedding(20, 8) if words else nn.Linear(5, 8)
+        self.up = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 9))
+        self.rnn = getattr(nn, kind)(9, 12, **more)
+        ends = 2 if self.rnn.bidirectional else 1
+        self.mid, self.head = nn.Linear(12 * ends, 10), nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rnn, read = self.rnn, torch.relu(self.up(self.first(x)))
+        steps, state = rnn(read if rnn.batch_first else read.transpose(0, 1))
+        hidden = state[0] if isinstance(state, tuple) else state
+        steps = steps.transpose(0, 1) if rnn.batch_first else steps
+        ends = [steps[-1, :, :12], *([steps[0, :, 12:]] if rnn.bidirectional else [])]
+        ends = list(hidden[-len(ends) :]) if self.stated else ends
+        return self.head(torch.relu(self.mid(torch.cat(ends, 1))))
+
+
 class Shuffle(nn.Module):
     """Half of the channels pass a branch, and then all are shuffled (ShuffleNet V2)."""
 

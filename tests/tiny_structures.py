@@ -16,6 +16,7 @@ from tiny_blocks import (
     Denoiser,
     Excited,
     Fpn,
+    LastState,
     Net,
     RepVgg,
     SharedAttention,
@@ -177,6 +178,11 @@ def networks() -> dict[str, tuple[nn.Module, Any]]:
         "crnn, steps first": (Crnn(batch_first=False), torch.randn(1, 1, 8, 32)),
         "convolutions, gru": (Crnn("GRU", num_layers=2), torch.randn(1, 1, 8, 32)),
         "convolutions, plain recurrence": (Crnn("RNN", bidirectional=False), torch.randn(1, 1, 8, 32)),
+        "lstm, last state": (LastState(), torch.randn(1, 6, 5)),
+        "gru, last states of both ways, words": (
+            LastState("GRU", words=True, batch_first=True, bidirectional=True, num_layers=2),
+            torch.randint(2, 20, (1, 7)),
+        ),
         "tagger": (Tagger(), torch.randint(2, 20, (1, 7))),
         "feature pyramid": (Fpn(), image),
         "two inputs": (

@@ -207,6 +207,23 @@ def made_of(layer: nn.Module, read: Tensor, output: Any) -> Tensor:
     return torch.nn.functional.linear(samples_first(layer, read), filters(layer), bias_of(layer))
 
 
+def with_last_states(layer: nn.Module, made: Any) -> Any:
+    """What a layer makes; the last states of a recurrent one taken out of those of all steps.
+
+    The values are the same, but gradients of whoever reads the last ones alone pass all of them.
+    """
+    if not (isinstance(layer, nn.RNNBase) and isinstance(made, tuple) and isinstance(made[0], Tensor)):
+        return made
+    output, last = made
+    steps = output.movedim(1, 0) if layer.batch_first and output.ndim == 3 else output
+    ends = [steps[-1], steps[0]] if layer.bidirectional else [steps[-1]]
+    width = steps.shape[-1] // len(ends)
+    ends = [end[..., width * i : width * (i + 1)] for i, end in enumerate(ends)]
+    hidden = last[0] if isinstance(last, tuple) else last
+    hidden = torch.cat([hidden[: -len(ends)], torch.stack(ends)])
+    return output, (hidden, *last[1:]) if isinstance(last, tuple) else hidden
+
+
 def samples_first(layer: nn.Module, read: Tensor) -> Tensor:
     """What a layer reads, with the samples in front of the steps."""
     behind = isinstance(layer, nn.RNNBase) and not layer.batch_first and read.ndim == 3

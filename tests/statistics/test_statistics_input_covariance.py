@@ -15,6 +15,7 @@ from coprune.statistics import Calibration, ConsumerCovariance, collect
 from coprune.statistics import input_covariance as consumers
 from coprune.statistics.fisher import active_positions, output_sensitivity
 from coprune.tracing.patches import draw_positions, draw_valid
+from tiny_blocks import LastState
 
 IMAGE = torch.zeros(1, 1, 12, 12, dtype=torch.float64)
 
@@ -227,6 +228,33 @@ def test_sensitivity_equals_the_gradients_of_single_samples(name):
                 squares.append(gradient.movedim(axis, -1).flatten(0, -2).square())
         expected = torch.cat(squares).sum(0) / len(source) if whole else torch.cat(squares).mean(0)
         np.testing.assert_allclose(found[f"{group}/{name}/sensitivity"], expected, rtol=1e-8, atol=1e-14)
+
+
+@pytest.mark.parametrize("words", [False, True], ids=["numbers", "words"])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("LSTM", {"batch_first": True}),
+        ("GRU", {"bidirectional": True, "num_layers": 2}),
+        ("LSTM", {"bidirectional": True, "batch_first": True}),
+    ],
+)
+def test_the_last_state_of_a_recurrent_layer_is_that_of_its_last_step(kind, more, words):
+    found = []
+    for stated in (True, False):
+        torch.manual_seed(0)
+        net = tiny.randomise(LastState(kind, words=words, stated=stated, **more)).double().eval()
+        x = torch.randint(2, 20, (12, 6)) if words else torch.randn(12, 6, 5).double()
+        groups = find_units(net, x[:1], coupled=True).groups
+        assert {group.name for group in groups} >= {"up.2", "rnn"}
+        source = LoaderSource([(x, torch.arange(12) % 3)], 12)
+        found.append(output_sensitivity(Calibration(net, groups, source, 3, batch_size=7)))
+    stated, last = found
+    assert stated.keys() == last.keys()
+    assert "up.2/rnn/sensitivity" in stated
+    assert all(float(value.sum()) > 0 for value in stated.values())
+    for key, value in last.items():
+        torch.testing.assert_close(stated[key], value)
 
 
 def test_no_label_is_read_unless_class_means_are_asked_for():

@@ -47,6 +47,9 @@ def test_the_usual_name_is_taken():
         {"out": ROWS, "aux": MAPS},
         SimpleNamespace(loss=None, logits=ROWS),
         OrderedDict(out=ROWS),
+        (ROWS, None),
+        (ROWS, torch.tensor(0.5)),
+        {"scores": ROWS, "classes": torch.tensor([1, 2])},
     ):
         assert read(output, X) == (ROWS,)
     with pytest.raises(TypeError, match=r"returns a tuple without logits; name what counts with outputs="):

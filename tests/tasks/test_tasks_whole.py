@@ -233,3 +233,22 @@ def test_a_classifier_needs_no_classes():
     assert judged.metric == "top1"
     with pytest.raises(UserError, match="it looks at classes, and these samples have no class each"):
         figures(calibration=calibration, method="cosep")
+
+
+@pytest.mark.parametrize(
+    "targets", [[[1e12]], [[1e12], [1e12]], [[1.0], [1.0001]]], ids=["one", "alike", "near"]
+)
+def test_a_fit_of_samples_that_are_alike_says_nothing_and_is_no_crash(targets):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1)).eval()
+    inputs = torch.randn(40, 4)
+    found = coprune.prune(
+        model,
+        calibration=[inputs],
+        eval=[(inputs[: len(targets)], torch.tensor(targets))],
+        task="regression",
+        keep_macs=0.6,
+        latency_batches=(),
+        force=True,
+    )
+    assert -1e9 <= found.result.stages[-1].value < -1e3

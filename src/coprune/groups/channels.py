@@ -54,8 +54,10 @@ def find_channels(
     pairs = follow_channels(model, example, counts)
     ran = _execution_order(model, example)
     order = {name: at for at, name in enumerate(ran)}
-    dense = (name for name in ran if is_dense(model.get_submodule(name)))
-    first = {next(dense, "")}.difference(named)
+    layers = {name: model.get_submodule(name) for name in ran}
+    # Behind a recurrent layer none is the first.
+    begin = next((n for n, layer in layers.items() if is_dense(layer) or is_recurrent(layer)), "")
+    first = {n for n in {begin}.difference(named) if is_dense(layers.get(n, model))}
     left = {name: because(SkipCode.NOT_RUN) for name in _products(model) if name not in ran}
     left |= {name: because(SkipCode.SOME_INPUTS, layer=name) for name in partly if name in left}
     closed = {**_for_all_samples(model, example, ran), **closed}

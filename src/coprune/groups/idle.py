@@ -32,7 +32,7 @@ def idle_layers(model: nn.Module, example: Inputs, counts: Counts) -> set[str]:
     made: list[tuple[str, Tensor]] = []
 
     def note(name: str, _layer: nn.Module, _inputs: Any, output: Any) -> None:
-        made.extend((name, t) for t in tensors_of(output)[:1] if t.requires_grad)
+        made.extend((name, t) for t in tensors_of(output) if t.requires_grad)
 
     try:
         noting = hooked(model, {name: partial(note, name) for name in layers})

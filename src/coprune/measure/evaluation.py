@@ -84,7 +84,7 @@ class Score:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the value on all samples of the kind; None where too few were seen.
+        """95 % interval of the value on all samples of the kind; None where too few were seen to say one.
 
         Wilson's where samples are right or wrong; by the jackknife over samples, or over blocks of them,
         else.
@@ -96,7 +96,11 @@ class Score:
         else:
             error, count = error_of_mean(list(self.blocks)), len(self.blocks)
         low, high = around(self.value, error, count, z=1.96)
-        return (low, high) if math.isfinite(high) else None
+        return (low, high) if high - low < _NOTHING else None
+
+
+_NOTHING = 1e12
+"""An interval as wide says nothing, such as one of R² from two samples that are alike."""
 
 
 def lost(before: Score, after: Score, *, z: float = SURE) -> Loss:

@@ -20,7 +20,7 @@ from coprune.distributed.collectives import merged
 from coprune.distributed.world import own
 from coprune.errors import UserError, first_line, is_out_of_memory, setting
 from coprune.groups import ChannelGroup
-from coprune.layers import channel_count, filters, is_linear, is_recurrent
+from coprune.layers import channel_count, filters, is_linear, is_recurrent, with_last_states
 from coprune.progress import track
 from coprune.seeding import generator
 from coprune.statistics.collect import Calibration, Gatherer
@@ -115,7 +115,7 @@ class _SquaredGradients(Gatherer):
         self._ran.clear()
         self.roots.clear()
 
-    def watch(self, name: str, layer: nn.Module, _: Sequence[Tensor], made: Any) -> Tensor | None:
+    def watch(self, name: str, layer: nn.Module, _: Sequence[Tensor], made: Any) -> Any:
         """A hook behind a layer; of a recurrent one the hidden states stand for all gates of theirs."""
         output = _states(made)
         gates = len(filters(layer)) // output.shape[-1] if is_recurrent(layer) else 1
@@ -136,14 +136,14 @@ class _SquaredGradients(Gatherer):
             self._take(name, {"sum": total, "count": total.new_tensor(count)})
 
         frozen = not output.requires_grad
-        if frozen and output is not made:
-            return None
         if frozen:  # and no floating-point input before it; what follows may work in place
             output = output.requires_grad_().clone()
         if name in self.apart:
             self.roots.append(get_gradient_edge(output))
         # On the tensor, so that an activation that works in place afterwards does no harm.
         output.register_hook(add)
+        if isinstance(made, tuple):
+            return with_last_states(layer, (output, *made[1:]))
         return output if frozen else None
 
     def means(self) -> dict[str, Tensor]:

@@ -79,4 +79,4 @@ def _stays(sums: Tensor) -> Tensor:
     least = _LEAST_VARIANCE * variance.sum(-1, keepdim=True) / there
     unit = variance.maximum(least).clamp_min(1e-12)
     lost, whole = ((part / unit * count).sum((-2, -1)) for part in (error / count, variance))
-    return 1 - lost / whole.clamp_min(1e-12)
+    return (1 - lost / whole.clamp_min(1e-12)).clamp_min(-1e9)

@@ -225,10 +225,10 @@ def explained(outputs: Outputs, targets: Tensor) -> Tensor:
 
 
 def r2(sums: Tensor) -> Tensor:
-    """1 − squared error by squared deviation from the mean, of all values together."""
+    """1 − squared error by squared deviation from the mean, of all values together; at least −10⁹."""
     error, square, count = sums[..., 0], sums[..., 1], sums[..., 2]
     apart = square - sums[..., 3:].square().sum(-1) / count.clamp_min(1)
-    return 1 - error / apart.clamp_min(1e-12)
+    return (1 - error / apart.clamp_min(1e-12)).clamp_min(-1e9)
 
 
 def psnr(outputs: Outputs, targets: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ def by_name(names: Sequence[str]) -> Reader:
 
 
 def either(*names: str, what: str) -> Reader:
-    """Reads a tensor, or the first of these parts that an object, a dict or a tuple has, or its only one.
+    """Reads a tensor, or the first of these parts that an object or a dict has, or the only one there is.
 
     Raises:
         TypeError: from the reader: it has none of these, and several others or none.
@@ -164,7 +164,8 @@ def either(*names: str, what: str) -> Reader:
         if isinstance(output, Tensor):
             return (output,)
         found = _held(output, names)
-        every = [] if isinstance(output, tuple) else tensors_of(output)
+        # A loss beside it is a single number.
+        every = [t for t in tensors_of(output) if t.is_floating_point() and t.ndim]
         if not found and len(every) != 1:
             raise TypeError(
                 f"the model returns a {type(output).__name__} without {names[0]}; name what counts with "
