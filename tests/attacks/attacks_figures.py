@@ -21,7 +21,7 @@ AT_CHANCE = (
     "{}: what it loses means nothing; train it, check its weights, labels and normalisation, or "
     "go on with {}"
 )
-SAME = "all 60 are alike or without content; give samples such as the model meets, or go on with"
+SAME = "all 240 are alike or without content; give samples such as the model meets, or go on with"
 
 
 def archive(**changes: Callable[[np.ndarray], np.ndarray]) -> Callable[[World], None]:
@@ -238,7 +238,7 @@ ATTACKS: list[Attack] = [
     Attack(
         CUT,
         f"{PRUNE}digits.npz --keep-macs 0.5 --calibration 500 --recovery none --latency-batches 1",
-        "note: 60 calibration samples, a quarter of the training part, not 500",
+        "note: 240 calibration samples, all of the training part, not 500",
         leaves=("x",),
         notes=True,
     ),

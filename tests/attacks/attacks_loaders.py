@@ -269,8 +269,8 @@ ATTACKS: list[Attack] = [
         "named ones",
     ),
     loader(
-        "prune(train=[{'pixels': x} for x, _ in batches], task='classification')",
-        "train=, batch 1: named tensors without 'labels' (pixels); add them, or give (inputs, labels) pairs",
+        "prune(train=[{'pixels': x, 'labels': y} for x, y in batches[:1]] + [{'pixels': batches[1][0]}])",
+        "train=, batch 2: named tensors without 'labels' (pixels); add them, or give (inputs, labels) pairs",
     ),
     loader(
         "recover(calibration=[(x.repeat(1, 3, 1, 1), y)])",

@@ -172,6 +172,8 @@ def test_statistics_are_reused_for_another_budget(coprune, small_base, digits, t
         "--trust",
         "--data",
         digits,
+        "--calibration",
+        60,
         "--latency-batches",
         1,
     ]

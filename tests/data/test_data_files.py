@@ -287,3 +287,11 @@ def test_unknown_data_names_its_neighbours():
 def test_at_most_a_quarter_is_set_aside(archive):
     data = load_data(archive(), calibration=2000)
     assert (len(data.train), len(data.calibration)) == (45, 15)
+    few = load_data(archive(), calibration=100)
+    assert few.notes == ("15 calibration samples, a quarter of the training part, not 100",)
+
+
+def test_what_nobody_trains_on_may_all_calibrate(archive):
+    data = load_data(archive(), calibration=100, training=False)
+    assert (data.train, len(data.calibration)) == (None, 60)
+    assert data.notes == ("60 calibration samples, all of the training part, not 100",)

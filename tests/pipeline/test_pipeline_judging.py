@@ -344,6 +344,6 @@ def test_first_screen_and_result_say_who_judged(coprune, base, tmp_path):
     assert (result.judged.on, result.judged.samples, result.judged.allowed) == ("validation", 60, 12)
     lines = ended.out.replace("\n", " ")
     assert "judged   at most 12 points lost, on 60 validation samples: " in lines
-    assert "on 60 samples; 60 for calibration" in lines
+    assert "on 60 samples; 240 for calibration" in lines
     plan = (tmp_path / "run" / "plan.json").read_text()
     assert "-half" not in plan

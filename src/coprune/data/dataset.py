@@ -155,7 +155,7 @@ def divide(
     Args:
         parts: all training samples, those accuracy is reported on, and perhaps those that judge.
         name: the data set's name, also used in messages.
-        calibration: how many samples to set aside, fewer than there are; 0 keeps all of them for training.
+        calibration: how many samples to set aside; 0 keeps all of them for training.
         seed: which samples are drawn.
         names: what the classes are called.
         notes: passed on.
@@ -183,7 +183,7 @@ def divide(
             if validation.fingerprint() == other.fingerprint():
                 said = f"its samples are the {what} ones of {name}; give others"
                 raise UserError(f"{setting('validation')}: {said}")
-    left, taken = taken_out(train, calibration, seed=seed)
+    left, taken = (None, train) if calibration == len(train) else taken_out(train, calibration, seed=seed)
     if taken.labels is not None and heldout.labels is not None and calibration:
         unseen = sorted(set(heldout.labels.tolist()) - set(taken.labels.tolist()))
         if unseen:

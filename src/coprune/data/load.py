@@ -35,6 +35,7 @@ def load_data(
     task: str | None = None,
     max_length: int | None = None,
     reads: Reads | None = None,
+    training: bool = True,
 ) -> DataSet:
     """Load a data set by name and set a calibration part aside.
 
@@ -43,8 +44,7 @@ def load_data(
             ``imagefolder:ROOT[@SIZE]``, ``folder:ROOT[@SIZE]`` (no labels), ``npz:FILE``; texts:
             ``tsv:FILE``, ``lines:FILE`` (no labels), ``sst5:ROOT``, ``mnli:ROOT``, ``mnli-mm:ROOT``; texts or
             images: ``hf:NAME[:CONFIG]``; what a function returns: ``python:package.module:loaders``.
-        calibration: samples taken out of the training part, the classes in their proportion; at most a
-            quarter of it is taken.
+        calibration: samples taken out of the training part, the classes in their proportion.
         seed: which samples are drawn for calibration.
         tokenizer: a folder or hub id; for texts.
         class_order: what a trained model calls its classes; texts whose classes have the same names are
@@ -57,6 +57,7 @@ def load_data(
         max_length: tokens of a text at most (the rest is left out), or of a block (128); what the tokenizer
             says when not given.
         reads: what of a user's batch a model takes, see :class:`coprune.data.Reads`.
+        training: whether the others are to be trained on: then at most a quarter is set aside.
 
     Raises:
         UserError: an unknown name (with near matches), unusable data, texts without a tokenizer.
@@ -80,12 +81,13 @@ def load_data(
         opened = open_tokenizer(str(tokenizer))
         parts, notes = _tokenised(parts, opened, name=name, task=task, max_length=max_length)
     train, heldout, *_ = parts
-    if calibration and 0 < len(train) < 4:
+    if calibration and training and 0 < len(train) < 4:
         raise UserError(f"{name}: {len(train)} training samples are too few to set any aside")
     # A small data set must keep most of its samples for training.
-    taken = min(calibration, len(train) // 4)
+    taken = min(calibration, len(train) // 4 if training else len(train))
     if taken < calibration != CALIBRATION:
-        notes.append(f"{taken:,} calibration samples, a quarter of the training part, not {calibration:,}")
+        part = "a quarter" if training else "all"
+        notes.append(f"{taken:,} calibration samples, {part} of the training part, not {calibration:,}")
     if validation is not None and validation.isdecimal():
         if not 0 < int(validation) < len(heldout):
             raise UserError(

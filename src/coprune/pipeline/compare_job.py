@@ -93,6 +93,11 @@ class CompareJob(CalibratedJob, Units, Working, Machine, title="Comparison"):
     finetune: Annotated[Recipe, _FINETUNE] = Recipe(epochs=0)
     finetune_rates: Annotated[tuple[Positive, ...], Named("finetune_lr")] = ()
 
+    @property
+    def trains(self) -> bool:
+        """See :attr:`coprune.pipeline.jobs.CalibratedJob.trains`."""
+        return self.finetune.epochs > 0
+
     def check(self, out: Path, *, resume: bool, overwrite: bool) -> None:
         """See :meth:`coprune.pipeline.jobs.Job.check`."""
         check_job(self)

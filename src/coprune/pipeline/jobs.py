@@ -12,7 +12,16 @@ from coprune.errors import UserError, setting
 from coprune.options import DATA, MODEL, PATH, Nested, Options, Reads, valid
 from coprune.pipeline.inputs import check_there
 from coprune.pipeline.run_folder import check_out
-from coprune.pipeline.settings import Machine, PruneSettings, Seeded, Timing, Trust, Working, check_settings
+from coprune.pipeline.settings import (
+    Machine,
+    PruneSettings,
+    Seeded,
+    Timing,
+    Trust,
+    Working,
+    check_settings,
+    trainings,
+)
 from coprune.recovery.registry import RECOVERY_WORDS, RecoveryName
 from coprune.tasks.names import METRICS, TaskName
 from coprune.training.defaults import BaseRecipe
@@ -126,7 +135,8 @@ class CalibratedJob(Job, title="The data"):
     """A job that decides by samples that are set aside.
 
     Attributes:
-        calibration: training samples set aside for statistics and decisions.
+        calibration: training samples set aside for statistics and decisions; where something is trained on the
+            others, at most a quarter of them.
         validation: what judges --max-drop, the knee and training: other data (its held-out part), a number
             of samples taken out of the held-out part, or none; the data's own validation part by default.
     """
@@ -134,15 +144,25 @@ class CalibratedJob(Job, title="The data"):
     calibration: Calibration = 2000
     validation: Annotated[str | None, DATA] = None
 
+    @property
+    def trains(self) -> bool:
+        """Whether something is trained on the samples that are not set aside."""
+        return False
+
     def set_aside(self) -> dict[str, Any]:
         """See :meth:`Job.set_aside`."""
-        return {"calibration": self.calibration, "validation": self.validation}
+        return {"calibration": self.calibration, "validation": self.validation, "training": self.trains}
 
 
 class PruneJob(CalibratedJob):
     """Everything ``coprune prune`` can be asked for, but where to write."""
 
     settings: PruneSettings = PruneSettings()
+
+    @property
+    def trains(self) -> bool:
+        """See :attr:`CalibratedJob.trains`."""
+        return any(recipe.epochs for recipe in trainings(self.settings))
 
     def check(self, out: Path, *, resume: bool, overwrite: bool) -> None:
         """See :meth:`Job.check`."""
