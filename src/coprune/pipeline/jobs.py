@@ -135,8 +135,8 @@ class CalibratedJob(Job, title="The data"):
     """A job that decides by samples that are set aside.
 
     Attributes:
-        calibration: training samples set aside for statistics and decisions; where something is trained on the
-            others, at most a quarter of them.
+        calibration: training samples set aside for statistics and decisions; where the others are trained
+            on, at most a quarter.
         validation: what judges --max-drop, the knee and training: other data (its held-out part), a number
             of samples taken out of the held-out part, or none; the data's own validation part by default.
     """
