@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
-import torch
 from torch import nn
 
 from coprune.groups.attention import within
@@ -14,15 +12,19 @@ from coprune.groups.group import ChannelGroup, Units
 from coprune.groups.idle import idle_layers
 from coprune.groups.trace import follow_channels
 from coprune.layers import (
-    is_convolution,
     is_dense,
     is_recurrent,
-    norm_of,
     tied_layers,
 )
 from coprune.skipped import Reason, SkipCode, because
-from coprune.tracing.forward import FAILURES, Counts, Inputs, copied, counted, joined, run, tensors_of
-from coprune.tracing.hooks import hooked
+from coprune.tracing.execution import execution_order, products_of
+from coprune.tracing.forward import (
+    FAILURES,
+    Counts,
+    Inputs,
+    counted,
+    joined,
+)
 
 
 def find_channels(
@@ -52,13 +54,13 @@ def find_channels(
         UserError: the model cannot be traced.
     """
     pairs = follow_channels(model, example, counts)
-    ran = _execution_order(model, example)
+    ran = execution_order(model, example)
     order = {name: at for at, name in enumerate(ran)}
     layers = {name: model.get_submodule(name) for name in ran}
     # Behind a recurrent layer none is the first.
     begin = next((n for n, layer in layers.items() if is_dense(layer) or is_recurrent(layer)), "")
     first = {n for n in {begin}.difference(named) if is_dense(layers.get(n, model))}
-    left = {name: because(SkipCode.NOT_RUN) for name in _products(model) if name not in ran}
+    left = {name: because(SkipCode.NOT_RUN) for name in products_of(model) if name not in ran}
     left |= {name: because(SkipCode.SOME_INPUTS, layer=name) for name in partly if name in left}
     closed = {**_for_all_samples(model, example, ran), **closed}
     idle, whole = idle_layers(model, example, counts), _whole(model, partly)
@@ -117,39 +119,12 @@ def _named_apart(groups: Sequence[ChannelGroup]) -> Iterator[ChannelGroup]:
         yield group if number == 1 else replace(group, name=f"{group.name}#{number}")
 
 
-def _products(model: nn.Module) -> list[str]:
-    """Dense and recurrent layers and grouped convolutions, in the order of the model."""
-    found = ((name, m) for name, m in model.named_modules() if name)
-    return [n for n, m in found if is_convolution(m) or isinstance(m, nn.Linear) or is_recurrent(m)]
-
-
-@torch.no_grad()
-def _execution_order(model: nn.Module, example: Inputs) -> dict[str, int]:
-    """Names of dense layers and norms in the order in which they first run, and how many values they make."""
-    order: dict[str, int] = {}
-
-    def note(name: str, _: nn.Module, __: object, output: object) -> None:
-        for tensor in tensors_of(output)[:1]:
-            order.setdefault(name, tensor.numel())
-
-    layers = [*_products(model), *(name for name, layer in model.named_modules() if norm_of(layer))]
-    with hooked(model, {name: partial(note, name) for name in layers}):
-        run(model.eval(), copied(example))
-    return order
-
-
-def run_for_some(model: nn.Module, inputs: Sequence[Inputs]) -> set[str]:
-    """Layers that run on some inputs ``[N, …]`` and not on others, such as experts."""
-    first, *others = (_execution_order(model, x).keys() & _products(model) for x in inputs)
-    return first.union(*others) - first.intersection(*others)
-
-
 def _for_all_samples(model: nn.Module, example: Inputs, order: Mapping[str, int]) -> dict[str, Reason]:
     """Layers that make as much of two samples as of one, such as those behind a learned query."""
     try:
-        twice = _execution_order(model, joined([example, example]))
+        twice = execution_order(model, joined([example, example]))
     except FAILURES:  # traced with one sample, it may take no more
         return {}
-    products = {*_products(model)}
+    products = {*products_of(model)}
     same = (name for name, made in order.items() if name in products and twice.get(name) == made)
     return {name: because(SkipCode.ALL_SAMPLES, layer=name) for name in same}

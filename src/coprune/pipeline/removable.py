@@ -13,12 +13,12 @@ from coprune.data import Source
 from coprune.data.subsample import spread_batches
 from coprune.errors import UserError, setting
 from coprune.groups import Units, find_units
-from coprune.groups.channels import run_for_some
 from coprune.pipeline.settings import DEFAULT_KINDS
 from coprune.pipeline.settings import Units as AskedUnits
 from coprune.skipped import COUPLED, SkipCode, because
 from coprune.surgery import sound
-from coprune.tracing.forward import Counts, Inputs, counted, moved, taking
+from coprune.tracing.execution import run_for_some
+from coprune.tracing.forward import Counts, Inputs, counted, moved
 
 KINDS = (*DEFAULT_KINDS, "coupled")
 """Kinds of groups that can be removed."""
@@ -148,12 +148,10 @@ def _too_little(found: Removable) -> str:
 
 def _run_for_some(model: nn.Module, source: Source, example: Inputs) -> set[str]:
     """Layers that some of a few samples do not pass; see :func:`coprune.groups.channels.run_for_some`."""
-    found: set[str] = set()
-    few = spread_batches(source, 4 * _FEW, batch_size=_FEW)[:4] if isinstance(example, Tensor) else ()
-    for inputs in (moved(batch, "cpu") for batch in few):
-        with taking(model, inputs):
-            found |= run_for_some(model, [example, inputs])
-    return found
+    if not isinstance(example, Tensor):
+        return set()
+    few = (moved(batch, "cpu") for batch in spread_batches(source, 4 * _FEW, batch_size=_FEW)[:4])
+    return run_for_some(model, [example, *few])
 
 
 def _way_out(units: Units, scope: Scope) -> str:

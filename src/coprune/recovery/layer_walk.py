@@ -58,7 +58,7 @@ def walk_layers(
     Raises:
         UserError: the samples take another way through the model than those that the sites were found with.
     """
-    walk = _Passes(model, sites, observer, met, len(parts))
+    walk = _Passes(model, sites, observer, met, [samples_in(part) for part in parts])
     stops = {site.layer: partial(walk.stop, site, after=after) for site in sites}
     with hooked(model, stops, before=not after), walk.tapped():
         if met is None or len(parts) == 1:
@@ -79,22 +79,27 @@ class _Passes:
 
     Args:
         model, sites, observer, met: see :func:`walk_layers`.
-        count: of the parts.
+        sizes: samples of each part.
     """
 
     def __init__(
-        self, model: nn.Module, sites: Sequence[Site], observer: Observer, met: Met | None, count: int
+        self,
+        model: nn.Module,
+        sites: Sequence[Site],
+        observer: Observer,
+        met: Met | None,
+        sizes: Sequence[int],
     ) -> None:
         self._model, self._observer, self._met = model, observer, met
-        self._others: list[dict[str, Tensor]] = [{} for _ in range(count)]
-        self._running = 0
+        self._others: list[dict[str, Tensor]] = [{} for _ in sizes]
+        self._running, self._sizes = 0, sizes
         self._pause: Met | None = None
         takers: dict[Place, list[Callable[[Tensor], None]]] = {}
         for site in sites:
             if site.other is not None:
                 takers.setdefault(site.other, []).append(partial(self._take, site.layer))
         self._taps = Taps(takers)
-        self._numbers = [self._taps.number] * count
+        self._numbers = [self._taps.number] * len(sizes)
 
     def tapped(self) -> AbstractContextManager[None]:
         """Within the context the sums' other operands are met."""
@@ -114,6 +119,11 @@ class _Passes:
         other = self._others[self._running].pop(site.layer, None)
         with self._taps.aside():
             value = made_of(layer, args[0], output) if after else samples_first(layer, args[0])
+            if len(value) % self._sizes[self._running]:
+                raise UserError(
+                    f"layer '{site.layer}' reads some of the samples only, which least squares cannot "
+                    f"recover; use {setting('recovery', 'bn')}"
+                )
             # In a network that loops over the samples another call has the number of that which made it.
             if site.other is not None and (other is None or not _added_to(layer, value, other)):
                 raise UserError(

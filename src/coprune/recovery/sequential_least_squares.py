@@ -38,6 +38,7 @@ from coprune.recovery.base import LayerRecovery, Pair, Recovered
 from coprune.recovery.layer_walk import Targets, can_shift, norm_line, rows_of, shift_output, walk_layers
 from coprune.recovery.ridge import Line, Target, solve
 from coprune.recovery.sampling import BATCH, Stretch, drawn, stretches
+from coprune.tracing.execution import run_for_some
 from coprune.tracing.forward import Inputs, moved, part_of
 from coprune.tracing.layer_graph import Site, paired_sites
 from coprune.tracing.patches import pick_outputs, read_rows
@@ -48,6 +49,7 @@ ROWS = 24_000
 MEMORY = 3 << 29
 """Bytes that the samples of the walk may take at its worst moment; beside them the targets take half that."""
 
+_FEW = 16
 _SWEEPS = 2
 """Over layers that run several times; a third changes nothing."""
 
@@ -84,7 +86,9 @@ def least_squares(
         UserError: the models are not one network before and after surgery.
     """
     model, teacher = pair.ready()
-    sites = [site for site, _ in paired_sites(model, teacher, _few(source, teacher))]
+    partly = _run_for_some(teacher, source)
+    every = paired_sites(model, teacher, _few(source, teacher, 2))
+    sites = [site for site, _ in every if site.layer not in partly]
     _check_kept(pair, sites)
     total = sum(1 if site.runs == 1 else _SWEEPS for site in sites)
     walked = stretches(source, teacher, memory=memory)
@@ -92,14 +96,21 @@ def least_squares(
     found: dict[str, LayerRecovery] = {}
     with closing(track(range(total), label="least squares", total=total)) as bar:
         for stretch in walked:
-            names = {site.layer for site in sites} - further if stretch is walked[0] else {*stretch.layers}
+            names = {site.layer for site in sites}
+            names &= names - further if stretch is walked[0] else {*stretch.layers}
             walk = _Walk(pair, source, stretch, names, seed=seed, rows=rows, memory=memory, bar=bar)
             found |= walk.walked()
     return tuple(found.values())
 
 
-def _few(source: Source, teacher: nn.Module) -> Inputs:
-    return moved(spread(source, 2), next(teacher.parameters()).device)
+def _few(source: Source, teacher: nn.Module, count: int) -> Inputs:
+    return moved(spread(source, count), next(teacher.parameters()).device)
+
+
+def _run_for_some(teacher: nn.Module, source: Source) -> set[str]:
+    """Layers that read some of the samples only: nobody knows which places they have in others."""
+    few = [_few(source, teacher, count) for count in (1, _FEW)]
+    return run_for_some(teacher, few) if all(isinstance(inputs, Tensor) for inputs in few) else set()
 
 
 def _check_kept(pair: Pair, sites: Iterable[Site]) -> None:
