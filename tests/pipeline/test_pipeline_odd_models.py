@@ -8,6 +8,7 @@ from importlib import import_module
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -230,6 +231,46 @@ def test_layers_that_read_some_of_the_samples_are_named():
     reasons = {s.layer: s.reason for s in outcome.plan.skipped}
     assert all("runs for some inputs only" in reasons[f"experts.{i}.{j}"] for i in range(2) for j in (0, 2))
     assert {"b", "mid"} <= {g.name for g in outcome.plan.groups}
+
+
+class Packing(nn.Module):
+    """Words of texts of their own lengths, packed, and a head that reads the last states, or all steps."""
+
+    def __init__(self, steps: bool) -> None:
+        super().__init__()
+        self.steps, self.words = steps, nn.Embedding(30, 8)
+        self.rnn = nn.GRU(8, 12, batch_first=True, bidirectional=True)
+        self.mid, self.fc = nn.Linear(24, 10), nn.Linear(10, 3)
+
+    def forward(self, ids):
+        lengths = (ids > 0).sum(1).clamp_min(1)
+        packed = pack_padded_sequence(self.words(ids), lengths, batch_first=True, enforce_sorted=False)
+        made, (forth, back) = self.rnn(packed)
+        read = torch.cat([forth, back], 1)
+        if self.steps:  # as many as the longest of the batch has
+            read = pad_packed_sequence(made, batch_first=True)[0]
+        made = self.fc(torch.relu(self.mid(read)))
+        return made.mean(1) if self.steps else made
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_texts_that_a_model_packs(steps):
+    torch.manual_seed(0)
+    ids = torch.randint(1, 30, (80, 9))
+    for row in range(80):
+        ids[row, 4 + row % 5 :] = 0
+    outcome = coprune.prune(
+        Packing(steps).eval(),
+        calibration=list(ids[:60].split(20)),
+        eval=[ids[60:]],
+        task="regression",
+        keep_macs=0.7,
+        units=("inner", "coupled"),
+        latency_batches=(),
+        force=True,
+    )
+    assert [g.name for g in outcome.plan.groups] == ["rnn", "mid"]
+    assert outcome.result.stages[-1].value > 0.5
 
 
 class Reading(nn.Module):

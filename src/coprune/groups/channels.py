@@ -119,7 +119,7 @@ def _named_apart(groups: Sequence[ChannelGroup]) -> Iterator[ChannelGroup]:
         yield group if number == 1 else replace(group, name=f"{group.name}#{number}")
 
 
-def _for_all_samples(model: nn.Module, example: Inputs, order: Mapping[str, int]) -> dict[str, Reason]:
+def _for_all_samples(model: nn.Module, example: Inputs, order: Mapping[str, object]) -> dict[str, Reason]:
     """Layers that make as much of two samples as of one, such as those behind a learned query."""
     try:
         twice = execution_order(model, joined([example, example]))

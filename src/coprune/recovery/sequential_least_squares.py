@@ -49,7 +49,7 @@ ROWS = 24_000
 MEMORY = 3 << 29
 """Bytes that the samples of the walk may take at its worst moment; beside them the targets take half that."""
 
-_FEW = 16
+_FEW = 13
 _SWEEPS = 2
 """Over layers that run several times; a third changes nothing."""
 

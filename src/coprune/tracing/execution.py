@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -20,14 +20,14 @@ def products_of(model: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def execution_order(model: nn.Module, example: Inputs) -> dict[str, int]:
-    """Names of dense layers and norms in the order in which they first run, and how many values they make."""
-    order: dict[str, int] = {}
+def execution_order(model: nn.Module, example: Inputs) -> dict[str, torch.Size]:
+    """Dense layers and norms by name, in the order in which they first run, and shapes of what they make."""
+    order: dict[str, torch.Size] = {}
 
     def note(name: str, _: nn.Module, __: object, output: object) -> None:
         for tensor in tensors_of(output)[:1]:
             if tensor.numel():  # an expert may be given no sample
-                order.setdefault(name, tensor.numel())
+                order.setdefault(name, tensor.shape)
 
     layers = [*products_of(model), *(name for name, layer in model.named_modules() if norm_of(layer))]
     with hooked(model, {name: partial(note, name) for name in layers}):
@@ -40,19 +40,32 @@ def run_for_some(model: nn.Module, inputs: Sequence[Tensor]) -> set[str]:
 
     Args:
         model: evaluated in evaluation mode.
-        inputs: ``[N, …]`` each; two with samples of one shape show which layers some of these do not pass.
+        inputs: ``[N, …]`` each; two with samples of one shape show which layers some of these do not pass,
+            unless ``N`` is a number of channels.
 
     Raises:
         UserError: the model does not take some of them.
     """
-    products, ran = products_of(model), dict[torch.Size, tuple[int, dict[str, int]]]()
+    products, ran = products_of(model), dict[torch.Size, _Ran]()
+    # Packed sequences have a row for every real step.
+    packed = {name for name in products if is_recurrent(model.get_submodule(name))}
     everywhere, anywhere = set(products), set[str]()
     for x in inputs:
         with taking(model, x):
             made = execution_order(model, x)
-        count, alike = ran.setdefault(x.shape[1:], (len(x), made))
-        # Of twice as many samples a layer that all pass makes twice as much, or the same once for all.
-        whole = {n for n, values in made.items() if alike.get(n, 0) in (values, values * count / len(x))}
-        everywhere &= whole
+        alike = ran.setdefault(x.shape[1:], (len(x), made))
+        everywhere &= {
+            n for n in made if n in alike[1] and (n in packed or _all_pass(n, alike, (len(x), made)))
+        }
         anywhere |= made.keys() & products
     return anywhere - everywhere
+
+
+_Ran = tuple[int, Mapping[str, torch.Size]]
+"""Samples, and layer → shape of what it made of them."""
+
+
+def _all_pass(name: str, one: _Ran, other: _Ran) -> bool:
+    """Whether a layer makes something of every sample, or the same once for all of them."""
+    before, now = one[1][name], other[1][name]
+    return other[0] in now or before == now or now[0] * one[0] == before[0] * other[0]
