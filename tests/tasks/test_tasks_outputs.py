@@ -52,7 +52,9 @@ def test_the_usual_name_is_taken():
         {"scores": ROWS, "classes": torch.tensor([1, 2])},
     ):
         assert read(output, X) == (ROWS,)
-    with pytest.raises(TypeError, match=r"returns a tuple without logits; name what counts with outputs="):
+    with pytest.raises(
+        TypeError, match=r"returns a tuple \(2 parts, from 0\) without logits; name what counts"
+    ):
         read((ROWS, MAPS), X)
 
 
@@ -85,5 +87,5 @@ def test_an_object_s_only_tensor_counts():
     depth = torch.zeros(2, 4, 4)
     read = either("logits", "predictions", what="values [N, …]")
     assert read({"predicted_depth": depth, "hidden_states": None}, depth) == (depth,)
-    with pytest.raises(TypeError, match="returns a dict without logits"):
+    with pytest.raises(TypeError, match=r"returns a dict \(.*\) without logits"):
         read({"one": depth, "other": depth}, depth)

@@ -168,8 +168,8 @@ def either(*names: str, what: str) -> Reader:
         every = [t for t in tensors_of(output) if t.is_floating_point() and t.ndim]
         if not found and len(every) != 1:
             raise TypeError(
-                f"the model returns a {type(output).__name__} without {names[0]}; name what counts with "
-                f"outputs=, or wrap it in a module that returns {what}"
+                f"the model returns a {type(output).__name__} ({_parts(output)}) without {names[0]}; name "
+                f"what counts with outputs=, or wrap it in a module that returns {what}"
             )
         return tuple(found or every)[:1]
 
