@@ -188,3 +188,51 @@ def test_a_base_model_can_be_exported(coprune, base, tmp_path):
     ended = coprune("export", base, "--torch-export", "--out", tmp_path / "base.pt2")
     assert ended.code == 0, ended.err
     assert source_of(package.load(base)).name == "coprune:resnet20"
+
+
+WORDS = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+class Reads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.rnn = nn.Embedding(30, 12), nn.LSTM(12, 16, batch_first=True, bidirectional=True)
+        self.mid, self.last = nn.Linear(32, 24), nn.Linear(24, 3)
+
+    def forward(self, ids):
+        forth, back = self.rnn(self.words(ids))[1][0]
+        return self.last(self.mid(torch.cat([forth, back], 1)).relu())
+
+def model():
+    torch.manual_seed(0)
+    return Reads()
+
+def data():
+    ids = torch.randint(0, 30, (160, 9), generator=torch.Generator().manual_seed(0))
+    parts = TensorDataset(ids[:120], ids[:120, 0] % 3), TensorDataset(ids[120:], ids[120:, 0] % 3)
+    return tuple(DataLoader(part, 20) for part in parts)
+"""
+
+
+def test_a_network_of_ones_own_that_reads_words(coprune, tmp_path, monkeypatch):
+    # Once: "Expected tensor for argument #1 'indices' to have one of the following scalar types".
+    (tmp_path / "reading.py").write_text(WORDS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    named = ("--model", "python:reading:model", "--data", "python:reading:data", "--out", "run")
+    cheap = ("--method", "magnitude", "--keep-macs", 0.6, "--latency-batches", 1, "--force")
+    ended = coprune("prune", *named, *cheap)
+    assert ended.code == 0, ended.err
+    notes = json.loads((tmp_path / "run" / "model.json").read_text())["notes"]
+    assert (notes["reads"], list(notes["reads_whole_numbers"])) == ({"": [9]}, [""])
+    assert 20 < notes["reads_whole_numbers"][""] < 30
+    ended = coprune("export", "run", "--trust", "--onnx", "--torch-export")
+    assert ended.code == 0, ended.err
+    assert ended.out.count("(noise; the run names no data)") == 2
+    ids = torch.randint(0, 30, (5, 9))
+    with torch.no_grad():
+        wanted = package.load("run", trust=True)(ids)
+    found = session(tmp_path / "run" / "model.onnx").run(None, {"input": ids.numpy()})[0]
+    assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-4)

@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from coprune.errors import UserError, first_line
 from coprune.tracing.forward import FAILURES, Inputs, run, samples_in, tensors_of
 
-IMAGES, LOGITS, OUTPUT = "images", "logits", "output"
-"""What an exported model calls its input, and its output, where it has one without a name."""
+LOGITS, OUTPUT = "logits", "output"
+"""What an exported model calls its output, where it has one without a name."""
 
 _ENOUGH = 2
 """Samples to trace with: of a single one the tracer would conclude that there is never more than one."""
@@ -79,7 +79,12 @@ def _walked(tree: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 
 def input_names(inputs: Inputs) -> tuple[str, ...]:
     """What the inputs of an exported model are called, in their order."""
-    return tuple(named_tensors(inputs, alone=IMAGES, unnamed="input"))
+    return tuple(_named_inputs(inputs))
+
+
+def _named_inputs(inputs: Inputs) -> dict[str, Tensor]:
+    images = isinstance(inputs, Tensor) and inputs.ndim == 4
+    return named_tensors(inputs, alone="images" if images else "input", unnamed="input")
 
 
 def outputs_of(model: nn.Module, inputs: Inputs, *, alone: str = LOGITS) -> dict[str, Tensor]:
@@ -118,7 +123,7 @@ def free_axes(inputs: Inputs, batch: Any, sequence: Any) -> dict[str, tuple[dict
     """
     tokens = isinstance(inputs, dict) and not inputs.keys().isdisjoint(_TOKENS)
     axes: list[dict[int, Any]] = []
-    for name, tensor in named_tensors(inputs, alone=IMAGES, unnamed="input").items():
+    for name, tensor in _named_inputs(inputs).items():
         own = f"decoder_{sequence}" if name.startswith("decoder_") and isinstance(sequence, str) else sequence
         names = (batch, own) if tokens and tensor.ndim == 2 else (batch,)
         axes.append(dict(enumerate(names[: tensor.ndim])))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from coprune.data.subsample import spread
 from coprune.errors import UserError, setting
@@ -20,38 +20,46 @@ from coprune.memory import check_shape
 from coprune.pipeline.opening import open_data
 from coprune.store import load
 from coprune.store.model import describe
-from coprune.tracing.forward import READS, Inputs, check_takes, part_of, samples_in
+from coprune.tracing.forward import READS, WHOLE, Inputs, check_takes, part_of, samples_in
 
 _SAMPLES = 8
 _NO_LOGITS = ("regression", "reconstruction", "feature-extraction", "detection", "outputs")
 
 
-def random_inputs(reads: Mapping[str, Sequence[int]], model: nn.Module) -> Inputs:
+def random_inputs(
+    reads: Mapping[str, Sequence[int]], model: nn.Module, whole: Mapping[str, int] | None = None
+) -> Inputs:
     """Noise of the shapes that a note states, eight samples.
 
     Args:
         reads: see :func:`coprune.tracing.forward.shapes_of`; texts are of different lengths, arguments
             without names are numbered.
         model: says how many tokens it knows.
+        whole: which of them are whole numbers, and the highest; older models do not say.
     """
-    generator = torch.Generator().manual_seed(0)
-    if set(reads) == {""}:
-        return torch.randn(_SAMPLES, *reads[""], generator=generator)
+    generator, whole = torch.Generator().manual_seed(0), whole or {}
     config: Any = getattr(model, "config", None)
     words = int(getattr(config, "vocab_size", 2) or 2)
-    found: Any = {}
-    for name, shape in reads.items():
-        if len(shape) != 1 or name.isdigit():
-            found[name] = torch.randn(_SAMPLES, *shape, generator=generator)
-            continue
-        (width,) = shape
+
+    def noise(name: str, shape: Sequence[int]) -> Tensor:
+        if name in whole:
+            return torch.randint(0, whole[name] + 1, (_SAMPLES, *shape), generator=generator)
+        return torch.randn(_SAMPLES, *shape, generator=generator)
+
+    def tokens(name: str, width: int) -> Tensor:
         # From the longest to half of it, as a batch of texts is padded.
         lengths = torch.linspace(width, max(1, width // 2), _SAMPLES).round().long()
         inside = (torch.arange(width) < lengths.unsqueeze(1)).long()
-        drawn = torch.randint(
-            0, words if name.endswith("input_ids") else 1, inside.shape, generator=generator
-        )
-        found[name] = inside if name.endswith("attention_mask") else drawn * inside
+        most = words if name.endswith("input_ids") else 1
+        drawn = torch.randint(0, most, inside.shape, generator=generator)
+        return inside if name.endswith("attention_mask") else drawn * inside
+
+    text = any(name.endswith("input_ids") for name in reads)
+    found = {
+        n: tokens(n, *shape) if text and len(shape) == 1 else noise(n, shape) for n, shape in reads.items()
+    }
+    if set(found) == {""}:
+        return found[""]
     return tuple(found.values()) if all(map(str.isdigit, found)) else found
 
 
@@ -84,7 +92,7 @@ def inputs_for(run: Path, model: nn.Module, *, data: str | None, shape: Sequence
                 raise
             why = str(cause)
     if isinstance(notes.get(READS), dict):
-        return random_inputs(notes[READS], model), f"noise; {why}"
+        return random_inputs(notes[READS], model, notes.get(WHOLE)), f"noise; {why}"
     raise UserError(f"{run}: what does this model read? {why}; give --data or --input-shape")
 
 

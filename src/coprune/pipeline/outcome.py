@@ -20,7 +20,7 @@ from coprune.report import write as write_page
 from coprune.result import Result
 from coprune.store.model import DESCRIPTION, WEIGHTS, describe, save_model
 from coprune.store.profile import INDEX, save_profile
-from coprune.tracing.forward import READS, Inputs, shapes_of
+from coprune.tracing.forward import Inputs, notes_of
 
 _WRITTEN = (WEIGHTS, DESCRIPTION, CONFIG, "plan.json", "result.json", "report.html", "profile")
 
@@ -113,7 +113,7 @@ class Outcome:
             "data": self.plan.data["name"],
             self.result.stages[-1].metric: self.result.stages[-1].value,
             **({"task": self.plan.settings["task"]} if "task" in self.plan.settings else {}),
-            **({} if self.example is None else {READS: shapes_of(self.example)}),
+            **({} if self.example is None else notes_of(self.example)),
         }
         save_model(folder, self.model, notes=notes)
         self.plan.save(folder / "plan.json")

@@ -21,7 +21,7 @@ from coprune.result import Result, Stage
 from coprune.store import save_model
 from coprune.store.model import weights_fingerprint
 from coprune.store.state_dict import check_finite
-from coprune.tracing.forward import READS, check_takes, shapes_of
+from coprune.tracing.forward import check_takes, notes_of
 from coprune.training import Checkpoint, fit
 from coprune.training.defaults import suited
 
@@ -73,7 +73,7 @@ def _steps(job: TrainJob, command: str) -> Steps:
         "data": job.data,
         score.metric.name: score.value,
         "recipe": recipe.model_dump(mode="json"),
-        READS: shapes_of(example),
+        **notes_of(example),
         "versions": versions(),
     }
     save_model(folder.path, model, notes=notes)

@@ -173,8 +173,15 @@ def taking(model: nn.Module, inputs: Inputs) -> Iterator[None]:
         raise
 
 
-READS = "reads"
-"""The note of a stored model with what it reads, see :func:`shapes_of`."""
+READS, WHOLE = "reads", "reads_whole_numbers"
+"""Notes of a stored model: what it reads, see :func:`shapes_of`; and of whole numbers the highest seen."""
+
+
+def notes_of(inputs: Inputs) -> dict[str, dict[str, Any]]:
+    """What a stored model notes of its inputs ``[N, …]``."""
+    tensors = dict(zip(shapes_of(inputs), tensors_of(inputs), strict=True))
+    whole = {n: int(t.max()) for n, t in tensors.items() if not (t.is_floating_point() or t.is_complex())}
+    return {READS: shapes_of(inputs), **({WHOLE: whole} if whole else {})}
 
 
 def shapes_of(inputs: Inputs) -> dict[str, list[int]]:
