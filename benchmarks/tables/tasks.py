@@ -150,4 +150,5 @@ def _said(content: dict) -> str:
 
 
 def _either(counts: set[int]) -> str:
-    return " or ".join(map(str, sorted(counts)))
+    *others, last = map(str, sorted(counts))
+    return f"{', '.join(others)} or {last}" if others else last
