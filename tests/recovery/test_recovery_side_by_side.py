@@ -2,7 +2,6 @@
 
 import copy
 from functools import partial
-from itertools import accumulate
 
 import pytest
 import torch
@@ -13,10 +12,9 @@ from coprune.data import in_memory
 from coprune.errors import UserError
 from coprune.groups import find_units
 from coprune.measure.memory import waiting_memory
-from coprune.recovery import Pair, kept_outputs, least_squares
+from coprune.recovery import Pair, kept_outputs, least_squares, sampling
 from coprune.recovery import sequential_least_squares as sequential
 from coprune.recovery.layer_walk import walk_layers
-from coprune.recovery.sampling import Stretch, stretches
 from coprune.surgery import cut
 from coprune.tracing.forward import samples_in
 from coprune.tracing.layer_graph import find_sites
@@ -34,18 +32,10 @@ def given(name):
     return tiny.randomise(tiny.network(name)), torch.zeros(1, 1, 12, 12), tiny.source(40)
 
 
-def walks(*parts):
-    """In the place of :func:`stretches`: (share of the layers, share of the samples, how many at once)."""
-
-    def instead(source, teacher, *, memory):
-        (whole,) = stretches(source, teacher, memory=1 << 40)
-        ends = [round(len(whole.layers) * end) for end in accumulate(share for share, _, _ in parts)]
-        return tuple(
-            Stretch(whole.layers[a:b], round(whole.samples * share), at_once or whole.samples)
-            for a, b, (_, share, at_once) in zip([0, *ends], ends, parts, strict=False)
-        )
-
-    return instead
+def all_of(source, at_once):
+    """In the place of :func:`samples_that_fit`."""
+    inputs, count = sampling.spread(source, len(source)), len(source)
+    return inputs, at_once or count
 
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg16_bn", "bert", "llama_grouped"])
@@ -53,22 +43,19 @@ def test_parts_come_to_what_all_samples_at_once_come_to(monkeypatch, name):
     teacher, example, source = given(name)
     decisions = [tiny.decision(g, range(0, g.size, 2)) for g in find_units(teacher, example).groups]
     pruned, kept = cut(teacher, decisions), kept_outputs(teacher, decisions)
-
-    def solved(*parts):
-        monkeypatch.setattr(sequential, "stretches", walks(*parts))
+    found = []
+    for at_once in (None, 7):
+        monkeypatch.setattr(
+            sequential, "samples_that_fit", lambda s, _, *, memory, size=at_once: all_of(s, size)
+        )
         model = copy.deepcopy(pruned)
-        return least_squares(Pair(model, teacher, kept), source, rows=400), model.state_dict()
-
-    whole, weights = solved((1, 1, None))
+        done = least_squares(Pair(model, teacher, kept), source, rows=400)
+        found.append((done, model.state_dict()))
+    (whole, weights), (parts, others) = found
     assert any(layer.changed for layer in whole)
-    # In parts; and walked to anew, once as far as a third of the layers and once further.
-    for parts in ([(1, 1, 7)], [(1 / 3, 1, None), (2 / 3, 1, 7)]):
-        again, others = solved(*parts)
-        assert [(a.layer, a.changed, a.ridge) for a in again] == [
-            (b.layer, b.changed, b.ridge) for b in whole
-        ]
-        for key, value in weights.items():
-            torch.testing.assert_close(others[key], value, rtol=1e-3, atol=1e-4)
+    assert [(a.layer, a.changed, a.ridge) for a in parts] == [(b.layer, b.changed, b.ridge) for b in whole]
+    for key, value in weights.items():
+        torch.testing.assert_close(others[key], value, rtol=1e-3, atol=1e-4)
 
 
 class Turning(nn.Module):
@@ -135,30 +122,10 @@ def test_what_does_not_fit_at_once_waits():
         nn.Sequential(nn.Conv2d(1, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
     )
     waiting, each = waiting_memory(net, next(iter(tiny.source(1).batches(1)))[0], ["0", "3"])
-    assert each > 5 * max(waiting.values())
-    fit = partial(stretches, tiny.source(40), net)
-    assert fit(memory=40 * each) == (Stretch(("0", "3"), 40, 40),)
-    assert fit(memory=20 * each) == (Stretch(("0", "3"), 40, 5),)
-    few = min(40, 3 * each // max(waiting.values()))
-    assert fit(memory=4 * each) == (Stretch(("0", "3"), few, 1),)
-
-
-def test_more_samples_walk_to_layers_in_front_of_which_they_take_less():
-    convolutions = [nn.Conv2d(1, 8, 1), nn.Conv2d(8, 1, 1), nn.AvgPool2d(2), nn.Conv2d(1, 2, 1)]
-    net = tiny.randomise(nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)))
-    image = next(iter(tiny.source(1).batches(1)))[0]
-    waiting, each = waiting_memory(net, image, ["0", "1", "3", "6"])
-    # In front of the second there are eight maps beside the image, behind it a quarter of one at most.
-    room = 60 * waiting["1"]
-    first, second = stretches(tiny.source(100), net, memory=room + room // 3 - room % 3)
-    at_once = (room + room // 3) // 4 // each
-    assert first == Stretch(("0", "1"), (room + room // 3 - at_once * each) // waiting["1"], at_once)
-    assert second == Stretch(("3", "6"), 100, at_once)
-    assert waiting["3"] < waiting["1"] / 5
-    pair = Pair(copy.deepcopy(net), net, {})
-    assert [layer.layer for layer in least_squares(pair, tiny.source(100), memory=room)] == [
-        "0",
-        "1",
-        "3",
-        "6",
-    ]
+    assert each > 5 * waiting
+    fit = partial(sampling.samples_that_fit, tiny.source(40), net)
+    assert fit(memory=40 * each)[1] == 40
+    inputs, at_once = fit(memory=20 * each)
+    assert (len(inputs), at_once) == (40, 5)
+    inputs, at_once = fit(memory=4 * each)
+    assert (len(inputs), at_once) == (min(40, 3 * each // waiting), 1)

@@ -8,7 +8,6 @@ is not seen.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import torch
@@ -63,16 +62,13 @@ def peak_memory(model: nn.Module, example: Inputs) -> int:
     return weights + peak
 
 
-def waiting_memory(model: nn.Module, example: Inputs, layers: Iterable[str]) -> tuple[dict[str, int], int]:
-    """Bytes of input and activations when a pass waits in front of a layer; and at the worst moment.
+def waiting_memory(model: nn.Module, example: Inputs, layers: Iterable[str]) -> tuple[int, int]:
+    """Bytes of input and activations when a pass waits in front of a layer, at the worst of them; and ever.
 
     Args:
         model: evaluated in evaluation mode.
         example: one sample ``[1, …]``.
         layers: in front of which it waits.
-
-    Returns:
-        Layer → bytes, in the order in which they run, of one that runs again at the worst time; and bytes.
     """
     _, peak, _, waiting = _bytes(model, example, layers)
     return waiting, peak
@@ -96,27 +92,22 @@ def samples_at_once(model: nn.Module, example: Inputs, most: int, *, backward: b
 
 
 @torch.no_grad()
-def _bytes(
-    model: nn.Module, example: Inputs, layers: Iterable[str] = ()
-) -> tuple[int, int, int, dict[str, int]]:
+def _bytes(model: nn.Module, example: Inputs, layers: Iterable[str] = ()) -> tuple[int, int, int, int]:
     """Bytes of weights; of what grows with the samples at the worst moment; and of all that is ever made.
 
-    And of what there is in front of some layers.
+    And of what there is in front of some layers, at the worst of them.
     """
     weights, inputs = (
         {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
         for tensors in ([*model.parameters(), *model.buffers()], tensors_of(example))
     )
-    given, met = sum(inputs.values()), dict[str, int]()
+    met = [0]
     live = _LiveStorages({*weights, *inputs})
-
-    def wait(name: str, *_: Any) -> None:
-        met[name] = max(met.get(name, 0), given + live.now())
-
-    waits = {name: partial(wait, name) for name in layers}
+    waits = {name: lambda *_: met.append(live.now()) for name in layers}
     with evaluating(model), live, hooked(model, waits, before=True):
         run(model, example)
-    return sum(weights.values()), given + live.peak, live.made, met
+    given = sum(inputs.values())
+    return sum(weights.values()), given + live.peak, live.made, given + max(met)
 
 
 USUAL = 128

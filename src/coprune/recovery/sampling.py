@@ -6,13 +6,13 @@ Shapes: ``N`` samples, ``P`` places a sample.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from coprune.data import Source
+from coprune.data.subsample import spread
 from coprune.distributed.world import own_range, world
 from coprune.layers import is_convolution, is_dense, is_recurrent
 from coprune.measure.memory import waiting_memory
@@ -58,27 +58,8 @@ class Sample:
         return len(rows) // samples_in(self.inputs) * self.judging
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """Layers that follow one another in a walk, and how many samples walk to them.
-
-    Attributes:
-        layers: the dense ones, in the order in which they run.
-        samples: as many as there is room for in front of all of them.
-        at_once: how many pass at a time.
-    """
-
-    layers: tuple[str, ...]
-    samples: int
-    at_once: int
-
-
-def stretches(source: Source, teacher: nn.Module, *, memory: int) -> tuple[Stretch, ...]:
-    """How many samples fit into memory in front of which layers.
-
-    What a sample takes in front of a network's first layers is often many times what it takes further on,
-    where there are fewer places of each and more columns for them: so more samples walk to these, from the
-    beginning, once there is room for at least twice as many.
+def samples_that_fit(source: Source, teacher: nn.Module, *, memory: int) -> tuple[Inputs, int]:
+    """As many samples as fit into memory, evenly spread, and how many of them pass at a time.
 
     Args:
         source: calibration samples.
@@ -86,24 +67,20 @@ def stretches(source: Source, teacher: nn.Module, *, memory: int) -> tuple[Stret
         memory: bytes at the worst moment of a pass in which all samples wait for one another in front of
             every dense layer. Where they do not fit into it at once, a quarter is for those that pass, and
             the rest for those that wait.
+
+    Returns:
+        ``[N, …]`` on the model's device, and the size of a part.
     """
+    device = next(teacher.parameters()).device
     # Texts are stored by length, the longest first: no sample takes more.
     longest, _ = next(iter(source.batches(1)))
-    first = copied(moved(part_of(longest, [0]), next(teacher.parameters()).device))
+    first = copied(moved(part_of(longest, [0]), device))
     layers = [name for name, module in teacher.named_modules() if is_dense(module)]
-    waiting, each = waiting_memory(teacher, first, layers)
-    if memory // max(1, each) >= len(source):
-        return (Stretch(tuple(waiting), len(source), len(source)),)
+    waiting, each = (max(1, size) for size in waiting_memory(teacher, first, layers))
+    if memory // each >= len(source):
+        return moved(spread(source, len(source)), device), len(source)
     at_once = max(1, memory // 4 // each)
-    room = max(1, memory - at_once * each)
-    behind = [*accumulate(reversed(waiting.values()), max)][::-1]  # the most that comes from there on
-    fit = [min(len(source), max(16, room // max(1, most))) for most in behind]
-    found: list[Stretch] = []
-    for name, samples in zip(waiting, fit, strict=True):
-        if not found or samples >= min(2 * found[-1].samples, len(source)) > found[-1].samples:
-            found.append(Stretch((), samples, at_once))
-        found[-1] = replace(found[-1], layers=(*found[-1].layers, name))
-    return tuple(found)
+    return moved(spread(source, max(16, (memory - at_once * each) // waiting)), device), at_once
 
 
 def own_samples(samples: int) -> tuple[Tensor, int, bool]:

@@ -21,7 +21,7 @@ Shapes: ``N`` samples, ``P`` places a sample, ``K`` kept output channels.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
@@ -30,16 +30,15 @@ import torch
 from torch import Tensor, nn
 
 from coprune.data import Source
-from coprune.data.subsample import spread
 from coprune.errors import UserError
 from coprune.layers import bias_of, filters, is_linear, set_filters
 from coprune.progress import track
 from coprune.recovery.base import LayerRecovery, Pair, Recovered
 from coprune.recovery.layer_walk import Targets, can_shift, norm_line, rows_of, shift_output, walk_layers
 from coprune.recovery.ridge import Line, Target, solve
-from coprune.recovery.sampling import BATCH, Stretch, drawn, stretches
+from coprune.recovery.sampling import BATCH, Sample, drawn, samples_that_fit
 from coprune.tracing.execution import run_for_some
-from coprune.tracing.forward import Inputs, moved, part_of
+from coprune.tracing.forward import Inputs, part_of
 from coprune.tracing.layer_graph import Site, paired_sites
 from coprune.tracing.patches import pick_outputs, read_rows
 
@@ -66,10 +65,9 @@ def least_squares(
 ) -> tuple[LayerRecovery, ...]:
     """Solve every dense layer of a pruned model again, in place.
 
-    The samples pass the pruned model, and wait for one another in front of every layer; as many are taken
-    (evenly spread) as fit into ``memory``, further on more (:func:`coprune.recovery.sampling.stretches`), and
-    the fewer they are, the more places of each are drawn. The unpruned model runs as often as its outputs
-    need, to fit into half as much.
+    The samples pass the pruned model once, and wait for one another in front of every layer; as many are
+    taken (evenly spread) as fit into ``memory``, and the fewer they are, the more places of each are drawn.
+    The unpruned model runs as often as its outputs need, to fit into half as much.
 
     Args:
         pair: its model is left in evaluation mode.
@@ -86,31 +84,28 @@ def least_squares(
         UserError: the models are not one network before and after surgery.
     """
     model, teacher = pair.ready()
-    partly = _run_for_some(teacher, source)
-    every = paired_sites(model, teacher, _few(source, teacher, 2))
-    sites = [site for site, _ in every if site.layer not in partly]
+    inputs, at_once = samples_that_fit(source, teacher, memory=memory)
+    some = _run_for_some(teacher, inputs)
+    every = paired_sites(model, teacher, part_of(inputs, slice(2)))
+    pairs = [(site, full) for site, full in every if site.layer not in some]
+    sites = [site for site, _ in pairs]
     _check_kept(pair, sites)
+    sample = drawn(pair, sites, inputs, rows={site.layer: rows for site in sites}, seed=seed)
+    sample = replace(sample, at_once=at_once)
     total = sum(1 if site.runs == 1 else _SWEEPS for site in sites)
-    walked = stretches(source, teacher, memory=memory)
-    further = {name for stretch in walked[1:] for name in stretch.layers}
-    found: dict[str, LayerRecovery] = {}
+    targets = Targets(pair, [full for _, full in pairs], sample, memory=memory // 2)
     with closing(track(range(total), label="least squares", total=total)) as bar:
-        for stretch in walked:
-            names = {site.layer for site in sites}
-            names &= names - further if stretch is walked[0] else {*stretch.layers}
-            walk = _Walk(pair, source, stretch, names, seed=seed, rows=rows, memory=memory, bar=bar)
-            found |= walk.walked()
-    return tuple(found.values())
+        walk = _Walk(model, sample, targets, bar)
+        for once, part in groupby(sites, lambda site: site.runs == 1):
+            solve_all = walk.solve_on_the_way if once else walk.solve_by_turns
+            solve_all(list(part))
+    return tuple(walk.found.values())
 
 
-def _few(source: Source, teacher: nn.Module, count: int) -> Inputs:
-    return moved(spread(source, count), next(teacher.parameters()).device)
-
-
-def _run_for_some(teacher: nn.Module, source: Source) -> set[str]:
+def _run_for_some(teacher: nn.Module, inputs: Inputs) -> set[str]:
     """Layers that read some of the samples only: nobody knows which places they have in others."""
-    few = [_few(source, teacher, count) for count in (1, _FEW)]
-    return run_for_some(teacher, few) if all(isinstance(inputs, Tensor) for inputs in few) else set()
+    few = [part_of(inputs, slice(count)) for count in (1, _FEW)]
+    return run_for_some(teacher, few) if all(isinstance(x, Tensor) for x in few) else set()
 
 
 def _check_kept(pair: Pair, sites: Iterable[Site]) -> None:
@@ -125,44 +120,11 @@ def _check_kept(pair: Pair, sites: Iterable[Site]) -> None:
 
 
 class _Walk:
-    """Passes through the pruned model, in which layers are solved on what those before them now feed them.
+    """Passes through the pruned model, in which layers are solved on what those before them now feed them."""
 
-    Args:
-        stretch: how many samples pass.
-        names: of the layers that are solved.
-        bar: of all layers.
-        pair, source, seed, rows, memory: see :func:`least_squares`.
-    """
-
-    def __init__(
-        self,
-        pair: Pair,
-        source: Source,
-        stretch: Stretch,
-        names: Collection[str],
-        *,
-        seed: int,
-        rows: int,
-        memory: int,
-        bar: Iterator[int],
-    ) -> None:
-        self._model, self._bar = pair.model, bar
-        inputs = moved(spread(source, stretch.samples), next(pair.teacher.parameters()).device)
-        # Found anew: how many places texts have hangs on the longest of these.
-        every = paired_sites(pair.model, pair.teacher, part_of(inputs, slice(2)))
-        pairs = [(site, full) for site, full in every if site.layer in names]
-        self._sites = [site for site, _ in pairs]
-        sample = drawn(pair, self._sites, inputs, rows={site.layer: rows for site in self._sites}, seed=seed)
-        self._sample = replace(sample, at_once=stretch.at_once)
-        self._targets = Targets(pair, [full for _, full in pairs], self._sample, memory=memory // 2)
-        self._found: dict[str, LayerRecovery] = {}
-
-    def walked(self) -> dict[str, LayerRecovery]:
-        """Solve all; what came of each."""
-        for once, part in groupby(self._sites, lambda site: site.runs == 1):
-            solve_all = self.solve_on_the_way if once else self.solve_by_turns
-            solve_all(list(part))
-        return self._found
+    def __init__(self, model: nn.Module, sample: Sample, targets: Targets, bar: Iterator[int]) -> None:
+        self._model, self._sample, self._targets, self._bar = model, sample, targets, bar
+        self.found: dict[str, LayerRecovery] = {}
 
     def solve_on_the_way(self, sites: list[Site]) -> None:
         """Layers that run once, all in one pass."""
@@ -215,8 +177,8 @@ class _Walk:
             more[live] = solution.bias - added
             shift_output(self._model, site, more)
         done = LayerRecovery(site.layer, solution.before, solution.after, solution.better, solution.ridge)
-        first = self._found.get(site.layer, done)
-        self._found[site.layer] = replace(done, before=first.before, changed=first.changed or done.changed)
+        first = self.found.get(site.layer, done)
+        self.found[site.layer] = replace(done, before=first.before, changed=first.changed or done.changed)
 
 
 def _read(site: Site, layer: nn.Module, read: Tensor, other: Tensor | None, at: Tensor) -> Tensor:
