@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from coprune.data.collect import collect, has_class_numbers
 from coprune.data.reads import Reads
 from coprune.errors import UserError
+from coprune.tracing.forward import check_takes
 
 
 class One(nn.Module):
@@ -229,8 +230,8 @@ def test_what_a_decoder_reads_is_made_of_the_labels():
         assert same(collect(batch, reads), ({"input_ids": ids, "decoder_input_ids": due}, labels))
     given = {"input_ids": ids, "decoder_input_ids": due + 1}
     assert same(collect(given, reads), (given, None))
-    with pytest.raises(UserError, match=r"without 'decoder_input_ids' or 'labels' \(input_ids\), which"):
-        collect({"input_ids": ids}, reads)
+    # BART goes without: it shifts what its encoder reads.
+    assert same(collect({"input_ids": ids}, reads), ({"input_ids": ids}, None))
     with pytest.raises(UserError, match="labels do not make what the decoder reads: "):
         collect({"input_ids": ids, "labels": torch.tensor([1, 0])}, reads)
 
@@ -262,3 +263,11 @@ def test_a_decoder_reads_what_the_model_itself_would_give_it(name):
     inputs, targets = collect({**read, "labels": labels}, Reads.of(model))
     assert torch.equal(targets, labels)
     torch.testing.assert_close(model(**inputs).logits, model(**read, labels=labels).logits)
+    alone, _ = collect(read, Reads.of(model))
+    if name == "Bart":
+        assert check_takes(model, alone).logits.shape == (2, 3, 20)
+    else:
+        with pytest.raises(
+            UserError, match="its decoder reads 'decoder_input_ids', which are made of 'labels'"
+        ):
+            check_takes(model, alone)

@@ -62,14 +62,11 @@ def _with_decoder(
     given: Mapping[str, Any], wanted: Any, shift: Callable[[Tensor], Tensor]
 ) -> Mapping[str, Any]:
     """Named inputs with what a decoder reads, which 🤗 models make of the labels where it is not there."""
-    if any(name.startswith("decoder_") and name != "decoder_attention_mask" for name in given):
-        return given
     labels = wanted.get("labels") if isinstance(wanted, Mapping) else wanted
-    if labels is None:
-        raise UserError(
-            f"named tensors without 'decoder_input_ids' or 'labels' ({', '.join(given)}), which the decoder "
-            "reads; add one of them"
-        )
+    # Without labels it is for the model to say what it can do: BART shifts what its encoder reads.
+    there = any(name.startswith("decoder_") and name != "decoder_attention_mask" for name in given)
+    if there or labels is None:
+        return given
     try:
         return {**given, "decoder_input_ids": shift(_tensor(labels, "labels", "give tokens [B, T]").long())}
     except (TypeError, ValueError, RuntimeError, IndexError) as cause:

@@ -23,7 +23,7 @@ from coprune.tracing.forward import Counts, Inputs, counted, moved
 KINDS = (*DEFAULT_KINDS, "coupled")
 """Kinds of groups that can be removed."""
 
-_FEW = 13  # samples of a pass that shows which layers run
+_FEW = 13  # samples of a pass that shows which layers run; seldom a layer's width
 
 
 _LEAST = 1 / 8  # of every group: where a budget leaves less, more kinds of groups are taken in

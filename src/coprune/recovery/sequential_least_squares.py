@@ -49,6 +49,8 @@ MEMORY = 3 << 29
 """Bytes that the samples of the walk may take at its worst moment; beside them the targets take half that."""
 
 _FEW = 13
+"""Samples that show which layers read some only; seldom a layer's width (:func:`run_for_some`)."""
+
 _SWEEPS = 2
 """Over layers that run several times; a third changes nothing."""
 

@@ -132,8 +132,16 @@ def check_takes(model: nn.Module, inputs: Inputs, read: Callable[[Any], T] = lam
         # The type of these tells nothing more.
         if isinstance(cause, (RuntimeError, ValueError, TypeError)):
             why = why.removeprefix(f"{type(cause).__name__}: ")
-        why += _other_type(model, inputs)
+        why += _other_type(model, inputs) + _nothing_to_decode(model, inputs)
         raise UserError(f"the model does not take inputs {shapes}: {why}") from cause
+
+
+def _nothing_to_decode(model: nn.Module, inputs: Inputs) -> str:
+    """The way out where a 🤗 encoder-decoder was given nothing that its decoder reads; else nothing."""
+    decodes = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    if not decodes or not isinstance(inputs, dict) or any(name.startswith("decoder_") for name in inputs):
+        return ""
+    return "; its decoder reads 'decoder_input_ids', which are made of 'labels' where a batch has these"
 
 
 def _other_type(model: nn.Module, inputs: Inputs) -> str:
@@ -180,7 +188,8 @@ READS, WHOLE = "reads", "reads_whole_numbers"
 def notes_of(inputs: Inputs) -> dict[str, dict[str, Any]]:
     """What a stored model notes of its inputs ``[N, …]``."""
     tensors = dict(zip(shapes_of(inputs), tensors_of(inputs), strict=True))
-    whole = {n: int(t.max()) for n, t in tensors.items() if not (t.is_floating_point() or t.is_complex())}
+    numbers = {n: t for n, t in tensors.items() if not (t.is_floating_point() or t.is_complex())}
+    whole = {n: max(0, int(t.max())) if t.numel() else 0 for n, t in numbers.items()}
     return {READS: shapes_of(inputs), **({WHOLE: whole} if whole else {})}
 
 
