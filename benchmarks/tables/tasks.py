@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 
+from coprune.methods.registry import METHODS
 from coprune.result import shown_value
 from tables.shared import load, table
 
@@ -44,7 +45,14 @@ def tasks_all() -> str:
             ways = _ways(row for row in done["rows"] if row["budget"] == budget)
             order = sorted(ways, key=lambda way: -_goodness(ways[way]))
             lines += [
-                [_network(done), _asked(ways[way][0]), f"`{way[0]}`", way[1], way[2], _value(ways[way])]
+                [
+                    _network(done),
+                    _asked(ways[way][0]),
+                    f"`{way[0]}`",
+                    "its own" if METHODS.find(way[0]).joint else way[1],
+                    way[2],
+                    _value(ways[way]),
+                ]
                 for way in order
             ]
     return table(["network", "asked", "choice", "allocation", "recovery", "before → after"], lines)
@@ -143,7 +151,8 @@ def _said(content: dict) -> str:
         "trained after it, and nothing but the metric reads a label. *Reconstruction*: the default with this "
         "recovery, which does move all layers by descent, towards the unpruned network's outputs. "
         "*Same allocation*: `complementary` with the budget shared out uniformly and least squares, as "
-        "*best other* has it where nothing else is said. "
+        "*best other* has it where nothing else is said; `flap` orders all units together, and so shares out "
+        "by itself. "
         f"Milliseconds of one sample with {_either(threads)} threads, in turn; seconds of the whole "
         f"pruning.\n\n<sub>{', '.join(sorted(named))}</sub>"
     )

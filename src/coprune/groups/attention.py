@@ -267,9 +267,10 @@ def _joined(groups: list[ChannelGroup]) -> list[ChannelGroup]:
 
 def _looks_like_attention(module: nn.Module) -> bool:
     """Whether a module that is in no entry of the table counts heads and projects."""
+    if "attention" not in type(module).__name__.lower():  # diffusers' models warn when they are asked for more
+        return False
     counts = any(isinstance(getattr(module, a, None), int) for a in _COUNTS)
-    linear = any(channels_of(child, "output") for child in module.children())
-    return "attention" in type(module).__name__.lower() and counts and linear
+    return counts and any(channels_of(child, "output") for child in module.children())
 
 
 def _rest(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator[tuple[str, Reason]]:
