@@ -267,7 +267,7 @@ def _joined(groups: list[ChannelGroup]) -> list[ChannelGroup]:
 
 def _looks_like_attention(module: nn.Module) -> bool:
     """Whether a module that is in no entry of the table counts heads and projects."""
-    if "attention" not in type(module).__name__.lower():  # diffusers' models warn when they are asked for more
+    if "attention" not in type(module).__name__.lower():  # diffusers' models warn of further questions
         return False
     counts = any(isinstance(getattr(module, a, None), int) for a in _COUNTS)
     return counts and any(channels_of(child, "output") for child in module.children())
