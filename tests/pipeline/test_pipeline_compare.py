@@ -305,3 +305,17 @@ def test_rivals_get_what_the_knee_keeps_in_steps(coprune, base, digits, tmp_path
     assert ended.code == 0, ended.err
     at_knee = {r["method"]: r["macs_ratio"] for r in json.loads((out / "compare.json").read_text())["rows"]}
     assert at_knee["cosep"] * 0.8 <= at_knee["magnitude"] <= at_knee["cosep"] + 1e-9
+
+
+def test_what_is_decided_on_too_few_rows_is_said_of_its_first_row(coprune, compare, tmp_path):
+    ended = coprune(*compare, "--methods", "complementary,random", "--keep-macs", "0.5", "--calibration", 9,
+                    "--seeds", 1, "--recovery", "none,bn", "--out", tmp_path / "cmp")  # fmt: skip
+    assert ended.code == 0, ended.err
+    rows = json.loads((tmp_path / "cmp" / "compare.json").read_text())["rows"]
+    few = "layers that read no more places of the 9 calibration samples"
+    notes = {(r["method"], r["recovery"]): [n for n in r["notes"] if n.startswith(few)] for r in rows}
+    assert {way: len(found) for way, found in notes.items()} == {
+        ("complementary", "none"): 1, ("complementary", "bn"): 0, ("random", "none"): 0, ("random", "bn"): 0,
+    }  # fmt: skip
+    said = " ".join(ended.out.split())
+    assert said.count(few) == said.count(f"complementary, budget 0.5, recovery none, seed 0: {few}") == 1

@@ -30,7 +30,7 @@ from coprune.methods.registry import check_reads
 from coprune.models.canonicalize import canonicalize
 from coprune.models.copies import copied
 from coprune.options import Options
-from coprune.pipeline.checks import check_base, check_calibration, check_trainings
+from coprune.pipeline.checks import check_base, check_calibration, check_trainings, few_rows
 from coprune.pipeline.compare_job import (
     KNEE,
     CompareJob,
@@ -193,6 +193,8 @@ class _Draw:
         wanted = [statistic for name, way in ways for statistic in statistics_for(*methods[name], way)]
         profile = self.context.statistics(wanted)
         choices = {name: m.choose(profile, options, seed) for name, (m, options) in methods.items()}
+        samples = len(data.calibration)
+        self._few = {name: tuple(map(str, few_rows(found, samples))) for name, found in choices.items()}
         self._choosing = {
             (name, way): Choosing(self.context, choices[name], profile, way, job.round_to)
             for name, way in ways
@@ -221,7 +223,8 @@ class _Draw:
             # The same for every recovery.
             self._value[cut] = context.evaluate(pruned, "pruned").value
         did = context.recover(pruned, decisions, recovery)
-        notes = [str(note) for note in did.notes]
+        # Of a choice, and said of its first row.
+        notes = [*self._few.pop(name, ()), *map(str, did.notes)]
         recovered = context.evaluate(pruned, "recovered").value if did.ran else None
         finetuned = rate = None
         if self.job.finetune.epochs:
