@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from coprune.__main__ import SPINS, start
 
 HEAVY = "{'torch', 'numpy', 'scipy', 'sklearn', 'transformers', 'plotly'}"
 RUN = f"""
@@ -33,6 +36,29 @@ def cpu_seconds(ended: subprocess.CompletedProcess[str]) -> float:
 def test_an_import_loads_nothing_heavy():
     ended = started(f"import coprune, sys; assert not {HEAVY} & set(sys.modules)")
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, str(SPINS)),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_wait_for_a_moment_and_then_sleep_unless_the_user_says_otherwise(monkeypatch, given, spins):
+    import coprune.cli.main as module
+
+    # Set and taken away, so that it is as before when the test has ended.
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    seen = []
+    monkeypatch.setattr(module, "main", lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")))
+    start()
+    assert seen == [spins]
 
 
 @pytest.mark.parametrize(("words", "most"), [(["--help"], 0.2), (["prune", "--help"], 0.7)])
