@@ -58,6 +58,13 @@ def test_segmentation_networks_of_torchvision(make):
             assert torch.allclose(logits, due[name], rtol=1e-6, atol=1e-6 * float(due[name].abs().max()))
 
 
+STEPS = torch.tensor([0, 100, 400, 900])
+
+
+def diffusers():
+    return pytest.importorskip("diffusers")
+
+
 def unet():
     """Images and a time step."""
     model = diffusers().UNet2DModel(
@@ -119,13 +126,6 @@ def diffusion_transformer():
     return model, {"hidden_states": images(4, 16), "timestep": STEPS, "class_labels": torch.arange(4)}
 
 
-STEPS = torch.tensor([0, 100, 400, 900])
-
-
-def diffusers():
-    return pytest.importorskip("diffusers")
-
-
 @pytest.mark.parametrize("make", [unet, conditioned_unet, autoencoder, diffusion_transformer])
 def test_diffusion_models_and_what_is_around_them(make):
     torch.manual_seed(0)
@@ -142,4 +142,6 @@ def test_diffusion_models_and_what_is_around_them(make):
     with torch.no_grad():
         with masked(model, found.plan.groups):
             due = model(**wide).sample
-        assert torch.allclose(smaller(**wide).sample, due, rtol=1e-6, atol=1e-6 * float(due.abs().max()))
+        made = smaller(**wide).sample
+    assert made.shape == due.shape
+    assert torch.allclose(made, due, rtol=1e-6, atol=1e-6 * float(due.abs().max()))
